@@ -1,0 +1,319 @@
+//! Acceptance: from a stream of bytes to a message that is durable.
+//!
+//! The message is streamed; memory does not grow with it. What is added is one `Received:`
+//! field on top and, for mail from an application, `Date:` and `Message-ID:` where they are
+//! missing; no byte of the body changes. Until [`Acceptor::accept`] returns an id nothing has
+//! been accepted and nothing is left behind; when it does, the message is ours for good.
+
+mod trace;
+
+use std::io::{self, Read};
+
+use jiff::Timestamp;
+
+use crate::disk::{self, Space};
+use crate::message::address::without_repeats;
+use crate::message::header::{HeaderEnd, HeaderScan, line_ending, mbox_separator};
+use crate::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
+use crate::spool::{Draft, Spool};
+
+/// What acceptance is told by the configuration.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Our name: in `Received:`, `Message-ID:`, and behind bare addresses.
+    pub hostname: String,
+    /// The most octets of a message.
+    pub max_size: u64,
+    /// Octets that must stay free on the file system.
+    pub min_free: u64,
+    /// Files that must stay free on the file system.
+    pub min_free_inodes: u64,
+    /// The most `Received:` fields a message may come with.
+    pub hop_limit: usize,
+}
+
+impl Limits {
+    /// The defaults, under a name: 50 MB, 100 MB and 1,000 files free, 50 hops.
+    pub fn new(hostname: impl Into<String>) -> Limits {
+        Limits {
+            hostname: hostname.into(),
+            max_size: 50_000_000,
+            min_free: 100_000_000,
+            min_free_inodes: 1_000,
+            hop_limit: 50,
+        }
+    }
+}
+
+/// What somebody hands in, besides the message's bytes.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// By which door.
+    pub door: Door,
+    /// From whom.
+    pub sender: ReversePath,
+    /// To whom.
+    pub recipients: Vec<Address>,
+    /// By which transport, if not as the routes say.
+    pub transport: Option<String>,
+    /// Who handed it in, for `Received:` (a user's name or number).
+    pub submitter: String,
+}
+
+/// Why a message was not accepted. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// More octets than `accept.max_size`.
+    #[error("5.3.4 the message is larger than the limit of {limit} octets")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// More `Received:` fields than `accept.hop_limit`.
+    #[error("5.4.6 the message has passed more than {limit} hosts, it is in a loop")]
+    TooManyHops {
+        /// The limit.
+        limit: usize,
+    },
+    /// Not one byte came.
+    #[error("the message is empty")]
+    Empty,
+    /// There is nobody to deliver it to.
+    #[error("the message has no recipients")]
+    NoRecipients,
+    /// A transport's name that could not be written to a line.
+    #[error("not a transport's name: {0:?}")]
+    BadTransport(String),
+    /// The reserve of the file system is reached.
+    #[error("the spool's file system has {what} left, the reserve is {reserve}")]
+    NoRoom {
+        /// What is left.
+        what: String,
+        /// What must stay.
+        reserve: u64,
+    },
+    /// The input broke off. That is not its end.
+    #[error("reading the message: {0}")]
+    Input(#[source] io::Error),
+    /// A file-system call failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+}
+
+impl Error {
+    /// Whether the message itself is at fault and no later try can succeed.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Error::TooLarge { .. } | Error::TooManyHops { .. })
+    }
+}
+
+/// Takes messages into a spool.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    spool: Spool,
+    limits: Limits,
+}
+
+/// How often the free space is looked at again while a message streams in.
+const SPACE_STEP: u64 = 8 << 20;
+
+impl Acceptor {
+    /// Accepts into `spool` within `limits`.
+    pub fn new(spool: Spool, limits: Limits) -> Acceptor {
+        Acceptor { spool, limits }
+    }
+
+    /// Takes a message in. When this returns an id, the message and its envelope are durable,
+    /// directory entries included, and the message stands in `incoming/` or `active/`.
+    pub fn accept(&self, request: Request, input: impl Read) -> Result<QueueId, Error> {
+        let hostname = &self.limits.hostname;
+        let recipients = request.recipients.into_iter();
+        let recipients = recipients.map(|one| one.qualified(hostname)).collect();
+        let envelope = Envelope {
+            sender: request.sender.qualified(hostname),
+            recipients: without_repeats(recipients),
+            submission: Submission {
+                transport: request.transport,
+                ..Submission::by(request.door)
+            },
+        };
+        if envelope.recipients.is_empty() {
+            return Err(Error::NoRecipients);
+        }
+        if let Some(name) = &envelope.submission.transport
+            && !is_transport_name(name)
+        {
+            return Err(Error::BadTransport(name.clone()));
+        }
+        self.check_space(0)?;
+        let now = Timestamp::now();
+        let mut input = Input::new(input);
+        input.fill()?;
+        if input.buffer.is_empty() {
+            return Err(Error::Empty);
+        }
+        let mut draft = self.spool.draft(|| new_id(now))?;
+        let arrival = trace::Arrival {
+            id: draft.id(),
+            now,
+            hostname,
+            submitter: &request.submitter,
+            envelope: &envelope,
+        };
+        self.stream(&mut draft, &mut input, &arrival)?;
+        let staged = draft.seal(&envelope)?;
+        let id = staged.id();
+        // From here on nothing may report failure: the message is durable, and a caller who
+        // kept it would have it delivered twice. If this rename fails, the next run makes it.
+        if let Err(error) = staged.release() {
+            tracing::warn!(%id, error = %error, "accepted, but left in new/ for the next run");
+        }
+        trace::log_acceptance(id, &envelope, input.total);
+        Ok(id)
+    }
+
+    fn stream(
+        &self,
+        draft: &mut Draft,
+        input: &mut Input<impl Read>,
+        arrival: &trace::Arrival<'_>,
+    ) -> Result<(), Error> {
+        input.consume(mbox_separator(&input.buffer));
+        let eol = line_ending(&input.buffer);
+        draft.write(arrival.received(eol).as_bytes())?;
+        let mut scan = HeaderScan::default();
+        let end = loop {
+            let found = scan.push(&input.buffer, input.eof);
+            draft.write(&input.buffer[..found.header])?;
+            let unfinished = found.header > 0 && !input.buffer[..found.header].ends_with(b"\n");
+            input.consume(found.header);
+            if scan.hops > self.limits.hop_limit {
+                let limit = self.limits.hop_limit;
+                return Err(self.refused(input, Error::TooManyHops { limit }));
+            }
+            if let Some(end) = found.end {
+                if unfinished {
+                    draft.write(eol.as_bytes())?;
+                }
+                break end;
+            }
+            self.fill(draft, input)?;
+        };
+        if arrival.envelope.submission.door == Door::Active {
+            draft.write(arrival.missing_fields(&scan, eol).as_bytes())?;
+        }
+        if end == HeaderEnd::Body {
+            draft.write(eol.as_bytes())?;
+        }
+        loop {
+            draft.write(&input.buffer)?;
+            input.consume(input.buffer.len());
+            if input.eof {
+                return Ok(());
+            }
+            self.fill(draft, input)?;
+        }
+    }
+
+    fn fill(&self, draft: &Draft, input: &mut Input<impl Read>) -> Result<(), Error> {
+        let before = input.total / SPACE_STEP;
+        input.fill()?;
+        let limit = self.limits.max_size;
+        if input.total > limit {
+            return Err(self.refused(input, Error::TooLarge { limit }));
+        }
+        match input.total / SPACE_STEP > before {
+            true => self.check_space(draft.size()),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads on for a while before a message is refused: an MTA that gets a broken pipe may
+    /// not look at the exit status, and it is the status that tells it what to do.
+    fn refused(&self, input: &mut Input<impl Read>, error: Error) -> Error {
+        let most = input.total.saturating_add(self.limits.max_size);
+        while !input.eof && input.total < most {
+            input.buffer.clear();
+            if input.fill().is_err() {
+                break;
+            }
+        }
+        error
+    }
+
+    fn check_space(&self, _written: u64) -> Result<(), Error> {
+        let Space { bytes, inodes } = self.spool.disk().space()?;
+        if bytes < self.limits.min_free {
+            return Err(Error::NoRoom {
+                what: format!("{bytes} octets"),
+                reserve: self.limits.min_free,
+            });
+        }
+        match inodes {
+            Some(inodes) if inodes < self.limits.min_free_inodes => Err(Error::NoRoom {
+                what: format!("{inodes} inodes"),
+                reserve: self.limits.min_free_inodes,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A new id at `now`.
+pub fn new_id(now: Timestamp) -> QueueId {
+    let mut random = [0; 10];
+    random.copy_from_slice(&uuid::Uuid::new_v4().as_bytes()[..10]);
+    QueueId::new(now, random)
+}
+
+/// Whether a text can name a transport: letters, digits, `-`, `_` and `.`.
+pub fn is_transport_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+/// The input, with what was read and not yet written.
+struct Input<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    total: u64,
+    eof: bool,
+}
+
+impl<R: Read> Input<R> {
+    const CHUNK: usize = 64 << 10;
+
+    fn new(reader: R) -> Input<R> {
+        Input {
+            reader,
+            buffer: Vec::new(),
+            total: 0,
+            eof: false,
+        }
+    }
+
+    /// Reads more behind what is there. Only a read of nothing is the end; an error is an
+    /// error, and an interrupted read is none.
+    fn fill(&mut self) -> Result<(), Error> {
+        let have = self.buffer.len();
+        self.buffer.resize(have + Self::CHUNK, 0);
+        let got = loop {
+            match self.reader.read(&mut self.buffer[have..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buffer.truncate(have + *got.as_ref().unwrap_or(&0));
+        let got = got.map_err(Error::Input)?;
+        self.total += got as u64;
+        self.eof = got == 0;
+        Ok(())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.buffer.drain(..count);
+    }
+}

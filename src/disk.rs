@@ -1,0 +1,503 @@
+//! The seam to the file system: every call that the spool and the Maildir transport make goes
+//! through here, and nowhere else.
+//!
+//! A [`Disk`] is a directory held open; every path is relative to it and no symbolic link is
+//! followed below it, so nothing outside can be reached through it. Each call first asks the
+//! [`Seam`], if a test has put one in: it may let the call pass, make it fail, or stop the
+//! world there. Errors carry the call and the path. A call that a signal interrupted is made
+//! again. [`Disk::durable`] is the one function that makes things durable, [`Disk::rename`]
+//! the one that renames.
+
+mod barrier;
+mod body;
+mod error;
+mod seam;
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::unistd::{LinkatFlags, UnlinkatFlags};
+
+pub use barrier::Method;
+pub use body::{Body, BodyReader};
+pub use error::Error;
+pub use seam::{Call, Seam, Verdict};
+
+/// A result of a file-system call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Mode of every directory in a spool.
+pub const DIR_MODE: u32 = 0o700;
+/// Mode of every file in a spool.
+pub const FILE_MODE: u32 = 0o600;
+
+/// A directory held open, and all that is below it.
+#[derive(Clone)]
+pub struct Disk {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: OwnedFd,
+    path: PathBuf,
+    method: Method,
+    seam: Option<Arc<dyn Seam>>,
+}
+
+/// An open file. It remembers its path for error messages only; the path may have changed.
+#[derive(Debug)]
+pub struct File {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+/// What `stat` says, as far as anybody here wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The file system and the inode: two names with the same are one file.
+    pub identity: (u64, u64),
+    /// Number of names.
+    pub links: u64,
+    /// Octets.
+    pub size: u64,
+    /// Regular file, directory or something else.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+}
+
+/// What sort of thing a name names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A link, pipe, socket or device: nothing that belongs in a spool.
+    Other,
+}
+
+/// What is free on the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Octets that this user may still write.
+    pub bytes: u64,
+    /// Files that may still be made; none if the file system does not count them.
+    pub inodes: Option<u64>,
+}
+
+impl Disk {
+    /// Opens a directory. The descriptor is opened before anything is written through it, as
+    /// `syncfs` needs to report every error since.
+    pub fn open(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Disk> {
+        let call = Call::OpenRoot { path };
+        let root = through(seam.as_deref(), &call, path, || {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            nix::fcntl::open(path, flags, Mode::empty())
+        })?;
+        let method = Method::of(root.as_fd());
+        let path = path.to_owned();
+        Ok(Disk {
+            inner: Arc::new(Inner {
+                root,
+                path,
+                method,
+                seam,
+            }),
+        })
+    }
+
+    /// Makes a directory that is to be opened, and those above it, each durable in its parent.
+    pub fn create_root(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<()> {
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::new("stat", path, error)),
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::new("mkdir", path, Errno::EINVAL.into()));
+        };
+        let parent = match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        };
+        Disk::create_root(parent, seam.clone())?;
+        let parent = Disk::open(parent, seam)?;
+        let name = Path::new(name);
+        parent.mkdir(name)?;
+        parent.durable(&[], &[Path::new(".")])
+    }
+
+    /// The directory's path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// How this disk makes things durable.
+    pub fn method(&self) -> Method {
+        self.inner.method
+    }
+
+    fn call<T>(
+        &self,
+        call: &Call<'_>,
+        path: &Path,
+        run: impl FnMut() -> nix::Result<T>,
+    ) -> Result<T> {
+        through(self.inner.seam.as_deref(), call, path, run)
+            .map_err(|error| error.below(&self.inner.path))
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlag) -> Result<File> {
+        let create = flags.contains(OFlag::O_CREAT);
+        // NONBLOCK: a FIFO in a queue directory must not hold a runner.
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mode = Mode::from_bits_truncate(FILE_MODE);
+        let fd = self.call(&Call::Open { path, create }, path, || {
+            nix::fcntl::openat(&self.inner.root, path, flags, mode)
+        })?;
+        Ok(File {
+            file: fd.into(),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Makes a file that must not exist yet, for reading and writing.
+    pub fn create(&self, path: &Path) -> Result<File> {
+        self.open_at(path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)
+    }
+
+    /// Opens a file for reading and writing (which a lock on NFS needs).
+    pub fn open_rw(&self, path: &Path) -> Result<File> {
+        self.open_at(path, OFlag::O_RDWR)
+    }
+
+    /// Opens a file for reading.
+    pub fn open_read(&self, path: &Path) -> Result<File> {
+        self.open_at(path, OFlag::O_RDONLY)
+    }
+
+    /// Opens a file for reading and for writing at its end, made if it is missing.
+    pub fn open_append(&self, path: &Path) -> Result<File> {
+        self.open_at(path, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT)
+    }
+
+    /// Takes the exclusive lock on a file; false if somebody has it. Nobody ever waits.
+    pub fn try_lock(&self, file: &File) -> Result<bool> {
+        let call = Call::Lock { path: &file.path };
+        let locked = self.call(&call, &file.path, || {
+            // Named in full: std has inherent methods of the same names.
+            fs2::FileExt::try_lock_exclusive(&file.file).map_err(errno_of)
+        });
+        match locked {
+            Ok(()) => Ok(true),
+            Err(error) if error.is(Errno::EWOULDBLOCK) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads at a place; 0 at the end.
+    pub fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> Result<usize> {
+        let len = bytes.len();
+        let call = Call::Read { path: &file.path };
+        self.call(&call, &file.path, || {
+            let most = match verdict_length(self.inner.seam.as_deref(), &call) {
+                Some(short) => short.min(len),
+                None => len,
+            };
+            file.file
+                .read_at(&mut bytes[..most], offset)
+                .map_err(errno_of)
+        })
+    }
+
+    /// Reads a whole file; one longer than `limit` is an error (`EFBIG`), not a surprise.
+    pub fn read_all(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
+        let file = self.open_read(path)?;
+        self.read_file(&file, limit)
+    }
+
+    /// As [`read_all`](Disk::read_all), of an open file.
+    pub fn read_file(&self, file: &File, limit: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(512);
+        loop {
+            let have = bytes.len();
+            bytes.resize((have * 2).max(512), 0);
+            let got = self.read_at(file, &mut bytes[have..], have as u64)?;
+            bytes.truncate(have + got);
+            if bytes.len() as u64 > limit {
+                let error = Error::new("read", &file.path, Errno::EFBIG.into());
+                return Err(error.below(&self.inner.path));
+            }
+            if got == 0 {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// Writes all of `bytes` where the file's offset is.
+    pub fn write_all(&self, file: &File, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let call = Call::Write {
+                path: &file.path,
+                bytes,
+            };
+            let written = self.call(&call, &file.path, || {
+                let most = match verdict_length(self.inner.seam.as_deref(), &call) {
+                    Some(short) => short.clamp(1, bytes.len()),
+                    None => bytes.len(),
+                };
+                nix::unistd::write(&file.file, &bytes[..most])
+            })?;
+            if written == 0 {
+                let error = Error::new("write", &file.path, Errno::EIO.into());
+                return Err(error.below(&self.inner.path));
+            }
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// Reserves room behind the end of a file, so that `len` octets more can be written even
+    /// when the disk fills up. File systems that cannot reserve are taken at their word.
+    pub fn reserve(&self, file: &File, len: u64) -> Result<()> {
+        let start = self.stat_file(file)?.size;
+        let call = Call::Reserve { path: &file.path };
+        let reserved = self.call(&call, &file.path, || {
+            let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            nix::fcntl::fallocate(&file.file, keep, start as i64, len as i64)
+        });
+        match reserved {
+            Err(error) if error.is(Errno::EOPNOTSUPP) || error.is(Errno::ENOSYS) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Cuts a file off at a length.
+    pub fn truncate(&self, file: &File, len: u64) -> Result<()> {
+        let call = Call::Truncate {
+            path: &file.path,
+            len,
+        };
+        self.call(&call, &file.path, || {
+            nix::unistd::ftruncate(&file.file, len as i64)
+        })
+    }
+
+    /// Asks about an open file.
+    pub fn stat_file(&self, file: &File) -> Result<Stat> {
+        let call = Call::Stat { path: &file.path };
+        let stat = self.call(&call, &file.path, || nix::sys::stat::fstat(&file.file))?;
+        Ok(Stat::from(stat))
+    }
+
+    /// Asks about a name; none if it is not there.
+    pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
+        let stat = self.call(&Call::Stat { path }, path, || {
+            nix::sys::stat::fstatat(&self.inner.root, path, AtFlags::AT_SYMLINK_NOFOLLOW)
+        });
+        match stat {
+            Ok(stat) => Ok(Some(Stat::from(stat))),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renames the file that is open as `file`. A failure is looked at before it is believed:
+    /// over a network the call may have taken place although its answer was lost.
+    pub fn rename(&self, file: &File, from: &Path, to: &Path) -> Result<()> {
+        let call = Call::Rename { from, to };
+        let root = &self.inner.root;
+        let renamed = self.call(&call, from, || nix::fcntl::renameat(root, from, root, to));
+        let Err(error) = renamed else { return Ok(()) };
+        let ours = self.stat_file(file)?.identity;
+        let named_so = |path: &Path| -> Result<bool> {
+            Ok(self.stat(path)?.is_some_and(|stat| stat.identity == ours))
+        };
+        match named_so(to)? && !named_so(from)? {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// Gives a file a second name; false if that name is taken by another file.
+    pub fn link(&self, from: &Path, to: &Path) -> Result<bool> {
+        let call = Call::Link { from, to };
+        let root = &self.inner.root;
+        let linked = self.call(&call, to, || {
+            nix::unistd::linkat(root, from, root, to, LinkatFlags::empty())
+        });
+        let Err(error) = linked else { return Ok(true) };
+        // As with a rename: the answer may be a lie, the directory is not.
+        match (self.stat(from)?, self.stat(to)?) {
+            (Some(a), Some(b)) if a.identity == b.identity => Ok(true),
+            _ if error.is(Errno::EEXIST) => Ok(false),
+            _ => Err(error),
+        }
+    }
+
+    /// Removes a name; false if it was not there.
+    pub fn unlink(&self, path: &Path) -> Result<bool> {
+        let gone = self.call(&Call::Unlink { path }, path, || {
+            nix::unistd::unlinkat(&self.inner.root, path, UnlinkatFlags::NoRemoveDir)
+        });
+        absent_is_false(gone)
+    }
+
+    /// Makes a directory; false if it was there.
+    pub fn mkdir(&self, path: &Path) -> Result<bool> {
+        let mode = Mode::from_bits_truncate(DIR_MODE);
+        let made = self.call(&Call::Mkdir { path }, path, || {
+            nix::sys::stat::mkdirat(&self.inner.root, path, mode)
+        });
+        match made {
+            Ok(()) => Ok(true),
+            Err(error) if error.is(Errno::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes an empty directory; false if it was not there or is not empty.
+    pub fn rmdir(&self, path: &Path) -> Result<bool> {
+        let gone = self.call(&Call::Rmdir { path }, path, || {
+            nix::unistd::unlinkat(&self.inner.root, path, UnlinkatFlags::RemoveDir)
+        });
+        match gone {
+            Err(error) if error.is(Errno::ENOTEMPTY) || error.is(Errno::EEXIST) => Ok(false),
+            other => absent_is_false(other),
+        }
+    }
+
+    /// The names in a directory, sorted, without `.` and `..`.
+    pub fn list(&self, path: &Path) -> Result<Vec<OsString>> {
+        let names = self.call(&Call::List { path }, path, || {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+            let mut dir = Dir::openat(&self.inner.root, path, flags, Mode::empty())?;
+            let mut names = Vec::new();
+            for entry in dir.iter() {
+                let name = entry?.file_name().to_bytes().to_vec();
+                if name != b"." && name != b".." {
+                    names.push(OsString::from_vec(name));
+                }
+            }
+            Ok(names)
+        });
+        let mut names = names?;
+        names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+        Ok(names)
+    }
+
+    /// What is free.
+    pub fn space(&self) -> Result<Space> {
+        let here = Path::new(".");
+        let fs = self.call(&Call::Space, here, || {
+            nix::sys::statvfs::fstatvfs(&self.inner.root)
+        })?;
+        Ok(Space {
+            bytes: fs.blocks_available() as u64 * fs.fragment_size() as u64,
+            inodes: (fs.files() > 0).then_some(fs.files_available() as u64),
+        })
+    }
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Disk").field(&self.inner.path).finish()
+    }
+}
+
+impl File {
+    /// The path it was opened by, below the disk's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl From<FileStat> for Stat {
+    fn from(stat: FileStat) -> Stat {
+        let format = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        Stat {
+            identity: (stat.st_dev, stat.st_ino),
+            links: stat.st_nlink,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            kind: match format {
+                SFlag::S_IFREG => Kind::File,
+                SFlag::S_IFDIR => Kind::Dir,
+                _ => Kind::Other,
+            },
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+        }
+    }
+}
+
+/// The inodes under an exclusive flock, from `/proc/locks`. The kernel's list is read instead
+/// of trying the locks, since a lock that is tried is a lock that is held for a moment. Inodes
+/// of other file systems may be among them: this is for people's eyes only.
+pub fn locked_inodes() -> HashSet<u64> {
+    let Ok(text) = std::fs::read_to_string("/proc/locks") else {
+        return HashSet::new();
+    };
+    // `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`; who waits has `->` in front.
+    let inode = |line: &str| -> Option<u64> {
+        let mut words = line.split_ascii_whitespace().filter(|word| *word != "->");
+        let kind = words.nth(1)?;
+        let place = words.nth(3)?;
+        (kind == "FLOCK").then(|| place.rsplit(':').next()?.parse().ok())?
+    };
+    text.lines().filter_map(inode).collect()
+}
+
+fn absent_is_false(result: Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn verdict_length(seam: Option<&dyn Seam>, call: &Call<'_>) -> Option<usize> {
+    seam.and_then(|seam| seam.length(call))
+}
+
+/// Makes one call, with the seam's consent, again as long as a signal interrupts it. There is
+/// an end to that: a file system that does nothing but interrupt is a broken one.
+fn through<T>(
+    seam: Option<&dyn Seam>,
+    call: &Call<'_>,
+    path: &Path,
+    mut run: impl FnMut() -> nix::Result<T>,
+) -> Result<T> {
+    const MOST_INTERRUPTS: usize = 100;
+    let mut interrupts = 0;
+    loop {
+        let result = match seam.map_or(Verdict::Pass, |seam| seam.before(call)) {
+            Verdict::Pass => run(),
+            Verdict::Fail(errno) => Err(errno),
+            Verdict::PassAndFail(errno) => run().and(Err(errno)),
+        };
+        if let Some(seam) = seam {
+            seam.after(call, result.as_ref().err().copied());
+        }
+        match result {
+            Err(Errno::EINTR) if interrupts < MOST_INTERRUPTS => interrupts += 1,
+            other => return other.map_err(|errno| Error::new(call.name(), path, errno.into())),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The bytes of a message for whoever delivers them.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Disk, File};
+
+/// A message file, to be read any number of times, also at once. Readers never move the
+/// descriptor's offset and never hand the descriptor itself to anybody: it carries the lock.
+#[derive(Clone, Debug)]
+pub struct Body {
+    disk: Disk,
+    file: Arc<File>,
+    size: u64,
+}
+
+/// Reads a [`Body`] from its beginning.
+#[derive(Debug)]
+pub struct BodyReader {
+    body: Body,
+    offset: u64,
+}
+
+impl Body {
+    /// The first `size` octets of a file.
+    pub fn new(disk: Disk, file: Arc<File>, size: u64) -> Body {
+        Body { disk, file, size }
+    }
+
+    /// Octets.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// A reader at the beginning.
+    pub fn reader(&self) -> BodyReader {
+        BodyReader {
+            body: self.clone(),
+            offset: 0,
+        }
+    }
+}
+
+impl io::Read for BodyReader {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.body.size - self.offset;
+        let most = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
+        let Body { disk, file, .. } = &self.body;
+        let got = disk.read_at(file, &mut bytes[..most], self.offset)?;
+        if got == 0 {
+            // The size was sealed; a file that ends before it is not the message.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.offset += got as u64;
+        Ok(got)
+    }
+}

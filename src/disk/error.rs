@@ -1,0 +1,88 @@
+//! A file-system call that failed, with the call and the path.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+/// Which call failed, on what, and how.
+#[derive(Debug)]
+pub struct Error {
+    call: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Error {
+    pub(crate) fn new(call: &'static str, path: &Path, source: io::Error) -> Error {
+        Error {
+            call,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn below(mut self, root: &Path) -> Error {
+        self.path = root.join(&self.path);
+        self
+    }
+
+    /// The path the call was about.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the error is this one.
+    pub fn is(&self, errno: Errno) -> bool {
+        self.source.raw_os_error() == Some(errno as i32)
+    }
+
+    /// Whether the error says that the name is not there.
+    pub fn is_absent(&self) -> bool {
+        self.is(Errno::ENOENT)
+    }
+
+    /// Whether what the name names is not the file it should be (a directory, a link, a pipe,
+    /// a device, or a file of absurd size): trouble of that entry alone, not of the disk.
+    pub fn is_wrong_kind(&self) -> bool {
+        [
+            Errno::EISDIR,
+            Errno::ENOTDIR,
+            Errno::ELOOP,
+            Errno::ENXIO,
+            Errno::ENODEV,
+            Errno::EFBIG,
+        ]
+        .iter()
+        .any(|errno| self.is(*errno))
+    }
+
+    /// Whether the disk or the quota is full.
+    pub fn is_full(&self) -> bool {
+        self.is(Errno::ENOSPC) || self.is(Errno::EDQUOT)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error { call, path, source } = self;
+        let text = source.raw_os_error().map(Errno::from_raw);
+        match text {
+            Some(errno) => write!(f, "{call} {}: {}", path.display(), errno.desc()),
+            None => write!(f, "{call} {}: {source}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        io::Error::new(error.source.kind(), error)
+    }
+}

@@ -1,0 +1,128 @@
+//! Where a test can see, fail or stop each file-system call.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+
+/// One call to the file system. Paths are relative to the disk's directory, except for
+/// [`OpenRoot`](Call::OpenRoot).
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // the fields are what their names say
+pub enum Call<'a> {
+    OpenRoot {
+        path: &'a Path,
+    },
+    Open {
+        path: &'a Path,
+        create: bool,
+    },
+    Lock {
+        path: &'a Path,
+    },
+    Read {
+        path: &'a Path,
+    },
+    Write {
+        path: &'a Path,
+        bytes: &'a [u8],
+    },
+    Reserve {
+        path: &'a Path,
+    },
+    Truncate {
+        path: &'a Path,
+        len: u64,
+    },
+    Stat {
+        path: &'a Path,
+    },
+    Rename {
+        from: &'a Path,
+        to: &'a Path,
+    },
+    Link {
+        from: &'a Path,
+        to: &'a Path,
+    },
+    Unlink {
+        path: &'a Path,
+    },
+    Mkdir {
+        path: &'a Path,
+    },
+    Rmdir {
+        path: &'a Path,
+    },
+    List {
+        path: &'a Path,
+    },
+    Space,
+    /// A file's data and size become durable.
+    SyncFile {
+        path: &'a Path,
+    },
+    /// A directory's entries become durable.
+    SyncDir {
+        path: &'a Path,
+    },
+    /// Everything on the file system becomes durable.
+    SyncFs,
+}
+
+/// What is to become of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is made.
+    Pass,
+    /// It is not made and fails.
+    Fail(Errno),
+    /// It is made and fails all the same, as a network file system may do.
+    PassAndFail(Errno),
+}
+
+/// A test's hand on the file system.
+///
+/// A test that stops the world at a call fails that call and every later one: nothing that the
+/// code does on its way out then reaches the disk, and what is dropped only closes
+/// descriptors, just as the end of the process would.
+pub trait Seam: Send + Sync {
+    /// Asked before each call.
+    fn before(&self, call: &Call<'_>) -> Verdict;
+
+    /// Told after each call, with the error if it failed.
+    fn after(&self, call: &Call<'_>, error: Option<Errno>) {
+        let _ = (call, error);
+    }
+
+    /// How many octets a read or write may take at most; none for no limit.
+    fn length(&self, call: &Call<'_>) -> Option<usize> {
+        let _ = call;
+        None
+    }
+}
+
+impl Call<'_> {
+    /// The call's name, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::OpenRoot { .. } => "open",
+            Call::Open { create: true, .. } => "create",
+            Call::Open { create: false, .. } => "open",
+            Call::Lock { .. } => "lock",
+            Call::Read { .. } => "read",
+            Call::Write { .. } => "write",
+            Call::Reserve { .. } => "reserve room in",
+            Call::Truncate { .. } => "truncate",
+            Call::Stat { .. } => "stat",
+            Call::Rename { .. } => "rename",
+            Call::Link { .. } => "link",
+            Call::Unlink { .. } => "unlink",
+            Call::Mkdir { .. } => "mkdir",
+            Call::Rmdir { .. } => "rmdir",
+            Call::List { .. } => "list",
+            Call::Space => "statvfs",
+            Call::SyncFile { .. } | Call::SyncDir { .. } => "fsync",
+            Call::SyncFs => "syncfs",
+        }
+    }
+}

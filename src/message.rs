@@ -1,0 +1,17 @@
+//! What a message and its envelope are, without touching a file, a socket or a clock.
+//!
+//! Everything here is pure: bytes in, values out. The formats of the `info/` files are
+//! written and read only in [`envelope`]; the queue id only in [`id`].
+
+pub mod address;
+pub mod envelope;
+pub mod header;
+pub mod id;
+pub mod reply;
+pub mod seal;
+
+pub use address::{Address, AddressError, ReversePath};
+pub use envelope::{Door, Envelope, EnvelopeError, NoticeKind, Origin, Submission};
+pub use id::QueueId;
+pub use reply::{EnhancedCode, Reply, printable};
+pub use seal::{Seal, SealHasher};

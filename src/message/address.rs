@@ -1,0 +1,241 @@
+//! Mailbox addresses as they stand in an envelope (RFC 5321, RFC 6531 for non-ASCII ones).
+//!
+//! An address is kept as it was given. It is not checked against the grammar, which senders
+//! break; it is checked for what would break the spool or a protocol: control characters
+//! (NUL, CR and LF among them), emptiness, and absurd length.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A recipient, or a sender that is not the null sender.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Address(Box<str>);
+
+/// Why a text cannot be an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Nothing is there.
+    #[error("the address is empty")]
+    Empty,
+    /// NUL, CR, LF or another control character.
+    #[error("the address contains a control character")]
+    Control,
+    /// More octets than [`Address::MAX_LEN`].
+    #[error("the address is longer than {} octets", Address::MAX_LEN)]
+    TooLong,
+    /// Not UTF-8.
+    #[error("the address is not UTF-8")]
+    NotUtf8,
+}
+
+impl Address {
+    /// The most octets an address may have: RFC 5321 promises 256, some senders use more.
+    pub const MAX_LEN: usize = 1000;
+
+    /// Takes an address, with or without angle brackets around it.
+    pub fn parse(text: &str) -> Result<Address, AddressError> {
+        let text = text
+            .strip_prefix('<')
+            .and_then(|rest| rest.strip_suffix('>'))
+            .unwrap_or(text);
+        if text.is_empty() {
+            Err(AddressError::Empty)
+        } else if text.len() > Address::MAX_LEN {
+            Err(AddressError::TooLong)
+        } else if text.chars().any(char::is_control) {
+            Err(AddressError::Control)
+        } else {
+            Ok(Address(text.into()))
+        }
+    }
+
+    /// As [`parse`](Address::parse), from bytes as the command line or a file gives them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Address, AddressError> {
+        Address::parse(std::str::from_utf8(bytes).map_err(|_| AddressError::NotUtf8)?)
+    }
+
+    /// The address as it was given, without angle brackets.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What is behind the last `@`, if anything is.
+    pub fn domain(&self) -> Option<&str> {
+        let (_, domain) = self.0.rsplit_once('@')?;
+        (!domain.is_empty()).then_some(domain)
+    }
+
+    /// What is before the last `@`, or all of it.
+    pub fn local_part(&self) -> &str {
+        self.0.rsplit_once('@').map_or(&self.0, |(local, _)| local)
+    }
+
+    /// The same address, with `@hostname` behind it if it had no domain.
+    pub fn qualified(self, hostname: &str) -> Address {
+        if self.0.contains('@') {
+            return self;
+        }
+        Address(format!("{}@{hostname}", self.0).into())
+    }
+
+    /// Whether both name one mailbox: domains compare without regard to case, local parts with.
+    pub fn same_mailbox(&self, other: &Address) -> bool {
+        self.local_part() == other.local_part()
+            && match (self.domain(), other.domain()) {
+                (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+                (a, b) => a == b,
+            }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.0)
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Address, AddressError> {
+        Address::parse(&text)
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        address.0.into()
+    }
+}
+
+/// Where notices about a message go (RFC 5321's reverse-path).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReversePath {
+    /// The null sender `<>`: nobody is told, whatever happens.
+    Null,
+    /// The sender's mailbox.
+    Mailbox(Address),
+}
+
+impl ReversePath {
+    /// Takes what a command line gives: an address, or nothing or `<>` for the null sender.
+    pub fn parse(bytes: &[u8]) -> Result<ReversePath, AddressError> {
+        match bytes {
+            b"" | b"<>" => Ok(ReversePath::Null),
+            bytes => Address::from_bytes(bytes).map(ReversePath::Mailbox),
+        }
+    }
+
+    /// The address, or an empty text for the null sender.
+    pub fn as_str(&self) -> &str {
+        match self {
+            ReversePath::Null => "",
+            ReversePath::Mailbox(address) => address.as_str(),
+        }
+    }
+
+    /// The mailbox, unless this is the null sender.
+    pub fn mailbox(&self) -> Option<&Address> {
+        match self {
+            ReversePath::Null => None,
+            ReversePath::Mailbox(address) => Some(address),
+        }
+    }
+
+    /// The same path, with `@hostname` behind a mailbox without domain.
+    pub fn qualified(self, hostname: &str) -> ReversePath {
+        match self {
+            ReversePath::Null => ReversePath::Null,
+            ReversePath::Mailbox(address) => ReversePath::Mailbox(address.qualified(hostname)),
+        }
+    }
+}
+
+/// Takes out what names the same mailbox as an earlier one; the order stays.
+pub fn without_repeats(recipients: Vec<Address>) -> Vec<Address> {
+    let mut seen = std::collections::HashSet::with_capacity(recipients.len());
+    let key = |address: &Address| {
+        let domain = address.domain().unwrap_or("").to_ascii_lowercase();
+        (address.local_part().to_owned(), domain)
+    };
+    recipients
+        .into_iter()
+        .filter(|address| seen.insert(key(address)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_break_the_spool_is_refused() {
+        for (text, why) in [
+            ("", AddressError::Empty),
+            ("<>", AddressError::Empty),
+            ("a\0b@example.org", AddressError::Control),
+            ("a@example.org\r\nRCPT TO:<x>", AddressError::Control),
+            ("a@example.org\n", AddressError::Control),
+            ("a\u{9b}31m@example.org", AddressError::Control),
+            (&"x".repeat(65536), AddressError::TooLong),
+        ] {
+            assert_eq!(Address::parse(text), Err(why), "{text:?}");
+        }
+        assert_eq!(Address::from_bytes(b"\xff@x"), Err(AddressError::NotUtf8));
+    }
+
+    #[test]
+    fn odd_but_harmless_addresses_are_kept_as_given() {
+        for text in [
+            "-f@example.org",
+            "\"a b\"@example.org",
+            "ö@exämple.org",
+            "alice",
+        ] {
+            assert_eq!(Address::parse(text).unwrap().as_str(), text);
+        }
+        assert_eq!(Address::parse("<a@b>").unwrap().as_str(), "a@b");
+    }
+
+    #[test]
+    fn domain_is_behind_the_last_at_sign() {
+        let address = Address::parse("\"a@b\"@Example.org").unwrap();
+        assert_eq!(address.domain(), Some("Example.org"));
+        assert_eq!(address.local_part(), "\"a@b\"");
+        assert_eq!(Address::parse("alice").unwrap().domain(), None);
+        assert_eq!(
+            Address::parse("alice")
+                .unwrap()
+                .qualified("h.example")
+                .as_str(),
+            "alice@h.example"
+        );
+    }
+
+    #[test]
+    fn repeats_go_and_order_stays() {
+        let list = ["b@X.org", "a@x.org", "b@x.ORG", "B@x.org"]
+            .map(|text| Address::parse(text).unwrap())
+            .to_vec();
+        let kept: Vec<String> = without_repeats(list)
+            .into_iter()
+            .map(String::from)
+            .collect();
+        assert_eq!(kept, ["b@X.org", "a@x.org", "B@x.org"]);
+    }
+
+    #[test]
+    fn the_null_sender_is_not_a_missing_one() {
+        assert_eq!(ReversePath::parse(b""), Ok(ReversePath::Null));
+        assert_eq!(ReversePath::parse(b"<>"), Ok(ReversePath::Null));
+        assert!(ReversePath::parse(b"\n").is_err());
+    }
+}

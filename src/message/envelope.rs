@@ -1,0 +1,326 @@
+//! The envelope and its three files: `info/sender/<id>`, `info/recipients/<id>` and
+//! `info/transport/<id>`. They are written once, at acceptance, and never change.
+
+use std::fmt::Write as _;
+
+use super::address::{Address, AddressError, ReversePath};
+use super::id::QueueId;
+use super::seal::{self, Seal};
+
+/// Through which door a message came in, and so which directory it enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// From an MTA's pipe, into `incoming/`.
+    Incoming,
+    /// From an application, or a notice of our own, into `active/`.
+    Active,
+}
+
+/// What a notice tells the sender of its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoticeKind {
+    /// Delivery to some recipients failed for good (RFC 3464 "failed").
+    Bounce,
+}
+
+/// The message that a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its queue id.
+    pub id: QueueId,
+    /// What is told about it.
+    pub kind: NoticeKind,
+}
+
+/// What `info/transport/<id>` says above its seal: how the message is to be treated, as far
+/// as the submitter decided that. Routes are not here; they are computed at every attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The door it came in by.
+    pub door: Door,
+    /// The transport, when the submitter named one.
+    pub transport: Option<String>,
+    /// What it is a notice about, if it is one.
+    pub origin: Option<Origin>,
+}
+
+impl Submission {
+    /// A submission by `door` that leaves everything else to the configuration.
+    pub fn by(door: Door) -> Submission {
+        Submission {
+            door,
+            transport: None,
+            origin: None,
+        }
+    }
+}
+
+/// Who sent a message and to whom it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Where notices go.
+    pub sender: ReversePath,
+    /// The recipients, at least one, none twice.
+    pub recipients: Vec<Address>,
+    /// The submitter's decisions.
+    pub submission: Submission,
+}
+
+/// The bytes of the three `info/` files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvelopeFiles {
+    /// `info/sender/<id>`: one line, empty for the null sender.
+    pub sender: Vec<u8>,
+    /// `info/recipients/<id>`: one address a line.
+    pub recipients: Vec<u8>,
+    /// `info/transport/<id>`: `name: value` lines, the seal last.
+    pub transport: Vec<u8>,
+}
+
+/// Why `info/` files cannot be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// `info/sender/<id>` is not exactly one line.
+    #[error("info/sender is not one whole line")]
+    Sender,
+    /// `info/recipients/<id>` is empty or its last line is cut off.
+    #[error("info/recipients is empty or cut off")]
+    Recipients,
+    /// A line is not an address.
+    #[error("info/{file}: {source}")]
+    Address {
+        /// The file below `info/`.
+        file: &'static str,
+        /// What is wrong with the line.
+        source: AddressError,
+    },
+    /// A line of `info/transport/<id>` is not what this version writes.
+    #[error("info/transport: line {0} is not understood")]
+    Transport(usize),
+    /// The file does not end in a seal.
+    #[error("info/transport has no seal")]
+    Unsealed,
+    /// The sum over the envelope is another one.
+    #[error("the envelope does not match its seal")]
+    Broken,
+}
+
+impl Envelope {
+    /// The three files of this envelope, sealed together with a message file of the given
+    /// size and checksum.
+    pub fn files(&self, size: u64, message: u128) -> EnvelopeFiles {
+        let sender = format!("{}\n", self.sender.as_str()).into_bytes();
+        let mut recipients = Vec::new();
+        for recipient in &self.recipients {
+            recipients.extend_from_slice(recipient.as_str().as_bytes());
+            recipients.push(b'\n');
+        }
+        let mut transport = self.submission.lines();
+        let seal = Seal {
+            size,
+            message,
+            envelope: seal::of_envelope(&sender, &recipients, transport.as_bytes()),
+        };
+        let _ = writeln!(transport, "seal: {seal}");
+        EnvelopeFiles {
+            sender,
+            recipients,
+            transport: transport.into_bytes(),
+        }
+    }
+}
+
+impl EnvelopeFiles {
+    /// Reads the files back. The seal that comes with the envelope has been checked against
+    /// these files; checking it against the message file is left to who holds that.
+    pub fn parse(&self) -> Result<(Envelope, Seal), EnvelopeError> {
+        let (submission, seal, above) = parse_transport(&self.transport)?;
+        if seal::of_envelope(&self.sender, &self.recipients, above) != seal.envelope {
+            return Err(EnvelopeError::Broken);
+        }
+        let envelope = Envelope {
+            sender: parse_sender(&self.sender)?,
+            recipients: parse_recipients(&self.recipients)?,
+            submission,
+        };
+        Ok((envelope, seal))
+    }
+}
+
+/// Reads `info/sender/<id>`. An empty file is not the null sender: that is an empty line.
+pub fn parse_sender(bytes: &[u8]) -> Result<ReversePath, EnvelopeError> {
+    let line = bytes.strip_suffix(b"\n").ok_or(EnvelopeError::Sender)?;
+    if line.contains(&b'\n') {
+        return Err(EnvelopeError::Sender);
+    }
+    ReversePath::parse(line).map_err(|source| EnvelopeError::Address {
+        file: "sender",
+        source,
+    })
+}
+
+/// Reads `info/recipients/<id>`.
+pub fn parse_recipients(bytes: &[u8]) -> Result<Vec<Address>, EnvelopeError> {
+    let lines = bytes.strip_suffix(b"\n").ok_or(EnvelopeError::Recipients)?;
+    lines
+        .split(|byte| *byte == b'\n')
+        .map(|line| {
+            Address::from_bytes(line).map_err(|source| EnvelopeError::Address {
+                file: "recipients",
+                source,
+            })
+        })
+        .collect()
+}
+
+/// Reads `info/transport/<id>`: the submission, the seal, and the bytes above the seal.
+pub fn parse_transport(bytes: &[u8]) -> Result<(Submission, Seal, &[u8]), EnvelopeError> {
+    let text = bytes.strip_suffix(b"\n").ok_or(EnvelopeError::Unsealed)?;
+    let text = std::str::from_utf8(text).map_err(|_| EnvelopeError::Unsealed)?;
+    let (above, last) = match text.rfind('\n') {
+        Some(at) => (&text[..=at], &text[at + 1..]),
+        None => ("", text),
+    };
+    let seal = last
+        .strip_prefix("seal: ")
+        .and_then(Seal::parse)
+        .ok_or(EnvelopeError::Unsealed)?;
+    Ok((Submission::parse(above)?, seal, above.as_bytes()))
+}
+
+impl Submission {
+    fn lines(&self) -> String {
+        let mut text = String::new();
+        let door = match self.door {
+            Door::Incoming => "incoming",
+            Door::Active => "active",
+        };
+        let _ = writeln!(text, "door: {door}");
+        if let Some(name) = &self.transport {
+            let _ = writeln!(text, "transport: {name}");
+        }
+        if let Some(Origin { id, kind }) = &self.origin {
+            let _ = writeln!(text, "origin: {id} {}", kind.as_str());
+        }
+        text
+    }
+
+    /// A name this version does not write is an error, not something to skip: it would be a
+    /// wish of the submitter's that nobody honours.
+    fn parse(lines: &str) -> Result<Submission, EnvelopeError> {
+        let (mut door, mut transport, mut origin) = (None, None, None);
+        for (number, line) in lines.lines().enumerate() {
+            let wrong = EnvelopeError::Transport(number + 1);
+            match line.split_once(": ") {
+                Some(("door", "incoming")) if door.is_none() => door = Some(Door::Incoming),
+                Some(("door", "active")) if door.is_none() => door = Some(Door::Active),
+                Some(("transport", name)) if transport.is_none() && !name.is_empty() => {
+                    transport = Some(name.to_owned());
+                }
+                Some(("origin", value)) if origin.is_none() => {
+                    let (id, kind) = value.split_once(' ').ok_or(wrong.clone())?;
+                    origin = Some(Origin {
+                        id: id.parse().map_err(|_| wrong.clone())?,
+                        kind: NoticeKind::parse(kind).ok_or(wrong)?,
+                    });
+                }
+                _ => return Err(wrong),
+            }
+        }
+        Ok(Submission {
+            door: door.ok_or(EnvelopeError::Transport(1))?,
+            transport,
+            origin,
+        })
+    }
+}
+
+impl NoticeKind {
+    /// The word for it in files and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoticeKind::Bounce => "bounce",
+        }
+    }
+
+    fn parse(text: &str) -> Option<NoticeKind> {
+        (text == "bounce").then_some(NoticeKind::Bounce)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope() -> Envelope {
+        Envelope {
+            sender: ReversePath::parse(b"alice@example.org").unwrap(),
+            recipients: ["b@example.org", "c@example.net"]
+                .map(|text| Address::parse(text).unwrap())
+                .to_vec(),
+            submission: Submission {
+                door: Door::Active,
+                transport: Some("out".into()),
+                origin: Some(Origin {
+                    id: QueueId::new(jiff::Timestamp::UNIX_EPOCH, [1; 10]),
+                    kind: NoticeKind::Bounce,
+                }),
+            },
+        }
+    }
+
+    #[test]
+    fn an_envelope_reads_back() {
+        let files = envelope().files(42, 7);
+        let (read, seal) = files.parse().unwrap();
+        assert_eq!(read, envelope());
+        assert_eq!((seal.size, seal.message), (42, 7));
+        assert_eq!(files.recipients, b"b@example.org\nc@example.net\n");
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_is_seen() {
+        let files = envelope().files(42, 7);
+        type Part = fn(&mut EnvelopeFiles) -> &mut Vec<u8>;
+        let parts: [Part; 3] = [
+            |files| &mut files.sender,
+            |files| &mut files.recipients,
+            |files| &mut files.transport,
+        ];
+        for part in parts {
+            let len = part(&mut files.clone()).len();
+            for at in 0..len {
+                let mut cut = files.clone();
+                part(&mut cut).truncate(at);
+                assert!(cut.parse().is_err(), "cut at {at}: {cut:?}");
+                for bit in 0..8 {
+                    let mut flipped = files.clone();
+                    part(&mut flipped)[at] ^= 1 << bit;
+                    assert!(
+                        flipped.parse().map(|(_, seal)| (seal.size, seal.message)) != Ok((42, 7)),
+                        "bit {bit} of byte {at}: {flipped:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_null_sender_is_an_empty_line() {
+        let mut with_null = envelope();
+        with_null.sender = ReversePath::Null;
+        let files = with_null.files(0, 0);
+        assert_eq!(files.sender, b"\n");
+        assert_eq!(files.parse().unwrap().0.sender, ReversePath::Null);
+        assert_eq!(parse_sender(b""), Err(EnvelopeError::Sender));
+    }
+
+    #[test]
+    fn a_line_from_another_version_is_not_skipped() {
+        assert_eq!(
+            Submission::parse("door: active\nrelease: 2027-01-01T00:00:00Z\n"),
+            Err(EnvelopeError::Transport(2))
+        );
+    }
+}

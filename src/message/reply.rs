@@ -1,0 +1,199 @@
+//! What a next hop answered: SMTP-style code, enhanced status code (RFC 3463), text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// An enhanced mail system status code, kept as sent: 5.7.509 stays 5.7.509.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnhancedCode {
+    /// 2, 4 or 5.
+    pub class: u8,
+    /// Up to three digits.
+    pub subject: u16,
+    /// Up to three digits.
+    pub detail: u16,
+}
+
+/// The text is not an enhanced status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an enhanced status code")]
+pub struct NotACode;
+
+impl EnhancedCode {
+    /// A code from its three numbers.
+    pub const fn new(class: u8, subject: u16, detail: u16) -> EnhancedCode {
+        EnhancedCode {
+            class,
+            subject,
+            detail,
+        }
+    }
+
+    /// The code at the beginning of a text and what follows it, if one is there and ends at a
+    /// blank or at the end.
+    pub fn at_start_of(text: &str) -> Option<(EnhancedCode, &str)> {
+        let end = text
+            .find(|c: char| c.is_ascii_whitespace())
+            .unwrap_or(text.len());
+        let code = text[..end].parse().ok()?;
+        Some((code, text[end..].trim_start()))
+    }
+}
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}
+
+impl FromStr for EnhancedCode {
+    type Err = NotACode;
+
+    fn from_str(text: &str) -> Result<EnhancedCode, NotACode> {
+        let mut parts = text.split('.');
+        let mut number = || {
+            let part = parts.next().ok_or(NotACode)?;
+            let digits = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            digits
+                .then(|| part.parse::<u16>().ok())
+                .flatten()
+                .ok_or(NotACode)
+        };
+        let code = (number()?, number()?, number()?);
+        match (code, parts.next()) {
+            ((class @ (2 | 4 | 5), subject, detail), None) => {
+                Ok(EnhancedCode::new(class as u8, subject, detail))
+            }
+            _ => Err(NotACode),
+        }
+    }
+}
+
+/// A next hop's answer for one recipient, or our own words where no hop was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The SMTP reply code, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// The enhanced status code, as sent or as our table gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enhanced: Option<EnhancedCode>,
+    /// The words, free of control characters, at most [`Reply::MAX_TEXT`] octets.
+    pub text: String,
+    /// Name of the MTA that said so; none when these are our own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+}
+
+impl Reply {
+    /// The most octets of text that are kept.
+    pub const MAX_TEXT: usize = 1000;
+
+    /// Our own words with a status code.
+    pub fn local(enhanced: EnhancedCode, text: impl AsRef<str>) -> Reply {
+        Reply {
+            code: None,
+            enhanced: Some(enhanced),
+            text: shortened(printable(text.as_ref()), Reply::MAX_TEXT),
+            remote: None,
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    /// Code, enhanced code and text, as on an SMTP reply line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(code) = self.code {
+            write!(f, "{code} ")?;
+        }
+        if let Some(enhanced) = self.enhanced {
+            write!(f, "{enhanced} ")?;
+        }
+        f.write_str(&self.text)
+    }
+}
+
+/// The text made safe for a terminal, a log or a page: every run of line ends and blanks
+/// becomes one blank, control characters and those that reorder text go.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            c if c.is_whitespace() => {
+                if !out.is_empty() && !out.ends_with(' ') {
+                    out.push(' ');
+                }
+            }
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// The text cut to at most `max` octets, at a character, with `…` where something went.
+pub fn shortened(mut text: String, max: usize) -> String {
+    if text.len() <= max {
+        return text;
+    }
+    let mut end = max.saturating_sub('…'.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text.push('…');
+    text
+}
+
+impl Serialize for EnhancedCode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EnhancedCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enhanced_codes_stay_as_sent() {
+        for good in ["2.0.0", "4.4.2", "5.7.509", "5.1.10"] {
+            assert_eq!(good.parse::<EnhancedCode>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "", "5", "5.1", "3.0.0", "5.1.1.1", "5.1.1234", "5..1", "5.1.+1", "a.b.c",
+        ] {
+            assert!(bad.parse::<EnhancedCode>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_found_only_at_the_start() {
+        let (code, rest) = EnhancedCode::at_start_of("5.2.2 mailbox full").unwrap();
+        assert_eq!((code, rest), (EnhancedCode::new(5, 2, 2), "mailbox full"));
+        assert_eq!(EnhancedCode::at_start_of("5.2.2x full"), None);
+        assert_eq!(EnhancedCode::at_start_of("oh 5.2.2"), None);
+        assert!(EnhancedCode::at_start_of("4.0.0").is_some());
+    }
+
+    #[test]
+    fn terminal_tricks_are_taken_out() {
+        assert_eq!(
+            printable("a\u{1b}[31mb\r\nc\u{9b}\u{202e}d\0 \t "),
+            "a[31mb cd"
+        );
+        assert_eq!(shortened("häßlich".into(), 6), "hä…");
+        assert_eq!(shortened("kurz".into(), 4), "kurz");
+    }
+}

@@ -1,0 +1,18 @@
+//! The decisions of a queue, as pure functions: when to try again, by which transport, what an
+//! exit status means, and what comes next for a message. `now` is always an argument.
+
+pub mod bucket;
+pub mod history;
+pub mod outcome;
+pub mod route;
+pub mod schedule;
+pub mod state;
+pub mod step;
+
+pub use bucket::Bucket;
+pub use history::{Action, By, Event, History, HistoryError, RecipientResult, What};
+pub use outcome::{Outcome, Status};
+pub use route::{Pattern, Routes, Rule};
+pub use schedule::{Phase, RetryPolicy, Schedule};
+pub use state::{Hold, RecipientState, State};
+pub use step::{Resting, Step, next_step, settle};

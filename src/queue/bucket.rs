@@ -1,0 +1,137 @@
+//! Buckets: directories named after the UTC minute at which their messages become due.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+/// A UTC minute, or never. As text `2026-11-22T1405Z` or `never`; as text it also sorts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bucket {
+    /// Due at this minute (whole minutes since the epoch).
+    At(i64),
+    /// Not due until somebody says so.
+    Never,
+}
+
+/// The text is not a bucket's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a bucket's name")]
+pub struct NotABucket;
+
+impl Bucket {
+    /// The bucket for what is due at `time`: the minute that begins then or next, so that
+    /// nothing comes out early.
+    pub fn for_time(time: Timestamp) -> Bucket {
+        let seconds = time.as_second() + i64::from(time.subsec_nanosecond() > 0);
+        Bucket::At(seconds.div_euclid(60) + i64::from(seconds.rem_euclid(60) > 0))
+    }
+
+    /// The moment the bucket becomes due; none for never.
+    pub fn due(&self) -> Option<Timestamp> {
+        match self {
+            Bucket::At(minute) => Timestamp::from_second(minute.saturating_mul(60)).ok(),
+            Bucket::Never => None,
+        }
+    }
+
+    /// Whether the bucket is to be opened at `now`: it is due, or it is further ahead than any
+    /// delay we give, which only a clock that was wrong explains.
+    pub fn is_open(&self, now: Timestamp, longest_delay: jiff::SignedDuration) -> bool {
+        self.due().is_some_and(|due| {
+            due <= now
+                || due.duration_since(now) > longest_delay + jiff::SignedDuration::from_mins(1)
+        })
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(due) = self.due() else {
+            return f.write_str("never");
+        };
+        let utc = due.to_zoned(TimeZone::UTC);
+        let (date, hour, minute) = (utc.date(), utc.hour(), utc.minute());
+        write!(f, "{date}T{hour:02}{minute:02}Z")
+    }
+}
+
+impl FromStr for Bucket {
+    type Err = NotABucket;
+
+    /// Accepts only what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Bucket, NotABucket> {
+        if text == "never" {
+            return Ok(Bucket::Never);
+        }
+        if text.len() != "2026-11-22T1405Z".len() || !text.is_ascii() {
+            return Err(NotABucket);
+        }
+        let spelled = format!("{}:{}:00", &text[..13], &text[13..15]);
+        let time: DateTime = spelled.parse().map_err(|_| NotABucket)?;
+        let zoned = time.to_zoned(TimeZone::UTC).map_err(|_| NotABucket)?;
+        let bucket = Bucket::At(zoned.timestamp().as_second().div_euclid(60));
+        match bucket.to_string() == text {
+            true => Ok(bucket),
+            false => Err(NotABucket),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_time_rounds_up_to_its_minute() {
+        for (time, name) in [
+            ("2026-11-22T14:05:00Z", "2026-11-22T1405Z"),
+            ("2026-11-22T14:04:00.001Z", "2026-11-22T1405Z"),
+            ("2026-11-22T14:04:59Z", "2026-11-22T1405Z"),
+            ("2026-12-31T23:59:01Z", "2027-01-01T0000Z"),
+        ] {
+            let bucket = Bucket::for_time(at(time));
+            assert_eq!(bucket.to_string(), name);
+            assert_eq!(name.parse(), Ok(bucket));
+            assert!(bucket.due().unwrap() >= at(time));
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_buckets() {
+        for bad in [
+            "",
+            "Never",
+            "2026-11-22",
+            "2026-11-22T1460Z",
+            "2026-02-30T0000Z",
+            "2026-11-22T14:05Z",
+            "2026-11-22t1405Z",
+            "2026-11-22T1405z",
+            "2026-11-22T14-5Z",
+            ".nfs000000000000",
+            "2026-11-22 1405Z",
+        ] {
+            assert_eq!(bad.parse::<Bucket>(), Err(NotABucket), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_opens_when_due_or_absurdly_far() {
+        let now = at("2026-11-22T14:05:00Z");
+        let longest = SignedDuration::from_hours(7);
+        let open = |text: &str| text.parse::<Bucket>().unwrap().is_open(now, longest);
+        assert!(open("2026-11-22T1405Z"));
+        assert!(!open("2026-11-22T1406Z"));
+        assert!(!open("2026-11-22T2105Z"));
+        assert!(open("2027-11-22T1405Z"));
+        assert!(!open("never"));
+    }
+}

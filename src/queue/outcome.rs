@@ -1,0 +1,181 @@
+//! What became of a recipient in an attempt, and the tables that decide it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{EnhancedCode, Reply};
+
+/// The four ways an attempt can end for a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// The next hop has taken the message.
+    Delivered,
+    /// Not now; it is tried again.
+    Deferred,
+    /// Never; the sender is told.
+    Failed,
+    /// Nobody knows: the answer was lost. It is tried again, which may deliver twice.
+    Unknown,
+}
+
+/// What became of one recipient, and in whose words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Outcome {
+    /// Which of the four.
+    pub status: Status,
+    /// The next hop's answer, or our own words.
+    pub reply: Reply,
+}
+
+impl Outcome {
+    /// The next hop has taken the message.
+    pub fn delivered(text: impl AsRef<str>) -> Outcome {
+        Outcome::local(Status::Delivered, EnhancedCode::new(2, 0, 0), text)
+    }
+
+    /// Not now, for a reason of ours.
+    pub fn deferred(enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
+        Outcome::local(Status::Deferred, enhanced, text)
+    }
+
+    /// Never, for a reason of ours.
+    pub fn failed(enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
+        Outcome::local(Status::Failed, enhanced, text)
+    }
+
+    /// The answer was lost.
+    pub fn unknown(text: impl AsRef<str>) -> Outcome {
+        Outcome::local(Status::Unknown, EnhancedCode::new(4, 4, 2), text)
+    }
+
+    fn local(status: Status, enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
+        Outcome {
+            status,
+            reply: Reply::local(enhanced, text),
+        }
+    }
+
+    /// What the end of a delivery program means. Output that begins with an enhanced status
+    /// code decides; otherwise the exit status does, by sysexits(3), and what is not in the
+    /// table defers. `output` is what the program printed; it becomes the diagnostic.
+    pub fn of_exit(exit: Exit, output: &str) -> Outcome {
+        let output = output.trim();
+        if let Some((enhanced, _)) = EnhancedCode::at_start_of(output) {
+            let status = match enhanced.class {
+                2 => Status::Delivered,
+                5 => Status::Failed,
+                _ => Status::Deferred,
+            };
+            // An exit status of 0 with a code that denies success, or the reverse, is decided
+            // by the code: it is the more deliberate of the two. Death by signal is not.
+            if let Exit::Code(_) = exit {
+                let text = match output.len() == enhanced.to_string().len() {
+                    true => exit.words().to_owned(),
+                    false => output[enhanced.to_string().len()..].to_owned(),
+                };
+                return Outcome::local(status, enhanced, text);
+            }
+        }
+        let (status, enhanced) = exit.meaning();
+        let text = match output {
+            "" => exit.words(),
+            output => output.to_owned(),
+        };
+        Outcome::local(status, enhanced, text)
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The table of sysexits(3): status and enhanced status code.
+    fn meaning(self) -> (Status, EnhancedCode) {
+        let code = EnhancedCode::new;
+        match self {
+            Exit::Code(0) => (Status::Delivered, code(2, 0, 0)),
+            Exit::Code(64) => (Status::Failed, code(5, 3, 0)), // EX_USAGE
+            Exit::Code(65) => (Status::Failed, code(5, 6, 0)), // EX_DATAERR
+            Exit::Code(67) => (Status::Failed, code(5, 1, 1)), // EX_NOUSER
+            Exit::Code(68) => (Status::Failed, code(5, 1, 2)), // EX_NOHOST
+            Exit::Code(69) => (Status::Failed, code(5, 3, 0)), // EX_UNAVAILABLE
+            Exit::Code(70) => (Status::Failed, code(5, 3, 0)), // EX_SOFTWARE
+            Exit::Code(76) => (Status::Failed, code(5, 5, 0)), // EX_PROTOCOL
+            Exit::Code(77) => (Status::Failed, code(5, 7, 0)), // EX_NOPERM
+            Exit::Code(71) => (Status::Deferred, code(4, 3, 0)), // EX_OSERR
+            Exit::Code(72) => (Status::Deferred, code(4, 3, 5)), // EX_OSFILE
+            Exit::Code(73) => (Status::Deferred, code(4, 3, 0)), // EX_CANTCREAT
+            Exit::Code(74) => (Status::Deferred, code(4, 3, 0)), // EX_IOERR
+            Exit::Code(75) => (Status::Deferred, code(4, 0, 0)), // EX_TEMPFAIL
+            Exit::Code(78 | 126 | 127) => (Status::Deferred, code(4, 3, 5)), // not configured
+            Exit::Code(_) | Exit::Signal(_) => (Status::Deferred, code(4, 3, 0)),
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Exit::Code(0) => "delivered by command".to_owned(),
+            Exit::Code(code) => format!("the command exited with status {code}"),
+            Exit::Signal(signal) => format!("the command was ended by signal {signal}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_table_is_the_design() {
+        for code in -1..=300 {
+            let expected = match code {
+                0 => Status::Delivered,
+                64 | 65 | 67 | 68 | 69 | 70 | 76 | 77 => Status::Failed,
+                _ => Status::Deferred,
+            };
+            let outcome = Outcome::of_exit(Exit::Code(code), "");
+            assert_eq!(outcome.status, expected, "{code}");
+            let class = outcome.reply.enhanced.unwrap().class;
+            assert_eq!(
+                class,
+                match expected {
+                    Status::Delivered => 2,
+                    Status::Failed => 5,
+                    _ => 4,
+                }
+            );
+        }
+        assert_eq!(
+            Outcome::of_exit(Exit::Signal(9), "").status,
+            Status::Deferred
+        );
+    }
+
+    #[test]
+    fn output_that_begins_with_a_code_decides() {
+        let outcome = Outcome::of_exit(Exit::Code(1), "5.2.1 mailbox disabled\n");
+        assert_eq!(outcome.status, Status::Failed);
+        assert_eq!(outcome.reply.to_string(), "5.2.1 mailbox disabled");
+        assert_eq!(
+            Outcome::of_exit(Exit::Code(0), "4.2.2 full").status,
+            Status::Deferred
+        );
+        assert_eq!(
+            Outcome::of_exit(Exit::Code(75), "2.0.0 ok").status,
+            Status::Delivered
+        );
+        assert_eq!(
+            Outcome::of_exit(Exit::Signal(9), "2.0.0 ok").status,
+            Status::Deferred
+        );
+        let words = Outcome::of_exit(Exit::Code(67), "no such user \u{1b}[31m");
+        assert_eq!(words.reply.to_string(), "5.1.1 no such user [31m");
+    }
+}

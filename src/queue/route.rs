@@ -1,0 +1,92 @@
+//! Which transport a recipient gets. Computed at every attempt, so that a mended
+//! configuration mends queued mail.
+
+use crate::message::Address;
+
+/// Which recipients a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// All of them.
+    Any,
+    /// Those of one domain, whatever its case.
+    Domain(String),
+    /// One mailbox.
+    Recipient(Address),
+}
+
+/// One `[[route]]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Whom it is for.
+    pub pattern: Pattern,
+    /// The transport's name.
+    pub transport: String,
+}
+
+/// The rules, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes(pub Vec<Rule>);
+
+impl Pattern {
+    fn matches(&self, recipient: &Address) -> bool {
+        match self {
+            Pattern::Any => true,
+            Pattern::Domain(domain) => recipient
+                .domain()
+                .is_some_and(|of| of.eq_ignore_ascii_case(domain)),
+            Pattern::Recipient(address) => recipient.same_mailbox(address),
+        }
+    }
+}
+
+impl Routes {
+    /// One rule: everything by this transport.
+    pub fn all_by(transport: impl Into<String>) -> Routes {
+        Routes(vec![Rule {
+            pattern: Pattern::Any,
+            transport: transport.into(),
+        }])
+    }
+
+    /// The transport of the first rule that matches.
+    pub fn transport_for(&self, recipient: &Address) -> Option<&str> {
+        let rule = self.0.iter().find(|rule| rule.pattern.matches(recipient))?;
+        Some(&rule.transport)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_match_wins() {
+        let address = |text| Address::parse(text).unwrap();
+        let rule = |pattern, transport: &str| Rule {
+            pattern,
+            transport: transport.into(),
+        };
+        let mut routes = Routes(vec![
+            rule(
+                Pattern::Recipient(address("support@example.org")),
+                "tickets",
+            ),
+            rule(Pattern::Domain("example.org".into()), "local"),
+        ]);
+        assert_eq!(
+            routes.transport_for(&address("support@Example.ORG")),
+            Some("tickets")
+        );
+        assert_eq!(
+            routes.transport_for(&address("Support@example.org")),
+            Some("local")
+        );
+        assert_eq!(routes.transport_for(&address("x@sub.example.org")), None);
+        routes.0.push(rule(Pattern::Any, "out"));
+        assert_eq!(
+            routes.transport_for(&address("x@sub.example.org")),
+            Some("out")
+        );
+        assert_eq!(routes.transport_for(&address("nodomain")), Some("out"));
+    }
+}

@@ -1,0 +1,264 @@
+//! Where a message stands: the fold of its history over its envelope.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::{Action, Event, Status, What};
+use crate::message::{Address, EnhancedCode, Envelope, QueueId, Reply, ReversePath};
+
+/// Where a message stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The message.
+    pub id: QueueId,
+    /// Its sender.
+    pub sender: ReversePath,
+    /// Its recipients, in the envelope's order.
+    pub recipients: Vec<RecipientState>,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// Attempts in a row that were begun and never ended.
+    pub interrupted: u32,
+    /// Whether somebody holds it back.
+    pub hold: Hold,
+    index: HashMap<Address, usize>,
+}
+
+/// Where one recipient stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecipientState {
+    /// The address.
+    pub address: Address,
+    /// The last outcome, if there was one.
+    pub last: Option<Reply>,
+    /// By which transport, and when.
+    pub last_attempt: Option<(Timestamp, Option<String>)>,
+    /// Attempts that ended for this recipient.
+    pub attempts: u32,
+    /// What is to be done about it.
+    pub fate: Fate,
+}
+
+/// What is to be done about a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is tried at this time.
+    Pending {
+        /// Due then.
+        next: Timestamp,
+    },
+    /// An attempt began and nothing is known of its end.
+    InFlight,
+    /// Nothing: it has the message.
+    Delivered,
+    /// The sender is to be told, or has been.
+    Failed {
+        /// When it failed: the event's time.
+        at: Timestamp,
+        /// Its time was up.
+        expired: bool,
+        /// A notice is recorded.
+        notified: bool,
+    },
+}
+
+/// Whether somebody holds a message back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nobody.
+    None,
+    /// No attempts until then, or until it is thawed.
+    Frozen {
+        /// When it thaws by itself.
+        until: Option<Timestamp>,
+        /// Who and why.
+        by: super::By,
+    },
+    /// Out of the queue, forgotten then.
+    Discarded {
+        /// When.
+        until: Timestamp,
+        /// Who and why.
+        by: super::By,
+    },
+}
+
+impl State {
+    /// A message fresh from acceptance: everybody is due at once.
+    pub fn new(id: QueueId, envelope: &Envelope) -> State {
+        let fresh = |address: &Address| RecipientState {
+            address: address.clone(),
+            last: None,
+            last_attempt: None,
+            attempts: 0,
+            fate: Fate::Pending {
+                next: id.accepted(),
+            },
+        };
+        let numbered = envelope.recipients.iter().cloned().enumerate();
+        State {
+            id,
+            sender: envelope.sender.clone(),
+            recipients: envelope.recipients.iter().map(fresh).collect(),
+            attempts: 0,
+            interrupted: 0,
+            hold: Hold::None,
+            index: numbered.map(|(n, address)| (address, n)).collect(),
+        }
+    }
+
+    /// A message with all that happened to it.
+    pub fn with_history(id: QueueId, envelope: &Envelope, events: &[Event]) -> State {
+        let mut state = State::new(id, envelope);
+        events.iter().for_each(|event| state.apply(event));
+        state
+    }
+
+    /// One more thing happened.
+    pub fn apply(&mut self, event: &Event) {
+        match &event.what {
+            What::Started { recipients, .. } => {
+                self.attempts += 1;
+                self.interrupted += 1;
+                let named = recipients.as_deref();
+                for recipient in self.pick(named) {
+                    if let Fate::Pending { .. } = recipient.fate {
+                        recipient.fate = Fate::InFlight;
+                    }
+                }
+            }
+            What::Outcome { transport, results } => {
+                for result in results {
+                    let Some(n) = self.index.get(&result.recipient) else {
+                        continue;
+                    };
+                    let recipient = &mut self.recipients[*n];
+                    recipient.attempts += 1;
+                    recipient.last = Some(result.reply.clone());
+                    recipient.last_attempt = Some((event.at, transport.clone()));
+                    recipient.fate = match (result.status, result.next) {
+                        (Status::Delivered, _) => Fate::Delivered,
+                        (Status::Failed, _) | (_, None) => Fate::Failed {
+                            at: event.at,
+                            expired: result.expired,
+                            notified: false,
+                        },
+                        (Status::Deferred | Status::Unknown, Some(next)) => Fate::Pending { next },
+                    };
+                    if result.status != Status::Unknown {
+                        self.interrupted = 0;
+                    }
+                }
+            }
+            What::Notice { recipients, .. } => {
+                for recipient in self.pick(Some(recipients)) {
+                    if let Fate::Failed { notified, .. } = &mut recipient.fate {
+                        *notified = true;
+                    }
+                }
+            }
+            What::Action(action) => self.act(event.at, action),
+        }
+    }
+
+    fn act(&mut self, at: Timestamp, action: &Action) {
+        match action {
+            Action::Retry(_) | Action::Thaw(_) => {
+                self.hold = Hold::None;
+                self.interrupted = 0;
+                for recipient in &mut self.recipients {
+                    // Who failed and nobody was told of it (a null sender) gets another chance.
+                    if recipient.is_left() || recipient.is_untold() {
+                        recipient.fate = Fate::Pending { next: at };
+                    }
+                }
+            }
+            Action::Freeze { by, until } => {
+                self.hold = Hold::Frozen {
+                    until: *until,
+                    by: by.clone(),
+                };
+            }
+            Action::Discard { by, until } => {
+                self.hold = Hold::Discarded {
+                    until: *until,
+                    by: by.clone(),
+                };
+            }
+            Action::Bounce(by) => {
+                self.hold = Hold::None;
+                let why = by.reason.as_deref().unwrap_or("no reason was given");
+                let text = format!("returned to the sender by {}: {why}", by.by);
+                let reply = Reply::local(EnhancedCode::new(5, 0, 0), text);
+                for recipient in self.recipients.iter_mut().filter(|one| one.is_left()) {
+                    recipient.last = Some(reply.clone());
+                    recipient.fate = Fate::Failed {
+                        at,
+                        expired: false,
+                        notified: false,
+                    };
+                }
+            }
+        }
+    }
+
+    fn pick<'a>(
+        &'a mut self,
+        named: Option<&'a [Address]>,
+    ) -> Box<dyn Iterator<Item = &'a mut RecipientState> + 'a> {
+        match named {
+            None => Box::new(self.recipients.iter_mut()),
+            Some(named) => {
+                let wanted: std::collections::HashSet<usize> = named
+                    .iter()
+                    .filter_map(|one| self.index.get(one).copied())
+                    .collect();
+                let all = self.recipients.iter_mut().enumerate();
+                Box::new(all.filter_map(move |(n, one)| wanted.contains(&n).then_some(one)))
+            }
+        }
+    }
+
+    /// The earliest next attempt of anybody, if anybody is left.
+    pub fn next_attempt(&self) -> Option<Timestamp> {
+        let next = |recipient: &RecipientState| match recipient.fate {
+            Fate::Pending { next } => Some(next),
+            _ => None,
+        };
+        self.recipients.iter().filter_map(next).min()
+    }
+
+    /// The last reply that was not a success, of whoever is not done.
+    pub fn last_error(&self) -> Option<&Reply> {
+        self.recipients
+            .iter()
+            .filter(|one| one.fate != Fate::Delivered)
+            .filter_map(|one| {
+                Some((
+                    one.last_attempt.as_ref().map(|(at, _)| *at),
+                    one.last.as_ref()?,
+                ))
+            })
+            .max_by_key(|(at, _)| *at)
+            .map(|(_, reply)| reply)
+    }
+}
+
+impl RecipientState {
+    /// Whether it is still to be delivered.
+    pub fn is_left(&self) -> bool {
+        matches!(self.fate, Fate::Pending { .. } | Fate::InFlight)
+    }
+
+    /// Whether it failed and no notice is recorded.
+    pub fn is_untold(&self) -> bool {
+        matches!(
+            self.fate,
+            Fate::Failed {
+                notified: false,
+                ..
+            }
+        )
+    }
+}

@@ -1,0 +1,265 @@
+//! The spool: queue directories, envelope files, locks, and the commit points between them.
+//!
+//! This module is `spool-layout.md` in code: that document holds the table of legal on-disk
+//! states and names each commit point, and the comments here cite those names. Only this
+//! module touches queue directories, and only through [`Disk`]. It knows nothing of how mail
+//! is delivered.
+
+mod draft;
+mod entry;
+mod forget;
+mod layout;
+mod lock;
+mod requests;
+mod scan;
+mod slots;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::disk::{self, Disk, Kind, Seam};
+
+pub use draft::{Draft, Staged, Staging, Swept};
+pub use entry::{Entry, apply};
+pub use layout::{Kept, Place};
+pub use lock::{Claim, Locked, Unreadable};
+pub use requests::Posted;
+pub use scan::{Content, Listing, View};
+pub use slots::Slot;
+
+use layout::{INFO_DIRS, PLACES, VERSION, VERSION_FILE};
+
+/// A spool, opened. Clones share the descriptor.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    disk: Disk,
+    /// Buckets whose names this process has made durable in their parents.
+    durable_buckets: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+/// Why a spool cannot be used. None of it is any message's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file-system call failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// There is no spool here: no directory, or no `version` in it.
+    #[error("{} is not a spool (`mailspool init` makes one)", .0.display())]
+    Missing(PathBuf),
+    /// A newer program made it.
+    #[error("{}: the spool has version {found}, this program knows version {VERSION}", .path.display())]
+    Version {
+        /// The spool.
+        path: PathBuf,
+        /// What `version` says.
+        found: String,
+    },
+    /// A directory is missing, is none, or is on another file system.
+    #[error("{}: {why}; the spool is damaged or not mounted", .path.display())]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Others than the owner could write into it.
+    #[error("{}: {why}", .path.display())]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// A result of an operation on a spool.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Spool {
+    /// Opens a spool that is there.
+    pub fn open(path: &Path) -> Result<Spool> {
+        Spool::open_through(path, None)
+    }
+
+    /// Opens a spool with a test's hand on every file-system call.
+    pub fn open_through(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
+        let disk = match Disk::open(path, seam) {
+            Err(error) if error.is_absent() => return Err(Error::Missing(path.to_owned())),
+            other => other?,
+        };
+        let spool = Spool {
+            disk,
+            durable_buckets: Arc::default(),
+        };
+        match spool.version()?.as_deref() {
+            Some(VERSION) => {}
+            Some(found) if found.parse::<u32>().is_ok() => {
+                return Err(Error::Version {
+                    path: path.to_owned(),
+                    found: found.to_owned(),
+                });
+            }
+            // Torn or not there: whoever made it was cut off, or nobody made it.
+            _ => return Err(Error::Missing(path.to_owned())),
+        }
+        spool.check_skeleton()?;
+        Ok(spool)
+    }
+
+    /// Makes a spool, or finishes one whose making was cut off, and opens it. On one that is
+    /// there it does nothing but open it. Any number of processes may do so at once.
+    ///
+    /// `version` is written last, and durably: who finds it finds everything else durable too,
+    /// and who does not repeats every step, the parent's fsync included (commit point *made*).
+    pub fn create(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
+        match Spool::open_through(path, seam.clone()) {
+            Err(Error::Missing(_)) => {}
+            other => return other,
+        }
+        Disk::create_root(path, seam.clone())?;
+        let disk = Disk::open(path, seam.clone())?;
+        let mut dirs = vec![Path::new(".")];
+        for dir in PLACES
+            .iter()
+            .chain(["info"].iter())
+            .chain(INFO_DIRS)
+            .chain(["state"].iter())
+        {
+            disk.mkdir(Path::new(dir))?;
+            dirs.push(Path::new(dir));
+        }
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            Disk::open(parent, seam.clone())?.durable(&[], &[Path::new(".")])?;
+        }
+        disk.durable(&[], &dirs)?;
+        let random = uuid::Uuid::new_v4();
+        let staged = PathBuf::from(format!("{VERSION_FILE}.{random}.part"));
+        let file = disk.create(&staged)?;
+        disk.write_all(&file, format!("{VERSION}\n").as_bytes())?;
+        disk.durable(&[&file], &[])?;
+        disk.rename(&file, &staged, Path::new(VERSION_FILE))?;
+        disk.durable(&[], &[Path::new(".")])?;
+        Spool::open_through(path, seam)
+    }
+
+    fn version(&self) -> Result<Option<String>> {
+        match self.disk.read_all(Path::new(VERSION_FILE), 100) {
+            Ok(bytes) => Ok(bytes
+                .strip_suffix(b"\n")
+                .map(|line| String::from_utf8_lossy(line).into_owned())),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks at every directory: there, ours alone, and on the spool's own file system. An
+    /// `info/` that is not mounted is trouble of the spool's, seen here, and not a thousand
+    /// messages without envelopes.
+    fn check_skeleton(&self) -> Result<()> {
+        let root = self.directory(".")?;
+        let euid = nix::unistd::geteuid().as_raw();
+        let unsafe_because = |why: String| {
+            Err(Error::Unsafe {
+                path: self.path().to_owned(),
+                why,
+            })
+        };
+        if root.mode & 0o022 != 0 {
+            return unsafe_because("others may write here; `chmod go-w` it".into());
+        }
+        if root.uid != euid {
+            let uid = root.uid;
+            return unsafe_because(format!("it belongs to user {uid}, this is user {euid}"));
+        }
+        for dir in PLACES.iter().chain(INFO_DIRS) {
+            let stat = self.directory(dir)?;
+            if stat.identity.0 != root.identity.0 {
+                return Err(self.damaged(dir, "it is on another file system"));
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&self, dir: &str) -> Result<disk::Stat> {
+        match self.disk.stat(Path::new(dir))? {
+            Some(stat) if stat.kind == Kind::Dir => Ok(stat),
+            Some(_) => Err(self.damaged(dir, "it is not a directory")),
+            None => Err(self.damaged(dir, "the directory is missing")),
+        }
+    }
+
+    fn damaged(&self, dir: &str, why: &'static str) -> Error {
+        Error::Damaged {
+            path: self.path().join(dir),
+            why,
+        }
+    }
+
+    /// The spool's directory.
+    pub fn path(&self) -> &Path {
+        self.disk.path()
+    }
+
+    /// The seam to its file system.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Makes sure that a bucket is there and that its name is durable in its parent. A message
+    /// is renamed into a bucket only after that: else the old name's end could outlast a power
+    /// cut that the bucket does not.
+    fn prepare_bucket(&self, place: &Place) -> disk::Result<()> {
+        let Some(parent) = place.bucket_parent() else {
+            return Ok(());
+        };
+        let dir = place.dir();
+        let known = |spool: &Spool| {
+            let buckets = spool.durable_buckets.lock();
+            buckets
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&dir)
+        };
+        if known(self) && self.disk.stat(&dir)?.is_some() {
+            return Ok(());
+        }
+        self.disk.mkdir(&dir)?;
+        self.disk.durable(&[], &[Path::new(parent)])?;
+        let mut buckets = self
+            .durable_buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        buckets.insert(dir);
+        Ok(())
+    }
+
+    /// Removes buckets that are empty. Their emptiness is made durable first: else a power cut
+    /// could keep the removal of the directory and bring back a name in it.
+    pub fn remove_empty_buckets(&self, places: &[Place]) -> Result<()> {
+        let mut empty = Vec::new();
+        for place in places {
+            match self.disk.list(&place.dir()) {
+                Ok(names) if names.is_empty() => empty.push(place.dir()),
+                Ok(_) => {}
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for dir in &empty {
+            match self.disk.durable(&[], &[dir]) {
+                Err(error) if error.is_absent() => continue,
+                other => other?,
+            }
+            self.disk.rmdir(dir)?;
+            let mut buckets = self
+                .durable_buckets
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            buckets.remove(dir);
+        }
+        Ok(())
+    }
+}

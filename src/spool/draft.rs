@@ -1,0 +1,310 @@
+//! Acceptance: a message comes into being in `new/`, whole or not at all.
+//!
+//! The order of the writes is what makes it safe; each step says why. The commit points are
+//! *durable* (the barrier in [`Draft::seal`]) and, for notices, *recorded* in the origin.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::layout::{Info, Place};
+use super::lock::{Claim, Locked, Unreadable};
+use super::{Entry, Spool};
+use crate::disk::{self, Disk, File};
+use crate::message::{Door, Envelope, Origin, QueueId, SealHasher};
+
+/// Small messages are written with one call.
+const BUFFER: usize = 64 << 10;
+
+/// A message being written. Dropped before it is sealed, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Draft {
+    spool: Spool,
+    id: QueueId,
+    file: Option<File>,
+    buffer: Vec<u8>,
+    hasher: SealHasher,
+}
+
+/// A message that is whole and durable in `new/`. Whatever happens now, it will be moved on:
+/// by [`release`](Staged::release), or by the next run.
+#[derive(Debug)]
+pub struct Staged {
+    locked: Locked,
+    door: Door,
+}
+
+/// What became of the wish to stage a notice.
+#[derive(Debug)]
+pub enum Staging {
+    /// It is to be written.
+    Fresh(Draft),
+    /// A holder of its origin before us staged it, whole; it is durable now.
+    Found(Staged),
+    /// Somebody looks at it at this moment; try later.
+    Busy,
+}
+
+impl Spool {
+    /// Begins a message under the first of the ids that is free.
+    pub fn draft(&self, mut ids: impl FnMut() -> QueueId) -> disk::Result<Draft> {
+        loop {
+            if let Some(draft) = self.draft_as(ids())? {
+                return Ok(draft);
+            }
+        }
+    }
+
+    /// The message file is the first thing to exist: whoever finds one of the other files
+    /// without it knows that nobody is writing them. It is locked before a byte is written,
+    /// and then looked at again as every locker does: a sweeper may have taken it for a
+    /// leftover between the two calls. Then this attempt is over, and the sweeper tidies up.
+    fn draft_as(&self, id: QueueId) -> disk::Result<Option<Draft>> {
+        let path = Place::New.path(id);
+        let file = match self.disk.create(&path) {
+            Ok(file) => file,
+            Err(error) if error.is(nix::errno::Errno::EEXIST) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let taken = self.still_ours(&file, &path);
+        match taken {
+            Ok(true) => Ok(Some(Draft {
+                spool: self.clone(),
+                id,
+                file: Some(file),
+                buffer: Vec::new(),
+                hasher: SealHasher::new(),
+            })),
+            Ok(false) => Ok(None),
+            Err(error) => {
+                // Best effort: an empty file in `new/` is swept away by the next run.
+                let _ = self.disk.unlink(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn still_ours(&self, file: &File, path: &Path) -> disk::Result<bool> {
+        if !self.disk.try_lock(file)? {
+            return Ok(false);
+        }
+        let ours = self.disk.stat_file(file)?;
+        let named = self.disk.stat(path)?;
+        Ok(named.is_some_and(|named| named.identity == ours.identity))
+    }
+
+    /// Begins a notice, whose id is given by its cause, or finds the one that an earlier
+    /// holder of its origin staged. The caller holds the origin's lock.
+    pub fn stage_notice(&self, id: QueueId) -> Result<Staging, Unreadable> {
+        match self.lock(Place::New, id)? {
+            Claim::Busy => return Ok(Staging::Busy),
+            Claim::Locked(locked) => match locked.read() {
+                Ok(entry) => return Ok(Staging::Found(Staged::of(entry)?)),
+                Err(Unreadable::Corrupt(locked, _)) => locked.remove()?,
+                Err(failed) => return Err(failed),
+            },
+            Claim::NotAFile => {}
+            Claim::Absent => {
+                // A power cut may have kept some of a staged notice's names and not others.
+                // Nothing moves a notice on that its origin has not recorded, so these are ours.
+                remove_infos(&self.disk, id)?;
+            }
+        }
+        match self.draft_as(id)? {
+            Some(draft) => Ok(Staging::Fresh(draft)),
+            None => Ok(Staging::Busy),
+        }
+    }
+
+    /// Decides about an unlocked file in `new/`. Whole: it is made durable and moved on, unless
+    /// it is a notice whose origin has not recorded it. Not whole: it was never acknowledged
+    /// and is removed.
+    pub fn sweep_new(&self, id: QueueId) -> Result<Swept, Unreadable> {
+        let locked = match self.lock(Place::New, id)? {
+            Claim::Locked(locked) => locked,
+            Claim::Busy | Claim::Absent | Claim::NotAFile => return Ok(Swept::Left),
+        };
+        match locked.read() {
+            Ok(entry) => {
+                if let Some(origin) = entry.envelope().submission.origin
+                    && self.awaits_record(origin, id)?
+                {
+                    return Ok(Swept::Left);
+                }
+                Staged::of(entry)?.release()?;
+                Ok(Swept::Moved)
+            }
+            Err(Unreadable::Corrupt(locked, _)) => {
+                locked.remove()?;
+                Ok(Swept::Removed)
+            }
+            Err(failed) => Err(failed),
+        }
+    }
+
+    /// Whether a notice's origin exists and has not recorded it. Then only the origin's holder
+    /// may move it: it might be staged a second time otherwise.
+    fn awaits_record(&self, origin: Origin, notice: QueueId) -> disk::Result<bool> {
+        if !self.exists(origin.id)? {
+            return Ok(false);
+        }
+        let bytes = self
+            .read_info(Info::Attempts, origin.id)?
+            .unwrap_or_default();
+        let events = crate::queue::History::parse(&bytes)
+            .unwrap_or_default()
+            .events;
+        Ok(!events.iter().any(|event| {
+            matches!(event.what, crate::queue::What::Notice { id: Some(id), .. } if id == notice)
+        }))
+    }
+
+    /// Whether a message exists: asked of `info/sender/<id>`, which never moves.
+    pub fn exists(&self, id: QueueId) -> disk::Result<bool> {
+        Ok(self.disk.stat(&Info::Sender.path(id))?.is_some())
+    }
+}
+
+/// What became of a file in `new/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// Nothing: it is being written, or its time has not come.
+    Left,
+    /// It was whole and is in the queue now.
+    Moved,
+    /// It was not whole and is gone.
+    Removed,
+}
+
+impl Draft {
+    /// The message's id.
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Octets so far.
+    pub fn size(&self) -> u64 {
+        self.hasher.size()
+    }
+
+    /// Adds bytes to the message file.
+    pub fn write(&mut self, bytes: &[u8]) -> disk::Result<()> {
+        self.hasher.update(bytes);
+        self.buffer.extend_from_slice(bytes);
+        match self.buffer.len() >= BUFFER {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> disk::Result<()> {
+        if let (Some(file), false) = (&self.file, self.buffer.is_empty()) {
+            self.spool.disk.write_all(file, &self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes the envelope and the seal and makes everything durable: four files and the four
+    /// directories that name them, behind one barrier (commit point *durable*). After an error
+    /// nothing is left behind, and nothing may be believed: not even a later success of the
+    /// same sync.
+    pub fn seal(mut self, envelope: &Envelope) -> disk::Result<Staged> {
+        self.flush()?;
+        let files = envelope.files(self.hasher.size(), self.hasher.digest());
+        let disk = self.spool.disk.clone();
+        let write = |info: Info, bytes: &[u8]| -> disk::Result<File> {
+            let file = disk.create(&info.path(self.id))?;
+            disk.write_all(&file, bytes)?;
+            Ok(file)
+        };
+        let sender = write(Info::Sender, &files.sender)?;
+        let recipients = write(Info::Recipients, &files.recipients)?;
+        // Holds the seal, so it is written last; that orders nothing on the disk, and need not:
+        // the seal is a checksum, not a flag.
+        let transport = write(Info::Transport, &files.transport)?;
+        if let Some(file) = &self.file {
+            disk.durable(&[file, &sender, &recipients, &transport], &dirs())?;
+        }
+        let Some(file) = self.file.take() else {
+            unreachable!("a draft has its file until it is sealed")
+        };
+        Ok(Staged {
+            locked: Locked {
+                spool: self.spool.clone(),
+                id: self.id,
+                place: Place::New,
+                file: Arc::new(file),
+                size: self.hasher.size(),
+            },
+            door: envelope.submission.door,
+        })
+    }
+}
+
+fn dirs() -> [&'static Path; 4] {
+    [
+        Path::new("new"),
+        Path::new(Info::Sender.dir()),
+        Path::new(Info::Recipients.dir()),
+        Path::new(Info::Transport.dir()),
+    ]
+}
+
+impl Drop for Draft {
+    /// Unlinks what was made, the message file last. Failures are no news: the file is not
+    /// sealed, or not acknowledged, and the next run decides about it.
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = remove_infos(&self.spool.disk, self.id);
+            let _ = self.spool.disk.unlink(&Place::New.path(self.id));
+        }
+    }
+}
+
+fn remove_infos(disk: &Disk, id: QueueId) -> disk::Result<()> {
+    for info in Info::REMOVAL {
+        disk.unlink(&info.path(id))?;
+    }
+    Ok(())
+}
+
+impl Locked {
+    /// Removes a message that nobody was told about, its message file last.
+    fn remove(self) -> disk::Result<()> {
+        remove_infos(&self.spool.disk, self.id)?;
+        self.spool.disk.unlink(&self.place.path(self.id)).map(drop)
+    }
+}
+
+impl Staged {
+    /// A whole message that somebody else left in `new/`. It may have been killed before its
+    /// barrier, so that is done (again) before the message can be seen anywhere else.
+    fn of(entry: Entry) -> disk::Result<Staged> {
+        let door = entry.envelope().submission.door;
+        let locked = entry.into_locked();
+        let disk = &locked.spool.disk;
+        let mut files = Vec::new();
+        for info in [Info::Sender, Info::Recipients, Info::Transport] {
+            files.push(disk.open_read(&info.path(locked.id))?);
+        }
+        let mut all: Vec<&File> = files.iter().collect();
+        all.push(&locked.file);
+        disk.durable(&all, &dirs())?;
+        Ok(Staged { locked, door })
+    }
+
+    /// The message.
+    pub fn id(&self) -> QueueId {
+        self.locked.id
+    }
+
+    /// Moves the message on, to `incoming/` or `active/`. The rename is not synced: a power cut
+    /// that takes it back leaves a whole message in `new/`, and the next run moves it on.
+    pub fn release(mut self) -> disk::Result<()> {
+        let to = match self.door {
+            Door::Incoming => Place::Incoming,
+            Door::Active => Place::Active,
+        };
+        self.locked.move_to(to)
+    }
+}

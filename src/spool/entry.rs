@@ -1,0 +1,231 @@
+//! A message in hand: locked, verified, its history open for writing.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::Spool;
+use super::layout::{Info, Place, reason_path};
+use super::lock::Locked;
+use crate::disk::{self, Body, File};
+use crate::message::{Envelope, QueueId};
+use crate::queue::{Action, Event, Hold, Resting, State, What};
+
+/// A message whose lock this process holds and whose seal it has checked.
+#[derive(Debug)]
+pub struct Entry {
+    locked: Locked,
+    envelope: Envelope,
+    state: State,
+    events: Vec<Event>,
+    /// `info/attempts/<id>`, once something is to be written to it.
+    journal: Option<File>,
+    /// Where a torn last line begins, until it is cut off.
+    torn: Option<u64>,
+    /// Every directory in which this message was while we held it, besides the present one.
+    left: Vec<Place>,
+}
+
+impl Entry {
+    pub(super) fn new(
+        locked: Locked,
+        envelope: Envelope,
+        state: State,
+        events: Vec<Event>,
+        torn: Option<u64>,
+    ) -> Entry {
+        Entry {
+            locked,
+            envelope,
+            state,
+            events,
+            journal: None,
+            torn,
+            left: Vec::new(),
+        }
+    }
+
+    /// The message.
+    pub fn id(&self) -> QueueId {
+        self.locked.id
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        self.locked.place
+    }
+
+    /// Who sent it to whom.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// Where everybody stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What happened so far.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The message's bytes.
+    pub fn body(&self) -> Body {
+        self.locked.body()
+    }
+
+    /// Opens the history for writing and reserves room in it. *No record, no attempt*: an
+    /// attempt whose outcome could not be written down must not be made.
+    pub fn open_journal(&mut self, room: u64) -> disk::Result<()> {
+        let disk = &self.locked.spool.disk;
+        if self.journal.is_none() {
+            let file = disk.open_append(&Info::Attempts.path(self.locked.id))?;
+            if let Some(whole) = self.torn.take() {
+                disk.truncate(&file, whole)?;
+            }
+            self.journal = Some(file);
+        }
+        match &self.journal {
+            Some(file) if room > 0 => disk.reserve(file, room),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes an event down and lets it count. It is not durable before
+    /// [`sync`](Entry::sync).
+    pub fn record(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
+        self.open_journal(0)?;
+        let event = Event { at, what };
+        if let Some(file) = &self.journal {
+            self.locked.spool.disk.write_all(file, &event.line())?;
+        }
+        self.imagine(event);
+        Ok(())
+    }
+
+    /// Lets an event count without writing it down: for the outcome after which nobody is
+    /// left, of which the rename to `done/` is the record.
+    pub fn imagine(&mut self, event: Event) {
+        self.state.apply(&event);
+        self.events.push(event);
+    }
+
+    /// Makes everything recorded durable (commit point *recorded*). The directory too: who
+    /// made the file may have been killed before he could.
+    pub fn sync(&self) -> disk::Result<()> {
+        let Some(file) = &self.journal else {
+            return Ok(());
+        };
+        let dir = Path::new(Info::Attempts.dir());
+        self.locked.spool.disk.durable(&[file], &[dir])
+    }
+
+    /// Moves the message to `active/`, where messages are attempted. Not synced: a power cut
+    /// brings it back to where it was due.
+    pub fn activate(&mut self) -> disk::Result<()> {
+        self.go(Place::Active)
+    }
+
+    /// Moves the message to where it rests. Its history says the same, durably, so a power cut
+    /// that takes the rename back only has it moved again.
+    pub fn rest(mut self, resting: Resting) -> disk::Result<()> {
+        self.go(resting.into())
+    }
+
+    /// Renames the message to `done/` (commit point *done*, once the barrier of
+    /// [`Spool::forget`] has covered it).
+    /// Returns every directory in which it may still be named.
+    pub fn finish(mut self) -> disk::Result<Vec<Place>> {
+        self.go(Place::Done)?;
+        Ok(self.left)
+    }
+
+    fn go(&mut self, to: Place) -> disk::Result<()> {
+        let from = self.locked.place;
+        if from == to {
+            return Ok(());
+        }
+        if from == Place::Corrupt {
+            self.locked
+                .spool
+                .disk
+                .unlink(&reason_path(self.locked.id))?;
+        }
+        self.locked.move_to(to)?;
+        self.left.push(from);
+        Ok(())
+    }
+
+    /// The action that waits for this message, if it can be read. Also says whether there is
+    /// a request at all.
+    pub fn request(&self) -> disk::Result<(bool, Option<Action>)> {
+        let bytes = self.locked.spool.read_info(Info::Request, self.locked.id)?;
+        let action = bytes
+            .as_deref()
+            .and_then(|bytes| serde_json::from_slice(bytes).ok());
+        Ok((bytes.is_some(), action))
+    }
+
+    /// Removes the request, after it has been carried out durably.
+    pub fn request_served(&self) -> disk::Result<()> {
+        let disk = &self.locked.spool.disk;
+        disk.unlink(&Info::Request.path(self.locked.id)).map(drop)
+    }
+}
+
+/// Carries an action out on messages in hand, all of them durably (commit point *ordered*).
+///
+/// The events go first, with a barrier behind them, then the renames, with another: a message
+/// that stands in `frozen/` or `discarded/` always has its reason in its history. One pair of
+/// barriers serves the whole batch.
+pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
+    for entry in entries.iter_mut() {
+        entry.record(at, What::Action(action.clone()))?;
+    }
+    let Some(first) = entries.first() else {
+        return Ok(());
+    };
+    let spool: Spool = first.locked.spool.clone();
+    let journals: Vec<&File> = entries
+        .iter()
+        .filter_map(|one| one.journal.as_ref())
+        .collect();
+    spool
+        .disk
+        .durable(&journals, &[Path::new(Info::Attempts.dir())])?;
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for entry in entries.iter_mut() {
+        let to = place_for(entry.state());
+        dirs.extend([entry.place().dir(), to.dir()]);
+        entry.go(to)?;
+    }
+    dirs.sort_unstable();
+    dirs.dedup();
+    let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+    // A bucket that emptied may be removed by another process at any moment.
+    match spool.disk.durable(&[], &dirs) {
+        Err(error) if error.is_absent() => {
+            let there = |dir: &&Path| !matches!(spool.disk.stat(dir), Ok(None));
+            let dirs: Vec<&Path> = dirs.into_iter().filter(there).collect();
+            spool.disk.durable(&[], &dirs)
+        }
+        other => other,
+    }
+}
+
+/// Where an action sends a message.
+fn place_for(state: &State) -> Place {
+    match &state.hold {
+        Hold::None => Place::Active,
+        Hold::Frozen { until, .. } => Resting::Frozen(*until).into(),
+        Hold::Discarded { until, .. } => Resting::Discarded(*until).into(),
+    }
+}
+
+impl Entry {
+    /// The message as it is locked, without what was read of it.
+    pub(super) fn into_locked(self) -> Locked {
+        self.locked
+    }
+}

@@ -1,0 +1,79 @@
+//! Forgetting: `done/`, and what is unlinked in which order.
+
+use std::path::{Path, PathBuf};
+
+use super::Spool;
+use super::layout::{Info, Place};
+use crate::disk;
+use crate::message::QueueId;
+
+impl Spool {
+    /// Forgets messages that stand in `done/` and were, while somebody worked on them, in the
+    /// given places.
+    ///
+    /// One barrier for all of them comes first, over `done/` and every directory in which one
+    /// may still be named, `new/` among them as no rename out of it is ever synced. Only then
+    /// are they unlinked: an envelope that is gone while an older name of its message comes
+    /// back in a power cut would be a message without envelope, or one delivered twice.
+    pub fn forget(&self, ids: &[QueueId], left: &[Place]) -> disk::Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut dirs: Vec<PathBuf> = [Place::Done, Place::New, Place::Incoming, Place::Active]
+            .iter()
+            .chain(left)
+            .map(Place::dir)
+            .collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        self.barrier(dirs)?;
+        ids.iter().try_for_each(|id| self.unlink_all(*id))
+    }
+
+    /// Finishes whatever stands in `done/`: leftovers of a process that was killed. Where
+    /// their messages were before is not known, so the barrier is over every place.
+    pub fn finish_done(&self) -> disk::Result<usize> {
+        let ids = self.ids_in(Place::Done)?;
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        for id in &ids {
+            let stat = self.disk.stat(&Place::Done.path(*id))?;
+            // Caught by a power cut between two names: `done/` is the later one.
+            if let Some(stat) = stat.filter(|stat| stat.links > 1) {
+                self.settle_names(*id, stat.identity)?;
+            }
+        }
+        self.barrier(self.places()?.iter().map(Place::dir).collect())?;
+        for id in &ids {
+            self.unlink_all(*id)?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Buckets may vanish while we look at them; a bucket that is gone names nobody.
+    fn barrier(&self, mut dirs: Vec<PathBuf>) -> disk::Result<()> {
+        loop {
+            let all: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+            match self.disk.durable(&[], &all) {
+                Err(error) if error.is_absent() => {
+                    let before = dirs.len();
+                    dirs.retain(|dir| !matches!(self.disk.stat(dir), Ok(None)));
+                    if dirs.len() == before {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The message file goes last: as long as it stands in `done/`, somebody will finish the
+    /// rest. Two who finish the same message do no harm to each other.
+    fn unlink_all(&self, id: QueueId) -> disk::Result<()> {
+        for info in Info::REMOVAL {
+            self.disk.unlink(&info.path(id))?;
+        }
+        self.disk.unlink(&Place::Done.path(id)).map(drop)
+    }
+}

@@ -1,0 +1,213 @@
+//! Looking without touching: which messages there are, and where each stands.
+//!
+//! Nothing here takes a lock, so nothing here can make a runner pass a message over.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::layout::{Info, reason_path};
+use super::{Kept, Place, Spool};
+use crate::disk::{self, Body, Stat};
+use crate::message::envelope::{EnvelopeFiles, parse_recipients};
+use crate::message::{Address, Envelope, QueueId};
+use crate::queue::{Bucket, Event, History, State};
+
+/// The messages of a spool and where each was when it was looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// In the order of acceptance. A message that is present throughout the listing is here
+    /// exactly once, however it moves meanwhile.
+    pub messages: Vec<(QueueId, Place)>,
+    /// Inodes that somebody holds a lock on.
+    locked: HashSet<u64>,
+}
+
+/// What can be read of a message without its lock.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The message.
+    pub id: QueueId,
+    /// Where it stood.
+    pub place: Place,
+    /// Octets of its file.
+    pub size: u64,
+    /// Whether somebody works on it.
+    pub in_progress: bool,
+    /// Its envelope, state and history, or why they cannot be read.
+    pub content: Result<Content, String>,
+}
+
+/// A message's envelope, state and history.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Who sent it to whom.
+    pub envelope: Envelope,
+    /// Where everybody stands.
+    pub state: State,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+impl Spool {
+    /// The ids of the message files in a place, oldest first. Names that are no ids are not
+    /// ours: an editor's leftover, a `.nfs` file. They are left alone.
+    pub fn ids_in(&self, place: Place) -> disk::Result<Vec<QueueId>> {
+        self.ids_below(&place.dir())
+    }
+
+    pub(super) fn ids_below(&self, dir: &Path) -> disk::Result<Vec<QueueId>> {
+        Ok(self.names_in(dir)?.iter().filter_map(parsed).collect())
+    }
+
+    /// All names in a directory; none if it is gone.
+    pub fn names_in(&self, dir: &Path) -> disk::Result<Vec<OsString>> {
+        match self.disk.list(dir) {
+            Err(error) if error.is_absent() => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// The buckets there are, earliest first.
+    pub fn buckets(&self, kept: Kept) -> disk::Result<Vec<Bucket>> {
+        let names = self.names_in(Path::new(kept.as_str()))?;
+        Ok(names.iter().filter_map(parsed).collect())
+    }
+
+    /// The recipients of a message, read without its lock: they never change.
+    pub fn peek_recipients(&self, id: QueueId) -> disk::Result<Vec<Address>> {
+        let bytes = self.read_info(Info::Recipients, id)?.unwrap_or_default();
+        Ok(parse_recipients(&bytes).unwrap_or_default())
+    }
+
+    /// Where a message stands now.
+    pub fn locate(&self, id: QueueId) -> disk::Result<Option<Place>> {
+        /// A message that is on the move may be missed; one that exists is looked for again.
+        const MOST_LOOKS: usize = 5;
+        for _ in 0..MOST_LOOKS {
+            for place in self.places()? {
+                if self.disk.stat(&place.path(id))?.is_some() {
+                    return Ok(Some(place));
+                }
+            }
+            if !self.exists(id)? {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The messages there are.
+    ///
+    /// `info/sender/` is the list, because its files never move: a directory's listing shows
+    /// each name that is there throughout exactly once. The places are then looked through for
+    /// where each one stands, and who was on the move is looked for again.
+    pub fn listing(&self) -> disk::Result<Listing> {
+        let known = self.ids_below(Path::new(Info::Sender.dir()))?;
+        let mut found: HashMap<QueueId, Place> = HashMap::new();
+        for place in self.places()? {
+            for id in self.ids_in(place)? {
+                found.insert(id, place);
+            }
+        }
+        let mut messages = Vec::with_capacity(known.len());
+        for id in known {
+            let place = match found.remove(&id) {
+                Some(place) => Some(place),
+                None => self.locate(id)?,
+            };
+            messages.extend(place.map(|place| (id, place)));
+        }
+        // What is left has no envelope: corrupt, or gone in the meantime, or just being made.
+        for (id, place) in found {
+            let there = self.disk.stat(&place.path(id))?.is_some();
+            if there && place != Place::New && place != Place::Done {
+                messages.push((id, place));
+            }
+        }
+        messages.retain(|(_, place)| *place != Place::New && *place != Place::Done);
+        messages.sort_unstable_by_key(|(id, _)| *id);
+        Ok(Listing {
+            messages,
+            locked: disk::locked_inodes(),
+        })
+    }
+
+    /// Reads a message without its lock; none if it is gone. The seal is not checked against
+    /// the message's bytes: that is for who delivers it, and for `check`.
+    pub fn view(&self, id: QueueId, place: Place, listing: &Listing) -> disk::Result<Option<View>> {
+        let mut place = place;
+        let stat = loop {
+            if let Some(stat) = self.disk.stat(&place.path(id))? {
+                break stat;
+            }
+            match self.locate(id)? {
+                Some(now) => place = now,
+                None => return Ok(None),
+            }
+        };
+        let content = self.content(id, place)?;
+        // Forgotten while we read it.
+        if content.is_err() && self.disk.stat(&place.path(id))?.is_none() && !self.exists(id)? {
+            return Ok(None);
+        }
+        Ok(Some(View {
+            id,
+            place,
+            size: stat.size,
+            in_progress: listing.locked.contains(&stat.identity.1),
+            content,
+        }))
+    }
+
+    fn content(&self, id: QueueId, place: Place) -> disk::Result<Result<Content, String>> {
+        if place == Place::Corrupt {
+            let reason = match self.disk.read_all(&reason_path(id), 64 << 10) {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            return Ok(Err(reason));
+        }
+        let read = |info: Info| match self.read_info(info, id) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) if info == Info::Attempts => Ok(Vec::new()),
+            Ok(None) => Err(format!("{} is missing", info.dir())),
+            Err(error) => Err(error.to_string()),
+        };
+        let parse = || -> Result<Content, String> {
+            let files = EnvelopeFiles {
+                sender: read(Info::Sender)?,
+                recipients: read(Info::Recipients)?,
+                transport: read(Info::Transport)?,
+            };
+            let (envelope, _) = files.parse().map_err(|error| error.to_string())?;
+            let history = read(Info::Attempts)?;
+            let events = History::parse(&history)
+                .map_err(|error| error.to_string())?
+                .events;
+            let state = State::with_history(id, &envelope, &events);
+            Ok(Content {
+                envelope,
+                state,
+                events,
+            })
+        };
+        Ok(parse())
+    }
+
+    /// The bytes of a message, read without its lock.
+    pub fn body(&self, id: QueueId, place: Place) -> disk::Result<Body> {
+        let file = self.disk.open_read(&place.path(id))?;
+        let Stat { size, .. } = self.disk.stat_file(&file)?;
+        Ok(Body::new(
+            self.disk.clone(),
+            std::sync::Arc::new(file),
+            size,
+        ))
+    }
+}
+
+fn parsed<T: FromStr>(name: &OsString) -> Option<T> {
+    name.to_str()?.parse().ok()
+}

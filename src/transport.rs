@@ -1,0 +1,82 @@
+//! The ways out: a transport takes one message for some recipients and says, for each of
+//! them, what became of it.
+//!
+//! A [`Transport`] opens a [`Session`] to a destination; a session takes one message after
+//! another. Transports that keep no connection have sessions that cost nothing. Whatever goes
+//! wrong inside a transport that is not the recipient's fault is an outcome that defers; no
+//! transport fails a message for trouble of its own.
+
+mod maildir;
+mod pipe;
+mod relay;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::disk::Body;
+use crate::message::{Address, QueueId, ReversePath};
+use crate::queue::Outcome;
+
+pub use maildir::Maildir;
+pub use pipe::{Pipe, PipeUser};
+pub use relay::Relay;
+
+/// A future in a box, as traits that are used through `dyn` need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A message on its way out. It can be read any number of times; the descriptor that carries
+/// its lock is not in reach.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its queue id.
+    pub id: QueueId,
+    /// Its sender.
+    pub sender: ReversePath,
+    /// Its bytes, as they were accepted.
+    pub body: Body,
+}
+
+/// A way out.
+pub trait Transport: Send + Sync {
+    /// Where a recipient's mail goes next. Recipients with the same destination share a
+    /// transaction, messages with the same destination may share a session, and no destination
+    /// may keep all of a runner's jobs to itself.
+    fn destination(&self, recipient: &Address) -> String;
+
+    /// The longest that one message of this size may take, transaction and connection
+    /// together; none where waiting longer than the system does is not ours to decide.
+    fn deadline(&self, size: u64) -> Option<Duration>;
+
+    /// The most recipients of one transaction.
+    fn max_recipients(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Opens a session. The outcome of a failure goes for every recipient it was opened for.
+    fn connect<'a>(
+        &'a self,
+        destination: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>>;
+}
+
+/// An open way to one destination.
+pub trait Session: Send {
+    /// Delivers one message; one outcome for each recipient, in the same order. A future that
+    /// is dropped (the deadline is over) leaves nothing running behind.
+    fn deliver<'a>(
+        &'a mut self,
+        message: &'a Message,
+        recipients: &'a [Address],
+    ) -> BoxFuture<'a, Vec<Outcome>>;
+
+    /// Whether it may take another message.
+    fn is_reusable(&self) -> bool {
+        false
+    }
+
+    /// Says goodbye.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
