@@ -145,7 +145,7 @@ impl Acceptor {
         {
             return Err(Error::BadTransport(name.clone()));
         }
-        self.check_space(0)?;
+        self.check_space()?;
         let now = Timestamp::now();
         let mut input = Input::new(input);
         input.fill()?;
@@ -182,24 +182,27 @@ impl Acceptor {
         let eol = line_ending(&input.buffer);
         draft.write(arrival.received(eol).as_bytes())?;
         let mut scan = HeaderScan::default();
+        let mut line_is_open = false;
         let end = loop {
             let found = scan.push(&input.buffer, input.eof);
             draft.write(&input.buffer[..found.header])?;
-            let unfinished = found.header > 0 && !input.buffer[..found.header].ends_with(b"\n");
+            if let Some(last) = input.buffer[..found.header].last() {
+                line_is_open = *last != b'\n';
+            }
             input.consume(found.header);
             if scan.hops > self.limits.hop_limit {
                 let limit = self.limits.hop_limit;
                 return Err(self.refused(input, Error::TooManyHops { limit }));
             }
             if let Some(end) = found.end {
-                if unfinished {
-                    draft.write(eol.as_bytes())?;
-                }
                 break end;
             }
-            self.fill(draft, input)?;
+            self.fill(input)?;
         };
         if arrival.envelope.submission.door == Door::Active {
+            if line_is_open {
+                draft.write(eol.as_bytes())?;
+            }
             draft.write(arrival.missing_fields(&scan, eol).as_bytes())?;
         }
         if end == HeaderEnd::Body {
@@ -211,11 +214,11 @@ impl Acceptor {
             if input.eof {
                 return Ok(());
             }
-            self.fill(draft, input)?;
+            self.fill(input)?;
         }
     }
 
-    fn fill(&self, draft: &Draft, input: &mut Input<impl Read>) -> Result<(), Error> {
+    fn fill(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
         let before = input.total / SPACE_STEP;
         input.fill()?;
         let limit = self.limits.max_size;
@@ -223,7 +226,7 @@ impl Acceptor {
             return Err(self.refused(input, Error::TooLarge { limit }));
         }
         match input.total / SPACE_STEP > before {
-            true => self.check_space(draft.size()),
+            true => self.check_space(),
             false => Ok(()),
         }
     }
@@ -241,7 +244,7 @@ impl Acceptor {
         error
     }
 
-    fn check_space(&self, _written: u64) -> Result<(), Error> {
+    fn check_space(&self) -> Result<(), Error> {
         let Space { bytes, inodes } = self.spool.disk().space()?;
         if bytes < self.limits.min_free {
             return Err(Error::NoRoom {

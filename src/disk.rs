@@ -150,6 +150,12 @@ impl Disk {
         self.inner.method
     }
 
+    /// Whether the file system is on another machine, or in another process: nobody tells us
+    /// there what others do.
+    pub fn is_remote(&self) -> bool {
+        barrier::is_remote(self.inner.root.as_fd())
+    }
+
     fn call<T>(
         &self,
         call: &Call<'_>,

@@ -4,6 +4,7 @@
 //! written and read only in [`envelope`]; the queue id only in [`id`].
 
 pub mod address;
+pub mod date;
 pub mod envelope;
 pub mod header;
 pub mod id;

@@ -238,14 +238,14 @@ impl Spool {
 
     /// Removes buckets that are empty. Their emptiness is made durable first: else a power cut
     /// could keep the removal of the directory and bring back a name in it.
-    pub fn remove_empty_buckets(&self, places: &[Place]) -> Result<()> {
+    pub fn remove_empty_buckets(&self, places: &[Place]) -> disk::Result<()> {
         let mut empty = Vec::new();
         for place in places {
             match self.disk.list(&place.dir()) {
                 Ok(names) if names.is_empty() => empty.push(place.dir()),
                 Ok(_) => {}
                 Err(error) if error.is_absent() => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         for dir in &empty {

@@ -1,8 +1,8 @@
 //! The fields that acceptance adds, and the log line it writes.
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
+use crate::message::date::rfc5322;
 use crate::message::header::HeaderScan;
 use crate::message::{Door, Envelope, QueueId, ReversePath, printable};
 
@@ -25,7 +25,7 @@ impl Arrival<'_> {
             Door::Active => "local",
         };
         let submitter = printable(self.submitter);
-        let date = date(self.now);
+        let date = rfc5322(self.now);
         let recipient = match self.envelope.recipients.as_slice() {
             [only] => format!("{eol}\tfor <{only}>"),
             _ => String::new(),
@@ -40,19 +40,13 @@ impl Arrival<'_> {
     pub fn missing_fields(&self, header: &HeaderScan, eol: &str) -> String {
         let mut fields = String::new();
         if !header.date {
-            fields.push_str(&format!("Date: {}{eol}", date(self.now)));
+            fields.push_str(&format!("Date: {}{eol}", rfc5322(self.now)));
         }
         if !header.message_id {
             fields.push_str(&format!("Message-ID: <{}@{}>{eol}", self.id, self.hostname));
         }
         fields
     }
-}
-
-/// A date as RFC 5322 wants it, in UTC: no time zone file needs to be read for it.
-pub(crate) fn date(time: Timestamp) -> String {
-    let zoned = time.to_zoned(TimeZone::UTC);
-    jiff::fmt::rfc2822::to_string(&zoned).unwrap_or_default()
 }
 
 pub(super) fn log_acceptance(id: QueueId, envelope: &Envelope, size: u64) {

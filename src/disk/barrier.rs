@@ -28,6 +28,18 @@ impl Method {
     }
 }
 
+/// Whether a directory is on a network file system, or one of a user's process.
+pub(super) fn is_remote(root: BorrowedFd<'_>) -> bool {
+    let remote = [
+        statfs::NFS_SUPER_MAGIC,
+        statfs::SMB_SUPER_MAGIC,
+        statfs::CODA_SUPER_MAGIC,
+        statfs::AFS_SUPER_MAGIC,
+        statfs::FUSE_SUPER_MAGIC,
+    ];
+    statfs::fstatfs(root).is_ok_and(|fs| remote.contains(&fs.filesystem_type()))
+}
+
 impl Disk {
     /// Makes the data and size of the files and the entries of the directories durable, all of
     /// them or none for certain: after an error nothing may be taken as durable that is not

@@ -22,6 +22,9 @@ pub struct Entry {
     journal: Option<File>,
     /// Where a torn last line begins, until it is cut off.
     torn: Option<u64>,
+    /// Whether all of the history is known to be durable. At first it is not: a holder before
+    /// us may have been killed between writing and syncing.
+    durable: bool,
     /// Every directory in which this message was while we held it, besides the present one.
     left: Vec<Place>,
 }
@@ -41,6 +44,7 @@ impl Entry {
             events,
             journal: None,
             torn,
+            durable: false,
             left: Vec::new(),
         }
     }
@@ -58,6 +62,11 @@ impl Entry {
     /// Who sent it to whom.
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
+    }
+
+    /// The spool it is in.
+    pub fn spool(&self) -> &Spool {
+        &self.locked.spool
     }
 
     /// Where everybody stands.
@@ -100,6 +109,7 @@ impl Entry {
         if let Some(file) = &self.journal {
             self.locked.spool.disk.write_all(file, &event.line())?;
         }
+        self.durable = false;
         self.imagine(event);
         Ok(())
     }
@@ -111,14 +121,17 @@ impl Entry {
         self.events.push(event);
     }
 
-    /// Makes everything recorded durable (commit point *recorded*). The directory too: who
+    /// Makes everything recorded, by whomever, durable (commit point *recorded*). The directory
+    /// too: who
     /// made the file may have been killed before he could.
-    pub fn sync(&self) -> disk::Result<()> {
-        let Some(file) = &self.journal else {
-            return Ok(());
-        };
-        let dir = Path::new(Info::Attempts.dir());
-        self.locked.spool.disk.durable(&[file], &[dir])
+    pub fn sync(&mut self) -> disk::Result<()> {
+        self.open_journal(0)?;
+        if let (Some(file), false) = (&self.journal, self.durable) {
+            let dir = Path::new(Info::Attempts.dir());
+            self.locked.spool.disk.durable(&[file], &[dir])?;
+            self.durable = true;
+        }
+        Ok(())
     }
 
     /// Moves the message to `active/`, where messages are attempted. Not synced: a power cut

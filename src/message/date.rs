@@ -1,0 +1,19 @@
+//! Dates in header fields.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// A date as RFC 5322 wants it, in UTC: no time zone file needs to be read for it.
+pub fn rfc5322(time: Timestamp) -> String {
+    let zoned = time.to_zoned(TimeZone::UTC);
+    jiff::fmt::rfc2822::to_string(&zoned).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_date_reads_as_mail_programs_expect() {
+        let time = "2026-11-22T14:05:00.5Z".parse().unwrap();
+        assert_eq!(super::rfc5322(time), "Sun, 22 Nov 2026 14:05:00 +0000");
+    }
+}

@@ -1,0 +1,188 @@
+//! Notices: messages about messages, each created once.
+//!
+//! [`tell`] is the protocol, [`NoticeBuilder`] the words. The protocol's order is what keeps
+//! a crash from telling twice or not at all; `spool-layout.md` has the argument.
+
+mod bounce;
+
+use std::io;
+
+use jiff::Timestamp;
+
+use crate::disk::{self, Body};
+use crate::message::{
+    Address, Door, Envelope, NoticeKind, Origin, QueueId, Reply, ReversePath, Submission,
+};
+use crate::queue::state::Fate;
+use crate::queue::{RecipientState, What};
+use crate::spool::{Entry, Staging, Unreadable};
+
+pub use bounce::BounceBuilder;
+
+/// What a notice is about.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The notice's own id.
+    pub id: QueueId,
+    /// The message it is about.
+    pub origin: QueueId,
+    /// What is told.
+    pub kind: NoticeKind,
+    /// That message's sender: to whom it is told.
+    pub sender: &'a Address,
+    /// The recipients it is told about.
+    pub recipients: Vec<&'a RecipientState>,
+    /// That message's bytes.
+    pub body: Body,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// Writes notices. [`BounceBuilder`] is the one the program uses; an embedder may give another.
+pub trait NoticeBuilder: Send + Sync {
+    /// The whole message, header and body; none if nobody is to be told. It is queued from the
+    /// null sender to the sender of the message it is about. An error leaves the message as it
+    /// is, and it is asked for again.
+    fn build(&self, report: &Report<'_>) -> io::Result<Option<Vec<u8>>>;
+}
+
+/// A builder that never tells anybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl NoticeBuilder for Silent {
+    fn build(&self, _report: &Report<'_>) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+}
+
+/// What became of the wish to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The notice is in the queue.
+    Queued(QueueId),
+    /// The builder wanted none.
+    Nothing,
+    /// Somebody looks at the staged notice at this moment; try later.
+    Busy,
+}
+
+/// Why a notice was not created. The message is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file-system call failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The builder failed.
+    #[error("writing the notice: {0}")]
+    Builder(#[from] io::Error),
+}
+
+/// Tells the sender of a message in hand that delivery to `who` failed. The sender is not the
+/// null sender.
+pub fn tell(
+    entry: &mut Entry,
+    who: &[usize],
+    builder: &dyn NoticeBuilder,
+    now: Timestamp,
+) -> Result<Told, Error> {
+    let kind = NoticeKind::Bounce;
+    let ReversePath::Mailbox(sender) = entry.envelope().sender.clone() else {
+        return Ok(Told::Nothing);
+    };
+    // First what happened becomes durable, whoever wrote it down: the notice must not outlive
+    // the event, nor have a second one made under another id.
+    entry.sync()?;
+    let states: Vec<RecipientState> = who
+        .iter()
+        .map(|n| entry.state().recipients[*n].clone())
+        .collect();
+    let at = happened(&states);
+    let recipients: Vec<Address> = states.iter().map(|one| one.address.clone()).collect();
+    let named: Vec<&Address> = recipients.iter().collect();
+    let id = QueueId::of_notice(at, entry.id(), kind, &named);
+    let staging = match entry.spool().stage_notice(id) {
+        Ok(staging) => staging,
+        Err(Unreadable::Failed(error)) => return Err(error.into()),
+        Err(Unreadable::Corrupt(..)) => return Ok(Told::Busy),
+    };
+    let staged = match staging {
+        Staging::Busy => return Ok(Told::Busy),
+        Staging::Found(staged) => staged,
+        Staging::Fresh(mut draft) => {
+            let report = Report {
+                id,
+                origin: entry.id(),
+                kind,
+                sender: &sender,
+                recipients: states.iter().collect(),
+                body: entry.body(),
+                at,
+            };
+            let Some(bytes) = builder.build(&report)? else {
+                drop(draft);
+                let id = None;
+                entry.record(
+                    now,
+                    What::Notice {
+                        kind,
+                        id,
+                        recipients,
+                    },
+                )?;
+                entry.sync()?;
+                return Ok(Told::Nothing);
+            };
+            draft.write(&bytes)?;
+            draft.seal(&envelope(entry.id(), kind, sender))?
+        }
+    };
+    // Then the origin records it, durably; until it has, nobody moves the notice on, and the
+    // next holder of the origin finds it under the same id.
+    let id = Some(staged.id());
+    entry.record(
+        now,
+        What::Notice {
+            kind,
+            id,
+            recipients,
+        },
+    )?;
+    entry.sync()?;
+    let id = staged.id();
+    staged.release()?;
+    Ok(Told::Queued(id))
+}
+
+fn envelope(origin: QueueId, kind: NoticeKind, sender: Address) -> Envelope {
+    Envelope {
+        sender: ReversePath::Null,
+        recipients: vec![sender],
+        submission: Submission {
+            origin: Some(Origin { id: origin, kind }),
+            ..Submission::by(Door::Active)
+        },
+    }
+}
+
+fn happened(states: &[RecipientState]) -> Timestamp {
+    let when = |one: &RecipientState| match one.fate {
+        Fate::Failed { at, .. } => Some(at),
+        _ => None,
+    };
+    states
+        .iter()
+        .filter_map(when)
+        .min()
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+impl Report<'_> {
+    /// The reply for a recipient, or words for the case that there is none.
+    pub fn reply(recipient: &RecipientState) -> Reply {
+        recipient.last.clone().unwrap_or_else(|| {
+            let code = crate::message::EnhancedCode::new(5, 0, 0);
+            Reply::local(code, "no further information")
+        })
+    }
+}

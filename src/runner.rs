@@ -1,0 +1,349 @@
+//! The runner: takes what is due, attempts it, and puts every message where it belongs.
+//!
+//! Any number of runners work a spool side by side, in one process or many, on one host or
+//! many. They need not know of each other: the lock on a message file decides who has it, and
+//! nobody waits for one. A runner that is killed leaves nothing locked and nothing half done
+//! that the next one does not finish.
+//!
+//! Calls to the file system block, and run on threads where they may; deliveries are futures
+//! on one thread. [`Step`](crate::queue::Step) decides, this module carries out.
+
+mod attempt;
+mod drive;
+mod finisher;
+mod lanes;
+mod scan;
+mod sessions;
+mod settle;
+#[cfg(feature = "cli")]
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::message::QueueId;
+use crate::notice::{BounceBuilder, NoticeBuilder};
+use crate::queue::{RetryPolicy, Routes, Schedule};
+use crate::spool::Spool;
+use crate::transport::Transport;
+
+pub use settle::Settled;
+
+/// Works a spool. Cloning is cheap and shares everything.
+#[derive(Clone)]
+pub struct Runner {
+    core: Arc<Core>,
+}
+
+/// How much a runner does at once and altogether.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// Messages in hand at once.
+    pub jobs: usize,
+    /// Messages altogether.
+    pub max_messages: Option<u64>,
+    /// After this time no further message is taken; those in hand are finished.
+    pub max_time: Option<Duration>,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget {
+            jobs: 20,
+            max_messages: None,
+            max_time: None,
+        }
+    }
+}
+
+/// What a pass did. Recipients are counted where nothing else is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Messages that were in hand.
+    pub messages: u64,
+    /// Delivered.
+    pub delivered: u64,
+    /// To be tried again.
+    pub deferred: u64,
+    /// Failed for good.
+    pub failed: u64,
+    /// Messages that were frozen.
+    pub frozen: u64,
+    /// Notices that were queued.
+    pub notices: u64,
+    /// Messages that somebody else had in hand.
+    pub busy: u64,
+    /// Messages that were put into `corrupt/`.
+    pub corrupt: u64,
+    /// Messages that the system would not let us work on.
+    pub trouble: u64,
+}
+
+/// Why a run stopped before it was through. No message is worse off for it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file-system call on the spool itself failed.
+    #[error(transparent)]
+    Disk(#[from] crate::disk::Error),
+    /// Ten corrupt messages in a row: that is trouble of the spool's, not of the messages'.
+    #[error("stopped: {CORRUPT_LIMIT} messages in a row were corrupt; see corrupt/")]
+    TooManyCorrupt,
+    /// Ten messages in a row could not be worked on.
+    #[error("stopped: {CORRUPT_LIMIT} messages in a row could not be worked on; last: {0}")]
+    TooMuchTrouble(String),
+    /// An outcome could not be recorded. Going on would deliver mail without a record.
+    #[error("stopped: the outcome for {id} could not be recorded: {why}")]
+    NotRecorded {
+        /// The message; it is frozen.
+        id: QueueId,
+        /// Why.
+        why: String,
+    },
+    /// The system would give no thread or event queue.
+    #[error("starting the runtime: {0}")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// So many corrupt or unworkable messages in a row stop a run.
+const CORRUPT_LIMIT: u32 = 10;
+
+type Observer = dyn Fn(Progress) + Send + Sync;
+
+/// What an observer is told, from any thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many messages more are to be looked at.
+    Found(u64),
+    /// One of them has been.
+    Handled,
+}
+
+struct Core {
+    spool: Spool,
+    hostname: String,
+    transports: HashMap<String, Arc<dyn Transport>>,
+    routes: Routes,
+    retry: Arc<dyn RetryPolicy>,
+    notices: Arc<dyn NoticeBuilder>,
+    budget: Budget,
+    observer: Option<Arc<Observer>>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    stop: Stop,
+    sessions: sessions::Sessions,
+    corrupt_in_a_row: AtomicU32,
+    trouble_in_a_row: AtomicU32,
+    fatal: Mutex<Option<Error>>,
+}
+
+/// Asks a runner to take no further message, to finish those in hand and to return.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    stopped: Arc<AtomicBool>,
+    notify: Arc<Notify>,
+}
+
+impl Stop {
+    /// Stops the runner. May be called from anywhere, any number of times.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.notify.notify_waiters();
+        self.notify.notify_one();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+impl Runner {
+    /// A runner for a spool, under the name `hostname`, with no transports, no routes, the
+    /// default schedule and bounces in English.
+    pub fn new(spool: Spool, hostname: impl Into<String>) -> Runner {
+        let hostname = hostname.into();
+        Runner {
+            core: Arc::new(Core {
+                spool,
+                notices: Arc::new(BounceBuilder::new(hostname.clone())),
+                hostname,
+                transports: HashMap::new(),
+                routes: Routes::default(),
+                retry: Arc::new(Schedule::default()),
+                budget: Budget::default(),
+                observer: None,
+                clock: Arc::new(Timestamp::now),
+                stop: Stop::default(),
+                sessions: sessions::Sessions::default(),
+                corrupt_in_a_row: AtomicU32::new(0),
+                trouble_in_a_row: AtomicU32::new(0),
+                fatal: Mutex::new(None),
+            }),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Core)) -> Runner {
+        // Configured before it is shared; a clone that is configured gets a core of its own.
+        let core = Arc::get_mut(&mut self.core);
+        debug_assert!(core.is_some(), "a runner is configured before it is cloned");
+        if let Some(core) = core {
+            change(core);
+        }
+        self
+    }
+
+    /// Adds a transport under a name.
+    pub fn transport(self, name: impl Into<String>, transport: impl Transport + 'static) -> Runner {
+        self.shared_transport(name, Arc::new(transport))
+    }
+
+    /// Adds a transport that is already shared.
+    pub fn shared_transport(
+        self,
+        name: impl Into<String>,
+        transport: Arc<dyn Transport>,
+    ) -> Runner {
+        let name = name.into();
+        self.with(|core| {
+            core.transports.insert(name, transport);
+        })
+    }
+
+    /// Sets which recipient gets which transport.
+    pub fn routes(self, routes: Routes) -> Runner {
+        self.with(|core| core.routes = routes)
+    }
+
+    /// Sets when messages are tried again.
+    pub fn retry(self, policy: impl RetryPolicy + 'static) -> Runner {
+        self.with(|core| core.retry = Arc::new(policy))
+    }
+
+    /// Sets who writes notices.
+    pub fn notices(self, builder: impl NoticeBuilder + 'static) -> Runner {
+        self.with(|core| core.notices = Arc::new(builder))
+    }
+
+    /// Sets how much is done.
+    pub fn budget(self, budget: Budget) -> Runner {
+        self.with(|core| core.budget = budget)
+    }
+
+    /// Sets somebody who is told how it goes.
+    pub fn observer(self, observer: impl Fn(Progress) + Send + Sync + 'static) -> Runner {
+        self.with(|core| core.observer = Some(Arc::new(observer)))
+    }
+
+    /// Sets the clock, for tests of what happens in days.
+    pub fn clock(self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Runner {
+        self.with(|core| core.clock = Arc::new(clock))
+    }
+
+    /// The handle that stops this runner.
+    pub fn stop_handle(&self) -> Stop {
+        self.core.stop.clone()
+    }
+
+    /// One pass: serves requests, finishes `new/` and `done/`, and attempts everything that is
+    /// due. Blocks until that is done; not to be called on a thread of an async runtime.
+    ///
+    /// # Errors
+    /// See [`Error`]. What was done until then stays done.
+    pub fn pass(&self) -> Result<Summary, Error> {
+        self.drive(drive::Mode::Once).map(|(summary, _)| summary)
+    }
+
+    /// Passes as long as they find something new, in one of `slots` slots that all processes
+    /// share; if all are taken it returns at once.
+    ///
+    /// That is safe for who calls it after putting a message into the queue: whoever held a
+    /// slot at that moment looks again after letting it go.
+    pub fn pass_in_slot(&self, slots: usize) -> Result<Option<Summary>, Error> {
+        let mut total: Option<Summary> = None;
+        let mut seen = std::collections::HashSet::new();
+        loop {
+            let Some(slot) = self.core.spool.take_slot(SLOT_NAME, slots)? else {
+                return Ok(total);
+            };
+            let (summary, now_seen) = self.drive(drive::Mode::Once)?;
+            seen.extend(now_seen);
+            total.get_or_insert_default().add(&summary);
+            drop(slot);
+            if self.core.stop.is_stopped() || !self.core.anything_besides(&seen)? {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Attempts one message now, if it is due and nobody has it in hand.
+    pub fn attempt(&self, id: QueueId) -> Result<Settled, Error> {
+        let Some(place) = self.core.spool.locate(id)? else {
+            return Ok(Settled::Absent);
+        };
+        self.attempt_at(id, place)
+    }
+
+    /// Works on in the same process until it is stopped: wakes when something comes in, when
+    /// something is due, and now and then in case a wake-up was missed.
+    #[cfg(feature = "cli")]
+    pub fn watch(&self) -> Result<Summary, Error> {
+        self.drive(drive::Mode::Watch).map(|(summary, _)| summary)
+    }
+}
+
+/// The slots that bound background attempts.
+const SLOT_NAME: &str = "attempt";
+
+/// Whether a slot for a background attempt is free at this moment. If none is, starting one is
+/// not needed: see [`Runner::pass_in_slot`].
+pub fn slot_is_free(spool: &Spool, slots: usize) -> crate::disk::Result<bool> {
+    Ok(spool.take_slot(SLOT_NAME, slots)?.is_some())
+}
+
+impl Core {
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    fn observe(&self, progress: Progress) {
+        if let Some(observer) = &self.observer {
+            observer(progress);
+        }
+    }
+
+    /// Stops this run for good, with the first reason that comes.
+    fn fail(&self, error: Error) {
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        fatal.get_or_insert(error);
+        self.stop.stop();
+    }
+}
+
+impl Summary {
+    /// Adds another pass's counts to these.
+    pub fn add(&mut self, other: &Summary) {
+        let Summary {
+            messages,
+            delivered,
+            deferred,
+            failed,
+            frozen,
+            notices,
+            busy,
+            corrupt,
+            trouble,
+        } = other;
+        self.messages += messages;
+        self.delivered += delivered;
+        self.deferred += deferred;
+        self.failed += failed;
+        self.frozen += frozen;
+        self.notices += notices;
+        self.busy += busy;
+        self.corrupt += corrupt;
+        self.trouble += trouble;
+    }
+}

@@ -1,0 +1,335 @@
+//! Drives a pass, or passes without end: scans, hands out candidates, collects results.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError};
+
+use futures_util::FutureExt;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::attempt::Handled;
+use super::finisher::{self, Finisher};
+use super::lanes::{Candidate, Lanes};
+use super::scan::Batch;
+use super::{Core, Error, Progress, Runner, Settled, Summary};
+use crate::message::QueueId;
+use crate::queue::{Resting, Status};
+use crate::spool::Place;
+
+/// How long to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Until everything that is due has been looked at once.
+    Once,
+    /// Until stopped.
+    #[cfg(feature = "cli")]
+    Watch,
+}
+
+/// A run under way.
+struct Drive {
+    core: Arc<Core>,
+    lanes: Lanes,
+    tasks: JoinSet<(String, Handled)>,
+    scan: Option<Scan>,
+    finisher: Finisher,
+    summary: Summary,
+    seen: HashSet<QueueId>,
+    deadline: Option<Instant>,
+}
+
+/// A scan under way, on a thread of its own.
+struct Scan {
+    batches: UnboundedReceiver<Batch>,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+/// What a run waits for.
+enum Happening {
+    Batch(Batch),
+    ScanEnded,
+    Handled(String, Handled),
+    #[cfg(feature = "cli")]
+    Wake,
+    Nothing,
+}
+
+impl Runner {
+    pub(super) fn drive(&self, mode: Mode) -> Result<(Summary, HashSet<QueueId>), Error> {
+        let runtime = runtime()?;
+        let result = runtime.block_on(Drive::run(Arc::clone(&self.core), mode));
+        // Threads that still wait for a file system that hangs are not waited for.
+        runtime.shutdown_background();
+        result
+    }
+
+    pub(super) fn attempt_at(&self, id: QueueId, place: Place) -> Result<Settled, Error> {
+        let runtime = runtime()?;
+        let core = Arc::clone(&self.core);
+        let settled = runtime.block_on(async {
+            let (finisher, forgetting) = finisher::start(Arc::clone(&core));
+            let handled = Arc::clone(&core)
+                .handle(Candidate { id, place }, finisher)
+                .await;
+            core.sessions.close().await;
+            let _ = forgetting.await;
+            handled.settled
+        });
+        runtime.shutdown_background();
+        self.core.verdict().map(|()| settled)
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)
+}
+
+impl Core {
+    fn verdict(&self) -> Result<(), Error> {
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        fatal.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Drive {
+    async fn run(core: Arc<Core>, mode: Mode) -> Result<(Summary, HashSet<QueueId>), Error> {
+        let (finisher, forgetting) = finisher::start(Arc::clone(&core));
+        let mut drive = Drive {
+            lanes: Lanes::default(),
+            tasks: JoinSet::new(),
+            scan: None,
+            finisher,
+            summary: Summary::default(),
+            seen: HashSet::new(),
+            deadline: core.budget.max_time.map(|time| Instant::now() + time),
+            core: Arc::clone(&core),
+        };
+        let ended = match mode {
+            Mode::Once => drive.once().await,
+            #[cfg(feature = "cli")]
+            Mode::Watch => drive.watch().await,
+        };
+        let Drive {
+            finisher,
+            summary,
+            seen,
+            ..
+        } = drive;
+        drop(finisher);
+        core.sessions.close().await;
+        let _ = forgetting.await;
+        ended?;
+        core.verdict()?;
+        Ok((summary, seen))
+    }
+
+    async fn once(&mut self) -> Result<(), Error> {
+        self.start_scan();
+        while self.is_under_way() {
+            self.hand_out();
+            let happening = self.next().await;
+            self.react(happening).await?;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "cli")]
+    async fn watch(&mut self) -> Result<(), Error> {
+        let core = Arc::clone(&self.core);
+        let mut watch = super::watch::Watch::new(&core);
+        self.start_scan();
+        loop {
+            if self.is_over() && !self.is_under_way() {
+                return Ok(());
+            }
+            self.hand_out();
+            let (scanning, over, busy) = (self.scan.is_some(), self.is_over(), self.is_under_way());
+            // Whatever loses the race here is waited for again: each of these can be dropped
+            // at any point without losing anything.
+            let deadline = self.deadline;
+            let happening = tokio::select! {
+                happening = self.next(), if busy => happening,
+                () = watch.wake(), if !scanning && !over => Happening::Wake,
+                () = core.stop.notify.notified(), if !over => Happening::Nothing,
+                () = sleep_until(deadline), if !busy && !over => Happening::Nothing,
+            };
+            self.react(happening).await?;
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.scan.is_some() || !self.tasks.is_empty() || (!self.lanes.is_empty() && !self.is_over())
+    }
+
+    /// No further message is taken: the budget is used up, or somebody wants us to stop.
+    fn is_over(&self) -> bool {
+        let used_up = |most: u64| self.summary.messages + self.tasks.len() as u64 >= most;
+        self.core.stop.is_stopped()
+            || self.core.budget.max_messages.is_some_and(used_up)
+            || self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn start_scan(&mut self) {
+        let (out, batches) = unbounded_channel();
+        let core = Arc::clone(&self.core);
+        let task = tokio::task::spawn_blocking(move || core.scan(&out));
+        self.scan = Some(Scan { batches, task });
+    }
+
+    /// Hands out what can be handed out.
+    fn hand_out(&mut self) {
+        let jobs = self.core.budget.jobs.max(1);
+        // One job in four is kept from any single destination, so that one that hangs leaves
+        // room for the others.
+        let cap = if jobs < 4 {
+            jobs.div_ceil(2)
+        } else {
+            jobs - jobs / 4
+        };
+        while self.tasks.len() < jobs && !self.is_over() {
+            let Some((lane, candidate)) = self.lanes.take(cap) else {
+                break;
+            };
+            self.seen.insert(candidate.id);
+            let work = Arc::clone(&self.core).handle(candidate, self.finisher.clone());
+            let id = candidate.id;
+            let core = Arc::clone(&self.core);
+            self.tasks.spawn(async move {
+                let handled = AssertUnwindSafe(work).catch_unwind().await;
+                (lane, handled.unwrap_or_else(|_| core.panicked(id)))
+            });
+        }
+    }
+
+    /// Waits for one thing to happen.
+    async fn next(&mut self) -> Happening {
+        let over = self.is_over();
+        let Drive {
+            scan,
+            tasks,
+            deadline,
+            ..
+        } = self;
+        let scanning = scan.is_some();
+        tokio::select! {
+            batch = next_batch(scan), if scanning => match batch {
+                Some(batch) => Happening::Batch(batch),
+                None => Happening::ScanEnded,
+            },
+            Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
+                Ok((lane, handled)) => Happening::Handled(lane, handled),
+                Err(_) => Happening::Nothing,
+            },
+            () = sleep_until(*deadline), if !over => Happening::Nothing,
+        }
+    }
+
+    async fn react(&mut self, happening: Happening) -> Result<(), Error> {
+        match happening {
+            // A message that is in hand already is busy when it is tried again, by its lock.
+            Happening::Batch(_) if self.is_over() => self.stop_scan(),
+            Happening::Batch(batch) => self.add(batch),
+            Happening::ScanEnded => self.end_scan().await?,
+            Happening::Handled(lane, handled) => {
+                self.lanes.put_down(&lane);
+                self.count(&handled);
+                self.queue_notices(handled.notices).await?;
+            }
+            #[cfg(feature = "cli")]
+            Happening::Wake => self.start_scan(),
+            Happening::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn stop_scan(&mut self) {
+        if let Some(scan) = &mut self.scan {
+            scan.batches.close();
+        }
+    }
+
+    fn add(&mut self, batch: Batch) {
+        for (lane, candidate) in batch {
+            self.lanes.push(lane, candidate);
+        }
+    }
+
+    async fn end_scan(&mut self) -> Result<(), Error> {
+        let Some(scan) = self.scan.take() else {
+            return Ok(());
+        };
+        // A scan that panicked has found what it has found.
+        scan.task.await.unwrap_or(Ok(()))
+    }
+
+    /// Notices that were just written are mail like any other.
+    async fn queue_notices(&mut self, notices: Vec<QueueId>) -> Result<(), Error> {
+        self.summary.notices += notices.len() as u64;
+        if notices.is_empty() {
+            return Ok(());
+        }
+        self.core.observe(Progress::Found(notices.len() as u64));
+        let core = Arc::clone(&self.core);
+        let lanes = tokio::task::spawn_blocking(move || {
+            let with_lane = |id| {
+                Ok((
+                    core.lane(id)?,
+                    Candidate {
+                        id,
+                        place: Place::Active,
+                    },
+                ))
+            };
+            notices
+                .into_iter()
+                .map(with_lane)
+                .collect::<Result<Batch, Error>>()
+        });
+        if let Ok(batch) = lanes.await {
+            self.add(batch?);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, handled: &Handled) {
+        self.core.observe(Progress::Handled);
+        let summary = &mut self.summary;
+        match &handled.settled {
+            Settled::Absent => return,
+            Settled::Busy => summary.busy += 1,
+            Settled::Corrupt(_) => summary.corrupt += 1,
+            Settled::Trouble(_) => summary.trouble += 1,
+            Settled::Resting(Resting::Frozen(_)) => summary.frozen += 1,
+            Settled::Finished | Settled::Resting(_) => {}
+        }
+        if handled.settled != Settled::Busy {
+            summary.messages += 1;
+        }
+        for status in &handled.results {
+            match status {
+                Status::Delivered => summary.delivered += 1,
+                Status::Failed => summary.failed += 1,
+                Status::Deferred | Status::Unknown => summary.deferred += 1,
+            }
+        }
+    }
+}
+
+async fn next_batch(scan: &mut Option<Scan>) -> Option<Batch> {
+    scan.as_mut()?.batches.recv().await
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

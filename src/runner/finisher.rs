@@ -1,0 +1,51 @@
+//! Forgets finished messages in groups: one barrier for all that finished meanwhile.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{Core, Error};
+use crate::message::QueueId;
+use crate::spool::Place;
+
+/// A message that stands in `done/`, and where it may still be named.
+pub(super) type Finished = (QueueId, Vec<Place>);
+
+/// Where finished messages are handed in.
+pub(super) type Finisher = UnboundedSender<Finished>;
+
+/// At least so long between two barriers while messages keep finishing; what waits is safe in
+/// `done/`, and a power cut in the meantime at worst delivers it again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The most messages behind one barrier.
+const GROUP: usize = 1000;
+
+/// Starts the task that forgets. It ends when everybody who could hand something in is gone
+/// and everything has been forgotten.
+pub(super) fn start(core: Arc<Core>) -> (Finisher, tokio::task::JoinHandle<()>) {
+    let (send, receive) = unbounded_channel();
+    (send, tokio::spawn(forget(core, receive)))
+}
+
+async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
+    let mut group = Vec::new();
+    while finished.recv_many(&mut group, GROUP).await > 0 {
+        let (ids, left): (Vec<QueueId>, Vec<Vec<Place>>) = group.drain(..).unzip();
+        let left: HashSet<Place> = left.into_iter().flatten().collect();
+        let left: Vec<Place> = left.into_iter().collect();
+        let worker = Arc::clone(&core);
+        let done = tokio::task::spawn_blocking(move || worker.spool.forget(&ids, &left)).await;
+        match done {
+            Ok(Ok(())) => {}
+            // They stand in `done/`: the next run finishes them, if the disk lets it.
+            Ok(Err(error)) => core.fail(Error::Disk(error)),
+            Err(_) => tracing::error!("forgetting finished messages panicked"),
+        }
+        if !finished.is_closed() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What there is to do: requests, leftovers, and everything that is due.
+
+use std::collections::HashSet;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::lanes::Candidate;
+use super::{Core, Error};
+use crate::message::QueueId;
+use crate::queue::Bucket;
+use crate::spool::{Kept, Place, Swept, Unreadable};
+
+/// Candidates with their lanes, a handful at a time.
+pub(super) type Batch = Vec<(String, Candidate)>;
+
+const BATCH: usize = 64;
+
+impl Core {
+    /// Does what needs no attempt, then sends everything that may be due. Runs where it may
+    /// block.
+    ///
+    /// Whoever came in last and whoever has waited longest take turns, so that neither a flood
+    /// of new mail nor a heap of old mail can use up a runner's budget alone.
+    pub(super) fn scan(&self, out: &UnboundedSender<Batch>) -> Result<(), Error> {
+        let spool = &self.spool;
+        for id in spool.requests()? {
+            self.serve_request(id)?;
+        }
+        spool.finish_done()?;
+        self.sweep()?;
+        let (due, drained) = self.due()?;
+        let mut fresh = Vec::new();
+        for place in [Place::Incoming, Place::Active] {
+            let ids = spool.ids_in(place)?;
+            fresh.extend(ids.into_iter().map(|id| Candidate { id, place }));
+        }
+        fresh.sort_by_key(|candidate| candidate.id);
+        self.observe(super::Progress::Found((fresh.len() + due.len()) as u64));
+        let (mut fresh, mut due) = (fresh.into_iter(), due.into_iter());
+        let mut batch = Batch::new();
+        loop {
+            let pair = [fresh.next(), due.next()];
+            let over = pair.iter().all(Option::is_none);
+            for candidate in pair.into_iter().flatten() {
+                batch.push((self.lane(candidate.id)?, candidate));
+            }
+            if over || batch.len() >= BATCH {
+                // Nobody listens any more: the run was stopped.
+                if out.send(std::mem::take(&mut batch)).is_err() || over {
+                    break;
+                }
+            }
+        }
+        // Buckets that were empty when we came, or that a run before us emptied.
+        spool.remove_empty_buckets(&drained)?;
+        Ok(())
+    }
+
+    /// Everything in buckets that are due, earliest first, and the buckets.
+    fn due(&self) -> Result<(Vec<Candidate>, Vec<Place>), Error> {
+        let (now, longest) = (self.now(), self.retry.longest_delay());
+        let (mut due, mut places) = (Vec::new(), Vec::new());
+        for kept in Kept::ALL {
+            for bucket in self.spool.buckets(kept)? {
+                let open = match kept {
+                    Kept::Deferred => bucket.is_open(now, longest),
+                    // A hold is as long as somebody wanted it to be.
+                    Kept::Frozen | Kept::Discarded => bucket.due().is_some_and(|due| due <= now),
+                };
+                if open {
+                    let place = kept.place(bucket);
+                    let ids = self.spool.ids_in(place)?;
+                    due.extend(ids.into_iter().map(|id| Candidate { id, place }));
+                    places.push(place);
+                }
+            }
+        }
+        Ok((due, places))
+    }
+
+    /// Finishes `new/`. A file that cannot be judged now stays for the next run.
+    fn sweep(&self) -> Result<(), Error> {
+        for id in self.spool.ids_in(Place::New)? {
+            match self.spool.sweep_new(id) {
+                Ok(Swept::Left) => {}
+                Ok(Swept::Moved) => tracing::info!(%id, "moved on from new/"),
+                Ok(Swept::Removed) => tracing::info!(%id, "removed from new/: never accepted"),
+                Err(Unreadable::Failed(error)) => {
+                    tracing::warn!(%id, %error, "left in new/");
+                    self.note_trouble(&error.to_string());
+                }
+                Err(Unreadable::Corrupt(..)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
+    /// a message is one piece of work.
+    pub(super) fn lane(&self, id: QueueId) -> Result<String, Error> {
+        let recipients = self.spool.peek_recipients(id)?;
+        let Some(first) = recipients.first() else {
+            return Ok(String::new());
+        };
+        let name = self.routes.transport_for(first).unwrap_or("");
+        Ok(match self.transports.get(name) {
+            Some(transport) => format!("{name}/{}", transport.destination(first)),
+            None => name.to_owned(),
+        })
+    }
+
+    /// Whether the queue has something that this process has not looked at.
+    pub(super) fn anything_besides(&self, seen: &HashSet<QueueId>) -> Result<bool, Error> {
+        for place in [Place::New, Place::Incoming, Place::Active] {
+            let ids = self.spool.ids_in(place)?;
+            if ids.iter().any(|id| !seen.contains(id)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// When the next bucket is due.
+    #[cfg(feature = "cli")]
+    pub(super) fn next_due(&self) -> Result<Option<jiff::Timestamp>, Error> {
+        let mut next = None;
+        for kept in Kept::ALL {
+            let buckets = self.spool.buckets(kept)?;
+            let first = buckets.iter().find_map(Bucket::due);
+            next = [next, first].into_iter().flatten().min();
+        }
+        Ok(next)
+    }
+}

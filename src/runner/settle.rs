@@ -1,0 +1,236 @@
+//! One message: take it, follow its steps, put it where it belongs.
+
+use std::sync::atomic::Ordering;
+
+use super::finisher::Finisher;
+use super::lanes::Candidate;
+use super::{CORRUPT_LIMIT, Core, Error};
+use crate::disk;
+use crate::message::{QueueId, ReversePath};
+use crate::notice::{self, Told, tell};
+use crate::queue::step::interrupted;
+use crate::queue::{Action, By, RecipientResult, Resting, Step, What, next_step, settle};
+use crate::spool::{Claim, Entry, Unreadable, apply};
+
+/// What became of one message that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is not there.
+    Absent,
+    /// Somebody else has it in hand.
+    Busy,
+    /// Everything about it is done.
+    Finished,
+    /// It rests, until then or until somebody acts.
+    Resting(Resting),
+    /// It was put into `corrupt/`, for this reason.
+    Corrupt(String),
+    /// The system would not let us; it is where it was.
+    Trouble(String),
+}
+
+/// Where following the steps led.
+pub(super) enum Next {
+    /// These recipients are to be tried now.
+    Attempt(Entry, Vec<usize>),
+    /// Nothing is left to do here; these notices are new in the queue.
+    Settled(Settled, Vec<QueueId>),
+}
+
+impl Core {
+    /// Takes a candidate and follows its steps up to an attempt, if one is due.
+    pub(super) fn take(&self, candidate: Candidate, finisher: &Finisher) -> Next {
+        let Candidate { id, place } = candidate;
+        let settled = |settled| Next::Settled(settled, Vec::new());
+        let locked = match self.spool.lock(place, id) {
+            Ok(Claim::Locked(locked)) => locked,
+            Ok(Claim::Absent | Claim::NotAFile) => return settled(Settled::Absent),
+            Ok(Claim::Busy) => return settled(Settled::Busy),
+            Err(error) => return settled(self.trouble(id, &error.to_string())),
+        };
+        match locked.read() {
+            Ok(entry) => {
+                self.corrupt_in_a_row.store(0, Ordering::SeqCst);
+                self.follow(entry, finisher)
+            }
+            Err(Unreadable::Corrupt(locked, reason)) => {
+                tracing::error!(%id, reason, "corrupt");
+                let moved = locked.quarantine(&reason);
+                if self.corrupt_in_a_row.fetch_add(1, Ordering::SeqCst) + 1 >= CORRUPT_LIMIT {
+                    self.fail(Error::TooManyCorrupt);
+                }
+                settled(match moved {
+                    Ok(()) => Settled::Corrupt(reason),
+                    Err(error) => self.trouble(id, &error.to_string()),
+                })
+            }
+            Err(Unreadable::Failed(error)) => settled(self.trouble(id, &error.to_string())),
+        }
+    }
+
+    /// Carries out a message's steps until one is an attempt, or there are none.
+    pub(super) fn follow(&self, mut entry: Entry, finisher: &Finisher) -> Next {
+        let id = entry.id();
+        let mut notices = Vec::new();
+        loop {
+            let step = next_step(entry.state(), self.now(), self.retry.longest_delay());
+            let done = match step {
+                Step::Attempt(who) if !self.stop.is_stopped() => return Next::Attempt(entry, who),
+                Step::Attempt(_) => return Next::Settled(Settled::Busy, notices),
+                Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
+                Step::Freeze(reason) => self.record_freeze(&mut entry, reason),
+                Step::Thaw => {
+                    tracing::info!(%id, "thawed: its time has come");
+                    let thaw = Action::Thaw(By::rule("the freeze ran out"));
+                    self.record(&mut entry, thaw)
+                }
+                Step::Notify(who) => match tell(&mut entry, &who, &*self.notices, self.now()) {
+                    Ok(Told::Queued(notice)) => {
+                        tracing::info!(%id, %notice, recipients = who.len(), "bounced");
+                        notices.push(notice);
+                        Ok(())
+                    }
+                    Ok(Told::Nothing) => Ok(()),
+                    Ok(Told::Busy) => return Next::Settled(Settled::Busy, notices),
+                    Err(notice::Error::Disk(error)) => Err(error),
+                    Err(error) => {
+                        return Next::Settled(self.trouble(id, &error.to_string()), notices);
+                    }
+                },
+                Step::Rest(resting) => {
+                    let settled = match entry.rest(resting) {
+                        Ok(()) => Settled::Resting(resting),
+                        Err(error) => self.trouble(id, &error.to_string()),
+                    };
+                    return Next::Settled(settled, notices);
+                }
+                Step::Finish => {
+                    let settled = match entry.finish() {
+                        Ok(left) => {
+                            // Nobody to take it: then the next run finishes `done/`.
+                            let _ = finisher.send((id, left));
+                            Settled::Finished
+                        }
+                        Err(error) => self.trouble(id, &error.to_string()),
+                    };
+                    return Next::Settled(settled, notices);
+                }
+            };
+            if let Err(error) = done {
+                return Next::Settled(self.trouble(id, &error.to_string()), notices);
+            }
+        }
+    }
+
+    fn record(&self, entry: &mut Entry, action: Action) -> disk::Result<()> {
+        entry.record(self.now(), What::Action(action))?;
+        entry.sync()
+    }
+
+    fn record_freeze(&self, entry: &mut Entry, reason: String) -> disk::Result<()> {
+        tracing::warn!(id = %entry.id(), reason, "frozen");
+        let by = By::rule(reason);
+        self.record(entry, Action::Freeze { by, until: None })
+    }
+
+    fn record_interruption(&self, entry: &mut Entry, who: &[usize]) -> disk::Result<()> {
+        let now = self.now();
+        let results: Vec<RecipientResult> = who
+            .iter()
+            .map(|n| {
+                let recipient = &entry.state().recipients[*n].address;
+                settle(entry.state(), recipient, interrupted(), &*self.retry, now)
+            })
+            .collect();
+        log_results(entry, None, &results, now);
+        let transport = None;
+        entry.record(now, What::Outcome { transport, results })?;
+        entry.sync()
+    }
+
+    /// Serves the request for a message, if one waits and nobody has the message in hand.
+    pub(super) fn serve_request(&self, id: QueueId) -> Result<(), Error> {
+        let Some(place) = self.spool.locate(id)? else {
+            self.spool.drop_request(id)?;
+            return Ok(());
+        };
+        let Claim::Locked(locked) = self.spool.lock(place, id)? else {
+            return Ok(());
+        };
+        let entry = match locked.read() {
+            Ok(entry) => entry,
+            // Its turn comes with the message's; a corrupt one is quarantined then.
+            Err(_) => return Ok(()),
+        };
+        let (there, action) = entry.request()?;
+        match (there, &action) {
+            (false, _) => return Ok(()),
+            (true, None) => tracing::error!(%id, "a request that cannot be read was dropped"),
+            (true, Some(action)) => {
+                let By { by, reason } = action.by();
+                tracing::info!(%id, action = action.as_str(), by, reason, "request served");
+            }
+        }
+        let mut entries = [entry];
+        if let Some(action) = &action {
+            apply(&mut entries, self.now(), action)?;
+        }
+        entries[0].request_served()?;
+        Ok(())
+    }
+
+    pub(super) fn trouble(&self, id: QueueId, text: &str) -> Settled {
+        tracing::error!(%id, error = text, "not worked on");
+        self.note_trouble(text);
+        Settled::Trouble(text.to_owned())
+    }
+
+    pub(super) fn note_trouble(&self, text: &str) {
+        if self.trouble_in_a_row.fetch_add(1, Ordering::SeqCst) + 1 >= CORRUPT_LIMIT {
+            self.fail(Error::TooMuchTrouble(text.to_owned()));
+        }
+    }
+
+    pub(super) fn no_trouble(&self) {
+        self.trouble_in_a_row.store(0, Ordering::SeqCst);
+    }
+}
+
+/// One log line for each recipient of an attempt.
+pub(super) fn log_results(
+    entry: &Entry,
+    transport: Option<&str>,
+    results: &[RecipientResult],
+    now: jiff::Timestamp,
+) {
+    let id = entry.id();
+    let from = match &entry.envelope().sender {
+        ReversePath::Null => "<>",
+        ReversePath::Mailbox(address) => address.as_str(),
+    };
+    let delay = now.duration_since(id.accepted()).as_secs_f64().max(0.0);
+    let delay = format!("{delay:.1}");
+    for result in results {
+        let status = match (result.status, result.expired) {
+            (_, true) => "expired",
+            (crate::queue::Status::Delivered, _) => "delivered",
+            (crate::queue::Status::Deferred, _) => "deferred",
+            (crate::queue::Status::Failed, _) => "failed",
+            (crate::queue::Status::Unknown, _) => "unknown",
+        };
+        let dsn = result
+            .reply
+            .enhanced
+            .map(|code| code.to_string())
+            .unwrap_or_default();
+        let to = result.recipient.as_str();
+        let relay = result
+            .reply
+            .remote
+            .as_deref()
+            .or(transport)
+            .unwrap_or("none");
+        let reply = &result.reply.text;
+        tracing::info!(%id, from, to, relay, delay, dsn, status, reply, "attempt");
+    }
+}

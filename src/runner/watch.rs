@@ -1,0 +1,96 @@
+//! What wakes a watching runner. Nothing depends on it: whatever it misses, the next look at
+//! the clock finds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::Instant;
+
+use super::Core;
+
+/// At least so often everything is looked at, even if nothing is reported.
+const RESCAN: Duration = Duration::from_secs(30);
+/// So often where nothing can be reported: no watches left, or a network file system.
+const RESCAN_BLIND: Duration = Duration::from_secs(5);
+/// Whatever comes in shortly after something else is found by the same look.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Watches the directories in which messages and requests appear.
+pub(super) struct Watch<'a> {
+    core: &'a Core,
+    events: Receiver<()>,
+    /// Something was reported and not yet looked at.
+    reported: bool,
+    next_look: Instant,
+    rescan: Duration,
+    /// Kept alive: it stops reporting when it is dropped.
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl Watch<'_> {
+    pub fn new(core: &Core) -> Watch<'_> {
+        let (send, events) = channel(1);
+        let watcher = match watcher(core, send) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                let every = RESCAN_BLIND.as_secs();
+                tracing::warn!(%error, "cannot watch the spool; looking every {every} s");
+                None
+            }
+        };
+        let blind = watcher.is_none() || core.spool.disk().is_remote();
+        Watch {
+            core,
+            events,
+            reported: false,
+            next_look: Instant::now() + RESCAN_BLIND,
+            rescan: if blind { RESCAN_BLIND } else { RESCAN },
+            _watcher: watcher,
+        }
+    }
+
+    /// Returns when it is time to look again. Dropped while it waits, it forgets nothing.
+    pub async fn wake(&mut self) {
+        if !self.reported {
+            // The sender lives as long as the watcher; without one, only the clock wakes us.
+            let reported = async {
+                if self.events.recv().await.is_none() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let told = tokio::time::timeout_at(self.next_look, reported).await;
+            self.reported = told.is_ok();
+        }
+        if self.reported {
+            tokio::time::sleep(GATHER).await;
+            while self.events.try_recv().is_ok() {}
+            self.reported = false;
+        }
+        self.next_look = Instant::now() + self.until_due().min(self.rescan);
+    }
+
+    fn until_due(&self) -> Duration {
+        let Ok(Some(due)) = self.core.next_due() else {
+            return self.rescan;
+        };
+        let left = due.duration_since(self.core.now());
+        // Never at once: what is due and stays (a message in somebody's hand) must not spin.
+        Duration::try_from(left)
+            .unwrap_or(Duration::ZERO)
+            .max(Duration::from_secs(1))
+    }
+}
+
+fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> {
+    // An overflow comes as an event too, and every event means the same: look again. A full
+    // channel means that a look is due already.
+    let handler = move |_event: notify::Result<notify::Event>| drop(wake.try_send(()));
+    let mut watcher = notify::recommended_watcher(handler)?;
+    for dir in ["incoming", "active", "info/request"] {
+        let path = core.spool.path().join(Path::new(dir));
+        watcher.watch(&path, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
