@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::disk::{self, Space};
 use crate::message::address::without_repeats;
+use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, line_ending, mbox_separator};
 use crate::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
 use crate::spool::{Draft, Spool};
@@ -267,15 +268,6 @@ pub fn new_id(now: Timestamp) -> QueueId {
     let mut random = [0; 10];
     random.copy_from_slice(&uuid::Uuid::new_v4().as_bytes()[..10]);
     QueueId::new(now, random)
-}
-
-/// Whether a text can name a transport: letters, digits, `-`, `_` and `.`.
-pub fn is_transport_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// The input, with what was read and not yet written.

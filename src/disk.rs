@@ -107,7 +107,8 @@ impl Disk {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             nix::fcntl::open(path, flags, Mode::empty())
         })?;
-        let method = Method::of(root.as_fd());
+        let forced = seam.as_deref().and_then(Seam::method);
+        let method = forced.unwrap_or_else(|| Method::of(root.as_fd()));
         let path = path.to_owned();
         Ok(Disk {
             inner: Arc::new(Inner {

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program. See the crate's documentation, and `mailspool help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mailspool::cli::main()
+}

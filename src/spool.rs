@@ -199,6 +199,23 @@ impl Spool {
         }
     }
 
+    /// Writes a file of the spool's own directory, whole and durably, unless it is there.
+    pub fn write_if_missing(&self, name: &Path, bytes: &[u8]) -> Result<()> {
+        let random = uuid::Uuid::new_v4();
+        let staged = PathBuf::from(format!("state/{random}.part"));
+        let file = self.disk.create(&staged)?;
+        let linked = self
+            .disk
+            .write_all(&file, bytes)
+            .and_then(|()| self.disk.durable(&[&file], &[]))
+            .and_then(|()| self.disk.link(&staged, name));
+        self.disk.unlink(&staged)?;
+        linked?;
+        self.disk
+            .durable(&[], &[Path::new(".")])
+            .map_err(Error::Disk)
+    }
+
     /// The spool's directory.
     pub fn path(&self) -> &Path {
         self.disk.path()

@@ -19,7 +19,7 @@ use crate::message::{Address, QueueId, ReversePath};
 use crate::queue::Outcome;
 
 pub use maildir::Maildir;
-pub use pipe::{Pipe, PipeUser};
+pub use pipe::{Pipe, PipeError, PipeUser};
 pub use relay::Relay;
 
 /// A future in a box, as traits that are used through `dyn` need it.

@@ -41,6 +41,20 @@ impl Body {
     }
 }
 
+impl BodyReader {
+    /// Reads until `bytes` is full or the message ends; says how many octets that were.
+    pub fn fill(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut have = 0;
+        while have < bytes.len() {
+            match io::Read::read(self, &mut bytes[have..])? {
+                0 => break,
+                got => have += got,
+            }
+        }
+        Ok(have)
+    }
+}
+
 impl io::Read for BodyReader {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let left = self.body.size - self.offset;

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::Method;
+
 /// One call to the file system. Paths are relative to the disk's directory, except for
 /// [`OpenRoot`](Call::OpenRoot).
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +94,12 @@ pub trait Seam: Send + Sync {
     /// Told after each call, with the error if it failed.
     fn after(&self, call: &Call<'_>, error: Option<Errno>) {
         let _ = (call, error);
+    }
+
+    /// The method by which things are made durable, whatever the file system; none to leave
+    /// the choice as it is. Nothing is asked of the system's load then.
+    fn method(&self) -> Option<Method> {
+        None
     }
 
     /// How many octets a read or write may take at most; none for no limit.

@@ -148,6 +148,15 @@ impl EnvelopeFiles {
     }
 }
 
+/// Whether a text can name a transport: letters, digits, `-`, `_` and `.`.
+pub fn is_transport_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
 /// Reads `info/sender/<id>`. An empty file is not the null sender: that is an empty line.
 pub fn parse_sender(bytes: &[u8]) -> Result<ReversePath, EnvelopeError> {
     let line = bytes.strip_suffix(b"\n").ok_or(EnvelopeError::Sender)?;

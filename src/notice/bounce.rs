@@ -10,7 +10,7 @@ use mail_builder::mime::{BodyPart, MimePart};
 use super::{NoticeBuilder, Report};
 use crate::message::date::rfc5322 as date;
 use crate::message::header::HeaderScan;
-use crate::message::{EnhancedCode, Reply, printable};
+use crate::message::{Address, EnhancedCode, Reply, printable};
 use crate::queue::RecipientState;
 use crate::queue::state::Fate;
 
@@ -19,6 +19,8 @@ use crate::queue::state::Fate;
 pub struct BounceBuilder {
     /// Our name, as the Reporting-MTA.
     pub hostname: String,
+    /// Whom the reader may ask.
+    pub postmaster: Option<Address>,
     /// Messages up to this size are returned whole, of larger ones the header.
     pub return_whole: u64,
 }
@@ -31,6 +33,7 @@ impl BounceBuilder {
     pub fn new(hostname: impl Into<String>) -> BounceBuilder {
         BounceBuilder {
             hostname: hostname.into(),
+            postmaster: None,
             return_whole: 64 << 10,
         }
     }
@@ -62,6 +65,9 @@ impl BounceBuilder {
             false => "The header of your message is attached.",
         };
         text.push_str(&format!("\r\n{returned}\r\n"));
+        if let Some(postmaster) = &self.postmaster {
+            text.push_str(&format!("If you need help, ask {postmaster}.\r\n"));
+        }
         text
     }
 

@@ -99,6 +99,11 @@ impl Schedule {
         Ok(Schedule { phases })
     }
 
+    /// The phases.
+    pub fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
     /// The age at which a message is tried for the last time.
     pub fn lifetime(&self) -> SignedDuration {
         self.phases

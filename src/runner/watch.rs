@@ -86,7 +86,9 @@ impl Watch<'_> {
 fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> {
     // An overflow comes as an event too, and every event means the same: look again. A full
     // channel means that a look is due already.
-    let handler = move |_event: notify::Result<notify::Event>| drop(wake.try_send(()));
+    let handler = move |_event: notify::Result<notify::Event>| {
+        let _ = wake.try_send(());
+    };
     let mut watcher = notify::recommended_watcher(handler)?;
     for dir in ["incoming", "active", "info/request"] {
         let path = core.spool.path().join(Path::new(dir));

@@ -10,8 +10,8 @@ use std::str::FromStr;
 use super::layout::{Info, reason_path};
 use super::{Kept, Place, Spool};
 use crate::disk::{self, Body, Stat};
-use crate::message::envelope::{EnvelopeFiles, parse_recipients};
-use crate::message::{Address, Envelope, QueueId};
+use crate::message::envelope::{EnvelopeFiles, parse_recipients, parse_transport};
+use crate::message::{Address, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
 /// The messages of a spool and where each was when it was looked at.
@@ -54,7 +54,13 @@ impl Spool {
     /// The ids of the message files in a place, oldest first. Names that are no ids are not
     /// ours: an editor's leftover, a `.nfs` file. They are left alone.
     pub fn ids_in(&self, place: Place) -> disk::Result<Vec<QueueId>> {
-        self.ids_below(&place.dir())
+        match self.ids_below(&place.dir()) {
+            // A file or a link with a bucket's name holds no messages; `check` reports it.
+            Err(error) if place.bucket_parent().is_some() && error.is_wrong_kind() => {
+                Ok(Vec::new())
+            }
+            other => other,
+        }
     }
 
     pub(super) fn ids_below(&self, dir: &Path) -> disk::Result<Vec<QueueId>> {
@@ -194,6 +200,16 @@ impl Spool {
             })
         };
         Ok(parse())
+    }
+
+    /// A message's bytes and its seal, read without its lock; none if it has no readable
+    /// envelope.
+    pub fn sealed_body(&self, id: QueueId, place: Place) -> disk::Result<Option<(Body, Seal)>> {
+        let transport = self.read_info(Info::Transport, id)?.unwrap_or_default();
+        let Ok((_, seal, _)) = parse_transport(&transport) else {
+            return Ok(None);
+        };
+        Ok(Some((self.body(id, place)?, seal)))
     }
 
     /// The bytes of a message, read without its lock.

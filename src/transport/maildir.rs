@@ -1,1 +1,396 @@
-pub struct Maildir;
+//! Delivery into a Maildir.
+//!
+//! A copy is written to `tmp/`, made durable, renamed to `new/`, and `new/` is made durable;
+//! only then is it delivered. The two barriers have different work and neither can go: without
+//! the first a power cut may leave a name in `new/` whose data never reached the disk, and a
+//! reader sees a torn message; without the second the name itself may be gone although success
+//! was reported. All copies of one message share both.
+//!
+//! A copy's name in `new/` is a function of queue id and recipient. An attempt that was
+//! interrupted after its rename, or whose second barrier failed, is made again under the same
+//! name: a message written anew replaces the first, and `new/` has it once, however often a
+//! broken disk makes us try. `cur/` is not searched for it. That would be a listing for each
+//! message, and proves nothing, since a reader may have moved or removed the copy; what is
+//! doubled then is what at-least-once delivery always may double, and readers that go by the
+//! unique name see one message even so.
+//!
+//! The name in `tmp/` is another one each time, made with `O_EXCL`. With one fixed name, two
+//! holders of the same message (a spool restored on a second host) could rename the file that
+//! the other has only half written. What a killed attempt leaves in `tmp/` is removed by
+//! readers after 36 hours, as the specification has it (<https://cr.yp.to/proto/maildir.html>).
+//!
+//! Every trouble defers. No copy of ours stays in `tmp/` after one, and a copy that has
+//! reached `new/` stays there: it is whole, and a reader may have seen it.
+
+mod name;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use self::name::{safe_host, unique_part};
+use super::{BoxFuture, Message, Session, Transport};
+use crate::disk::{self, Disk, File, Kind, Method, Seam};
+use crate::message::{Address, EnhancedCode, QueueId, header};
+use crate::queue::{Outcome, Status};
+
+/// Copies of one message that are open at once: they share the barriers, and each takes a
+/// descriptor of the 1024 that a process usually has.
+const COPIES_AT_ONCE: usize = 64;
+
+/// Octets of a message in memory at once.
+const BLOCK: usize = 128 * 1024;
+
+/// Delivers into one Maildir: a file in `new/` for each recipient, the message with
+/// `Return-Path` and `Delivered-To` fields above it. It is delivered when it is durable there.
+/// Every trouble defers.
+#[derive(Clone)]
+pub struct Maildir {
+    path: PathBuf,
+    host: String,
+    seam: Option<Arc<dyn Seam>>,
+}
+
+/// A Maildir held open.
+struct Mailbox {
+    disk: Disk,
+    host: String,
+}
+
+struct MaildirSession {
+    mailbox: Arc<Mailbox>,
+    is_sound: bool,
+}
+
+/// A copy that is being written, in `tmp/`.
+struct Copy {
+    file: File,
+    name: String,
+}
+
+impl Maildir {
+    /// The Maildir at `path`. It is made on first use; the directory above it must exist,
+    /// because a missing one is more likely a mistake or a disk that is not mounted.
+    /// `hostname` becomes part of the file names.
+    pub fn new(path: PathBuf, hostname: String) -> Maildir {
+        Maildir {
+            path,
+            host: safe_host(&hostname),
+            seam: None,
+        }
+    }
+
+    /// The same, with a test's hand on its file-system calls.
+    pub fn with_seam(mut self, seam: Option<Arc<dyn Seam>>) -> Maildir {
+        self.seam = seam;
+        self
+    }
+
+    fn open(&self) -> Result<Mailbox, Outcome> {
+        let disk = match Disk::open(&self.path, self.seam.clone()) {
+            Ok(disk) if is_complete(&disk)? => disk,
+            Ok(_) => self.make()?,
+            Err(error) if error.is_absent() => self.make()?,
+            Err(error) => return Err(deferral(&error)),
+        };
+        Ok(Mailbox {
+            disk,
+            host: self.host.clone(),
+        })
+    }
+
+    /// Makes what is missing. `cur/` comes last, when the rest is durable: whoever finds it
+    /// need not make anything durable again that another process has only just made.
+    fn make(&self) -> Result<Disk, Outcome> {
+        self.make_base()?;
+        let disk = Disk::open(&self.path, self.seam.clone()).map_err(|e| deferral(&e))?;
+        let make = || -> disk::Result<()> {
+            disk.mkdir(Path::new("tmp"))?;
+            disk.mkdir(Path::new("new"))?;
+            disk.durable(&[], &[Path::new(".")])?;
+            disk.mkdir(Path::new("cur"))?;
+            disk.durable(&[], &[Path::new(".")])
+        };
+        make().map_err(|error| deferral(&error))?;
+        match is_complete(&disk)? {
+            true => Ok(disk),
+            false => Err(misconfigured(&self.path, "disappears while it is made")),
+        }
+    }
+
+    fn make_base(&self) -> Result<(), Outcome> {
+        // `/` and what ends in `..` have no name and cannot be made; opening tells whether
+        // they are there.
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Ok(());
+        };
+        let parent = match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        };
+        let above = match Disk::open(parent, self.seam.clone()) {
+            Ok(above) => above,
+            Err(error) if error.is_absent() => {
+                return Err(misconfigured(parent, "is missing, the Maildir's parent"));
+            }
+            // We could not have made anything in there either, so nothing of ours awaits
+            // being made durable; if the Maildir is missing, opening it says so.
+            Err(error) if error.is(Errno::EACCES) => return Ok(()),
+            Err(error) => return Err(deferral(&error)),
+        };
+        let made = above.mkdir(Path::new(name));
+        // Durable also when it was there: who made it may not have come so far yet.
+        made.and_then(|_| above.durable(&[], &[Path::new(".")]))
+            .map_err(|error| deferral(&error))
+    }
+}
+
+impl Mailbox {
+    /// Delivers one message; one outcome for each recipient, in their order.
+    fn deliver(&self, message: &Message, recipients: &[Address]) -> Vec<Outcome> {
+        let together = recipients.chunks(COPIES_AT_ONCE);
+        together
+            .flat_map(|some| self.deliver_together(message, some))
+            .collect()
+    }
+
+    fn deliver_together(&self, message: &Message, recipients: &[Address]) -> Vec<Outcome> {
+        let create = |recipient| self.create(message.id, recipient);
+        let mut copies: Vec<_> = recipients.iter().map(create).collect();
+        if let Err(error) = self.write(message, recipients, &mut copies) {
+            let code = EnhancedCode::new(4, 3, 0);
+            let outcome = Outcome::deferred(code, format!("cannot read the message: {error}"));
+            self.abandon_all(&mut copies, &outcome);
+        }
+        self.commit(&mut copies);
+        let outcome = |copy: Result<Copy, Outcome>| match copy {
+            Ok(_) => Outcome::delivered("delivered to maildir"),
+            Err(outcome) => outcome,
+        };
+        copies.into_iter().map(outcome).collect()
+    }
+
+    fn create(&self, id: QueueId, recipient: &Address) -> Result<Copy, Outcome> {
+        const TRIES: usize = 100;
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let unique = unique_part(id, recipient);
+        let name = format!("{unique}.{}", self.host);
+        let process = std::process::id();
+        let mut tries = 0;
+        loop {
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let tmp = format!("tmp/{unique}P{process}N{count}.{}", self.host);
+            match self.disk.create(Path::new(&tmp)) {
+                Ok(file) => return Ok(Copy { file, name }),
+                // Somebody's, not to be touched: a process with the same number, on another
+                // host or before us.
+                Err(error) if error.is(Errno::EEXIST) && tries < TRIES => tries += 1,
+                Err(error) => {
+                    // Over a network it may have been made although the answer was lost.
+                    if !error.is(Errno::EEXIST) {
+                        self.remove(Path::new(&tmp));
+                    }
+                    return Err(deferral(&error));
+                }
+            }
+        }
+    }
+
+    /// Writes the message, read once, to all copies. A copy that cannot be written becomes its
+    /// outcome; the error is one of reading the message.
+    fn write(
+        &self,
+        message: &Message,
+        recipients: &[Address],
+        copies: &mut [Result<Copy, Outcome>],
+    ) -> io::Result<()> {
+        let mut reader = message.body.reader();
+        let mut block = vec![0; BLOCK];
+        let mut heads = true;
+        loop {
+            let got = reader.fill(&mut block)?;
+            let block = &block[..got];
+            if block.is_empty() && !heads {
+                return Ok(());
+            }
+            for (slot, recipient) in copies.iter_mut().zip(recipients) {
+                let Ok(copy) = slot else { continue };
+                let written = match heads {
+                    // In one write with what follows: most messages need no other.
+                    true => {
+                        let mut bytes = head(message, recipient, block).into_bytes();
+                        bytes.extend_from_slice(block);
+                        self.disk.write_all(&copy.file, &bytes)
+                    }
+                    false => self.disk.write_all(&copy.file, block),
+                };
+                if let Err(error) = written {
+                    self.remove(copy.file.path());
+                    *slot = Err(deferral(&error));
+                }
+            }
+            heads = false;
+        }
+    }
+
+    /// Takes the copies to `new/`, with the barriers before and behind.
+    fn commit(&self, copies: &mut [Result<Copy, Outcome>]) {
+        let files: Vec<&File> = copies.iter().flatten().map(|copy| &copy.file).collect();
+        if files.is_empty() {
+            return;
+        }
+        if let Err(error) = self.disk.durable(&files, &[]) {
+            return self.abandon_all(copies, &deferral(&error));
+        }
+        for slot in &mut *copies {
+            let Ok(copy) = slot else { continue };
+            let tmp = copy.file.path();
+            let new = Path::new("new").join(&copy.name);
+            if let Err(error) = self.disk.rename(&copy.file, tmp, &new) {
+                self.remove(tmp);
+                *slot = Err(deferral(&error));
+            }
+        }
+        if !copies.iter().any(Result::is_ok) {
+            return;
+        }
+        if let Err(error) = self.disk.durable(&[], &[Path::new("new")]) {
+            let outcome = deferral(&error);
+            for slot in copies.iter_mut().filter(|copy| copy.is_ok()) {
+                *slot = Err(outcome.clone());
+            }
+        }
+    }
+
+    fn abandon_all(&self, copies: &mut [Result<Copy, Outcome>], outcome: &Outcome) {
+        for slot in copies {
+            if let Ok(copy) = slot {
+                self.remove(copy.file.path());
+                *slot = Err(outcome.clone());
+            }
+        }
+    }
+
+    /// Removes a file of ours from `tmp/`. If that fails too, a reader will do it.
+    fn remove(&self, tmp: &Path) {
+        if let Err(error) = self.disk.unlink(tmp) {
+            tracing::warn!(%error, "a file was left in the Maildir's tmp");
+        }
+    }
+}
+
+impl Transport for Maildir {
+    /// All recipients share the Maildir.
+    fn destination(&self, _recipient: &Address) -> String {
+        self.path.display().to_string()
+    }
+
+    /// None: a file-system call cannot be interrupted.
+    fn deadline(&self, _size: u64) -> Option<Duration> {
+        None
+    }
+
+    fn connect<'a>(
+        &'a self,
+        _destination: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        let maildir = self.clone();
+        Box::pin(async move {
+            let opened = tokio::task::spawn_blocking(move || maildir.open()).await;
+            let mailbox = Arc::new(opened.unwrap_or_else(|_| Err(panicked()))?);
+            let session: Box<dyn Session> = Box::new(MaildirSession {
+                mailbox,
+                is_sound: true,
+            });
+            Ok(session)
+        })
+    }
+}
+
+impl Session for MaildirSession {
+    /// A call under way goes on when the future is dropped; it holds the message until it ends.
+    fn deliver<'a>(
+        &'a mut self,
+        message: &'a Message,
+        recipients: &'a [Address],
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        let (mailbox, message) = (Arc::clone(&self.mailbox), message.clone());
+        let theirs = recipients.to_vec();
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || mailbox.deliver(&message, &theirs));
+            let outcomes = match done.await {
+                Ok(outcomes) => outcomes,
+                Err(_) => vec![panicked(); recipients.len()],
+            };
+            // The next message finds out by opening it again whether the Maildir is still
+            // there: a directory that was removed stays removed for who holds it open.
+            self.is_sound = outcomes
+                .iter()
+                .all(|outcome| outcome.status == Status::Delivered);
+            outcomes
+        })
+    }
+
+    fn is_reusable(&self) -> bool {
+        self.is_sound
+    }
+}
+
+/// Whether the three directories are there, as directories of this file system. A link or a
+/// mount point would take the messages where our barriers do not reach.
+fn is_complete(disk: &Disk) -> Result<bool, Outcome> {
+    let stat = |name: &str| disk.stat(Path::new(name)).map_err(|error| deferral(&error));
+    let base = stat(".")?;
+    for name in ["tmp", "new", "cur"] {
+        let Some(found) = stat(name)? else {
+            return Ok(false);
+        };
+        let path = disk.path().join(name);
+        if found.kind != Kind::Dir {
+            return Err(misconfigured(&path, "is not a directory"));
+        }
+        let is_elsewhere = base.is_some_and(|base| base.identity.0 != found.identity.0);
+        if disk.method() == Method::SyncFs && is_elsewhere {
+            return Err(misconfigured(
+                &path,
+                "is on another file system than the Maildir",
+            ));
+        }
+    }
+    Ok(true)
+}
+
+/// The fields before the message, as the final delivery adds them (RFC 5321, section 4.4).
+/// Addresses have no control characters, so they cannot end a line.
+fn head(message: &Message, recipient: &Address, first: &[u8]) -> String {
+    let end = header::line_ending(first);
+    let sender = message.sender.as_str();
+    format!("Return-Path: <{sender}>{end}Delivered-To: {recipient}{end}")
+}
+
+fn deferral(error: &disk::Error) -> Outcome {
+    let code = if error.is(Errno::EDQUOT) {
+        EnhancedCode::new(4, 2, 2)
+    } else if error.is_full() {
+        EnhancedCode::new(4, 3, 1)
+    } else {
+        EnhancedCode::new(4, 3, 0)
+    };
+    Outcome::deferred(code, error.to_string())
+}
+
+fn misconfigured(path: &Path, what: &str) -> Outcome {
+    let text = format!("{} {what}", path.display());
+    Outcome::deferred(EnhancedCode::new(4, 3, 5), text)
+}
+
+fn panicked() -> Outcome {
+    let code = EnhancedCode::new(4, 3, 0);
+    Outcome::deferred(code, "delivery to the maildir broke off")
+}

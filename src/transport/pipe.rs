@@ -1,2 +1,300 @@
-pub struct Pipe;
-pub struct PipeUser;
+//! Delivery by a program that reads the message on its standard input.
+//!
+//! What a command may rely on is said at [`Pipe`]. What we rely on: nobody who failed to be
+//! run, to be fed or to end in time has failed a message; all of that defers. And a command
+//! never sees its input end before the message does: where we cannot give it all, it is killed
+//! first and its input closed after.
+
+mod run;
+mod template;
+#[cfg(test)]
+mod tests;
+mod user;
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::run::{Running, Trouble};
+use self::template::{Argument, Values};
+use self::user::Identity;
+use super::{BoxFuture, Message, Session, Transport};
+use crate::message::{Address, EnhancedCode};
+use crate::queue::Outcome;
+
+pub use self::user::PipeUser;
+
+/// What the command finds in `PATH`: a mail program's own, not the caller's.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Delivers by running a command, given as an argument vector; no shell sees it. It runs once
+/// for each recipient, one after the other, so that each has an outcome of its own. It gets
+///
+/// - its arguments, with `{sender}`, `{recipient}` and `{id}` filled in (`{{` and `}}` are
+///   braces). A value stays within its argument, whatever it contains, and the program's own
+///   name takes none. An address may begin with `-`: put `--` before a bare `{recipient}` for
+///   programs that know it, or write `--to={recipient}`. The null sender is an empty text;
+/// - a clean environment: `PATH`, `LANG`, `HOME`, `USER` and `LOGNAME` of the user it runs as,
+///   and `SENDER`, `RECIPIENT` and `MAILSPOOL_ID`;
+/// - `/` as its directory, a session of its own without terminal, and the descriptors 0, 1
+///   and 2 only;
+/// - on standard input a `Return-Path` field and then the message, byte by byte.
+///
+/// [`Outcome::of_exit`] decides from its exit status and the beginning of its output. What it
+/// leaves in the background is not killed when it ends by itself, and not waited for.
+///
+/// The runtime must have its I/O and time drivers enabled.
+#[derive(Clone, Debug)]
+pub struct Pipe {
+    setup: Arc<Setup>,
+}
+
+#[derive(Clone, Debug)]
+struct Setup {
+    program: String,
+    arguments: Vec<Argument>,
+    user: Option<PipeUser>,
+    timeout: Duration,
+}
+
+/// Why a command or its user cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum PipeError {
+    /// No program is named.
+    #[error("the command is empty")]
+    Empty,
+    /// The program's name has a placeholder: whoever writes the mail would choose the program.
+    #[error("the program itself cannot be a placeholder: {0:?}")]
+    Program(String),
+    /// A word in braces that is none of the three.
+    #[error(
+        "{argument:?}: {{{word}}} is not one of {{sender}}, {{recipient}}, {{id}}; \
+         a brace itself is written twice"
+    )]
+    Placeholder {
+        /// The argument.
+        argument: String,
+        /// The word.
+        word: String,
+    },
+    /// A single brace without its other half.
+    #[error("{0:?}: a brace is not closed, or not opened; a brace itself is written twice")]
+    Brace(String),
+    /// A NUL, which no argument can have.
+    #[error("{0:?}: an argument cannot contain a NUL")]
+    Nul(String),
+    /// The system does not know the user.
+    #[error("there is no user {0:?}")]
+    NoSuchUser(String),
+    /// The system could not say whether it knows the user.
+    #[error("cannot look up user {name:?}: {source}")]
+    User {
+        /// The user.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+struct PipeSession {
+    setup: Arc<Setup>,
+    identity: Identity,
+    /// Whose `HOME` and `USER` the command gets; none for a user without an entry.
+    login: Option<PipeUser>,
+}
+
+impl Pipe {
+    /// How long a command may take, where nothing else is said.
+    pub const TIMEOUT: Duration = Duration::from_secs(600);
+
+    /// A transport that runs `command`: the program, by path or by name, and its arguments.
+    pub fn new(command: Vec<String>) -> Result<Pipe, PipeError> {
+        let mut arguments = Vec::with_capacity(command.len());
+        for text in &command {
+            arguments.push(Argument::parse(text)?);
+        }
+        if command.first().is_none_or(String::is_empty) {
+            return Err(PipeError::Empty);
+        }
+        let program = arguments.remove(0);
+        let program = program.constant().ok_or_else(|| {
+            let text = command.into_iter().next();
+            PipeError::Program(text.unwrap_or_default())
+        })?;
+        Ok(Pipe {
+            setup: Arc::new(Setup {
+                program,
+                arguments,
+                user: None,
+                timeout: Pipe::TIMEOUT,
+            }),
+        })
+    }
+
+    /// The same, run as this user instead of the one that runs the program.
+    #[must_use]
+    pub fn with_user(mut self, user: PipeUser) -> Pipe {
+        Arc::make_mut(&mut self.setup).user = Some(user);
+        self
+    }
+
+    /// The same with another time for each run. Then the command and all it has started in
+    /// its process group is ended, and the recipient deferred.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Pipe {
+        Arc::make_mut(&mut self.setup).timeout = timeout;
+        self
+    }
+}
+
+impl Transport for Pipe {
+    /// The recipient's domain. Recipients of a command have nothing in common, but no domain
+    /// should keep all jobs busy.
+    fn destination(&self, recipient: &Address) -> String {
+        recipient.domain().unwrap_or("").to_ascii_lowercase()
+    }
+
+    /// None: each run has its own, and how many runs there are the size does not tell.
+    fn deadline(&self, _size: u64) -> Option<Duration> {
+        None
+    }
+
+    /// Decides as whom the command will run; nothing runs yet.
+    fn connect<'a>(
+        &'a self,
+        _destination: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        let setup = Arc::clone(&self.setup);
+        Box::pin(async move {
+            // The user database may be a network away.
+            let opened = tokio::task::spawn_blocking(move || PipeSession::open(setup)).await;
+            let session = opened.unwrap_or_else(|_| {
+                let code = EnhancedCode::new(4, 3, 0);
+                Err(Outcome::deferred(code, "looking up the user broke off"))
+            })?;
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+}
+
+impl PipeSession {
+    fn open(setup: Arc<Setup>) -> Result<PipeSession, Outcome> {
+        let refused = |error: io::Error| setup.cannot_run(&error);
+        let identity = Identity::of_process(setup.user.as_ref()).map_err(refused)?;
+        let login = match &setup.user {
+            Some(user) => Some(user.clone()),
+            None => PipeUser::effective().map_err(|error| setup.cannot_run(&error))?,
+        };
+        Ok(PipeSession {
+            setup,
+            identity,
+            login,
+        })
+    }
+
+    /// One run, for one recipient.
+    async fn run(&self, message: &Message, recipient: &Address) -> Outcome {
+        let mut running = match self.spawn(message, recipient) {
+            Ok(running) => running,
+            Err(error) => return self.setup.cannot_run(&error),
+        };
+        let ended = running.attend(message, self.setup.timeout).await;
+        let defer = |code, text: String| match running.output().trim() {
+            "" => Outcome::deferred(code, text),
+            output => Outcome::deferred(code, format!("{text}; its output: {output}")),
+        };
+        let program = &self.setup.program;
+        match ended {
+            Ok(exit) => Outcome::of_exit(exit, &running.output()),
+            Err(Trouble::TimedOut) => {
+                let limit = self.setup.timeout;
+                let text = format!("{program} timed out after {limit:?} and was killed");
+                defer(EnhancedCode::new(4, 4, 2), text)
+            }
+            Err(Trouble::Message(error)) => {
+                let text = format!("cannot read the message: {error}");
+                defer(EnhancedCode::new(4, 3, 0), text)
+            }
+            Err(Trouble::Input(error)) => {
+                let text = format!("cannot write to {program}: {error}");
+                defer(EnhancedCode::new(4, 3, 0), text)
+            }
+            // It ran to some end, and nobody will ever say to which.
+            Err(Trouble::Lost(error)) => {
+                Outcome::unknown(format!("cannot wait for {program}: {error}"))
+            }
+        }
+    }
+
+    fn spawn(&self, message: &Message, recipient: &Address) -> io::Result<Running> {
+        let id = message.id.to_string();
+        let values = Values {
+            sender: message.sender.as_str(),
+            recipient: recipient.as_str(),
+            id: &id,
+        };
+        let mut command = std::process::Command::new(&self.setup.program);
+        command
+            .args(self.setup.arguments.iter().map(|a| a.fill(&values)))
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LANG", "C.UTF-8")
+            .env("SENDER", values.sender)
+            .env("RECIPIENT", values.recipient)
+            .env("MAILSPOOL_ID", values.id)
+            .current_dir("/")
+            .stdin(Stdio::piped());
+        if let Some(login) = &self.login {
+            command
+                .env("HOME", login.home())
+                .env("USER", login.name())
+                .env("LOGNAME", login.name());
+        }
+        Running::spawn(command, &self.identity)
+    }
+}
+
+impl Setup {
+    fn cannot_run(&self, error: &io::Error) -> Outcome {
+        let program = &self.program;
+        use io::ErrorKind as Kind;
+        let is_setup = match error.kind() {
+            Kind::NotFound | Kind::PermissionDenied | Kind::NotADirectory => true,
+            // Our own words: the user cannot be had.
+            Kind::Other => true,
+            _ => error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32),
+        };
+        let code = match is_setup {
+            true => EnhancedCode::new(4, 3, 5),
+            // Descriptors, processes, memory: they come back by themselves.
+            false => EnhancedCode::new(4, 3, 0),
+        };
+        let text = match &self.user {
+            Some(user) => format!("cannot run {program} as {}: {error}", user.name()),
+            None => format!("cannot run {program}: {error}"),
+        };
+        Outcome::deferred(code, text)
+    }
+}
+
+impl Session for PipeSession {
+    /// When the future is dropped, the command and its process group are killed at once.
+    fn deliver<'a>(
+        &'a mut self,
+        message: &'a Message,
+        recipients: &'a [Address],
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            let mut outcomes = Vec::with_capacity(recipients.len());
+            for recipient in recipients {
+                outcomes.push(self.run(message, recipient).await);
+            }
+            outcomes
+        })
+    }
+
+    fn is_reusable(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,245 @@
+"""What the benchmark scripts share: building the C programs, running many short processes at
+once, counting what the device was asked to do, file systems in loop devices, tables.
+
+Standard library only. Nothing here outlives the script: every resource is entered into an
+ExitStack, and signals that end the script unwind it.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+SCRIPTS = pathlib.Path(__file__).resolve().parent
+SOURCES = SCRIPTS.parent / "benches"
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def fail(text):
+    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {text}")
+
+
+@contextlib.contextmanager
+def cleanup():
+    """An ExitStack that also unwinds when the script is told to end."""
+
+    def unwind(number, _frame):
+        for ignored in ENDING:  # a second one must not stop the unwinding
+            signal.signal(ignored, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in ENDING:
+        signal.signal(number, unwind)
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def build(name, directory):
+    """Compiles benches/NAME.c, statically, into `directory`."""
+    source, program = SOURCES / f"{name}.c", pathlib.Path(directory) / name
+    command = ["gcc", "-O2", "-static", "-pthread", "-Wall", "-Wextra", "-o", program, source]
+    if subprocess.run(command).returncode != 0:
+        fail(f"cannot build {source}")
+    return str(program)
+
+
+# ---- processes -----------------------------------------------------------------------------
+
+
+class Run:
+    """What one cell of a table was measured to be: `count` processes, `at_once` at a time."""
+
+    def __init__(self, count, wall, cpu, latencies, flushes, writes):
+        self.count = count
+        self.rate = count / wall
+        self.cpu_ms = cpu * 1000 / count
+        self.latencies = latencies
+        self.flushes = flushes / count
+        self.writes = writes / count
+
+
+def run_processes(argv, message, count, at_once, device, seconds=None,
+                  interval=0.0):
+    """Runs argv `count` times (or until `seconds` are over), each with the message on standard
+    input, never more than `at_once` at a time, each `interval` seconds after one has ended. The
+    driver is one thread that spawns and waits: its cost is the same for every program compared."""
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, message, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+    ]
+    running, latencies, cpu, started = {}, [], 0.0, 0
+    before, begin = device.counts(), time.monotonic()
+    try:
+        while True:
+            over = seconds is not None and time.monotonic() - begin > seconds
+            if started < count and not over and len(running) < at_once:
+                at = time.monotonic()
+                running[os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)] = at
+                started += 1
+                continue
+            if not running:
+                break
+            pid, status, usage = os.wait4(-1, 0)
+            at = running.pop(pid, None)
+            if at is None:
+                continue  # a background program of ours
+            latencies.append(time.monotonic() - at)
+            cpu += usage.ru_utime + usage.ru_stime
+            if status != 0:
+                fail(f"{' '.join(argv)}: wait status {status}")
+            time.sleep(interval)
+    finally:
+        for pid in running:  # they hold the file system that is to be unmounted
+            os.waitpid(pid, 0)
+    wall = time.monotonic() - begin
+    after = device.counts()
+    return Run(started, wall, cpu, latencies, after[0] - before[0], after[1] - before[1])
+
+
+# ---- devices -------------------------------------------------------------------------------
+
+
+class Device:
+    """The block device under a path, for its counters of flushes and writes. On a disk that
+    others use too they count what others do as well; a loop device is ours alone."""
+
+    def __init__(self, path):
+        self.stat = None
+        number = source_number(path)
+        if number is None:
+            return
+        stat = pathlib.Path(f"/sys/dev/block/{number}").resolve()
+        if (stat / "partition").exists():  # flushes are counted for the whole disk only
+            stat = stat.parent
+        self.stat = stat / "stat"
+        self.name = stat.name
+
+    def counts(self):
+        """(flush requests, writes) completed; a flush is no write. See Documentation/block/stat.rst."""
+        if self.stat is None:
+            return 0, 0
+        fields = [int(word) for word in self.stat.read_text().split()]
+        return (fields[15] if len(fields) > 15 else 0), fields[4]
+
+
+def mount_of(path):
+    """(type, source) of the mount that holds the path."""
+    path, best = os.path.realpath(path), ("", "", "")
+    for line in open("/proc/self/mountinfo"):
+        left, _, right = line.partition(" - ")
+        point = re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), left.split()[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best[0]):
+            best = (point, *right.split()[:2])
+    return best[1], best[2]
+
+
+def source_number(path):
+    """major:minor of the device mounted there; btrfs shows st_dev numbers that are no device's."""
+    source = mount_of(path)[1]
+    try:
+        number = os.stat(source).st_rdev
+    except OSError:
+        number = os.stat(path).st_dev
+    text = f"{os.major(number)}:{os.minor(number)}"
+    return text if os.path.exists(f"/sys/dev/block/{text}") else None
+
+
+# name: (command that makes it, mount options)
+FILE_SYSTEMS = {
+    "ext4": (["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"], []),
+    "ext4-nojournal": (
+        ["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0"],
+        [],
+    ),
+    "xfs": (["mkfs.xfs", "-q", "-f"], []),
+    "btrfs": (["mkfs.btrfs", "-q", "-f"], []),
+    "btrfs-ssd": (["mkfs.btrfs", "-q", "-f"], ["-o", "ssd"]),
+}
+
+
+class LoopImage:
+    """A file, really written so that its blocks are allocated, behind a loop device that goes
+    around the page cache: with it, a flush of the loop device would write other data back too."""
+
+    def __init__(self, directory, megabytes):
+        self.file = pathlib.Path(directory) / "image"
+        chunk = bytes(1 << 20)
+        with open(self.file, "wb") as image:
+            for _ in range(megabytes):
+                image.write(chunk)
+            os.fsync(image.fileno())
+
+    @contextlib.contextmanager
+    def mounted(self, kind, mount_point):
+        make, options = FILE_SYSTEMS[kind]
+        command = ["losetup", "--find", "--show", "--direct-io=on", self.file]
+        device = subprocess.check_output(command, text=True).strip()
+        try:
+            subprocess.run([*make, device], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(["mount", *options, device, mount_point], check=True)
+            try:
+                yield mount_point
+            finally:
+                subprocess.run(["umount", mount_point], check=True)
+        finally:
+            subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def syncfs(path):
+    subprocess.run(["sync", "--file-system", path], check=True)
+
+
+@contextlib.contextmanager
+def fresh_directory(parent, subdirectories=()):
+    """An empty directory that is on disk, and gone and forgotten afterwards: what one cell leaves
+    behind must not be written on the next one's time."""
+    directory = pathlib.Path(parent) / f"spool-{os.getpid()}-{time.monotonic_ns()}"
+    for name in ("", *subdirectories):
+        (directory / name).mkdir(parents=True)
+    syncfs(parent)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+        syncfs(parent)
+
+
+# ---- tables --------------------------------------------------------------------------------
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def percentile(values, part):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+
+
+def print_table(header, rows):
+    """Markdown, columns aligned; the first one is text, the others are numbers."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells):
+        padded = [cells[0].ljust(widths[0])]
+        padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:])]
+        return "| " + " | ".join(padded) + " |"
+
+    print(line(header))
+    print("|" + "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])]) + "|")
+    for row in rows:
+        print(line(row))
+    print(flush=True)
+
+
+def machine():
+    uname = os.uname()
+    return f"{uname.sysname} {uname.release}, {os.cpu_count()} CPUs"

@@ -1,0 +1,99 @@
+//! The command line: parses, opens, calls the library, and says how it went.
+//!
+//! `receive` is a contract with an MTA and is told apart before anything else is done: whatever
+//! goes wrong in it, bad usage and a panic included, ends in 75, because an MTA turns most
+//! other statuses into a bounce.
+
+mod act;
+mod args;
+mod background;
+mod check;
+mod configuration;
+mod exit;
+mod list;
+mod log;
+mod privilege;
+mod run;
+mod show;
+mod site;
+mod submit;
+mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use exit::Failure;
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    match args::is_receive(&arguments) {
+        true => receive(arguments),
+        false => others(arguments),
+    }
+}
+
+fn receive(arguments: Vec<OsString>) -> ExitCode {
+    exit::panics_end_in(exit::EX_TEMPFAIL);
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            exit::say_usage(&error);
+            return match error.use_stderr() {
+                true => ExitCode::from(exit::EX_TEMPFAIL),
+                false => ExitCode::SUCCESS,
+            };
+        }
+    };
+    let Command::Receive(receive) = &args.command else {
+        return ExitCode::from(exit::EX_TEMPFAIL);
+    };
+    match submit::receive(&args.global, receive) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => exit::refuse(&failure),
+    }
+}
+
+fn others(arguments: Vec<OsString>) -> ExitCode {
+    exit::panics_end_in(exit::EX_SOFTWARE);
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            exit::say_usage(&error);
+            return match error.use_stderr() {
+                true => ExitCode::from(exit::EX_USAGE),
+                false => ExitCode::SUCCESS,
+            };
+        }
+    };
+    match dispatch(&args) {
+        Ok(code) => code,
+        Err(failure) => exit::complain(&failure),
+    }
+}
+
+fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
+    let global = &args.global;
+    match &args.command {
+        Command::Init(init) => configuration::init(global, init),
+        Command::Send(send) => submit::send(global, send),
+        Command::Receive(receive) => submit::receive(global, receive),
+        Command::Run(run) => return run::run(global, run),
+        Command::List(list) => list::list(global, list),
+        Command::Count(count) => list::count(global, count),
+        Command::Show(show) => show::show(global, show),
+        Command::Retry(retry) => return act::retry(global, retry),
+        Command::Flush(flush) => act::flush(global, flush),
+        Command::Freeze(freeze) => return act::freeze(global, freeze),
+        Command::Thaw(thaw) => return act::thaw(global, thaw),
+        Command::Discard(discard) => return act::discard(global, discard),
+        Command::Bounce(bounce) => return act::bounce(global, bounce),
+        Command::Check(check) => return check::check(global, check),
+        Command::Config(config) => configuration::config(global, config),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}

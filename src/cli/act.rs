@@ -1,0 +1,174 @@
+//! `retry`, `flush`, `freeze`, `thaw`, `discard`, `bounce`.
+
+use std::io;
+use std::process::ExitCode;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::args::{Act, Flush, Freeze, Global, How};
+use super::background;
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
+use super::log::{self, Quiet};
+use super::show::one;
+use super::site::{IfMissing, Site};
+use super::table;
+use crate::message::QueueId;
+use crate::operator::{self, Acted};
+use crate::queue::{Action, By};
+use crate::spool::Kept;
+
+/// `mailspool retry`.
+pub(super) fn retry(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+    let site = open(global)?;
+    let action = Action::Retry(by(&site, &args.how));
+    act(&site, global, &args.ids, &args.how, &action, "made due")
+}
+
+/// `mailspool freeze`.
+pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<ExitCode, Failure> {
+    let site = open(global)?;
+    let until = match args.time {
+        None => None,
+        Some(time) => Some(after(time.try_into().unwrap_or(SignedDuration::MAX))?),
+    };
+    let by = by(&site, &args.how);
+    act(
+        &site,
+        global,
+        &args.ids,
+        &args.how,
+        &Action::Freeze { by, until },
+        "frozen",
+    )
+}
+
+/// `mailspool thaw`.
+pub(super) fn thaw(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+    let site = open(global)?;
+    let action = Action::Thaw(by(&site, &args.how));
+    act(&site, global, &args.ids, &args.how, &action, "thawed")
+}
+
+/// `mailspool discard`.
+pub(super) fn discard(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+    let site = open(global)?;
+    let until = after(site.config.discard_keep)?;
+    let by = by(&site, &args.how);
+    let done = format!(
+        "discarded; `mailspool retry` takes it back until {}",
+        table::time(until)
+    );
+    act(
+        &site,
+        global,
+        &args.ids,
+        &args.how,
+        &Action::Discard { by, until },
+        &done,
+    )
+}
+
+/// `mailspool bounce`.
+pub(super) fn bounce(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+    let site = open(global)?;
+    let action = Action::Bounce(by(&site, &args.how));
+    act(
+        &site,
+        global,
+        &args.ids,
+        &args.how,
+        &action,
+        "given up; its sender will be told",
+    )
+}
+
+/// `mailspool flush`.
+pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
+    let site = open(global)?;
+    if args.how.dry_run {
+        let mut count = 0;
+        for bucket in site.spool.buckets(Kept::Deferred)? {
+            count += site.spool.ids_in(Kept::Deferred.place(bucket))?.len();
+        }
+        say(&format!("{} would be made due.\n", table::messages(count)));
+        return Ok(());
+    }
+    let action = Action::Retry(by(&site, &args.how));
+    let count = operator::flush(&site.spool, &action, Timestamp::now())?;
+    say(&format!("{} made due.\n", table::messages(count)));
+    if !args.how.queue_only {
+        background::attempt(&site, global);
+    }
+    Ok(())
+}
+
+fn open(global: &Global) -> Result<Site, Failure> {
+    let site = Site::open(global, IfMissing::Fail)?;
+    log::start(&site.config.log, Quiet::UnlessAsked);
+    Ok(site)
+}
+
+fn by(site: &Site, how: &How) -> By {
+    let reason = how.reason.as_deref().map(crate::message::printable);
+    By {
+        by: site.caller.with_sudo(),
+        reason: reason.filter(|reason| !reason.is_empty()),
+    }
+}
+
+fn after(time: SignedDuration) -> Result<Timestamp, Failure> {
+    let then = Timestamp::now().checked_add(time);
+    then.map_err(|_| Failure::new(EX_USAGE, "that time is too far away"))
+}
+
+fn act(
+    site: &Site,
+    global: &Global,
+    parts: &[String],
+    how: &How,
+    action: &Action,
+    done: &str,
+) -> Result<ExitCode, Failure> {
+    // All of them are looked up before anything is done to any of them.
+    let found: Result<Vec<QueueId>, Failure> =
+        parts.iter().map(|part| one(&site.spool, part)).collect();
+    let mut ids = found?;
+    ids.sort_unstable();
+    ids.dedup();
+    if how.dry_run {
+        ids.iter()
+            .for_each(|id| say(&format!("{id} would be {done}.\n")));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut status = 0;
+    for (id, acted) in operator::act(&site.spool, &ids, action, Timestamp::now())? {
+        let (words, code) = match acted {
+            Acted::Done => (done.to_owned(), 0),
+            Acted::Requested => (
+                "being worked on; it will be done as soon as that ends".to_owned(),
+                0,
+            ),
+            Acted::OtherWaits => (
+                "being worked on, and another request waits; try again".to_owned(),
+                EX_TEMPFAIL,
+            ),
+            Acted::Absent => ("gone".to_owned(), EX_UNAVAILABLE),
+            Acted::Refused(why) => (format!("not done: {why}"), EX_UNAVAILABLE),
+        };
+        say(&format!("{id} {words}.\n"));
+        status = status.max(code);
+    }
+    if !how.queue_only
+        && matches!(
+            action,
+            Action::Retry(_) | Action::Thaw(_) | Action::Bounce(_)
+        )
+    {
+        background::attempt(site, global);
+    }
+    Ok(ExitCode::from(status))
+}
+
+fn say(text: &str) {
+    write_once(io::stdout(), text);
+}

@@ -1,0 +1,275 @@
+//! What can be said on the command line.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// A mail spool that is nothing but files.
+///
+/// Takes mail from an MTA's pipe (`receive`) or from people and programs (`send`), keeps it
+/// durably, and has short-lived runners deliver it (`run`).
+#[derive(Debug, Parser)]
+#[command(name = "mailspool", version, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Global {
+    /// The spool [default: /var/spool/mailspool where it exists, else mailspool in
+    /// $XDG_STATE_HOME or ~/.local/state]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MAILSPOOL_SPOOL",
+        global = true,
+        hide_env_values = true
+    )]
+    pub spool: Option<PathBuf>,
+    /// The configuration [default: config.toml in the spool]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MAILSPOOL_CONFIG",
+        global = true,
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a spool, with a configuration to begin with
+    Init(Init),
+    /// Accept a message from standard input for delivery, and print its id
+    Send(Send),
+    /// Accept a message from an MTA's pipe; exits 0, 75 (try again) or 65 (never)
+    Receive(Receive),
+    /// Attempt everything that is due
+    Run(Run),
+    /// List the queue
+    List(List),
+    /// Count the messages in the queue
+    Count(Count),
+    /// Show one message: envelope, recipients, history
+    Show(Show),
+    /// Try messages at once; also takes back discarded and mended corrupt ones
+    Retry(Act),
+    /// Try everything that is deferred at once
+    Flush(Flush),
+    /// Hold messages: no attempts until they are thawed
+    Freeze(Freeze),
+    /// Release frozen messages and try them at once
+    Thaw(Act),
+    /// Take messages out of the queue; nobody is told
+    Discard(Act),
+    /// Give messages up and tell their senders
+    Bounce(Act),
+    /// Account for every file in the spool
+    Check(Check),
+    /// Show the configuration that is in force, or check it
+    Config(Config),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    /// The spool's owner; everything that root does in it is done as this user
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Send {
+    /// The sender; `<>` for none [default: the user]
+    #[arg(
+        short = 'f',
+        long = "from",
+        value_name = "ADDR",
+        allow_hyphen_values = true
+    )]
+    pub from: Option<OsString>,
+    /// Take recipients from To, Cc and Bcc too, and remove Bcc
+    #[arg(short = 't', long = "read-recipients")]
+    pub from_header: bool,
+    /// Only store; the next run delivers
+    #[arg(long)]
+    pub queue_only: bool,
+    /// Deliver by this transport, whatever the routes say
+    #[arg(long, value_name = "NAME")]
+    pub transport: Option<String>,
+    /// The recipients
+    #[arg(value_name = "RCPT")]
+    pub recipients: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Receive {
+    /// The sender; `<>` or nothing for the null sender
+    #[arg(
+        short = 'f',
+        long = "from",
+        value_name = "ADDR",
+        required = true,
+        allow_hyphen_values = true
+    )]
+    pub from: OsString,
+    /// The recipients
+    #[arg(value_name = "RCPT", required = true)]
+    pub recipients: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// Messages in hand at once [default: run.jobs of the configuration, 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub jobs: Option<u32>,
+    /// Stop after so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_messages: Option<u64>,
+    /// Take no further message after this time, such as 50s or 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_time: Option<Duration>,
+    /// Stay, and deliver what comes in
+    #[arg(long)]
+    pub watch: bool,
+    /// Print nothing if there was no trouble
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Run in one of the slots for background attempts, or not at all
+    #[arg(long, hide = true)]
+    pub in_slot: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Count {
+    /// A JSON object with a number for each queue
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Show {
+    /// Any unambiguous part of an id
+    pub id: String,
+    /// A JSON object
+    #[arg(long, conflicts_with_all = ["headers", "message"])]
+    pub json: bool,
+    /// The message's header, as it is
+    #[arg(long, conflicts_with = "message")]
+    pub headers: bool,
+    /// The whole message, as it is
+    #[arg(long)]
+    pub message: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Act {
+    /// Any unambiguous parts of ids
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub how: How,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Freeze {
+    /// Any unambiguous parts of ids
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Thaw by itself after this time, such as 2h or 3d
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub time: Option<Duration>,
+    #[command(flatten)]
+    pub how: How,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Flush {
+    #[command(flatten)]
+    pub how: How,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct How {
+    /// Why, for the message's history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Start no attempt in the background
+    #[arg(long)]
+    pub queue_only: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// Mend what can be mended, by moving it to corrupt/
+    #[arg(long)]
+    pub repair: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Config {
+    #[command(subcommand)]
+    pub what: Option<ConfigCommand>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Find mistakes
+    Check,
+    /// Print the configuration to begin with
+    Default,
+}
+
+/// Whether these arguments call `receive`, judged as simply as possible: before anything that
+/// could fail.
+pub(super) fn is_receive(arguments: &[OsString]) -> bool {
+    let mut rest = arguments.iter().skip(1);
+    while let Some(argument) = rest.next() {
+        if argument == OsStr::new("--spool") || argument == OsStr::new("--config") {
+            rest.next();
+        } else if !argument.as_encoded_bytes().starts_with(b"-") {
+            return argument == OsStr::new("receive");
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn receive_is_told_apart() {
+        let is = |text: &str| {
+            let words = text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            is_receive(&words)
+        };
+        assert!(is("mailspool receive -f a b"));
+        assert!(is("mailspool --spool send receive --nonsense"));
+        assert!(is("mailspool --spool=x --config y receive"));
+        assert!(!is("mailspool send receive"));
+        assert!(!is("mailspool"));
+    }
+}

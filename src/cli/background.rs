@@ -1,0 +1,54 @@
+//! Attempts in the background: at once, detached, and not too many.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use super::args::Global;
+use super::site::Site;
+use crate::runner::slot_is_free;
+
+/// Starts a run in the background, if a slot is free. If none is, those who hold them look
+/// again after letting go, and find what was queued before this call.
+///
+/// The message is in the queue already, so no trouble here is worth more than a log line.
+pub(super) fn attempt(site: &Site, global: &Global) {
+    match slot_is_free(&site.spool, site.config.run.background) {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => return tracing::warn!(%error, "no attempt in the background"),
+    }
+    let Ok(program) = std::env::current_exe() else {
+        return tracing::warn!("no attempt in the background: where is this program?");
+    };
+    let mut command = Command::new(program);
+    command.arg("--spool").arg(site.spool.path());
+    if let Some(config) = &global.config {
+        command
+            .arg("--config")
+            .arg(std::path::absolute(config).unwrap_or(config.clone()));
+    }
+    command
+        .args(["run", "--in-slot", "--quiet"])
+        .current_dir("/");
+    // None of our descriptors: whoever reads our output waits for everybody who holds it.
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    detach(&mut command);
+    if let Err(error) = command.spawn() {
+        tracing::warn!(%error, "no attempt in the background");
+    }
+}
+
+/// Has the child begin a session of its own, out of reach of our terminal's signals.
+#[allow(unsafe_code)]
+fn detach(command: &mut Command) {
+    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,142 @@
+//! `list` and `count`.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+
+use jiff::Timestamp;
+
+use super::args::{Count, Global, List};
+use super::exit::{EX_TEMPFAIL, Failure};
+use super::site::{IfMissing, Site};
+use super::table;
+use crate::message::{printable, reply::shortened};
+use crate::operator::{Row, RowStatus, row};
+
+/// `mailspool list`.
+pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
+    let site = Site::open(global, IfMissing::Fail)?;
+    let now = Timestamp::now();
+    let listing = site.spool.listing()?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut rows = Vec::new();
+    for (id, place) in &listing.messages {
+        let Some(view) = site.spool.view(*id, *place, &listing)? else {
+            continue;
+        };
+        let row = row(&view, now);
+        match args.json {
+            true => json_line(&mut out, &row)?,
+            false => rows.push(row),
+        }
+    }
+    if !args.json {
+        put(&mut out, &heading(rows.len()))?;
+        if !rows.is_empty() {
+            put(&mut out, &table_of(&rows, now))?;
+        }
+    }
+    finish(out)
+}
+
+/// The words that scripts have matched for years.
+fn heading(count: usize) -> String {
+    match count {
+        0 => "There is no message in queue.\n".to_owned(),
+        1 => "1 message in queue.\n".to_owned(),
+        count => format!("{count} messages in queue.\n"),
+    }
+}
+
+fn table_of(rows: &[Row], now: Timestamp) -> String {
+    let mut table = table::table(&["ID", "Age", "Size", "From", "To", "Status", "Next", "Why"]);
+    for row in rows {
+        table.add_row(vec![
+            row.id.clone(),
+            table::age(row.age),
+            table::size(row.size),
+            row.sender.as_deref().map_or("?".to_owned(), table::address),
+            to(row),
+            row.status.words().to_owned(),
+            row.next_attempt
+                .map_or(String::new(), |next| table::soon(next, now)),
+            shortened(row.last_error.clone().unwrap_or_default(), 60),
+        ]);
+    }
+    table::text(&table)
+}
+
+/// The recipients who are not done: the first by name, the others by number.
+fn to(row: &Row) -> String {
+    let left: Vec<_> = row
+        .recipients
+        .iter()
+        .filter(|one| one.status != "delivered")
+        .collect();
+    match left.as_slice() {
+        [] => "-".to_owned(),
+        [only] => printable(&only.address),
+        [first, others @ ..] => format!("{} +{}", printable(&first.address), others.len()),
+    }
+}
+
+/// `mailspool count`.
+pub(super) fn count(global: &Global, args: &Count) -> Result<(), Failure> {
+    let site = Site::open(global, IfMissing::Fail)?;
+    let listing = site.spool.listing()?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match args.json {
+        false => put(&mut out, &format!("{}\n", listing.messages.len()))?,
+        true => {
+            let queues = [
+                "incoming",
+                "active",
+                "deferred",
+                "frozen",
+                "discarded",
+                "corrupt",
+            ];
+            let mut counts: BTreeMap<&str, usize> = queues.map(|queue| (queue, 0)).into();
+            for (_, place) in &listing.messages {
+                *counts.entry(place.as_str()).or_default() += 1;
+            }
+            json_line(&mut out, &counts)?;
+        }
+    }
+    finish(out)
+}
+
+pub(super) fn json_line(
+    out: &mut impl Write,
+    value: &impl serde::Serialize,
+) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::new(EX_TEMPFAIL, error))?;
+    put(out, &format!("{text}\n"))
+}
+
+/// Writes to standard output. Whoever stops reading has seen enough.
+pub(super) fn put(out: &mut impl Write, text: &str) -> Result<(), Failure> {
+    match out.write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.map_err(|error| Failure::new(EX_TEMPFAIL, error)),
+    }
+}
+
+pub(super) fn finish(mut out: impl Write) -> Result<(), Failure> {
+    match out.flush() {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Failure::new(EX_TEMPFAIL, error)),
+    }
+}
+
+/// One line about a message that is held up, for `show`.
+pub(super) fn status_words(row: &Row, now: Timestamp) -> String {
+    let mut text = row.status.words().to_owned();
+    if let Some(next) = row.next_attempt {
+        let verb = match row.status {
+            RowStatus::Frozen => "thaws",
+            _ => "next attempt",
+        };
+        text.push_str(&format!(", {verb} {}", table::soon(next, now)));
+    }
+    text
+}

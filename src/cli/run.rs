@@ -1,0 +1,198 @@
+//! `run`.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::args::{Global, Run};
+use super::exit::{EX_CONFIG, EX_TEMPFAIL, Failure, complain, write_once};
+use super::log::{self, Quiet};
+use super::site::{IfMissing, Site};
+use crate::config::{Config, Transport as Configured};
+use crate::notice::BounceBuilder;
+use crate::runner::{Budget, Progress, Runner, Stop, Summary};
+use crate::spool::Spool;
+use crate::transport::{Maildir, Pipe, PipeUser, Transport};
+
+/// `mailspool run`.
+pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
+    let site = Site::open(global, IfMissing::Make)?;
+    log::start(&site.config.log, Quiet::No);
+    raise_descriptor_limit();
+    let bar = (io::stderr().is_terminal() && !args.quiet && !args.in_slot).then(progress_bar);
+    let mut runner = runner(&site.spool, &site.config, site.may_switch_user)?.budget(Budget {
+        jobs: args.jobs.map_or(site.config.run.jobs, |jobs| jobs as usize),
+        max_messages: args.max_messages,
+        max_time: args.max_time,
+    });
+    if let Some(bar) = &bar {
+        let bar = bar.clone();
+        runner = runner.observer(move |progress| match progress {
+            Progress::Found(count) => bar.inc_length(count),
+            Progress::Handled => bar.inc(1),
+        });
+    }
+    stop_on_signals(runner.stop_handle())?;
+    let result = match (args.watch, args.in_slot) {
+        (true, _) => runner.watch(),
+        (false, true) => runner
+            .pass_in_slot(site.config.run.background)
+            .map(Option::unwrap_or_default),
+        (false, false) => runner.pass(),
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let summary = result?;
+    if !args.quiet {
+        write_once(io::stdout(), &format!("{}\n", words(&summary)));
+    }
+    match summary.trouble + summary.corrupt {
+        0 => Ok(ExitCode::SUCCESS),
+        _ => Ok(complain(&Failure::new(
+            EX_TEMPFAIL,
+            format!(
+                "{} in trouble, {} corrupt; see the log",
+                summary.trouble, summary.corrupt
+            ),
+        ))),
+    }
+}
+
+/// The summary in one line.
+fn words(summary: &Summary) -> String {
+    let Summary {
+        messages,
+        delivered,
+        deferred,
+        failed,
+        frozen,
+        notices,
+        busy,
+        ..
+    } = summary;
+    if *messages == 0 && *busy == 0 {
+        return "Nothing is due.".to_owned();
+    }
+    let plural = if *messages == 1 {
+        "message"
+    } else {
+        "messages"
+    };
+    let mut text =
+        format!("{messages} {plural}: {delivered} delivered, {deferred} deferred, {failed} failed");
+    for (count, what) in [
+        (notices, "notices"),
+        (frozen, "frozen"),
+        (busy, "in other hands"),
+    ] {
+        if *count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text.push('.');
+    text
+}
+
+/// A runner as the configuration says.
+pub(super) fn runner(spool: &Spool, config: &Config, may_switch: bool) -> Result<Runner, Failure> {
+    let bounces = BounceBuilder {
+        postmaster: Some(config.postmaster.clone()),
+        ..BounceBuilder::new(config.hostname.clone())
+    };
+    let mut runner = Runner::new(spool.clone(), config.hostname.clone())
+        .routes(config.routes.clone())
+        .retry(config.retry.clone())
+        .notices(bounces);
+    for (name, configured) in &config.transports {
+        let transport = transport(spool, config, configured, may_switch)
+            .map_err(|text| Failure::new(EX_CONFIG, format!("transport.{name}: {text}")))?;
+        runner = runner.shared_transport(name.clone(), transport);
+    }
+    Ok(runner)
+}
+
+fn transport(
+    spool: &Spool,
+    config: &Config,
+    configured: &Configured,
+    may_switch: bool,
+) -> Result<Arc<dyn Transport>, String> {
+    match configured {
+        Configured::Maildir { path } => {
+            let path = spool.path().join(path);
+            Ok(Arc::new(Maildir::new(path, config.hostname.clone())))
+        }
+        Configured::Pipe {
+            command,
+            user,
+            timeout,
+        } => {
+            let pipe = Pipe::new(command.clone()).map_err(|error| error.to_string())?;
+            let pipe = pipe.with_timeout(*timeout);
+            let Some(name) = user else {
+                return Ok(Arc::new(pipe));
+            };
+            let user = PipeUser::lookup(name).map_err(|error| error.to_string())?;
+            if nix::unistd::geteuid().is_root() && !may_switch {
+                return Err(format!(
+                    "root runs a command as {name:?} only if nobody else can write the \
+                     configuration: let root own it, `chmod go-w` it"
+                ));
+            }
+            Ok(Arc::new(pipe.with_user(user)))
+        }
+    }
+}
+
+fn progress_bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} messages, {per_sec}, {eta} left");
+    let bar = ProgressBar::new(0);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// SIGTERM and SIGINT finish what is in hand; a second one ends the process.
+fn stop_on_signals(stop: Stop) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, format!("signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let (mut terminate, mut interrupt) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        let _context = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        (terminate, signal(SignalKind::interrupt()).map_err(failed)?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async move {
+            for seen in 0.. {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                match seen {
+                    0 => stop.stop(),
+                    _ => std::process::exit(i32::from(EX_TEMPFAIL)),
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+/// cron gives 1024 descriptors; the hard limit is usually far higher.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard);
+    }
+}

@@ -1,0 +1,197 @@
+//! `show`: one message.
+
+use std::io::{self, BufWriter, Read, Write};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::args::{Global, Show};
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
+use super::list::{finish, json_line, put, status_words};
+use super::site::{IfMissing, Site};
+use super::table;
+use crate::message::header::HeaderScan;
+use crate::message::{QueueId, printable};
+use crate::operator::{Found, Row, find, row};
+use crate::queue::{Event, RecipientResult, Status, What};
+use crate::spool::{Spool, View};
+
+/// `show --json`: a row of the listing and the history.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    row: &'a Row,
+    history: &'a [Event],
+}
+
+/// `mailspool show`.
+pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
+    let site = Site::open(global, IfMissing::Fail)?;
+    let now = Timestamp::now();
+    let view = view(&site.spool, one(&site.spool, &args.id)?)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.headers || args.message {
+        raw(&site.spool, &view, args.headers, &mut out)?;
+        return finish(out);
+    }
+    let row = row(&view, now);
+    let history = view
+        .content
+        .as_ref()
+        .map(|content| &content.events[..])
+        .unwrap_or_default();
+    match args.json {
+        true => json_line(&mut out, &Shown { row: &row, history })?,
+        false => put(&mut out, &text(&row, history, now))?,
+    }
+    finish(out)
+}
+
+/// The message that a part of an id means.
+pub(super) fn one(spool: &Spool, part: &str) -> Result<QueueId, Failure> {
+    match find(spool, part)? {
+        Found::One(id) => Ok(id),
+        Found::None => {
+            let text = format!("no message has {part:?} in its id");
+            Err(Failure::new(EX_UNAVAILABLE, text))
+        }
+        Found::Several(ids) => {
+            let some: Vec<String> = ids.iter().take(5).map(QueueId::to_string).collect();
+            let count = ids.len();
+            let text = format!(
+                "{part:?} is part of {count} ids, such as {}",
+                some.join(", ")
+            );
+            Err(Failure::new(EX_USAGE, text))
+        }
+    }
+}
+
+pub(super) fn view(spool: &Spool, id: QueueId) -> Result<View, Failure> {
+    let gone = || Failure::new(EX_UNAVAILABLE, format!("{id} is gone"));
+    let listing = spool.listing()?;
+    let place = spool.locate(id)?.ok_or_else(gone)?;
+    spool.view(id, place, &listing)?.ok_or_else(gone)
+}
+
+/// The bytes as they are; what they do to a terminal is the caller's wish.
+fn raw(spool: &Spool, view: &View, headers: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, error);
+    let mut reader = spool.body(view.id, view.place)?.reader();
+    if !headers {
+        io::copy(&mut reader, out).map_err(failed)?;
+        return Ok(());
+    }
+    let (mut scan, mut bytes) = (HeaderScan::default(), Vec::new());
+    loop {
+        let have = bytes.len();
+        bytes.resize(have + (64 << 10), 0);
+        let got = reader.read(&mut bytes[have..]).map_err(failed)?;
+        bytes.truncate(have + got);
+        let found = scan.push(&bytes, got == 0);
+        out.write_all(&bytes[..found.header]).map_err(failed)?;
+        if found.end.is_some() {
+            return Ok(());
+        }
+        bytes.drain(..found.header);
+    }
+}
+
+fn text(row: &Row, history: &[Event], now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
+    line("Id", &row.id);
+    line("Status", &status_words(row, now));
+    if let Some(why) = &row.last_error {
+        line("Why", why);
+    }
+    line(
+        "Accepted",
+        &format!("{} ({} ago)", table::time(row.added), table::age(row.age)),
+    );
+    line("Size", &table::size(row.size));
+    if let Some(sender) = &row.sender {
+        line("From", &table::address(sender));
+    }
+    if let Some(transport) = &row.transport {
+        line("Transport", transport);
+    }
+    for recipient in &row.recipients {
+        let reply = recipient
+            .reply
+            .as_deref()
+            .map(printable)
+            .unwrap_or_default();
+        let address = printable(&recipient.address);
+        let value = format!("{address}  {}  {reply}", recipient.status);
+        line("To", value.trim_end());
+    }
+    if !history.is_empty() {
+        text.push_str("\nHistory\n");
+    }
+    for event in history {
+        let at = table::time(event.at);
+        for what in words(&event.what) {
+            text.push_str(&format!("  {at}  {what}\n"));
+        }
+    }
+    text
+}
+
+fn words(what: &What) -> Vec<String> {
+    match what {
+        What::Started { host, pid, .. } => {
+            vec![format!(
+                "attempt started on {} by process {pid}",
+                printable(host)
+            )]
+        }
+        What::Outcome { transport, results } => {
+            let by = transport
+                .as_deref()
+                .map(|name| format!(" by {name}"))
+                .unwrap_or_default();
+            results.iter().map(|result| outcome(result, &by)).collect()
+        }
+        What::Notice {
+            kind,
+            id: Some(id),
+            recipients,
+        } => {
+            vec![format!(
+                "{} for {} queued as {id}",
+                kind.as_str(),
+                recipients.len()
+            )]
+        }
+        What::Notice { kind, id: None, .. } => vec![format!("no {} was wanted", kind.as_str())],
+        What::Action(action) => {
+            let by = action.by();
+            let why = by
+                .reason
+                .as_deref()
+                .map(|why| format!(": {}", printable(why)));
+            let who = printable(&by.by);
+            vec![format!(
+                "{} by {who}{}",
+                action.as_str(),
+                why.unwrap_or_default()
+            )]
+        }
+    }
+}
+
+fn outcome(result: &RecipientResult, by: &str) -> String {
+    let status = match (result.status, result.expired) {
+        (_, true) => "expired",
+        (Status::Delivered, _) => "delivered",
+        (Status::Deferred, _) => "deferred",
+        (Status::Failed, _) => "failed",
+        (Status::Unknown, _) => "outcome unknown",
+    };
+    let (to, reply) = (
+        printable(result.recipient.as_str()),
+        printable(&result.reply.to_string()),
+    );
+    format!("{status}{by} for {to}: {reply}")
+}

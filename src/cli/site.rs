@@ -1,0 +1,128 @@
+//! Where we are: which spool, which configuration, as which user.
+
+use std::path::{Path, PathBuf};
+
+use super::args::Global;
+use super::exit::{EX_CONFIG, EX_NOINPUT, EX_TEMPFAIL, Failure};
+use super::privilege::{self, Caller};
+use crate::accept::Limits;
+use crate::config::{self, Config};
+use crate::spool::{self, Spool};
+
+/// The spool of a system.
+const SYSTEM_SPOOL: &str = "/var/spool/mailspool";
+
+/// An open spool with its configuration.
+pub(super) struct Site {
+    pub spool: Spool,
+    pub config: Config,
+    pub caller: Caller,
+    /// Whether pipes may be run as other users: we came as root, and nobody else could have
+    /// written the configuration.
+    pub may_switch_user: bool,
+}
+
+/// What to do when there is no spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IfMissing {
+    Make,
+    Fail,
+}
+
+impl Site {
+    /// Opens the spool that the command line, the environment or the defaults name.
+    ///
+    /// Root drops to the spool's owner before anything in the spool is opened.
+    pub fn open(global: &Global, if_missing: IfMissing) -> Result<Site, Failure> {
+        let path = spool_path(global)?;
+        let caller = Caller::look()?;
+        privilege::become_owner(&path)?;
+        let spool = match (Spool::open(&path), if_missing) {
+            (Err(spool::Error::Missing(_)), IfMissing::Make) => make(&path, global)?,
+            (opened, _) => opened?,
+        };
+        let (config, trusted) = configuration(global, &path)?;
+        let may_switch_user = caller.is_root() && trusted;
+        privilege::settle(may_switch_user && config_switches_user(&config))?;
+        Ok(Site {
+            spool,
+            config,
+            caller,
+            may_switch_user,
+        })
+    }
+
+    /// What acceptance needs of the configuration.
+    pub fn limits(&self) -> Limits {
+        let accept = &self.config.accept;
+        Limits {
+            hostname: self.config.hostname.clone(),
+            max_size: accept.max_size,
+            min_free: accept.min_free,
+            min_free_inodes: accept.min_free_inodes,
+            hop_limit: accept.hop_limit,
+        }
+    }
+}
+
+fn config_switches_user(config: &Config) -> bool {
+    let switches = |transport: &config::Transport| {
+        matches!(transport, config::Transport::Pipe { user: Some(_), .. })
+    };
+    config.transports.values().any(switches)
+}
+
+/// The spool's directory, absolute: background attempts start elsewhere.
+pub(super) fn spool_path(global: &Global) -> Result<PathBuf, Failure> {
+    let path = match &global.spool {
+        Some(path) => path.clone(),
+        None if Path::new(SYSTEM_SPOOL).is_dir() => PathBuf::from(SYSTEM_SPOOL),
+        None => {
+            let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty());
+            let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state"));
+            let Some(state) = state.map(PathBuf::from).or_else(home) else {
+                let text = "no spool: set --spool, MAILSPOOL_SPOOL or HOME";
+                return Err(Failure::new(EX_NOINPUT, text));
+            };
+            state.join("mailspool")
+        }
+    };
+    std::path::absolute(&path).map_err(|error| Failure::new(EX_TEMPFAIL, error))
+}
+
+/// Makes a spool and puts a configuration in it to begin with, unless one is named elsewhere
+/// or is there already.
+pub(super) fn make(path: &Path, global: &Global) -> Result<Spool, Failure> {
+    let spool = Spool::create(path, None)?;
+    if global.config.is_none() {
+        spool.write_if_missing(Path::new("config.toml"), config::DEFAULT.as_bytes())?;
+    }
+    Ok(spool)
+}
+
+/// Reads the configuration: the one that is named, else the spool's, else the default. One that
+/// is named or linked and missing is an error: without it mail would go elsewhere.
+/// Also says whether only root could have written it.
+fn configuration(global: &Global, spool: &Path) -> Result<(Config, bool), Failure> {
+    let path = match &global.config {
+        Some(path) => path.clone(),
+        None => spool.join("config.toml"),
+    };
+    if global.config.is_none() && is_absent(&path) {
+        return Ok((
+            Config::parse(config::DEFAULT, "default configuration")?,
+            false,
+        ));
+    }
+    let name = path.display().to_string();
+    let unreadable = |error| Failure::new(EX_CONFIG, format!("{name}: {error}"));
+    let file = std::fs::File::open(&path).map_err(unreadable)?;
+    let trusted = privilege::only_root_writes(&file);
+    let text = std::io::read_to_string(file).map_err(unreadable)?;
+    Ok((Config::parse(&text, &name)?, trusted))
+}
+
+fn is_absent(path: &Path) -> bool {
+    let looked = std::fs::symlink_metadata(path);
+    looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}

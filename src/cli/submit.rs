@@ -1,0 +1,184 @@
+//! `send` and `receive`: the two doors.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use super::args::{Global, Receive, Send};
+use super::background;
+use super::exit::{EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, write_once};
+use super::log::{self, Quiet};
+use super::site::{IfMissing, Site};
+use crate::accept::{Acceptor, Request};
+use crate::config::Attempt;
+use crate::message::header::{HeaderScan, without_field};
+use crate::message::{Address, AddressError, Door, ReversePath};
+
+/// `mailspool receive`.
+pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
+    let site = Site::open(global, IfMissing::Make)?;
+    log::start(&site.config.log, Quiet::Always);
+    watchdog(site.config.accept.timeout);
+    let sender =
+        ReversePath::parse(args.from.as_bytes()).map_err(|error| unusable(&args.from, error))?;
+    let request = Request {
+        door: Door::Incoming,
+        sender,
+        recipients: addresses(&args.recipients)?,
+        transport: None,
+        submitter: site.caller.name.clone(),
+    };
+    let acceptor = Acceptor::new(site.spool.clone(), site.limits());
+    acceptor.accept(request, io::stdin().lock())?;
+    // It is ours: nothing that happens now may look like a failure.
+    if site.config.accept.attempt == Attempt::Now {
+        background::attempt(&site, global);
+    }
+    // No unwinding, no destructors: the watchdog must not get another word in.
+    std::process::exit(0);
+}
+
+/// `mailspool send`.
+pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
+    let site = Site::open(global, IfMissing::Make)?;
+    log::start(&site.config.log, Quiet::UnlessAsked);
+    let sender = match &args.from {
+        Some(from) => ReversePath::parse(from.as_bytes()).map_err(|error| unusable(from, error))?,
+        None => ReversePath::Mailbox(
+            Address::parse(&site.caller.name).map_err(|error| Failure::new(EX_USAGE, error))?,
+        ),
+    };
+    if let Some(name) = &args.transport
+        && !site.config.transports.contains_key(name)
+    {
+        let text = format!("the configuration has no transport {name:?}");
+        return Err(Failure::new(EX_USAGE, text));
+    }
+    let mut recipients = addresses(&args.recipients)?;
+    if recipients.is_empty() && !args.from_header {
+        return Err(Failure::new(
+            EX_USAGE,
+            "no recipients (-t takes them from the header)",
+        ));
+    }
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        write_once(
+            io::stderr(),
+            "Type the message; end with Ctrl-D on a line of its own.\n",
+        );
+    }
+    let mut input: Box<dyn Read> = Box::new(stdin.lock());
+    if args.from_header {
+        let (named, header) = header_recipients(&mut input)?;
+        recipients.extend(named);
+        if recipients.is_empty() {
+            return Err(Failure::new(EX_DATAERR, "no recipients in To, Cc or Bcc"));
+        }
+        input = Box::new(io::Cursor::new(header).chain(input));
+    }
+    let request = Request {
+        door: Door::Active,
+        sender,
+        recipients,
+        transport: args.transport.clone(),
+        submitter: site.caller.name.clone(),
+    };
+    let id = Acceptor::new(site.spool.clone(), site.limits()).accept(request, input)?;
+    write_once(io::stdout(), &format!("{id}\n"));
+    if !args.queue_only {
+        background::attempt(&site, global);
+    }
+    Ok(())
+}
+
+fn addresses(given: &[OsString]) -> Result<Vec<Address>, Failure> {
+    let parse = |text: &OsString| {
+        Address::from_bytes(text.as_bytes()).map_err(|error| unusable(text, error))
+    };
+    given.iter().map(parse).collect()
+}
+
+fn unusable(given: &OsString, error: AddressError) -> Failure {
+    Failure::new(EX_USAGE, format!("{given:?}: {error}"))
+}
+
+/// Ends `receive` with 75 when it takes too long, whatever it waits for: an MTA that loses its
+/// patience returns the message to its sender.
+fn watchdog(limit: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        write_once(
+            io::stderr(),
+            "mailspool: taking too long; try again later\n",
+        );
+        std::process::exit(i32::from(EX_TEMPFAIL));
+    });
+}
+
+/// Reads the header, takes the recipients out of it, and removes Bcc. What was read beyond the
+/// header comes back too.
+fn header_recipients(input: &mut dyn Read) -> Result<(Vec<Address>, Vec<u8>), Failure> {
+    /// No list of recipients is longer than that.
+    const MAX_HEADER: usize = 4 << 20;
+    let mut bytes = Vec::new();
+    let (mut scan, mut done) = (HeaderScan::default(), 0);
+    loop {
+        let have = bytes.len();
+        bytes.resize(have + (64 << 10), 0);
+        let got = match input.read(&mut bytes[have..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                bytes.truncate(have);
+                continue;
+            }
+            Err(error) => {
+                return Err(Failure::new(
+                    EX_TEMPFAIL,
+                    format!("reading the message: {error}"),
+                ));
+            }
+            Ok(got) => got,
+        };
+        bytes.truncate(have + got);
+        let found = scan.push(&bytes[done..], got == 0);
+        done += found.header;
+        if found.end.is_some() {
+            break;
+        }
+        if bytes.len() > MAX_HEADER {
+            return Err(Failure::new(
+                EX_DATAERR,
+                "the header is too long to take recipients from",
+            ));
+        }
+    }
+    let recipients = named_in(&bytes[..done])?;
+    let mut rest = without_field(&bytes[..done], "Bcc");
+    rest.extend_from_slice(&bytes[done..]);
+    Ok((recipients, rest))
+}
+
+fn named_in(header: &[u8]) -> Result<Vec<Address>, Failure> {
+    use mail_parser::{HeaderName, HeaderValue, MessageParser};
+    let mut recipients = Vec::new();
+    let Some(parsed) = MessageParser::default().parse_headers(header) else {
+        return Ok(recipients);
+    };
+    for field in parsed.headers() {
+        if !matches!(
+            field.name,
+            HeaderName::To | HeaderName::Cc | HeaderName::Bcc
+        ) {
+            continue;
+        }
+        let HeaderValue::Address(named) = &field.value else {
+            continue;
+        };
+        for address in named.iter().filter_map(|one| one.address()) {
+            let parsed = Address::parse(address);
+            recipients.push(parsed.map_err(|error| unusable(&address.into(), error))?);
+        }
+    }
+    Ok(recipients)
+}

@@ -1,0 +1,109 @@
+//! Tables and words for people.
+
+use comfy_table::{ContentArrangement, Table};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// A table with a heading, as wide as the terminal, or as its content where there is none.
+pub(super) fn table(heading: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(heading.to_vec());
+    table
+}
+
+/// The table's lines, without blanks at their ends.
+pub(super) fn text(table: &Table) -> String {
+    let mut text = String::new();
+    for line in table.to_string().lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A size in at most six characters.
+pub(super) fn size(octets: u64) -> String {
+    let mut value = octets as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return match unit {
+                "B" => format!("{octets} B"),
+                _ => format!("{value:.1} {unit}"),
+            };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// An age in its largest unit or two.
+pub(super) fn age(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{}s", seconds.max(0)),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A time in the local zone, to the second.
+pub(super) fn time(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S %z")
+        .to_string()
+}
+
+/// A time that is near, in the local zone: the day only if it is another one.
+pub(super) fn soon(time: Timestamp, now: Timestamp) -> String {
+    let zone = TimeZone::system();
+    let (then, now) = (time.to_zoned(zone.clone()), now.to_zoned(zone));
+    match then.date() == now.date() {
+        true => then.strftime("%H:%M").to_string(),
+        false => then.strftime("%b %d %H:%M").to_string(),
+    }
+}
+
+/// An address, or what the null sender looks like.
+pub(super) fn address(text: &str) -> String {
+    match text {
+        "" => "<>".to_owned(),
+        text => crate::message::printable(text),
+    }
+}
+
+/// `1 message`, `2 messages`.
+pub(super) fn messages(count: usize) -> String {
+    match count {
+        1 => "1 message".to_owned(),
+        count => format!("{count} messages"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_short() {
+        for (octets, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (49_961_000, "50.0 MB"),
+        ] {
+            assert_eq!(size(octets), text);
+        }
+        for (seconds, text) in [
+            (-5, "0s"),
+            (59, "59s"),
+            (61, "1m"),
+            (3660, "1h01m"),
+            (100_000, "1d03h"),
+        ] {
+            assert_eq!(age(seconds), text);
+        }
+    }
+}

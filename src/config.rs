@@ -1,0 +1,522 @@
+//! The configuration: TOML, every key with a default, an unknown key an error that names its
+//! line.
+//!
+//! Reading only validates. What comes out are plain values; the top of the program turns them
+//! into transports, routes and limits.
+
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::message::Address;
+use crate::queue::{Pattern, Phase, Routes, Rule, Schedule};
+
+use value::{Size, Span, Text};
+
+/// What a new spool's `config.toml` says. Without any configuration the same holds.
+pub const DEFAULT: &str = include_str!("config/default.toml");
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our name.
+    pub hostname: String,
+    /// Whom people may ask.
+    pub postmaster: Address,
+    /// `[accept]`.
+    pub accept: Accept,
+    /// `[run]`.
+    pub run: Run,
+    /// `[retry]`.
+    pub retry: Schedule,
+    /// `[log]`.
+    pub log: Log,
+    /// How long a discarded message can be taken back.
+    pub discard_keep: SignedDuration,
+    /// `[transport.*]`.
+    pub transports: BTreeMap<String, Transport>,
+    /// `[[route]]`.
+    pub routes: Routes,
+}
+
+/// `[accept]`: what is accepted.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    /// The most octets of a message.
+    pub max_size: u64,
+    /// Octets that must stay free.
+    pub min_free: u64,
+    /// Inodes that must stay free.
+    pub min_free_inodes: u64,
+    /// The most `Received:` fields.
+    pub hop_limit: usize,
+    /// Whether `receive` starts an attempt at once.
+    pub attempt: Attempt,
+    /// The longest that `receive` may take altogether.
+    pub timeout: Duration,
+}
+
+/// When `receive` has a message attempted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attempt {
+    /// At the next run.
+    #[default]
+    Later,
+    /// In the background, at once.
+    Now,
+}
+
+/// `[run]`: how a run works.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Messages in hand at once.
+    pub jobs: usize,
+    /// Background attempts at once, over all processes.
+    pub background: usize,
+}
+
+/// `[log]`: where log lines go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// To whom.
+    pub to: LogTo,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// Who gets the log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTo {
+    /// journald if it is there, else syslog if that is there, else standard error.
+    #[default]
+    Auto,
+    /// Standard error.
+    Stderr,
+    /// syslog(3), facility mail.
+    Syslog,
+    /// journald.
+    Journald,
+    /// Nobody.
+    None,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `name=value` pairs.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One `[transport.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transport {
+    /// Into a Maildir; a relative path is below the spool.
+    Maildir {
+        /// The Maildir.
+        path: PathBuf,
+    },
+    /// Through a program.
+    Pipe {
+        /// The argument vector.
+        command: Vec<String>,
+        /// Who runs it.
+        user: Option<String>,
+        /// The longest it may take for one recipient.
+        timeout: Duration,
+    },
+}
+
+/// Why a configuration cannot be used, with the line where that can be said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    hostname: Option<Spanned<String>>,
+    postmaster: Option<Spanned<String>>,
+    #[serde(default)]
+    accept: RawAccept,
+    #[serde(default)]
+    run: RawRun,
+    retry: Option<RawRetry>,
+    #[serde(default)]
+    log: Log,
+    #[serde(default)]
+    discard: RawDiscard,
+    #[serde(default)]
+    transport: BTreeMap<Spanned<String>, RawTransport>,
+    #[serde(default)]
+    route: Vec<RawRoute>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAccept {
+    max_size: Size,
+    min_free: Size,
+    min_free_inodes: u64,
+    hop_limit: usize,
+    attempt: Attempt,
+    timeout: Span,
+}
+
+impl Default for RawAccept {
+    fn default() -> RawAccept {
+        RawAccept {
+            max_size: Size(50_000_000),
+            min_free: Size(100_000_000),
+            min_free_inodes: 1_000,
+            hop_limit: 50,
+            attempt: Attempt::default(),
+            timeout: Span::from_secs(600),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRun {
+    jobs: Spanned<usize>,
+    background: Spanned<usize>,
+}
+
+impl Default for RawRun {
+    fn default() -> RawRun {
+        RawRun {
+            jobs: Spanned::new(0..0, 20),
+            background: Spanned::new(0..0, 4),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRetry {
+    phases: Spanned<Vec<RawPhase>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPhase {
+    until: Span,
+    every: Span,
+    #[serde(default = "one")]
+    factor: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawDiscard {
+    keep: Span,
+}
+
+impl Default for RawDiscard {
+    fn default() -> RawDiscard {
+        RawDiscard {
+            keep: Span::from_secs(7 * 86_400),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTransport {
+    r#type: Spanned<String>,
+    path: Option<Spanned<PathBuf>>,
+    command: Option<Spanned<Vec<String>>>,
+    user: Option<Spanned<String>>,
+    timeout: Option<Spanned<Span>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoute {
+    recipient: Option<Spanned<String>>,
+    domain: Option<Spanned<String>>,
+    transport: Spanned<String>,
+}
+
+impl Config {
+    /// Reads a configuration. `name` is what error messages call it.
+    pub fn parse(text: &str, name: &str) -> Result<Config, Error> {
+        let text = Text { text, name };
+        let raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
+        let hostname = match &raw.hostname {
+            Some(given) => text.hostname(given)?,
+            None => system_hostname(),
+        };
+        let postmaster = match &raw.postmaster {
+            Some(given) => text.address(given)?,
+            None => Address::parse("postmaster").map_err(|error| Error(error.to_string()))?,
+        };
+        let transports = text.transports(&raw.transport)?;
+        let routes = text.routes(&raw.route, &transports)?;
+        let RawAccept { timeout, .. } = raw.accept;
+        Ok(Config {
+            postmaster: postmaster.qualified(&hostname),
+            hostname,
+            accept: Accept {
+                max_size: raw.accept.max_size.0,
+                min_free: raw.accept.min_free.0,
+                min_free_inodes: raw.accept.min_free_inodes,
+                hop_limit: raw.accept.hop_limit,
+                attempt: raw.accept.attempt,
+                timeout: timeout.0,
+            },
+            run: Run {
+                jobs: text.at_least_one(&raw.run.jobs, "jobs")?,
+                background: text.at_least_one(&raw.run.background, "background")?,
+            },
+            retry: match &raw.retry {
+                Some(retry) => text.schedule(&retry.phases)?,
+                None => Schedule::default(),
+            },
+            log: raw.log,
+            discard_keep: signed(raw.discard.keep.0),
+            transports,
+            routes,
+        })
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+fn system_hostname() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.to_string_lossy();
+    let usable = !name.is_empty() && name.bytes().all(value::is_hostname_byte);
+    if usable {
+        name.into_owned()
+    } else {
+        "localhost".to_owned()
+    }
+}
+
+impl Text<'_> {
+    fn hostname(&self, given: &Spanned<String>) -> Result<String, Error> {
+        let name = given.get_ref();
+        match !name.is_empty() && name.bytes().all(value::is_hostname_byte) {
+            true => Ok(name.clone()),
+            false => Err(self.error(given.span(), "not a host name")),
+        }
+    }
+
+    fn address(&self, given: &Spanned<String>) -> Result<Address, Error> {
+        Address::parse(given.get_ref()).map_err(|error| self.error(given.span(), error))
+    }
+
+    fn at_least_one(&self, given: &Spanned<usize>, key: &str) -> Result<usize, Error> {
+        match *given.get_ref() {
+            0 => Err(self.error(given.span(), format!("`{key}` must be at least 1"))),
+            count => Ok(count),
+        }
+    }
+
+    fn schedule(&self, phases: &Spanned<Vec<RawPhase>>) -> Result<Schedule, Error> {
+        let phase = |raw: &RawPhase| Phase {
+            until: signed(raw.until.0),
+            every: signed(raw.every.0),
+            factor: raw.factor,
+        };
+        let all = phases.get_ref().iter().map(phase).collect();
+        Schedule::new(all).map_err(|error| self.error(phases.span(), error))
+    }
+
+    fn transports(
+        &self,
+        raw: &BTreeMap<Spanned<String>, RawTransport>,
+    ) -> Result<BTreeMap<String, Transport>, Error> {
+        let mut transports = BTreeMap::new();
+        for (name, transport) in raw {
+            if !crate::message::envelope::is_transport_name(name.get_ref()) {
+                let what = "a transport's name has letters, digits, `-`, `_` and `.` only";
+                return Err(self.error(name.span(), what));
+            }
+            transports.insert(name.get_ref().clone(), self.transport(transport)?);
+        }
+        Ok(transports)
+    }
+
+    fn transport(&self, raw: &RawTransport) -> Result<Transport, Error> {
+        let kind = raw.r#type.get_ref().as_str();
+        let foreign = |key: &str, span: Option<std::ops::Range<usize>>| match span {
+            Some(span) => Err(self.error(span, format!("`{key}` is no key of type {kind:?}"))),
+            None => Ok(()),
+        };
+        let missing =
+            |key: &str| self.error(raw.r#type.span(), format!("type {kind:?} needs `{key}`"));
+        match kind {
+            "maildir" => {
+                foreign("command", raw.command.as_ref().map(Spanned::span))?;
+                foreign("user", raw.user.as_ref().map(Spanned::span))?;
+                foreign("timeout", raw.timeout.as_ref().map(Spanned::span))?;
+                let path = raw.path.as_ref().ok_or_else(|| missing("path"))?;
+                Ok(Transport::Maildir {
+                    path: path.get_ref().clone(),
+                })
+            }
+            "pipe" => {
+                foreign("path", raw.path.as_ref().map(Spanned::span))?;
+                let command = raw.command.as_ref().ok_or_else(|| missing("command"))?;
+                if command.get_ref().first().is_none_or(String::is_empty) {
+                    return Err(self.error(command.span(), "`command` is empty"));
+                }
+                Ok(Transport::Pipe {
+                    command: command.get_ref().clone(),
+                    user: raw.user.as_ref().map(|user| user.get_ref().clone()),
+                    timeout: raw
+                        .timeout
+                        .as_ref()
+                        .map_or(Duration::from_secs(1000), |span| span.get_ref().0),
+                })
+            }
+            other => {
+                let what = format!("unknown type {other:?}; there are \"maildir\" and \"pipe\"");
+                Err(self.error(raw.r#type.span(), what))
+            }
+        }
+    }
+
+    fn routes(
+        &self,
+        raw: &[RawRoute],
+        transports: &BTreeMap<String, Transport>,
+    ) -> Result<Routes, Error> {
+        let mut rules = Vec::new();
+        for route in raw {
+            let name = route.transport.get_ref();
+            if !transports.contains_key(name) {
+                let what = format!("there is no transport {name:?}");
+                return Err(self.error(route.transport.span(), what));
+            }
+            let pattern = match (&route.recipient, &route.domain) {
+                (Some(given), None) if given.get_ref() == "*" => Pattern::Any,
+                (None, Some(given)) if given.get_ref() == "*" => Pattern::Any,
+                (Some(given), None) => Pattern::Recipient(self.address(given)?),
+                (None, Some(given)) => Pattern::Domain(self.hostname(given)?),
+                _ => {
+                    let what = "a route needs either `recipient` or `domain`";
+                    return Err(self.error(route.transport.span(), what));
+                }
+            };
+            rules.push(Rule {
+                pattern,
+                transport: name.clone(),
+            });
+        }
+        Ok(Routes(rules))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, "config.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_default_delivers_everything_to_the_outbox() {
+        let config = Config::parse(DEFAULT, "default").unwrap();
+        let anybody = Address::parse("x@example.org").unwrap();
+        let name = config.routes.transport_for(&anybody).unwrap();
+        let expected = Transport::Maildir {
+            path: "outbox".into(),
+        };
+        assert_eq!(config.transports.get(name), Some(&expected));
+        assert_eq!(config.retry, Schedule::default());
+        assert_eq!(config.accept.max_size, 50_000_000);
+    }
+
+    #[test]
+    fn what_the_documentation_shows_can_be_read() {
+        let config = Config::parse(
+            r#"
+            hostname = "mail.example.net"
+            postmaster = "root"
+            [accept]
+            max_size = "10k"
+            min_free = "0"
+            hop_limit = 20
+            attempt = "now"
+            [retry]
+            phases = [ { until = "2h", every = "15m" }, { until = "4d", every = "6h", factor = 1.5 } ]
+            [transport.tickets]
+            type = "pipe"
+            command = ["/bin/cat", "{recipient}"]
+            user = "nobody"
+            timeout = "30s"
+            [[route]]
+            recipient = "support@example.org"
+            transport = "tickets"
+            [[route]]
+            domain = "*"
+            transport = "tickets"
+            "#,
+            "config.toml",
+        )
+        .unwrap();
+        assert_eq!(config.accept.max_size, 10_000);
+        assert_eq!(config.accept.min_free, 0);
+        assert_eq!(config.accept.attempt, Attempt::Now);
+        assert_eq!(config.postmaster.as_str(), "root@mail.example.net");
+        assert_eq!(config.retry.lifetime(), SignedDuration::from_hours(96));
+    }
+
+    #[test]
+    fn errors_name_their_line() {
+        for (text, line, words) in [
+            ("hostnam = 'x'", 1, "unknown field"),
+            ("\n[accept]\nmax_sise = '1k'", 3, "unknown field"),
+            ("[accept]\nmax_size = '1 parsec'", 2, "size"),
+            ("[accept]\ntimeout = '5 moons'", 2, "duration"),
+            ("hostname = 'a b'", 1, "not a host name"),
+            ("[transport.x]\ntype = 'carrier-pigeon'", 2, "unknown type"),
+            ("[transport.x]\ntype = 'maildir'", 2, "needs `path`"),
+            (
+                "[transport.x]\ntype = 'maildir'\npath = 'x'\nuser = 'y'",
+                4,
+                "no key of type",
+            ),
+            ("[transport.'a b']\ntype = 'maildir'\npath = 'x'", 1, "name"),
+            (
+                "[[route]]\ndomain = '*'\ntransport = 'x'",
+                3,
+                "there is no transport",
+            ),
+            ("[retry]\nphases = []", 2, "at least one phase"),
+            ("[run]\njobs = 0", 2, "at least 1"),
+            ("[log]\nto = 'printer'", 2, "unknown variant"),
+            ("a = = b", 1, ""),
+        ] {
+            let message = error(text);
+            assert!(
+                message.starts_with(&format!("config.toml:{line}: ")),
+                "{text}: {message}"
+            );
+            assert!(message.contains(words), "{text}: {message}");
+        }
+    }
+}

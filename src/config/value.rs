@@ -1,0 +1,87 @@
+//! Sizes and durations as people write them, and errors that name their line.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+
+use super::Error;
+
+/// Octets: a number, or a text such as `50M`. Prefixes are powers of ten.
+pub(super) struct Size(pub u64);
+
+/// A duration: a text such as `15m`, `2h`, `4d`.
+#[derive(Clone, Copy)]
+pub(super) struct Span(pub Duration);
+
+impl Span {
+    pub const fn from_secs(seconds: u64) -> Span {
+        Span(Duration::from_secs(seconds))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
+        struct SizeVisitor;
+        impl Visitor<'_> for SizeVisitor {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size such as \"50M\"")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Size, E> {
+                let size = u64::try_from(number).map_err(|_| E::custom("a size is not negative"));
+                size.map(Size)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                let size = text.parse::<bytesize::ByteSize>();
+                let wrong =
+                    |_| E::custom(format!("not a size: {text:?}; write for example \"50M\""));
+                size.map(|size| Size(size.as_u64())).map_err(wrong)
+            }
+        }
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = |_| {
+            de::Error::custom(format!(
+                "not a duration: {text:?}; write for example \"15m\""
+            ))
+        };
+        humantime::parse_duration(&text).map(Span).map_err(wrong)
+    }
+}
+
+/// The text of a configuration and its name, for error messages.
+pub(super) struct Text<'a> {
+    pub text: &'a str,
+    pub name: &'a str,
+}
+
+impl Text<'_> {
+    /// An error at a place in the text.
+    pub fn error(&self, span: Range<usize>, what: impl fmt::Display) -> Error {
+        let before = self.text.get(..span.start).unwrap_or("");
+        let line = before.matches('\n').count() + 1;
+        Error(format!("{}:{line}: {what}", self.name))
+    }
+
+    /// An error of the parser's.
+    pub fn unreadable(&self, error: &toml::de::Error) -> Error {
+        let what = error.message().trim().replace('\n', " ");
+        self.error(error.span().unwrap_or(0..0), what)
+    }
+}
+
+/// Whether a byte may stand in a host name, or in an address literal.
+pub(super) fn is_hostname_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte) || byte >= 0x80
+}

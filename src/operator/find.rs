@@ -1,0 +1,38 @@
+//! Finding a message by any unambiguous part of its id.
+
+use crate::disk;
+use crate::message::QueueId;
+use crate::spool::Spool;
+
+/// What a part of an id leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// One message.
+    One(QueueId),
+    /// None.
+    None,
+    /// Several; some of them.
+    Several(Vec<QueueId>),
+}
+
+/// Finds a message by a part of its id.
+pub fn find(spool: &Spool, part: &str) -> disk::Result<Found> {
+    let part = part.trim().to_ascii_lowercase();
+    if let Ok(id) = part.parse::<QueueId>() {
+        return Ok(match spool.locate(id)? {
+            Some(_) => Found::One(id),
+            None => Found::None,
+        });
+    }
+    if part.is_empty() {
+        return Ok(Found::None);
+    }
+    let listing = spool.listing()?;
+    let ids = listing.messages.iter().map(|(id, _)| *id);
+    let mut found: Vec<QueueId> = ids.filter(|id| id.to_string().contains(&part)).collect();
+    Ok(match found.len() {
+        0 => Found::None,
+        1 => Found::One(found.remove(0)),
+        _ => Found::Several(found),
+    })
+}

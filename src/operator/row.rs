@@ -1,0 +1,170 @@
+//! One message as operators and programs see it: the row of a listing.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::message::printable;
+use crate::queue::state::Fate;
+use crate::queue::{Hold, State};
+use crate::spool::{Place, View};
+
+/// A message in a listing. As JSON this is a stable interface: times are RFC 3339 in UTC,
+/// `age` is in seconds, `size` in octets, what does not exist is null.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)] // the fields are the interface's, described in README
+pub struct Row {
+    pub id: String,
+    pub queue: &'static str,
+    pub status: RowStatus,
+    pub sender: Option<String>,
+    pub recipients: Vec<RecipientRow>,
+    pub size: u64,
+    pub added: Timestamp,
+    pub age: i64,
+    pub attempts: u32,
+    pub next_attempt: Option<Timestamp>,
+    pub last_error: Option<String>,
+    pub transport: Option<String>,
+}
+
+/// A recipient in a listing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct RecipientRow {
+    pub address: String,
+    pub status: &'static str,
+    pub reply: Option<String>,
+}
+
+/// What will happen to a message next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowStatus {
+    /// Accepted from an MTA, waiting for a run.
+    Incoming,
+    /// Waiting for a run.
+    Active,
+    /// Somebody works on it at this moment.
+    InProgress,
+    /// It is tried at its time.
+    Scheduled,
+    /// It is forgotten at its time.
+    WillBeDiscarded,
+    /// The next run tells its sender.
+    WillBeBounced,
+    /// It is held.
+    Frozen,
+    /// It cannot be trusted.
+    Corrupt,
+}
+
+impl RowStatus {
+    /// The status in words, for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            RowStatus::Incoming => "Incoming",
+            RowStatus::Active => "Active",
+            RowStatus::InProgress => "Delivery in progress",
+            RowStatus::Scheduled => "Scheduled",
+            RowStatus::WillBeDiscarded => "Will be discarded",
+            RowStatus::WillBeBounced => "Will be bounced",
+            RowStatus::Frozen => "Frozen",
+            RowStatus::Corrupt => "Corrupt",
+        }
+    }
+}
+
+/// The row of a message.
+pub fn row(view: &View, now: Timestamp) -> Row {
+    let id = view.id;
+    let added = id.accepted();
+    let mut row = Row {
+        id: id.to_string(),
+        queue: view.place.as_str(),
+        status: RowStatus::Corrupt,
+        sender: None,
+        recipients: Vec::new(),
+        size: view.size,
+        added,
+        age: now.duration_since(added).as_secs().max(0),
+        attempts: 0,
+        next_attempt: None,
+        last_error: None,
+        transport: None,
+    };
+    match &view.content {
+        Err(reason) => row.last_error = Some(printable(reason)),
+        Ok(content) => {
+            let state = &content.state;
+            row.status = status(view, state);
+            row.sender = Some(state.sender.as_str().to_owned());
+            row.recipients = recipients(state);
+            row.attempts = state.attempts;
+            row.next_attempt = next_attempt(row.status, view.place, state);
+            row.last_error = match (&state.hold, view.place) {
+                (Hold::Frozen { by, .. } | Hold::Discarded { by, .. }, _) => by.reason.clone(),
+                (Hold::None, Place::Frozen(_)) => {
+                    Some("the outcome of its last attempt could not be recorded".to_owned())
+                }
+                _ => None,
+            };
+            let error = state.last_error().map(|reply| reply.to_string());
+            row.last_error = row.last_error.or(error).map(|text| printable(&text));
+            let by = |(_, name): &(Timestamp, Option<String>)| Some((*name).clone()?);
+            let last = state
+                .recipients
+                .iter()
+                .filter_map(|one| one.last_attempt.as_ref());
+            row.transport = content.envelope.submission.transport.clone();
+            row.transport = row
+                .transport
+                .or(last.max_by_key(|(at, _)| *at).and_then(by));
+        }
+    }
+    row
+}
+
+fn status(view: &View, state: &State) -> RowStatus {
+    let untold = state.recipients.iter().any(|one| one.is_untold());
+    match (view.place, &state.hold) {
+        (Place::Corrupt, _) => RowStatus::Corrupt,
+        _ if view.in_progress => RowStatus::InProgress,
+        (Place::Discarded(_), _) | (_, Hold::Discarded { .. }) => RowStatus::WillBeDiscarded,
+        (Place::Frozen(_), _) | (_, Hold::Frozen { .. }) => RowStatus::Frozen,
+        _ if untold && state.sender.mailbox().is_some() => RowStatus::WillBeBounced,
+        (Place::Deferred(_), _) => RowStatus::Scheduled,
+        (Place::Incoming | Place::New, _) => RowStatus::Incoming,
+        (Place::Active | Place::Done, _) => RowStatus::Active,
+    }
+}
+
+/// When something happens to it next; what is being tried, and what only a person can move,
+/// has no such time.
+fn next_attempt(status: RowStatus, place: Place, state: &State) -> Option<Timestamp> {
+    let bucket = match place {
+        Place::Deferred(bucket) | Place::Frozen(bucket) | Place::Discarded(bucket) => bucket.due(),
+        _ => None,
+    };
+    match status {
+        RowStatus::Scheduled | RowStatus::Active | RowStatus::Incoming => {
+            bucket.or_else(|| state.next_attempt())
+        }
+        RowStatus::Frozen => bucket,
+        _ => None,
+    }
+}
+
+fn recipients(state: &State) -> Vec<RecipientRow> {
+    let row = |one: &crate::queue::RecipientState| RecipientRow {
+        address: one.address.to_string(),
+        status: match one.fate {
+            Fate::Pending { .. } if one.attempts == 0 => "pending",
+            Fate::Pending { .. } => "deferred",
+            Fate::InFlight => "in-progress",
+            Fate::Delivered => "delivered",
+            Fate::Failed { .. } => "failed",
+        },
+        reply: one.last.as_ref().map(|reply| reply.to_string()),
+    };
+    state.recipients.iter().map(row).collect()
+}

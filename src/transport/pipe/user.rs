@@ -1,0 +1,292 @@
+//! As whom a command runs, and what the child does before it becomes the command.
+//!
+//! A process started as root drops to the spool's owner by `seteuid` and keeps root as its
+//! saved user id only where the configuration needs it for commands. No command may inherit
+//! that: a child settles all three ids, whoever it runs as. Root is regained in children only,
+//! never in the process itself, whose threads would all be root for that moment.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Gid, Pid, ResGid, ResUid, Uid, User};
+use nix::unistd::{
+    getgrouplist, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setsid,
+};
+
+use super::PipeError;
+
+/// A user of this system, with all groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipeUser {
+    name: String,
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    home: PathBuf,
+}
+
+/// What a child does to its user and group ids before it becomes the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// Nothing: all three are what they should be.
+    AsIs,
+    /// It gives up what real and saved ids would let it become again. Supplementary groups
+    /// stay as they are: who drops root sets them.
+    Settled { uid: Uid, gid: Gid },
+    /// It becomes another user.
+    Other {
+        user: PipeUser,
+        /// Its effective user id is not root's, but another of the three is.
+        regain: bool,
+    },
+}
+
+impl PipeUser {
+    /// Looks a user up by name.
+    pub fn lookup(name: &str) -> Result<PipeUser, PipeError> {
+        let found = User::from_name(name).and_then(|user| user.map(with_groups).transpose());
+        match found {
+            Ok(Some(user)) => Ok(user),
+            Ok(None) => Err(PipeError::NoSuchUser(name.to_owned())),
+            Err(errno) => Err(PipeError::User {
+                name: name.to_owned(),
+                source: errno.into(),
+            }),
+        }
+    }
+
+    /// The user that this process runs as; none without an entry for it.
+    pub(super) fn effective() -> io::Result<Option<PipeUser>> {
+        let user = User::from_uid(Uid::effective())?;
+        Ok(user.map(with_groups).transpose()?)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn home(&self) -> &OsStr {
+        self.home.as_os_str()
+    }
+}
+
+fn with_groups(user: User) -> nix::Result<PipeUser> {
+    let name = CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?;
+    Ok(PipeUser {
+        groups: getgrouplist(&name, user.gid)?,
+        name: user.name,
+        uid: user.uid,
+        gid: user.gid,
+        home: user.dir,
+    })
+}
+
+impl Identity {
+    /// For a command of this process.
+    pub(super) fn of_process(user: Option<&PipeUser>) -> io::Result<Identity> {
+        let identity = Identity::decide(&getresuid()?, &getresgid()?, user);
+        identity.ok_or_else(|| {
+            let uid = Uid::effective();
+            io::Error::other(format!("user {uid} cannot become another"))
+        })
+    }
+
+    /// What a process with these ids does for a command that is to run as `user`, or as the
+    /// process itself; none if it cannot.
+    fn decide(uids: &ResUid, gids: &ResGid, user: Option<&PipeUser>) -> Option<Identity> {
+        let all = [uids.real, uids.effective, uids.saved];
+        let settled = || {
+            let is_one_user = all.iter().all(|uid| *uid == uids.effective);
+            let is_one_group = [gids.real, gids.saved] == [gids.effective; 2];
+            match is_one_user && is_one_group {
+                true => Identity::AsIs,
+                false => Identity::Settled {
+                    uid: uids.effective,
+                    gid: gids.effective,
+                },
+            }
+        };
+        let Some(user) = user else {
+            return Some(settled());
+        };
+        if all.iter().all(|uid| *uid == user.uid) {
+            Some(settled())
+        } else if all.iter().any(|uid| uid.is_root()) {
+            Some(Identity::Other {
+                user: user.clone(),
+                regain: !uids.effective.is_root(),
+            })
+        } else {
+            (uids.effective == user.uid).then(settled)
+        }
+    }
+
+    /// Lets a command run in a session of its own (its process group has the number of the
+    /// process) as this identity.
+    pub(super) fn settle(&self, command: &mut Command) {
+        let identity = self.clone();
+        before_exec(command, move || {
+            setsid()?;
+            Ok(identity.assume()?)
+        });
+    }
+
+    /// System calls and nothing else: see [`before_exec`].
+    fn assume(&self) -> nix::Result<()> {
+        match self {
+            Identity::AsIs => Ok(()),
+            Identity::Settled { uid, gid } => {
+                // Groups first: without a root among the user ids it may be too late.
+                setresgid(*gid, *gid, *gid)?;
+                setresuid(*uid, *uid, *uid)
+            }
+            Identity::Other { user, regain } => {
+                if *regain {
+                    seteuid(Uid::from_raw(0))?;
+                }
+                setgroups(&user.groups)?;
+                setresgid(user.gid, user.gid, user.gid)?;
+                setresuid(user.uid, user.uid, user.uid)
+            }
+        }
+    }
+
+    /// Sends a signal to the process group of a command with this identity. That it has none
+    /// left is not an error; what a signal cannot reach shows in waiting for it.
+    pub(super) fn signal(&self, group: Pid, signal: Signal) {
+        let sent = match self {
+            Identity::Other { regain: true, .. } => signal_as_root(group, signal),
+            _ => killpg(group, signal),
+        };
+        match sent {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => tracing::warn!(%group, %signal, error = errno.desc(), "cannot signal"),
+        }
+    }
+}
+
+/// A child that regains root, sends the signal, and ends without ever becoming a program: its
+/// last step before that always fails, and the error says how the signal went.
+fn signal_as_root(group: Pid, signal: Signal) -> nix::Result<()> {
+    let mut command = Command::new("/");
+    before_exec(&mut command, move || {
+        seteuid(Uid::from_raw(0))?;
+        killpg(group, signal)?;
+        Err(Errno::ECANCELED.into())
+    });
+    match command.spawn().map_err(|error| error.raw_os_error()) {
+        Err(Some(sent)) if sent == Errno::ECANCELED as i32 => Ok(()),
+        Err(Some(errno)) => Err(Errno::from_raw(errno)),
+        Ok(_) | Err(None) => Err(Errno::UnknownErrno),
+    }
+}
+
+/// Lets the child run `step` before it becomes the command, which then has the descriptors 0,
+/// 1 and 2 only. Ours would not be inherited anyway; this is about those that whoever started
+/// us has left open. `step` makes system calls and nothing else.
+#[allow(unsafe_code)]
+fn before_exec(
+    command: &mut Command,
+    mut step: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
+    let child = move || {
+        // SAFETY: the call takes three numbers and changes nothing but flags of descriptors.
+        // Kernels before 5.11 do not know it; they are left as they are.
+        unsafe {
+            syscall(
+                SYS_close_range,
+                3 as c_uint,
+                c_uint::MAX,
+                CLOSE_RANGE_CLOEXEC,
+            )
+        };
+        step()
+    };
+    // SAFETY: between fork and exec, of a process with threads, only async-signal-safe
+    // functions may be called. All closures given to this private function make system calls
+    // through nix, on values made before the fork; they neither allocate nor lock, an errno
+    // becomes an io::Error without allocation, and nothing is dropped.
+    unsafe { command.pre_exec(child) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(uid: u32) -> PipeUser {
+        PipeUser {
+            name: "u".into(),
+            uid: Uid::from_raw(uid),
+            gid: Gid::from_raw(uid),
+            groups: vec![],
+            home: "/".into(),
+        }
+    }
+
+    fn decide(uids: [u32; 3], user: Option<&PipeUser>) -> Option<Identity> {
+        let [real, effective, saved] = uids.map(Uid::from_raw);
+        let uids = ResUid {
+            real,
+            effective,
+            saved,
+        };
+        let [real, effective, saved] = [real, effective, saved].map(|id| Gid::from_raw(id.into()));
+        let gids = ResGid {
+            real,
+            effective,
+            saved,
+        };
+        Identity::decide(&uids, &gids, user)
+    }
+
+    #[test]
+    fn every_child_has_one_identity_and_root_only_where_it_was_given() {
+        let (root, one, two) = (user(0), user(1), user(2));
+        let settled = |id| {
+            Some(Identity::Settled {
+                uid: Uid::from_raw(id),
+                gid: Gid::from_raw(id),
+            })
+        };
+        let other = |user: &PipeUser, regain| {
+            let user = user.clone();
+            Some(Identity::Other { user, regain })
+        };
+        for (uids, user, expected) in [
+            ([0, 0, 0], None, Some(Identity::AsIs)),
+            ([1, 1, 1], None, Some(Identity::AsIs)),
+            ([0, 1, 0], None, settled(1)),
+            ([1, 1, 0], None, settled(1)),
+            ([2, 1, 2], None, settled(1)),
+            ([1, 1, 1], Some(&one), Some(Identity::AsIs)),
+            ([0, 0, 0], Some(&root), Some(Identity::AsIs)),
+            ([0, 0, 0], Some(&one), other(&one, false)),
+            ([1, 1, 0], Some(&one), other(&one, true)),
+            ([1, 1, 0], Some(&two), other(&two, true)),
+            ([0, 1, 1], Some(&two), other(&two, true)),
+            ([2, 1, 2], Some(&one), settled(1)),
+            ([2, 1, 1], Some(&two), None),
+            ([1, 1, 1], Some(&two), None),
+            ([1, 1, 1], Some(&root), None),
+        ] {
+            assert_eq!(decide(uids, user), expected, "{uids:?} {user:?}");
+        }
+    }
+
+    #[test]
+    fn users_are_looked_up_by_name() {
+        let nobody = PipeUser::lookup("nobody").unwrap();
+        assert!(nobody.groups.contains(&nobody.gid));
+        assert!(matches!(
+            PipeUser::lookup("no such user"),
+            Err(PipeError::NoSuchUser(_))
+        ));
+    }
+}
