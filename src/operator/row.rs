@@ -146,9 +146,7 @@ fn next_attempt(status: RowStatus, place: Place, state: &State) -> Option<Timest
         _ => None,
     };
     match status {
-        RowStatus::Scheduled | RowStatus::Active | RowStatus::Incoming => {
-            bucket.or_else(|| state.next_attempt())
-        }
+        RowStatus::Scheduled => bucket.or_else(|| state.next_attempt()),
         RowStatus::Frozen => bucket,
         _ => None,
     }
