@@ -413,8 +413,8 @@ impl Disk {
             nix::sys::statvfs::fstatvfs(&self.inner.root)
         })?;
         Ok(Space {
-            bytes: fs.blocks_available() as u64 * fs.fragment_size() as u64,
-            inodes: (fs.files() > 0).then_some(fs.files_available() as u64),
+            bytes: fs.blocks_available() * fs.fragment_size(),
+            inodes: (fs.files() > 0).then_some(fs.files_available()),
         })
     }
 }

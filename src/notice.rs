@@ -134,7 +134,7 @@ pub fn tell(
                 return Ok(Told::Nothing);
             };
             draft.write(&bytes)?;
-            draft.seal(&envelope(entry.id(), kind, sender))?
+            (*draft).seal(&envelope(entry.id(), kind, sender))?
         }
     };
     // Then the origin records it, durably; until it has, nobody moves the notice on, and the

@@ -268,7 +268,7 @@ impl Runner {
             let Some(slot) = self.core.spool.take_slot(SLOT_NAME, slots)? else {
                 return Ok(total);
             };
-            let (summary, now_seen) = self.drive(drive::Mode::Once)?;
+            let (summary, now_seen) = self.drive(drive::Mode::InSlot)?;
             seen.extend(now_seen);
             total.get_or_insert_default().add(&summary);
             drop(slot);

@@ -110,7 +110,7 @@ pub fn row(view: &View, now: Timestamp) -> Row {
             };
             let error = state.last_error().map(|reply| reply.to_string());
             row.last_error = row.last_error.or(error).map(|text| printable(&text));
-            let by = |(_, name): &(Timestamp, Option<String>)| Some((*name).clone()?);
+            let by = |(_, name): &(Timestamp, Option<String>)| name.clone();
             let last = state
                 .recipients
                 .iter()

@@ -53,7 +53,7 @@ impl Core {
         let next = blocking(move || core.take(candidate, &sink)).await;
         let next = match next {
             Some(Next::Attempt(entry, who)) => {
-                self.attempt(entry, who, &mut results, finisher).await
+                self.attempt(*entry, who, &mut results, finisher).await
             }
             other => other,
         };

@@ -24,6 +24,8 @@ use crate::spool::Place;
 pub(super) enum Mode {
     /// Until everything that is due has been looked at once.
     Once,
+    /// The same, and everything that was in hand is remembered.
+    InSlot,
     /// Until stopped.
     #[cfg(feature = "cli")]
     Watch,
@@ -33,11 +35,12 @@ pub(super) enum Mode {
 struct Drive {
     core: Arc<Core>,
     lanes: Lanes,
-    tasks: JoinSet<(String, Handled)>,
+    tasks: JoinSet<(String, QueueId, Handled)>,
     scan: Option<Scan>,
     finisher: Finisher,
     summary: Summary,
-    seen: HashSet<QueueId>,
+    /// Everything that was in hand; only a run in a slot wants to know.
+    seen: Option<HashSet<QueueId>>,
     deadline: Option<Instant>,
 }
 
@@ -51,7 +54,7 @@ struct Scan {
 enum Happening {
     Batch(Batch),
     ScanEnded,
-    Handled(String, Handled),
+    Handled(String, QueueId, Handled),
     #[cfg(feature = "cli")]
     Wake,
     Nothing,
@@ -106,12 +109,12 @@ impl Drive {
             scan: None,
             finisher,
             summary: Summary::default(),
-            seen: HashSet::new(),
+            seen: (mode == Mode::InSlot).then(HashSet::new),
             deadline: core.budget.max_time.map(|time| Instant::now() + time),
             core: Arc::clone(&core),
         };
         let ended = match mode {
-            Mode::Once => drive.once().await,
+            Mode::Once | Mode::InSlot => drive.once().await,
             #[cfg(feature = "cli")]
             Mode::Watch => drive.watch().await,
         };
@@ -126,7 +129,7 @@ impl Drive {
         let _ = forgetting.await;
         ended?;
         core.verdict()?;
-        Ok((summary, seen))
+        Ok((summary, seen.unwrap_or_default()))
     }
 
     async fn once(&mut self) -> Result<(), Error> {
@@ -180,7 +183,8 @@ impl Drive {
     fn start_scan(&mut self) {
         let (out, batches) = unbounded_channel();
         let core = Arc::clone(&self.core);
-        let task = tokio::task::spawn_blocking(move || core.scan(&out));
+        let known = self.lanes.known().clone();
+        let task = tokio::task::spawn_blocking(move || core.scan(&known, &out));
         self.scan = Some(Scan { batches, task });
     }
 
@@ -198,13 +202,15 @@ impl Drive {
             let Some((lane, candidate)) = self.lanes.take(cap) else {
                 break;
             };
-            self.seen.insert(candidate.id);
+            if let Some(seen) = &mut self.seen {
+                seen.insert(candidate.id);
+            }
             let work = Arc::clone(&self.core).handle(candidate, self.finisher.clone());
             let id = candidate.id;
             let core = Arc::clone(&self.core);
             self.tasks.spawn(async move {
                 let handled = AssertUnwindSafe(work).catch_unwind().await;
-                (lane, handled.unwrap_or_else(|_| core.panicked(id)))
+                (lane, id, handled.unwrap_or_else(|_| core.panicked(id)))
             });
         }
     }
@@ -225,7 +231,7 @@ impl Drive {
                 None => Happening::ScanEnded,
             },
             Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
-                Ok((lane, handled)) => Happening::Handled(lane, handled),
+                Ok((lane, id, handled)) => Happening::Handled(lane, id, handled),
                 Err(_) => Happening::Nothing,
             },
             () = sleep_until(*deadline), if !over => Happening::Nothing,
@@ -234,14 +240,13 @@ impl Drive {
 
     async fn react(&mut self, happening: Happening) -> Result<(), Error> {
         match happening {
-            // A message that is in hand already is busy when it is tried again, by its lock.
             Happening::Batch(_) if self.is_over() => self.stop_scan(),
             Happening::Batch(batch) => self.add(batch),
             Happening::ScanEnded => self.end_scan().await?,
-            Happening::Handled(lane, handled) => {
-                self.lanes.put_down(&lane);
+            Happening::Handled(lane, id, handled) => {
+                self.lanes.put_down(&lane, id);
                 self.count(&handled);
-                self.queue_notices(handled.notices).await?;
+                self.queue_notices(handled.notices).await;
             }
             #[cfg(feature = "cli")]
             Happening::Wake => self.start_scan(),
@@ -271,32 +276,21 @@ impl Drive {
     }
 
     /// Notices that were just written are mail like any other.
-    async fn queue_notices(&mut self, notices: Vec<QueueId>) -> Result<(), Error> {
+    async fn queue_notices(&mut self, notices: Vec<QueueId>) {
         self.summary.notices += notices.len() as u64;
         if notices.is_empty() {
-            return Ok(());
+            return;
         }
         self.core.observe(Progress::Found(notices.len() as u64));
         let core = Arc::clone(&self.core);
         let lanes = tokio::task::spawn_blocking(move || {
-            let with_lane = |id| {
-                Ok((
-                    core.lane(id)?,
-                    Candidate {
-                        id,
-                        place: Place::Active,
-                    },
-                ))
-            };
-            notices
-                .into_iter()
-                .map(with_lane)
-                .collect::<Result<Batch, Error>>()
+            let place = Place::Active;
+            let with_lane = |id| (core.lane(id), Candidate { id, place });
+            notices.into_iter().map(with_lane).collect::<Batch>()
         });
         if let Ok(batch) = lanes.await {
-            self.add(batch?);
+            self.add(batch);
         }
-        Ok(())
     }
 
     fn count(&mut self, handled: &Handled) {

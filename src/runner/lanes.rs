@@ -19,15 +19,18 @@ pub(super) struct Lanes {
     waiting: HashMap<String, VecDeque<Candidate>>,
     turns: VecDeque<String>,
     in_hand: HashMap<String, usize>,
-    queued: HashSet<QueueId>,
+    waiting_count: usize,
+    /// Who waits or is in hand.
+    known: HashSet<QueueId>,
 }
 
 impl Lanes {
-    /// Adds a candidate to its destination's lane, unless it waits already.
+    /// Adds a candidate to its destination's lane, unless it waits or is in hand already.
     pub fn push(&mut self, lane: String, candidate: Candidate) -> bool {
-        if !self.queued.insert(candidate.id) {
+        if !self.known.insert(candidate.id) {
             return false;
         }
+        self.waiting_count += 1;
         let waiting = self.waiting.entry(lane.clone()).or_default();
         if waiting.is_empty() {
             self.turns.push_back(lane);
@@ -54,7 +57,7 @@ impl Lanes {
                 true => drop(self.waiting.remove(&lane)),
                 false => self.turns.push_back(lane.clone()),
             }
-            self.queued.remove(&candidate.id);
+            self.waiting_count -= 1;
             *self.in_hand.entry(lane.clone()).or_default() += 1;
             return Some((lane, candidate));
         }
@@ -62,7 +65,8 @@ impl Lanes {
     }
 
     /// A candidate that was taken is no longer in hand.
-    pub fn put_down(&mut self, lane: &str) {
+    pub fn put_down(&mut self, lane: &str, id: QueueId) {
+        self.known.remove(&id);
         if let Some(count) = self.in_hand.get_mut(lane) {
             *count -= 1;
             if *count == 0 {
@@ -73,7 +77,12 @@ impl Lanes {
 
     /// Nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.queued.is_empty()
+        self.waiting_count == 0
+    }
+
+    /// Who waits or is in hand.
+    pub fn known(&self) -> &HashSet<QueueId> {
+        &self.known
     }
 }
 
@@ -105,12 +114,14 @@ mod tests {
     #[test]
     fn no_lane_has_all_the_jobs() {
         let mut lanes = Lanes::default();
-        (0..5).for_each(|n| drop(lanes.push("a".into(), candidate(n))));
+        for n in 0..5 {
+            lanes.push("a".into(), candidate(n));
+        }
         assert!(lanes.take(2).is_some() && lanes.take(2).is_some());
         assert_eq!(lanes.take(2), None);
         lanes.push("b".into(), candidate(9));
         assert_eq!(lanes.take(2).map(|(lane, _)| lane), Some("b".into()));
-        lanes.put_down("a");
+        lanes.put_down("a", candidate(0).id);
         assert_eq!(lanes.take(2).map(|(lane, _)| lane), Some("a".into()));
     }
 
@@ -121,6 +132,8 @@ mod tests {
         assert!(!lanes.push("b".into(), candidate(1)));
         assert!(lanes.take(1).is_some());
         assert!(lanes.is_empty() && lanes.take(9).is_none());
+        assert!(!lanes.push("a".into(), candidate(1)));
+        lanes.put_down("a", candidate(1).id);
         assert!(lanes.push("a".into(), candidate(1)));
     }
 }

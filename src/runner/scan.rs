@@ -7,6 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::lanes::Candidate;
 use super::{Core, Error};
 use crate::message::QueueId;
+#[cfg(feature = "cli")]
 use crate::queue::Bucket;
 use crate::spool::{Kept, Place, Swept, Unreadable};
 
@@ -21,20 +22,29 @@ impl Core {
     ///
     /// Whoever came in last and whoever has waited longest take turns, so that neither a flood
     /// of new mail nor a heap of old mail can use up a runner's budget alone.
-    pub(super) fn scan(&self, out: &UnboundedSender<Batch>) -> Result<(), Error> {
+    pub(super) fn scan(
+        &self,
+        known: &HashSet<QueueId>,
+        out: &UnboundedSender<Batch>,
+    ) -> Result<(), Error> {
         let spool = &self.spool;
         for id in spool.requests()? {
-            self.serve_request(id)?;
+            if let Err(error) = self.serve_request(id) {
+                tracing::warn!(%id, %error, "a request could not be served");
+                self.note_trouble(&error.to_string());
+            }
         }
         spool.finish_done()?;
         self.sweep()?;
-        let (due, drained) = self.due()?;
+        let (mut due, drained) = self.due()?;
         let mut fresh = Vec::new();
         for place in [Place::Incoming, Place::Active] {
             let ids = spool.ids_in(place)?;
             fresh.extend(ids.into_iter().map(|id| Candidate { id, place }));
         }
         fresh.sort_by_key(|candidate| candidate.id);
+        fresh.retain(|candidate| !known.contains(&candidate.id));
+        due.retain(|candidate| !known.contains(&candidate.id));
         self.observe(super::Progress::Found((fresh.len() + due.len()) as u64));
         let (mut fresh, mut due) = (fresh.into_iter(), due.into_iter());
         let mut batch = Batch::new();
@@ -42,7 +52,7 @@ impl Core {
             let pair = [fresh.next(), due.next()];
             let over = pair.iter().all(Option::is_none);
             for candidate in pair.into_iter().flatten() {
-                batch.push((self.lane(candidate.id)?, candidate));
+                batch.push((self.lane(candidate.id), candidate));
             }
             if over || batch.len() >= BATCH {
                 // Nobody listens any more: the run was stopped.
@@ -96,22 +106,23 @@ impl Core {
     }
 
     /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
-    /// a message is one piece of work.
-    pub(super) fn lane(&self, id: QueueId) -> Result<String, Error> {
-        let recipients = self.spool.peek_recipients(id)?;
+    /// a message is one piece of work. What cannot be read is found out when it is taken.
+    pub(super) fn lane(&self, id: QueueId) -> String {
+        let recipients = self.spool.peek_recipients(id).unwrap_or_default();
         let Some(first) = recipients.first() else {
-            return Ok(String::new());
+            return String::new();
         };
         let name = self.routes.transport_for(first).unwrap_or("");
-        Ok(match self.transports.get(name) {
+        match self.transports.get(name) {
             Some(transport) => format!("{name}/{}", transport.destination(first)),
             None => name.to_owned(),
-        })
+        }
     }
 
-    /// Whether the queue has something that this process has not looked at.
+    /// Whether the queue has something that this process has not looked at. What is still in
+    /// `new/` is not counted: whoever moves it on sees to its attempt.
     pub(super) fn anything_besides(&self, seen: &HashSet<QueueId>) -> Result<bool, Error> {
-        for place in [Place::New, Place::Incoming, Place::Active] {
+        for place in [Place::Incoming, Place::Active] {
             let ids = self.spool.ids_in(place)?;
             if ids.iter().any(|id| !seen.contains(id)) {
                 return Ok(true);

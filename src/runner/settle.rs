@@ -32,7 +32,7 @@ pub enum Settled {
 /// Where following the steps led.
 pub(super) enum Next {
     /// These recipients are to be tried now.
-    Attempt(Entry, Vec<usize>),
+    Attempt(Box<Entry>, Vec<usize>),
     /// Nothing is left to do here; these notices are new in the queue.
     Settled(Settled, Vec<QueueId>),
 }
@@ -75,7 +75,9 @@ impl Core {
         loop {
             let step = next_step(entry.state(), self.now(), self.retry.longest_delay());
             let done = match step {
-                Step::Attempt(who) if !self.stop.is_stopped() => return Next::Attempt(entry, who),
+                Step::Attempt(who) if !self.stop.is_stopped() => {
+                    return Next::Attempt(Box::new(entry), who);
+                }
                 Step::Attempt(_) => return Next::Settled(Settled::Busy, notices),
                 Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
                 Step::Freeze(reason) => self.record_freeze(&mut entry, reason),
@@ -150,6 +152,9 @@ impl Core {
 
     /// Serves the request for a message, if one waits and nobody has the message in hand.
     pub(super) fn serve_request(&self, id: QueueId) -> Result<(), Error> {
+        if !self.spool.has_request(id)? {
+            return Ok(());
+        }
         let Some(place) = self.spool.locate(id)? else {
             self.spool.drop_request(id)?;
             return Ok(());

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{ModifyKind, RenameMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
 
@@ -84,10 +85,20 @@ impl Watch<'_> {
 }
 
 fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> {
-    // An overflow comes as an event too, and every event means the same: look again. A full
-    // channel means that a look is due already.
-    let handler = move |_event: notify::Result<notify::Event>| {
-        let _ = wake.try_send(());
+    // Only what comes in is news; so are an overflow, which says that something may have been
+    // missed, and errors. A full channel means that a look is due already.
+    let handler = move |event: notify::Result<notify::Event>| {
+        let news = event.map_or(true, |event| {
+            let came_in = match event.kind {
+                EventKind::Create(_) => true,
+                EventKind::Modify(ModifyKind::Name(how)) => how != RenameMode::From,
+                _ => false,
+            };
+            event.need_rescan() || came_in
+        });
+        if news {
+            let _ = wake.try_send(());
+        }
     };
     let mut watcher = notify::recommended_watcher(handler)?;
     for dir in ["incoming", "active", "info/request"] {

@@ -37,7 +37,7 @@ pub struct Staged {
 #[derive(Debug)]
 pub enum Staging {
     /// It is to be written.
-    Fresh(Draft),
+    Fresh(Box<Draft>),
     /// A holder of its origin before us staged it, whole; it is durable now.
     Found(Staged),
     /// Somebody looks at it at this moment; try later.
@@ -110,7 +110,7 @@ impl Spool {
             }
         }
         match self.draft_as(id)? {
-            Some(draft) => Ok(Staging::Fresh(draft)),
+            Some(draft) => Ok(Staging::Fresh(Box::new(draft))),
             None => Ok(Staging::Busy),
         }
     }

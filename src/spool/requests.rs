@@ -48,6 +48,11 @@ impl Spool {
         self.ids_below(Path::new(Info::Request.dir()))
     }
 
+    /// Whether a request for a message waits.
+    pub fn has_request(&self, id: QueueId) -> disk::Result<bool> {
+        Ok(self.disk.stat(&Info::Request.path(id))?.is_some())
+    }
+
     /// Removes a request whose message is gone.
     pub fn drop_request(&self, id: QueueId) -> disk::Result<()> {
         self.disk.unlink(&Info::Request.path(id)).map(drop)
