@@ -89,14 +89,18 @@ impl Disk {
     /// them or none for certain: after an error nothing may be taken as durable that is not
     /// made so again by a call that succeeds, on files written anew.
     pub fn durable(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
+        // One object is one fsync, whatever the method.
+        if files.len() + dirs.len() <= 1 {
+            return self.sync_each(files, dirs);
+        }
         match self.inner.method {
             Method::SyncExt if self.little_is_dirty() => {
                 files.iter().for_each(|file| settle(file));
                 self.sync_all()?;
-                match (dirs.first(), files.first()) {
-                    (Some(dir), _) => self.sync_dir(&self.open_dir(dir)?, dir),
-                    (None, Some(file)) => self.sync_file(file),
-                    (None, None) => Ok(()),
+                match (dirs, files) {
+                    ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir),
+                    ([], [file, ..]) => self.sync_file(file),
+                    ([], []) => Ok(()),
                 }
             }
             Method::SyncFs if self.little_is_dirty() => self.sync_all(),

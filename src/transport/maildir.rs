@@ -356,7 +356,7 @@ fn is_complete(disk: &Disk) -> Result<bool, Outcome> {
             return Err(misconfigured(&path, "is not a directory"));
         }
         let is_elsewhere = base.is_some_and(|base| base.identity.0 != found.identity.0);
-        if disk.method() == Method::SyncFs && is_elsewhere {
+        if disk.method() != Method::Each && is_elsewhere {
             return Err(misconfigured(
                 &path,
                 "is on another file system than the Maildir",

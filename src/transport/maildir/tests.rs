@@ -213,13 +213,19 @@ enum Fault {
 struct Faults {
     at: usize,
     fault: Fault,
+    method: Method,
     calls: Mutex<Vec<String>>,
 }
 
 impl Faults {
-    fn new(at: usize, fault: Fault) -> Arc<Faults> {
+    fn new(at: usize, fault: Fault, method: Method) -> Arc<Faults> {
         let calls = Mutex::default();
-        Arc::new(Faults { at, fault, calls })
+        Arc::new(Faults {
+            at,
+            fault,
+            method,
+            calls,
+        })
     }
 }
 
@@ -241,6 +247,10 @@ impl Seam for Faults {
         }
     }
 
+    fn method(&self) -> Option<Method> {
+        Some(self.method)
+    }
+
     fn length(&self, _call: &Call<'_>) -> Option<usize> {
         Some(50)
     }
@@ -249,12 +259,11 @@ impl Seam for Faults {
 const BYTES: &[u8] = b"Subject: a message\n\nthat takes more than one write of fifty octets\n";
 
 /// Delivers with a fault at the nth call; false if there are not so many calls.
-fn try_fault(below: &Path, at: usize, fault: Fault) -> bool {
-    let dir = tempfile::tempdir_in(below).unwrap();
-    let path = dir.path().join("box");
+fn try_fault(method: Method, at: usize, fault: Fault) -> bool {
+    let (dir, path) = spool_and_box();
     let message = message(dir.path(), 1, b"a@b", BYTES);
     let to = [address("one@example.org"), address("two@example.org")];
-    let faults = Faults::new(at, fault);
+    let faults = Faults::new(at, fault, method);
     let maildir = Maildir::new(path.clone(), "h".into());
     let faulty = maildir.clone().with_seam(Some(faults.clone()));
     let outcomes = deliver(&faulty, &message, &to);
@@ -287,10 +296,7 @@ fn try_fault(below: &Path, at: usize, fault: Fault) -> bool {
 
 #[test]
 fn a_call_that_fails_never_loses_doubles_or_tears() {
-    // Where it is there, memory: it takes the other method of making things durable.
-    let memory = Path::new("/dev/shm");
-    let disk = std::env::temp_dir();
-    for below in [disk.as_path(), memory].into_iter().filter(|p| p.is_dir()) {
+    for method in [Method::SyncExt, Method::SyncFs, Method::Each] {
         for errno in [Errno::ENOSPC, Errno::EIO, Errno::EINTR, Errno::EMFILE] {
             for fault in [Fault::Once(errno), Fault::Lie(errno), Fault::Ever(errno)] {
                 // An interrupted call was not made; that much a kernel can be believed.
@@ -298,10 +304,10 @@ fn a_call_that_fails_never_loses_doubles_or_tears() {
                     continue;
                 }
                 let mut at = 0;
-                while try_fault(below, at, fault) {
+                while try_fault(method, at, fault) {
                     at += 1;
                 }
-                assert!(at >= 17, "{at} calls at {below:?}");
+                assert!(at >= 17, "{at} calls by {method:?}");
             }
         }
     }
@@ -309,26 +315,23 @@ fn a_call_that_fails_never_loses_doubles_or_tears() {
 
 #[test]
 fn a_copy_is_durable_before_it_is_named_and_named_durably_before_success() {
-    for below in [std::env::temp_dir(), "/dev/shm".into()] {
-        let Ok(dir) = tempfile::tempdir_in(&below) else {
-            continue;
-        };
+    for (method, first, second) in [
+        (Method::SyncExt, "syncfs fsync", "open fsync new"),
+        (Method::SyncFs, "syncfs", "open fsync new"),
+        (Method::Each, "fsync fsync", "open fsync new"),
+    ] {
+        let (dir, path) = spool_and_box();
         let message = message(dir.path(), 1, b"a@b", b"x\n");
-        let maildir = Maildir::new(dir.path().join("box"), "h".into());
+        let maildir = Maildir::new(path, "h".into());
         let to = [address("one@example.org"), address("two@example.org")];
         let _ = deliver(&maildir, &message, &to);
-        let seam = Faults::new(usize::MAX, Fault::Once(Errno::EIO));
+        let seam = Faults::new(usize::MAX, Fault::Once(Errno::EIO), method);
         let _ = deliver(&maildir.with_seam(Some(seam.clone())), &message, &to);
         let calls = seam.calls.lock().unwrap().join(" ");
-        let syncs = match calls.contains("syncfs") {
-            true => ["syncfs", "syncfs"],
-            false => ["fsync fsync", "fsync new"],
-        };
         let opened = "open stat stat stat stat";
         let written = "create create write write write write";
-        let [first, second] = syncs;
         let expected = format!("{opened} {written} {first} rename rename {second}");
-        assert_eq!(calls, expected, "{below:?}");
+        assert_eq!(calls, expected, "{method:?}");
     }
 }
 
@@ -344,7 +347,7 @@ fn the_errors_have_their_codes() {
         let message = message(dir.path(), 1, b"", b"x\n");
         let maildir = Maildir::new(path, "h".into());
         let _ = deliver(&maildir, &message, &[address("a@b")]);
-        let faulty = maildir.with_seam(Some(Faults::new(5, Fault::Once(errno))));
+        let faulty = maildir.with_seam(Some(Faults::new(5, Fault::Once(errno), Method::Each)));
         let outcome = deliver(&faulty, &message, &[address("a@b")]).remove(0);
         let reply = outcome.reply.to_string();
         assert!(reply.starts_with(&format!("{code} create ")), "{reply}");
@@ -358,7 +361,7 @@ fn a_message_that_cannot_be_read_is_not_delivered_in_part() {
         let (dir, path) = spool_and_box();
         let bytes = vec![b'x'; BLOCK + 10];
         message(dir.path(), 1, b"", &bytes);
-        let seam = Faults::new(at, Fault::Once(Errno::EIO));
+        let seam = Faults::new(at, Fault::Once(Errno::EIO), Method::Each);
         let disk = Disk::open(dir.path(), Some(seam)).unwrap();
         let body = tempfile::NamedTempFile::new_in(dir.path()).unwrap();
         fs::write(body.path(), &bytes).unwrap();
