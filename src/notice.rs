@@ -34,7 +34,7 @@ pub struct Report<'a> {
     pub recipients: Vec<&'a RecipientState>,
     /// That message's bytes.
     pub body: Body,
-    /// When it happened.
+    /// When it is told.
     pub at: Timestamp,
 }
 
@@ -97,10 +97,10 @@ pub fn tell(
         .iter()
         .map(|n| entry.state().recipients[*n].clone())
         .collect();
-    let at = happened(&states);
+    let cause = happened(&states);
     let recipients: Vec<Address> = states.iter().map(|one| one.address.clone()).collect();
     let named: Vec<&Address> = recipients.iter().collect();
-    let id = QueueId::of_notice(at, entry.id(), kind, &named);
+    let id = QueueId::of_notice(cause, entry.id(), kind, &named);
     let staging = match entry.spool().stage_notice(id) {
         Ok(staging) => staging,
         Err(Unreadable::Failed(error)) => return Err(error.into()),
@@ -117,7 +117,7 @@ pub fn tell(
                 sender: &sender,
                 recipients: states.iter().collect(),
                 body: entry.body(),
-                at,
+                at: now,
             };
             let Some(bytes) = builder.build(&report)? else {
                 drop(draft);
@@ -167,7 +167,7 @@ fn envelope(origin: QueueId, kind: NoticeKind, sender: Address) -> Envelope {
 
 fn happened(states: &[RecipientState]) -> Timestamp {
     let when = |one: &RecipientState| match one.fate {
-        Fate::Failed { at, .. } => Some(at),
+        Fate::Failed { since, .. } => Some(since),
         _ => None,
     };
     states

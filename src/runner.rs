@@ -304,8 +304,10 @@ pub fn slot_is_free(spool: &Spool, slots: usize) -> crate::disk::Result<bool> {
 }
 
 impl Core {
+    /// The time, to the millisecond: finer is noise in a history that people read.
     fn now(&self) -> Timestamp {
-        (self.clock)()
+        let now = (self.clock)();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 
     fn observe(&self, progress: Progress) {

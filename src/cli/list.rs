@@ -67,11 +67,16 @@ fn table_of(rows: &[Row], now: Timestamp) -> String {
 
 /// The recipients who are not done: the first by name, the others by number.
 fn to(row: &Row) -> String {
-    let left: Vec<_> = row
-        .recipients
-        .iter()
-        .filter(|one| one.status != "delivered")
-        .collect();
+    let named = |done: &[&str]| -> Vec<_> {
+        row.recipients
+            .iter()
+            .filter(|one| !done.contains(&one.status))
+            .collect()
+    };
+    let mut left = named(&["delivered", "failed"]);
+    if left.is_empty() {
+        left = named(&["delivered"]);
+    }
     match left.as_slice() {
         [] => "-".to_owned(),
         [only] => printable(&only.address),

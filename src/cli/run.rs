@@ -85,8 +85,9 @@ fn words(summary: &Summary) -> String {
     };
     let mut text =
         format!("{messages} {plural}: {delivered} delivered, {deferred} deferred, {failed} failed");
+    let notice = if *notices == 1 { "notice" } else { "notices" };
     for (count, what) in [
-        (notices, "notices"),
+        (notices, notice),
         (frozen, "frozen"),
         (busy, "in other hands"),
     ] {

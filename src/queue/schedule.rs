@@ -23,6 +23,8 @@ pub struct Phase {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     phases: Vec<Phase>,
+    /// What the phases come to.
+    ages: Vec<SignedDuration>,
 }
 
 /// Why phases make no schedule.
@@ -37,6 +39,12 @@ pub enum ScheduleError {
     /// A delay under a minute, which buckets cannot express, or over the phase's end.
     #[error("a retry delay must be at least a minute")]
     Delay,
+    /// More attempts than anybody would want.
+    #[error(
+        "the retry phases come to more than {} attempts",
+        Schedule::MAX_ATTEMPTS
+    )]
+    TooMany,
     /// A factor under 1 or over 100.
     #[error("a retry factor must be between 1 and 100")]
     Factor,
@@ -64,9 +72,9 @@ impl Default for Schedule {
             every: SignedDuration::from_mins(every),
             factor,
         };
-        Schedule {
-            phases: vec![phase(2, 15, 1.0), phase(16, 15, 1.5), phase(96, 360, 1.0)],
-        }
+        let phases = vec![phase(2, 15, 1.0), phase(16, 15, 1.5), phase(96, 360, 1.0)];
+        let ages = ages(&phases);
+        Schedule { phases, ages }
     }
 }
 
@@ -74,6 +82,9 @@ impl Schedule {
     /// Nothing is given up before this many attempts, however old it is: a spool that stood
     /// still for a week must not bounce what it tries for the first time.
     pub const MIN_ATTEMPTS: u32 = 3;
+
+    /// No schedule has more attempts.
+    const MAX_ATTEMPTS: usize = 10_000;
 
     /// Jitter adds at most this part of a delay.
     const JITTER: f64 = 0.1;
@@ -96,7 +107,11 @@ impl Schedule {
                 return Err(ScheduleError::Factor);
             }
         }
-        Ok(Schedule { phases })
+        let ages = ages(&phases);
+        match ages.len() > Schedule::MAX_ATTEMPTS {
+            true => Err(ScheduleError::TooMany),
+            false => Ok(Schedule { phases, ages }),
+        }
     }
 
     /// The phases.
@@ -113,25 +128,15 @@ impl Schedule {
 
     /// The ages at which a message is tried again, the lifetime last. A delay that would
     /// reach over the end of its phase is cut there.
-    pub fn ages(&self) -> Vec<SignedDuration> {
-        let mut ages = Vec::new();
-        let mut age = SignedDuration::ZERO;
-        for phase in &self.phases {
-            let mut delay = phase.every;
-            while age < phase.until {
-                age = age.saturating_add(delay).min(phase.until);
-                delay = times(delay, phase.factor);
-                ages.push(age);
-            }
-        }
-        ages
+    pub fn ages(&self) -> &[SignedDuration] {
+        &self.ages
     }
 
     /// The next age after a failure at `age`, and the delay that leads to it. An age that is
     /// almost reached is passed over: a late attempt is not followed by one at once.
     fn after(&self, age: SignedDuration) -> Option<(SignedDuration, SignedDuration)> {
         let mut before = SignedDuration::ZERO;
-        for next in self.ages() {
+        for next in self.ages.iter().copied() {
             let delay = next - before;
             before = next;
             let last = next == self.lifetime();
@@ -141,6 +146,20 @@ impl Schedule {
         }
         None
     }
+}
+
+fn ages(phases: &[Phase]) -> Vec<SignedDuration> {
+    let mut ages = Vec::new();
+    let mut age = SignedDuration::ZERO;
+    for phase in phases {
+        let mut delay = phase.every;
+        while age < phase.until && ages.len() <= Schedule::MAX_ATTEMPTS {
+            age = age.saturating_add(delay).min(phase.until);
+            delay = times(delay, phase.factor);
+            ages.push(age);
+        }
+    }
+    ages
 }
 
 fn times(delay: SignedDuration, factor: f64) -> SignedDuration {
@@ -164,14 +183,16 @@ impl RetryPolicy for Schedule {
             }
         };
         let from = now.saturating_sub(age).ok()?;
-        from.saturating_add(next + spread).ok()
+        let time = from.saturating_add(next + spread).ok()?;
+        Timestamp::from_second(time.as_second() + i64::from(time.subsec_nanosecond() > 0)).ok()
     }
 
     fn longest_delay(&self) -> SignedDuration {
         let mut before = SignedDuration::ZERO;
         let longest = self
-            .ages()
-            .into_iter()
+            .ages
+            .iter()
+            .copied()
             .map(|age| age - std::mem::replace(&mut before, age))
             .max();
         // Half as much again: an attempt early in a delay waits for the next one, and jitter.
@@ -227,7 +248,7 @@ mod tests {
             ages.push(now.duration_since(accepted));
         }
         assert_eq!(ages.len(), schedule.ages().len());
-        for (real, ideal) in ages.iter().zip(schedule.ages()) {
+        for (real, ideal) in ages.iter().zip(schedule.ages().iter().copied()) {
             assert!(
                 *real >= ideal && real.as_secs_f64() <= ideal.as_secs_f64() * 1.1,
                 "{real} {ideal}"

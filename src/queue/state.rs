@@ -18,6 +18,8 @@ pub struct State {
     pub recipients: Vec<RecipientState>,
     /// Attempts begun.
     pub attempts: u32,
+    /// When the last of them began.
+    pub started: Option<Timestamp>,
     /// Attempts in a row that were begun and never ended.
     pub interrupted: u32,
     /// Whether somebody holds it back.
@@ -54,8 +56,8 @@ pub enum Fate {
     Delivered,
     /// The sender is to be told, or has been.
     Failed {
-        /// When it failed: the event's time.
-        at: Timestamp,
+        /// What it failed in: the time at which that attempt began, or of the operator's action.
+        since: Timestamp,
         /// Its time was up.
         expired: bool,
         /// A notice is recorded.
@@ -102,6 +104,7 @@ impl State {
             sender: envelope.sender.clone(),
             recipients: envelope.recipients.iter().map(fresh).collect(),
             attempts: 0,
+            started: None,
             interrupted: 0,
             hold: Hold::None,
             index: numbered.map(|(n, address)| (address, n)).collect(),
@@ -120,6 +123,7 @@ impl State {
         match &event.what {
             What::Started { recipients, .. } => {
                 self.attempts += 1;
+                self.started = Some(event.at);
                 self.interrupted += 1;
                 let named = recipients.as_deref();
                 for recipient in self.pick(named) {
@@ -140,7 +144,7 @@ impl State {
                     recipient.fate = match (result.status, result.next) {
                         (Status::Delivered, _) => Fate::Delivered,
                         (Status::Failed, _) | (_, None) => Fate::Failed {
-                            at: event.at,
+                            since: self.started.unwrap_or(event.at),
                             expired: result.expired,
                             notified: false,
                         },
@@ -194,7 +198,7 @@ impl State {
                 for recipient in self.recipients.iter_mut().filter(|one| one.is_left()) {
                     recipient.last = Some(reply.clone());
                     recipient.fate = Fate::Failed {
-                        at,
+                        since: at,
                         expired: false,
                         notified: false,
                     };
@@ -229,11 +233,20 @@ impl State {
         self.recipients.iter().filter_map(next).min()
     }
 
-    /// The last reply that was not a success, of whoever is not done.
+    /// The last reply that was not a success, of whoever is not done; if everybody is, of
+    /// whoever failed.
     pub fn last_error(&self) -> Option<&Reply> {
+        let open = |one: &&RecipientState| one.is_left() || one.is_untold();
+        let any = self.recipients.iter().any(|one| open(&one));
         self.recipients
             .iter()
-            .filter(|one| one.fate != Fate::Delivered)
+            .filter(|one| {
+                if any {
+                    open(one)
+                } else {
+                    one.fate != Fate::Delivered
+                }
+            })
             .filter_map(|one| {
                 Some((
                     one.last_attempt.as_ref().map(|(at, _)| *at),

@@ -77,7 +77,7 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
         )
     });
     if !untold.is_empty() && state.sender != ReversePath::Null {
-        return Step::Notify(same_moment(state, untold));
+        return Step::Notify(same_cause(state, untold));
     }
     let due = |next: Timestamp| next <= now || next.duration_since(now) > longest_delay;
     let ready = these(&|fate| matches!(fate, Fate::Pending { next } if due(*next)));
@@ -93,10 +93,12 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
     Step::Finish
 }
 
-/// Those of `untold` that failed together with the first of them: one event, one notice.
-fn same_moment(state: &State, untold: Vec<usize>) -> Vec<usize> {
+/// Those of `untold` that failed in the same attempt as the first of them, or by the same action:
+/// one cause, one notice. All of an attempt's outcomes are recorded before anybody is told, so
+/// who is meant cannot change while a notice is under way.
+fn same_cause(state: &State, untold: Vec<usize>) -> Vec<usize> {
     let moment = |n: &usize| match state.recipients[*n].fate {
-        Fate::Failed { at, .. } => Some(at),
+        Fate::Failed { since, .. } => Some(since),
         _ => None,
     };
     let first = untold.iter().filter_map(moment).min();
