@@ -9,7 +9,7 @@ use crate::disk;
 use crate::message::{QueueId, ReversePath};
 use crate::notice::{self, Told, tell};
 use crate::queue::step::interrupted;
-use crate::queue::{Action, By, RecipientResult, Resting, Step, What, next_step, settle};
+use crate::queue::{Action, By, Hold, RecipientResult, Resting, Step, What, next_step, settle};
 use crate::spool::{Claim, Entry, Unreadable, apply};
 
 /// What became of one message that was looked at.
@@ -107,6 +107,9 @@ impl Core {
                     return Next::Settled(settled, notices);
                 }
                 Step::Finish => {
+                    if let Hold::Discarded { by, .. } = &entry.state().hold {
+                        tracing::info!(%id, by = by.by, reason = by.reason, "discarded for good");
+                    }
                     let settled = match entry.finish() {
                         Ok(left) => {
                             // Nobody to take it: then the next run finishes `done/`.
