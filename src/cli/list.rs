@@ -48,21 +48,26 @@ fn heading(count: usize) -> String {
 }
 
 fn table_of(rows: &[Row], now: Timestamp) -> String {
-    let mut table = table::table(&["ID", "Age", "Size", "From", "To", "Status", "Next", "Why"]);
-    for row in rows {
-        table.add_row(vec![
+    /// Longer addresses are cut; `show` and `--json` have them whole.
+    const ADDRESS: usize = 36;
+    let cells = |row: &Row| {
+        let sender = row.sender.as_deref().map_or("?".to_owned(), table::address);
+        vec![
             row.id.clone(),
             table::age(row.age),
             table::size(row.size),
-            row.sender.as_deref().map_or("?".to_owned(), table::address),
-            to(row),
+            shortened(sender, ADDRESS),
+            shortened(to(row), ADDRESS),
             row.status.words().to_owned(),
             row.next_attempt
                 .map_or(String::new(), |next| table::soon(next, now)),
-            shortened(row.last_error.clone().unwrap_or_default(), 60),
-        ]);
-    }
-    table::text(&table)
+        ]
+    };
+    let rows = rows
+        .iter()
+        .map(|row| (cells(row), row.last_error.clone()))
+        .collect();
+    table::table(&["ID", "Age", "Size", "From", "To", "Status", "Next"], rows)
 }
 
 /// The recipients who are not done: the first by name, the others by number.

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
+use indicatif::ProgressBar;
 use nix::syslog::{Facility, LogFlags, Severity};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -66,6 +68,14 @@ fn lines(format: LogFormat, target: Target) {
     };
 }
 
+/// The progress bar that log lines on standard error make way for, if there is one.
+static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Has log lines on standard error go above a progress bar.
+pub(super) fn above(bar: &ProgressBar) {
+    let _ = BAR.set(bar.clone());
+}
+
 /// Writes whole lines.
 #[derive(Clone, Copy)]
 enum Target {
@@ -95,7 +105,10 @@ struct Line(Target, Severity);
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.0 {
-            Target::Stderr => io::stderr().write_all(bytes)?,
+            Target::Stderr => match BAR.get() {
+                Some(bar) => bar.suspend(|| io::stderr().write_all(bytes))?,
+                None => io::stderr().write_all(bytes)?,
+            },
             Target::Syslog => {
                 let text = String::from_utf8_lossy(bytes);
                 let _ = nix::syslog::syslog(self.1, text.trim_end());

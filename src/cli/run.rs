@@ -30,6 +30,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         max_time: args.max_time,
     });
     if let Some(bar) = &bar {
+        log::above(bar);
         let bar = bar.clone();
         runner = runner.observer(move |progress| match progress {
             Progress::Found(count) => bar.inc_length(count),

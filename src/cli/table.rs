@@ -4,22 +4,27 @@ use comfy_table::{ContentArrangement, Table};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// A table with a heading, as wide as the terminal, or as its content where there is none.
-pub(super) fn table(heading: &[&str]) -> Table {
+/// Rows under a heading, each on one line, its note, if it has one, on a line below it.
+/// Nothing is broken: what is in a column is copied, or has been made short.
+pub(super) fn table(heading: &[&str], rows: Vec<(Vec<String>, Option<String>)>) -> String {
     let mut table = Table::new();
     table
         .load_style(comfy_table::presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(heading.to_vec());
-    table
-}
-
-/// The table's lines, without blanks at their ends.
-pub(super) fn text(table: &Table) -> String {
+    let (rows, notes): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     let mut text = String::new();
-    for line in table.to_string().lines() {
+    let notes = std::iter::once(None).chain(notes);
+    for (line, note) in table.lines().zip(notes) {
         text.push_str(line.trim_end());
         text.push('\n');
+        if let Some(note) = note {
+            text.push_str(&format!("    {note}\n"));
+        }
     }
     text
 }
