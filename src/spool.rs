@@ -261,7 +261,8 @@ impl Spool {
             match self.disk.list(&place.dir()) {
                 Ok(names) if names.is_empty() => empty.push(place.dir()),
                 Ok(_) => {}
-                Err(error) if error.is_absent() => {}
+                // Gone, or a file with a bucket's name, which is not ours.
+                Err(error) if error.is_absent() || error.is_wrong_kind() => {}
                 Err(error) => return Err(error),
             }
         }

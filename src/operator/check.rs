@@ -110,7 +110,14 @@ impl Check<'_> {
             let is_bucket = |name: &str| name.parse::<Bucket>().is_ok();
             self.names_below(Path::new(kept.as_str()), is_bucket)?;
             for bucket in self.spool.buckets(kept)? {
-                self.names_below(&kept.place(bucket).dir(), is_id)?;
+                let dir = kept.place(bucket).dir();
+                match self.names_below(&dir, is_id) {
+                    Err(error) if error.is_wrong_kind() => {
+                        let what = "has a bucket's name, and is no directory; left alone";
+                        self.find(Level::Note, dir, what);
+                    }
+                    other => other?,
+                }
             }
         }
         for dir in INFO {
@@ -265,6 +272,14 @@ impl Check<'_> {
 
     fn message(&mut self, view: &View) -> disk::Result<()> {
         let path = view.place.path(view.id);
+        let Some(stat) = self.spool.disk().stat(&path)? else {
+            return Ok(());
+        };
+        if stat.kind != Kind::File {
+            let what = "has a message's name, and is no file; left alone";
+            self.find(Level::Note, path, what);
+            return Ok(());
+        }
         let content = match &view.content {
             Ok(content) => content,
             Err(reason) => return self.corrupt(view, reason.clone()),
@@ -272,9 +287,7 @@ impl Check<'_> {
         if let Some(reason) = self.damage(view)? {
             return self.corrupt(view, reason);
         }
-        if let Some(stat) = self.spool.disk().stat(&path)?
-            && (stat.mode & 0o077 != 0 || stat.kind != Kind::File)
-        {
+        if stat.mode & 0o077 != 0 {
             let what = format!("mode {:04o} lets others in; `chmod 600` it", stat.mode);
             self.find(Level::Problem, path.clone(), what);
         }

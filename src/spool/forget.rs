@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Spool;
 use super::layout::{Info, Place};
-use crate::disk;
+use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
 
 impl Spool {
@@ -51,14 +51,20 @@ impl Spool {
         Ok(ids.len())
     }
 
-    /// Buckets may vanish while we look at them; a bucket that is gone names nobody.
+    /// Buckets may vanish while we look at them; a bucket that is gone names nobody, nor does
+    /// a file with a bucket's name.
     fn barrier(&self, mut dirs: Vec<PathBuf>) -> disk::Result<()> {
         loop {
             let all: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
             match self.disk.durable(&[], &all) {
-                Err(error) if error.is_absent() => {
+                Err(error) if error.is_absent() || error.is_wrong_kind() => {
                     let before = dirs.len();
-                    dirs.retain(|dir| !matches!(self.disk.stat(dir), Ok(None)));
+                    let is_dir = |stat: Stat| stat.kind == Kind::Dir;
+                    dirs.retain(|dir| {
+                        self.disk
+                            .stat(dir)
+                            .map_or(true, |it| it.is_some_and(is_dir))
+                    });
                     if dirs.len() == before {
                         return Err(error);
                     }

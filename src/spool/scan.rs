@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use super::layout::{Info, reason_path};
 use super::{Kept, Place, Spool};
-use crate::disk::{self, Body, Stat};
+use crate::disk::{self, Body, Kind, Stat};
 use crate::message::envelope::{EnvelopeFiles, parse_recipients, parse_transport};
 use crate::message::{Address, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, History, State};
@@ -127,7 +127,8 @@ impl Spool {
         }
         // What is left has no envelope: corrupt, or gone in the meantime, or just being made.
         for (id, place) in found {
-            let there = self.disk.stat(&place.path(id))?.is_some();
+            let stat = self.disk.stat(&place.path(id))?;
+            let there = stat.is_some_and(|stat| stat.kind == Kind::File);
             if there && place != Place::New && place != Place::Done {
                 messages.push((id, place));
             }
