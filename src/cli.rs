@@ -20,6 +20,7 @@ mod submit;
 mod table;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -43,9 +44,12 @@ fn receive(arguments: Vec<OsString>) -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             exit::say_usage(&error);
-            return match error.use_stderr() {
-                true => ExitCode::from(exit::EX_TEMPFAIL),
-                false => ExitCode::SUCCESS,
+            // Help that an MTA has asked for, by a recipient such as `-h@example.org`, is no
+            // acceptance: only a person at a terminal gets a 0 for it.
+            let asked = !error.use_stderr() && std::io::stdin().is_terminal();
+            return match asked {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(exit::EX_TEMPFAIL),
             };
         }
     };
