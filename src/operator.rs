@@ -64,18 +64,26 @@ pub fn act(
     Ok(all)
 }
 
-/// Makes everything in `deferred/` due. What somebody has in hand is being tried already.
+/// Makes everything in `deferred/` due. What somebody has in hand is being tried already, and
+/// what is corrupt is for the next run to find.
+///
+/// # Errors
+/// Of a message that the system would not let us have; the others are made due all the same.
 pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usize> {
     let mut flushed = 0;
+    let mut failed = Ok(());
     for bucket in spool.buckets(Kept::Deferred)? {
         let place = Place::Deferred(bucket);
         for some in spool.ids_in(place)?.chunks(BATCH) {
             let mut entries = Vec::new();
             for id in some {
-                if let Claim::Locked(locked) = spool.lock(place, *id)?
-                    && let Ok(entry) = locked.read()
-                {
-                    entries.push(entry);
+                let Claim::Locked(locked) = spool.lock(place, *id)? else {
+                    continue;
+                };
+                match locked.read() {
+                    Ok(entry) => entries.push(entry),
+                    Err(Unreadable::Corrupt(..)) => {}
+                    Err(Unreadable::Failed(error)) => failed = failed.and(Err(error)),
                 }
             }
             apply(&mut entries, now, action)?;
@@ -85,7 +93,7 @@ pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usi
     }
     let by = action.by();
     tracing::info!(flushed, by = by.by, reason = by.reason, "flush");
-    Ok(flushed)
+    failed.map(|()| flushed)
 }
 
 enum Taken {
