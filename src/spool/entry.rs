@@ -9,7 +9,7 @@ use super::layout::{Info, Place, reason_path};
 use super::lock::Locked;
 use crate::disk::{self, Body, File};
 use crate::message::{Envelope, QueueId};
-use crate::queue::{Action, Event, Hold, Resting, State, What};
+use crate::queue::{Action, Event, Resting, State, What};
 
 /// A message whose lock this process holds and whose seal it has checked.
 #[derive(Debug)]
@@ -90,8 +90,9 @@ impl Entry {
         let disk = &self.locked.spool.disk;
         if self.journal.is_none() {
             let file = disk.open_append(&Info::Attempts.path(self.locked.id))?;
-            if let Some(whole) = self.torn.take() {
+            if let Some(whole) = self.torn {
                 disk.truncate(&file, whole)?;
+                self.torn = None;
             }
             self.journal = Some(file);
         }
@@ -189,50 +190,73 @@ impl Entry {
 
 /// Carries an action out on messages in hand, all of them durably (commit point *ordered*).
 ///
-/// The events go first, with a barrier behind them, then the renames, with another: a message
-/// that stands in `frozen/` or `discarded/` always has its reason in its history. One pair of
-/// barriers serves the whole batch.
+/// Two steps with a barrier behind each; one pair serves the whole batch. An action that holds
+/// a message back is written down first: what stands in `frozen/` or `discarded/` always has
+/// its reason in its history. One that lets it go moves it to `active/` first: a history that
+/// says so while the message stands in `frozen/never/` would leave it where no run ever looks.
+/// Whoever is killed between the two has done nothing: a message that is held, and one that is
+/// not due, is put back by the next run.
 pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
+    for entry in entries.iter_mut() {
+        entry.open_journal(0)?;
+    }
+    match destination(action) {
+        Place::Active => {
+            move_all(entries, Place::Active)?;
+            record_all(entries, at, action)
+        }
+        hold => {
+            record_all(entries, at, action)?;
+            move_all(entries, hold)
+        }
+    }
+}
+
+fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
     for entry in entries.iter_mut() {
         entry.record(at, What::Action(action.clone()))?;
     }
     let Some(first) = entries.first() else {
         return Ok(());
     };
-    let spool: Spool = first.locked.spool.clone();
     let journals: Vec<&File> = entries
         .iter()
         .filter_map(|one| one.journal.as_ref())
         .collect();
-    spool
-        .disk
-        .durable(&journals, &[Path::new(Info::Attempts.dir())])?;
-    let mut dirs: Vec<PathBuf> = Vec::new();
+    let disk = &first.locked.spool.disk;
+    disk.durable(&journals, &[Path::new(Info::Attempts.dir())])
+}
+
+fn move_all(entries: &mut [Entry], to: Place) -> disk::Result<()> {
+    let mut dirs: Vec<PathBuf> = vec![to.dir()];
     for entry in entries.iter_mut() {
-        let to = place_for(entry.state());
-        dirs.extend([entry.place().dir(), to.dir()]);
+        dirs.push(entry.place().dir());
         entry.go(to)?;
     }
+    let Some(first) = entries.first() else {
+        return Ok(());
+    };
+    let disk = &first.locked.spool.disk;
     dirs.sort_unstable();
     dirs.dedup();
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
     // A bucket that emptied may be removed by another process at any moment.
-    match spool.disk.durable(&[], &dirs) {
+    match disk.durable(&[], &dirs) {
         Err(error) if error.is_absent() => {
-            let there = |dir: &&Path| !matches!(spool.disk.stat(dir), Ok(None));
+            let there = |dir: &&Path| !matches!(disk.stat(dir), Ok(None));
             let dirs: Vec<&Path> = dirs.into_iter().filter(there).collect();
-            spool.disk.durable(&[], &dirs)
+            disk.durable(&[], &dirs)
         }
         other => other,
     }
 }
 
 /// Where an action sends a message.
-fn place_for(state: &State) -> Place {
-    match &state.hold {
-        Hold::None => Place::Active,
-        Hold::Frozen { until, .. } => Resting::Frozen(*until).into(),
-        Hold::Discarded { until, .. } => Resting::Discarded(*until).into(),
+fn destination(action: &Action) -> Place {
+    match action {
+        Action::Freeze { until, .. } => Resting::Frozen(*until).into(),
+        Action::Discard { until, .. } => Resting::Discarded(*until).into(),
+        Action::Retry(_) | Action::Thaw(_) | Action::Bounce(_) => Place::Active,
     }
 }
 
