@@ -82,7 +82,13 @@ impl std::error::Error for Error {
 }
 
 impl From<Error> for io::Error {
+    /// The kind stays, but for one: `Interrupted` makes every reader in the standard library
+    /// try again, for ever, and here it has been tried often enough already.
     fn from(error: Error) -> io::Error {
-        io::Error::new(error.source.kind(), error)
+        let kind = match error.source.kind() {
+            io::ErrorKind::Interrupted => io::ErrorKind::Other,
+            kind => kind,
+        };
+        io::Error::new(kind, error)
     }
 }
