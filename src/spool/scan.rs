@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
+use jiff::Timestamp;
+
 use super::layout::{Info, reason_path};
 use super::{Kept, Place, Spool};
 use crate::disk::{self, Body, Kind, Stat};
@@ -48,6 +50,20 @@ pub struct Content {
     pub state: State,
     /// What happened.
     pub events: Vec<Event>,
+}
+
+impl Listing {
+    /// Those in `deferred/` that are due before a time.
+    pub fn deferred_before(&self, time: Timestamp) -> impl Iterator<Item = (QueueId, Place)> {
+        let due = move |place: &Place| match place {
+            Place::Deferred(bucket) => bucket.due().is_some_and(|due| due < time),
+            _ => false,
+        };
+        self.messages
+            .iter()
+            .copied()
+            .filter(move |(_, place)| due(place))
+    }
 }
 
 impl Spool {
