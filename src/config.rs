@@ -4,6 +4,7 @@
 //! Reading only validates. What comes out are plain values; the top of the program turns them
 //! into transports, routes and limits.
 
+mod raw;
 mod value;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ use toml::Spanned;
 use crate::message::Address;
 use crate::queue::{Pattern, Phase, Routes, Rule, Schedule};
 
-use value::{Size, Span, Text};
+use raw::{Raw, RawAccept, RawPhase, RawRoute, RawTransport};
+use value::Text;
 
 /// What a new spool's `config.toml` says. Without any configuration the same holds.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -143,117 +145,6 @@ pub enum Transport {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    hostname: Option<Spanned<String>>,
-    postmaster: Option<Spanned<String>>,
-    #[serde(default)]
-    accept: RawAccept,
-    #[serde(default)]
-    run: RawRun,
-    retry: Option<RawRetry>,
-    #[serde(default)]
-    log: Log,
-    #[serde(default)]
-    discard: RawDiscard,
-    #[serde(default)]
-    transport: BTreeMap<Spanned<String>, RawTransport>,
-    #[serde(default)]
-    route: Vec<RawRoute>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawAccept {
-    max_size: Size,
-    min_free: Size,
-    min_free_inodes: u64,
-    hop_limit: usize,
-    attempt: Attempt,
-    timeout: Span,
-}
-
-impl Default for RawAccept {
-    fn default() -> RawAccept {
-        RawAccept {
-            max_size: Size(50_000_000),
-            min_free: Size(100_000_000),
-            min_free_inodes: 1_000,
-            hop_limit: 50,
-            attempt: Attempt::default(),
-            timeout: Span::from_secs(600),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawRun {
-    jobs: Spanned<usize>,
-    background: Spanned<usize>,
-}
-
-impl Default for RawRun {
-    fn default() -> RawRun {
-        RawRun {
-            jobs: Spanned::new(0..0, 20),
-            background: Spanned::new(0..0, 4),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRetry {
-    phases: Spanned<Vec<RawPhase>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPhase {
-    until: Span,
-    every: Span,
-    #[serde(default = "one")]
-    factor: f64,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawDiscard {
-    keep: Span,
-}
-
-impl Default for RawDiscard {
-    fn default() -> RawDiscard {
-        RawDiscard {
-            keep: Span::from_secs(7 * 86_400),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTransport {
-    r#type: Spanned<String>,
-    path: Option<Spanned<PathBuf>>,
-    command: Option<Spanned<Vec<String>>>,
-    user: Option<Spanned<String>>,
-    timeout: Option<Spanned<Span>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRoute {
-    recipient: Option<Spanned<String>>,
-    domain: Option<Spanned<String>>,
-    transport: Spanned<String>,
-}
 
 impl Config {
     /// Reads a configuration. `name` is what error messages call it.

@@ -51,8 +51,8 @@ impl Arrival<'_> {
 
 pub(super) fn log_acceptance(id: QueueId, envelope: &Envelope, size: u64) {
     let from = match &envelope.sender {
-        ReversePath::Null => "<>".to_owned(),
-        ReversePath::Mailbox(address) => format!("<{address}>"),
+        ReversePath::Null => "<>",
+        ReversePath::Mailbox(address) => address.as_str(),
     };
     let recipients = envelope.recipients.len();
     tracing::info!(%id, from, size, recipients, "accepted");
