@@ -1,11 +1,12 @@
-"""What the benchmark scripts share: building the C programs, running many short processes at
-once, counting what the device was asked to do, file systems in loop devices, tables.
+"""What the benchmarks share: building programs, running many short processes at once, counting
+what the device was asked to do, file systems in loop devices, tables.
 
 Standard library only. Nothing here outlives the script: every resource is entered into an
 ExitStack, and signals that end the script unwind it.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -14,15 +15,101 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
-SCRIPTS = pathlib.Path(__file__).resolve().parent
-SOURCES = SCRIPTS.parent / "benches"
+SOURCES = pathlib.Path(__file__).resolve().parent
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+IN_NAMESPACE = "MAILSPOOL_BENCH_IN_NAMESPACE"
 
 
 def fail(text):
-    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {text}")
+    sys.exit(f"bench: {text}")
+
+
+# ---- the frame of a benchmark --------------------------------------------------------------
+
+
+def add_arguments(parser, rounds):
+    """The options that every benchmark has."""
+    parser.add_argument("--fs", default="native",
+                        help="of native (that of --dir), " + ", ".join(FILE_SYSTEMS)
+                        + " in loop devices, with commas [default: native]")
+    parser.add_argument("--dir", default="/var/tmp",
+                        help="where spools and images go [default: /var/tmp]")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"[default: {rounds}]")
+    parser.add_argument("--size", type=int, default=4096,
+                        help="octets of a message [default: 4096]")
+
+
+def add_process_arguments(parser, messages):
+    """The options of those that run a process for each message."""
+    parser.add_argument("--messages", type=int, default=messages,
+                        help=f"for a figure [default: {messages}]")
+    parser.add_argument("--at-once", default=[1, 8, 32], type=numbers,
+                        help="processes [default: 1,8,32]")
+
+
+def numbers(text):
+    return [int(word) for word in text.split(",")]
+
+
+@contextlib.contextmanager
+def working_directory(options):
+    """(ExitStack, temporary directory), after a look at what was asked for."""
+    options.fs = options.fs.split(",")
+    for kind in options.fs:
+        if kind != "native" and kind not in FILE_SYSTEMS:
+            fail(f"{kind}: no such file system here")
+    if options.fs != ["native"] and os.geteuid() != 0:
+        fail("loop devices take root; --fs native does not")
+    for name in ("MAILSPOOL_SPOOL", "MAILSPOOL_CONFIG"):
+        os.environ.pop(name, None)
+    with cleanup() as stack:
+        yield stack, stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="mailspool-bench.", dir=options.dir))
+
+
+def places(options, work, megabytes=1024):
+    """(directory, what to call it) for each file system that was asked for."""
+    image = None
+    for kind in options.fs:
+        if kind == "native":
+            name, _source = mount_of(work)
+            yield work, f"{name}, the file system of {options.dir}"
+            continue
+        image = image or LoopImage(work, megabytes)
+        point = os.path.join(work, "mount")
+        os.makedirs(point, exist_ok=True)
+        with image.mounted(kind, point):
+            yield point, f"{kind} in a loop device"
+
+
+def print_conditions(options):
+    uname = os.uname()
+    print(f"{time.strftime('%Y-%m-%d')}, {uname.sysname} {uname.release.split('-')[0]}, "
+          f"{os.cpu_count()} CPUs; messages of {options.size} octets, "
+          f"medians of {options.rounds} rounds.\n", flush=True)
+
+
+def message(sender, recipient, size):
+    text = f"From: {sender}\nTo: {recipient}\nSubject: benchmark\n\n".encode()
+    line = b"x" * 71 + b"\n"
+    text += line * ((size - len(text)) // len(line))
+    return text + b"\n" * (size - len(text))
+
+
+def in_namespace():
+    return IN_NAMESPACE in os.environ
+
+
+def enter_namespace():
+    """Starts this script again where its mounts are seen by nobody else."""
+    if os.geteuid() != 0 or in_namespace() or not shutil.which("unshare"):
+        return
+    os.environ[IN_NAMESPACE] = "1"
+    os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable,
+                          os.path.abspath(sys.argv[0]), *sys.argv[1:]])
 
 
 @contextlib.contextmanager
@@ -40,13 +127,27 @@ def cleanup():
         yield stack
 
 
-def build(name, directory):
+def build_c(name, directory):
     """Compiles benches/NAME.c, statically, into `directory`."""
     source, program = SOURCES / f"{name}.c", pathlib.Path(directory) / name
     command = ["gcc", "-O2", "-static", "-pthread", "-Wall", "-Wextra", "-o", program, source]
     if subprocess.run(command).returncode != 0:
         fail(f"cannot build {source}")
     return str(program)
+
+
+def cargo_build(*what):
+    """Builds in release mode; the executable's path."""
+    command = ["cargo", "build", "--release", "--quiet", "--message-format=json", *what]
+    built = subprocess.run(command, cwd=SOURCES.parent, stdout=subprocess.PIPE, text=True)
+    if built.returncode != 0:
+        fail("cannot build " + " ".join(what))
+    return [artifact["executable"] for artifact in map(json.loads, built.stdout.splitlines())
+            if artifact.get("executable")][-1]
+
+
+def build_mailspool():
+    return cargo_build("--bin", "mailspool")
 
 
 # ---- processes -----------------------------------------------------------------------------
@@ -183,13 +284,20 @@ class LoopImage:
         device = subprocess.check_output(command, text=True).strip()
         try:
             subprocess.run([*make, device], check=True, stdout=subprocess.DEVNULL)
-            subprocess.run(["mount", *options, device, mount_point], check=True)
-            try:
+            with mounted(*options, device, mount_point):
                 yield mount_point
-            finally:
-                subprocess.run(["umount", mount_point], check=True)
         finally:
             subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@contextlib.contextmanager
+def mounted(*arguments):
+    """mount(8) with these arguments, of which the last is the mount point."""
+    subprocess.run(["mount", *arguments], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", arguments[-1]], check=True)
 
 
 def syncfs(path):
@@ -238,8 +346,3 @@ def print_table(header, rows):
     for row in rows:
         print(line(row))
     print(flush=True)
-
-
-def machine():
-    uname = os.uname()
-    return f"{uname.sysname} {uname.release}, {os.cpu_count()} CPUs"

@@ -1,0 +1,92 @@
+//! Load for benchmarks: fills a spool, and runs over it with a transport that does nothing.
+//!
+//! ```sh
+//! cargo run --release --example load -- fill DIR 10000 4096     # accept 10,000 messages of 4 KB
+//! cargo run --release --example load -- deliver DIR             # every recipient is delivered
+//! cargo run --release --example load -- defer DIR               # every recipient is deferred
+//! ```
+
+use std::error::Error;
+use std::future::ready;
+use std::path::Path;
+use std::time::Duration;
+
+use mailspool::accept::{Acceptor, Limits, Request};
+use mailspool::message::{Address, Door, EnhancedCode, ReversePath};
+use mailspool::queue::{Outcome, Routes};
+use mailspool::runner::Runner;
+use mailspool::spool::Spool;
+use mailspool::transport::{BoxFuture, Message, Session, Transport};
+
+const HOSTNAME: &str = "load.example.org";
+
+/// Takes everything, or nothing, at once.
+#[derive(Clone)]
+struct Nothing(Outcome);
+
+impl Transport for Nothing {
+    fn destination(&self, recipient: &Address) -> String {
+        recipient.to_string()
+    }
+
+    fn deadline(&self, _size: u64) -> Option<Duration> {
+        None
+    }
+
+    fn connect<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        let session: Box<dyn Session> = Box::new(self.clone());
+        Box::pin(ready(Ok(session)))
+    }
+}
+
+impl Session for Nothing {
+    fn deliver<'a>(&'a mut self, _: &'a Message, to: &'a [Address]) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(ready(vec![self.0.clone(); to.len()]))
+    }
+}
+
+/// Messages to 100 mailboxes, each a destination of its own.
+fn fill(path: &Path, count: usize, size: usize) -> Result<(), Box<dyn Error>> {
+    let acceptor = Acceptor::new(Spool::create(path, None)?, Limits::new(HOSTNAME));
+    let mut message = b"Subject: load\r\n\r\n".to_vec();
+    while message.len() + 74 <= size {
+        message.extend_from_slice(&[b'x'; 72]);
+        message.extend_from_slice(b"\r\n");
+    }
+    for number in 0..count {
+        let request = Request {
+            door: Door::Active,
+            sender: ReversePath::Mailbox(Address::parse("alice@example.org")?),
+            recipients: vec![Address::parse(&format!(
+                "user{}@example.net",
+                number % 100
+            ))?],
+            transport: None,
+            submitter: "load".into(),
+        };
+        acceptor.accept(request, message.as_slice())?;
+    }
+    Ok(())
+}
+
+fn run(path: &Path, outcome: Outcome) -> Result<(), Box<dyn Error>> {
+    let runner = Runner::new(Spool::open(path)?, HOSTNAME)
+        .transport("nothing", Nothing(outcome))
+        .routes(Routes::all_by("nothing"));
+    println!("{:?}", runner.pass()?);
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["fill", path, count, size] => fill(Path::new(path), count.parse()?, size.parse()?),
+        ["deliver", path] => run(Path::new(path), Outcome::delivered("nothing was done")),
+        ["defer", path] => run(
+            Path::new(path),
+            Outcome::deferred(EnhancedCode::new(4, 3, 0), "nothing is done"),
+        ),
+        _ => Err("usage: load fill DIR COUNT SIZE | load deliver DIR | load defer DIR".into()),
+    }
+}
