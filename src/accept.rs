@@ -150,7 +150,7 @@ impl Acceptor {
         let now = Timestamp::now();
         let mut input = Input::new(input);
         input.fill()?;
-        if input.buffer.is_empty() {
+        if input.bytes().is_empty() {
             return Err(Error::Empty);
         }
         let mut draft = self.spool.draft(|| new_id(now))?;
@@ -179,15 +179,16 @@ impl Acceptor {
         input: &mut Input<impl Read>,
         arrival: &trace::Arrival<'_>,
     ) -> Result<(), Error> {
-        input.consume(mbox_separator(&input.buffer));
-        let eol = line_ending(&input.buffer);
+        input.consume(mbox_separator(input.bytes()));
+        let eol = line_ending(input.bytes());
         draft.write(arrival.received(eol).as_bytes())?;
         let mut scan = HeaderScan::default();
         let mut line_is_open = false;
         let end = loop {
-            let found = scan.push(&input.buffer, input.eof);
-            draft.write(&input.buffer[..found.header])?;
-            if let Some(last) = input.buffer[..found.header].last() {
+            let found = scan.push(input.bytes(), input.eof);
+            let header = &input.bytes()[..found.header];
+            draft.write(header)?;
+            if let Some(last) = header.last() {
                 line_is_open = *last != b'\n';
             }
             input.consume(found.header);
@@ -210,8 +211,8 @@ impl Acceptor {
             draft.write(eol.as_bytes())?;
         }
         loop {
-            draft.write(&input.buffer)?;
-            input.consume(input.buffer.len());
+            draft.write(input.bytes())?;
+            input.consume(input.bytes().len());
             if input.eof {
                 return Ok(());
             }
@@ -237,7 +238,7 @@ impl Acceptor {
     fn refused(&self, input: &mut Input<impl Read>, error: Error) -> Error {
         let most = input.total.saturating_add(self.limits.max_size);
         while !input.eof && input.total < most {
-            input.buffer.clear();
+            input.consume(input.bytes().len());
             if input.fill().is_err() {
                 break;
             }
@@ -273,7 +274,10 @@ pub fn new_id(now: Timestamp) -> QueueId {
 /// The input, with what was read and not yet written.
 struct Input<R> {
     reader: R,
+    /// Made of zeroes once, which costs nothing, and never cleared again.
     buffer: Vec<u8>,
+    /// What of the buffer was read and not consumed.
+    held: std::ops::Range<usize>,
     total: u64,
     eof: bool,
 }
@@ -284,31 +288,38 @@ impl<R: Read> Input<R> {
     fn new(reader: R) -> Input<R> {
         Input {
             reader,
-            buffer: Vec::new(),
+            buffer: vec![0; Self::CHUNK],
+            held: 0..0,
             total: 0,
             eof: false,
         }
     }
 
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.held.clone()]
+    }
+
     /// Reads more behind what is there. Only a read of nothing is the end; an error is an
     /// error, and an interrupted read is none.
     fn fill(&mut self) -> Result<(), Error> {
-        let have = self.buffer.len();
-        self.buffer.resize(have + Self::CHUNK, 0);
+        self.buffer.copy_within(self.held.clone(), 0);
+        self.held = 0..self.held.len();
+        if self.buffer.len() - self.held.end < Self::CHUNK / 2 {
+            self.buffer.resize(self.held.end + Self::CHUNK, 0);
+        }
         let got = loop {
-            match self.reader.read(&mut self.buffer[have..]) {
+            match self.reader.read(&mut self.buffer[self.held.end..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
+                other => break other.map_err(Error::Input)?,
             }
         };
-        self.buffer.truncate(have + *got.as_ref().unwrap_or(&0));
-        let got = got.map_err(Error::Input)?;
+        self.held.end += got;
         self.total += got as u64;
         self.eof = got == 0;
         Ok(())
     }
 
     fn consume(&mut self, count: usize) {
-        self.buffer.drain(..count);
+        self.held.start += count;
     }
 }
