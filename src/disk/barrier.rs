@@ -95,7 +95,7 @@ impl Disk {
         }
         match self.inner.method {
             Method::SyncExt if self.little_is_dirty() => {
-                files.iter().for_each(|file| settle(file));
+                settle(files);
                 self.sync_all()?;
                 match (dirs, files) {
                     ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir),
@@ -132,7 +132,7 @@ impl Disk {
             files.iter().try_for_each(|file| self.sync_file(file))?;
             return dirs.iter().try_for_each(|(fd, dir)| self.sync_dir(fd, dir));
         }
-        files.iter().for_each(|file| settle(file));
+        settle(files);
         let mut jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
         for file in files {
             jobs.push(Box::new(|| self.sync_file(file)));
@@ -203,12 +203,18 @@ fn at_once(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>>) -> Result<()>
     })
 }
 
-/// Starts the write-back of a file's data and waits for it. Only a hint: it makes nothing
+/// Starts the write-back of all files' data, then waits for it. Only a hint: it makes nothing
 /// durable, but what is allocated and written by now shares the next journal commit. Errors
 /// are reported by the sync that follows.
+fn settle(files: &[&File]) {
+    let start = libc::SYNC_FILE_RANGE_WRITE;
+    let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | start | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    files.iter().for_each(|file| sync_file_range(file, start));
+    files.iter().for_each(|file| sync_file_range(file, wait));
+}
+
 #[allow(unsafe_code)]
-fn settle(file: &File) {
-    let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+fn sync_file_range(file: &File, flags: libc::c_uint) {
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
     unsafe {
         libc::sync_file_range(file.file.as_fd().as_raw_fd(), 0, 0, flags);
