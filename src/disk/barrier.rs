@@ -21,6 +21,7 @@
 //! nothing. ext2, ext3 and ext4 with and without journal cannot be told apart by `statfs`.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -224,9 +225,13 @@ fn sync_file_range(file: &File, flags: libc::c_uint) {
 /// Whether little enough waits to be written that `syncfs` is not held up by it. Where that
 /// cannot be read, much does.
 fn little_is_dirty() -> bool {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
+    // Read at once, not in pieces of a growing buffer; both lines are near its beginning.
+    let mut bytes = [0; 4096];
+    let file = std::fs::File::open("/proc/meminfo");
+    let Ok(got) = file.and_then(|file| file.read_at(&mut bytes, 0)) else {
         return false;
     };
+    let text = String::from_utf8_lossy(&bytes[..got]);
     let kilobytes = |line: &str| -> Option<u64> {
         let rest = line
             .strip_prefix("Dirty:")
