@@ -37,7 +37,8 @@ async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
         let left: HashSet<Place> = left.into_iter().flatten().collect();
         let left: Vec<Place> = left.into_iter().collect();
         let worker = Arc::clone(&core);
-        let done = tokio::task::spawn_blocking(move || worker.spool.forget(&ids, &left)).await;
+        let work = move || worker.spool.forget(&ids, &left, worker.now());
+        let done = tokio::task::spawn_blocking(work).await;
         match done {
             Ok(Ok(())) => {}
             // They stand in `done/`: the next run finishes them, if the disk lets it.

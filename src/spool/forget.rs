@@ -2,20 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Spool;
+use jiff::Timestamp;
+
 use super::layout::{Info, Place};
+use super::{Kept, Spool};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
 
 impl Spool {
-    /// Forgets messages that stand in `done/` and were, while somebody worked on them, in the
-    /// given places.
+    /// Forgets messages that stand in `done/` and were, while who calls had them in hand, in
+    /// the given places.
     ///
     /// One barrier for all of them comes first, over `done/` and every directory in which one
-    /// may still be named, `new/` among them as no rename out of it is ever synced. Only then
-    /// are they unlinked: an envelope that is gone while an older name of its message comes
-    /// back in a power cut would be a message without envelope, or one delivered twice.
-    pub fn forget(&self, ids: &[QueueId], left: &[Place]) -> disk::Result<()> {
+    /// may still be named: `new/` and those behind it, as no rename out of them is ever synced,
+    /// and every bucket that is due at `now`, as an attempt before this one may have taken it
+    /// out of there. (Who takes a message out of a bucket that is not due, an operator, syncs
+    /// that.) Only then are they unlinked: an envelope that is gone while an older name of its
+    /// message comes back in a power cut would be a message without envelope, or one delivered
+    /// twice.
+    pub fn forget(&self, ids: &[QueueId], left: &[Place], now: Timestamp) -> disk::Result<()> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -24,6 +29,13 @@ impl Spool {
             .chain(left)
             .map(Place::dir)
             .collect();
+        for kept in Kept::ALL {
+            let buckets = self.buckets(kept)?;
+            let due = buckets
+                .into_iter()
+                .filter(|one| one.due().is_some_and(|due| due <= now));
+            dirs.extend(due.map(|bucket| kept.place(bucket).dir()));
+        }
         dirs.sort_unstable();
         dirs.dedup();
         self.barrier(dirs)?;
