@@ -251,21 +251,24 @@ fn dirs() -> [&'static Path; 4] {
 }
 
 impl Drop for Draft {
-    /// Unlinks what was made, the message file last. Failures are no news: the file is not
-    /// sealed, or not acknowledged, and the next run decides about it.
+    /// Unlinks what was made, the message file last, and only if everything else is gone: a
+    /// file in `new/` is what the next run looks for, `info/` files without one nobody would
+    /// ever remove. Failures are no news: nothing was acknowledged.
     fn drop(&mut self) {
-        if self.file.is_some() {
-            let _ = remove_infos(&self.spool.disk, self.id);
+        if self.file.is_some() && remove_infos(&self.spool.disk, self.id).is_ok() {
             let _ = self.spool.disk.unlink(&Place::New.path(self.id));
         }
     }
 }
 
+/// Removes what can be removed, whatever fails: with any one of these files missing, what is
+/// left is not whole, and the next run removes it instead of moving it on.
 fn remove_infos(disk: &Disk, id: QueueId) -> disk::Result<()> {
+    let mut result = Ok(());
     for info in Info::REMOVAL {
-        disk.unlink(&info.path(id))?;
+        result = result.and(disk.unlink(&info.path(id)).map(drop));
     }
-    Ok(())
+    result
 }
 
 impl Locked {
