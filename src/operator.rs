@@ -109,15 +109,16 @@ fn take(spool: &Spool, id: QueueId, action: &Action) -> disk::Result<Taken> {
         let Some(place) = spool.locate(id)? else {
             return Ok(Taken::Not(Acted::Absent));
         };
+        // Not yet, or no longer, in the queue; locking it would only disturb who is at it.
+        if let Place::New | Place::Done = place {
+            return Ok(Taken::Not(Acted::Absent));
+        }
         let locked = match spool.lock(place, id)? {
             Claim::Absent => continue,
             Claim::NotAFile => return Ok(Taken::Not(Acted::Absent)),
             Claim::Busy => return Ok(Taken::Busy),
             Claim::Locked(locked) => locked,
         };
-        if let Place::New | Place::Done = place {
-            return Ok(Taken::Not(Acted::Absent));
-        }
         return Ok(match locked.read() {
             Ok(entry) => match refusal(&entry, action) {
                 Some(why) => Taken::Not(Acted::Refused(why.to_owned())),

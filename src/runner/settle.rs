@@ -10,7 +10,7 @@ use crate::message::{QueueId, ReversePath};
 use crate::notice::{self, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{Action, By, Hold, RecipientResult, Resting, Step, What, next_step, settle};
-use crate::spool::{Claim, Entry, Unreadable, apply};
+use crate::spool::{Claim, Entry, Place, Unreadable, apply};
 
 /// What became of one message that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,9 +158,13 @@ impl Core {
         if !self.spool.has_request(id)? {
             return Ok(());
         }
-        let Some(place) = self.spool.locate(id)? else {
-            self.spool.drop_request(id)?;
-            return Ok(());
+        let place = match self.spool.locate(id)? {
+            // Being in `done/` commits it: whatever is wanted of it now comes too late, and
+            // would bring back a message that has been delivered.
+            None | Some(Place::Done) => return Ok(self.spool.drop_request(id)?),
+            // Served when it has been moved on.
+            Some(Place::New) => return Ok(()),
+            Some(place) => place,
         };
         let Claim::Locked(locked) = self.spool.lock(place, id)? else {
             return Ok(());
