@@ -151,6 +151,10 @@ impl Stop {
     /// Stops the runner. May be called from anywhere, any number of times.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
         self.notify.notify_waiters();
         self.notify.notify_one();
     }
@@ -272,7 +276,7 @@ impl Runner {
             seen.extend(now_seen);
             total.get_or_insert_default().add(&summary);
             drop(slot);
-            if self.core.stop.is_stopped() || !self.core.anything_besides(&seen)? {
+            if self.core.is_stopped() || !self.core.anything_besides(&seen)? {
                 return Ok(total);
             }
         }
@@ -316,11 +320,17 @@ impl Core {
         }
     }
 
-    /// Stops this run for good, with the first reason that comes.
+    /// Stops this run, with the first reason that comes.
     fn fail(&self, error: Error) {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         fatal.get_or_insert(error);
-        self.stop.stop();
+        self.stop.wake();
+    }
+
+    /// Whether somebody wants this run to stop, or it has to.
+    fn is_stopped(&self) -> bool {
+        let fatal = || self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stop.is_stopped() || fatal().is_some()
     }
 }
 

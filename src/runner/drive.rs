@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
@@ -42,6 +43,9 @@ struct Drive {
     /// Everything that was in hand; only a run in a slot wants to know.
     seen: Option<HashSet<QueueId>>,
     deadline: Option<Instant>,
+    /// Why this run takes nothing more. What is in hand is seen to its end all the same: an
+    /// attempt that is dropped may have delivered without a record.
+    failed: Option<Error>,
 }
 
 /// A scan under way, on a thread of its own.
@@ -94,9 +98,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
 }
 
 impl Core {
+    /// Why the run had to stop, if it had to. With that said, the next one may try again.
     fn verdict(&self) -> Result<(), Error> {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
-        fatal.take().map_or(Ok(()), Err)
+        let Some(error) = fatal.take() else {
+            return Ok(());
+        };
+        self.corrupt_in_a_row.store(0, Ordering::SeqCst);
+        self.trouble_in_a_row.store(0, Ordering::SeqCst);
+        Err(error)
     }
 }
 
@@ -112,44 +122,44 @@ impl Drive {
             seen: (mode == Mode::InSlot).then(HashSet::new),
             deadline: core.budget.max_time.map(|time| Instant::now() + time),
             core: Arc::clone(&core),
+            failed: None,
         };
-        let ended = match mode {
+        match mode {
             Mode::Once | Mode::InSlot => drive.once().await,
             #[cfg(feature = "cli")]
             Mode::Watch => drive.watch().await,
-        };
+        }
         let Drive {
             finisher,
             summary,
             seen,
+            failed,
             ..
         } = drive;
         drop(finisher);
         core.sessions.close().await;
         let _ = forgetting.await;
-        ended?;
         core.verdict()?;
-        Ok((summary, seen.unwrap_or_default()))
+        failed.map_or(Ok((summary, seen.unwrap_or_default())), Err)
     }
 
-    async fn once(&mut self) -> Result<(), Error> {
+    async fn once(&mut self) {
         self.start_scan();
         while self.is_under_way() {
             self.hand_out();
             let happening = self.next().await;
-            self.react(happening).await?;
+            self.react(happening).await;
         }
-        Ok(())
     }
 
     #[cfg(feature = "cli")]
-    async fn watch(&mut self) -> Result<(), Error> {
+    async fn watch(&mut self) {
         let core = Arc::clone(&self.core);
         let mut watch = super::watch::Watch::new(&core);
         self.start_scan();
         loop {
             if self.is_over() && !self.is_under_way() {
-                return Ok(());
+                return;
             }
             self.hand_out();
             let (scanning, over, busy) = (self.scan.is_some(), self.is_over(), self.is_under_way());
@@ -162,7 +172,7 @@ impl Drive {
                 () = core.stop.notify.notified(), if !over => Happening::Nothing,
                 () = sleep_until(deadline), if !busy && !over => Happening::Nothing,
             };
-            self.react(happening).await?;
+            self.react(happening).await;
         }
     }
 
@@ -173,7 +183,8 @@ impl Drive {
     /// No further message is taken: the budget is used up, or somebody wants us to stop.
     fn is_over(&self) -> bool {
         let used_up = |most: u64| self.summary.messages + self.tasks.len() as u64 >= most;
-        self.core.stop.is_stopped()
+        self.failed.is_some()
+            || self.core.is_stopped()
             || self.core.budget.max_messages.is_some_and(used_up)
             || self
                 .deadline
@@ -238,11 +249,15 @@ impl Drive {
         }
     }
 
-    async fn react(&mut self, happening: Happening) -> Result<(), Error> {
+    async fn react(&mut self, happening: Happening) {
         match happening {
             Happening::Batch(_) if self.is_over() => self.stop_scan(),
             Happening::Batch(batch) => self.add(batch),
-            Happening::ScanEnded => self.end_scan().await?,
+            Happening::ScanEnded => {
+                if let Err(error) = self.end_scan().await {
+                    self.failed.get_or_insert(error);
+                }
+            }
             Happening::Handled(lane, id, handled) => {
                 self.lanes.put_down(&lane, id);
                 self.count(&handled);
@@ -252,7 +267,6 @@ impl Drive {
             Happening::Wake => self.start_scan(),
             Happening::Nothing => {}
         }
-        Ok(())
     }
 
     fn stop_scan(&mut self) {

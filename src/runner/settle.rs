@@ -75,7 +75,7 @@ impl Core {
         loop {
             let step = next_step(entry.state(), self.now(), self.retry.longest_delay());
             let done = match step {
-                Step::Attempt(who) if !self.stop.is_stopped() => {
+                Step::Attempt(who) if !self.is_stopped() => {
                     return Next::Attempt(Box::new(entry), who);
                 }
                 Step::Attempt(_) => return Next::Settled(Settled::Busy, notices),
