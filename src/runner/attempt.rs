@@ -285,17 +285,29 @@ impl Core {
         self.recorded(entry, Event { at: now, what })
     }
 
-    /// An outcome that cannot be recorded must not be followed by another attempt: the message
-    /// is frozen, by its place alone, and the run stops.
     fn recorded(&self, mut entry: Entry, event: Event) -> Result<Entry, Settled> {
-        let id = entry.id();
         let recorded = entry
             .record(event.at, event.what)
             .and_then(|()| entry.sync());
-        let Err(error) = recorded else {
-            return Ok(entry);
-        };
-        let why = error.to_string();
+        match recorded {
+            Ok(()) => Ok(entry),
+            Err(error) => Err(self.not_recorded(entry, &error)),
+        }
+    }
+
+    /// A message that is done and could not be renamed to `done/`. That rename was to be the
+    /// record of its last outcome; now the history must be.
+    pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> Settled {
+        match entry.record_imagined() {
+            Ok(()) => self.trouble(entry.id(), &error.to_string()),
+            Err(error) => self.not_recorded(entry, &error),
+        }
+    }
+
+    /// An outcome that cannot be recorded must not be followed by another attempt: the message
+    /// is frozen, by its place alone, and the run stops.
+    fn not_recorded(&self, entry: Entry, error: &disk::Error) -> Settled {
+        let (id, why) = (entry.id(), error.to_string());
         tracing::error!(%id, error = why, "the outcome could not be recorded; frozen");
         let frozen = entry.rest(Resting::Frozen(None));
         if let Err(error) = frozen {
@@ -305,7 +317,7 @@ impl Core {
             id,
             why: why.clone(),
         });
-        Err(Settled::Trouble(why))
+        Settled::Trouble(why)
     }
 }
 

@@ -112,11 +112,12 @@ impl Core {
                     }
                     let settled = match entry.finish() {
                         Ok(left) => {
+                            drop(entry);
                             // Nobody to take it: then the next run finishes `done/`.
                             let _ = finisher.send((id, left));
                             Settled::Finished
                         }
-                        Err(error) => self.trouble(id, &error.to_string()),
+                        Err(error) => self.not_finished(entry, &error),
                     };
                     return Next::Settled(settled, notices);
                 }

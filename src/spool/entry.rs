@@ -22,6 +22,8 @@ pub struct Entry {
     journal: Option<File>,
     /// Where a torn last line begins, until it is cut off.
     torn: Option<u64>,
+    /// What counts and is not written down.
+    imagined: Vec<Event>,
     /// Whether all of the history is known to be durable. At first it is not: a holder before
     /// us may have been killed between writing and syncing.
     durable: bool,
@@ -44,6 +46,7 @@ impl Entry {
             events,
             journal: None,
             torn,
+            imagined: Vec::new(),
             durable: false,
             left: Vec::new(),
         }
@@ -105,21 +108,39 @@ impl Entry {
     /// Writes an event down and lets it count. It is not durable before
     /// [`sync`](Entry::sync).
     pub fn record(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
-        self.open_journal(0)?;
         let event = Event { at, what };
+        self.write(&event)?;
+        self.count(event);
+        Ok(())
+    }
+
+    fn write(&mut self, event: &Event) -> disk::Result<()> {
+        self.open_journal(0)?;
         if let Some(file) = &self.journal {
             self.locked.spool.disk.write_all(file, &event.line())?;
         }
         self.durable = false;
-        self.imagine(event);
         Ok(())
+    }
+
+    fn count(&mut self, event: Event) {
+        self.state.apply(&event);
+        self.events.push(event);
     }
 
     /// Lets an event count without writing it down: for the outcome after which nobody is
     /// left, of which the rename to `done/` is the record.
     pub fn imagine(&mut self, event: Event) {
-        self.state.apply(&event);
-        self.events.push(event);
+        self.imagined.push(event.clone());
+        self.count(event);
+    }
+
+    /// Writes down, durably, what was only imagined: for when that rename fails.
+    pub fn record_imagined(&mut self) -> disk::Result<()> {
+        for event in std::mem::take(&mut self.imagined) {
+            self.write(&event)?;
+        }
+        self.sync()
     }
 
     /// Makes everything recorded, by whomever, durable (commit point *recorded*). The directory
@@ -150,9 +171,9 @@ impl Entry {
     /// Renames the message to `done/` (commit point *done*, once the barrier of
     /// [`Spool::forget`] has covered it).
     /// Returns every directory in which it may still be named.
-    pub fn finish(mut self) -> disk::Result<Vec<Place>> {
+    pub fn finish(&mut self) -> disk::Result<Vec<Place>> {
         self.go(Place::Done)?;
-        Ok(self.left)
+        Ok(std::mem::take(&mut self.left))
     }
 
     fn go(&mut self, to: Place) -> disk::Result<()> {
