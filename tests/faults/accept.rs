@@ -1,0 +1,150 @@
+//! Acceptance under faults.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mailspool::accept::{Acceptor, Error};
+use mailspool::disk::{Method, Seam};
+use mailspool::message::{Door, QueueId};
+use mailspool::spool::Spool;
+
+use super::inject::{Case, Fault, Injector, all_cases, explore};
+use super::world::{
+    Clock, Ledger, copy_of, files, findings, is_whole, limits, request, runner, tempdir, text,
+};
+
+const TO: [&str; 3] = ["a@ok.test", "b@ok.test", "c@other.test"];
+
+/// Opens the spool and hands a message in, all of it under the case's fault.
+fn hand_in(spool: &Path, door: Door, input: &[u8], seam: Arc<Injector>) -> Result<QueueId, ()> {
+    let seam: Arc<dyn Seam> = seam;
+    let spool = Spool::open_through(spool, Some(seam)).map_err(drop)?;
+    let request = request(door, "s@sender.test", &TO);
+    Acceptor::new(spool, limits())
+        .accept(request, input)
+        .map_err(|error| assert!(!error.is_permanent() && matches!(error, Error::Disk(_))))
+}
+
+/// One case from beginning to end; says how it ended.
+fn judge(template: &Path, door: Door, input: &[u8], case: &Case) -> String {
+    let dir = copy_of(template);
+    let path = dir.path().join("spool");
+    let seam = Injector::new(*case);
+    let accepted = hand_in(&path, door, input, Arc::clone(&seam));
+    let left = files(&path);
+    // The fault does not touch the unlinks, so nothing may be left.
+    let can_tidy = matches!(
+        case.fault,
+        Fault::Once(_) | Fault::ButMade(_) | Fault::Full | Fault::Nothing
+    );
+    if accepted.is_err() && can_tidy {
+        assert!(left.is_empty(), "not accepted, but there is {left:?}");
+    }
+    let spool = Spool::open(&path).unwrap();
+    let (ledger, start) = (Ledger::default(), Timestamp::now());
+    let runner = runner(spool.clone(), &ledger, &Clock::at(start), start);
+    let summary = runner.pass().unwrap();
+    assert_eq!((summary.corrupt, summary.trouble), (0, 0), "{summary:?}");
+    let counts = ledger.counts();
+    for delivery in ledger.all() {
+        assert!(is_whole(&delivery.bytes, input), "torn: {delivery:?}");
+        assert!(accepted.is_err() || accepted == Ok(delivery.id));
+    }
+    assert!(
+        counts.values().all(|count| *count == 1),
+        "twice: {counts:?}"
+    );
+    match accepted {
+        Ok(_) => assert_eq!(counts.len(), TO.len(), "accepted, but delivered {counts:?}"),
+        Err(()) => assert!([0, TO.len()].contains(&counts.len()), "partly: {counts:?}"),
+    }
+    assert_eq!(
+        files(&path),
+        Vec::<std::path::PathBuf>::new(),
+        "left after a pass"
+    );
+    assert_eq!(findings(&spool), []);
+    let state = match (accepted.is_ok(), left.is_empty(), counts.is_empty()) {
+        (true, ..) => "accepted",
+        (false, true, _) => "refused, nothing left",
+        (false, false, true) => "refused, the pass tidied up",
+        (false, false, false) => "refused, yet whole and delivered",
+    };
+    state.to_owned()
+}
+
+fn calls(template: &Path, door: Door, input: &[u8], case: Case) -> Vec<super::inject::Seen> {
+    let dir = copy_of(template);
+    let seam = Injector::new(case);
+    hand_in(&dir.path().join("spool"), door, input, Arc::clone(&seam)).unwrap();
+    seam.seen()
+}
+
+fn all_faults(door: Door) {
+    let dir = tempdir();
+    let template = dir.path().join("spool");
+    Spool::create(&template, None).unwrap();
+    let small = text("small");
+    for method in [Method::Each, Method::SyncExt] {
+        let seen = calls(&template, door, &small, Case::clean(method));
+        let mut cases = all_cases(method, &seen, None);
+        // Two faults: the one that refuses the message, and one while it is tidied up.
+        for at in 0..seen.len() {
+            cases.extend((1..=6).map(|which| Case {
+                fault: Fault::AndUnlink(which),
+                at,
+                ..Case::clean(method)
+            }));
+        }
+        let tally = explore("accept", &cases, |case| {
+            judge(&template, door, &small, case)
+        });
+        tally.print(&format!(
+            "accept, {door:?}, {method:?}, {} calls",
+            seen.len()
+        ));
+    }
+}
+
+#[test]
+fn accept_from_an_application() {
+    all_faults(Door::Active);
+}
+
+#[test]
+fn accept_from_an_mta() {
+    all_faults(Door::Incoming);
+}
+
+/// Large enough for several writes, each of which may be cut short.
+#[test]
+fn accept_with_short_reads_and_writes() {
+    let dir = tempdir();
+    let template = dir.path().join("spool");
+    Spool::create(&template, None).unwrap();
+    let mut large = text("large");
+    large.extend(b"0123456789 abcdefghijklmnopqrstuvwxyz\n".repeat(4000));
+    let case = Case {
+        length: Some(10_000),
+        ..Case::clean(Method::Each)
+    };
+    let seen = calls(&template, Door::Active, &large, case);
+    let cases = all_cases(case.method, &seen, case.length);
+    let tally = explore("accept, short", &cases, |case| {
+        judge(&template, Door::Active, &large, case)
+    });
+    tally.print(&format!("accept, short, {} calls", seen.len()));
+
+    let small = text("small");
+    let cases: Vec<Case> = [1, 2, 3, 7, 64]
+        .map(|length| Case {
+            length: Some(length),
+            ..case
+        })
+        .to_vec();
+    let tally = explore("accept, very short", &cases, |case| {
+        judge(&template, Door::Active, &small, case)
+    });
+    tally.print("accept, very short");
+}

@@ -1,0 +1,273 @@
+//! Operator actions under faults: what was reported as done holds when the spool is opened again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::disk::{Method, Seam};
+use mailspool::message::{Door, QueueId};
+use mailspool::operator::{Acted, act, flush};
+use mailspool::queue::{Action, By, Hold, State};
+use mailspool::spool::{Claim, Place, Spool};
+use tempfile::TempDir;
+
+use super::inject::{Case, Injector, Seen, all_cases, explore};
+use super::world::{Clock, Ledger, accept, copy_of, findings, runner, tempdir};
+
+/// Three deferred messages, one of them in somebody's hand if a request is wanted.
+struct Queue {
+    dir: TempDir,
+    ids: Vec<QueueId>,
+    start: Timestamp,
+}
+
+/// What is done under faults.
+#[derive(Clone)]
+enum Deed {
+    Act(Action),
+    /// On a message that is in hand.
+    Ask(Action),
+    Flush,
+}
+
+fn by() -> By {
+    By {
+        by: "operator".into(),
+        reason: Some("because".into()),
+    }
+}
+
+impl Queue {
+    fn new(before: Option<&Action>) -> Queue {
+        let dir = tempdir();
+        let path = dir.path().join("spool");
+        let spool = Spool::create(&path, None).unwrap();
+        let start = Timestamp::now();
+        let new = |name: &str| {
+            accept(
+                &spool,
+                Door::Active,
+                name,
+                "s@sender.test",
+                &["a@first.test", "b@ok.test"],
+            )
+        };
+        let ids = ["one", "two", "three"].map(new).to_vec();
+        let clock = Clock::at(start);
+        clock.forward(1);
+        let pass = runner(spool.clone(), &Ledger::default(), &clock, start).pass();
+        assert_eq!(pass.unwrap().deferred, 3);
+        if let Some(action) = before {
+            let acted = act(&spool, &ids, action, clock.now()).unwrap();
+            assert!(acted.iter().all(|(_, acted)| *acted == Acted::Done));
+        }
+        Queue { dir, ids, start }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
+    /// Does the deed; says whether all of it was reported as done.
+    fn do_it(&self, path: &Path, deed: &Deed, seam: Arc<Injector>) -> bool {
+        let seam: Arc<dyn Seam> = seam;
+        let now = self.start + SignedDuration::from_mins(2);
+        let hand = matches!(deed, Deed::Ask(_)).then(|| {
+            let spool = Spool::open(path).unwrap();
+            let place = spool.locate(self.ids[0]).unwrap().unwrap();
+            match spool.lock(place, self.ids[0]).unwrap() {
+                Claim::Locked(locked) => locked,
+                other => panic!("{other:?}"),
+            }
+        });
+        let Ok(spool) = Spool::open_through(path, Some(seam)) else {
+            return false;
+        };
+        let done = match deed {
+            Deed::Act(action) => act(&spool, &self.ids, action, now).map(|acted| {
+                assert!(
+                    acted.iter().all(|(_, acted)| *acted == Acted::Done),
+                    "{acted:?}"
+                );
+            }),
+            Deed::Ask(action) => act(&spool, &self.ids[..1], action, now).map(|acted| {
+                assert_eq!(acted, [(self.ids[0], Acted::Requested)]);
+            }),
+            Deed::Flush => flush(&spool, &Action::Retry(by()), now).map(|count| {
+                assert_eq!(count, self.ids.len());
+            }),
+        };
+        drop(hand);
+        done.is_ok()
+    }
+
+    fn judge(&self, deed: &Deed, case: &Case) -> String {
+        let dir = copy_of(&self.path());
+        let path = dir.path().join("spool");
+        let done = self.do_it(&path, deed, Injector::new(*case));
+        let spool = Spool::open(&path).unwrap();
+        let problems = |spool: &Spool| -> Vec<_> {
+            let mut found = findings(spool);
+            found.retain(|one| one.level > mailspool::operator::Level::Note);
+            found
+        };
+        assert_eq!(problems(&spool), []);
+        let (ledger, clock) = (Ledger::default(), Clock::at(self.start));
+        clock.forward(3);
+        let (affected, action) = match deed {
+            Deed::Act(action) => (&self.ids[..], action.clone()),
+            Deed::Flush => (&self.ids[..], Action::Retry(by())),
+            Deed::Ask(action) => (&self.ids[..1], action.clone()),
+        };
+        if done {
+            if let Deed::Ask(_) = deed {
+                runner(spool.clone(), &ledger, &clock, self.start)
+                    .pass()
+                    .unwrap();
+            }
+            affected.iter().for_each(|id| holds(&spool, *id, &action));
+        } else {
+            // It may be asked again, and then it is so.
+            let again = act(&spool, affected, &action, clock.now()).unwrap();
+            for (id, acted) in again {
+                match acted {
+                    Acted::Done => holds(&spool, id, &action),
+                    // The first one got that far.
+                    Acted::Refused(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        self.wind_up(&spool, &ledger, &clock);
+        match done {
+            true => "reported as done".to_owned(),
+            false => "reported as failed".to_owned(),
+        }
+    }
+
+    /// Whatever was done to it, no message is lost or doubled.
+    fn wind_up(&self, spool: &Spool, ledger: &Ledger, clock: &Clock) {
+        for _ in 0..6 {
+            runner(spool.clone(), ledger, clock, self.start)
+                .pass()
+                .unwrap();
+            clock.forward(150);
+        }
+        let (counts, notices) = (ledger.counts(), ledger.notices());
+        let listing = spool.listing().unwrap();
+        for id in &self.ids {
+            let to = "a@first.test".to_owned();
+            let delivered = counts.get(&(*id, to.clone())).copied().unwrap_or(0);
+            let told = notices
+                .get(&(id.to_string(), to))
+                .map_or(0, |ids| ids.len());
+            let kept = listing.messages.iter().filter(|(one, _)| one == id).count();
+            assert_eq!(delivered + told + kept, 1, "{delivered} {told} {kept}");
+        }
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        assert_eq!(
+            findings(spool)
+                .iter()
+                .filter(|one| one.level > mailspool::operator::Level::Note)
+                .count(),
+            0
+        );
+    }
+}
+
+/// The message stands as the action has it.
+fn holds(spool: &Spool, id: QueueId, action: &Action) {
+    let listing = spool.listing().unwrap();
+    let found: Vec<_> = listing
+        .messages
+        .iter()
+        .filter(|(one, _)| *one == id)
+        .collect();
+    if let ([], Action::Bounce(_) | Action::Retry(_) | Action::Thaw(_)) = (found.as_slice(), action)
+    {
+        return;
+    }
+    let [(_, place)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    let view = spool.view(id, *place, &listing).unwrap().unwrap();
+    let State {
+        hold, recipients, ..
+    } = view.content.unwrap().state;
+    let right = match action {
+        Action::Freeze { until, .. } => {
+            matches!(place, Place::Frozen(_))
+                && matches!(hold, Hold::Frozen { until: now, .. } if now == *until)
+        }
+        Action::Discard { .. } => {
+            matches!(place, Place::Discarded(_)) && matches!(hold, Hold::Discarded { .. })
+        }
+        Action::Bounce(_) => *place == Place::Active && recipients.iter().all(|one| !one.is_left()),
+        Action::Retry(_) | Action::Thaw(_) => {
+            matches!(place, Place::Active | Place::Deferred(_)) && hold == Hold::None
+        }
+    };
+    assert!(
+        right,
+        "{} reported, but {place:?} {hold:?} {recipients:?}",
+        action.as_str()
+    );
+}
+
+fn explored(name: &str, before: Option<Action>, deed: Deed) {
+    let queue = Queue::new(before.as_ref());
+    for method in [Method::Each, Method::SyncExt] {
+        let seen: Vec<Seen> = {
+            let dir = copy_of(&queue.path());
+            let seam = Injector::new(Case::clean(method));
+            assert!(queue.do_it(&dir.path().join("spool"), &deed, Arc::clone(&seam)));
+            seam.seen()
+        };
+        let mut cases = all_cases(method, &seen, None);
+        // Of the calls by which things are only read, a few are enough.
+        cases.retain(|case| {
+            let seen = seen[case.at];
+            seen.needs_room || ["unlink", "rmdir", "lock"].contains(&seen.name) || case.at % 7 == 0
+        });
+        let step = cases.len().div_ceil(90);
+        let cases: Vec<Case> = cases.into_iter().step_by(step).collect();
+        let tally = explore(name, &cases, |case| queue.judge(&deed, case));
+        tally.print(&format!("{name}, {method:?}, {} calls", seen.len()));
+    }
+}
+
+fn until() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_hours(100)
+}
+
+#[test]
+fn actions() {
+    let freeze = Action::Freeze {
+        by: by(),
+        until: None,
+    };
+    let discard = Action::Discard {
+        by: by(),
+        until: until(),
+    };
+    explored("freeze", None, Deed::Act(freeze.clone()));
+    explored(
+        "freeze until",
+        None,
+        Deed::Act(Action::Freeze {
+            by: by(),
+            until: Some(until()),
+        }),
+    );
+    explored("thaw", Some(freeze.clone()), Deed::Act(Action::Thaw(by())));
+    explored("discard", None, Deed::Act(discard.clone()));
+    explored("undo", Some(discard), Deed::Act(Action::Retry(by())));
+    explored("bounce", None, Deed::Act(Action::Bounce(by())));
+    explored("retry", None, Deed::Act(Action::Retry(by())));
+    explored("request", None, Deed::Ask(freeze));
+}
+
+#[test]
+fn flushing() {
+    explored("flush", None, Deed::Flush);
+}

@@ -1,0 +1,71 @@
+//! Making a spool under faults.
+
+use std::sync::{Arc, Barrier};
+
+use mailspool::disk::{Method, Seam};
+use mailspool::message::Door;
+use mailspool::operator::Level;
+use mailspool::spool::Spool;
+
+use super::inject::{Case, Injector, all_cases, explore};
+use super::world::{accept, findings, tempdir};
+
+fn judge(case: &Case) -> String {
+    let dir = tempdir();
+    let path = dir.path().join("above/spool");
+    let seam: Arc<dyn Seam> = Injector::new(*case);
+    let first = Spool::create(&path, Some(seam)).is_ok();
+    // Half a spool is none.
+    assert!(!first || Spool::open(&path).is_ok());
+    let spool = Spool::create(&path, None).unwrap();
+    let found = findings(&spool);
+    assert!(
+        found.iter().all(|one| one.level == Level::Note),
+        "{found:?}"
+    );
+    accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    match (first, found.is_empty()) {
+        (true, _) => "made",
+        (false, true) => "made by the second",
+        (false, false) => "made by the second, a leftover noted",
+    }
+    .to_owned()
+}
+
+#[test]
+fn making_a_spool() {
+    for method in [Method::Each, Method::SyncExt] {
+        let dir = tempdir();
+        let seam = Injector::new(Case::clean(method));
+        let through: Arc<dyn Seam> = seam.clone();
+        Spool::create(&dir.path().join("above/spool"), Some(through)).unwrap();
+        let seen = seam.seen();
+        let cases = all_cases(method, &seen, None);
+        let tally = explore("make", &cases, judge);
+        tally.print(&format!("make, {method:?}, {} calls", seen.len()));
+    }
+}
+
+#[test]
+fn any_number_make_a_spool_at_once() {
+    const AT_ONCE: usize = 4;
+    const ROUNDS: usize = 40;
+    for _ in 0..ROUNDS {
+        let dir = tempdir();
+        let path = dir.path().join("spool");
+        let start = Barrier::new(AT_ONCE);
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    start.wait();
+                    let spool = Spool::create(&path, None).unwrap();
+                    accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+                });
+            }
+        });
+        let spool = Spool::open(&path).unwrap();
+        assert_eq!(findings(&spool), []);
+        assert_eq!(spool.listing().unwrap().messages.len(), AT_ONCE);
+    }
+    println!("make at once: {ROUNDS} times by {AT_ONCE} threads");
+}

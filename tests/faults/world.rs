@@ -1,0 +1,239 @@
+//! Spools to break, a transport that remembers, and what must hold in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::accept::{Acceptor, Limits, Request};
+use mailspool::message::{Address, Door, EnhancedCode, QueueId, ReversePath};
+use mailspool::operator::{Finding, check};
+use mailspool::queue::{Outcome, Routes};
+use mailspool::runner::{Budget, Runner};
+use mailspool::spool::Spool;
+use mailspool::transport::{Message, Relay};
+use tempfile::TempDir;
+
+pub const HOST: &str = "test.example";
+
+/// A directory for a test. In memory where there is such a place: nothing here cuts the power,
+/// and thousands of real barriers would take minutes.
+pub fn tempdir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()),
+        false => tempfile::tempdir(),
+    }
+    .unwrap()
+}
+
+/// A copy of a spool that a case may break.
+pub fn copy_of(spool: &Path) -> TempDir {
+    let dir = tempdir();
+    copy(spool, &dir.path().join("spool"));
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&path, &to.join(name)),
+            false => drop(fs::copy(&path, to.join(name)).unwrap()),
+        }
+    }
+}
+
+/// Every file below a spool, except `version` and `state/`.
+pub fn files(spool: &Path) -> Vec<PathBuf> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(spool, &mut found);
+    found.retain(|path| !path.starts_with(spool.join("state")) && !path.ends_with("version"));
+    found.sort();
+    found
+        .iter()
+        .map(|path| path.strip_prefix(spool).unwrap().to_owned())
+        .collect()
+}
+
+pub fn limits() -> Limits {
+    Limits {
+        min_free: 0,
+        min_free_inodes: 0,
+        ..Limits::new(HOST)
+    }
+}
+
+/// What is handed in for a message from `sender` (empty: the null sender).
+pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
+    Request {
+        door,
+        sender: ReversePath::parse(sender.as_bytes()).unwrap(),
+        recipients: recipients
+            .iter()
+            .map(|one| Address::parse(one).unwrap())
+            .collect(),
+        transport: None,
+        submitter: "tester".into(),
+    }
+}
+
+/// A whole message: acceptance adds nothing but `Received:`.
+pub fn text(name: &str) -> Vec<u8> {
+    format!(
+        "Date: Sun, 22 Nov 2026 14:05:00 +0000\nMessage-ID: <{name}@sender.test>\n\
+         Subject: {name}\n\nThe message {name}.\n"
+    )
+    .into_bytes()
+}
+
+pub fn accept(spool: &Spool, door: Door, name: &str, sender: &str, to: &[&str]) -> QueueId {
+    let acceptor = Acceptor::new(spool.clone(), limits());
+    acceptor
+        .accept(request(door, sender, to), text(name).as_slice())
+        .unwrap()
+}
+
+/// Whether `bytes` are `input` with our `Received:` field above, and nothing else.
+pub fn is_whole(bytes: &[u8], input: &[u8]) -> bool {
+    let Some(field) = bytes.strip_suffix(input) else {
+        return false;
+    };
+    let field = String::from_utf8_lossy(field);
+    let lines: Vec<&str> = field.split_inclusive('\n').collect();
+    field.starts_with("Received: by test.example (mailspool,")
+        && [3, 4].contains(&lines.len())
+        && lines[1..].iter().all(|line| line.starts_with('\t'))
+}
+
+/// What the world got.
+#[derive(Clone, Default)]
+pub struct Ledger(Arc<Mutex<Vec<Delivery>>>);
+
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub id: QueueId,
+    pub sender: String,
+    pub recipient: String,
+    pub bytes: Arc<Vec<u8>>,
+}
+
+impl Ledger {
+    pub fn all(&self) -> Vec<Delivery> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// How often each recipient got each message.
+    pub fn counts(&self) -> BTreeMap<(QueueId, String), usize> {
+        let mut counts = BTreeMap::new();
+        for one in self.all() {
+            *counts.entry((one.id, one.recipient)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The notices that were delivered: for each message and recipient, their ids.
+    pub fn notices(&self) -> BTreeMap<(String, String), BTreeSet<QueueId>> {
+        let mut notices: BTreeMap<_, BTreeSet<QueueId>> = BTreeMap::new();
+        for one in self.all().iter().filter(|one| one.sender.is_empty()) {
+            let text = String::from_utf8_lossy(&one.bytes).into_owned();
+            let field = |name: &str| -> Vec<String> {
+                let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+                lines.map(|value| value.trim().to_owned()).collect()
+            };
+            for origin in field("X-Mailspool-Id:") {
+                for to in field("Final-Recipient: rfc822;") {
+                    notices
+                        .entry((origin.clone(), to))
+                        .or_default()
+                        .insert(one.id);
+                }
+            }
+        }
+        notices
+    }
+
+    /// Takes a message down, if it can be read.
+    fn deliver(&self, message: &Message, to: &Address) -> Outcome {
+        let mut bytes = Vec::new();
+        if let Err(error) = message.body.reader().read_to_end(&mut bytes) {
+            return Outcome::deferred(EnhancedCode::new(4, 3, 0), error.to_string());
+        }
+        self.0.lock().unwrap().push(Delivery {
+            id: message.id,
+            sender: message.sender.as_str().to_owned(),
+            recipient: to.as_str().to_owned(),
+            bytes: Arc::new(bytes),
+        });
+        Outcome::delivered("taken")
+    }
+}
+
+/// A clock that stands until it is set.
+#[derive(Clone)]
+pub struct Clock(Arc<Mutex<Timestamp>>);
+
+impl Clock {
+    pub fn at(time: Timestamp) -> Clock {
+        Clock(Arc::new(Mutex::new(time)))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    pub fn forward(&self, minutes: i64) {
+        *self.0.lock().unwrap() += SignedDuration::from_mins(minutes);
+    }
+}
+
+/// A runner whose transport does as the recipient's domain says: `no.test` fails for good,
+/// `first.test` and `later.test` are deferred until a time, everybody else gets the mail.
+pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> Runner {
+    let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
+    let relay = Relay::new(move |message, recipients| {
+        let age = at.now().duration_since(start);
+        let outcome = |to: &Address| match to.domain() {
+            Some("no.test" | "never.test") => {
+                Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user")
+            }
+            Some("first.test") if age < SignedDuration::from_mins(10) => later(),
+            Some("later.test") if age < SignedDuration::from_mins(60) => later(),
+            _ => ledger.deliver(message, to),
+        };
+        recipients.iter().map(outcome).collect()
+    });
+    Runner::new(spool, HOST)
+        .transport("relay", relay)
+        .routes(Routes::all_by("relay"))
+        .budget(Budget {
+            jobs: 1,
+            ..Budget::default()
+        })
+        .clock(move || time.now())
+}
+
+fn later() -> Outcome {
+    Outcome::deferred(EnhancedCode::new(4, 2, 1), "later")
+}
+
+/// What `check` finds, but for messages in quarantine.
+pub fn findings(spool: &Spool) -> Vec<Finding> {
+    let mut found = check(spool, false).unwrap();
+    found.retain(|one| !one.what.starts_with("in quarantine: "));
+    found
+}
