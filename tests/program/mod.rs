@@ -1,0 +1,397 @@
+//! A private spool with a configuration of its own, and the program that works on it.
+//!
+//! Nothing of the caller's environment reaches the program, and nothing it starts outlives the
+//! test. Whoever waits here waits for an event, until a deadline that is only reached when
+//! something is broken.
+
+// Each test crate uses its own part of this.
+#![allow(dead_code)]
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Nothing here takes as long as this unless it hangs.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A spool below a directory that goes with it.
+pub struct Site {
+    dir: TempDir,
+}
+
+/// How a program ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+impl Site {
+    /// A spool with this configuration, in which `{dir}` stands for the directory around it.
+    pub fn new(config: &str) -> Site {
+        let site = Site {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        assert_eq!(
+            site.program(["init"], b"").ok(),
+            format!("The spool is {}.\n", site.spool().display())
+        );
+        site.configure(config);
+        site
+    }
+
+    /// A spool that delivers everything into the Maildir `box`.
+    pub fn with_box() -> Site {
+        Site::new(BOX)
+    }
+
+    /// Replaces the configuration.
+    pub fn configure(&self, config: &str) {
+        let mut text = format!("hostname = \"mail.test\"\n{config}");
+        if !config.contains("[log]") {
+            text.push_str("\n[log]\nto = \"none\"\n");
+        }
+        let text = text.replace("{dir}", self.dir.path().to_str().unwrap());
+        fs::write(self.spool().join("config.toml"), text).unwrap();
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
+    /// The program on this spool, in an environment without anything that could mislead it.
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = program();
+        command.env("HOME", self.dir.path());
+        command.arg("--spool").arg(self.spool()).args(arguments);
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn program<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> Ended {
+        ended(&mut self.command(arguments), input)
+    }
+
+    /// Sends a message to `to` without starting an attempt, and returns its id.
+    pub fn queue(&self, to: &[&str]) -> String {
+        let send = ["send", "--queue-only", "-f", "sender@example.org", "--"];
+        let id = self.program(send.iter().chain(to), LETTER).ok();
+        id.trim_end().to_owned()
+    }
+
+    /// One pass.
+    pub fn run(&self) -> Ended {
+        self.program(["run"], b"")
+    }
+
+    /// `list --json`, parsed.
+    pub fn rows(&self) -> Vec<Value> {
+        let text = self.program(["list", "--json"], b"").ok();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The row of the only message there is.
+    pub fn row(&self) -> Value {
+        let mut rows = self.rows();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows.remove(0)
+    }
+
+    /// `show --json` of one message.
+    pub fn shown(&self, id: &str) -> Value {
+        serde_json::from_str(&self.program(["show", "--json", id], b"").ok()).unwrap()
+    }
+
+    /// The copies in the Maildir `box`.
+    pub fn boxed(&self) -> Vec<String> {
+        let names = names(&self.dir.path().join("box/new"));
+        let read = |name: &String| fs::read(self.dir.path().join("box/new").join(name)).unwrap();
+        names
+            .iter()
+            .map(|name| String::from_utf8_lossy(&read(name)).into_owned())
+            .collect()
+    }
+
+    /// Whether the spool holds no message any more, in any stage.
+    pub fn is_empty(&self) -> bool {
+        names(&self.spool().join("info/sender")).is_empty() && self.message_files().is_empty()
+    }
+
+    /// Every message file, in whatever place.
+    pub fn message_files(&self) -> Vec<PathBuf> {
+        let places = [
+            "new",
+            "incoming",
+            "active",
+            "deferred",
+            "frozen",
+            "discarded",
+            "done",
+        ];
+        places
+            .iter()
+            .flat_map(|place| files(&self.spool().join(place)))
+            .collect()
+    }
+
+    /// Waits until the spool is empty.
+    pub fn until_empty(&self) {
+        until("the spool is empty", || self.is_empty());
+    }
+
+    /// `check` finds nothing, and nothing is left in the queue.
+    pub fn is_clean_and_empty(&self) {
+        assert_eq!(
+            self.program(["check"], b"").ok(),
+            "0 messages, no problems.\n"
+        );
+    }
+
+    /// Makes a gate that a command can wait at: `: <{dir}/name` in a shell script.
+    pub fn gate(&self, name: &str) -> Gate {
+        let path = self.dir.path().join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+        Gate { path, open: None }
+    }
+
+    /// The lines of a file that commands write to; none while it is not there.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Processes of the program that work on this spool.
+    pub fn processes(&self) -> Vec<Pid> {
+        let spool = self.spool();
+        let spool = spool.to_str().unwrap();
+        let of_ours = |entry: &fs::DirEntry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0)
+                .any(|word| word == spool.as_bytes())
+        };
+        let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw);
+        let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        all.filter(of_ours)
+            .filter_map(pid)
+            .filter(|pid| *pid != Pid::this())
+            .collect()
+    }
+}
+
+impl Drop for Site {
+    /// What still runs in the background belongs to this test, and ends with it.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.processes().is_empty() && Instant::now() < deadline && !thread::panicking() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        for pid in self.processes() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// A gate that is closed until it is opened, or dropped. Commands that wait at it wait in the
+/// opening of a FIFO nobody writes to.
+pub struct Gate {
+    path: PathBuf,
+    open: Option<File>,
+}
+
+impl Gate {
+    pub fn open(&mut self) {
+        // For both directions: opening for writing alone would wait for a reader.
+        self.open = Some(
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&self.path)
+                .unwrap(),
+        );
+    }
+}
+
+impl Drop for Gate {
+    /// Nobody is left waiting: readers that come now find no FIFO.
+    fn drop(&mut self) {
+        // The kernel lets everybody in who waits, even if we close it again before they look.
+        drop(OpenOptions::new().read(true).write(true).open(&self.path));
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Ended {
+    /// Standard output of a program that succeeded.
+    #[track_caller]
+    pub fn ok(&self) -> String {
+        assert_eq!(self.code, 0, "{self}");
+        self.text()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "status {}\nstdout: {}\nstderr: {}",
+            self.code,
+            self.text(),
+            self.err
+        )
+    }
+}
+
+/// Configuration: everything goes into the Maildir `box`.
+pub const BOX: &str = r#"
+[transport.box]
+type = "maildir"
+path = "{dir}/box"
+[[route]]
+domain = "*"
+transport = "box"
+"#;
+
+/// A small message.
+pub const LETTER: &[u8] = b"From: sender@example.org\nSubject: hello\n\nHello.\n";
+
+/// Configuration: a transport that runs a shell script. `{dir}` may stand in it; other braces may not.
+pub fn pipe(name: &str, script: &str) -> String {
+    format!(
+        "\n[transport.{name}]\ntype = \"pipe\"\ntimeout = \"50s\"\n\
+         command = [\"/bin/sh\", \"-c\", '''{script}''']\n"
+    )
+}
+
+/// Configuration: a route.
+pub fn route(key: &str, value: &str, transport: &str) -> String {
+    format!("\n[[route]]\n{key} = \"{value}\"\ntransport = \"{transport}\"\n")
+}
+
+/// The program, in a clean environment and on no spool.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailspool"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"MAILSPOOL_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("XDG_STATE_HOME").env("TZ", "UTC");
+    command
+}
+
+/// Runs a command to its end, feeds it, and hears it. That includes whoever inherited its
+/// output: a program in the background that kept it open would be noticed here.
+#[track_caller]
+pub fn ended(command: &mut Command, input: &[u8]) -> Ended {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // Not waited for: a program may end without reading all of it, which is its own affair.
+    thread::spawn(move || drop(stdin.write_all(&input)));
+    outcome(child, command)
+}
+
+/// Hears a child whose output is piped until it ends.
+#[track_caller]
+pub fn outcome(mut child: Child, command: &Command) -> Ended {
+    let hear = |from: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            from.map(|mut from| from.read_to_end(&mut bytes).unwrap());
+            bytes
+        })
+    };
+    let out = hear(child.stdout.take().map(|from| Box::new(from) as _));
+    let err = hear(child.stderr.take().map(|from| Box::new(from) as _));
+    let code = code_of(&mut child, command);
+    until("its output is closed", || {
+        out.is_finished() && err.is_finished()
+    });
+    let err = String::from_utf8_lossy(&err.join().unwrap()).into_owned();
+    Ended {
+        code,
+        out: out.join().unwrap(),
+        err,
+    }
+}
+
+/// Waits for a child, and kills it when it hangs.
+#[track_caller]
+pub fn code_of(child: &mut Child, command: &Command) -> i32 {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("it hangs: {command:?}");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The names in a directory, sorted; none while it is not there.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir)
+        .map(Iterator::collect::<Vec<_>>)
+        .unwrap_or_default();
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> = entries
+        .into_iter()
+        .map(|entry| name(entry).to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Every file below a directory. What vanishes meanwhile may be missing.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files(&entry.path())),
+            Ok(_) => found.push(entry.path()),
+            Err(_) => {}
+        }
+    }
+    found
+}

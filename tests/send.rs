@@ -1,0 +1,304 @@
+//! `send`: for people and programs. What it prints and exits with, what it adds, whom it takes
+//! from a header, and the attempts in the background that it starts.
+//!
+//! What belongs here: anything seen by who calls `send`, and the bounds on what it leaves running.
+
+mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Command, Stdio};
+
+use program::{BOX, LETTER, Site, code_of, ended, pipe, route, until};
+
+#[test]
+fn it_prints_the_id_and_nothing_else() {
+    let site = Site::with_box();
+    let sent = site.program(
+        [
+            "send",
+            "--queue-only",
+            "-f",
+            "a@example.org",
+            "b@example.test",
+        ],
+        LETTER,
+    );
+    let id = sent.ok();
+    assert_eq!(sent.err, "");
+    assert_eq!((id.len(), id.ends_with('\n')), (37, true), "{id:?}");
+    let row = site.row();
+    assert_eq!(row["id"], id.trim_end());
+    assert_eq!(
+        (&row["queue"], &row["sender"]),
+        (&"active".into(), &"a@example.org".into())
+    );
+    assert_eq!(site.processes(), [], "nothing was started");
+}
+
+#[test]
+fn it_delivers_at_once() {
+    let site = Site::with_box();
+    site.program(["send", "-f", "a@example.org", "b@example.test"], LETTER)
+        .ok();
+    site.until_empty();
+    assert_eq!(site.boxed().len(), 1);
+    until("nobody is left running", || site.processes().is_empty());
+    site.is_clean_and_empty();
+}
+
+#[test]
+fn a_shell_has_the_id_while_delivery_takes_its_time() {
+    let config =
+        pipe("slow", ": <{dir}/gate; cat >{dir}/delivered") + &route("domain", "*", "slow");
+    let site = Site::new(&config);
+    let mut gate = site.gate("gate");
+    let mut shell = Command::new("/bin/sh");
+    let script = "id=$(\"$@\" </dev/fd/3); echo \"id is $id\"";
+    let letter = site.dir().join("letter");
+    fs::write(&letter, LETTER).unwrap();
+    let script = script.replace("/dev/fd/3", letter.to_str().unwrap());
+    shell
+        .env_clear()
+        .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_mailspool")]);
+    shell
+        .arg("--spool")
+        .arg(site.spool())
+        .args(["send", "b@example.test"]);
+    let said = ended(&mut shell, b"").ok();
+    until("it is being delivered", || {
+        site.row()["status"] == "in-progress"
+    });
+    assert_eq!(
+        said,
+        format!("id is {}\n", site.row()["id"].as_str().unwrap())
+    );
+
+    let runners = site.processes();
+    assert_eq!(runners.len(), 1);
+    for runner in &runners {
+        let own = nix::unistd::getsid(Some(*runner)).unwrap();
+        assert_eq!(own, *runner, "a session of its own");
+        for descriptor in 0..3 {
+            let leads_to = fs::read_link(format!("/proc/{runner}/fd/{descriptor}")).unwrap();
+            assert_eq!(leads_to.to_str(), Some("/dev/null"));
+        }
+    }
+    gate.open();
+    site.until_empty();
+    assert!(site.lines("delivered").contains(&"Hello.".to_owned()));
+}
+
+#[test]
+fn senders_and_recipients_without_a_domain_get_ours() {
+    let site = Site::with_box();
+    site.program(
+        ["send", "--queue-only", "bob", "Carol@Example.Test"],
+        LETTER,
+    )
+    .ok();
+    let row = site.row();
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+        .unwrap()
+        .unwrap()
+        .name;
+    assert_eq!(row["sender"], format!("{user}@mail.test"));
+    assert_eq!(row["recipients"][0]["address"], "bob@mail.test");
+    assert_eq!(row["recipients"][1]["address"], "Carol@Example.Test");
+}
+
+#[test]
+fn date_and_message_id_are_added_where_they_are_missing() {
+    let site = Site::with_box();
+    for (has, date, id) in [
+        ("", true, true),
+        ("Date: yesterday\n", false, true),
+        ("MESSAGE-ID: <x@y>\n", true, false),
+        ("date: yesterday\nMessage-Id: <x@y>\n", false, false),
+    ] {
+        let letter = format!("Subject: s\n{has}To: b\n\nDate: no\nMessage-ID: no\n");
+        let sent = site
+            .program(
+                ["send", "--queue-only", "b@example.test"],
+                letter.as_bytes(),
+            )
+            .ok();
+        let stored = site.program(["show", "--message", sent.trim()], b"").ok();
+        let (header, body) = stored.split_once("\n\n").unwrap();
+        assert_eq!(body, "Date: no\nMessage-ID: no\n");
+        let count = |name: &str| {
+            let lines = header.lines().map(str::to_ascii_lowercase);
+            lines.filter(|line| line.starts_with(name)).count()
+        };
+        assert_eq!((count("date: "), count("message-id: ")), (1, 1), "{header}");
+        let rest = format!("\nSubject: s\n{has}To: b");
+        let (before, added) = header.split_once(&rest).expect("the rest as it was");
+        assert!(before.starts_with("Received: "), "{header}");
+        assert_eq!(added.contains("\nDate: "), date, "{header}");
+        let ours = format!("\nMessage-ID: <{}@mail.test>", sent.trim());
+        assert_eq!(added.contains(&ours), id, "{header}");
+    }
+}
+
+#[test]
+fn an_mta_gets_no_field_added_that_is_not_trace() {
+    let site = Site::with_box();
+    site.program(
+        ["receive", "-f", "", "b@example.test"],
+        b"Subject: s\n\nb\n",
+    )
+    .ok();
+    let id = site.row()["id"].as_str().unwrap().to_owned();
+    let header = site.program(["show", "--headers", &id], b"").ok();
+    let names = header.lines().filter(|line| !line.starts_with('\t'));
+    let names: Vec<_> = names
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["Received", "Subject"]);
+}
+
+#[test]
+fn recipients_come_from_the_header() {
+    let site = Site::with_box();
+    let letter = "To: Bob <b@example.test>, c@example.test,\n\t\"X, Y\" <d@example.test>\n\
+                  Subject: s\nBcc: hidden@example.test,\n  \"Also hidden\" <e@example.test>\n\
+                  Cc: team: f@example.test, g@example.test;\nbcc: h@example.test\n\n\
+                  Bcc: this is the body\n";
+    let id = site
+        .program(
+            ["send", "-t", "--queue-only", "z@example.test"],
+            letter.as_bytes(),
+        )
+        .ok();
+    let row = site.row();
+    let to: BTreeSet<_> = row["recipients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|to| {
+            to["address"]
+                .as_str()
+                .unwrap()
+                .split('@')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    let expected = ["b", "c", "d", "e", "f", "g", "h", "hidden", "z"].map(str::to_owned);
+    assert_eq!(to, expected.into());
+    let stored = site.program(["show", "--message", id.trim()], b"").ok();
+    assert!(!stored.to_ascii_lowercase().contains("hidden"), "{stored}");
+    assert!(!stored.contains("h@example.test"), "{stored}");
+    assert!(stored.contains("\nTo: Bob <b@example.test>, c@example.test,\n\t\"X, Y\" <d@example.test>\nSubject: s\nCc: team:"), "{stored}");
+    assert!(stored.ends_with("\n\nBcc: this is the body\n"), "{stored}");
+}
+
+#[test]
+fn statuses_are_those_of_sysexits() {
+    let site = Site::new(&format!("[accept]\nmax_size = \"10k\"\n{BOX}"));
+    let large = format!("Subject: s\n\n{}", "x".repeat(20_000));
+    for (arguments, input, status, words) in [
+        (&["send"][..], "Subject: s\n\nb\n", 64, "no recipients"),
+        (
+            &["send", "--transport", "pigeon", "b@example.test"],
+            "Subject: s\n\nb\n",
+            64,
+            "pigeon",
+        ),
+        (
+            &["send", "--frobnicate", "b@example.test"],
+            "Subject: s\n\nb\n",
+            64,
+            "--frobnicate",
+        ),
+        (&["send", "b\n@example.test"], "Subject: s\n\nb\n", 64, ""),
+        (
+            &["send", "-f", "a\r@example.org", "b@example.test"],
+            "Subject: s\n\nb\n",
+            64,
+            "",
+        ),
+        (&["send", "b@example.test"], &large, 65, "10000 octets"),
+        (&["send", "b@example.test"], "", 65, "empty"),
+        (&["send", "-t"], "Subject: s\n\nb\n", 65, "no recipients"),
+    ] {
+        let ended = site.program(arguments, input.as_bytes());
+        assert_eq!(ended.code, status, "{arguments:?}: {ended}");
+        assert_eq!(ended.text(), "", "{ended}");
+        assert!(ended.err.contains(words), "{ended}");
+        assert!(site.is_empty());
+    }
+    fs::remove_dir(site.spool().join("info/sender")).unwrap();
+    assert_eq!(site.program(["send", "b@example.test"], LETTER).code, 75);
+}
+
+#[test]
+fn a_named_transport_goes_before_the_routes() {
+    let site = Site::new(&(BOX.to_owned() + &pipe("other", "cat >{dir}/other")));
+    site.program(["send", "--transport", "other", "b@example.test"], LETTER)
+        .ok();
+    site.until_empty();
+    assert!(site.lines("other").contains(&"Hello.".to_owned()));
+    assert_eq!(site.boxed().len(), 0);
+}
+
+/// Sixty at once: few runners, and yet nobody is left for a later run.
+#[test]
+fn a_storm_of_submissions_is_no_storm_of_runners() {
+    const RUNNERS: usize = 3;
+    const JOBS: usize = 2;
+    let script =
+        "cat >/dev/null; echo \"+ $PPID\" >>{dir}/log; : <{dir}/gate; echo \"- $PPID\" >>{dir}/log";
+    let config = pipe("slow", script) + &route("domain", "*", "slow");
+    let run = format!("[run]\njobs = {JOBS}\nbackground = {RUNNERS}\n");
+    let site = Site::new(&(run + &config));
+    let mut gate = site.gate("gate");
+    let letter = site.dir().join("letter");
+    fs::write(&letter, LETTER).unwrap();
+    let crowd: Vec<_> = (0..60)
+        .map(|n| {
+            // Each for a destination of its own, so that no runner holds one back.
+            let mut send = site.command(["send", &format!("r@d{n}.test")]);
+            send.stdin(fs::File::open(&letter).unwrap())
+                .stdout(Stdio::null());
+            (send.spawn().unwrap(), send)
+        })
+        .collect();
+    for (mut child, command) in crowd {
+        assert_eq!(code_of(&mut child, &command), 0);
+    }
+    until(
+        "as many runners as there may be have something in hand",
+        || most_at_once(&site.lines("log")) == RUNNERS,
+    );
+    until("nobody else is left running", || {
+        site.processes().len() == RUNNERS
+    });
+    assert_eq!(site.rows().len(), 60);
+    gate.open();
+    site.until_empty();
+    until("nobody is left running", || site.processes().is_empty());
+    let log = site.lines("log");
+    assert_eq!(log.iter().filter(|line| line.starts_with('-')).count(), 60);
+    assert!(most_at_once(&log) <= RUNNERS, "{log:?}");
+    site.is_clean_and_empty();
+}
+
+/// How many different runners had a command running at the same time, by the commands' notes.
+fn most_at_once(log: &[String]) -> usize {
+    let mut commands = BTreeMap::<&str, usize>::new();
+    let mut most = 0;
+    for line in log {
+        let (what, runner) = line.split_once(' ').unwrap();
+        let running = commands.entry(runner).or_default();
+        *running = if what == "+" {
+            *running + 1
+        } else {
+            *running - 1
+        };
+        most = most.max(commands.values().filter(|running| **running > 0).count());
+    }
+    most
+}
