@@ -12,9 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, ReversePath};
-use mailspool::spool::Spool;
 use program::{BOX, Site, code_of, files, names, pipe, route, until};
 
 const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
@@ -26,7 +23,7 @@ fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
     const MESSAGES: usize = 1000;
     let site = Site::new(&format!("{RETRY}{BOX}"));
     let mut random = Random::new();
-    queue(&site, MESSAGES);
+    site.queue_many(MESSAGES, |n| format!("r{n}@example.test"));
     Storm::new(&site, &mut random).blow();
 
     let mut subjects = BTreeMap::<String, usize>::new();
@@ -51,7 +48,7 @@ fn killed_runners_double_at_most_what_they_had_in_hand() {
     let config = pipe("count", script) + &route("domain", "*", "count");
     let site = Site::new(&format!("{RETRY}{config}"));
     let mut random = Random::new();
-    queue(&site, MESSAGES);
+    site.queue_many(MESSAGES, |n| format!("r{n}@example.test"));
     let kills = Storm::new(&site, &mut random).blow();
 
     let delivered = site.lines("delivered");
@@ -150,35 +147,6 @@ fn body(serial: usize) -> String {
         "\n{}end of {serial}\n",
         format!("a line of message {serial}\n").repeat(lines)
     )
-}
-
-/// Queues messages fast: through the library, by threads that share barriers.
-fn queue(site: &Site, count: usize) {
-    const THREADS: usize = 10;
-    let spool = Spool::open(&site.spool()).unwrap();
-    thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let acceptor = Acceptor::new(spool.clone(), Limits::new("mail.test"));
-            scope.spawn(move || {
-                for n in (thread..count).step_by(THREADS) {
-                    let door = if n % 2 == 0 {
-                        Door::Active
-                    } else {
-                        Door::Incoming
-                    };
-                    let request = Request {
-                        door,
-                        sender: ReversePath::parse(b"a@example.org").unwrap(),
-                        recipients: vec![Address::parse(&format!("r{n}@example.test")).unwrap()],
-                        transport: None,
-                        submitter: "storm".into(),
-                    };
-                    let message = format!("Subject: {n}\n\nbody\n");
-                    acceptor.accept(request, message.as_bytes()).unwrap();
-                }
-            });
-        }
-    });
 }
 
 /// Runners that are killed and started again until nothing is left.

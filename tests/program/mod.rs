@@ -15,6 +15,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mailspool::accept::{Acceptor, Limits, Request};
+use mailspool::message::{Address, Door, ReversePath};
+use mailspool::spool::Spool;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -95,6 +98,34 @@ impl Site {
         let send = ["send", "--queue-only", "-f", "sender@example.org", "--"];
         let id = self.program(send.iter().chain(to), LETTER).ok();
         id.trim_end().to_owned()
+    }
+
+    /// Queues messages fast, half by each door: through the library, by threads that share
+    /// barriers. The n-th has its number for a subject.
+    pub fn queue_many(&self, count: usize, to: impl Fn(usize) -> String + Sync) {
+        const THREADS: usize = 10;
+        let spool = Spool::open(&self.spool()).unwrap();
+        let acceptor = Acceptor::new(spool, Limits::new("mail.test"));
+        let accept = &|n: usize| {
+            let door = match n % 2 {
+                0 => Door::Active,
+                _ => Door::Incoming,
+            };
+            let request = Request {
+                door,
+                sender: ReversePath::parse(b"a@example.org").unwrap(),
+                recipients: vec![Address::parse(&to(n)).unwrap()],
+                transport: None,
+                submitter: "crowd".into(),
+            };
+            let message = format!("Subject: {n}\n\nbody\n");
+            acceptor.accept(request, message.as_bytes()).unwrap();
+        };
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || (thread..count).step_by(THREADS).for_each(accept));
+            }
+        });
     }
 
     /// One pass.
