@@ -1,0 +1,642 @@
+//! The operator's side: seeing the queue and acting on it, also while others work.
+//!
+//! What belongs here: `list`, `count`, `show`, `check`, and the actions, with the exact words and
+//! fields that scripts rely on.
+
+mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use program::{BOX, Ended, Gate, LETTER, Site, files, names, pipe, route, until};
+use serde_json::{Value, json};
+
+/// Configuration: nothing is delivered, everything is told why not.
+fn later(words: &str) -> String {
+    pipe(
+        "later",
+        &format!("cat >/dev/null; printf '{words}'; exit 75"),
+    ) + &route("domain", "*", "later")
+}
+
+#[test]
+fn the_words_about_the_queue() {
+    let site = Site::new("");
+    let list = || site.program(["list"], b"").ok();
+    let count = || site.program(["count"], b"").ok();
+    assert_eq!(
+        (list().as_str(), count().as_str()),
+        ("There is no message in queue.\n", "0\n")
+    );
+    assert_eq!(site.program(["list", "--json"], b"").ok(), "");
+    let first = site.queue(&["b@example.test"]);
+    assert!(list().starts_with("1 message in queue.\n"), "{}", list());
+    let second = site.queue(&["c@example.test", "d@example.test"]);
+    site.run().ok();
+    site.program(["receive", "-f", "", "e@example.test"], LETTER)
+        .ok();
+    let text = list();
+    assert!(text.starts_with("3 messages in queue.\n"), "{text}");
+    assert_eq!(
+        text.lines().count(),
+        5,
+        "a heading and one line each: {text}"
+    );
+    for words in [
+        &first,
+        &second,
+        "c@example.test +1",
+        "sender@example.org",
+        "<>",
+        "Scheduled",
+        "no route",
+        "Incoming",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(text.lines().all(|line| line.trim_end() == line), "{text:?}");
+    assert_eq!(count(), "3\n");
+    let counts: Value = serde_json::from_str(&site.program(["count", "--json"], b"").ok()).unwrap();
+    assert_eq!(
+        counts,
+        json!({"incoming": 1, "active": 0, "deferred": 2, "frozen": 0, "discarded": 0, "corrupt": 0})
+    );
+}
+
+#[test]
+fn the_fields_of_a_listing_are_an_interface() {
+    const FIELDS: [&str; 12] = [
+        "added",
+        "age",
+        "attempts",
+        "id",
+        "last_error",
+        "next_attempt",
+        "queue",
+        "recipients",
+        "sender",
+        "size",
+        "status",
+        "transport",
+    ];
+    let site = Site::new(&later("4.7.1 come back"));
+    let id = site.queue(&["b@example.test", "c@example.test"]);
+    let keys = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<BTreeSet<_>>()
+    };
+    let row = site.row();
+    assert_eq!(keys(&row), FIELDS.map(str::to_owned).into());
+    assert_eq!(row["id"], id);
+    assert_eq!(
+        (&row["queue"], &row["status"]),
+        (&json!("active"), &json!("active"))
+    );
+    assert_eq!(
+        (
+            &row["attempts"],
+            &row["next_attempt"],
+            &row["last_error"],
+            &row["transport"]
+        ),
+        (&json!(0), &Value::Null, &Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        row["recipients"][0],
+        json!({"address": "b@example.test", "status": "pending", "reply": null})
+    );
+    let file = &site.message_files()[0];
+    assert_eq!(row["size"], fs::metadata(file).unwrap().len());
+    assert!((0..60).contains(&row["age"].as_i64().unwrap()));
+    let added = row["added"].as_str().unwrap();
+    assert!(
+        added.ends_with('Z') && added.parse::<jiff::Timestamp>().is_ok(),
+        "{added}"
+    );
+
+    site.run().ok();
+    let row = site.row();
+    assert_eq!(keys(&row), FIELDS.map(str::to_owned).into());
+    assert_eq!(
+        (&row["queue"], &row["status"], &row["attempts"]),
+        (&json!("deferred"), &json!("scheduled"), &json!(1))
+    );
+    assert_eq!(
+        (&row["last_error"], &row["transport"]),
+        (&json!("4.7.1 come back"), &json!("later"))
+    );
+    assert_eq!(
+        row["recipients"][1],
+        json!({"address": "c@example.test", "status": "deferred", "reply": "4.7.1 come back"})
+    );
+    let shown = site.shown(&id);
+    let mut expected: BTreeSet<_> = FIELDS.map(str::to_owned).into();
+    expected.insert("history".into());
+    assert_eq!(keys(&shown), expected);
+    let events: Vec<_> = shown["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["event"].clone())
+        .collect();
+    assert_eq!(events, ["started", "outcome"]);
+}
+
+#[test]
+fn a_message_can_be_looked_at() {
+    let site = Site::new(&later("come back"));
+    let id = site.queue(&["b@example.test"]);
+    site.run().ok();
+    let text = site.program(["show", &id], b"").ok();
+    for words in [
+        &id,
+        "sender@example.org",
+        "b@example.test",
+        "deferred",
+        "come back",
+        "Scheduled",
+        "History",
+        "by later",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let message = site.program(["show", "--message", &id], b"").ok();
+    let headers = site.program(["show", "--headers", &id], b"").ok();
+    assert!(message.ends_with("\n\nHello.\n"), "{message}");
+    assert_eq!(headers, message.strip_suffix("\nHello.\n").unwrap());
+}
+
+#[test]
+fn an_id_may_be_shortened_as_long_as_it_is_clear() {
+    let site = Site::new("");
+    let ids = [
+        site.queue(&["b@example.test"]),
+        site.queue(&["c@example.test"]),
+    ];
+    for id in &ids {
+        // Version 7: the time is in front, the difference behind.
+        for part in [&id[24..], &id[26..30], &id.to_uppercase()] {
+            let other = ids
+                .iter()
+                .any(|other| other != id && other.contains(&part.to_lowercase()));
+            if !other {
+                assert_eq!(site.shown(part)["id"], id.as_str());
+            }
+        }
+    }
+    for command in ["show", "freeze", "discard", "retry"] {
+        let ambiguous = site.program([command, &ids[0][..4]], b"");
+        assert_eq!(
+            (ambiguous.code, ambiguous.text().as_str()),
+            (64, ""),
+            "{ambiguous}"
+        );
+        assert!(
+            ids.iter().all(|id| ambiguous.err.contains(id)),
+            "{ambiguous}"
+        );
+        let none = site.program([command, "zzz"], b"");
+        assert_eq!((none.code, none.text().as_str()), (69, ""), "{none}");
+        // One that is wrong keeps the others from being acted on.
+        if command != "show" {
+            let mixed = site.program([command, &ids[0], "zzz"], b"");
+            assert_eq!((mixed.code, mixed.text().as_str()), (69, ""), "{mixed}");
+        }
+    }
+    assert!(site.rows().iter().all(|row| row["queue"] == "active"));
+}
+
+#[test]
+fn frozen_until_thawed() {
+    let site = Site::with_box();
+    let id = site.queue(&["b@example.test"]);
+    let frozen = site
+        .program(["freeze", "--reason", "look at it", &id], b"")
+        .ok();
+    assert_eq!(frozen, format!("{id} frozen.\n"));
+    assert_eq!(names(&site.spool().join("frozen/never")), [id.clone()]);
+    let row = site.row();
+    assert_eq!(
+        (&row["status"], &row["last_error"]),
+        (&json!("frozen"), &json!("look at it"))
+    );
+    assert_eq!(site.run().ok(), "Nothing is due.\n");
+    assert_eq!(
+        site.program(["flush", "--queue-only"], b"").ok(),
+        "0 messages made due.\n"
+    );
+    assert_eq!(
+        site.row()["queue"],
+        "frozen",
+        "flush is about what is deferred"
+    );
+    assert_eq!(
+        site.program(["thaw", "--queue-only", &id], b"").ok(),
+        format!("{id} thawed.\n")
+    );
+    let again = site.program(["thaw", "--queue-only", &id], b"");
+    assert_eq!(
+        (again.code, again.text()),
+        (69, format!("{id} not done: it is not frozen.\n"))
+    );
+
+    site.program(["freeze", "--for", "2h", &id], b"").ok();
+    let until = site.row()["next_attempt"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap();
+    let minutes = until.duration_since(jiff::Timestamp::now()).as_secs() / 60;
+    assert!((118..=121).contains(&minutes), "{minutes}");
+    let history = site.shown(&id)["history"].clone();
+    let events: Vec<_> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(events, ["freeze", "thaw", "freeze"]);
+    assert!(
+        history
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|event| event["by"].is_string()),
+        "{history}"
+    );
+    // Released, and delivered at once in the background.
+    site.program(["thaw", &id], b"").ok();
+    site.until_empty();
+    assert_eq!(site.boxed().len(), 1);
+}
+
+#[test]
+fn discarded_and_taken_back() {
+    let site = Site::with_box();
+    let id = site.queue(&["b@example.test"]);
+    let discarded = site.program(["discard", &id], b"").ok();
+    assert!(
+        discarded.starts_with(&format!(
+            "{id} discarded; `mailspool retry` takes it back until "
+        )),
+        "{discarded}"
+    );
+    let row = site.row();
+    assert_eq!(
+        (&row["queue"], &row["status"]),
+        (&json!("discarded"), &json!("will-be-discarded"))
+    );
+    assert_eq!(site.run().ok(), "Nothing is due.\n");
+    assert_eq!(site.program(["freeze", &id], b"").code, 69);
+    site.program(["retry", &id], b"").ok();
+    site.until_empty();
+    assert_eq!(site.boxed().len(), 1);
+    until("nobody is left running", || site.processes().is_empty());
+    site.is_clean_and_empty();
+}
+
+#[test]
+fn bounced_by_hand() {
+    let site = Site::with_box();
+    let id = site.queue(&["b@example.test"]);
+    let said = site
+        .program(
+            ["bounce", "--reason", "wrong list", "--queue-only", &id],
+            b"",
+        )
+        .ok();
+    assert_eq!(said, format!("{id} given up; its sender will be told.\n"));
+    assert_eq!(site.row()["status"], "will-be-bounced");
+    site.run().ok();
+    site.is_clean_and_empty();
+    let copies = site.boxed();
+    assert_eq!(copies.len(), 1, "the bounce and nothing else");
+    assert!(
+        copies[0].contains("Delivered-To: sender@example.org") && copies[0].contains("wrong list"),
+        "{}",
+        copies[0]
+    );
+
+    site.program(["receive", "-f", "", "b@example.test"], LETTER)
+        .ok();
+    let id = site.row()["id"].as_str().unwrap().to_owned();
+    let refused = site.program(["bounce", &id], b"");
+    assert_eq!(refused.code, 69);
+    assert!(refused.text().contains("null sender"), "{refused}");
+}
+
+#[test]
+fn deferred_mail_is_made_due() {
+    let site = Site::new(&later("not now"));
+    let ids = [
+        site.queue(&["b@example.test"]),
+        site.queue(&["c@example.test"]),
+    ];
+    site.run().ok();
+    assert!(site.rows().iter().all(|row| row["queue"] == "deferred"));
+    site.program(["retry", "--queue-only", &ids[0]], b"").ok();
+    let queues = || {
+        site.rows()
+            .iter()
+            .map(|row| row["queue"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(queues(), ["active", "deferred"]);
+    assert_eq!(
+        site.program(["flush", "--queue-only"], b"").ok(),
+        "1 message made due.\n"
+    );
+    assert_eq!(queues(), ["active", "active"]);
+    assert_eq!(
+        names(&site.spool().join("deferred")),
+        [] as [&str; 0],
+        "an empty bucket goes"
+    );
+    site.run().ok();
+    site.configure(BOX);
+    assert_eq!(site.program(["flush"], b"").ok(), "2 messages made due.\n");
+    site.until_empty();
+    assert_eq!(site.boxed().len(), 2);
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let site = Site::new(&later("not now"));
+    let ids = [(); 4].map(|()| site.queue(&["b@example.test"]));
+    site.run().ok();
+    site.program(["freeze", &ids[1]], b"").ok();
+    site.program(["discard", &ids[2]], b"").ok();
+    site.program(["retry", "--queue-only", &ids[3]], b"").ok();
+    // Slots are taken and let go, which leaves a file; nothing else may change.
+    let content = || -> BTreeMap<PathBuf, Vec<u8>> {
+        let all = files(&site.spool());
+        all.into_iter()
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect()
+    };
+    let before = content();
+    for action in ["retry", "freeze", "thaw", "discard", "bounce"] {
+        for id in &ids {
+            let said = site.program([action, "--dry-run", id], b"").ok();
+            assert!(
+                said.starts_with(&format!("{id} would be ")) && said.lines().count() == 1,
+                "{said}"
+            );
+        }
+    }
+    assert_eq!(
+        site.program(["flush", "--dry-run"], b"").ok(),
+        "1 message would be made due.\n"
+    );
+    assert_eq!(content(), before);
+    assert_eq!(site.processes(), []);
+}
+
+/// A message that a run has in hand: until the gate opens; then it is deferred, or delivered.
+struct Busy {
+    site: Site,
+    id: String,
+    gate: Gate,
+    run: Child,
+}
+
+impl Busy {
+    fn new(status: u8) -> Busy {
+        let script = format!("cat >/dev/null; : <{{dir}}/gate; exit {status}");
+        let config = pipe("slow", &script) + &route("domain", "example.test", "slow") + BOX;
+        let site = Site::new(&config);
+        let gate = site.gate("gate");
+        let id = site.queue(&["b@example.test"]);
+        let run = site
+            .command(["run"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("it is in hand", || site.row()["status"] == "in-progress");
+        Busy {
+            site,
+            id,
+            gate,
+            run,
+        }
+    }
+
+    fn act(&self, action: &str) -> Ended {
+        self.site.program(
+            [action, "--queue-only", "--reason", "by request", &self.id],
+            b"",
+        )
+    }
+
+    /// Opens the gate, and waits for the end of the run.
+    fn finish(&mut self) {
+        self.gate.open();
+        assert!(self.run.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
+    for (action, queue) in [
+        ("freeze", "frozen"),
+        ("discard", "discarded"),
+        ("retry", "active"),
+        ("bounce", "active"),
+    ] {
+        let mut busy = Busy::new(75);
+        let said = busy.act(action);
+        assert_eq!(
+            said.ok(),
+            format!(
+                "{} being worked on; it will be done as soon as that ends.\n",
+                busy.id
+            )
+        );
+        assert_eq!(
+            names(&busy.site.spool().join("info/request")),
+            [busy.id.clone()]
+        );
+        let other = busy.act("freeze");
+        assert_eq!(other.code, 75, "{other}");
+        assert!(other.text().contains("another request waits"), "{other}");
+        busy.finish();
+        let row = busy.site.row();
+        assert_eq!(
+            (&row["queue"], &row["attempts"]),
+            (&json!(queue), &json!(1)),
+            "{action}: {row}"
+        );
+        let shown = busy.site.shown(&busy.id);
+        let events = shown["history"].as_array().unwrap();
+        assert_eq!(events.last().unwrap()["event"], action, "{shown}");
+        assert_eq!(events.last().unwrap()["reason"], "by request", "{shown}");
+        assert_eq!(
+            names(&busy.site.spool().join("info/request")),
+            [] as [&str; 0]
+        );
+        assert_eq!(
+            busy.site.program(["check"], b"").ok(),
+            "1 message, no problems.\n"
+        );
+    }
+}
+
+/// The hand finished it: there is nothing left to act on, and nothing comes back.
+#[test]
+fn an_action_on_a_message_that_is_delivered_meanwhile_is_void() {
+    for action in ["freeze", "discard", "retry", "bounce"] {
+        let mut busy = Busy::new(0);
+        busy.act(action).ok();
+        busy.finish();
+        busy.site.is_clean_and_empty();
+        assert_eq!(busy.site.run().ok(), "Nothing is due.\n");
+        assert_eq!(
+            busy.site.boxed().len(),
+            0,
+            "{action} after delivery bounced"
+        );
+    }
+}
+
+/// A request that outlives its run is served by the next one.
+#[test]
+fn a_request_outlives_a_killed_run() {
+    let mut busy = Busy::new(75);
+    busy.act("freeze").ok();
+    busy.run.kill().unwrap();
+    busy.run.wait().unwrap();
+    assert_eq!(
+        names(&busy.site.spool().join("info/request")),
+        [busy.id.clone()]
+    );
+    busy.site.run().ok();
+    let row = busy.site.row();
+    assert_eq!(
+        (&row["queue"], &row["last_error"]),
+        (&json!("frozen"), &json!("by request"))
+    );
+    assert_eq!(
+        names(&busy.site.spool().join("info/request")),
+        [] as [&str; 0]
+    );
+    busy.gate.open();
+}
+
+#[test]
+fn what_others_wrote_does_nothing_to_a_terminal() {
+    // A command, a message and a colleague that all try.
+    let site = Site::new(&later(
+        r"4.2.0 \033[31mred\007 \033]0;title\033\\ \302\233x\rover",
+    ));
+    let letter = b"Subject: \x1b[31mred\x07\nX-\x1b: \x9b\n\n\x1b[2J\n";
+    let sent = site.program(
+        [
+            "send",
+            "--queue-only",
+            "-f",
+            "a@example.org",
+            "b@example.test",
+        ],
+        letter,
+    );
+    let id = sent.ok().trim_end().to_owned();
+    // Accepted or not: then it must not be shown as it is.
+    for odd in [
+        "b\u{1b}[31m@example.test",
+        "b\u{9b}31m@example.test",
+        "\"b\u{7f}\"@example.test",
+    ] {
+        site.program(
+            ["send", "--queue-only", "-f", odd, "b@example.test"],
+            LETTER,
+        );
+        site.program(["send", "--queue-only", "-f", "a@example.org", odd], LETTER);
+    }
+    site.run().ok();
+    site.program(
+        ["freeze", "--reason", "\x1b[31mred\x07\rover\u{9b}", &id],
+        b"",
+    )
+    .ok();
+    let mut said = vec![
+        site.program(["list"], b"").ok(),
+        site.program(["list", "--json"], b"").ok(),
+    ];
+    for row in site.rows() {
+        let id = row["id"].as_str().unwrap();
+        said.extend([
+            site.program(["show", id], b"").ok(),
+            site.program(["show", "--json", id], b"").ok(),
+        ]);
+    }
+    said.push(site.program(["check"], b"").ok());
+    for text in said {
+        let control = text.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(control, None, "{text:?}");
+    }
+    assert!(site.shown(&id).to_string().contains("red"));
+    let raw = site.program(["show", "--message", &id], b"");
+    assert!(
+        raw.out.ends_with(b"\n\n\x1b[2J\n"),
+        "as it is, when asked for"
+    );
+}
+
+/// Runners, submitters and an operator at work: who is there all the time is seen exactly once.
+#[test]
+fn a_listing_sees_everybody_once() {
+    let config =
+        pipe("later", "cat >/dev/null; exit 75") + &route("domain", "stays.test", "later") + BOX;
+    let site = Site::new(&config);
+    site.queue_many(25, |n| format!("r{n}@stays.test"));
+    let staying: BTreeSet<String> = site
+        .rows()
+        .iter()
+        .map(|row| row["id"].as_str().unwrap().to_owned())
+        .collect();
+    let over = AtomicBool::new(false);
+    let again = |work: &(dyn Fn() + Sync)| {
+        while !over.load(Ordering::SeqCst) {
+            work();
+        }
+    };
+    let moves = thread::scope(|scope| {
+        scope.spawn(|| again(&|| drop(site.program(["run", "--quiet"], b"").ok())));
+        scope.spawn(|| again(&|| drop(site.program(["flush"], b"").ok())));
+        scope.spawn(|| again(&|| drop(site.queue(&["r@passes.test"]))));
+        let mut moves = BTreeSet::new();
+        let listed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..60 {
+                let mut seen = BTreeMap::<String, usize>::new();
+                for row in site.rows() {
+                    let id = row["id"].as_str().unwrap().to_owned();
+                    if staying.contains(&id) {
+                        moves.insert((id.clone(), row["queue"].as_str().unwrap().to_owned()));
+                        assert!(row["sender"].is_string(), "{row}");
+                    }
+                    *seen.entry(id).or_default() += 1;
+                }
+                let wrong: Vec<_> = staying
+                    .iter()
+                    .filter(|id| seen.get(*id) != Some(&1))
+                    .collect();
+                assert!(wrong.is_empty(), "{wrong:?} of {seen:?}");
+                let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
+                assert!(twice.is_empty(), "{twice:?}");
+            }
+        }));
+        over.store(true, Ordering::SeqCst);
+        listed.unwrap();
+        moves
+    });
+    assert!(moves.len() > staying.len(), "nothing moved");
+}
