@@ -222,7 +222,7 @@ fn frozen_until_thawed() {
         .program(["freeze", "--reason", "look at it", &id], b"")
         .ok();
     assert_eq!(frozen, format!("{id} frozen.\n"));
-    assert_eq!(names(&site.spool().join("frozen/never")), [id.clone()]);
+    assert_eq!(names(&site.spool().join("frozen/never")), [id.as_str()]);
     let row = site.row();
     assert_eq!(
         (&row["status"], &row["last_error"]),
@@ -463,7 +463,7 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
         );
         assert_eq!(
             names(&busy.site.spool().join("info/request")),
-            [busy.id.clone()]
+            [busy.id.as_str()]
         );
         let other = busy.act("freeze");
         assert_eq!(other.code, 75, "{other}");
@@ -516,7 +516,7 @@ fn a_request_outlives_a_killed_run() {
     busy.run.wait().unwrap();
     assert_eq!(
         names(&busy.site.spool().join("info/request")),
-        [busy.id.clone()]
+        [busy.id.as_str()]
     );
     busy.site.run().ok();
     let row = busy.site.row();

@@ -8,6 +8,7 @@ mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -267,16 +268,20 @@ fn nothing_is_left(site: &Site) {
     site.is_clean_and_empty();
 }
 
+/// Nobody who was killed holds a lock. A command that was just being started may, for the moment
+/// until it is executed: it still has its parent's descriptors.
 fn nothing_is_locked(site: &Site) {
-    for path in files(&site.spool()) {
+    let is_locked = |path: &PathBuf| {
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
-            .open(&path)
+            .open(path)
             .unwrap();
-        file.try_lock()
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    }
+        file.try_lock().is_err()
+    };
+    until("nothing is locked", || {
+        !files(&site.spool()).iter().any(is_locked)
+    });
 }
 
 /// A small generator (xorshift64*), the seed of which is printed.
