@@ -167,11 +167,6 @@ impl Core {
             Some(Place::New) => return Ok(()),
             Some(place) => place,
         };
-        // It is finished, and whatever was wanted of it comes too late: taken out of `done/`
-        // it would be delivered again, or lose its envelope to whoever is forgetting it.
-        if place == Place::Done {
-            return Ok(self.spool.drop_request(id)?);
-        }
         let Claim::Locked(locked) = self.spool.lock(place, id)? else {
             return Ok(());
         };
