@@ -43,8 +43,8 @@ fn the_words_about_the_queue() {
     assert!(text.starts_with("3 messages in queue.\n"), "{text}");
     assert_eq!(
         text.lines().count(),
-        5,
-        "a heading and one line each: {text}"
+        7,
+        "two lines of heading, one a message, one for each reason: {text}"
     );
     for words in [
         &first,

@@ -272,7 +272,7 @@ fn a_failure_is_told_to_the_sender_by_a_report() {
     let run = site.run().ok();
     assert_eq!(
         run,
-        "2 messages: 2 delivered, 0 deferred, 1 failed, 1 notices.\n"
+        "2 messages: 2 delivered, 0 deferred, 1 failed, 1 notice.\n"
     );
     site.is_clean_and_empty();
     let copies = site.boxed();
