@@ -263,17 +263,15 @@ impl Runner {
     /// Passes as long as they find something new, in one of `slots` slots that all processes
     /// share; if all are taken it returns at once.
     ///
-    /// That is safe for who calls it after putting a message into the queue: whoever held a
-    /// slot at that moment looks again after letting it go.
+    /// That is safe for who calls it after putting a message into the queue, a new one or one
+    /// made due: whoever held a slot at that moment looks again after letting it go.
     pub fn pass_in_slot(&self, slots: usize) -> Result<Option<Summary>, Error> {
         let mut total: Option<Summary> = None;
-        let mut seen = std::collections::HashSet::new();
         loop {
             let Some(slot) = self.core.spool.take_slot(SLOT_NAME, slots)? else {
                 return Ok(total);
             };
-            let (summary, now_seen) = self.drive(drive::Mode::InSlot)?;
-            seen.extend(now_seen);
+            let (summary, seen) = self.drive(drive::Mode::InSlot)?;
             total.get_or_insert_default().add(&summary);
             drop(slot);
             if self.core.is_stopped() || !self.core.anything_besides(&seen)? {

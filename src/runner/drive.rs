@@ -40,7 +40,8 @@ struct Drive {
     scan: Option<Scan>,
     finisher: Finisher,
     summary: Summary,
-    /// Everything that was in hand; only a run in a slot wants to know.
+    /// Everything that was in hand and may stand where it stood; only a run in a slot wants to
+    /// know.
     seen: Option<HashSet<QueueId>>,
     deadline: Option<Instant>,
     /// Why this run takes nothing more. What is in hand is seen to its end all the same: an
@@ -260,12 +261,25 @@ impl Drive {
             }
             Happening::Handled(lane, id, handled) => {
                 self.lanes.put_down(&lane, id);
+                self.forget_seen(id, &handled.settled);
                 self.count(&handled);
                 self.queue_notices(handled.notices).await;
             }
             #[cfg(feature = "cli")]
             Happening::Wake => self.start_scan(),
             Happening::Nothing => {}
+        }
+    }
+
+    /// What has been put where it belongs does not stand in the way of another look: if it is
+    /// in the queue again by then, an operator has made it due.
+    fn forget_seen(&mut self, id: QueueId, settled: &Settled) {
+        let moved = matches!(
+            settled,
+            Settled::Finished | Settled::Resting(_) | Settled::Corrupt(_)
+        );
+        if let (Some(seen), true) = (&mut self.seen, moved) {
+            seen.remove(&id);
         }
     }
 
