@@ -44,7 +44,7 @@ fn the_words_about_the_queue() {
     assert_eq!(
         text.lines().count(),
         7,
-        "two lines of heading, one a message, one for each reason: {text}"
+        "a heading, one line each, and two reasons: {text}"
     );
     for words in [
         &first,
@@ -365,6 +365,41 @@ fn deferred_mail_is_made_due() {
     assert_eq!(site.program(["flush"], b"").ok(), "2 messages made due.\n");
     site.until_empty();
     assert_eq!(site.boxed().len(), 2);
+}
+
+/// The only runner there may be has tried it already, and has something else in hand: it looks
+/// again, because `retry` starts nobody else.
+#[test]
+fn what_is_made_due_while_every_slot_is_taken_is_not_left() {
+    let script = "cat >/dev/null; test -e {dir}/ready || exit 75; echo $RECIPIENT >>{dir}/log";
+    let config = pipe("once", script)
+        + &pipe(
+            "slow",
+            "cat >/dev/null; : <{dir}/gate; echo $RECIPIENT >>{dir}/log",
+        )
+        + &route("domain", "once.test", "once")
+        + &route("domain", "slow.test", "slow");
+    for action in ["retry", "flush"] {
+        let site = Site::new(&format!("[run]\nbackground = 1\n{config}"));
+        let mut gate = site.gate("gate");
+        let id = site.queue(&["b@once.test"]);
+        site.program(["send", "-f", "", "b@slow.test"], LETTER).ok();
+        until("one is deferred, the other in hand", || {
+            let rows = site.rows();
+            rows[0]["queue"] == "deferred" && rows[1]["status"] == "in-progress"
+        });
+        fs::write(site.dir().join("ready"), "").unwrap();
+        let words: &[&str] = if action == "flush" {
+            &["flush"]
+        } else {
+            &["retry", &id]
+        };
+        site.program(words, b"").ok();
+        assert_eq!(site.processes().len(), 1, "no second runner");
+        gate.open();
+        site.until_empty();
+        assert_eq!(site.lines("log"), ["b@slow.test", "b@once.test"]);
+    }
 }
 
 #[test]
