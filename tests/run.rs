@@ -286,7 +286,7 @@ fn a_failure_is_told_to_the_sender_by_a_report() {
     let copies = site.boxed();
     let bounce = copies
         .iter()
-        .find(|copy| copy.starts_with("Return-Path: <>\r\n"))
+        .find(|copy| copy.starts_with("Return-Path: <>\n"))
         .unwrap();
     let report = parsed(bounce);
     assert_eq!(report["defects"], json!([]), "{bounce}");
@@ -463,7 +463,7 @@ fn a_corrupt_message_is_put_aside_and_can_come_back() {
     harm(&site, &bad);
     let run = site.run();
     assert_eq!(run.code, 75, "{run}");
-    assert!(run.err.contains("1 corrupt"), "{run}");
+    assert!(run.err.contains("1 message put into corrupt/"), "{run}");
     assert_eq!(site.boxed().len(), 1, "the run goes on");
     assert_eq!(
         names(&site.spool().join("corrupt")),

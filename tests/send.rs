@@ -90,6 +90,29 @@ fn a_shell_has_the_id_while_delivery_takes_its_time() {
 }
 
 #[test]
+fn a_delivery_that_hangs_holds_nobody_else_up() {
+    let config = pipe("slow", ": <{dir}/gate; cat >/dev/null")
+        + &pipe("quick", "cat >/dev/null; echo $RECIPIENT >>{dir}/log")
+        + "[run]\nbackground = 1\n"
+        + &route("domain", "slow.test", "slow")
+        + &route("domain", "*", "quick");
+    let site = Site::new(&config);
+    let mut gate = site.gate("gate");
+    site.program(["send", "b@slow.test"], LETTER).ok();
+    until("it is being delivered", || {
+        site.row()["status"] == "in-progress"
+    });
+    // The only slot is taken, and who holds it is waiting.
+    site.program(["send", "c@example.test"], LETTER).ok();
+    until("the other one is delivered", || {
+        site.lines("log") == ["c@example.test"]
+    });
+    assert_eq!(site.processes().len(), 1);
+    gate.open();
+    site.until_empty();
+}
+
+#[test]
 fn senders_and_recipients_without_a_domain_get_ours() {
     let site = Site::with_box();
     site.program(

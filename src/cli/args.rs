@@ -162,7 +162,7 @@ pub(super) struct Count {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
-    /// Any unambiguous part of an id
+    /// Any unambiguous part of an id, such as its last characters
     pub id: String,
     /// A JSON object
     #[arg(long, conflicts_with_all = ["headers", "message"])]
@@ -177,7 +177,7 @@ pub(super) struct Show {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Act {
-    /// Any unambiguous parts of ids
+    /// Any unambiguous parts of ids, such as their last characters
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]
@@ -186,7 +186,7 @@ pub(super) struct Act {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Freeze {
-    /// Any unambiguous parts of ids
+    /// Any unambiguous parts of ids, such as their last characters
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     /// Thaw by itself after this time, such as 2h or 3d

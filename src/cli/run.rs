@@ -12,6 +12,7 @@ use super::args::{Global, Run};
 use super::exit::{EX_CONFIG, EX_TEMPFAIL, Failure, complain, write_once};
 use super::log::{self, Quiet};
 use super::site::{IfMissing, Site};
+use super::table;
 use crate::config::{Config, Transport as Configured};
 use crate::notice::BounceBuilder;
 use crate::runner::{Budget, Progress, Runner, Stop, Summary};
@@ -52,15 +53,20 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     if !args.quiet {
         write_once(io::stdout(), &format!("{}\n", words(&summary)));
     }
-    match summary.trouble + summary.corrupt {
-        0 => Ok(ExitCode::SUCCESS),
-        _ => Ok(complain(&Failure::new(
-            EX_TEMPFAIL,
-            format!(
-                "{} in trouble, {} corrupt; see the log",
-                summary.trouble, summary.corrupt
-            ),
-        ))),
+    let mut trouble = Vec::new();
+    if summary.corrupt > 0 {
+        let count = table::messages(summary.corrupt as usize);
+        trouble.push(format!(
+            "{count} put into corrupt/ (`mailspool list` says why)"
+        ));
+    }
+    if summary.trouble > 0 {
+        let count = table::messages(summary.trouble as usize);
+        trouble.push(format!("{count} could not be worked on (the log says why)"));
+    }
+    match trouble.is_empty() {
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(complain(&Failure::new(EX_TEMPFAIL, trouble.join("; ")))),
     }
 }
 

@@ -105,6 +105,16 @@ impl BounceBuilder {
     }
 }
 
+fn with_bare_lf(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for (n, byte) in bytes.iter().enumerate() {
+        if *byte != b'\r' || bytes.get(n + 1) != Some(&b'\n') {
+            out.push(*byte);
+        }
+    }
+    out
+}
+
 /// The status of a recipient that failed. A reply that was only temporary, and became final by
 /// the message's age, is RFC 3463's "delivery time expired".
 fn status(recipient: &RecipientState, reply: &Reply) -> EnhancedCode {
@@ -194,6 +204,8 @@ impl NoticeBuilder for BounceBuilder {
             .body(MimePart::new(kind, BodyPart::Multipart(parts)));
         let mut bytes = Vec::new();
         message.write_to(&mut bytes)?;
-        Ok(Some(bytes))
+        // The library writes CRLF, what is returned has whatever it came with. In the spool a
+        // message has one line ending; what speaks SMTP makes CRLF of it.
+        Ok(Some(with_bare_lf(&bytes)))
     }
 }

@@ -169,8 +169,12 @@ impl State {
     fn act(&mut self, at: Timestamp, action: &Action) {
         match action {
             Action::Retry(_) | Action::Thaw(_) => {
+                // Who lets a held message go has looked at it. Who tries everything again, every
+                // night perhaps, has not, and poison must still be stopped.
+                if self.hold != Hold::None {
+                    self.interrupted = 0;
+                }
                 self.hold = Hold::None;
-                self.interrupted = 0;
                 for recipient in &mut self.recipients {
                     // Who failed and nobody was told of it (a null sender) gets another chance.
                     if recipient.is_left() || recipient.is_untold() {

@@ -60,7 +60,7 @@ impl Core {
         let (settled, notices) = match next {
             Some(Next::Settled(settled, notices)) => (settled, notices),
             // Still more to attempt at the same moment: somebody acted meanwhile. Next pass.
-            Some(Next::Attempt(..)) => (Settled::Busy, Vec::new()),
+            Some(Next::Attempt(..)) => (Settled::Left, Vec::new()),
             None => return self.panicked(id),
         };
         if !matches!(settled, Settled::Trouble(_)) {

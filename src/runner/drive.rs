@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
@@ -19,6 +20,9 @@ use super::{Core, Error, Progress, Runner, Settled, Summary};
 use crate::message::QueueId;
 use crate::queue::{Resting, Status};
 use crate::spool::Place;
+
+/// So long after a look a run in a slot looks again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,9 @@ struct Drive {
     /// Everything that was in hand and may stand where it stood; only a run in a slot wants to
     /// know.
     seen: Option<HashSet<QueueId>>,
+    /// When a run in a slot looks again while it has something in hand: what comes in meanwhile
+    /// must not wait for a delivery that hangs.
+    next_look: Option<Instant>,
     deadline: Option<Instant>,
     /// Why this run takes nothing more. What is in hand is seen to its end all the same: an
     /// attempt that is dropped may have delivered without a record.
@@ -60,7 +67,6 @@ enum Happening {
     Batch(Batch),
     ScanEnded,
     Handled(String, QueueId, Handled),
-    #[cfg(feature = "cli")]
     Wake,
     Nothing,
 }
@@ -121,6 +127,7 @@ impl Drive {
             finisher,
             summary: Summary::default(),
             seen: (mode == Mode::InSlot).then(HashSet::new),
+            next_look: None,
             deadline: core.budget.max_time.map(|time| Instant::now() + time),
             core: Arc::clone(&core),
             failed: None,
@@ -195,7 +202,8 @@ impl Drive {
     fn start_scan(&mut self) {
         let (out, batches) = unbounded_channel();
         let core = Arc::clone(&self.core);
-        let known = self.lanes.known().clone();
+        let mut known = self.lanes.known().clone();
+        known.extend(self.seen.iter().flatten());
         let task = tokio::task::spawn_blocking(move || core.scan(&known, &out));
         self.scan = Some(Scan { batches, task });
     }
@@ -234,9 +242,11 @@ impl Drive {
             scan,
             tasks,
             deadline,
+            next_look,
             ..
         } = self;
         let scanning = scan.is_some();
+        let looking = next_look.is_some() && !scanning && !over && !tasks.is_empty();
         tokio::select! {
             batch = next_batch(scan), if scanning => match batch {
                 Some(batch) => Happening::Batch(batch),
@@ -246,6 +256,7 @@ impl Drive {
                 Ok((lane, id, handled)) => Happening::Handled(lane, id, handled),
                 Err(_) => Happening::Nothing,
             },
+            () = sleep_until(*next_look), if looking => Happening::Wake,
             () = sleep_until(*deadline), if !over => Happening::Nothing,
         }
     }
@@ -255,6 +266,7 @@ impl Drive {
             Happening::Batch(_) if self.is_over() => self.stop_scan(),
             Happening::Batch(batch) => self.add(batch),
             Happening::ScanEnded => {
+                self.next_look = self.seen.as_ref().map(|_| Instant::now() + LOOK_AGAIN);
                 if let Err(error) = self.end_scan().await {
                     self.failed.get_or_insert(error);
                 }
@@ -265,7 +277,6 @@ impl Drive {
                 self.count(&handled);
                 self.queue_notices(handled.notices).await;
             }
-            #[cfg(feature = "cli")]
             Happening::Wake => self.start_scan(),
             Happening::Nothing => {}
         }
@@ -325,7 +336,7 @@ impl Drive {
         self.core.observe(Progress::Handled);
         let summary = &mut self.summary;
         match &handled.settled {
-            Settled::Absent => return,
+            Settled::Absent | Settled::Left => return,
             Settled::Busy => summary.busy += 1,
             Settled::Corrupt(_) => summary.corrupt += 1,
             Settled::Trouble(_) => summary.trouble += 1,

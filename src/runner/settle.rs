@@ -19,6 +19,8 @@ pub enum Settled {
     Absent,
     /// Somebody else has it in hand.
     Busy,
+    /// It is due, but this run takes nothing more: it is where it was.
+    Left,
     /// Everything about it is done.
     Finished,
     /// It rests, until then or until somebody acts.
@@ -78,7 +80,7 @@ impl Core {
                 Step::Attempt(who) if !self.is_stopped() => {
                     return Next::Attempt(Box::new(entry), who);
                 }
-                Step::Attempt(_) => return Next::Settled(Settled::Busy, notices),
+                Step::Attempt(_) => return Next::Settled(Settled::Left, notices),
                 Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
                 Step::Freeze(reason) => self.record_freeze(&mut entry, reason),
                 Step::Thaw => {
