@@ -142,7 +142,9 @@ impl Spool {
     }
 
     /// Whether a notice's origin exists and has not recorded it. Then only the origin's holder
-    /// may move it: it might be staged a second time otherwise.
+    /// may move it: it might be staged a second time otherwise. A record that is there is made
+    /// durable: who wrote it may have been killed before he could, and once the notice is
+    /// under way a power cut must not take it back.
     fn awaits_record(&self, origin: Origin, notice: QueueId) -> disk::Result<bool> {
         if !self.exists(origin.id)? {
             return Ok(false);
@@ -153,9 +155,22 @@ impl Spool {
         let events = crate::queue::History::parse(&bytes)
             .unwrap_or_default()
             .events;
-        Ok(!events.iter().any(|event| {
+        let recorded = events.iter().any(|event| {
             matches!(event.what, crate::queue::What::Notice { id: Some(id), .. } if id == notice)
-        }))
+        });
+        if !recorded {
+            return Ok(true);
+        }
+        match self.disk.open_read(&Info::Attempts.path(origin.id)) {
+            Ok(file) => {
+                let dir = Path::new(Info::Attempts.dir());
+                self.disk.durable(&[&file], &[dir])?;
+                Ok(false)
+            }
+            // Forgotten meanwhile: finished, durably.
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a message exists: asked of `info/sender/<id>`, which never moves.

@@ -512,7 +512,7 @@ fn pass_stopped_behind_each_call() {
             &queue,
             Case::clean(method),
             |fault| fault == Fault::Stop,
-            250,
+            150,
         );
     }
 }
@@ -522,7 +522,7 @@ fn pass_with_one_failing_call() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::Once(_));
     for method in [Method::Each, Method::SyncExt] {
-        explored("pass, once", &queue, Case::clean(method), wanted, 300);
+        explored("pass, once", &queue, Case::clean(method), wanted, 170);
     }
 }
 
@@ -531,7 +531,7 @@ fn pass_with_every_call_failing_from_one_on() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::ForGood(_) | Fault::Full);
     for method in [Method::Each, Method::SyncExt] {
-        explored("pass, for good", &queue, Case::clean(method), wanted, 300);
+        explored("pass, for good", &queue, Case::clean(method), wanted, 170);
     }
 }
 
@@ -559,5 +559,5 @@ fn pass_with_short_reads_and_writes() {
         ..Case::clean(Method::Each)
     };
     let wanted = |fault| matches!(fault, Fault::Stop | Fault::Full | Fault::Once(Errno::EIO));
-    explored("pass, short", &queue, case, wanted, 300);
+    explored("pass, short", &queue, case, wanted, 170);
 }

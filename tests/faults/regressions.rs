@@ -4,9 +4,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::Door;
+use jiff::{SignedDuration, Timestamp};
+use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::message::{Door, EnhancedCode};
 use mailspool::operator::{Acted, act};
 use mailspool::queue::{Action, By, Outcome, Routes};
 use mailspool::runner::Runner;
@@ -14,7 +14,7 @@ use mailspool::spool::Spool;
 use mailspool::transport::Relay;
 use nix::errno::Errno;
 
-use super::world::{HOST, accept, files, tempdir};
+use super::world::{Clock, HOST, Ledger, accept, files, runner, tempdir};
 
 fn by() -> By {
     By {
@@ -102,4 +102,99 @@ impl Seam for FailsRmdir {
             _ => Verdict::Pass,
         }
     }
+}
+
+/// The record of a notice was believed before it was durable: with the notice under way, a
+/// power cut could have taken it back, and the sender would have been told twice.
+#[test]
+fn a_staged_notice_moves_on_behind_a_durable_record() {
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@no.test"]);
+    let pass = |seam: Arc<dyn Seam>| {
+        let relay = Relay::new(|_, recipients| {
+            let code = EnhancedCode::new(5, 1, 1);
+            vec![Outcome::failed(code, "no"); recipients.len()]
+        });
+        let spool = Spool::open_through(&path, Some(seam)).unwrap();
+        Runner::new(spool, HOST)
+            .transport("relay", relay)
+            .routes(Routes::all_by("relay"))
+            .pass()
+    };
+    // Killed between the record and its barrier.
+    drop(pass(Arc::new(DiesBehindRecord::default())));
+    let watched = Arc::new(Watched::default());
+    pass(Arc::clone(&watched) as Arc<dyn Seam>).unwrap();
+    let calls = watched.calls.lock().unwrap();
+    let at = |call: &str| calls.iter().position(|one| one.starts_with(call)).unwrap();
+    assert!(at(&format!("fsync info/attempts/{id}")) < at("rename new/"));
+}
+
+/// Ends the process when the record of a notice has been written.
+#[derive(Default)]
+struct DiesBehindRecord(Mutex<bool>);
+
+impl Seam for DiesBehindRecord {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        let mut dead = self.0.lock().unwrap();
+        let verdict = match *dead {
+            true => Verdict::Fail(Errno::EIO),
+            false => Verdict::Pass,
+        };
+        if let Call::Write { path, bytes } = call {
+            let record = String::from_utf8_lossy(bytes).contains("\"event\":\"notice\"");
+            *dead |= path.starts_with("info/attempts") && record;
+        }
+        verdict
+    }
+}
+
+/// Writes down in which order barriers and renames come.
+#[derive(Default)]
+struct Watched {
+    calls: Mutex<Vec<String>>,
+}
+
+impl Seam for Watched {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        if let Call::SyncFile { path } | Call::Rename { from: path, .. } = call {
+            let line = format!("{} {}", call.name(), path.display());
+            self.calls.lock().unwrap().push(line);
+        }
+        Verdict::Pass
+    }
+
+    fn method(&self) -> Option<Method> {
+        Some(Method::Each)
+    }
+}
+
+/// The outcome after which nobody is left is recorded by the rename to `done/` alone; when that
+/// failed it was recorded nowhere, and the message was delivered again.
+#[test]
+fn a_delivery_is_recorded_although_the_rename_to_done_fails() {
+    struct NoRename;
+    impl Seam for NoRename {
+        fn before(&self, call: &Call<'_>) -> Verdict {
+            match call {
+                Call::Rename { to, .. } if to.starts_with("done") => Verdict::Fail(Errno::EIO),
+                _ => Verdict::Pass,
+            }
+        }
+    }
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let (ledger, start) = (Ledger::default(), Timestamp::now());
+    let clock = Clock::at(start + SignedDuration::from_mins(1));
+    let broken = Spool::open_through(&path, Some(Arc::new(NoRename))).unwrap();
+    let summary = runner(broken, &ledger, &clock, start).pass().unwrap();
+    assert_eq!((summary.delivered, summary.trouble), (1, 1));
+    clock.forward(60);
+    runner(spool, &ledger, &clock, start).pass().unwrap();
+    assert_eq!(ledger.all().len(), 1);
+    assert_eq!(files(&path), Vec::<std::path::PathBuf>::new());
 }
