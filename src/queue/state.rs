@@ -175,9 +175,17 @@ impl State {
                     self.interrupted = 0;
                 }
                 self.hold = Hold::None;
+                // Who lets a held message go has looked at it. Who tries everything again, every
+                // night perhaps, has not, and poison must still be stopped.
+                if self.hold != Hold::None {
+                    self.interrupted = 0;
+                }
+                self.hold = Hold::None;
+                // Who failed and nobody can be told of it gets another chance. Where somebody
+                // can, he will be: his notice may be staged already.
+                let nobody = self.sender == ReversePath::Null;
                 for recipient in &mut self.recipients {
-                    // Who failed and nobody was told of it (a null sender) gets another chance.
-                    if recipient.is_left() || recipient.is_untold() {
+                    if recipient.is_left() || nobody && recipient.is_untold() {
                         recipient.fate = Fate::Pending { next: at };
                     }
                 }

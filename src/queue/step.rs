@@ -372,6 +372,17 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_that_can_be_told_is_told_whoever_retries() {
+        for (sender, step) in [("s@z", Step::Notify(vec![0])), ("", Step::Attempt(vec![0]))] {
+            let mut story = Story::new(sender);
+            story.starts();
+            story.ends(&[(0, never()), (1, ok())]);
+            let retry = Action::Retry(By::rule("why not"));
+            assert_eq!(story.acts(retry), step, "{sender:?}");
+        }
+    }
+
+    #[test]
     fn a_next_attempt_absurdly_far_ahead_is_due() {
         let mut story = Story::new("s@z");
         story.starts();
