@@ -181,14 +181,13 @@ impl Entry {
         if from == to {
             return Ok(());
         }
-        if from == Place::Corrupt {
-            self.locked
-                .spool
-                .disk
-                .unlink(&reason_path(self.locked.id))?;
-        }
         self.locked.move_to(to)?;
         self.left.push(from);
+        // A message in quarantine always has its reason: that goes last.
+        if from == Place::Corrupt {
+            let reason = reason_path(self.locked.id);
+            self.locked.spool.disk.unlink(&reason)?;
+        }
         Ok(())
     }
 
