@@ -11,7 +11,7 @@ use mailspool::queue::{Action, By, Hold, State};
 use mailspool::spool::{Claim, Place, Spool};
 use tempfile::TempDir;
 
-use super::inject::{Case, Injector, Seen, all_cases, explore};
+use super::inject::{Case, Injector, Seen, all_cases, explore, sample};
 use super::world::{Clock, Ledger, accept, copy_of, findings, runner, tempdir};
 
 /// Three deferred messages, one of them in somebody's hand if a request is wanted.
@@ -152,6 +152,11 @@ impl Queue {
                 .pass()
                 .unwrap();
             clock.forward(150);
+            let held = |place: &Place| matches!(place, Place::Frozen(_) | Place::Discarded(_));
+            let listing = spool.listing().unwrap();
+            if listing.messages.iter().all(|(_, place)| held(place)) {
+                break;
+            }
         }
         let (counts, notices) = (ledger.counts(), ledger.notices());
         let listing = spool.listing().unwrap();
@@ -229,10 +234,13 @@ fn explored(name: &str, before: Option<Action>, deed: Deed) {
             let seen = seen[case.at];
             seen.needs_room || ["unlink", "rmdir", "lock"].contains(&seen.name) || case.at % 7 == 0
         });
-        let step = cases.len().div_ceil(90);
-        let cases: Vec<Case> = cases.into_iter().step_by(step).collect();
+        let all = cases.len();
+        let cases = sample(cases, 60);
         let tally = explore(name, &cases, |case| queue.judge(&deed, case));
-        tally.print(&format!("{name}, {method:?}, {} calls", seen.len()));
+        tally.print(&format!(
+            "{name}, {method:?}, {} calls, of {all}",
+            seen.len()
+        ));
     }
 }
 

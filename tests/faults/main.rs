@@ -15,8 +15,9 @@
 //! | `making.rs` | making a spool |
 //! | `regressions.rs` | nothing at random: what was found here or by reading, each by its name |
 //!
-//! What each test explored it prints (`cargo test --test faults -- --nocapture`). The pass takes
-//! a sample of its faults, another one each day; `MAILSPOOL_FAULTS=all` takes them all.
+//! What each test explored it prints (`cargo test --test faults -- --nocapture`). The pass and
+//! the actions take a sample of their faults, another one each day; `MAILSPOOL_FAULTS=all` takes
+//! them all.
 
 mod accept;
 mod actions;

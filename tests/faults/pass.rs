@@ -16,7 +16,7 @@ use mailspool::spool::{Claim, Entry, Place, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
 
-use super::inject::{Case, Fault, Injector, all_cases, explore};
+use super::inject::{Case, Fault, Injector, all_cases, explore, sample};
 use super::world::{
     Clock, Ledger, accept, copy_of, files, findings, is_whole, runner, tempdir, text,
 };
@@ -476,17 +476,6 @@ impl Queue {
         );
         seam.seen()
     }
-}
-
-/// All of them, or a sample that is another one each day.
-fn sample(cases: Vec<Case>, most: usize) -> Vec<Case> {
-    if std::env::var("MAILSPOOL_FAULTS").is_ok_and(|which| which == "all") {
-        return cases;
-    }
-    let step = cases.len().div_ceil(most);
-    let day = Timestamp::now().as_second() / 86_400;
-    let first = usize::try_from(day).unwrap_or(0) % step.max(1);
-    cases.into_iter().skip(first).step_by(step.max(1)).collect()
 }
 
 fn explored(what: &str, queue: &Queue, case: Case, wanted: impl Fn(Fault) -> bool, most: usize) {
