@@ -14,9 +14,9 @@ mod requests;
 mod scan;
 mod slots;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, Disk, Kind, Seam};
 
@@ -30,12 +30,17 @@ pub use slots::Slot;
 
 use layout::{INFO_DIRS, PLACES, VERSION, VERSION_FILE};
 
+/// Buckets held open at once.
+const MOST_BUCKETS_OPEN: usize = 64;
+
 /// A spool, opened. Clones share the descriptor.
 #[derive(Clone, Debug)]
 pub struct Spool {
     disk: Disk,
-    /// Buckets whose names this process has made durable in their parents.
-    durable_buckets: Arc<Mutex<HashSet<PathBuf>>>,
+    /// Buckets whose names this process has made durable in their parents, held open: a bucket
+    /// that somebody else removed and made again is another one, whose name may not be durable
+    /// yet, and the inode of one that is open is not used again.
+    durable_buckets: Arc<Mutex<HashMap<PathBuf, disk::File>>>,
 }
 
 /// Why a spool cannot be used. None of it is any message's fault.
@@ -234,23 +239,34 @@ impl Spool {
             return Ok(());
         };
         let dir = place.dir();
-        let known = |spool: &Spool| {
-            let buckets = spool.durable_buckets.lock();
-            buckets
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(&dir)
-        };
-        if known(self) && self.disk.stat(&dir)?.is_some() {
+        if self.is_durable_bucket(&dir)? {
             return Ok(());
         }
         self.disk.mkdir(&dir)?;
+        let opened = self.disk.open_read(&dir)?;
         self.disk.durable(&[], &[Path::new(parent)])?;
-        let mut buckets = self
-            .durable_buckets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        buckets.insert(dir);
+        let mut buckets = self.buckets_made_durable();
+        // One for each minute of the schedule; an end to that is a matter of descriptors.
+        if buckets.len() >= MOST_BUCKETS_OPEN {
+            buckets.clear();
+        }
+        buckets.insert(dir, opened);
         Ok(())
+    }
+
+    fn is_durable_bucket(&self, dir: &Path) -> disk::Result<bool> {
+        let buckets = self.buckets_made_durable();
+        let Some(opened) = buckets.get(dir) else {
+            return Ok(false);
+        };
+        let ours = self.disk.stat_file(opened)?.identity;
+        let there = self.disk.stat(dir)?;
+        Ok(there.is_some_and(|there| there.identity == ours))
+    }
+
+    fn buckets_made_durable(&self) -> MutexGuard<'_, HashMap<PathBuf, disk::File>> {
+        let buckets = self.durable_buckets.lock();
+        buckets.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes buckets that are empty. Their emptiness is made durable first: else a power cut
@@ -272,11 +288,7 @@ impl Spool {
                 other => other?,
             }
             self.disk.rmdir(dir)?;
-            let mut buckets = self
-                .durable_buckets
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            buckets.remove(dir);
+            self.buckets_made_durable().remove(dir);
         }
         Ok(())
     }

@@ -301,7 +301,8 @@ impl Check<'_> {
             self.find(
                 Level::Problem,
                 path,
-                "frozen, and its history does not say why",
+                "frozen, and its history does not say why: an outcome could not be recorded; \
+                 see to the disk, then `mailspool thaw` it",
             );
             return Ok(());
         }

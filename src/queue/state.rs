@@ -175,12 +175,6 @@ impl State {
                     self.interrupted = 0;
                 }
                 self.hold = Hold::None;
-                // Who lets a held message go has looked at it. Who tries everything again, every
-                // night perhaps, has not, and poison must still be stopped.
-                if self.hold != Hold::None {
-                    self.interrupted = 0;
-                }
-                self.hold = Hold::None;
                 // Who failed and nobody can be told of it gets another chance. Where somebody
                 // can, he will be: his notice may be staged already.
                 let nobody = self.sender == ReversePath::Null;

@@ -30,9 +30,21 @@ pub(super) fn start(core: Arc<Core>) -> (Finisher, tokio::task::JoinHandle<()>) 
     (send, tokio::spawn(forget(core, receive)))
 }
 
+/// Collects what finishes during the pause, and cuts it short when nothing more can come.
+async fn gather(finished: &mut UnboundedReceiver<Finished>, group: &mut Vec<Finished>) {
+    let end = tokio::time::Instant::now() + PAUSE;
+    while group.len() < GROUP {
+        let more = finished.recv_many(group, GROUP);
+        match tokio::time::timeout_at(end, more).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
 async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
     let mut group = Vec::new();
-    while finished.recv_many(&mut group, GROUP).await > 0 {
+    while !group.is_empty() || finished.recv_many(&mut group, GROUP).await > 0 {
         let (ids, left): (Vec<QueueId>, Vec<Vec<Place>>) = group.drain(..).unzip();
         let left: HashSet<Place> = left.into_iter().flatten().collect();
         let left: Vec<Place> = left.into_iter().collect();
@@ -45,8 +57,6 @@ async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
             Ok(Err(error)) => core.fail(Error::Disk(error)),
             Err(_) => tracing::error!("forgetting finished messages panicked"),
         }
-        if !finished.is_closed() {
-            tokio::time::sleep(PAUSE).await;
-        }
+        gather(&mut finished, &mut group).await;
     }
 }

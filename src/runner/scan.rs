@@ -34,7 +34,11 @@ impl Core {
                 self.note_trouble(&error.to_string());
             }
         }
-        spool.finish_done()?;
+        if let Err(error) = spool.finish_done() {
+            // They stay in `done/`, where they harm nobody.
+            tracing::warn!(%error, "done/ could not be finished");
+            self.note_trouble(&error.to_string());
+        }
         self.sweep()?;
         let (mut due, drained) = self.due()?;
         let mut fresh = Vec::new();

@@ -201,10 +201,12 @@ impl Entry {
         Ok((bytes.is_some(), action))
     }
 
-    /// Removes the request, after it has been carried out durably.
+    /// Removes the request, after it has been carried out durably; and that durably too: an old
+    /// freeze that comes back in a power cut would undo a later thaw.
     pub fn request_served(&self) -> disk::Result<()> {
         let disk = &self.locked.spool.disk;
-        disk.unlink(&Info::Request.path(self.locked.id)).map(drop)
+        disk.unlink(&Info::Request.path(self.locked.id))?;
+        disk.durable(&[], &[Path::new(Info::Request.dir())])
     }
 }
 
