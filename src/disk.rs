@@ -12,8 +12,8 @@ mod barrier;
 mod body;
 mod error;
 mod seam;
+mod stat;
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,13 +25,14 @@ use std::sync::Arc;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::stat::Mode;
 use nix::unistd::{LinkatFlags, UnlinkatFlags};
 
 pub use barrier::Method;
 pub use body::{Body, BodyReader};
 pub use error::Error;
 pub use seam::{Call, Seam, Verdict};
+pub use stat::{Kind, Space, Stat, locked_inodes};
 
 /// A result of a file-system call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -59,43 +60,6 @@ struct Inner {
 pub struct File {
     file: std::fs::File,
     path: PathBuf,
-}
-
-/// What `stat` says, as far as anybody here wants to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// The file system and the inode: two names with the same are one file.
-    pub identity: (u64, u64),
-    /// Number of names.
-    pub links: u64,
-    /// Octets.
-    pub size: u64,
-    /// Regular file, directory or something else.
-    pub kind: Kind,
-    /// Permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-}
-
-/// What sort of thing a name names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Dir,
-    /// A link, pipe, socket or device: nothing that belongs in a spool.
-    Other,
-}
-
-/// What is free on the file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// Octets that this user may still write.
-    pub bytes: u64,
-    /// Files that may still be made; none if the file system does not count them.
-    pub inodes: Option<u64>,
 }
 
 impl Disk {
@@ -430,41 +394,6 @@ impl File {
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
-
-impl From<FileStat> for Stat {
-    fn from(stat: FileStat) -> Stat {
-        let format = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        Stat {
-            identity: (stat.st_dev, stat.st_ino),
-            links: stat.st_nlink,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            kind: match format {
-                SFlag::S_IFREG => Kind::File,
-                SFlag::S_IFDIR => Kind::Dir,
-                _ => Kind::Other,
-            },
-            mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-        }
-    }
-}
-
-/// The inodes under an exclusive flock, from `/proc/locks`. The kernel's list is read instead
-/// of trying the locks, since a lock that is tried is a lock that is held for a moment. Inodes
-/// of other file systems may be among them: this is for people's eyes only.
-pub fn locked_inodes() -> HashSet<u64> {
-    let Ok(text) = std::fs::read_to_string("/proc/locks") else {
-        return HashSet::new();
-    };
-    // `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`; who waits has `->` in front.
-    let inode = |line: &str| -> Option<u64> {
-        let mut words = line.split_ascii_whitespace().filter(|word| *word != "->");
-        let kind = words.nth(1)?;
-        let place = words.nth(3)?;
-        (kind == "FLOCK").then(|| place.rsplit(':').next()?.parse().ok())?
-    };
-    text.lines().filter_map(inode).collect()
 }
 
 fn absent_is_false(result: Result<()>) -> Result<bool> {
