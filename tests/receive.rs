@@ -331,6 +331,25 @@ fn is_refused(ended: &Ended, code: &str) {
 }
 
 #[test]
+fn the_sender_may_come_in_the_environment() {
+    let site = Site::with_box();
+    let receive = |sender: Option<&str>| {
+        let mut command = site.command(["receive", "--", "b@example.test"]);
+        sender.map(|sender| command.env("SENDER", sender));
+        ended(&mut command, LETTER)
+    };
+    is_tempfail(&site, &receive(None));
+    receive(Some("a@example.org")).ok();
+    receive(Some("")).ok();
+    let senders: Vec<_> = site
+        .rows()
+        .iter()
+        .map(|row| row["sender"].clone())
+        .collect();
+    assert_eq!(senders, ["a@example.org", ""]);
+}
+
+#[test]
 fn the_null_sender_is_accepted() {
     let site = Site::with_box();
     for null in ["", "<>"] {

@@ -110,15 +110,15 @@ pub(super) struct Send {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Receive {
-    /// The sender; `<>` or nothing for the null sender
+    /// The sender; `<>` or nothing for the null sender [default: $SENDER, which Exim and others
+    /// set for the commands they pipe to]
     #[arg(
         short = 'f',
         long = "from",
         value_name = "ADDR",
-        required = true,
         allow_hyphen_values = true
     )]
-    pub from: OsString,
+    pub from: Option<OsString>,
     /// The recipients
     #[arg(value_name = "RCPT", required = true)]
     pub recipients: Vec<OsString>,

@@ -20,8 +20,13 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
     let site = Site::open(global, IfMissing::Make)?;
     log::start(&site.config.log, Quiet::Always);
     watchdog(site.config.accept.timeout);
-    let sender =
-        ReversePath::parse(args.from.as_bytes()).map_err(|error| unusable(&args.from, error))?;
+    let Some(from) = args.from.clone().or_else(|| std::env::var_os("SENDER")) else {
+        return Err(Failure::new(
+            EX_USAGE,
+            "no sender: neither -f nor SENDER is given",
+        ));
+    };
+    let sender = ReversePath::parse(from.as_bytes()).map_err(|error| unusable(&from, error))?;
     let request = Request {
         door: Door::Incoming,
         sender,
