@@ -96,7 +96,9 @@ impl Disk {
         }
         match self.inner.method {
             Method::SyncExt if self.little_is_dirty() => {
-                settle(files);
+                if !lacks_journal(self.inner.root.as_fd()) {
+                    settle(files);
+                }
                 self.sync_all()?;
                 match (dirs, files) {
                     ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir),
@@ -221,6 +223,23 @@ fn sync_file_range(file: &File, flags: libc::c_uint) {
     unsafe {
         libc::sync_file_range(file.file.as_fd().as_raw_fd(), 0, 0, flags);
     }
+}
+
+/// Whether a directory is on an ext4 file system that has no journal, as far as the system
+/// tells. Only a hint: without a journal there is no commit to be shared.
+fn lacks_journal(dir: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = nix::sys::stat::fstat(dir) else {
+        return false;
+    };
+    let (major, minor) = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
+    let device = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
+    let Some(name) = device.as_deref().ok().and_then(Path::file_name) else {
+        return false;
+    };
+    let task = Path::new("/sys/fs/ext4").join(name).join("journal_task");
+    let mut bytes = [0; 16];
+    let got = std::fs::File::open(task).and_then(|file| file.read_at(&mut bytes, 0));
+    got.is_ok_and(|got| bytes[..got].starts_with(b"<none>"))
 }
 
 /// Whether little enough waits to be written that `syncfs` is not held up by it. Where that
