@@ -128,9 +128,10 @@ def measure(options, programs, message, place, title):
             turn = number % len(programs)
             for program in programs[turn:] + programs[:turn]:
                 with program.ready(place) as argv:
-                    # One before the clock starts: a spool may have to be made first.
+                    # One before the clock starts: a spool may have to be made first. And nothing
+                    # of other programs' is waiting to be written: mailspool looks at that.
                     common.run_processes(argv, message, 1, 1, device)
-                    common.syncfs(place)
+                    os.sync()
                     result = common.run_processes(argv, message, options.messages, at_once, device)
                 runs.setdefault((program.name, at_once), []).append(result)
 
