@@ -1,24 +1,27 @@
 //! How things are made durable: the ways, and which one is taken when.
 //!
-//! Measured with `scripts/bench ways` on Linux 6.18, one process a message, four files and four
-//! directories each; figures are device flushes and writes a message, alone, and the longest
-//! wait beside a program that dirties the same file system at 300 MB/s:
+//! Measured with `scripts/bench ways --beside` on Linux 6.18, one process a message, four files
+//! and four directories each; figures are device flushes and writes a message, alone, and the
+//! longest wait beside a program that dirties the same file system at 300 MB/s (more figures in
+//! `benches/README.md`):
 //!
-//! | way                                   | ext4      | ext4, no journal | xfs      | btrfs    | longest |
-//! |---------------------------------------|-----------|------------------|----------|----------|---------|
-//! | fsync of each, in turn                | 8.0 / 12  | 8.0 / 22         | 8.1 / 8  | 15 / 70  | 0.1 s   |
-//! | write-back waited for, fsyncs at once | 2.0 / 6   | 3.3 / 19         | 4.7 / 9  | 2.0 / 16 | 0.05 s  |
-//! | `syncfs`                              | 4.0 / 13  | 1.0 / 12 (!)     | 2.6 / 6  | 2.0 / 44 | 0.6 s   |
-//! | write-back waited for, then `syncfs`  | 2.0 / 14  |                  | 2.6 / 6  |          | 0.6 s   |
-//! | `syncfs`, then one fsync              | 4.0 / 13  | 2.0 / 12         |          |          | 0.9 s   |
+//! | way                                   | ext4      | ext4, no journal | xfs      | btrfs     | longest |
+//! |---------------------------------------|-----------|------------------|----------|-----------|---------|
+//! | fsync of each, in turn                | 8.0 / 12  | 8.0 / 22         | 8.0 / 8  | 16 / 68   | 0.1 s   |
+//! | write-back waited for, fsyncs at once | 2.0 / 6   | 3.0 / 19         | 4.3 / 8  | 2.0 / 13  | 0.05 s  |
+//! | `syncfs`                              | 4.0 / 13  | 1.0 / 11 (!)     | 2.1 / 5  | 2.0 / 38  | 0.6 s   |
+//! | `syncfs`, then one fsync              | 4.0 / 13  | 2.0 / 12         | 2.1 / 5  | 2.0 / 38  | 0.7 s   |
+//! | write-back waited for, then both      | 2.0 / 14  | 2.0 / 14         | 2.1 / 5  | 2.0 / 34  | 0.5 s   |
 //!
 //! So `syncfs` is the cheapest in processor time and in rate when there is little else to
 //! write, and unbearable when there is much: it waits for everybody's data, about 0.4 ms for
-//! each megabyte. It is taken below [`MOST_DIRTY`]; above it, fsyncs at once.
+//! each megabyte. It is taken below [`MOST_DIRTY`]; above it, fsyncs at once. Write-back is
+//! waited for where that saves flushes: on ext4 with a journal.
 //!
 //! (!) Without a journal, ext4's `syncfs` issues its flush before its last inode-table write
 //! (seen in a block trace). One fsync behind it ends in a flush; with a journal that costs
-//! nothing. ext2, ext3 and ext4 with and without journal cannot be told apart by `statfs`.
+//! nothing. ext2, ext3 and ext4 with and without journal cannot be told apart by `statfs`, and
+//! what sysfs says of a journal is taken as a hint only: the fsync is always made.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
@@ -33,8 +36,8 @@ use super::{Call, Disk, File, Result};
 /// Which calls make a set of files and directories durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// On ext2, ext3 and ext4: write-back is waited for, so that one journal commit suffices;
-    /// `syncfs`; one fsync. When much is dirty, as [`Each`](Method::Each).
+    /// On ext2, ext3 and ext4: write-back is waited for if there is a journal, so that one
+    /// commit suffices; `syncfs`; one fsync. When much is dirty, as [`Each`](Method::Each).
     SyncExt,
     /// One `syncfs`, on file systems that promise it and report errors through it (kernels
     /// from 5.8). When much is dirty, as [`Each`](Method::Each).
