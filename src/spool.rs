@@ -13,6 +13,7 @@ mod lock;
 mod requests;
 mod scan;
 mod slots;
+mod together;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -98,20 +98,46 @@ impl Disk {
             return self.sync_each(files, dirs);
         }
         match self.inner.method {
-            Method::SyncExt if self.little_is_dirty() => {
-                if !lacks_journal(self.inner.root.as_fd()) {
-                    settle(files);
-                }
-                self.sync_all()?;
-                match (dirs, files) {
-                    ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir),
-                    ([], [file, ..]) => self.sync_file(file),
-                    ([], []) => Ok(()),
-                }
-            }
-            Method::SyncFs if self.little_is_dirty() => self.sync_all(),
-            _ => self.sync_each(files, dirs),
+            Method::Each => self.sync_each(files, dirs),
+            _ if !self.little_is_dirty() => self.sync_each(files, dirs),
+            _ => self.durable_for_all(files, dirs),
         }
+    }
+
+    /// As [`durable`](Disk::durable), and by the same calls makes everything durable that anybody
+    /// has written to this file system before. Only where [`shares_barriers`] says so; it does
+    /// not become another kind of barrier when much is dirty meanwhile.
+    ///
+    /// [`shares_barriers`]: Disk::shares_barriers
+    pub fn durable_for_all(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
+        if self.inner.method == Method::SyncFs {
+            return self.sync_all();
+        }
+        if !lacks_journal(self.inner.root.as_fd()) {
+            settle(files);
+        }
+        self.sync_all()?;
+        match (dirs, files) {
+            ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir),
+            ([], [file, ..]) => self.sync_file(file),
+            ([], []) => Ok(()),
+        }
+    }
+
+    /// Whether a barrier that one process makes at this moment serves every other process on
+    /// this file system as well. A test's seam is to see each process's own.
+    pub fn shares_barriers(&self) -> bool {
+        self.inner.seam.is_none() && self.inner.method != Method::Each && self.little_is_dirty()
+    }
+
+    /// Waits until files have been written, and reports the errors of that: for who is served
+    /// by somebody else's barrier, which reports errors to whoever made it.
+    pub fn written(&self, files: &[&File]) -> Result<()> {
+        for file in files {
+            let call = Call::SyncFile { path: &file.path };
+            self.call(&call, &file.path, || sync_file_range(file, WAIT))?;
+        }
+        Ok(())
     }
 
     fn little_is_dirty(&self) -> bool {
@@ -214,18 +240,22 @@ fn at_once(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>>) -> Result<()>
 /// durable, but what is allocated and written by now shares the next journal commit. Errors
 /// are reported by the sync that follows.
 fn settle(files: &[&File]) {
-    let start = libc::SYNC_FILE_RANGE_WRITE;
-    let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | start | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    files.iter().for_each(|file| sync_file_range(file, start));
-    files.iter().for_each(|file| sync_file_range(file, wait));
+    for flags in [START, WAIT] {
+        for file in files {
+            let _ = sync_file_range(file, flags);
+        }
+    }
 }
 
+const START: libc::c_uint = libc::SYNC_FILE_RANGE_WRITE;
+const WAIT: libc::c_uint =
+    libc::SYNC_FILE_RANGE_WAIT_BEFORE | START | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+
 #[allow(unsafe_code)]
-fn sync_file_range(file: &File, flags: libc::c_uint) {
+fn sync_file_range(file: &File, flags: libc::c_uint) -> nix::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-    unsafe {
-        libc::sync_file_range(file.file.as_fd().as_raw_fd(), 0, 0, flags);
-    }
+    let result = unsafe { libc::sync_file_range(file.file.as_fd().as_raw_fd(), 0, 0, flags) };
+    nix::errno::Errno::result(result).map(drop)
 }
 
 /// Whether a directory is on an ext4 file system that has no journal, as far as the system

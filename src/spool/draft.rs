@@ -238,7 +238,8 @@ impl Draft {
         // the seal is a checksum, not a flag.
         let transport = write(Info::Transport, &files.transport)?;
         if let Some(file) = &self.file {
-            disk.durable(&[file, &sender, &recipients, &transport], &dirs())?;
+            let files = [file, &sender, &recipients, &transport];
+            self.spool.durable_together(&files, &dirs())?;
         }
         let Some(file) = self.file.take() else {
             unreachable!("a draft has its file until it is sealed")
