@@ -141,3 +141,78 @@ enum Turn {
 fn head(served: u64) -> String {
     format!("{served:020} {served:020}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        (dir, spool)
+    }
+
+    fn write(spool: &Spool, text: &str) {
+        std::fs::write(spool.path().join(QUEUE), text).unwrap();
+    }
+
+    #[test]
+    fn who_is_alone_has_the_turn_and_who_waits_is_told() {
+        let (_dir, spool) = spool();
+        let first = spool.queue_for_barrier().unwrap();
+        assert_eq!(spool.wait_for_turn(&first).unwrap(), Turn::Ours);
+        let second = spool.queue_for_barrier().unwrap();
+        let ticket = spool.draw_ticket(&second).unwrap().unwrap();
+        assert!(spool.served(&second).unwrap() < ticket);
+        let head = head(ticket);
+        spool.disk.write_all(&first, head.as_bytes()).unwrap();
+        assert!(spool.served(&second).unwrap() >= ticket);
+        // The next ticket is a later one.
+        let next = spool.draw_ticket(&second).unwrap().unwrap();
+        assert!(spool.served(&second).unwrap() < next);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_who_does_not_let_go() {
+        let (_dir, spool) = spool();
+        let stopped = spool.queue_for_barrier().unwrap();
+        assert!(spool.disk.try_lock(&stopped).unwrap());
+        let queue = spool.queue_for_barrier().unwrap();
+        assert_eq!(spool.wait_for_turn(&queue).unwrap(), Turn::Impatient);
+        // Who finds the lock free before his patience ends makes his barrier.
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| spool.wait_for_turn(&queue).unwrap());
+            drop(stopped);
+            assert_eq!(waiting.join().unwrap(), Turn::Ours);
+        });
+    }
+
+    #[test]
+    fn what_a_power_cut_left_serves_nobody() {
+        let (_dir, spool) = spool();
+        for text in [
+            "",
+            "torn",
+            &"\0".repeat(60),
+            // The head is of a later time than the size.
+            &head(1000),
+            // Read while it was written.
+            "00000000000000000099 00000000000000000042\n",
+        ] {
+            write(&spool, text);
+            let queue = spool.queue_for_barrier().unwrap();
+            assert_eq!(spool.draw_ticket(&queue).unwrap(), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_was_deleted_serves_nobody() {
+        let (_dir, spool) = spool();
+        let queue = spool.queue_for_barrier().unwrap();
+        let served = head(HEAD + 5) + ".....";
+        spool.disk.write_all(&queue, served.as_bytes()).unwrap();
+        std::fs::remove_file(spool.path().join(QUEUE)).unwrap();
+        spool.queue_for_barrier().unwrap();
+        assert_eq!(spool.draw_ticket(&queue).unwrap(), None);
+    }
+}
