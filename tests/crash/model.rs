@@ -1,0 +1,270 @@
+//! The file system as it may be after a power cut: what is certain, and what is undecided.
+//!
+//! The rules are those of `spool-layout.md`, "What is assumed of the file system", and no
+//! others: a file system that promises more has fewer states, not others.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::log::Step;
+use super::tree::Tree;
+
+pub type Ino = usize;
+
+const ROOT: Ino = 0;
+
+/// A file system.
+#[derive(Clone, Default)]
+pub struct Model {
+    pub dirs: BTreeMap<Ino, BTreeMap<String, Slot>>,
+    pub files: BTreeMap<Ino, Data>,
+    opened: HashMap<PathBuf, Ino>,
+    next: Ino,
+    seq: u64,
+}
+
+/// A name in a directory.
+#[derive(Clone, Default)]
+pub struct Slot {
+    /// What it certainly was.
+    pub kept: Option<Ino>,
+    /// What became of it since; some first part of this persists.
+    pub pending: Vec<Change>,
+}
+
+/// A change of a name.
+#[derive(Clone)]
+pub struct Change {
+    pub seq: u64,
+    pub value: Option<Ino>,
+    /// The old name's end of a rename: it never persists without the new name.
+    pub needs: Option<Pin>,
+}
+
+/// A change of some other name.
+#[derive(Clone)]
+pub struct Pin {
+    pub dir: Ino,
+    pub name: String,
+    pub seq: u64,
+}
+
+/// A file's content.
+#[derive(Clone, Default)]
+pub struct Data {
+    /// What it certainly was.
+    pub kept: Vec<u8>,
+    /// What it became by each call since.
+    pub pending: Vec<Vec<u8>>,
+}
+
+impl Slot {
+    pub fn now(&self) -> Option<Ino> {
+        self.pending.last().map_or(self.kept, |last| last.value)
+    }
+
+    /// What the name is when so many of the changes have persisted.
+    pub fn after(&self, count: usize) -> Option<Ino> {
+        match count {
+            0 => self.kept,
+            n => self.pending[n - 1].value,
+        }
+    }
+}
+
+impl Data {
+    pub fn now(&self) -> &Vec<u8> {
+        self.pending.last().unwrap_or(&self.kept)
+    }
+}
+
+impl Model {
+    /// A file system on which everything is certain.
+    pub fn of(tree: &Tree) -> Model {
+        let mut model = Model {
+            next: 1,
+            ..Model::default()
+        };
+        model.dirs.insert(ROOT, BTreeMap::new());
+        let mut groups: HashMap<usize, Ino> = HashMap::new();
+        for (path, node) in &tree.names {
+            let ino = match node {
+                None => {
+                    let ino = model.fresh();
+                    model.dirs.insert(ino, BTreeMap::new());
+                    ino
+                }
+                Some(group) => *groups.entry(*group).or_insert_with(|| {
+                    let ino = model.fresh();
+                    let kept = tree.contents[*group].clone();
+                    let pending = Vec::new();
+                    model.files.insert(ino, Data { kept, pending });
+                    ino
+                }),
+            };
+            model.set(path, Some(ino), None);
+        }
+        model.sync_all();
+        model
+    }
+
+    fn fresh(&mut self) -> Ino {
+        self.next += 1;
+        self.next
+    }
+
+    fn place(&self, path: &Path) -> (Ino, String) {
+        let parent = path.parent().and_then(|parent| self.find(parent));
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (
+            parent.unwrap_or_else(|| panic!("no directory for {path:?}")),
+            name,
+        )
+    }
+
+    /// What a path names now, in the running system.
+    pub fn find(&self, path: &Path) -> Option<Ino> {
+        let mut at = ROOT;
+        for part in path {
+            at = self.dirs.get(&at)?.get(part.to_str()?)?.now()?;
+        }
+        Some(at)
+    }
+
+    fn set(&mut self, path: &Path, value: Option<Ino>, needs: Option<Pin>) -> Pin {
+        let (dir, name) = self.place(path);
+        self.seq += 1;
+        let seq = self.seq;
+        let slots = self.dirs.get_mut(&dir).unwrap();
+        let slot = slots.entry(name.clone()).or_default();
+        slot.pending.push(Change { seq, value, needs });
+        Pin { dir, name, seq }
+    }
+
+    /// The running system does a step.
+    pub fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Open(path) => {
+                if let Some(ino) = self.find(path) {
+                    self.opened.insert(path.clone(), ino);
+                }
+            }
+            Step::Create(path) => {
+                let ino = self.find(path).unwrap_or_else(|| {
+                    let ino = self.fresh();
+                    self.files.insert(ino, Data::default());
+                    self.set(path, Some(ino), None);
+                    ino
+                });
+                self.opened.insert(path.clone(), ino);
+            }
+            Step::Write(path, bytes) => {
+                let data = self.opened_file(path);
+                let all = [data.now().as_slice(), bytes].concat();
+                data.pending.push(all);
+            }
+            Step::Truncate(path, len) => {
+                let data = self.opened_file(path);
+                let mut all = data.now().clone();
+                all.resize(*len as usize, 0);
+                data.pending.push(all);
+            }
+            Step::Rename(from, to) => {
+                let ino = self.find(from);
+                let pin = self.set(to, ino, None);
+                self.set(from, None, Some(pin));
+            }
+            Step::Link(from, to) => {
+                let ino = self.find(from);
+                self.set(to, ino, None);
+            }
+            Step::Unlink(path) | Step::Rmdir(path) => {
+                self.set(path, None, None);
+            }
+            Step::Mkdir(path) => {
+                let ino = self.fresh();
+                self.dirs.insert(ino, BTreeMap::new());
+                self.set(path, Some(ino), None);
+            }
+            Step::SyncFile(path) => {
+                let data = self.opened_file(path);
+                data.kept = data.now().clone();
+                data.pending.clear();
+            }
+            Step::SyncDir(path) => {
+                // Removed between being opened and being synced: nothing to make durable.
+                if let Some(dir) = self.find(path) {
+                    let names: Vec<String> = self.dirs[&dir].keys().cloned().collect();
+                    names.iter().for_each(|name| self.keep(dir, name, u64::MAX));
+                }
+            }
+            Step::SyncFs => self.sync_all(),
+            Step::Acked(..) | Step::Did | Step::Delivered(..) | Step::Told(..) => {}
+        }
+    }
+
+    fn opened_file(&mut self, path: &Path) -> &mut Data {
+        let ino = self.opened.get(path);
+        let ino = ino.unwrap_or_else(|| panic!("{path:?} was not opened"));
+        self.files.get_mut(ino).unwrap()
+    }
+
+    fn sync_all(&mut self) {
+        for data in self.files.values_mut() {
+            data.kept = data.now().clone();
+            data.pending.clear();
+        }
+        for slot in self.dirs.values_mut().flat_map(BTreeMap::values_mut) {
+            slot.kept = slot.now();
+            slot.pending.clear();
+        }
+    }
+
+    /// The changes of a name up to one are certain from now on; so are the new names of the
+    /// renames that ended it.
+    fn keep(&mut self, dir: Ino, name: &str, upto: u64) {
+        let slot = self.dirs.get_mut(&dir).and_then(|dir| dir.get_mut(name));
+        let Some(slot) = slot else { return };
+        let count = slot.pending.iter().filter(|one| one.seq <= upto).count();
+        slot.kept = slot.after(count);
+        let kept: Vec<Change> = slot.pending.drain(..count).collect();
+        for pin in kept.into_iter().filter_map(|one| one.needs) {
+            self.keep(pin.dir, &pin.name, pin.seq);
+        }
+    }
+
+    /// The tree in which each name is what `name` and each file's content what `data` says.
+    pub fn tree(
+        &self,
+        name: &dyn Fn(Ino, &str, &Slot) -> Option<Ino>,
+        data: &dyn Fn(Ino, &Data) -> Vec<u8>,
+    ) -> Tree {
+        let mut tree = Tree::default();
+        let mut groups: HashMap<Ino, usize> = HashMap::new();
+        let mut left = vec![(PathBuf::new(), ROOT)];
+        while let Some((path, dir)) = left.pop() {
+            for (text, slot) in &self.dirs[&dir] {
+                let Some(ino) = name(dir, text, slot) else {
+                    continue;
+                };
+                let path = path.join(text);
+                if self.dirs.contains_key(&ino) {
+                    tree.names.insert(path.clone(), None);
+                    left.push((path, ino));
+                    continue;
+                }
+                let group = *groups.entry(ino).or_insert_with(|| {
+                    tree.contents.push(data(ino, &self.files[&ino]));
+                    tree.contents.len() - 1
+                });
+                tree.names.insert(path, Some(group));
+            }
+        }
+        tree
+    }
+
+    /// The tree of the running system.
+    pub fn now(&self) -> Tree {
+        self.tree(&|_, _, slot| slot.now(), &|_, data| data.now().clone())
+    }
+}

@@ -1,0 +1,210 @@
+//! The states that a power cut may leave, all of them or a sample.
+
+use super::model::{Data, Ino, Model};
+use super::tree::Tree;
+
+/// Up to so many combinations are all tried.
+const EXHAUSTIVE: usize = 64;
+/// What a file system writes at once.
+const PAGE: usize = 4096;
+
+/// Something undecided, and how many ways it may go. The first is that nothing persisted, the
+/// last that everything did.
+enum Choice {
+    Name(Ino, String, usize),
+    Content(Ino, Vec<Vec<u8>>),
+}
+
+impl Choice {
+    fn ways(&self) -> usize {
+        match self {
+            Choice::Name(_, _, changes) => changes + 1,
+            Choice::Content(_, all) => all.len(),
+        }
+    }
+}
+
+/// Random numbers that are the same in every run (SplitMix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    }
+}
+
+/// The states for a cut at this moment: all of them if they are few, else nothing, everything,
+/// everything but one, one alone, and `samples` at random.
+pub fn states(model: &Model, random: &mut Random, samples: usize) -> Vec<Tree> {
+    let choices = choices(model);
+    let ways: Vec<usize> = choices.iter().map(Choice::ways).collect();
+    let all = ways
+        .iter()
+        .try_fold(1_usize, |all, ways| all.checked_mul(*ways));
+    let mut picked = Vec::new();
+    if let Some(all) = all.filter(|all| *all <= EXHAUSTIVE) {
+        for number in 0..all {
+            let mut rest = number;
+            let mut digit = |ways: &usize| (rest % ways, rest /= ways).0;
+            let picks: Vec<usize> = ways.iter().map(&mut digit).collect();
+            let mut fixed = picks.clone();
+            raise(model, &choices, &mut fixed);
+            if fixed == picks {
+                picked.push(picks);
+            }
+        }
+    } else {
+        let (none, full): (Vec<usize>, Vec<usize>) = ways.iter().map(|ways| (0, ways - 1)).unzip();
+        for (n, ways) in ways.iter().enumerate() {
+            for way in 0..*ways {
+                let (mut but_one, mut only_one) = (full.clone(), none.clone());
+                but_one[n] = way;
+                only_one[n] = way;
+                lower(model, &choices, &mut but_one);
+                raise(model, &choices, &mut only_one);
+                picked.extend([but_one, only_one]);
+            }
+        }
+        for number in 0..samples {
+            // Even, nearly everything, nearly nothing.
+            let bias = number % 3;
+            let mut pick = |ways: &usize| match (bias, random.below(4)) {
+                (1, 1..) => ways - 1,
+                (2, 1..) => 0,
+                _ => random.below(*ways),
+            };
+            let mut picks: Vec<usize> = ways.iter().map(&mut pick).collect();
+            match random.below(2) {
+                0 => raise(model, &choices, &mut picks),
+                _ => lower(model, &choices, &mut picks),
+            }
+            picked.push(picks);
+        }
+    }
+    picked.sort_unstable();
+    picked.dedup();
+    picked
+        .iter()
+        .map(|picks| build(model, &choices, picks))
+        .collect()
+}
+
+fn choices(model: &Model) -> Vec<Choice> {
+    let mut choices = Vec::new();
+    for (dir, slots) in &model.dirs {
+        for (name, slot) in slots.iter().filter(|(_, slot)| !slot.pending.is_empty()) {
+            choices.push(Choice::Name(*dir, name.clone(), slot.pending.len()));
+        }
+    }
+    for (ino, data) in &model.files {
+        let contents = contents(data);
+        if contents.len() > 1 {
+            choices.push(Choice::Content(*ino, contents));
+        }
+    }
+    choices
+}
+
+/// What a file may contain.
+fn contents(data: &Data) -> Vec<Vec<u8>> {
+    let mut all = vec![data.kept.clone()];
+    for after in &data.pending {
+        let before = all.last().unwrap_or(&data.kept).len();
+        let Some(grown) = after.len().checked_sub(data.kept.len()) else {
+            all.push(after.clone());
+            continue;
+        };
+        // The size without the data, from what was certain on.
+        let mut zeros = data.kept.clone();
+        zeros.resize(after.len(), 0);
+        all.push(zeros);
+        // Cut off in the middle of this call.
+        if after.len() > before {
+            all.push(after[..before + (after.len() - before) / 2].to_vec());
+        }
+        // The later pages without the first.
+        let page = data.kept.len().next_multiple_of(PAGE);
+        if grown > 0 && after.len() > page {
+            let mut holes = after.clone();
+            holes[data.kept.len()..page].fill(0);
+            all.push(holes);
+        }
+        all.push(after.clone());
+    }
+    let last = all.pop().unwrap_or_default();
+    let mut unique: Vec<Vec<u8>> = Vec::new();
+    for one in all {
+        if one != last && !unique.contains(&one) {
+            unique.push(one);
+        }
+    }
+    unique.push(last);
+    unique
+}
+
+/// For each old name that is gone without the new one being there: which choice that is, and
+/// how far it has to go.
+fn unmet(
+    model: &Model,
+    choices: &[Choice],
+    picks: &[usize],
+) -> Option<(usize, usize, usize, usize)> {
+    for (n, choice) in choices.iter().enumerate() {
+        let Choice::Name(dir, name, _) = choice else {
+            continue;
+        };
+        let slot = &model.dirs[dir][name];
+        for (at, change) in slot.pending[..picks[n]].iter().enumerate() {
+            let Some(pin) = &change.needs else { continue };
+            let there = &model.dirs[&pin.dir][&pin.name];
+            // Not among the pending: certain.
+            let Some(needed) = there.pending.iter().position(|one| one.seq == pin.seq) else {
+                continue;
+            };
+            let same = |one: &Choice| matches!(one, Choice::Name(dir, name, _) if *dir == pin.dir && *name == pin.name);
+            let other = choices.iter().position(same).unwrap();
+            if picks[other] <= needed {
+                return Some((n, at, other, needed + 1));
+            }
+        }
+    }
+    None
+}
+
+/// Never neither: the missing new names appear.
+fn raise(model: &Model, choices: &[Choice], picks: &mut [usize]) {
+    while let Some((_, _, new, needed)) = unmet(model, choices, picks) {
+        picks[new] = needed;
+    }
+}
+
+/// Never neither: the old names stay.
+fn lower(model: &Model, choices: &[Choice], picks: &mut [usize]) {
+    while let Some((old, at, _, _)) = unmet(model, choices, picks) {
+        picks[old] = at;
+    }
+}
+
+fn build(model: &Model, choices: &[Choice], picks: &[usize]) -> Tree {
+    let chosen = |wanted: &dyn Fn(&Choice) -> bool| {
+        let found = choices.iter().position(wanted);
+        found.map(|n| (&choices[n], picks[n]))
+    };
+    let name = |dir: Ino, text: &str, slot: &super::model::Slot| {
+        let this =
+            |one: &Choice| matches!(one, Choice::Name(d, name, _) if *d == dir && name == text);
+        slot.after(chosen(&this).map_or(slot.pending.len(), |(_, pick)| pick))
+    };
+    let content = |ino: Ino, data: &Data| {
+        let this = |one: &Choice| matches!(one, Choice::Content(other, _) if *other == ino);
+        match chosen(&this) {
+            Some((Choice::Content(_, all), pick)) => all[pick].clone(),
+            _ => data.now().clone(),
+        }
+    };
+    model.tree(&name, &content).numbered()
+}
