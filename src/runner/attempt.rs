@@ -14,7 +14,7 @@ use super::{Core, Error, Settled};
 use crate::disk;
 use crate::message::{Address, EnhancedCode, QueueId, Reply};
 use crate::queue::state::Fate;
-use crate::queue::{Event, Outcome, RecipientResult, Resting, Status, What, settle};
+use crate::queue::{Event, Outcome, RecipientResult, Status, What, settle};
 use crate::spool::Entry;
 use crate::transport::{Message, Transport};
 
@@ -309,7 +309,7 @@ impl Core {
     fn not_recorded(&self, entry: Entry, error: &disk::Error) -> Settled {
         let (id, why) = (entry.id(), error.to_string());
         tracing::error!(%id, error = why, "the outcome could not be recorded; frozen");
-        let frozen = entry.rest(Resting::Frozen(None));
+        let frozen = entry.hold_unrecorded();
         if let Err(error) = frozen {
             tracing::error!(%id, %error, "nor could it be frozen");
         }

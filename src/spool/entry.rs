@@ -163,9 +163,19 @@ impl Entry {
     }
 
     /// Moves the message to where it rests. Its history says the same, durably, so a power cut
-    /// that takes the rename back only has it moved again.
+    /// that takes the rename back only has it moved again. Whoever wrote it down may have been
+    /// killed before it was durable: then it is made so now, else the rename could outlast it,
+    /// and the message would stand in `frozen/never/` without a reason.
     pub fn rest(mut self, resting: Resting) -> disk::Result<()> {
+        if !self.events.is_empty() {
+            self.sync()?;
+        }
         self.go(resting.into())
+    }
+
+    /// Holds a message whose outcome cannot be recorded, by its place alone.
+    pub fn hold_unrecorded(mut self) -> disk::Result<()> {
+        self.go(Resting::Frozen(None).into())
     }
 
     /// Renames the message to `done/` (commit point *done*, once the barrier of
