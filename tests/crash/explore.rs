@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mailspool::disk::Method;
+
 use super::judge::judge;
 use super::log::Step;
 use super::model::Model;
@@ -21,6 +23,7 @@ const SHOWN: usize = 5;
 
 /// One cut with one outcome.
 pub struct Case {
+    pub number: usize,
     pub tree: Tree,
     pub known: Known,
     /// What came last.
@@ -66,6 +69,7 @@ pub fn cases(base: &Tree, known: &Known, steps: &[Step], model: &mut Model) -> (
                 let behind = last.map_or("nothing".to_owned(), |last| shown(at, last));
                 let known = known.clone();
                 cases.push(Case {
+                    number: cases.len(),
                     tree,
                     known,
                     behind,
@@ -86,24 +90,55 @@ fn shown(at: usize, step: &Step) -> String {
 /// Explores a story and prints what that was.
 pub fn explore(story: &Story) -> Tally {
     let tally = explore_until(story, &story.steps, usize::MAX);
-    println!(
-        "{:<44} {:>4} cut points {:>6} states {:>3} violations",
-        story.title,
-        tally.cuts,
-        tally.states,
-        tally.violations.len()
-    );
+    tally.print(&story.title);
     tally
 }
 
 /// Explores another log of the same story, until so many violations are found.
 pub fn explore_until(story: &Story, steps: &[Step], enough: usize) -> Tally {
+    let (cuts, cases) = all_cases(story, steps);
+    let judge = |case: &Case| {
+        let judge = |mended| judge(&case.tree, &case.known, &story.fates, story.times, mended);
+        let mut wrong = judge(false);
+        // An operator may be there before the next run.
+        if case.number.is_multiple_of(4) {
+            let mended = judge(true).into_iter();
+            wrong.extend(mended.map(|wrong| format!("mended first, {wrong}")));
+        }
+        wrong
+    };
+    run(cuts, &cases, enough, judge)
+}
+
+fn all_cases(story: &Story, steps: &[Step]) -> (usize, Vec<Case>) {
     let mut model = Model::of(&story.base);
-    let (cuts, cases) = cases(&story.base, &story.known, steps, &mut model);
+    let found = cases(&story.base, &story.known, steps, &mut model);
     // What was recorded is all that happened.
     assert_eq!(model.now().numbered(), story.end, "{}", story.title);
-    let judge = |case: &Case| judge(&case.tree, &case.known, &story.fates, story.times);
-    run(cuts, &cases, enough, judge)
+    found
+}
+
+/// A second cut, while what the first one left is worked off: of so many states, each way.
+pub fn explore_again(story: &Story, count: usize) -> Tally {
+    let (_, cases) = all_cases(story, &story.steps);
+    let mut random = Random(count as u64);
+    let mut total = Tally::default();
+    for _ in 0..count {
+        let case = &cases[random.below(cases.len())];
+        for method in [Method::Each, Method::SyncExt] {
+            let again = story.again(case, method);
+            let tally = explore_until(&again, &again.steps, usize::MAX);
+            total.cuts += tally.cuts;
+            total.states += tally.states;
+            let first = format!("first {}\n{}", case.behind, case.tree.describe());
+            let both = |second| format!("{first}then {second}");
+            total
+                .violations
+                .extend(tally.violations.into_iter().map(both));
+        }
+    }
+    total.print(&format!("cut twice: {}", story.title));
+    total
 }
 
 /// Judges cases, some at once.
@@ -142,6 +177,12 @@ pub fn run(
 }
 
 impl Tally {
+    pub fn print(&self, title: &str) {
+        let Tally { cuts, states, .. } = self;
+        let count = self.violations.len();
+        println!("{title:<48} {cuts:>5} cut points {states:>6} states {count:>3} violations");
+    }
+
     /// Fails the test if there was a violation.
     pub fn assert_none(&self, title: &str) {
         let shown = &self.violations[..self.violations.len().min(SHOWN)];

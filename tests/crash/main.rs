@@ -10,7 +10,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `stories.rs` | what is done with the log running |
+//! | `stories.rs` `moments.rs` | what is done with the log running, and where it is killed |
 //! | `making.rs` | making a spool |
 //! | `teeth.rs` | syncs taken out of a log: the loss must be found |
 //! | `log.rs` `story.rs` | recording |
@@ -27,6 +27,7 @@ mod judge;
 mod log;
 mod making;
 mod model;
+mod moments;
 #[allow(dead_code)] // what only the faults want
 #[path = "../faults/world.rs"]
 mod shared;
@@ -40,7 +41,7 @@ mod world;
 use mailspool::disk::Method;
 use mailspool::message::Door;
 
-use explore::explore;
+use explore::{explore, explore_again, samples};
 use story::Story;
 
 /// Tells stories with both ways to make things durable.
@@ -70,7 +71,8 @@ fn delivering() {
 
 #[test]
 fn trying_again() {
-    tell(|method| [stories::due_again(method), stories::interrupt(method)]);
+    tell(|method| [stories::due_again(method)]);
+    tell(stories::interrupt);
 }
 
 #[test]
@@ -87,6 +89,7 @@ fn bouncing_with_kills() {
 fn freezing() {
     tell(|method| [stories::null_sender(method)]);
     tell(stories::hold);
+    tell(stories::hold_killed);
 }
 
 #[test]
@@ -107,4 +110,16 @@ fn forgetting() {
 #[test]
 fn living() {
     tell(|method| [stories::life(method)]);
+}
+
+/// A tenth as many states as there are samples, of these three even if that is none.
+#[test]
+fn cut_twice() {
+    let count = samples().div_ceil(10);
+    let [_, bounce] = stories::bounce(Method::Each);
+    let [_, recorded, _] = stories::bounce_killed(Method::SyncExt);
+    let stories = [bounce, recorded, stories::due_again(Method::Each)];
+    for story in &stories {
+        explore_again(story, count).assert_none(&story.title);
+    }
 }

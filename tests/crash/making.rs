@@ -50,9 +50,8 @@ fn making() {
         let (cuts, cases) = cases(&base, &Known::default(), &recorder.steps(), &mut model);
         assert_eq!(model.now().numbered(), Tree::read(Path::new(dir.path())));
         let tally = run(cuts, &cases, usize::MAX, judge);
-        let (states, count) = (tally.states, tally.violations.len());
         let title = format!("make a spool, {method:?}");
-        println!("{title:<44} {cuts:>4} cut points {states:>6} states {count:>3} violations");
+        tally.print(&title);
         tally.assert_none(&title);
     }
 }

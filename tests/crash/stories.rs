@@ -6,8 +6,8 @@ use mailspool::message::Door;
 use mailspool::queue::Action;
 
 use super::judge::End::{Delivered, Frozen, Gone, Told};
-use super::log::Step;
-use super::story::{Stage, Story, When, by, changed, fate, lies_in};
+use super::moments::{durable, finished, half_gone, noted, noted_notice, noted_outcome, written};
+use super::story::{Stage, Story, When, by, changed, fate};
 
 const A: &str = "a@ok.test";
 const B: &str = "b@other.test";
@@ -34,42 +34,6 @@ fn discard(stage: &Stage) -> Action {
     Action::Discard {
         by: by(),
         until: stage.clock.now() + SignedDuration::from_mins(30),
-    }
-}
-
-/// The envelope of a message is written; it is not durable.
-fn written(step: &Step) -> bool {
-    matches!(step, Step::Write(path, _) if lies_in(path, "info/transport"))
-}
-
-/// Something is in the history.
-fn noted(step: &Step) -> bool {
-    matches!(step, Step::Write(path, _) if lies_in(path, "info/attempts"))
-}
-
-/// A notice is in its origin's history.
-fn noted_notice(step: &Step) -> bool {
-    matches!(step, Step::Write(path, bytes)
-        if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"notice\""))
-}
-
-/// A message is finished.
-fn finished(step: &Step) -> bool {
-    matches!(step, Step::Rename(_, to) if lies_in(to, "done"))
-}
-
-/// A message's envelope is half gone.
-fn half_gone(step: &Step) -> bool {
-    matches!(step, Step::Unlink(path) if lies_in(path, "info/recipients"))
-}
-
-/// The barrier of acceptance has returned, by either method.
-fn durable(method: Method) -> When {
-    match method {
-        Method::Each => {
-            |step| matches!(step, Step::SyncDir(path) if lies_in(path, "info/transport"))
-        }
-        _ => |step| matches!(step, Step::SyncDir(path) if lies_in(path, "new")),
     }
 }
 
@@ -166,13 +130,42 @@ pub fn bounce_killed(method: Method) -> [Story; 3] {
     })
 }
 
-pub fn interrupt(method: Method) -> Story {
-    let fates = vec![fate("one", A, Delivered), fate("one", B, Delivered)];
-    let prepare = |stage: &Stage| stage.send("one", &[A, B]);
-    Story::record("interrupted attempt", method, fates, prepare, |stage| {
-        stage.killed_behind(noted, || drop(stage.try_pass()));
+pub fn interrupt(method: Method) -> [Story; 2] {
+    let begun = {
+        let fates = vec![fate("one", A, Delivered), fate("one", B, Delivered)];
+        let prepare = |stage: &Stage| stage.send("one", &[A, B]);
+        Story::record("killed while trying", method, fates, prepare, |stage| {
+            stage.killed_behind(noted, || drop(stage.try_pass()));
+            stage.pass_after(1);
+            stage.pass_after(60);
+        })
+    };
+    let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
+    let prepare = |stage: &Stage| stage.send("one", &[A, SLOW]);
+    let title = "killed before recording";
+    let ended = Story::record(title, method, fates, prepare, |stage| {
+        stage.killed_behind(noted_outcome, || drop(stage.try_pass()));
         stage.pass_after(1);
-        stage.pass_after(60);
+    });
+    [begun, ended]
+}
+
+/// An operator is killed when his word is written and not durable.
+pub fn hold_killed(method: Method) -> [Story; 2] {
+    [("freeze", Frozen), ("discard", Gone)].map(|(what, end)| {
+        let fates = vec![
+            fate("one", A, Delivered),
+            changed("one", SLOW, &[Delivered, end], &[end]),
+        ];
+        let title = format!("killed at a {what}");
+        Story::record(&title, method, fates, deferred, |stage| {
+            let action = match end {
+                Gone => discard(stage),
+                _ => freeze(),
+            };
+            stage.killed_behind(noted, || drop(stage.try_act(&action)));
+            stage.pass_after(20);
+        })
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use mailspool::accept::Acceptor;
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::{self, Method, Seam};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act};
 use mailspool::queue::{Action, By};
@@ -13,7 +13,8 @@ use mailspool::runner::Error;
 use mailspool::spool::Spool;
 use tempfile::TempDir;
 
-use super::judge::{End, Fate, Times};
+use super::explore::Case;
+use super::judge::{End, Fate, Times, work_off};
 use super::log::{Recorder, Step};
 use super::shared::{Clock, limits, request, tempdir, text};
 use super::tree::Tree;
@@ -113,6 +114,31 @@ impl Story {
     }
 }
 
+impl Story {
+    /// The work on what a cut left, as a story of its own.
+    pub fn again(&self, case: &Case, method: Method) -> Story {
+        let dir = tempdir();
+        case.tree.write(dir.path());
+        let path = dir.path().join("spool");
+        let recorder = Arc::new(Recorder::new(dir.path(), &path, method));
+        let seam: Arc<dyn Seam> = recorder.clone();
+        let spool = Spool::open_through(&path, Some(seam)).unwrap();
+        let ledger = Ledger::recorded(&recorder);
+        let (cut, _) = work_off(&spool, &ledger, self.times);
+        let mut known = case.known.clone();
+        known.note(&case.tree);
+        Story {
+            title: format!("{}, again {method:?}", self.title),
+            base: case.tree.clone(),
+            known,
+            steps: recorder.steps(),
+            end: Tree::read(dir.path()),
+            fates: self.fates.clone(),
+            times: Times { cut, ..self.times },
+        }
+    }
+}
+
 impl Stage {
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("spool")
@@ -176,9 +202,13 @@ impl Stage {
         listing.messages.into_iter().map(|(id, _)| id).collect()
     }
 
+    pub fn try_act(&self, action: &Action) -> disk::Result<Vec<(QueueId, Acted)>> {
+        act(&self.spool(), &self.ids(), action, self.clock.now())
+    }
+
     /// Does an operator's action to everything in the queue.
     pub fn act(&self, action: &Action) {
-        let acted = act(&self.spool(), &self.ids(), action, self.clock.now()).unwrap();
+        let acted = self.try_act(action).unwrap();
         let done = |(_, acted): &(QueueId, Acted)| *acted == Acted::Done;
         assert!(acted.iter().all(done), "{acted:?}");
         self.mark(Step::Did);

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Address, EnhancedCode, QueueId, ReversePath};
-use mailspool::queue::{Outcome, Routes};
+use mailspool::queue::{History, Outcome, Routes, Status, What};
 use mailspool::runner::{Budget, Runner};
 use mailspool::spool::Spool;
 use mailspool::transport::{Message, Relay};
 
 use super::log::{Recorder, Step};
 use super::shared::{Clock, HOST};
+use super::tree::Tree;
 
 /// What the world got. With a recorder, the log is told.
 #[derive(Clone, Default)]
@@ -124,6 +126,8 @@ pub struct Known {
     pub delivered: BTreeSet<(QueueId, String)>,
     /// Whom it was told about: notice, origin, recipient.
     pub told: BTreeSet<(QueueId, String, String)>,
+    /// Whose mail the history says to be delivered.
+    noted: BTreeSet<(QueueId, String)>,
     /// Who must not get it again: the outcome is durable.
     pub settled: BTreeSet<(QueueId, String)>,
 }
@@ -138,7 +142,30 @@ impl Known {
             Step::Told(notice, origin, to) => {
                 self.told.insert((*notice, origin.clone(), to.clone()));
             }
+            Step::Write(path, bytes) if under(path, "info") => {
+                let events = History::parse(bytes).unwrap_or_default().events;
+                for event in events {
+                    if let (What::Outcome { results, .. }, Some(id)) = (event.what, id_of(path)) {
+                        let to = results.into_iter();
+                        let to = to.filter(|one| one.status == Status::Delivered);
+                        let to = to.map(|one| (id, one.recipient.as_str().to_owned()));
+                        self.noted.extend(to);
+                    }
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// What stands in the histories after a cut: no more than that was noted.
+    pub fn note(&mut self, tree: &Tree) {
+        self.noted.clear();
+        for (path, node) in &tree.names {
+            if let Some(group) = node
+                && path.starts_with("spool/info/attempts")
+            {
+                self.learn(&Step::Write(path.clone(), tree.contents[*group].clone()));
+            }
         }
     }
 
@@ -146,21 +173,23 @@ impl Known {
     /// lets a message rest only when its outcomes are recorded, and unlinks its envelope only
     /// behind the barrier.
     pub fn foresee(&mut self, step: &Step) {
-        let path = match step {
-            Step::Rename(_, to) if ["deferred", "frozen"].iter().any(|dir| under(to, dir)) => to,
-            Step::Unlink(path) if under(path, "info") => path,
+        let (path, all) = match step {
+            Step::Rename(_, to) if ["deferred", "frozen"].iter().any(|dir| under(to, dir)) => {
+                (to, &self.noted)
+            }
+            Step::Unlink(path) if under(path, "info") => (path, &self.delivered),
             _ => return,
         };
-        let id = path.file_name().and_then(|name| name.to_str());
-        let Some(id) = id.and_then(|name| name.parse::<QueueId>().ok()) else {
-            return;
-        };
-        let theirs = self.delivered.iter().filter(|(one, _)| *one == id);
+        let theirs = all.iter().filter(|(id, _)| Some(*id) == id_of(path));
         let theirs: Vec<_> = theirs.cloned().collect();
         self.settled.extend(theirs);
     }
 }
 
-fn under(path: &std::path::Path, dir: &str) -> bool {
+fn id_of(path: &Path) -> Option<QueueId> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+fn under(path: &Path, dir: &str) -> bool {
     path.iter().nth(1).is_some_and(|part| part == dir)
 }

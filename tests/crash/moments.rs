@@ -1,0 +1,48 @@
+//! Moments of a story behind which a process is killed.
+
+use mailspool::disk::Method;
+
+use super::log::Step;
+use super::story::{When, lies_in};
+
+/// The envelope of a message is written; it is not durable.
+pub fn written(step: &Step) -> bool {
+    matches!(step, Step::Write(path, _) if lies_in(path, "info/transport"))
+}
+
+/// Something is in the history.
+pub fn noted(step: &Step) -> bool {
+    matches!(step, Step::Write(path, _) if lies_in(path, "info/attempts"))
+}
+
+/// An attempt's outcome is in the history.
+pub fn noted_outcome(step: &Step) -> bool {
+    matches!(step, Step::Write(path, bytes)
+        if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"outcome\""))
+}
+
+/// A notice is in its origin's history.
+pub fn noted_notice(step: &Step) -> bool {
+    matches!(step, Step::Write(path, bytes)
+        if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"notice\""))
+}
+
+/// A message is finished.
+pub fn finished(step: &Step) -> bool {
+    matches!(step, Step::Rename(_, to) if lies_in(to, "done"))
+}
+
+/// A message's envelope is half gone.
+pub fn half_gone(step: &Step) -> bool {
+    matches!(step, Step::Unlink(path) if lies_in(path, "info/recipients"))
+}
+
+/// The barrier of acceptance has returned, by either method.
+pub fn durable(method: Method) -> When {
+    match method {
+        Method::Each => {
+            |step| matches!(step, Step::SyncDir(path) if lies_in(path, "info/transport"))
+        }
+        _ => |step| matches!(step, Step::SyncDir(path) if lies_in(path, "new")),
+    }
+}
