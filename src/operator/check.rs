@@ -247,8 +247,13 @@ impl Check<'_> {
         let path = named[0].path(id);
         let others: Vec<&str> = named.iter().map(Place::as_str).collect();
         if identities.windows(2).all(|pair| pair[0] == pair[1]) {
-            let what = format!("one file with names in {}", others.join(", "));
-            self.problem(path, what, "only the latest name is kept");
+            // A power cut in a rename leaves that; whoever takes the message next settles it.
+            self.findings.push(Finding {
+                level: Level::Note,
+                path,
+                what: format!("one file with names in {}", others.join(", ")),
+                mend: Some("only the latest name is kept"),
+            });
             if self.repair {
                 // Taking the lock settles the names.
                 let _claim = self.spool.lock(named[0], id)?;

@@ -140,6 +140,11 @@ impl Core {
     /// attempt*: there is room for the outcome before anybody is spoken to.
     fn begin(&self, mut entry: Entry, who: &[usize]) -> disk::Result<(Entry, Plan)> {
         let plan = self.plan(&entry, who);
+        if !entry.events().is_empty() {
+            // An outcome that a killed holder wrote down and did not sync: whoever is left is
+            // tried only once it is durable.
+            entry.sync()?;
+        }
         entry.activate()?;
         let tried: Vec<Address> = {
             let recipients = &entry.state().recipients;
