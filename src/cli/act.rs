@@ -31,12 +31,12 @@ pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<ExitCode, Failure
         None => None,
         Some(time) => Some(after(time.try_into().unwrap_or(SignedDuration::MAX))?),
     };
-    let by = by(&site, &args.how);
+    let by = by(&site, &args.act.how);
     act(
         &site,
         global,
-        &args.ids,
-        &args.how,
+        &args.act.ids,
+        &args.act.how,
         &Action::Freeze { by, until },
         "frozen",
     )

@@ -186,14 +186,11 @@ pub(super) struct Act {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Freeze {
-    /// Any unambiguous parts of ids, such as their last characters
-    #[arg(required = true, value_name = "ID")]
-    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub act: Act,
     /// Thaw by itself after this time, such as 2h or 3d
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
-    #[command(flatten)]
-    pub how: How,
 }
 
 #[derive(Debug, clap::Args)]
