@@ -40,6 +40,7 @@ pub fn main() -> ExitCode {
 
 fn receive(arguments: Vec<OsString>) -> ExitCode {
     exit::panics_end_in(exit::EX_TEMPFAIL);
+    exit::outlive_file_size_limit();
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
         Err(error) => {
@@ -74,9 +75,11 @@ fn others(arguments: Vec<OsString>) -> ExitCode {
             };
         }
     };
-    match dispatch(&args) {
-        Ok(code) => code,
-        Err(failure) => exit::complain(&failure),
+    // A panic has been reported by now; it gets the status of an internal error.
+    match std::panic::catch_unwind(|| dispatch(&args)) {
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) => exit::complain(&failure),
+        Err(_) => ExitCode::from(exit::EX_SOFTWARE),
     }
 }
 

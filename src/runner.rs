@@ -32,6 +32,8 @@ use crate::queue::{RetryPolicy, Routes, Schedule};
 use crate::spool::Spool;
 use crate::transport::Transport;
 
+#[cfg(feature = "cli")]
+pub(crate) use drive::runtime;
 pub use settle::Settled;
 
 /// Works a spool. Cloning is cheap and shares everything.

@@ -126,3 +126,12 @@ pub(super) fn panics_end_in(status: u8) {
         }
     }));
 }
+
+/// A file that may not grow (`ulimit -f`) is an error like a full disk, not a death: some MTAs make
+/// a bounce of that. Not for a process that starts commands: they would inherit it.
+#[allow(unsafe_code)]
+pub(super) fn outlive_file_size_limit() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is installed, the signal is only ignored.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+}

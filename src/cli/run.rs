@@ -169,17 +169,14 @@ fn progress_bar() -> ProgressBar {
 /// SIGTERM and SIGINT finish what is in hand; a second one ends the process.
 fn stop_on_signals(stop: Stop) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, format!("signals: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let runtime = crate::runner::runtime()?;
     let (mut terminate, mut interrupt) = {
         use tokio::signal::unix::{SignalKind, signal};
         let _context = runtime.enter();
         let terminate = signal(SignalKind::terminate()).map_err(failed)?;
         (terminate, signal(SignalKind::interrupt()).map_err(failed)?)
     };
-    std::thread::spawn(move || {
+    let wait = move || {
         runtime.block_on(async move {
             for seen in 0.. {
                 tokio::select! {
@@ -192,7 +189,8 @@ fn stop_on_signals(stop: Stop) -> Result<(), Failure> {
                 }
             }
         });
-    });
+    };
+    std::thread::Builder::new().spawn(wait).map_err(failed)?;
     Ok(())
 }
 

@@ -97,11 +97,26 @@ impl Runner {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+/// A runtime, or why there cannot be one. tokio panics where the system gives it no descriptor
+/// or no thread; so that is tried before.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    room_for_runtime().map_err(Error::Runtime)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Runtime)
+}
+
+fn room_for_runtime() -> std::io::Result<()> {
+    /// What a runtime and its signal handling open, and some for the work itself.
+    const DESCRIPTORS: usize = 16;
+    let pipes = (0..DESCRIPTORS / 2).map(|_| nix::unistd::pipe());
+    let pipes = pipes.collect::<nix::Result<Vec<_>>>()?;
+    drop(pipes);
+    let thread = std::thread::Builder::new().spawn(|| ())?;
+    // It does nothing, so it cannot have panicked.
+    let _ = thread.join();
+    Ok(())
 }
 
 impl Core {

@@ -1,0 +1,225 @@
+//! The program without descriptors, without memory, and with files that may not grow.
+//!
+//! What belongs here: limits of the process, each tried from far too little up to enough, so that
+//! every place meets it once. How a command ends is its affair, as long as it ends; what it
+//! said was accepted is there, and what was queued is delivered once the limit is gone, once.
+
+mod program;
+mod proof;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use program::{Ended, Site, ended, names};
+use proof::{count, long};
+
+/// A limit by its flag of the shell's `ulimit`, and what is tried.
+struct Limit {
+    flag: &'static str,
+    tries: Vec<u64>,
+}
+
+fn descriptors() -> Limit {
+    Limit {
+        flag: "-n",
+        tries: (3..40).collect(),
+    }
+}
+
+/// Address space in kilobytes: from what the kernel itself refuses to what is ample.
+fn memory() -> Limit {
+    let step = if long() { 64 } else { 1024 };
+    Limit {
+        flag: "-v",
+        tries: (2_048..48 << 10).step_by(step).collect(),
+    }
+}
+
+/// File size in the shell's blocks of 512 octets.
+fn file_size() -> Limit {
+    Limit {
+        flag: "-f",
+        tries: (0..12).collect(),
+    }
+}
+
+impl Limit {
+    /// Runs the program under one value of the limit.
+    fn program(&self, value: u64, site: &Site, arguments: &[&str], input: &[u8]) -> Ended {
+        let inner = site.command(arguments);
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("ulimit {} {value} && exec \"$@\"", self.flag);
+        shell.args(["-c", &script, "sh"]).arg(inner.get_program());
+        shell.args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        ended(&mut shell, input)
+    }
+}
+
+/// A message of several blocks, so that a limit of file size comes in the middle.
+fn letter(n: usize) -> Vec<u8> {
+    let body = format!("A line of message {n}.\n").repeat(200);
+    let header = format!("Date: Sun, 22 Nov 2026 14:05:00 +0000\nMessage-ID: <{n}@example.org>");
+    format!("{header}\nSubject: {n}\n\n{body}").into_bytes()
+}
+
+/// Hands in by both doors under every value; what was accepted is delivered, and nothing else
+/// but whole messages.
+fn submitters(limit: &Limit) {
+    let site = Site::with_box();
+    let (mut accepted, mut refused) = (BTreeSet::new(), 0);
+    for (n, value) in limit.tries.iter().enumerate() {
+        let send: &[&str] = &[
+            "send",
+            "--queue-only",
+            "-f",
+            "a@example.org",
+            "b@example.net",
+        ];
+        let receive: &[&str] = &["receive", "-f", "a@example.org", "b@example.net"];
+        for (door, arguments) in [send, receive].into_iter().enumerate() {
+            let number = 2 * n + door;
+            let ended = limit.program(*value, &site, arguments, &letter(number));
+            assert!(
+                limit.flag != "-f" || door == 0 || [0, 75].contains(&ended.code),
+                "an MTA's pipe that may not write: {ended}"
+            );
+            match ended.code {
+                0 => drop(accepted.insert(number)),
+                // What an MTA takes for "try again": 75, or death by a signal, here also of the
+                // dynamic linker (127) and of the shell that cannot start it (126).
+                75 | 126 | 127 | -1 => refused += 1,
+                other => panic!("{} {value}: status {other}: {ended}", limit.flag),
+            }
+        }
+    }
+    println!(
+        "{}: {} accepted, {refused} refused",
+        limit.flag,
+        accepted.len()
+    );
+    assert!(refused > 0 && !accepted.is_empty(), "no limit was met");
+    count("limits", 2 * limit.tries.len());
+
+    site.run().ok();
+    let mut delivered = BTreeSet::new();
+    for copy in site.boxed() {
+        let at = copy.find("Subject: ").unwrap();
+        let number: usize = copy[at + 9..].lines().next().unwrap().parse().unwrap();
+        assert!(copy.as_bytes().ends_with(&letter(number)), "torn: {number}");
+        assert!(delivered.insert(number), "{number} was delivered twice");
+    }
+    let lost: Vec<_> = accepted.difference(&delivered).collect();
+    assert!(lost.is_empty(), "accepted and lost: {lost:?}");
+    site.is_clean_and_empty();
+}
+
+/// Runs under every value, over a message each; in the end everything is delivered, once.
+fn runners(limit: &Limit) {
+    let site = Site::new(&format!(
+        "[retry]\nphases = [{{ until = \"1h\", every = \"1m\" }}]\n{}",
+        program::BOX
+    ));
+    let mut failed = 0;
+    for value in &limit.tries {
+        site.queue(&["b@example.net"]);
+        let ended = limit.program(*value, &site, &["run", "--quiet"], b"");
+        match ended.code {
+            0 => {}
+            75 | 126 | 127 | -1 => failed += 1,
+            other => panic!("{} {value}: status {other}: {ended}", limit.flag),
+        }
+    }
+    println!("{}: {failed} runs failed", limit.flag);
+    assert!(failed > 0, "no limit was met");
+    count("limits", limit.tries.len());
+    let frozen = names(&site.spool().join("frozen/never"));
+    if !frozen.is_empty() {
+        println!("{} had to be held", frozen.len());
+        let thaw = ["thaw".to_owned(), "--queue-only".to_owned()];
+        site.program(thaw.iter().chain(&frozen), b"").ok();
+    }
+    site.program(["flush", "--queue-only"], b"").ok();
+    site.run().ok();
+    assert_eq!(site.boxed().len(), limit.tries.len(), "lost or doubled");
+    site.is_clean_and_empty();
+}
+
+/// Looks at the queue and acts on it under every value: nothing is harmed by it.
+fn operators(limit: &Limit) {
+    let site = Site::with_box();
+    let id = site.queue(&["b@example.net"]);
+    let commands: [&[&str]; 7] = [
+        &["list"],
+        &["show", &id],
+        &["check", "--repair"],
+        &["freeze", &id],
+        &["thaw", "--queue-only", &id],
+        &["discard", &id],
+        &["retry", "--queue-only", &id],
+    ];
+    for value in &limit.tries {
+        for command in commands {
+            let ended = limit.program(*value, &site, command, b"");
+            // 69: the command before this one did not get there.
+            assert!(
+                [0, 69, 75, 126, 127, -1].contains(&ended.code),
+                "{} {value} {command:?}: {ended}",
+                limit.flag
+            );
+        }
+    }
+    count("limits", limit.tries.len() * commands.len());
+    let mended = site.program(["retry", "--queue-only", &id], b"");
+    assert!([0, 69].contains(&mended.code), "{mended}");
+    site.run().ok();
+    let copies = site.boxed();
+    assert_eq!(copies.len(), 1, "lost or doubled");
+    assert!(copies[0].ends_with("\n\nHello.\n"), "torn");
+    site.is_clean_and_empty();
+}
+
+#[test]
+fn submitters_without_descriptors() {
+    submitters(&descriptors());
+}
+
+#[test]
+fn submitters_without_memory() {
+    submitters(&memory());
+}
+
+#[test]
+fn submitters_whose_files_may_not_grow() {
+    submitters(&file_size());
+}
+
+#[test]
+fn runners_without_descriptors() {
+    runners(&descriptors());
+}
+
+#[test]
+fn runners_without_memory() {
+    runners(&memory());
+}
+
+#[test]
+fn runners_whose_files_may_not_grow() {
+    runners(&file_size());
+}
+
+#[test]
+fn operators_without_descriptors() {
+    operators(&descriptors());
+}
+
+#[test]
+fn operators_without_memory() {
+    operators(&memory());
+}
