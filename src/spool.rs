@@ -8,6 +8,7 @@
 mod draft;
 mod entry;
 mod forget;
+mod journal;
 mod layout;
 mod lock;
 mod requests;
@@ -245,7 +246,12 @@ impl Spool {
         }
         self.disk.mkdir(&dir)?;
         let opened = self.disk.open_read(&dir)?;
-        self.disk.durable(&[], &[Path::new(parent)])?;
+        if let Err(error) = self.disk.durable(&[], &[Path::new(parent)]) {
+            // A later sync of the parent may succeed and say nothing about this name: unless
+            // somebody uses it, it is made again.
+            let _ = self.remove_empty_buckets(std::slice::from_ref(place));
+            return Err(error);
+        }
         let mut buckets = self.buckets_made_durable();
         // One for each minute of the schedule; an end to that is a matter of descriptors.
         if buckets.len() >= MOST_BUCKETS_OPEN {

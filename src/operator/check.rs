@@ -61,6 +61,11 @@ struct Check<'a> {
     findings: Vec<Finding>,
 }
 
+/// The message whose history is written anew in a file of this name.
+fn part_of(name: &str) -> Option<QueueId> {
+    name.strip_suffix(".part")?.parse().ok()
+}
+
 /// Looks at everything; with `repair`, mends what can be mended. Findings are sorted by path.
 pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     let mut check = Check {
@@ -121,7 +126,10 @@ impl Check<'_> {
             }
         }
         for dir in INFO {
-            self.names_below(&Path::new("info").join(dir), is_id)?;
+            let parts = *dir == "attempts";
+            self.names_below(&Path::new("info").join(dir), |name| {
+                is_id(name) || parts && part_of(name).is_some()
+            })?;
         }
         Ok(())
     }
@@ -158,15 +166,26 @@ impl Check<'_> {
         for dir in INFO {
             let below = Path::new("info").join(dir);
             for name in self.spool.names_in(&below)? {
-                let Some(id) = name.to_str().and_then(|name| name.parse::<QueueId>().ok()) else {
+                let Some(name) = name.to_str() else { continue };
+                let part = part_of(name).filter(|_| *dir == "attempts");
+                let Some(id) = part.or_else(|| name.parse::<QueueId>().ok()) else {
                     continue;
                 };
-                let path = below.join(&name);
-                if self.spool.locate(id)?.is_some() || self.spool.disk().stat(&path)?.is_none() {
+                let path = below.join(name);
+                let located = self.spool.locate(id)?.is_some();
+                if self.spool.disk().stat(&path)?.is_none() {
+                    continue;
+                }
+                if located {
+                    if part.is_some() {
+                        let what = "a history being written anew, or work for the next run";
+                        self.find(Level::Note, path, what);
+                    }
                     continue;
                 }
                 let what = "belongs to no message".to_owned();
-                let to = PathBuf::from(format!("corrupt/{id}.{dir}"));
+                let ending = part.map_or("", |_| ".part");
+                let to = PathBuf::from(format!("corrupt/{id}.{dir}{ending}"));
                 self.problem(path.clone(), what, "moved to corrupt/");
                 if self.repair {
                     match self.spool.disk().open_read(&path) {

@@ -131,8 +131,7 @@ impl Core {
     }
 
     fn record(&self, entry: &mut Entry, action: Action) -> disk::Result<()> {
-        entry.record(self.now(), What::Action(action))?;
-        entry.sync()
+        entry.record_durably(self.now(), What::Action(action))
     }
 
     fn record_freeze(&self, entry: &mut Entry, reason: String) -> disk::Result<()> {
@@ -152,8 +151,7 @@ impl Core {
             .collect();
         log_results(entry, None, &results, now);
         let transport = None;
-        entry.record(now, What::Outcome { transport, results })?;
-        entry.sync()
+        entry.record_durably(now, What::Outcome { transport, results })
     }
 
     /// Serves the request for a message, if one waits and nobody has the message in hand.

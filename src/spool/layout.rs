@@ -190,6 +190,11 @@ impl Info {
     }
 }
 
+/// What a history that is written anew is called until it is whole.
+pub(super) fn history_part(id: QueueId) -> PathBuf {
+    PathBuf::from(format!("{}/{id}.part", Info::Attempts.dir()))
+}
+
 /// The reason why a message is in `corrupt/`.
 pub(super) fn reason_path(id: QueueId) -> PathBuf {
     PathBuf::from(format!("corrupt/{id}.reason"))
