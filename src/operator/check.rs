@@ -4,13 +4,15 @@
 //! something is wrong only when a second look says so too. Repair moves, into `corrupt/`,
 //! rather than deletes.
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::disk::{self, Kind};
 use crate::message::{QueueId, SealHasher};
-use crate::queue::{Bucket, Hold, Resting};
+use crate::queue::{Hold, Resting};
 use crate::spool::{Claim, Kept, Place, Spool, Unreadable, View};
 
 /// One thing that was found.
@@ -35,35 +37,10 @@ pub enum Level {
     Problem,
 }
 
-/// The names in the spool's own directory that are ours.
-const ROOT_NAMES: &[&str] = &[
-    "active",
-    "config.toml",
-    "corrupt",
-    "deferred",
-    "discarded",
-    "done",
-    "frozen",
-    "incoming",
-    "info",
-    "new",
-    "outbox",
-    "state",
-    "version",
-];
-
-/// The directories below `info/`.
-const INFO: &[&str] = &["sender", "recipients", "transport", "attempts", "request"];
-
 struct Check<'a> {
     spool: &'a Spool,
     repair: bool,
     findings: Vec<Finding>,
-}
-
-/// The message whose history is written anew in a file of this name.
-fn part_of(name: &str) -> Option<QueueId> {
-    name.strip_suffix(".part")?.parse().ok()
 }
 
 /// Looks at everything; with `repair`, mends what can be mended. Findings are sorted by path.
@@ -100,105 +77,6 @@ impl Check<'_> {
         });
     }
 
-    /// Every name is ours or is reported; those that are not are left alone.
-    fn names(&mut self) -> disk::Result<()> {
-        self.names_below(Path::new("."), |name| ROOT_NAMES.contains(&name))?;
-        self.names_below(Path::new("info"), |name| INFO.contains(&name))?;
-        let is_id = |name: &str| name.parse::<QueueId>().is_ok();
-        for place in Place::FIXED {
-            let corrupt = place == Place::Corrupt;
-            self.names_below(&place.dir(), |name| {
-                is_id(name) || corrupt && name.split_once('.').is_some_and(|(id, _)| is_id(id))
-            })?;
-        }
-        for kept in Kept::ALL {
-            let is_bucket = |name: &str| name.parse::<Bucket>().is_ok();
-            self.names_below(Path::new(kept.as_str()), is_bucket)?;
-            for bucket in self.spool.buckets(kept)? {
-                let dir = kept.place(bucket).dir();
-                match self.names_below(&dir, is_id) {
-                    Err(error) if error.is_wrong_kind() => {
-                        let what = "has a bucket's name, and is no directory; left alone";
-                        self.find(Level::Note, dir, what);
-                    }
-                    other => other?,
-                }
-            }
-        }
-        for dir in INFO {
-            let parts = *dir == "attempts";
-            self.names_below(&Path::new("info").join(dir), |name| {
-                is_id(name) || parts && part_of(name).is_some()
-            })?;
-        }
-        Ok(())
-    }
-
-    fn names_below(&mut self, dir: &Path, ours: impl Fn(&str) -> bool) -> disk::Result<()> {
-        for name in self.spool.names_in(dir)? {
-            if !name.to_str().is_some_and(&ours) {
-                let path = dir.join(&name);
-                let path = path.strip_prefix(".").map(Path::to_owned).unwrap_or(path);
-                self.find(Level::Note, path, "not one of our names; left alone");
-            }
-        }
-        Ok(())
-    }
-
-    fn modes(&mut self) -> disk::Result<()> {
-        let dirs = Place::FIXED.iter().map(|place| place.dir());
-        let kept = Kept::ALL.iter().map(|kept| PathBuf::from(kept.as_str()));
-        let info = INFO.iter().map(|dir| Path::new("info").join(dir));
-        for dir in dirs.chain(kept).chain(info).chain(["state".into()]) {
-            if let Some(stat) = self.spool.disk().stat(&dir)?
-                && stat.mode & 0o077 != 0
-            {
-                let what = format!("mode {:04o} lets others in; `chmod 700` it", stat.mode);
-                self.find(Level::Problem, dir, what);
-            }
-        }
-        Ok(())
-    }
-
-    /// `info/` files without a message: what a power cut kept of one that was never accepted,
-    /// or was forgotten.
-    fn orphans(&mut self) -> disk::Result<()> {
-        for dir in INFO {
-            let below = Path::new("info").join(dir);
-            for name in self.spool.names_in(&below)? {
-                let Some(name) = name.to_str() else { continue };
-                let part = part_of(name).filter(|_| *dir == "attempts");
-                let Some(id) = part.or_else(|| name.parse::<QueueId>().ok()) else {
-                    continue;
-                };
-                let path = below.join(name);
-                let located = self.spool.locate(id)?.is_some();
-                if self.spool.disk().stat(&path)?.is_none() {
-                    continue;
-                }
-                if located {
-                    if part.is_some() {
-                        let what = "a history being written anew, or work for the next run";
-                        self.find(Level::Note, path, what);
-                    }
-                    continue;
-                }
-                let what = "belongs to no message".to_owned();
-                let ending = part.map_or("", |_| ".part");
-                let to = PathBuf::from(format!("corrupt/{id}.{dir}{ending}"));
-                self.problem(path.clone(), what, "moved to corrupt/");
-                if self.repair {
-                    match self.spool.disk().open_read(&path) {
-                        Ok(file) => self.spool.disk().rename(&file, &path, &to)?,
-                        Err(error) if error.is_absent() => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn messages(&mut self) -> disk::Result<()> {
         let mut places: BTreeMap<QueueId, Vec<Place>> = BTreeMap::new();
         let all = Kept::ALL.iter().map(|kept| {
@@ -228,18 +106,19 @@ impl Check<'_> {
                         self.find(Level::Note, path, "finished; the next run forgets it");
                     }
                     Place::Corrupt => {
-                        let reason = match self.spool.view(id, place, &listing)? {
-                            Some(View {
-                                content: Err(reason),
-                                ..
-                            }) => reason,
-                            _ => continue,
-                        };
-                        let what = format!("in quarantine: {reason}");
-                        self.find(Level::Note, place.path(id), what);
+                        let view =
+                            self.readable(place.path(id), |spool| spool.view(id, place, &listing));
+                        if let Some(Some(view)) = view
+                            && let Err(reason) = view.content
+                        {
+                            let what = format!("in quarantine: {reason}");
+                            self.find(Level::Note, place.path(id), what);
+                        }
                     }
                     place => {
-                        if let Some(view) = self.spool.view(id, place, &listing)? {
+                        let view =
+                            self.readable(place.path(id), |spool| spool.view(id, place, &listing));
+                        if let Some(Some(view)) = view {
                             self.message(&view)?;
                         }
                     }
@@ -247,6 +126,18 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What the system does not let us read is neither right nor damaged: that is reported, and
+    /// the others are looked at all the same.
+    fn readable<T>(
+        &mut self,
+        path: PathBuf,
+        read: impl FnOnce(&Spool) -> disk::Result<T>,
+    ) -> Option<T> {
+        read(self.spool)
+            .map_err(|error| self.find(Level::Problem, path, format!("cannot be read: {error}")))
+            .ok()
     }
 
     fn two_names(&mut self, id: QueueId, named: &[Place]) -> disk::Result<()> {
@@ -308,8 +199,10 @@ impl Check<'_> {
             Ok(content) => content,
             Err(reason) => return self.corrupt(view, reason.clone()),
         };
-        if let Some(reason) = self.damage(view)? {
-            return self.corrupt(view, reason);
+        match self.readable(path.clone(), |spool| damage(spool, view)) {
+            Some(None) => {}
+            Some(Some(reason)) => return self.corrupt(view, reason),
+            None => return Ok(()),
         }
         if stat.mode & 0o077 != 0 {
             let what = format!("mode {:04o} lets others in; `chmod 600` it", stat.mode);
@@ -341,29 +234,6 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads every byte of a message against its seal.
-    fn damage(&self, view: &View) -> disk::Result<Option<String>> {
-        let (body, seal) = match self.spool.sealed_body(view.id, view.place) {
-            Ok(Some(both)) => both,
-            Ok(None) => return Ok(None),
-            Err(error) if error.is_absent() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut hasher = SealHasher::new();
-        let mut reader = body.reader();
-        let mut chunk = vec![0; 64 << 10];
-        loop {
-            match reader.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(got) => hasher.update(&chunk[..got]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Ok(Some(error.to_string())),
-            }
-        }
-        let intact = hasher.size() == seal.size && hasher.digest() == seal.message;
-        Ok((!intact).then(|| "the message file does not match its seal".to_owned()))
-    }
-
     fn corrupt(&mut self, view: &View, reason: String) -> disk::Result<()> {
         let path = view.place.path(view.id);
         self.problem(path, reason, "moved to corrupt/");
@@ -378,4 +248,31 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads every byte of a message against its seal.
+fn damage(spool: &Spool, view: &View) -> disk::Result<Option<String>> {
+    let (body, seal) = match spool.sealed_body(view.id, view.place) {
+        Ok(Some(both)) => both,
+        Ok(None) => return Ok(None),
+        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut hasher = SealHasher::new();
+    let mut reader = body.reader();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(got) => hasher.update(&chunk[..got]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                return error
+                    .downcast::<disk::Error>()
+                    .map_or_else(|ended| Ok(Some(ended.to_string())), Err);
+            }
+        }
+    }
+    let intact = hasher.size() == seal.size && hasher.digest() == seal.message;
+    Ok((!intact).then(|| "the message file does not match its seal".to_owned()))
 }

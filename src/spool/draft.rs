@@ -63,7 +63,11 @@ impl Spool {
         let file = match self.disk.create(&path) {
             Ok(file) => file,
             Err(error) if error.is(nix::errno::Errno::EEXIST) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => {
+                // It may have been made although the answer was lost; best effort, as below.
+                let _ = self.disk.unlink(&path);
+                return Err(error);
+            }
         };
         let taken = self.still_ours(&file, &path);
         match taken {

@@ -184,28 +184,40 @@ impl Spool {
         }))
     }
 
+    /// What is in a message's files, or why that is no message. Trouble of the system's is
+    /// neither.
     fn content(&self, id: QueueId, place: Place) -> disk::Result<Result<Content, String>> {
         if place == Place::Corrupt {
-            let reason = match self.disk.read_all(&reason_path(id), 64 << 10) {
+            return Ok(Err(match self.disk.read_all(&reason_path(id), 64 << 10) {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-                Err(error) => error.to_string(),
-            };
-            return Ok(Err(reason));
+                Err(error) if error.is_absent() || error.is_wrong_kind() => error.to_string(),
+                Err(error) => return Err(error),
+            }));
         }
-        let read = |info: Info| match self.read_info(info, id) {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) if info == Info::Attempts => Ok(Vec::new()),
-            Ok(None) => Err(format!("{} is missing", info.dir())),
-            Err(error) => Err(error.to_string()),
-        };
+        let mut read = [const { Vec::new() }; 4];
+        let infos = [
+            Info::Sender,
+            Info::Recipients,
+            Info::Transport,
+            Info::Attempts,
+        ];
+        for (info, bytes) in infos.into_iter().zip(&mut read) {
+            *bytes = match self.read_info(info, id) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) if info == Info::Attempts => Vec::new(),
+                Ok(None) => return Ok(Err(format!("{} is missing", info.dir()))),
+                Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),
+                Err(error) => return Err(error),
+            };
+        }
+        let [sender, recipients, transport, history] = read;
         let parse = || -> Result<Content, String> {
             let files = EnvelopeFiles {
-                sender: read(Info::Sender)?,
-                recipients: read(Info::Recipients)?,
-                transport: read(Info::Transport)?,
+                sender,
+                recipients,
+                transport,
             };
             let (envelope, _) = files.parse().map_err(|error| error.to_string())?;
-            let history = read(Info::Attempts)?;
             let events = History::parse(&history)
                 .map_err(|error| error.to_string())?
                 .events;
