@@ -49,16 +49,18 @@ impl Core {
         let id = candidate.id;
         let mut results = Vec::new();
         let core = Arc::clone(&self);
-        let sink = finisher.clone();
-        let next = blocking(move || core.take(candidate, &sink)).await;
+        let next = blocking(move || core.take(candidate)).await;
         let next = match next {
-            Some(Next::Attempt(entry, who)) => {
-                self.attempt(*entry, who, &mut results, finisher).await
-            }
+            Some(Next::Attempt(entry, who)) => self.attempt(*entry, who, &mut results).await,
             other => other,
         };
+        let mut finished = None;
         let (settled, notices) = match next {
             Some(Next::Settled(settled, notices)) => (settled, notices),
+            Some(Next::Finished(left, notices)) => {
+                finished = Some((id, left));
+                (Settled::Finished, notices)
+            }
             // Still more to attempt at the same moment: somebody acted meanwhile. Next pass.
             Some(Next::Attempt(..)) => (Settled::Left, Vec::new()),
             None => return self.panicked(id),
@@ -71,6 +73,11 @@ impl Core {
         let served = blocking(move || core.serve_request(id)).await;
         if let Some(Err(error)) = served {
             tracing::warn!(%id, %error, "a request could not be served");
+        }
+        // Behind the request: what is forgotten has none.
+        if let Some(finished) = finished {
+            // Nobody to take it: then the next run finishes `done/`.
+            let _ = finisher.send(finished);
         }
         Handled {
             settled,
@@ -94,7 +101,6 @@ impl Core {
         entry: Entry,
         who: Vec<usize>,
         results: &mut Vec<Status>,
-        finisher: Finisher,
     ) -> Option<Next> {
         let id = entry.id();
         let core = Arc::clone(self);
@@ -139,7 +145,7 @@ impl Core {
             return Some(Next::Settled(Settled::Trouble(why), Vec::new()));
         }
         let core = Arc::clone(self);
-        blocking(move || core.follow(entry, &finisher)).await
+        blocking(move || core.follow(entry)).await
     }
 
     /// Moves the message to `active/` and writes down that an attempt begins. *No record, no

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use super::finisher::Finisher;
 use super::lanes::Candidate;
 use super::{CORRUPT_LIMIT, Core, Error};
 use crate::disk;
@@ -37,11 +36,13 @@ pub(super) enum Next {
     Attempt(Box<Entry>, Vec<usize>),
     /// Nothing is left to do here; these notices are new in the queue.
     Settled(Settled, Vec<QueueId>),
+    /// It stands in `done/`, and may still be named in these places; with the new notices.
+    Finished(Vec<Place>, Vec<QueueId>),
 }
 
 impl Core {
     /// Takes a candidate and follows its steps up to an attempt, if one is due.
-    pub(super) fn take(&self, candidate: Candidate, finisher: &Finisher) -> Next {
+    pub(super) fn take(&self, candidate: Candidate) -> Next {
         let Candidate { id, place } = candidate;
         let settled = |settled| Next::Settled(settled, Vec::new());
         let locked = match self.spool.lock(place, id) {
@@ -53,7 +54,7 @@ impl Core {
         match locked.read() {
             Ok(entry) => {
                 self.corrupt_in_a_row.store(0, Ordering::SeqCst);
-                self.follow(entry, finisher)
+                self.follow(entry)
             }
             Err(Unreadable::Corrupt(locked, reason)) => {
                 tracing::error!(%id, reason, "corrupt");
@@ -71,7 +72,7 @@ impl Core {
     }
 
     /// Carries out a message's steps until one is an attempt, or there are none.
-    pub(super) fn follow(&self, mut entry: Entry, finisher: &Finisher) -> Next {
+    pub(super) fn follow(&self, mut entry: Entry) -> Next {
         let id = entry.id();
         let mut notices = Vec::new();
         loop {
@@ -112,16 +113,10 @@ impl Core {
                     if let Hold::Discarded { by, .. } = &entry.state().hold {
                         tracing::info!(%id, by = by.by, reason = by.reason, "discarded for good");
                     }
-                    let settled = match entry.finish() {
-                        Ok(left) => {
-                            drop(entry);
-                            // Nobody to take it: then the next run finishes `done/`.
-                            let _ = finisher.send((id, left));
-                            Settled::Finished
-                        }
-                        Err(error) => self.not_finished(entry, &error),
+                    return match entry.finish() {
+                        Ok(left) => Next::Finished(left, notices),
+                        Err(error) => Next::Settled(self.not_finished(entry, &error), notices),
                     };
-                    return Next::Settled(settled, notices);
                 }
             };
             if let Err(error) = done {
