@@ -1,0 +1,12 @@
+//! The real program on real file systems, made for the purpose: storms of killed processes, disks
+//! that are full or fall read-only, and power cuts.
+//!
+//! Needs root, for mounting, and Debian's e2fsprogs, xfsprogs and btrfs-progs.
+
+mod ground;
+#[path = "../program/mod.rs"]
+mod program;
+#[path = "../proof/mod.rs"]
+mod proof;
+mod storms;
+mod weather;
