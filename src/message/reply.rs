@@ -105,13 +105,11 @@ impl Reply {
 impl fmt::Display for Reply {
     /// Code, enhanced code and text, as on an SMTP reply line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(code) = self.code {
-            write!(f, "{code} ")?;
-        }
-        if let Some(enhanced) = self.enhanced {
-            write!(f, "{enhanced} ")?;
-        }
-        f.write_str(&self.text)
+        let code = self.code.map(|code| code.to_string());
+        let enhanced = self.enhanced.map(|code| code.to_string());
+        let text = Some(self.text.clone()).filter(|text| !text.is_empty());
+        let words: Vec<String> = [code, enhanced, text].into_iter().flatten().collect();
+        f.write_str(&words.join(" "))
     }
 }
 

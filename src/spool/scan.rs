@@ -126,6 +126,15 @@ impl Spool {
     /// each name that is there throughout exactly once. The places are then looked through for
     /// where each one stands, and who was on the move is looked for again.
     pub fn listing(&self) -> disk::Result<Listing> {
+        Ok(Listing {
+            messages: self.messages()?,
+            locked: disk::locked_inodes(),
+        })
+    }
+
+    /// The messages of [`listing`](Spool::listing), without asking who is locked: the kernel
+    /// takes its time to answer that.
+    pub fn messages(&self) -> disk::Result<Vec<(QueueId, Place)>> {
         let known = self.ids_below(Path::new(Info::Sender.dir()))?;
         let mut found: HashMap<QueueId, Place> = HashMap::new();
         for place in self.places()? {
@@ -151,10 +160,7 @@ impl Spool {
         }
         messages.retain(|(_, place)| *place != Place::New && *place != Place::Done);
         messages.sort_unstable_by_key(|(id, _)| *id);
-        Ok(Listing {
-            messages,
-            locked: disk::locked_inodes(),
-        })
+        Ok(messages)
     }
 
     /// Reads a message without its lock; none if it is gone. The seal is not checked against
