@@ -1,19 +1,24 @@
-//! Many processes on one spool, killed with SIGKILL at random moments.
+//! Many processes on one spool, killed with SIGKILL or stopped at random moments.
 //!
 //! What belongs here: crowds, and what they must not do to each other or to the mail. The moments
 //! are random, the outcome is not: no message is lost, only those in flight can double, nothing
 //! stays locked. A failure prints the seed; `STORM_SEED` repeats it, as far as a scheduler does.
 
 mod program;
+mod proof;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use program::crowd::{
-    Crowd, Random, Storm, nothing_is_left, nothing_is_lost_or_doubled, start_submitter,
+    Crowd, Random, Storm, nothing_is_left, nothing_is_lost_or_doubled, start_runner,
+    start_submitter,
 };
-use program::{BOX, Site, names, pipe, route, until};
+use program::{BOX, LONG, Site, code_of, names, pipe, route, until};
 
 const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
 
@@ -23,7 +28,7 @@ fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
     let site = Site::new(&format!("{RETRY}{BOX}"));
     let mut random = Random::new();
     site.queue_many(MESSAGES, |n| format!("r{n}@example.test"));
-    Storm::new(&site, &mut random).blow();
+    let kills = Storm::new(&site, &mut random).blow();
 
     let mut subjects = BTreeMap::<String, usize>::new();
     for copy in site.boxed() {
@@ -37,6 +42,7 @@ fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
     let unfinished = names(&site.dir().join("box/tmp"));
     println!("{} unfinished copies in tmp/", unfinished.len());
     nothing_is_left(&site);
+    report(kills, MESSAGES, 0);
 }
 
 #[test]
@@ -64,6 +70,7 @@ fn killed_runners_double_at_most_what_they_had_in_hand() {
         "{doubled} doubled by {kills} kills"
     );
     nothing_is_left(&site);
+    report(kills, MESSAGES, doubled);
 }
 
 #[test]
@@ -102,4 +109,77 @@ fn killed_submitters_leave_whole_messages_or_none() {
     });
     nothing_is_lost_or_doubled(&site, &accepted);
     nothing_is_left(&site);
+    report(killed, accepted.len(), 0);
+}
+
+/// A process that is stopped keeps the message it has in hand, and the lock on it, for as long as
+/// it is stopped: no clock can take it away. It keeps nothing else from anybody.
+#[test]
+fn stopped_processes_hold_up_only_what_they_have_in_hand() {
+    const RUNNERS: usize = 5;
+    let site = Site::new(&format!("{RETRY}{BOX}"));
+    let mut random = Random::new();
+    let submissions = if proof::long() { 2000 } else { 250 };
+    let (mut next, mut accepted) = (0, BTreeSet::new());
+    let mut crowd: Crowd<Option<usize>> = Crowd::new();
+    until("everything that was submitted is delivered", || {
+        while next < submissions && crowd.count(Option::is_some) < 6 {
+            crowd.join(Some(next), start_submitter(&site, next), LONG);
+            next += 1;
+        }
+        while crowd.count(Option::is_none) < RUNNERS {
+            crowd.join(None, start_runner(&site), LONG);
+        }
+        let which = random.pick(crowd.len());
+        if !crowd.is_stopped(which) {
+            crowd.stop(which, random.below(150));
+        }
+        thread::sleep(random.below(5));
+        crowd.go_on(false);
+        for (who, code) in crowd.bury() {
+            assert_eq!(code, Some(0), "{who:?}");
+            accepted.extend(who);
+        }
+        next == submissions && crowd.count(Option::is_some) == 0 && site.is_empty()
+    });
+    // One that has a message in hand is stopped for good; the others do all the rest.
+    let gate = site.dir().join("begun");
+    let script = format!(
+        "cat >/dev/null; if mkdir {0}; then kill -STOP $PPID; fi",
+        gate.display()
+    );
+    site.configure(&format!(
+        "{RETRY}{}{}",
+        pipe("stop", &script),
+        route("domain", "*", "stop")
+    ));
+    site.queue_many(20, |n| format!("r{n}@example.test"));
+    let mut stopped = site
+        .command(["run", "--quiet", "--jobs", "1"])
+        .spawn()
+        .unwrap();
+    until("it is stopped", || gate.exists());
+    until("the others have done the rest", || {
+        site.run().ok();
+        site.message_files().len() == 1
+    });
+    let pid = Pid::from_raw(stopped.id().try_into().unwrap());
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(code_of(&mut stopped, &Command::new("run")), 0);
+    until("it is done as well", || {
+        site.run().ok();
+        site.is_empty()
+    });
+    nothing_is_lost_or_doubled(&site, &accepted);
+    proof::count("stops", crowd.stops);
+    drop(crowd);
+    nothing_is_left(&site);
+    report(0, accepted.len(), 0);
+}
+
+fn report(kills: usize, messages: usize, doubled: usize) {
+    proof::count("kills", kills);
+    proof::count("acknowledged", messages);
+    proof::count("lost", 0);
+    proof::count("doubled", doubled);
 }

@@ -7,12 +7,33 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::{Site, code_of, files, names, until};
 
 /// Processes, each of which is killed when its time has come.
 pub struct Crowd<T> {
-    members: Vec<(T, Child, Instant)>,
+    members: Vec<Member<T>>,
     pub kills: usize,
+    /// How often somebody was stopped.
+    pub stops: usize,
+}
+
+struct Member<T> {
+    who: T,
+    child: Child,
+    end: Instant,
+    /// Stopped, until then.
+    stopped: Option<Instant>,
+}
+
+impl<T> Member<T> {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        // It is a child nobody has waited for: the pid is still its own.
+        kill(pid, signal).unwrap();
+    }
 }
 
 impl<T> Crowd<T> {
@@ -20,11 +41,40 @@ impl<T> Crowd<T> {
         Crowd {
             members: Vec::new(),
             kills: 0,
+            stops: 0,
         }
     }
 
     pub fn join(&mut self, who: T, child: Child, life: Duration) {
-        self.members.push((who, child, Instant::now() + life));
+        self.members.push(Member {
+            who,
+            child,
+            end: Instant::now() + life,
+            stopped: None,
+        });
+    }
+
+    /// Stops somebody, wherever he is, for so long. He may be killed while he is stopped.
+    pub fn stop(&mut self, which: usize, time: Duration) {
+        let member = &mut self.members[which];
+        member.signal(Signal::SIGSTOP);
+        member.stopped = Some(Instant::now() + time);
+        self.stops += 1;
+    }
+
+    pub fn is_stopped(&self, which: usize) -> bool {
+        self.members[which].stopped.is_some()
+    }
+
+    /// Lets everybody go on whose time has come, or all.
+    pub fn go_on(&mut self, all: bool) {
+        let now = Instant::now();
+        for member in &mut self.members {
+            if member.stopped.is_some_and(|end| all || now >= end) {
+                member.signal(Signal::SIGCONT);
+                member.stopped = None;
+            }
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -32,7 +82,7 @@ impl<T> Crowd<T> {
     }
 
     pub fn count(&self, is: impl Fn(&T) -> bool) -> usize {
-        self.members.iter().filter(|(who, ..)| is(who)).count()
+        self.members.iter().filter(|one| is(&one.who)).count()
     }
 
     /// Buries whoever ended, and kills whose time has come. Says who it was, and the status of
@@ -49,20 +99,20 @@ impl<T> Crowd<T> {
 
     fn end(&mut self, is_over: impl Fn(Instant) -> bool) -> Vec<(T, Option<i32>)> {
         let mut ended = Vec::new();
-        for (who, mut child, end) in std::mem::take(&mut self.members) {
-            let status = match child.try_wait().unwrap() {
+        for mut member in std::mem::take(&mut self.members) {
+            let status = match member.child.try_wait().unwrap() {
                 Some(status) => status,
-                None if is_over(end) => {
-                    child.kill().unwrap();
-                    child.wait().unwrap()
+                None if is_over(member.end) => {
+                    member.child.kill().unwrap();
+                    member.child.wait().unwrap()
                 }
                 None => {
-                    self.members.push((who, child, end));
+                    self.members.push(member);
                     continue;
                 }
             };
             self.kills += usize::from(status.code().is_none());
-            ended.push((who, status.code()));
+            ended.push((member.who, status.code()));
         }
         ended
     }
@@ -72,16 +122,16 @@ impl<T> Crowd<T> {
         let members = std::mem::take(&mut self.members);
         members
             .into_iter()
-            .map(|(who, child, _)| (who, child))
+            .map(|member| (member.who, member.child))
             .collect()
     }
 }
 
 impl<T> Drop for Crowd<T> {
     fn drop(&mut self) {
-        for (_, child, _) in &mut self.members {
-            let _ = child.kill();
-            let _ = child.wait();
+        for member in &mut self.members {
+            let _ = member.child.kill();
+            let _ = member.child.wait();
         }
     }
 }
