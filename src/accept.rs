@@ -16,7 +16,7 @@ use crate::message::address::without_repeats;
 use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, line_ending, mbox_separator};
 use crate::message::{Address, AddressError, Door, Envelope, QueueId, ReversePath, Submission};
-use crate::spool::{Draft, Spool};
+use crate::spool::{Draft, MAX_RECIPIENTS, Spool};
 
 /// What acceptance is told by the configuration.
 #[derive(Clone, Debug)]
@@ -82,6 +82,9 @@ pub enum Error {
     /// There is nobody to deliver it to.
     #[error("the message has no recipients")]
     NoRecipients,
+    /// More recipients than one message can have.
+    #[error("the recipients together are longer than {MAX_RECIPIENTS} octets")]
+    TooManyRecipients,
     /// An address that is none once our name is behind it.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -144,6 +147,14 @@ impl Acceptor {
         };
         if envelope.recipients.is_empty() {
             return Err(Error::NoRecipients);
+        }
+        let octets: usize = envelope
+            .recipients
+            .iter()
+            .map(|to| to.as_str().len() + 1)
+            .sum();
+        if octets as u64 > MAX_RECIPIENTS {
+            return Err(Error::TooManyRecipients);
         }
         if let Some(name) = &envelope.submission.transport
             && !is_transport_name(name)

@@ -24,7 +24,7 @@ use crate::disk::{self, Disk, Kind, Seam};
 
 pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
-pub use layout::{Kept, Place};
+pub use layout::{Kept, MAX_RECIPIENTS, Place};
 pub use lock::{Claim, Locked, Unreadable};
 pub use requests::Posted;
 pub use scan::{Content, Listing, View};
@@ -182,13 +182,19 @@ impl Spool {
             let uid = root.uid;
             return unsafe_because(format!("it belongs to user {uid}, this is user {euid}"));
         }
-        for dir in PLACES.iter().chain(INFO_DIRS) {
+        for dir in PLACES.iter().chain(&["info"]).chain(INFO_DIRS) {
             let stat = self.directory(dir)?;
             if stat.identity.0 != root.identity.0 {
                 return Err(self.damaged(dir, "it is on another file system"));
             }
         }
-        Ok(())
+        // It may be missing. A link in its place would lead us out of the spool.
+        match self.disk.stat(Path::new("state"))? {
+            Some(stat) if stat.kind != Kind::Dir => {
+                Err(self.damaged("state", "it is not a directory"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn directory(&self, dir: &str) -> Result<disk::Stat> {
@@ -209,6 +215,7 @@ impl Spool {
     /// Writes a file of the spool's own directory, whole and durably, unless it is there.
     pub fn write_if_missing(&self, name: &Path, bytes: &[u8]) -> Result<()> {
         let random = uuid::Uuid::new_v4();
+        self.disk.mkdir(Path::new("state"))?;
         let staged = PathBuf::from(format!("state/{random}.part"));
         let file = self.disk.create(&staged)?;
         let linked = self

@@ -48,6 +48,9 @@ pub enum Call<'a> {
         from: &'a Path,
         to: &'a Path,
     },
+    Chmod {
+        path: &'a Path,
+    },
     Unlink {
         path: &'a Path,
     },
@@ -159,6 +162,7 @@ impl Call<'_> {
             Call::Stat { .. } => "stat",
             Call::Rename { .. } => "rename",
             Call::Link { .. } => "link",
+            Call::Chmod { .. } => "chmod",
             Call::Unlink { .. } => "unlink",
             Call::Mkdir { .. } => "mkdir",
             Call::Rmdir { .. } => "rmdir",

@@ -31,6 +31,9 @@ pub(super) const INFO_DIRS: &[&str] = &[
     "info/request",
 ];
 
+/// The most octets of `info/recipients/<id>`.
+pub const MAX_RECIPIENTS: u64 = 16 << 20;
+
 /// Where a message file stands.
 ///
 /// The order is that of a message's way. When a power cut leaves two names of one message, the
@@ -174,6 +177,17 @@ impl Info {
         Info::Attempts,
         Info::Sender,
     ];
+
+    /// No such file of a message is larger, in octets. Recipients: 10,000 of the longest kind.
+    /// Attempts: as many in 40 attempts, with long replies.
+    pub(super) fn most(self) -> u64 {
+        match self {
+            Info::Sender | Info::Transport => 4 << 10,
+            Info::Recipients => MAX_RECIPIENTS,
+            Info::Attempts => 256 << 20,
+            Info::Request => 1 << 20,
+        }
+    }
 
     pub(super) fn dir(self) -> &'static str {
         match self {

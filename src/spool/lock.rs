@@ -14,9 +14,6 @@ use crate::message::envelope::EnvelopeFiles;
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{History, State};
 
-/// No message has a larger `info/` file: 10,000 recipients of the longest kind, and then some.
-const MAX_INFO: u64 = 64 << 20;
-
 /// What became of the wish to have a message.
 #[derive(Debug)]
 #[must_use]
@@ -129,11 +126,24 @@ impl Spool {
 
     /// Reads one of a message's `info/` files; none if it is not there.
     pub(super) fn read_info(&self, info: Info, id: QueueId) -> disk::Result<Option<Vec<u8>>> {
-        match self.disk.read_all(&info.path(id), MAX_INFO) {
+        match self.disk.read_all(&info.path(id), info.most()) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Spool {
+    /// Why a message's history must not be written to: a second name, which nothing of ours ever
+    /// gives it, would have us write into somebody else's file.
+    pub(super) fn foreign_history(&self, id: QueueId) -> disk::Result<Option<String>> {
+        let stat = self.disk.stat(&Info::Attempts.path(id))?;
+        let shared = stat.filter(|stat| stat.kind == Kind::File && stat.links > 1);
+        Ok(shared.map(|stat| {
+            let names = stat.links;
+            format!("info/attempts has {names} names: it is a hard link to a file that is not ours")
+        }))
     }
 }
 
@@ -174,6 +184,9 @@ impl Locked {
         }
         if self.digest()? != seal.message {
             let reason = "the message file does not match its seal".to_owned();
+            return Err(Unreadable::Corrupt(self, reason));
+        }
+        if let Some(reason) = self.spool.foreign_history(id)? {
             return Err(Unreadable::Corrupt(self, reason));
         }
         let bytes = match self.spool.read_info(Info::Attempts, id) {

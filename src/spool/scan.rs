@@ -91,10 +91,18 @@ impl Spool {
         }
     }
 
-    /// The buckets there are, earliest first.
+    /// The buckets there are, earliest first. A link with a bucket's name is none: it would lead
+    /// us to messages that are not in this spool.
     pub fn buckets(&self, kept: Kept) -> disk::Result<Vec<Bucket>> {
         let names = self.names_in(Path::new(kept.as_str()))?;
-        Ok(names.iter().filter_map(parsed).collect())
+        let mut buckets = Vec::with_capacity(names.len());
+        for bucket in names.iter().filter_map(parsed) {
+            let stat = self.disk.stat(&kept.place(bucket).dir())?;
+            if stat.is_some_and(|stat| stat.kind == Kind::Dir) {
+                buckets.push(bucket);
+            }
+        }
+        Ok(buckets)
     }
 
     /// The recipients of a message, read without its lock: they never change.
@@ -176,7 +184,10 @@ impl Spool {
                 None => return Ok(None),
             }
         };
-        let content = self.content(id, place)?;
+        let content = match stat.kind {
+            Kind::File => self.content(id, place)?,
+            _ => Err("the message file is not a regular file".to_owned()),
+        };
         // Forgotten while we read it.
         if content.is_err() && self.disk.stat(&place.path(id))?.is_none() && !self.exists(id)? {
             return Ok(None);
@@ -215,6 +226,9 @@ impl Spool {
                 Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),
                 Err(error) => return Err(error),
             };
+        }
+        if let Some(reason) = self.foreign_history(id)? {
+            return Ok(Err(reason));
         }
         let [sender, recipients, transport, history] = read;
         let parse = || -> Result<Content, String> {
