@@ -3,10 +3,15 @@
 //!
 //! Needs root, for mounting, and Debian's e2fsprogs, xfsprogs and btrfs-progs.
 
+mod cut;
+mod cuts;
+mod device;
 mod ground;
+mod judge;
 #[path = "../program/mod.rs"]
 mod program;
 #[path = "../proof/mod.rs"]
 mod proof;
 mod storms;
 mod weather;
+mod work;
