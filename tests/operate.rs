@@ -23,6 +23,28 @@ fn later(words: &str) -> String {
     ) + &route("domain", "*", "later")
 }
 
+/// What once stood in a directory below it may leave its envelope, and the place is searched.
+#[test]
+fn a_file_with_the_name_of_a_bucket_is_in_nobodys_way() {
+    let site = Site::new(&later("4.0.0 later"));
+    let bucket = site.spool().join("deferred/2026-11-22T0804Z");
+    fs::write(&bucket, "").unwrap();
+    let leftover = "01a20248-22b4-703e-8578-974f47058538";
+    fs::write(site.spool().join("info/sender").join(leftover), "\n").unwrap();
+    let id = site.queue(&["b@example.test"]);
+    // Two names, as after a power cut: whoever takes the lock looks through all places.
+    let active = site.spool().join("active").join(&id);
+    fs::hard_link(&active, site.spool().join("incoming").join(&id)).unwrap();
+    until("it has been tried", || {
+        site.run().ok();
+        site.row()["status"] == "scheduled"
+    });
+    site.program(["freeze", &id], b"").ok();
+    let checked = site.program(["check", "--repair"], b"").ok();
+    assert!(checked.ends_with("1 message, no problems.\n"), "{checked}");
+    assert!(bucket.is_file());
+}
+
 #[test]
 fn the_words_about_the_queue() {
     let site = Site::new("");

@@ -98,7 +98,7 @@ impl Spool {
     ) -> disk::Result<Option<Place>> {
         let mut named = Vec::new();
         for place in self.places()? {
-            let stat = self.disk.stat(&place.path(id))?;
+            let stat = self.stat_in(place, id)?;
             if stat.is_some_and(|stat| stat.identity == identity) {
                 named.push(place);
             }

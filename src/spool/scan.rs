@@ -111,13 +111,22 @@ impl Spool {
         Ok(parse_recipients(&bytes).unwrap_or_default())
     }
 
+    /// Asks about a message file; none if it is not in that place.
+    pub(super) fn stat_in(&self, place: Place, id: QueueId) -> disk::Result<Option<Stat>> {
+        match self.disk.stat(&place.path(id)) {
+            // As with `ids_in`.
+            Err(error) if place.bucket_parent().is_some() && error.is_wrong_kind() => Ok(None),
+            other => other,
+        }
+    }
+
     /// Where a message stands now.
     pub fn locate(&self, id: QueueId) -> disk::Result<Option<Place>> {
         /// A message that is on the move may be missed; one that exists is looked for again.
         const MOST_LOOKS: usize = 5;
         for _ in 0..MOST_LOOKS {
             for place in self.places()? {
-                if self.disk.stat(&place.path(id))?.is_some() {
+                if self.stat_in(place, id)?.is_some() {
                     return Ok(Some(place));
                 }
             }
