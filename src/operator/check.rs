@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use crate::disk::{self, Kind};
 use crate::message::{QueueId, SealHasher};
-use crate::queue::{Hold, Resting};
+use crate::queue::{Bucket, Hold, Resting};
 use crate::spool::{Claim, Kept, Place, Spool, Unreadable, View};
 
 /// One thing that was found.
@@ -95,9 +95,7 @@ impl Check<'_> {
         }
         let listing = self.spool.listing()?;
         for (id, named) in places {
-            if named.len() > 1 {
-                self.two_names(id, &named)?;
-            }
+            let named = self.true_names(id, named)?;
             for place in named {
                 match place {
                     Place::New => self.unfinished(id)?,
@@ -140,39 +138,40 @@ impl Check<'_> {
             .ok()
     }
 
-    fn two_names(&mut self, id: QueueId, named: &[Place]) -> disk::Result<()> {
+    /// The names that are to be looked at: of several names of one file only the latest. A power
+    /// cut in a rename leaves such; whoever takes the message next settles it.
+    fn true_names(&mut self, id: QueueId, mut named: Vec<Place>) -> disk::Result<Vec<Place>> {
+        named.sort_unstable();
         let mut identities = Vec::new();
-        for place in named {
-            identities.extend(
-                self.spool
-                    .disk()
-                    .stat(&place.path(id))?
-                    .map(|stat| stat.identity),
-            );
+        for place in &named {
+            let stat = self.spool.disk().stat(&place.path(id))?;
+            identities.extend(stat.map(|stat| stat.identity));
         }
         // Seen in two places because it moved while we looked.
         if identities.len() < 2 {
-            return Ok(());
+            return Ok(named);
         }
-        let path = named[0].path(id);
         let others: Vec<&str> = named.iter().map(Place::as_str).collect();
-        if identities.windows(2).all(|pair| pair[0] == pair[1]) {
-            // A power cut in a rename leaves that; whoever takes the message next settles it.
+        let others = others.join(", ");
+        if identities.windows(2).any(|pair| pair[0] != pair[1]) {
+            let what = format!("different files of one id in {others}");
+            self.find(Level::Problem, named[0].path(id), what);
+            return Ok(named);
+        }
+        let latest = named.split_off(named.len() - 1);
+        for place in &named {
             self.findings.push(Finding {
                 level: Level::Note,
-                path,
-                what: format!("one file with names in {}", others.join(", ")),
+                path: place.path(id),
+                what: format!("one file with names in {others}"),
                 mend: Some("only the latest name is kept"),
             });
-            if self.repair {
-                // Taking the lock settles the names.
-                let _claim = self.spool.lock(named[0], id)?;
-            }
-        } else {
-            let what = format!("different files of one id in {}", others.join(", "));
-            self.find(Level::Problem, path, what);
         }
-        Ok(())
+        if self.repair {
+            // Taking the lock settles the names.
+            let _claim = self.spool.lock(latest[0], id)?;
+        }
+        Ok(latest)
     }
 
     fn unfinished(&mut self, id: QueueId) -> disk::Result<()> {
@@ -209,8 +208,9 @@ impl Check<'_> {
             self.find(Level::Problem, path.clone(), what);
         }
         let state = &content.state;
+        // One whose hold ran out may stand in a bucket that is due: the next run sees to it.
         let without_reason = match (&state.hold, view.place) {
-            (Hold::None, Place::Frozen(_)) => true,
+            (Hold::None, Place::Frozen(Bucket::Never)) => true,
             (Hold::Frozen { by, .. }, _) => by.reason.is_none() && by.by.is_empty(),
             _ => false,
         };

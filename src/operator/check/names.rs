@@ -117,15 +117,27 @@ impl Check<'_> {
                 let to = PathBuf::from(format!("corrupt/{id}.{dir}{ending}"));
                 self.problem(path.clone(), what, "moved to corrupt/");
                 if self.repair {
-                    match self.spool.disk().open_read(&path) {
-                        Ok(file) => self.spool.disk().rename(&file, &path, &to)?,
-                        Err(error) if error.is_absent() => {}
-                        Err(error) => return Err(error),
-                    }
+                    self.put_aside(&path, &to)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Moves a leftover. A power cut in an earlier repair may have left it both names, and a
+    /// rename of a file to another name of its own does nothing.
+    fn put_aside(&self, path: &Path, to: &Path) -> disk::Result<()> {
+        let disk = self.spool.disk();
+        let file = match disk.open_read(path) {
+            Ok(file) => file,
+            Err(error) if error.is_absent() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let ours = disk.stat_file(&file)?.identity;
+        match disk.stat(to)? {
+            Some(there) if there.identity == ours => disk.unlink(path).map(drop),
+            _ => disk.rename(&file, path, to),
+        }
     }
 }
 
