@@ -1,10 +1,16 @@
 //! The states that a power cut may leave, all of them or a sample.
 
 use super::model::{Data, Ino, Model};
+use super::proof;
 use super::tree::Tree;
 
 /// Up to so many combinations are all tried.
 const EXHAUSTIVE: usize = 64;
+/// Where there is time.
+const EXHAUSTIVE_LONG: usize = 2048;
+/// States at random for each cut where not all are tried, and where there is time.
+const SAMPLES: usize = 3;
+const SAMPLES_LONG: usize = 40;
 /// What a file system writes at once.
 const PAGE: usize = 4096;
 
@@ -37,16 +43,25 @@ impl Random {
     }
 }
 
+/// The bound up to which all combinations are tried, and how many are drawn beyond it.
+fn effort() -> (usize, usize) {
+    match proof::long() {
+        true => (EXHAUSTIVE_LONG, SAMPLES_LONG),
+        false => (EXHAUSTIVE, SAMPLES),
+    }
+}
+
 /// The states for a cut at this moment: all of them if they are few, else nothing, everything,
-/// everything but one, one alone, and `samples` at random.
-pub fn states(model: &Model, random: &mut Random, samples: usize) -> Vec<Tree> {
+/// everything but one, one alone, and a sample at random.
+pub fn states(model: &Model, random: &mut Random) -> Vec<Tree> {
+    let (exhaustive, samples) = effort();
     let choices = choices(model);
     let ways: Vec<usize> = choices.iter().map(Choice::ways).collect();
     let all = ways
         .iter()
         .try_fold(1_usize, |all, ways| all.checked_mul(*ways));
     let mut picked = Vec::new();
-    if let Some(all) = all.filter(|all| *all <= EXHAUSTIVE) {
+    if let Some(all) = all.filter(|all| *all <= exhaustive) {
         for number in 0..all {
             let mut rest = number;
             let mut digit = |ways: &usize| (rest % ways, rest /= ways).0;
@@ -134,6 +149,17 @@ fn contents(data: &Data) -> Vec<Vec<u8>> {
             all.push(holes);
         }
         all.push(after.clone());
+    }
+    if !data.lost.is_empty() {
+        let without = |content: &Vec<u8>| {
+            let mut without = content.clone();
+            for lost in &data.lost {
+                let end = lost.end.min(without.len());
+                without[lost.start.min(end)..end].fill(0);
+            }
+            without
+        };
+        all = all.iter().map(without).chain(all.iter().cloned()).collect();
     }
     let last = all.pop().unwrap_or_default();
     let mut unique: Vec<Vec<u8>> = Vec::new();
