@@ -26,7 +26,7 @@ pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
 pub use layout::{Kept, MAX_RECIPIENTS, Place};
 pub use lock::{Claim, Locked, Unreadable};
-pub use requests::Posted;
+pub use requests::{Posted, Served};
 pub use scan::{Content, Listing, View};
 pub use slots::Slot;
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use crate::disk::{self, Kind};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Bucket, Hold, Resting};
-use crate::spool::{Claim, Kept, Place, Spool, Unreadable, View};
+use crate::spool::{Claim, Kept, Listing, Place, Spool, Unreadable, View};
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,8 +114,8 @@ impl Check<'_> {
                         }
                     }
                     place => {
-                        let view =
-                            self.readable(place.path(id), |spool| spool.view(id, place, &listing));
+                        let view = self
+                            .readable(place.path(id), |spool| settled(spool, id, place, &listing));
                         if let Some(Some(view)) = view {
                             self.message(&view)?;
                         }
@@ -185,6 +185,10 @@ impl Check<'_> {
     }
 
     fn message(&mut self, view: &View) -> disk::Result<()> {
+        // It went there while we looked: its files go one by one.
+        if let Place::New | Place::Done = view.place {
+            return Ok(());
+        }
         let path = view.place.path(view.id);
         let Some(stat) = self.spool.disk().stat(&path)? else {
             return Ok(());
@@ -247,6 +251,22 @@ impl Check<'_> {
             locked.quarantine(&reason)?;
         }
         Ok(())
+    }
+}
+
+/// Reads a message. One that cannot be read is looked at again: it may have been on its way to be
+/// forgotten, and its files gone one by one while we read them.
+fn settled(
+    spool: &Spool,
+    id: QueueId,
+    place: Place,
+    listing: &Listing,
+) -> disk::Result<Option<View>> {
+    match spool.view(id, place, listing)? {
+        Some(View {
+            content: Err(_), ..
+        }) => spool.view(id, place, listing),
+        other => Ok(other),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::message::{QueueId, ReversePath};
 use crate::notice::{self, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{Action, By, Hold, RecipientResult, Resting, Step, What, next_step, settle};
-use crate::spool::{Claim, Entry, Locked, Place, Unreadable, apply};
+use crate::spool::{Claim, Entry, Place, Served, Unreadable};
 
 /// What became of one message that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,52 +150,17 @@ impl Core {
     }
 
     /// Serves the request for a message, if one waits and nobody has the message in hand.
-    pub(super) fn serve_request(&self, id: QueueId) -> Result<(), Error> {
-        /// A message may move between our look and our lock, and one with two names, left by a
-        /// power cut, is found under the wrong one first.
-        const MOST_MOVES: usize = 5;
-        for _ in 0..MOST_MOVES {
-            if !self.spool.has_request(id)? {
-                return Ok(());
+    pub(super) fn serve_request(&self, id: QueueId) -> disk::Result<()> {
+        match self.spool.serve_request(id, self.now())? {
+            Served::Nothing => {}
+            Served::Unreadable => {
+                tracing::error!(%id, "a request that cannot be read was dropped");
             }
-            let place = match self.spool.locate(id)? {
-                // Being in `done/` commits it: whatever is wanted of it now comes too late, and
-                // would bring back a message that has been delivered.
-                None | Some(Place::Done) => return Ok(self.spool.drop_request(id)?),
-                // Served when it has been moved on.
-                Some(Place::New) => return Ok(()),
-                Some(place) => place,
-            };
-            match self.spool.lock(place, id)? {
-                Claim::Locked(locked) => return self.serve(locked),
-                Claim::Absent => {}
-                Claim::Busy | Claim::NotAFile => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    fn serve(&self, locked: Locked) -> Result<(), Error> {
-        let id = locked.id();
-        let entry = match locked.read() {
-            Ok(entry) => entry,
-            // Its turn comes with the message's; a corrupt one is quarantined then.
-            Err(_) => return Ok(()),
-        };
-        let (there, action) = entry.request()?;
-        match (there, &action) {
-            (false, _) => return Ok(()),
-            (true, None) => tracing::error!(%id, "a request that cannot be read was dropped"),
-            (true, Some(action)) => {
+            Served::Done(action) => {
                 let By { by, reason } = action.by();
                 tracing::info!(%id, action = action.as_str(), by, reason, "request served");
             }
         }
-        let mut entries = [entry];
-        if let Some(action) = &action {
-            apply(&mut entries, self.now(), action)?;
-        }
-        entries[0].request_served()?;
         Ok(())
     }
 

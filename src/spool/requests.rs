@@ -5,8 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Spool;
-use super::layout::Info;
+use jiff::Timestamp;
+
+use super::layout::{Info, Place};
+use super::lock::Claim;
+use super::{Spool, apply};
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Action;
@@ -20,7 +23,61 @@ pub enum Posted {
     Taken,
 }
 
+/// What became of the look for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// None waits, or its time has not come: somebody has the message in hand, and looks after
+    /// that.
+    Nothing,
+    /// One that cannot be read was dropped.
+    Unreadable,
+    /// It has been carried out, durably.
+    Done(Action),
+}
+
 impl Spool {
+    /// Carries out the request for a message, if one waits and nobody has the message in hand.
+    /// To be called by whoever held the message, after letting go of it.
+    pub fn serve_request(&self, id: QueueId, now: Timestamp) -> disk::Result<Served> {
+        /// A message may move between our look and our lock, and one with two names, left by a
+        /// power cut, is found under the wrong one first.
+        const MOST_MOVES: usize = 5;
+        for _ in 0..MOST_MOVES {
+            if !self.has_request(id)? {
+                break;
+            }
+            let place = match self.locate(id)? {
+                // Being in `done/` commits it: whatever is wanted of it now comes too late, and
+                // would bring back a message that has been delivered.
+                None | Some(Place::Done) => {
+                    self.drop_request(id)?;
+                    break;
+                }
+                // Served when it has been moved on.
+                Some(Place::New) => break,
+                Some(place) => place,
+            };
+            let locked = match self.lock(place, id)? {
+                Claim::Locked(locked) => locked,
+                Claim::Absent => continue,
+                Claim::Busy | Claim::NotAFile => break,
+            };
+            // Of a corrupt one its turn comes with the message's, which is quarantined then.
+            let Ok(entry) = locked.read() else { break };
+            let (there, action) = entry.request()?;
+            if !there {
+                break;
+            }
+            let mut entries = [entry];
+            if let Some(action) = &action {
+                apply(&mut entries, now, action)?;
+            }
+            entries[0].request_served()?;
+            return Ok(action.map_or(Served::Unreadable, Served::Done));
+        }
+        Ok(Served::Nothing)
+    }
+
     /// Posts a request. It is written to a file of its own and then linked to its name, so
     /// that nobody ever reads half of one, and so that one that is waiting is not lost.
     pub fn post_request(&self, id: QueueId, action: &Action) -> disk::Result<Posted> {

@@ -246,6 +246,7 @@ fn two_orders() {
     let stage = sent("a@ok.test");
     let programs = [order(freeze()), order(discard(&stage, LONG))];
     Pair::new("freeze, discard", &stage, programs, |case, said| {
+        case.nothing_asked();
         case.ends(said, &[(case.stage.ids[0], "a@ok.test", &[End::Kept])]);
         for one in said {
             // Discarded already is a reason to refuse the freeze, and none for the discard.

@@ -367,7 +367,8 @@ impl Case<'_> {
     /// One run after the other, alone, until all that is left is held; then each of these
     /// recipients has come to one of these ends, and nothing else is there.
     pub fn ends(&self, said: &[Said; 2], ends: &[(QueueId, &str, &[End])]) {
-        let mut minutes = 30;
+        let killed = said.iter().any(|one| matches!(one, Said::Killed));
+        let mut minutes = 60;
         let held = |place: &Place| {
             matches!(
                 place,
@@ -377,11 +378,13 @@ impl Case<'_> {
         let spool = self.spool();
         let clock = Clock::at(self.stage.at(minutes));
         let kept = loop {
+            let before = spool.listing().unwrap().messages;
             let pass = runner(spool.clone(), &self.ledger, &clock, self.stage.start).pass();
             assert_eq!(pass.unwrap().trouble, 0);
             let messages = spool.listing().unwrap().messages;
             let staged = spool.ids_in(Place::New).unwrap().len();
-            if staged == 0 && messages.iter().all(|(_, place)| held(place)) {
+            let still = messages.is_empty() || messages == before;
+            if staged == 0 && still && messages.iter().all(|(_, place)| held(place)) {
                 break messages;
             }
             minutes += 150;
@@ -390,9 +393,11 @@ impl Case<'_> {
         };
         self.nothing_wrong();
         if kept.is_empty() {
-            assert_eq!(files(&self.path), [] as [PathBuf; 0], "left behind");
+            let mut left = files(&self.path);
+            // What a kill left of a file that had not got its name.
+            left.retain(|path| !killed || path.extension().is_none_or(|end| end != "part"));
+            assert_eq!(left, [] as [PathBuf; 0], "left behind");
         }
-        let killed = said.iter().any(|one| matches!(one, Said::Killed));
         let (counts, notices) = (self.ledger.counts(), self.ledger.notices());
         for (id, to, allowed) in ends {
             let delivered = counts.get(&(*id, (*to).to_owned())).copied().unwrap_or(0);
