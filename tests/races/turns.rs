@@ -269,6 +269,7 @@ impl Op {
             | Call::Write { path, .. }
             | Call::Reserve { path }
             | Call::Truncate { path, .. }
+            | Call::Chmod { path, .. }
             | Call::Stat { path }
             | Call::Unlink { path }
             | Call::Mkdir { path }
