@@ -27,6 +27,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::statfs;
@@ -114,9 +115,12 @@ impl Disk {
             return self.sync_all();
         }
         if !lacks_journal(self.inner.root.as_fd()) {
-            settle(files);
+            self.settle(files)?;
         }
         self.sync_all()?;
+        // The system reports an error once to each descriptor, and the one behind `syncfs` is
+        // every thread's: another barrier of ours may have been told what became of these.
+        self.written(files)?;
         match (dirs, files) {
             ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir),
             ([], [file, ..]) => self.sync_file(file),
@@ -133,9 +137,25 @@ impl Disk {
     /// Waits until files have been written, and reports the errors of that: for who is served
     /// by somebody else's barrier, which reports errors to whoever made it.
     pub fn written(&self, files: &[&File]) -> Result<()> {
+        self.range(files, WAIT)
+    }
+
+    /// Starts the write-back of all files' data, then waits for it. It makes nothing durable,
+    /// but what is allocated and written by now shares the next journal commit. An error is
+    /// the barrier's: having been reported here it is not reported again by the sync that follows.
+    fn settle(&self, files: &[&File]) -> Result<()> {
+        self.range(files, START)?;
+        self.range(files, WAIT)
+    }
+
+    fn range(&self, files: &[&File], flags: libc::c_uint) -> Result<()> {
         for file in files {
-            let call = Call::SyncFile { path: &file.path };
-            self.call(&call, &file.path, || sync_file_range(file, WAIT))?;
+            let call = Call::Written { path: &file.path };
+            match self.call(&call, &file.path, || sync_file_range(file, flags)) {
+                // Where there is no such call, nothing has been reported by it either.
+                Err(error) if error.is(Errno::ENOSYS) || error.is(Errno::EINVAL) => {}
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -164,7 +184,7 @@ impl Disk {
             files.iter().try_for_each(|file| self.sync_file(file))?;
             return dirs.iter().try_for_each(|(fd, dir)| self.sync_dir(fd, dir));
         }
-        settle(files);
+        self.settle(files)?;
         let mut jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
         for file in files {
             jobs.push(Box::new(|| self.sync_file(file)));
@@ -236,17 +256,6 @@ fn at_once(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>>) -> Result<()>
     })
 }
 
-/// Starts the write-back of all files' data, then waits for it. Only a hint: it makes nothing
-/// durable, but what is allocated and written by now shares the next journal commit. Errors
-/// are reported by the sync that follows.
-fn settle(files: &[&File]) {
-    for flags in [START, WAIT] {
-        for file in files {
-            let _ = sync_file_range(file, flags);
-        }
-    }
-}
-
 const START: libc::c_uint = libc::SYNC_FILE_RANGE_WRITE;
 const WAIT: libc::c_uint =
     libc::SYNC_FILE_RANGE_WAIT_BEFORE | START | libc::SYNC_FILE_RANGE_WAIT_AFTER;
@@ -255,7 +264,7 @@ const WAIT: libc::c_uint =
 fn sync_file_range(file: &File, flags: libc::c_uint) -> nix::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
     let result = unsafe { libc::sync_file_range(file.file.as_fd().as_raw_fd(), 0, 0, flags) };
-    nix::errno::Errno::result(result).map(drop)
+    Errno::result(result).map(drop)
 }
 
 /// Whether a directory is on an ext4 file system that has no journal, as far as the system

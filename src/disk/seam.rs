@@ -64,6 +64,11 @@ pub enum Call<'a> {
         path: &'a Path,
     },
     Space,
+    /// A file's data is on its way to the disk, or has arrived there, and errors of that are
+    /// reported, once. Nothing becomes durable by it.
+    Written {
+        path: &'a Path,
+    },
     /// A file's data and size become durable.
     SyncFile {
         path: &'a Path,
@@ -168,6 +173,7 @@ impl Call<'_> {
             Call::Rmdir { .. } => "rmdir",
             Call::List { .. } => "list",
             Call::Space => "statvfs",
+            Call::Written { .. } => "sync_file_range",
             Call::SyncFile { .. } | Call::SyncDir { .. } => "fsync",
             Call::SyncFs => "syncfs",
         }

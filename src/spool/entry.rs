@@ -165,7 +165,6 @@ impl Entry {
     /// [`Spool::forget`] has covered it).
     /// Returns every directory in which it may still be named.
     pub fn finish(&mut self) -> disk::Result<Vec<Place>> {
-        self.journal.tidy()?;
         self.go(Place::Done)?;
         Ok(std::mem::take(&mut self.left))
     }

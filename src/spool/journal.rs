@@ -8,6 +8,8 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::layout::{Info, history_part};
 use crate::disk::{self, Disk, File};
 use crate::message::QueueId;
@@ -121,14 +123,6 @@ impl Journal {
         self.durable |= durable && self.trusted;
         self.trusted &= durable;
     }
-
-    /// Removes what a kill may have left of a history that was written anew.
-    pub fn tidy(&self) -> disk::Result<()> {
-        match self.trusted {
-            true => Ok(()),
-            false => self.disk.unlink(&history_part(self.id)).map(drop),
-        }
-    }
 }
 
 /// Puts a history in a file of its own, durably, in place of what is there. Only the holder of
@@ -136,8 +130,13 @@ impl Journal {
 pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result<()> {
     let part = history_part(id);
     let write = || -> disk::Result<()> {
-        disk.unlink(&part)?;
-        let file = disk.create(&part)?;
+        let file = match disk.create(&part) {
+            Err(error) if error.is(Errno::EEXIST) => {
+                disk.unlink(&part)?;
+                disk.create(&part)?
+            }
+            other => other?,
+        };
         disk.write_all(&file, lines)?;
         disk.durable(&[&file], &[])?;
         disk.rename(&file, &part, &Info::Attempts.path(id))?;

@@ -49,19 +49,25 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Every file below a spool, except `version` and `state/`.
-pub fn files(spool: &Path) -> Vec<PathBuf> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap() {
+/// Every file below a directory. What goes away meanwhile may be among them.
+pub fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten() {
             let path = entry.unwrap().path();
             match path.is_dir() {
-                true => walk(&path, found),
+                true => dirs.push(path),
                 false => found.push(path),
             }
         }
     }
-    let mut found = Vec::new();
-    walk(spool, &mut found);
+    found
+}
+
+/// Every file below a spool, except `version` and `state/`.
+pub fn files(spool: &Path) -> Vec<PathBuf> {
+    let mut found = walk(spool);
     found.retain(|path| !path.starts_with(spool.join("state")) && !path.ends_with("version"));
     found.sort();
     found
