@@ -338,6 +338,11 @@ impl Disk {
         }
     }
 
+    /// The error of a name that is taken, for who does not replace what has it.
+    pub fn already_there(&self, path: &Path) -> Error {
+        Error::new("rename", path, Errno::EEXIST.into()).below(&self.inner.path)
+    }
+
     /// Sets the permission bits of a file or a directory, never through a link.
     pub fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
         let mode = Mode::from_bits_truncate(mode);

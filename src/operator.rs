@@ -14,7 +14,7 @@ use crate::message::QueueId;
 use crate::queue::{Action, Hold};
 use crate::spool::{Claim, Entry, Kept, Place, Posted, Served, Spool, Unreadable, apply};
 
-pub use check::{Finding, Level, check};
+pub use check::{Finding, Level, Mend, Tally, check, tally};
 pub use find::{Found, find};
 pub use row::{RecipientRow, Row, RowStatus, row};
 

@@ -11,6 +11,7 @@ mod forget;
 mod journal;
 mod layout;
 mod lock;
+mod part;
 mod requests;
 mod scan;
 mod slots;
@@ -26,11 +27,13 @@ pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
 pub use layout::{Kept, MAX_RECIPIENTS, Place};
 pub use lock::{Claim, Locked, Unreadable};
+pub use part::Leftover;
 pub use requests::{Posted, Served};
 pub use scan::{Content, Listing, View};
 pub use slots::Slot;
 
 use layout::{INFO_DIRS, PLACES, VERSION, VERSION_FILE};
+use part::Part;
 
 /// Buckets held open at once.
 const MOST_BUCKETS_OPEN: usize = 64;
@@ -143,12 +146,10 @@ impl Spool {
             Disk::open(parent, seam.clone())?.durable(&[], &[Path::new(".")])?;
         }
         disk.durable(&[], &dirs)?;
-        let random = uuid::Uuid::new_v4();
-        let staged = PathBuf::from(format!("{VERSION_FILE}.{random}.part"));
-        let file = disk.create(&staged)?;
-        disk.write_all(&file, format!("{VERSION}\n").as_bytes())?;
-        disk.durable(&[&file], &[])?;
-        disk.rename(&file, &staged, Path::new(VERSION_FILE))?;
+        let text = format!("{VERSION}\n");
+        let prefix = format!("{VERSION_FILE}.");
+        let part = Part::write(&disk, Path::new(""), &prefix, text.as_bytes())?;
+        part.rename_to(Path::new(VERSION_FILE))?;
         disk.durable(&[], &[Path::new(".")])?;
         Spool::open_through(path, seam)
     }
@@ -214,17 +215,8 @@ impl Spool {
 
     /// Writes a file of the spool's own directory, whole and durably, unless it is there.
     pub fn write_if_missing(&self, name: &Path, bytes: &[u8]) -> Result<()> {
-        let random = uuid::Uuid::new_v4();
         self.disk.mkdir(Path::new("state"))?;
-        let staged = PathBuf::from(format!("state/{random}.part"));
-        let file = self.disk.create(&staged)?;
-        let linked = self
-            .disk
-            .write_all(&file, bytes)
-            .and_then(|()| self.disk.durable(&[&file], &[]))
-            .and_then(|()| self.disk.link(&staged, name));
-        self.disk.unlink(&staged)?;
-        linked?;
+        Part::write(&self.disk, Path::new("state"), "", bytes)?.link_to(name)?;
         self.disk
             .durable(&[], &[Path::new(".")])
             .map_err(Error::Disk)

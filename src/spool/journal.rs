@@ -130,13 +130,7 @@ impl Journal {
 pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result<()> {
     let part = history_part(id);
     let write = || -> disk::Result<()> {
-        let file = match disk.create(&part) {
-            Err(error) if error.is(Errno::EEXIST) => {
-                disk.unlink(&part)?;
-                disk.create(&part)?
-            }
-            other => other?,
-        };
+        let file = create_part(disk, &part)?;
         disk.write_all(&file, lines)?;
         disk.durable(&[&file], &[])?;
         disk.rename(&file, &part, &Info::Attempts.path(id))?;
@@ -148,4 +142,27 @@ pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result
         let _ = disk.unlink(&part);
     }
     written
+}
+
+/// Makes the new file and locks it, so that nobody who tidies up takes it for what a kill left.
+/// Who does so in the moment before that has removed it: then it is made again.
+fn create_part(disk: &Disk, part: &Path) -> disk::Result<File> {
+    const MOST_TRIES: usize = 3;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let file = match disk.create(part) {
+            Err(error) if error.is(Errno::EEXIST) => {
+                disk.unlink(part)?;
+                disk.create(part)?
+            }
+            other => other?,
+        };
+        let locked = disk.try_lock(&file)?;
+        let ours = disk.stat_file(&file)?.identity;
+        let named = disk.stat(part)?.map(|stat| stat.identity);
+        if locked && named == Some(ours) || tries >= MOST_TRIES {
+            return Ok(file);
+        }
+    }
 }

@@ -251,6 +251,12 @@ impl Locked {
     /// a power cut the damage is simply found again.
     pub fn quarantine(mut self, reason: &str) -> disk::Result<()> {
         let disk = &self.spool.disk;
+        let ours = disk.stat_file(&self.file)?.identity;
+        let to = Place::Corrupt.path(self.id);
+        if disk.stat(&to)?.is_some_and(|there| there.identity != ours) {
+            // Another file of the same id, put there by a hand. Nothing in quarantine is lost.
+            return Err(disk.already_there(&to));
+        }
         let path = reason_path(self.id);
         disk.unlink(&path)?;
         let file = disk.create(&path)?;

@@ -3,12 +3,13 @@
 //! `info/request/<id>` holds the action as one JSON object. Whoever holds the message looks
 //! after letting go of it; every run looks first of all.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::layout::{Info, Place};
 use super::lock::Claim;
+use super::part::Part;
 use super::{Spool, apply};
 use crate::disk;
 use crate::message::QueueId;
@@ -81,21 +82,12 @@ impl Spool {
     /// Posts a request. It is written to a file of its own and then linked to its name, so
     /// that nobody ever reads half of one, and so that one that is waiting is not lost.
     pub fn post_request(&self, id: QueueId, action: &Action) -> disk::Result<Posted> {
-        let random = uuid::Uuid::new_v4();
         let dir = Path::new(Info::Request.dir());
-        let part = PathBuf::from(format!("{}/{random}.part", Info::Request.dir()));
-        let file = self.disk.create(&part)?;
         let text = serde_json::to_vec(action).unwrap_or_default();
-        let linked = self
-            .disk
-            .write_all(&file, &text)
-            .and_then(|()| self.disk.durable(&[&file], &[]))
-            .and_then(|()| self.disk.link(&part, &Info::Request.path(id)));
-        let unlinked = self.disk.unlink(&part);
-        if !linked? {
+        let part = Part::write(&self.disk, dir, "", &text)?;
+        if !part.link_to(&Info::Request.path(id))? {
             return Ok(Posted::Taken);
         }
-        unlinked?;
         self.disk.durable(&[], &[dir])?;
         Ok(Posted::Waiting)
     }
@@ -108,6 +100,16 @@ impl Spool {
     /// Whether a request for a message waits.
     pub fn has_request(&self, id: QueueId) -> disk::Result<bool> {
         Ok(self.disk.stat(&Info::Request.path(id))?.is_some())
+    }
+
+    /// Whether the request that waits for a message can be read; none if none waits.
+    pub fn has_readable_request(&self, id: QueueId) -> disk::Result<Option<bool>> {
+        match self.read_info(Info::Request, id) {
+            Ok(bytes) => Ok(bytes.map(|bytes| serde_json::from_slice::<Action>(&bytes).is_ok())),
+            // No file of ours, and no request.
+            Err(error) if error.is_wrong_kind() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a request whose message is gone.

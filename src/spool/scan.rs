@@ -210,6 +210,12 @@ impl Spool {
         }))
     }
 
+    /// Whether something says why a message is in quarantine.
+    pub fn has_reason(&self, id: QueueId) -> disk::Result<bool> {
+        let stat = self.disk.stat(&reason_path(id))?;
+        Ok(stat.is_some_and(|stat| stat.kind == Kind::File && stat.size > 0))
+    }
+
     /// What is in a message's files, or why that is no message. Trouble of the system's is
     /// neither.
     fn content(&self, id: QueueId, place: Place) -> disk::Result<Result<Content, String>> {
