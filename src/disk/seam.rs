@@ -153,6 +153,38 @@ impl fmt::Debug for Unlocks {
 }
 
 impl Call<'_> {
+    /// The path it is about: of two the one that is there before.
+    pub fn path(&self) -> &Path {
+        match self {
+            Call::Rename { from, .. } | Call::Link { from, .. } => from,
+            Call::Space | Call::SyncFs => Path::new("."),
+            Call::OpenRoot { path }
+            | Call::Open { path, .. }
+            | Call::Lock { path }
+            | Call::Read { path }
+            | Call::Write { path, .. }
+            | Call::Reserve { path }
+            | Call::Truncate { path, .. }
+            | Call::Stat { path }
+            | Call::Chmod { path }
+            | Call::Unlink { path }
+            | Call::Mkdir { path }
+            | Call::Rmdir { path }
+            | Call::List { path }
+            | Call::Written { path }
+            | Call::SyncFile { path }
+            | Call::SyncDir { path } => path,
+        }
+    }
+
+    /// The name that it gives to a file, if it does.
+    pub fn to(&self) -> Option<&Path> {
+        match self {
+            Call::Rename { to, .. } | Call::Link { to, .. } => Some(to),
+            _ => None,
+        }
+    }
+
     /// The call's name, for messages.
     pub fn name(&self) -> &'static str {
         match self {

@@ -44,8 +44,12 @@ impl Spool {
 
     /// One that cannot be removed is nothing to the others.
     fn unlink_each(&self, ids: &[QueueId]) -> disk::Result<()> {
-        let gone = ids.iter().map(|id| self.unlink_all(*id));
-        gone.fold(Ok(()), |result, gone| result.and(gone))
+        let mut result = Ok(());
+        for id in ids {
+            let gone = self.unlink_all(*id);
+            result = result.and(gone);
+        }
+        result
     }
 
     /// Finishes whatever stands in `done/`: leftovers of a process that was killed. Where
