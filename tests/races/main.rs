@@ -12,6 +12,7 @@ mod looks;
 mod making;
 mod orders;
 mod stage;
+mod teeth;
 mod touch;
 mod trace;
 mod turns;

@@ -1,5 +1,7 @@
 //! A spool to race in, the two programs, and what must be true when both have ended.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -8,12 +10,13 @@ use mailspool::accept::Acceptor;
 use mailspool::disk::{Method, Seam};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Finding, Level, act, check, flush};
-use mailspool::queue::{Action, By, RetryPolicy};
+use mailspool::queue::{Action, By, Resting, RetryPolicy};
 use mailspool::runner::Summary;
 use mailspool::spool::{Claim, Listing, Locked, Place, Spool};
 use tempfile::TempDir;
 
 use super::explore::{Bound, Explored, Schedule, caught, explore};
+use super::proof;
 use super::shared::{
     Clock, Ledger, accept, copy_of, files, findings, limits, request, runner, tempdir, text,
 };
@@ -142,6 +145,12 @@ impl Stage {
         assert_eq!(acted, [(id, Acted::Done)]);
     }
 
+    /// A bucket that a run emptied, and that the next one removes.
+    pub fn bucket(&self, resting: Resting) {
+        let dir = self.path().join(Place::from(resting).dir());
+        DirBuilder::new().mode(0o700).create(dir).unwrap();
+    }
+
     /// Moves a message file by hand.
     pub fn put(&self, id: QueueId, to: Place) {
         let from = self.spool().locate(id).unwrap().unwrap().path(id);
@@ -259,6 +268,7 @@ impl<'p> Pair<'p> {
     /// Explores; any failure fails the test.
     pub fn holds(&self, bound: Bound) {
         let explored = self.explore(bound);
+        proof::count("interleavings", explored.schedules);
         if let Some(failure) = explored.failure {
             panic!("{failure}");
         }
