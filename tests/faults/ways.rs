@@ -128,10 +128,20 @@ impl Ways {
             let acted = mailspool::operator::act(&spool, &[*id], &thaw, clock.now()).unwrap();
             assert_eq!(acted, [(*id, mailspool::operator::Acted::Done)]);
         }
-        for _ in 0..6 {
+        let mut rounds = 0;
+        while !files(spool.path()).is_empty() {
             let runner = self.runner(spool.clone(), dir.path(), None, &ledger, &clock);
-            assert_eq!(runner.pass().unwrap().trouble, 0);
+            let summary = runner.pass().unwrap();
+            assert_eq!(summary.trouble, 0);
+            // A command that another case is just starting has this one's descriptors, and with
+            // them the locks, until it is what it is to be.
+            if summary.busy > 0 {
+                std::thread::yield_now();
+                continue;
+            }
             clock.forward(150);
+            rounds += 1;
+            assert!(rounds < 8, "no end of it: {:?}", files(spool.path()));
         }
         assert_eq!(files(spool.path()), Vec::<std::path::PathBuf>::new());
         assert_eq!(findings(&spool), []);
