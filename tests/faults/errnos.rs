@@ -36,6 +36,7 @@ fn errnos(call: &Call<'_>) -> &'static [Errno] {
         Call::Rename { .. } | Call::Link { .. } | Call::Mkdir { .. } => {
             &[EIO, ENOSPC, EDQUOT, EROFS, EACCES, ENOMEM, ESTALE, EINTR]
         }
+        Call::Chmod { .. } => &[EIO, EROFS, EACCES, EPERM, ESTALE, EINTR],
         Call::Unlink { .. } | Call::Rmdir { .. } => {
             &[EIO, EROFS, EACCES, ENOMEM, EBUSY, ESTALE, EINTR]
         }
