@@ -181,7 +181,7 @@ fn cut(kind: Kind) {
         true => (
             200,
             Effort {
-                windows: usize::MAX,
+                windows: 250,
                 time: Duration::from_secs(480),
                 subsets: Subsets::Several,
                 enough: 20,

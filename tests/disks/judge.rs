@@ -126,18 +126,16 @@ fn held(site: &Site, known: &Known, wrong: &mut Vec<String>) {
     let rows = site.rows();
     for (serial, (id, done, begun)) in &known.acted {
         let row = rows.iter().find(|row| row["id"] == id.as_str());
-        let status = row.map_or("gone", |row| row["status"].as_str().unwrap());
+        let queue = row.map_or("gone", |row| row["queue"].as_str().unwrap());
         let is_right = match (done, begun) {
-            (Some(Action::Freeze), None) => status == "frozen",
-            (Some(Action::Discard), None) => status == "will-be-discarded",
-            (Some(Action::Thaw | Action::Retry), None) => {
-                status != "frozen" && status != "will-be-discarded"
-            }
+            (Some(Action::Freeze), None) => queue == "frozen",
+            (Some(Action::Discard), None) => queue == "discarded",
+            (Some(Action::Thaw | Action::Retry), None) => queue != "frozen" && queue != "discarded",
             _ => true,
         };
         if !is_right {
             wrong.push(format!(
-                "{serial}, {id}, should be {done:?}, and is {status}"
+                "{serial}, {id}, should be {done:?}, and is in {queue}"
             ));
         }
     }

@@ -3,9 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+
+use mailspool::disk;
 
 use super::ground::{Disk, Ground, Kind};
-use super::program::{files, names};
+use super::program::{files, names, until};
 use super::proof;
 use super::weather::{Sky, Weather};
 
@@ -187,4 +191,85 @@ fn a_storm_on_a_btrfs_that_becomes_read_only() {
 #[test]
 fn a_storm_on_a_tmpfs_that_becomes_read_only() {
     read_only(Kind::Tmpfs);
+}
+
+/// An error makes ext4 read-only while everybody is at work, and every process is told so in the
+/// middle of something.
+#[test]
+fn a_storm_on_an_ext4_that_breaks_in_the_middle() {
+    let ground = Ground::new();
+    let mut disk = Disk::with_options(&ground, Kind::Ext4, &["-e", "remount-ro"], "");
+    let mut weather = Weather::new(&disk.point);
+    for _ in 0..3 {
+        weather.blow(submissions() / 4, Sky::Sound);
+        weather.queue(10);
+        let below = Path::new("/sys/fs/ext4").join(disk.device());
+        weather.blow_and(submissions() / 4, Sky::Broken, || {
+            fs::write(below.join("trigger_fs_error"), "1").unwrap();
+        });
+        assert_eq!(weather.submit(), 75);
+        let spool = weather.site.spool();
+        let is_due = ["incoming", "active"].map(|dir| !names(&spool.join(dir)).is_empty());
+        let code = if is_due.contains(&true) { 75 } else { 0 };
+        let ran = weather.site.run();
+        assert_eq!(ran.code, code, "{ran}");
+        // What was refused could not be removed either, and may be whole.
+        weather.refused.clear();
+        drop(disk);
+        disk = Disk::mount(&ground.dir().join("image"), &ground.dir().join("disk"), "").unwrap();
+    }
+    weather.blow(submissions() / 4, Sky::Sound);
+    weather.clear_up();
+}
+
+/// ext4 has a moment after such an error in which it answers a sync with success, and nothing was
+/// synced. Many who sync at once meet it.
+#[test]
+fn the_success_of_an_ext4_that_has_broken_is_not_believed() {
+    let rounds = if proof::long() { 300 } else { 40 };
+    let ground = Ground::new();
+    let image = ground.dir().join("image");
+    for _ in 0..rounds {
+        let disk = Disk::with_options(&ground, Kind::Ext4, &["-e", "remount-ro"], "");
+        let durable = write_until_it_breaks(&disk);
+        drop(disk);
+        let disk = Disk::mount(&image, &ground.dir().join("disk"), "").unwrap();
+        let is_lost = |name: &&String| !disk.point.join(name).exists();
+        let lost: Vec<&String> = durable.iter().filter(is_lost).collect();
+        assert!(lost.is_empty(), "durable and lost: {lost:?}");
+        drop(disk);
+        fs::remove_file(&image).unwrap();
+        fs::remove_dir(ground.dir().join("disk")).unwrap();
+    }
+}
+
+fn write_until_it_breaks(disk: &Disk) -> Vec<String> {
+    const THREADS: usize = 6;
+    const ENOUGH: usize = 60;
+    let durable = Mutex::new(Vec::new());
+    let write = |thread: usize| {
+        let disk = disk::Disk::open(&disk.point, None).unwrap();
+        let write = |name: &str| {
+            let file = disk.create(Path::new(name))?;
+            disk.write_all(&file, &[b'x'; 5000])?;
+            disk.durable(&[&file], &[Path::new(".")])
+        };
+        for n in 0.. {
+            let name = format!("{thread}-{n}");
+            if write(&name).is_err() {
+                return;
+            }
+            durable.lock().unwrap().push(name);
+        }
+    };
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let write = &write;
+            scope.spawn(move || write(thread));
+        }
+        until("much is durable", || durable.lock().unwrap().len() > ENOUGH);
+        let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.device());
+        fs::write(trigger, "1").unwrap();
+    });
+    durable.into_inner().unwrap()
 }
