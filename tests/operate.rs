@@ -45,6 +45,26 @@ fn a_file_with_the_name_of_a_bucket_is_in_nobodys_way() {
     assert!(bucket.is_file());
 }
 
+/// An operator who is killed in the right moment leaves one, and any run drops it.
+#[test]
+fn a_request_for_a_message_that_is_gone_is_no_problem() {
+    let site = Site::new("");
+    let gone = "01a20248-22b4-703e-8578-974f47058538";
+    let request = site.spool().join("info/request").join(gone);
+    fs::write(&request, "{}").unwrap();
+    let checked = site.program(["check", "--repair"], b"").ok();
+    assert_eq!(
+        checked,
+        format!(
+            "note: info/request/{gone}: asks for a message that is gone; the next run drops it\n\
+             0 messages, no problems.\n"
+        )
+    );
+    site.run().ok();
+    assert!(!request.exists());
+    site.is_clean_and_empty();
+}
+
 #[test]
 fn the_words_about_the_queue() {
     let site = Site::new("");

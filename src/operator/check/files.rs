@@ -191,6 +191,12 @@ impl Look<'_> {
     /// What a power cut kept of a message that was never accepted, or was forgotten.
     fn orphan(&mut self, dir: &str, id: QueueId, path: &Path) -> disk::Result<()> {
         match self.spool.disk().stat(path)? {
+            // Asked for while a run finished the message, by somebody who was killed or has
+            // not looked again yet.
+            Some(stat) if stat.kind == Kind::File && dir == "request" => {
+                let what = "asks for a message that is gone; the next run drops it";
+                self.note(path.to_owned(), what);
+            }
             Some(stat) if stat.kind == Kind::File => {
                 let to = self.room_in_corrupt(&format!("{id}.{dir}"))?;
                 self.mendable(path.to_owned(), "belongs to no message", Mend::Move { to });
