@@ -109,16 +109,17 @@ impl Disk {
     ///
     /// [`shares_barriers`]: Disk::shares_barriers
     pub fn durable_for_all(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
-        if self.inner.method == Method::SyncFs {
-            return self.sync_all();
-        }
-        if !lacks_journal(self.inner.root.as_fd()) {
+        let with_fsync = self.inner.method != Method::SyncFs;
+        if with_fsync && !lacks_journal(self.inner.root.as_fd()) {
             self.settle(files)?;
         }
         self.sync_all()?;
         // The system reports an error once to each descriptor, and the one behind `syncfs` is
         // every thread's: another barrier of ours may have been told what became of these.
         self.written(files)?;
+        if !with_fsync {
+            return Ok(());
+        }
         match (dirs, files) {
             ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir)?,
             ([], [file, ..]) => self.sync_file(file)?,

@@ -263,7 +263,7 @@ fn explored_in(name: &str, queue: Queue, deed: Deed) {
             proof::long() || seen.acts() || seen.name == "lock" || case.at % 7 == 0
         });
         let all = cases.len();
-        let cases = sample(cases, 60);
+        let cases = sample(cases, 40);
         let tally = explore(name, &cases, |case| queue.judge(&deed, case));
         tally.print(&format!(
             "{name}, {method:?}, {} calls, of {all}",

@@ -60,7 +60,7 @@ fn a_list_is_complete_or_fails() {
     let queue = Queue::new();
     let (rows, seen) = asked(&queue.path(), list);
     assert!(rows.len() > 10);
-    let tally = explore("list", &cases(&seen, 300), |case| {
+    let tally = explore("list", &cases(&seen, 250), |case| {
         let dir = Scratch::copy(&queue.path());
         let answer = ask(&dir.spool(), Injector::new(*case), list);
         dir.end();
@@ -141,7 +141,7 @@ fn a_repair_loses_nothing() {
         let dir = Scratch::copy(&queue.path());
         asked(&dir.spool(), repair).1
     };
-    let tally = explore("repair", &cases(&seen, 200), |case| {
+    let tally = explore("repair", &cases(&seen, 120), |case| {
         let dir = Scratch::copy(&queue.path());
         let (ledger, clock) = queue.beginning();
         let mended = ask(&dir.spool(), Injector::new(*case), repair).is_ok();

@@ -256,7 +256,7 @@ fn pass_stopped_behind_each_call() {
     let queue = Queue::new();
     let wanted = |fault| fault == Fault::Stop;
     for method in METHODS {
-        explored("pass, stopped", &queue, Case::clean(method), wanted, 120);
+        explored("pass, stopped", &queue, Case::clean(method), wanted, 70);
     }
 }
 
@@ -265,7 +265,7 @@ fn pass_with_one_failing_call() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::Once(_));
     for method in METHODS {
-        explored("pass, once", &queue, Case::clean(method), wanted, 120);
+        explored("pass, once", &queue, Case::clean(method), wanted, 70);
     }
 }
 
@@ -274,7 +274,7 @@ fn pass_with_every_call_failing_from_one_on() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::ForGood(_));
     for method in METHODS {
-        explored("pass, for good", &queue, Case::clean(method), wanted, 120);
+        explored("pass, for good", &queue, Case::clean(method), wanted, 70);
     }
 }
 
@@ -283,7 +283,7 @@ fn pass_with_calls_that_are_made_and_fail() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::ButMade(_) | Fault::Half(_));
     for method in METHODS {
-        explored("pass, made", &queue, Case::clean(method), wanted, 120);
+        explored("pass, made", &queue, Case::clean(method), wanted, 70);
     }
 }
 
@@ -292,7 +292,7 @@ fn pass_with_two_failing_calls() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::AndThen(_));
     for method in METHODS {
-        explored("pass, two", &queue, Case::clean(method), wanted, 120);
+        explored("pass, two", &queue, Case::clean(method), wanted, 70);
     }
 }
 
@@ -311,5 +311,5 @@ fn pass_with_short_reads_and_writes() {
                 .iter()
                 .any(|errno| fault == Fault::ForGood(*errno) || fault == Fault::Once(*errno))
     };
-    explored("pass, short", &queue, case, wanted, 120);
+    explored("pass, short", &queue, case, wanted, 70);
 }

@@ -238,7 +238,7 @@ impl Queue {
             let acted = act(spool, &[id], &action, self.start).unwrap();
             assert_eq!(acted, [(id, Acted::Done)]);
         }
-        let to = [("s@later.test", End::Told)];
+        let to = [("s@always.test", End::Told)];
         self.expires = self.add(spool, "expires", "expires@sender.test", &to);
     }
 

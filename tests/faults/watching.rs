@@ -26,7 +26,7 @@ fn watching() {
         let seen = queue.calls(Case::clean(method));
         let cases = all_cases(method, &seen, None);
         let all = cases.len();
-        let cases = sample(cases, 60);
+        let cases = sample(cases, 40);
         let tally = explore("watch", &cases, |case| queue.judge(case, watch));
         tally.print(&format!(
             "watch, {method:?}, {} calls, of {all}",

@@ -231,7 +231,7 @@ fn maildir_and_command() {
         };
         let cases = all_cases(method, &seen, None);
         let all = cases.len();
-        let cases = sample(cases, 150);
+        let cases = sample(cases, 80);
         let tally = explore("ways", &cases, |case| ways.judge(case));
         tally.print(&format!("ways, {method:?}, {} calls, of {all}", seen.len()));
     }

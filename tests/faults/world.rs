@@ -174,7 +174,7 @@ impl Ledger {
     }
 
     /// Takes a message down, if it can be read.
-    fn deliver(&self, message: &Message, to: &Address) -> Outcome {
+    pub fn deliver(&self, message: &Message, to: &Address) -> Outcome {
         let mut bytes = Vec::new();
         if let Err(error) = message.body.reader().read_to_end(&mut bytes) {
             return Outcome::deferred(EnhancedCode::new(4, 3, 0), error.to_string());
@@ -208,7 +208,8 @@ impl Clock {
 }
 
 /// A runner whose transport does as the recipient's domain says: `no.test` fails for good,
-/// `first.test` and `later.test` are deferred until a time, everybody else gets the mail.
+/// `first.test` and `later.test` are deferred until a time, `always.test` is for ever, everybody
+/// else gets the mail.
 pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> Runner {
     let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
     let relay = Relay::new(move |message, recipients| {
@@ -218,6 +219,7 @@ pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) ->
                 Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user")
             }
             Some("first.test") if age < SignedDuration::from_mins(10) => later(),
+            Some("always.test") => later(),
             Some("later.test") if age < SignedDuration::from_mins(60) => later(),
             _ => ledger.deliver(message, to),
         };
