@@ -17,6 +17,7 @@
 //! | `looking.rs` | what is only looked at: listing, view, `check`; and `check --repair` |
 //! | `making.rs` | making a spool |
 //! | `lost.rs` `losing.rs` | what a failed sync covered is lost indeed |
+//! | `disk.rs` | a real disk that fails to write (needs root) |
 //! | `regressions.rs` `syncs.rs` | nothing at random: what was found here or by reading, each by its name |
 //!
 //! `errnos.rs` says which call can fail in which way. What each test explored it prints
@@ -25,6 +26,7 @@
 
 mod accept;
 mod actions;
+mod disk;
 mod errnos;
 mod explore;
 mod inject;
@@ -37,6 +39,7 @@ mod pass;
 mod proof;
 mod queue;
 mod regressions;
+mod scene;
 mod scratch;
 mod syncs;
 mod watching;
