@@ -26,6 +26,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -51,6 +52,9 @@ pub enum Method {
 /// With more than this waiting to be written, `syncfs` would wait for other programs' data.
 /// The system counts it for all file systems together; that only errs towards fsync.
 const MOST_DIRTY: u64 = 16 << 20;
+
+/// So long somebody else's barrier is waited for.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Method {
     /// The method for the file system that a directory is on.
@@ -150,9 +154,14 @@ impl Disk {
     }
 
     /// Whether a barrier that one process makes at this moment serves every other process on
-    /// this file system as well. A test's seam is to see each process's own.
-    pub fn shares_barriers(&self) -> bool {
-        self.inner.seam.is_none() && self.inner.method != Method::Each && self.little_is_dirty()
+    /// this file system as well, and how long to wait for one. A test's seam is to see each
+    /// process's own, unless it says otherwise.
+    pub fn shares_barriers(&self) -> Option<Duration> {
+        let patience = match &self.inner.seam {
+            None => PATIENCE,
+            Some(seam) => seam.patience()?,
+        };
+        (self.inner.method != Method::Each && self.little_is_dirty()).then_some(patience)
     }
 
     /// Waits until files have been written, and reports the errors of that: for who is served

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -115,6 +116,12 @@ pub trait Seam: Send + Sync {
     /// The method by which things are made durable, whatever the file system; none to leave
     /// the choice as it is. Nothing is asked of the system's load then.
     fn method(&self) -> Option<Method> {
+        None
+    }
+
+    /// How long to wait for a barrier of another process that may serve this one; none to have
+    /// each make its own, which is easier to follow.
+    fn patience(&self) -> Option<Duration> {
         None
     }
 

@@ -116,7 +116,8 @@ fn accepting_beside_the_sweeper() {
         ("receive, sweep", Door::Incoming),
         ("send, sweep", Door::Active),
     ] {
-        let programs = [accepting(door, &["a@ok.test"]), pass(1)];
+        // What is accepted meanwhile has its time from the real clock, and is not to be later.
+        let programs = [accepting(door, &["a@ok.test"]), pass(50)];
         Pair::new(name, &stage, programs, |case, said| match said[0] {
             Said::Accepted(id) => case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]),
             _ => {

@@ -95,7 +95,7 @@ struct Child {
 pub fn explore(
     name: &str,
     bound: Bound,
-    mut run: impl FnMut(&Schedule) -> (Trace, Result<(), String>),
+    mut run: impl FnMut(&Schedule) -> (Arc<Trace>, Result<(), String>),
 ) -> Explored {
     if let Some(only) = replayed() {
         return match only.strip_prefix(&format!("{name}: ")) {
@@ -137,7 +137,7 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn go(&mut self, run: &mut impl FnMut(&Schedule) -> (Trace, Result<(), String>)) {
+    fn go(&mut self, run: &mut impl FnMut(&Schedule) -> (Arc<Trace>, Result<(), String>)) {
         let first = |first| Child {
             schedule: Schedule {
                 first,
@@ -153,7 +153,6 @@ impl Round<'_> {
             for child in level.iter().step_by(step) {
                 let (trace, judged) = self.run_as_planned(child, run);
                 self.explored.schedules += 1;
-                let trace = Arc::new(trace);
                 if let Err(why) = judged {
                     self.explored.failure = Some(self.describe(&child.schedule, &trace, &why));
                     return;
@@ -174,8 +173,8 @@ impl Round<'_> {
     fn run_as_planned(
         &self,
         child: &Child,
-        run: &mut impl FnMut(&Schedule) -> (Trace, Result<(), String>),
-    ) -> (Trace, Result<(), String>) {
+        run: &mut impl FnMut(&Schedule) -> (Arc<Trace>, Result<(), String>),
+    ) -> (Arc<Trace>, Result<(), String>) {
         const MOST_TRIES: usize = 20;
         let mut others = 0;
         loop {
@@ -240,6 +239,8 @@ impl Round<'_> {
             // With the other one gone there is nothing to change; but this one may be killed.
             let alone = step.at[other].is_none();
             let fresh = at == since;
+            // The turn went over by itself: what was interrupted then is not what is pending.
+            felt |= at > since && trace.steps[at - 1].process() != process;
             if may_kill && !(fresh && interrupted) {
                 if op.touched.leaves_something() {
                     push(at, Change::Kill(process));
@@ -305,7 +306,7 @@ fn replayed() -> Option<String> {
 fn replay(
     name: &str,
     schedule: &Schedule,
-    mut run: impl FnMut(&Schedule) -> (Trace, Result<(), String>),
+    mut run: impl FnMut(&Schedule) -> (Arc<Trace>, Result<(), String>),
 ) -> Explored {
     let (trace, judged) = run(schedule);
     println!("{name}: {schedule}\n{trace}");

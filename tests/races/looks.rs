@@ -8,6 +8,12 @@ use mailspool::spool::Place;
 
 use super::explore::Bound;
 use super::stage::{Case, End, Pair, Said, Stage, accepting, checking, listing, pass};
+use super::touch::Sees;
+
+const LOOKS: Sees = Sees {
+    locks: true,
+    syncs: false,
+};
 
 #[test]
 fn listing_beside_a_run() {
@@ -28,7 +34,7 @@ fn listing_beside_a_run() {
             assert!(times(1) <= 1, "{listing:?}");
         }
     });
-    pair.sees_locks = [true, false];
+    pair.sees = [LOOKS, Sees::default()];
     pair.holds(Bound::of(2));
 }
 
@@ -47,7 +53,7 @@ fn checking_beside_a_run() {
                 assert_eq!(case.delivered(case.stage.ids[0]), end);
             },
         );
-        pair.sees_locks = [true, false];
+        pair.sees = [LOOKS, Sees::default()];
         pair.holds(Bound::of(2));
     }
 }
@@ -93,7 +99,7 @@ fn repairing_beside_a_run() {
     let stage = damaged();
     let programs = [checking(true), pass(1)];
     let mut pair = Pair::new("repair, run", &stage, programs, mended);
-    pair.sees_locks = [true, false];
+    pair.sees = [LOOKS, Sees::default()];
     pair.holds(Bound::of(2));
 }
 
@@ -102,7 +108,7 @@ fn two_repair() {
     let stage = damaged();
     let programs = [checking(true), checking(true)];
     let mut pair = Pair::new("repair, repair", &stage, programs, mended);
-    pair.sees_locks = [true; 2];
+    pair.sees = [LOOKS; 2];
     pair.holds(Bound::of(2));
 }
 
@@ -117,6 +123,6 @@ fn repairing_beside_acceptance() {
         };
         case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]);
     });
-    pair.sees_locks = [true, false];
+    pair.sees = [LOOKS, Sees::default()];
     pair.holds(Bound::of(2));
 }

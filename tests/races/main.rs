@@ -7,6 +7,7 @@ mod proof;
 mod shared;
 
 mod attempts;
+mod barriers;
 mod explore;
 mod looks;
 mod making;

@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::Acceptor;
@@ -20,8 +20,9 @@ use super::proof;
 use super::shared::{
     Clock, Ledger, accept, copy_of, files, findings, limits, request, runner, tempdir, text,
 };
+use super::touch::Sees;
 use super::trace::{Raw, Trace};
-use super::turns::{self, Choice, Hand, Point};
+use super::turns::{self, Choice, Hand, Op, Point};
 
 /// A spool that every schedule gets a copy of.
 pub struct Stage {
@@ -36,6 +37,8 @@ pub struct Case<'a> {
     pub stage: &'a Stage,
     pub path: PathBuf,
     pub ledger: Ledger,
+    /// What happened, when it is over.
+    trace: OnceLock<Arc<Trace>>,
 }
 
 /// What a process said when it ended.
@@ -77,8 +80,8 @@ pub struct Pair<'p> {
     pub stage: &'p Stage,
     pub programs: [Program; 2],
     pub judge: Judge<'p>,
-    /// Which of them look at `/proc/locks`.
-    pub sees_locks: [bool; 2],
+    /// What can be told apart besides calls, by each of them.
+    pub sees: [Sees; 2],
     /// Somebody else has the first message in hand all the time.
     pub held: bool,
     /// Each schedule begins without a spool.
@@ -258,7 +261,7 @@ impl<'p> Pair<'p> {
             stage,
             programs,
             judge: Box::new(judge),
-            sees_locks: [false; 2],
+            sees: [Sees::default(); 2],
             held: false,
             empty: false,
             below: &|_, _| None,
@@ -278,7 +281,7 @@ impl<'p> Pair<'p> {
         explore(self.name, bound, |schedule| self.run(schedule))
     }
 
-    fn run(&self, schedule: &Schedule) -> (Trace, Result<(), String>) {
+    fn run(&self, schedule: &Schedule) -> (Arc<Trace>, Result<(), String>) {
         let dir = match self.empty {
             true => tempdir(),
             false => copy_of(&self.stage.path()),
@@ -287,6 +290,7 @@ impl<'p> Pair<'p> {
             stage: self.stage,
             path: dir.path().join("spool"),
             ledger: Ledger::default(),
+            trace: OnceLock::new(),
         };
         let (decide, decisions) = follow(schedule.clone());
         type Run<'r> = Box<dyn FnOnce(Arc<Hand>) -> Said + Send + 'r>;
@@ -304,7 +308,8 @@ impl<'p> Pair<'p> {
         let raw = std::mem::take(&mut *decisions.lock().unwrap());
         let killed = |process| raw.iter().any(|one| one.choice == Choice::Kill(process));
         let killed = [killed(0), killed(1)];
-        let trace = Trace::new(raw, &self.stage.ids, self.sees_locks);
+        let trace = Arc::new(Trace::new(raw, &self.stage.ids, self.sees));
+        let _ = case.trace.set(Arc::clone(&trace));
         let judged = caught(|| {
             let mut said = Vec::new();
             for (process, ended) in ended.into_iter().enumerate() {
@@ -333,7 +338,13 @@ fn follow(
         let mut written = written.lock().unwrap();
         let here = |process: usize| point.at[process].is_some();
         let on = point.last.unwrap_or(schedule.first);
-        let on = if here(on) { on } else { 1 - on };
+        // Who only looks whether somebody's barrier is over looks in vain until he goes on.
+        let vain = point.at[on].is_some_and(waits) && looked(&written, on);
+        let on = if here(on) && !(vain && here(1 - on)) {
+            on
+        } else {
+            1 - on
+        };
         let change = schedule.changes.iter().find(|(at, _)| *at == written.len());
         let choice = match change {
             Some((_, Change::Switch)) if here(1 - on) => Choice::Go(1 - on),
@@ -349,9 +360,26 @@ fn follow(
     (decide, decisions)
 }
 
+/// Whether it is the look for the lock on the queue for a barrier.
+fn waits(op: &Op) -> bool {
+    op.name == "lock" && op.path == Path::new("state/sync")
+}
+
+/// Whether a process had that look, with nobody else doing anything since.
+fn looked(decisions: &[Raw], process: usize) -> bool {
+    let since = decisions.iter().rev();
+    since
+        .take_while(|one| one.choice == Choice::Go(process))
+        .any(|one| one.at[process].as_ref().is_some_and(waits))
+}
+
 impl Case<'_> {
     pub fn spool(&self) -> Spool {
         Spool::open(&self.path).unwrap()
+    }
+
+    pub fn trace(&self) -> &Trace {
+        self.trace.get().unwrap()
     }
 
     /// Nobody may fail because somebody else is there, and nothing may look wrong.

@@ -17,10 +17,10 @@ use super::explore::Bound;
 use super::stage::{Case, End, Pair, Said, Stage, by, order, pass, pass_to};
 
 /// The seam of a mistake, for a spool.
-type Mistake = fn(&Path) -> Arc<dyn Seam>;
+pub type Mistake = fn(&Path) -> Arc<dyn Seam>;
 
 /// With the mistake in both processes a schedule fails, and without it none of those does.
-fn bites(pair: Pair<'_>, mistake: Mistake) {
+pub fn bites(pair: Pair<'_>, mistake: Mistake) {
     let below = move |_: usize, spool: &Path| Some(mistake(spool));
     let mistaken = Pair {
         below: &below,

@@ -4,7 +4,8 @@
 //! Objects are names, directories as lists of names, contents (with link count and size), and
 //! locks. A call reads an object, changes it, or adds to it: additions to one directory by two
 //! processes commute, as nobody tells in which order they came. Syncs touch nothing: they are
-//! about power cuts, of which there are none here. A path of a call on an open file is the one by
+//! about power cuts, of which there are none here; only where barriers are shared they read what
+//! everybody wrote ([`Sees`]). A path of a call on an open file is the one by
 //! which it was opened; so an inode is known by the message's id, or by that path where a file
 //! is never renamed while somebody else has it.
 
@@ -20,6 +21,17 @@ pub enum Object {
     Lock(String),
     /// All locks: what `/proc/locks` shows.
     Locks,
+    /// All files: what a barrier makes durable.
+    Files,
+}
+
+/// What else can be told apart than by calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sees {
+    /// The process looks at `/proc/locks` somewhere behind one of its calls.
+    pub locks: bool,
+    /// Whether something was written before a barrier or behind it matters.
+    pub syncs: bool,
 }
 
 pub const READ: u8 = 1;
@@ -64,9 +76,8 @@ impl Touched {
     }
 
     /// What a call touches. `path` and `to` are its paths with ids that are the same in every
-    /// schedule. A process that `sees_locks` looks at `/proc/locks` somewhere behind one of its
-    /// calls.
-    pub fn by(op: &Op, path: &str, to: Option<&str>, sees_locks: bool) -> Touched {
+    /// schedule.
+    pub fn by(op: &Op, path: &str, to: Option<&str>, sees: Sees) -> Touched {
         let mut touched = Touched::default();
         let (dir, inode) = (parent(path), inode(path));
         let named = |how: u8, touched: &mut Touched, path: &str| {
@@ -125,7 +136,14 @@ impl Touched {
             "reserve room in" | "statvfs" | "fsync" | "syncfs" => {}
             other => panic!("what does {other} touch?"),
         }
-        if sees_locks && ["stat", "list"].contains(&op.name) {
+        if sees.syncs {
+            match op.name {
+                "fsync" | "syncfs" => touched.add(Object::Files, READ),
+                "create" | "write" | "rename" => touched.add(Object::Files, ADD),
+                _ => {}
+            }
+        }
+        if sees.locks && ["stat", "list"].contains(&op.name) {
             touched.add(Object::Locks, READ);
         }
         touched

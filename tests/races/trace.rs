@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mailspool::message::QueueId;
 
-use super::touch::Touched;
+use super::touch::{Sees, Touched};
 use super::turns::{Choice, Op};
 
 /// What was decided, where everybody was.
@@ -78,7 +78,7 @@ impl Ids {
 }
 
 impl Trace {
-    pub fn new(raw: Vec<Raw>, known: &[QueueId], sees_locks: [bool; 2]) -> Trace {
+    pub fn new(raw: Vec<Raw>, known: &[QueueId], sees: [Sees; 2]) -> Trace {
         let name = |(n, id): (usize, &QueueId)| (id.to_string(), format!("m{}", n + 1));
         let mut ids = Ids {
             names: known.iter().enumerate().map(name).collect(),
@@ -89,7 +89,7 @@ impl Trace {
                 let op = raw.at[process].as_ref()?;
                 let path = ids.named(process, &op.path);
                 let to = op.to.as_ref().map(|to| ids.named(process, to));
-                let touched = Touched::by(op, &path, to.as_deref(), sees_locks[process]);
+                let touched = Touched::by(op, &path, to.as_deref(), sees[process]);
                 // The spool itself is another one in each schedule.
                 let path = match op.path.is_absolute() {
                     true => "the spool",
@@ -130,7 +130,8 @@ impl Step {
         process
     }
 
-    fn call(&self) -> &str {
+    /// The call that was made.
+    pub fn call(&self) -> &str {
         let call = self.at[self.process()].as_ref();
         call.map_or("", |shown| &shown.text)
     }

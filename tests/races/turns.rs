@@ -253,7 +253,12 @@ impl Seam for Hand {
     }
 
     fn method(&self) -> Option<Method> {
-        Some(self.method)
+        let below = self.below.as_ref().and_then(|below| below.method());
+        Some(below.unwrap_or(self.method))
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.below.as_ref()?.patience()
     }
 }
 
