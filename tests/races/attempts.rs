@@ -10,8 +10,9 @@ use mailspool::spool::{Place, Spool};
 use nix::errno::Errno;
 
 use super::explore::Bound;
+use super::programs::{accepting, order, pass, pass_to};
 use super::shared::{Clock, Ledger, runner};
-use super::stage::{End, Pair, Said, Stage, accepting, by, order, pass, pass_to};
+use super::stage::{End, Pair, Said, Stage, by};
 
 #[test]
 fn two_deliver_one_message() {

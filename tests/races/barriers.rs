@@ -15,7 +15,8 @@ use mailspool::message::Door;
 use nix::errno::Errno;
 
 use super::explore::Bound;
-use super::stage::{Case, End, Pair, Said, Stage, accepting};
+use super::programs::accepting;
+use super::stage::{Case, End, Pair, Said, Stage};
 use super::touch::Sees;
 use super::trace::Trace;
 use super::turns::Choice;

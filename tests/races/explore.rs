@@ -19,13 +19,14 @@
 //!   effect. **Kills of who is not having the turn**, but where the other is about to try a lock:
 //!   locks are all that goes with a process.
 
-use std::fmt;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::proof;
+use super::schedule::{Change, Schedule};
 use super::touch::Touched;
-use super::trace::{NAMES, Trace};
+use super::trace::Trace;
 use super::turns::Choice;
 
 /// How far schedules are explored.
@@ -44,7 +45,7 @@ impl Bound {
     pub fn of(changes: usize) -> Bound {
         let (more, most) = match proof::long() {
             true => (1, 20_000),
-            false => (0, 1000),
+            false => (0, 800),
         };
         let asked = std::env::var("MAILSPOOL_RACE_SAMPLES").ok();
         let most = asked.map_or(most, |most| most.parse().unwrap());
@@ -64,18 +65,8 @@ impl Bound {
     }
 }
 
-/// Who begins, and the changes by the number of the decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schedule {
-    pub first: usize,
-    pub changes: Vec<(usize, Change)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    Switch,
-    Kill(usize),
-}
+/// As many are remembered.
+const MOST_KNOWN: usize = 3000;
 
 /// What came of an exploration.
 pub struct Explored {
@@ -107,11 +98,13 @@ pub fn explore(
         };
     }
     let mut all = [Touched::default(), Touched::default()];
+    let mut known = HashMap::new();
     loop {
         let mut round = Round {
             name,
             bound,
             all: all.clone(),
+            known: std::mem::take(&mut known),
             learned: false,
             explored: Explored::whole(0),
             longest: [0, 0],
@@ -121,7 +114,7 @@ pub fn explore(
             round.print();
             return round.explored;
         }
-        all = round.all;
+        (all, known) = (round.all, round.known);
     }
 }
 
@@ -130,6 +123,8 @@ struct Round<'a> {
     bound: Bound,
     /// What each process touched, in all schedules so far.
     all: [Touched; 2],
+    /// What came of schedules, for when everything begins again.
+    known: HashMap<Schedule, Arc<Trace>>,
     learned: bool,
     explored: Explored,
     /// The most calls of each process.
@@ -151,11 +146,18 @@ impl Round<'_> {
             self.explored.complete &= step == 1;
             let mut next = Vec::new();
             for child in level.iter().step_by(step) {
-                let (trace, judged) = self.run_as_planned(child, run);
                 self.explored.schedules += 1;
+                let (trace, judged) = match self.known.get(&child.schedule) {
+                    Some(trace) => (Arc::clone(trace), Ok(())),
+                    None => self.run_as_planned(child, run),
+                };
                 if let Err(why) = judged {
                     self.explored.failure = Some(self.describe(&child.schedule, &trace, &why));
                     return;
+                }
+                if self.known.len() < MOST_KNOWN {
+                    let trace = Arc::clone(&trace);
+                    self.known.insert(child.schedule.clone(), trace);
                 }
                 self.learn(&trace);
                 self.children(&child.schedule, &trace, &mut next);
@@ -313,37 +315,6 @@ fn replay(
     Explored {
         failure: judged.err(),
         ..Explored::whole(1)
-    }
-}
-
-impl Schedule {
-    /// Reads what `Display` writes.
-    fn parse(text: &str) -> Schedule {
-        let process = |name: &str| NAMES.iter().position(|one| *one == name).unwrap();
-        let mut words = text.split(' ');
-        let first = process(words.next().unwrap());
-        let change = |word: &str| match word.split_once('!') {
-            Some((at, who)) => (at.parse().unwrap(), Change::Kill(process(who))),
-            None => (word.parse().unwrap(), Change::Switch),
-        };
-        Schedule {
-            first,
-            changes: words.map(change).collect(),
-        }
-    }
-}
-
-impl fmt::Display for Schedule {
-    /// Who begins, the decisions at which the other goes on, and `!` with who is killed there.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(NAMES[self.first])?;
-        for (at, change) in &self.changes {
-            match change {
-                Change::Switch => write!(f, " {at}")?,
-                Change::Kill(who) => write!(f, " {at}!{}", NAMES[*who])?,
-            }
-        }
-        Ok(())
     }
 }
 

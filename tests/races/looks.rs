@@ -7,7 +7,8 @@ use mailspool::operator::Level;
 use mailspool::spool::Place;
 
 use super::explore::Bound;
-use super::stage::{Case, End, Pair, Said, Stage, accepting, checking, listing, pass};
+use super::programs::{accepting, checking, listing, pass};
+use super::stage::{Case, End, Pair, Said, Stage};
 use super::touch::Sees;
 
 const LOOKS: Sees = Sees {

@@ -5,7 +5,8 @@ use mailspool::queue::Action;
 use mailspool::spool::Place;
 
 use super::explore::Bound;
-use super::stage::{Case, End, Pair, Said, Stage, by, flushing, order, pass};
+use super::programs::{flushing, order, pass};
+use super::stage::{Case, End, Pair, Said, Stage, by};
 
 fn freeze() -> Action {
     Action::Freeze {

@@ -3,26 +3,25 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::Acceptor;
 use mailspool::disk::{Method, Seam};
 use mailspool::message::{Door, QueueId};
-use mailspool::operator::{Acted, Finding, Level, act, check, flush};
-use mailspool::queue::{Action, By, Resting, RetryPolicy};
+use mailspool::operator::{Acted, Finding, Level, act};
+use mailspool::queue::{Action, By, Resting};
 use mailspool::runner::Summary;
 use mailspool::spool::{Claim, Listing, Locked, Place, Spool};
 use tempfile::TempDir;
 
-use super::explore::{Bound, Explored, Schedule, caught, explore};
+use super::explore::{Bound, Explored, caught, explore};
+use super::programs::At;
 use super::proof;
-use super::shared::{
-    Clock, Ledger, accept, copy_of, files, findings, limits, request, runner, tempdir, text,
-};
+use super::schedule::{Schedule, follow};
+use super::shared::{Clock, Ledger, accept, copy_of, files, findings, runner, tempdir};
 use super::touch::Sees;
-use super::trace::{Raw, Trace};
-use super::turns::{self, Choice, Hand, Op, Point};
+use super::trace::Trace;
+use super::turns::{self, Choice, Hand};
 
 /// A spool that every schedule gets a copy of.
 pub struct Stage {
@@ -62,6 +61,9 @@ pub type Program = Box<dyn Fn(&Case<'_>, Arc<dyn Seam>) -> Result<Said, String> 
 /// What must be true of what was said and of what is there.
 pub type Judge<'j> = Box<dyn Fn(&Case<'_>, &[Said; 2]) + 'j>;
 
+/// What stands behind the hand of a process, in a schedule's spool.
+pub type Below<'p> = &'p dyn Fn(usize, &Path) -> Option<Arc<dyn Seam>>;
+
 /// What became of one recipient's mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -87,7 +89,7 @@ pub struct Pair<'p> {
     /// Each schedule begins without a spool.
     pub empty: bool,
     /// What stands behind a process's hand.
-    pub below: &'p dyn Fn(usize, &Path) -> Option<Arc<dyn Seam>>,
+    pub below: Below<'p>,
 }
 
 pub fn by() -> By {
@@ -160,93 +162,6 @@ impl Stage {
         let path = self.path();
         std::fs::rename(path.join(from), path.join(to.path(id))).unwrap();
     }
-}
-
-/// A runner's pass, by its own clock.
-pub fn pass(minutes: i64) -> Program {
-    Box::new(move |case, seam| {
-        let spool = open(case, seam)?;
-        let clock = Clock::at(case.stage.at(minutes));
-        let runner = runner(spool, &case.ledger, &clock, case.stage.start).threads(1);
-        runner.pass().map(Said::Passed).map_err(text_of)
-    })
-}
-
-/// A pass with a schedule by which everything is due at the same minute.
-pub fn pass_to(minutes: i64, next: i64) -> Program {
-    Box::new(move |case, seam| {
-        let spool = open(case, seam)?;
-        let clock = Clock::at(case.stage.at(minutes));
-        let runner = runner(spool, &case.ledger, &clock, case.stage.start)
-            .retry(At(case.stage.at(next)))
-            .threads(1);
-        runner.pass().map(Said::Passed).map_err(text_of)
-    })
-}
-
-/// Everything is tried again at this time.
-pub struct At(pub Timestamp);
-
-impl RetryPolicy for At {
-    fn next_attempt(&self, _: QueueId, _: u32, _: Timestamp) -> Option<Timestamp> {
-        Some(self.0)
-    }
-
-    fn longest_delay(&self) -> SignedDuration {
-        SignedDuration::from_hours(100)
-    }
-}
-
-/// An operator's action on the first message.
-pub fn order(action: Action) -> Program {
-    Box::new(move |case, seam| {
-        let spool = open(case, seam)?;
-        let ids = &case.stage.ids[..1];
-        let acted = act(&spool, ids, &action, case.stage.at(2)).map_err(text_of)?;
-        let (_, acted) = acted.into_iter().next().unwrap();
-        Ok(Said::Acted(acted))
-    })
-}
-
-pub fn flushing() -> Program {
-    Box::new(move |case, seam| {
-        let spool = open(case, seam)?;
-        let flushed = flush(&spool, &Action::Retry(by()), case.stage.at(2));
-        flushed.map(Said::Flushed).map_err(text_of)
-    })
-}
-
-pub fn accepting(door: Door, to: &'static [&'static str]) -> Program {
-    Box::new(move |case, seam| {
-        let acceptor = Acceptor::new(open(case, seam)?, limits());
-        let request = request(door, "s@sender.test", to);
-        let accepted = acceptor.accept(request, text("accepted").as_slice());
-        accepted.map(Said::Accepted).map_err(text_of)
-    })
-}
-
-pub fn listing(times: usize) -> Program {
-    Box::new(move |case, seam| {
-        let spool = open(case, seam)?;
-        let listings = (0..times).map(|_| spool.listing());
-        let listings = listings.collect::<Result<_, _>>();
-        listings.map(Said::Listed).map_err(text_of)
-    })
-}
-
-pub fn checking(repair: bool) -> Program {
-    Box::new(move |case, seam| {
-        let spool = open(case, seam)?;
-        check(&spool, repair).map(Said::Checked).map_err(text_of)
-    })
-}
-
-fn open(case: &Case<'_>, seam: Arc<dyn Seam>) -> Result<Spool, String> {
-    Spool::open_through(&case.path, Some(seam)).map_err(text_of)
-}
-
-fn text_of(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 impl<'p> Pair<'p> {
@@ -322,55 +237,6 @@ impl<'p> Pair<'p> {
         });
         (trace, judged)
     }
-}
-
-/// Decides as a schedule says, and writes down what was decided.
-fn follow(
-    schedule: Schedule,
-) -> (
-    impl FnMut(&Point<'_>) -> Choice + Send + 'static,
-    Arc<Mutex<Vec<Raw>>>,
-) {
-    use super::explore::Change;
-    let decisions: Arc<Mutex<Vec<Raw>>> = Arc::default();
-    let written = Arc::clone(&decisions);
-    let decide = move |point: &Point<'_>| {
-        let mut written = written.lock().unwrap();
-        let here = |process: usize| point.at[process].is_some();
-        let on = point.last.unwrap_or(schedule.first);
-        // Who only looks whether somebody's barrier is over looks in vain until he goes on.
-        let vain = point.at[on].is_some_and(waits) && looked(&written, on);
-        let on = if here(on) && !(vain && here(1 - on)) {
-            on
-        } else {
-            1 - on
-        };
-        let change = schedule.changes.iter().find(|(at, _)| *at == written.len());
-        let choice = match change {
-            Some((_, Change::Switch)) if here(1 - on) => Choice::Go(1 - on),
-            Some((_, Change::Kill(who))) if here(*who) => Choice::Kill(*who),
-            _ => Choice::Go(on),
-        };
-        written.push(Raw {
-            choice,
-            at: [point.at[0].cloned(), point.at[1].cloned()],
-        });
-        choice
-    };
-    (decide, decisions)
-}
-
-/// Whether it is the look for the lock on the queue for a barrier.
-fn waits(op: &Op) -> bool {
-    op.name == "lock" && op.path == Path::new("state/sync")
-}
-
-/// Whether a process had that look, with nobody else doing anything since.
-fn looked(decisions: &[Raw], process: usize) -> bool {
-    let since = decisions.iter().rev();
-    since
-        .take_while(|one| one.choice == Choice::Go(process))
-        .any(|one| one.at[process].as_ref().is_some_and(waits))
 }
 
 impl Case<'_> {

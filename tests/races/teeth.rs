@@ -14,7 +14,8 @@ use nix::errno::Errno;
 
 use super::attempts::staged;
 use super::explore::Bound;
-use super::stage::{Case, End, Pair, Said, Stage, by, order, pass, pass_to};
+use super::programs::{order, pass, pass_to};
+use super::stage::{Case, End, Pair, Said, Stage, by};
 
 /// The seam of a mistake, for a spool.
 pub type Mistake = fn(&Path) -> Arc<dyn Seam>;

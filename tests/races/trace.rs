@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use mailspool::message::QueueId;
 
@@ -20,11 +21,11 @@ pub struct Raw {
 #[derive(Debug)]
 pub struct Step {
     pub choice: Choice,
-    pub at: [Option<Shown>; 2],
+    pub at: [Option<Arc<Shown>>; 2],
 }
 
 /// A call.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Shown {
     pub text: String,
     pub name: &'static str,
@@ -84,6 +85,7 @@ impl Trace {
             names: known.iter().enumerate().map(name).collect(),
             made: [0, 0],
         };
+        let (mut at, mut moved) = ([None, None], None);
         let step = |raw: Raw| {
             let mut show = |process: usize| {
                 let op = raw.at[process].as_ref()?;
@@ -97,14 +99,22 @@ impl Trace {
                     false => &path,
                 };
                 let to = to.map_or_else(String::new, |to| format!(" -> {to}"));
-                Some(Shown {
+                Some(Arc::new(Shown {
                     text: format!("{} {path}{to}", op.name),
                     name: op.name,
                     touched,
-                })
+                }))
             };
+            // Only who made a call is at another one now.
+            for process in [0, 1] {
+                if moved.is_none_or(|moved| moved == process) {
+                    at[process] = show(process);
+                }
+            }
+            let (Choice::Go(process) | Choice::Kill(process)) = raw.choice;
+            moved = Some(process);
             Step {
-                at: [show(0), show(1)],
+                at: at.clone(),
                 choice: raw.choice,
             }
         };
