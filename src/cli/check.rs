@@ -26,8 +26,17 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<ExitCode, Failure> 
     log::start(&site.config.log, Quiet::UnlessAsked);
     let findings = look(&site.spool, args.repair && !args.dry_run)?;
     let now = Timestamp::now();
-    let tallies = tally(&site.spool, now)?;
-    let sums = Sums::of(&findings, &tallies);
+    let (tallies, uncounted) = match tally(&site.spool, now) {
+        Ok(tallies) => (tallies, None),
+        // What stands in the way has been found.
+        Err(error) if findings.iter().any(is_left) => (Vec::new(), Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut sums = Sums::of(&findings, &tallies);
+    if let Some(error) = uncounted {
+        sums.messages = None;
+        tracing::warn!(%error, "the messages cannot be counted");
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     match args.json {
         true => objects(&mut out, &findings, &tallies, &sums)?,
@@ -50,7 +59,8 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<ExitCode, Failure> 
 /// What it comes to.
 #[derive(Serialize)]
 struct Sums {
-    messages: usize,
+    /// None if they cannot be counted.
+    messages: Option<usize>,
     /// Those that are left.
     problems: usize,
     mended: usize,
@@ -58,16 +68,21 @@ struct Sums {
 
 impl Sums {
     fn of(findings: &[Finding], tallies: &[Tally]) -> Sums {
-        let mended = |one: &&Finding| one.mended == Some(true);
-        let problem = |one: &&Finding| one.level == Level::Problem && !mended(one);
         Sums {
-            messages: tallies.iter().map(|one| one.messages).sum(),
-            problems: findings.iter().filter(problem).count(),
-            mended: findings.iter().filter(mended).count(),
+            messages: Some(tallies.iter().map(|one| one.messages).sum()),
+            problems: findings.iter().filter(|one| is_left(one)).count(),
+            mended: findings
+                .iter()
+                .filter(|one| one.mended == Some(true))
+                .count(),
         }
     }
 
     fn words(&self) -> String {
+        let messages = match self.messages {
+            Some(count) => table::messages(count),
+            None => "messages that cannot be counted".to_owned(),
+        };
         let problems = match self.problems {
             0 => "no problems".to_owned(),
             1 => "1 problem".to_owned(),
@@ -82,11 +97,13 @@ impl Sums {
         } else {
             ""
         };
-        format!(
-            "{}, {problems}{left}{mended}.\n",
-            table::messages(self.messages)
-        )
+        format!("{}, {problems}{left}{mended}.\n", messages)
     }
+}
+
+/// Whether a finding is a problem still.
+fn is_left(finding: &Finding) -> bool {
+    finding.level == Level::Problem && finding.mended != Some(true)
 }
 
 /// Each finding on a line of its own, what it is below it.

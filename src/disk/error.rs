@@ -52,6 +52,11 @@ impl Error {
         self.is(Errno::ENOENT)
     }
 
+    /// Whether the system does not let us.
+    pub fn is_denied(&self) -> bool {
+        self.is(Errno::EACCES) || self.is(Errno::EPERM)
+    }
+
     /// Whether what the name names is not the file it should be (a directory, a link, a pipe,
     /// a device, or a file of absurd size): trouble of that entry alone, not of the disk.
     pub fn is_wrong_kind(&self) -> bool {

@@ -10,10 +10,12 @@ mod messages;
 mod repair;
 mod tally;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::disk;
+use crate::message::QueueId;
 use crate::spool::Spool;
 
 pub use tally::{Tally, tally};
@@ -112,12 +114,17 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     }
     findings.sort_by(|a, b| a.path.cmp(&b.path));
     if repair {
+        let closed = findings.iter().any(keeps_out);
         for finding in findings.iter_mut().filter(|one| one.mend.is_some()) {
             let mended = repair::mend(spool, finding);
             finding.mended = Some(matches!(mended, Ok(true)));
             if let Err(error) = mended {
                 finding.what.push_str(&format!("; {error}"));
             }
+        }
+        // What is below a directory that was closed can be looked at now.
+        if closed && findings.iter().any(|one| one.mended == Some(true)) {
+            findings.extend(check(spool, repair)?);
         }
     }
     Ok(findings)
@@ -128,19 +135,34 @@ fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
     let mut look = Look {
         spool,
         owner: owner.unwrap_or_default(),
+        barred: HashSet::new(),
         findings: Vec::new(),
     };
-    look.names()?;
     look.directories()?;
+    if look
+        .findings
+        .iter()
+        .any(|one| one.level == Level::Problem && keeps_out(one))
+    {
+        return Ok(look.findings);
+    }
+    look.names()?;
     look.infos()?;
     look.messages()?;
     Ok(look.findings)
+}
+
+/// Whether a directory is closed to its owner: then nothing can be said of what is below it.
+fn keeps_out(finding: &Finding) -> bool {
+    finding.what.ends_with(files::KEEPS_OUT)
 }
 
 /// One look at everything.
 struct Look<'a> {
     spool: &'a Spool,
     owner: u32,
+    /// Messages with a file that we may not read: that says nothing about what is in it.
+    barred: HashSet<QueueId>,
     findings: Vec<Finding>,
 }
 

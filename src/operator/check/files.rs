@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Look, Mend};
+use super::{Level, Look, Mend};
 use crate::disk::{self, DIR_MODE, FILE_MODE, Kind, Stat};
 use crate::message::QueueId;
 use crate::queue::Bucket;
@@ -28,6 +28,9 @@ const ROOT_NAMES: &[&str] = &[
 /// The directories below `info/`.
 const INFO: &[&str] = &["sender", "recipients", "transport", "attempts", "request"];
 
+/// How the finding ends about a directory that its owner cannot look into.
+pub(super) const KEEPS_OUT: &str = "keeps its owner out; what is below it cannot be looked at";
+
 const FOREIGN: &str = "not one of our names; left alone";
 
 impl Look<'_> {
@@ -44,7 +47,8 @@ impl Look<'_> {
             let is_bucket = |name: &str| name.parse::<Bucket>().is_ok();
             let dir = Path::new(kept.as_str());
             self.names_below(dir, is_bucket, "/")?;
-            for name in self.spool.names_in(dir)? {
+            let names = self.spool.names_in(dir);
+            for name in self.unless(dir, names).unwrap_or_default() {
                 if name.to_str().is_some_and(is_bucket) {
                     self.bucket(&dir.join(name))?;
                 }
@@ -104,7 +108,8 @@ impl Look<'_> {
         match self.unless(&path, looked) {
             Some(Leftover::Dead) => {
                 let what = "was being written when its writer was killed; nobody reads it";
-                self.mendable(path, what, Mend::Remove);
+                // As legal as any state that a kill leaves.
+                self.find(Level::Note, path, what, Some(Mend::Remove));
             }
             Some(Leftover::Written) => self.note(path, "being written at this moment"),
             Some(Leftover::NotAFile) => self.note(path, FOREIGN),
@@ -120,11 +125,17 @@ impl Look<'_> {
         dirs.extend(INFO.iter().map(|dir| Path::new("info").join(dir)));
         for kept in Kept::ALL {
             dirs.push(PathBuf::from(kept.as_str()));
-            let buckets = self.spool.buckets(kept)?;
+            // If they cannot be listed, the directory above says why.
+            let buckets = self.spool.buckets(kept).unwrap_or_default();
             dirs.extend(buckets.into_iter().map(|bucket| kept.place(bucket).dir()));
         }
         for dir in dirs {
-            if let Some(stat) = self.spool.disk().stat(&dir)? {
+            let stat = self.spool.disk().stat(&dir);
+            // Below a directory that is closed; that one is reported.
+            if stat.as_ref().is_err_and(|error| error.is_denied()) {
+                continue;
+            }
+            if let Some(stat) = self.unless(&dir, stat).flatten() {
                 self.access(&dir, &stat, DIR_MODE);
             }
         }
@@ -140,11 +151,21 @@ impl Look<'_> {
         }
         let what = match (stat.mode & 0o077, stat.mode & mode == mode) {
             (0, true) => return,
-            (0, false) => "keeps its owner out",
+            (_, false) if stat.kind == Kind::Dir => KEEPS_OUT,
+            (_, false) => "keeps its owner out",
             _ => "lets others in",
         };
         let what = format!("mode {:04o} {what}", stat.mode);
-        self.mendable(path.to_owned(), what, Mend::Chmod { mode });
+        match stat.kind == Kind::File && stat.links > 1 {
+            // The mode is the file's, and the file is perhaps not ours.
+            true => self.problem(path.to_owned(), what + "; it has another name elsewhere"),
+            false => self.mendable(path.to_owned(), what, Mend::Chmod { mode }),
+        }
+    }
+
+    /// Whether we may read and write a file.
+    pub(super) fn lets_in(&self, stat: &Stat) -> bool {
+        stat.uid == self.owner && stat.mode & FILE_MODE == FILE_MODE
     }
 
     /// The files below `info/`: each belongs to a message, and is the owner's alone.
@@ -171,6 +192,10 @@ impl Look<'_> {
         };
         if stat.kind == Kind::File {
             self.access(path, &stat, FILE_MODE);
+            if !self.lets_in(&stat) {
+                self.barred.insert(id);
+                return Ok(());
+            }
         } else if place == Place::Corrupt {
             self.note(
                 path.to_owned(),

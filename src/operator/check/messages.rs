@@ -15,7 +15,7 @@ impl Look<'_> {
         let mut places: BTreeMap<QueueId, Vec<Place>> = BTreeMap::new();
         let mut all = Place::FIXED.to_vec();
         for kept in Kept::ALL {
-            let buckets = self.spool.buckets(kept)?;
+            let buckets = self.spool.buckets(kept).unwrap_or_default();
             all.extend(buckets.into_iter().map(|bucket| kept.place(bucket)));
         }
         for place in all {
@@ -83,6 +83,9 @@ impl Look<'_> {
             return Ok(());
         }
         self.access(&path, &stat, FILE_MODE);
+        if !self.lets_in(&stat) || self.barred.contains(&id) {
+            return Ok(());
+        }
         match place {
             // Being written, at this moment, most likely; the lock would disturb nobody but it.
             Place::New => self.note(path, "being accepted, or work for the next run"),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Finding, Mend};
-use crate::disk::{self, Kind};
+use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
 use crate::spool::{Claim, Entry, Kept, Leftover, Place, Spool, Unreadable};
 
@@ -12,11 +12,15 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
     let path = &finding.path;
     match &finding.mend {
         None => Ok(false),
-        Some(Mend::Chmod { mode }) => match spool.disk().chmod(path, *mode) {
-            Ok(()) => Ok(true),
-            Err(error) if error.is_absent() => Ok(false),
-            Err(error) => Err(error),
-        },
+        Some(Mend::Chmod { mode }) => {
+            let stat = spool.disk().stat(path)?;
+            let ours =
+                |stat: Stat| stat.kind == Kind::Dir || stat.kind == Kind::File && stat.links == 1;
+            match stat.is_some_and(ours) {
+                true => spool.disk().chmod(path, *mode).map(|()| true),
+                false => Ok(false),
+            }
+        }
         Some(Mend::Remove) => Ok(spool.leftover(path, true)? == Leftover::Dead),
         Some(Mend::OneName { .. }) => match standing_at(spool, path)? {
             // Taking the lock settles the names.
