@@ -92,7 +92,7 @@ impl Mend {
 /// So often a problem must be seen before it is believed.
 const LOOKS: usize = 3;
 /// So long after a look the next one comes.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Looks at everything; with `repair`, mends what can be mended. Findings are sorted by path.
 ///

@@ -1,5 +1,6 @@
 //! Addresses: each is an argument, a file's line and an environment variable, and stays one.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -92,13 +93,21 @@ fn an_odd_address_stays_one_address() {
     assert_eq!(run.code, 0, "{run}");
     let seen = site.lines("seen");
     assert_eq!(seen.len(), 3 * all.len());
-    for (three, given) in seen.chunks(3).zip(&all) {
-        let expected = match given.contains('@') {
-            true => (*given).to_owned(),
-            false => format!("{given}@mail.test"),
-        };
-        assert_eq!(three, [expected.clone(), expected, kept[0].clone()]);
-    }
+    let expected: BTreeSet<[String; 3]> = all
+        .iter()
+        .map(|given| {
+            let to = match given.contains('@') {
+                true => (*given).to_owned(),
+                false => format!("{given}@mail.test"),
+            };
+            [to.clone(), to, kept[0].clone()]
+        })
+        .collect();
+    let seen: BTreeSet<[String; 3]> = seen
+        .chunks_exact(3)
+        .map(|three| three.to_vec().try_into().unwrap())
+        .collect();
+    assert_eq!(seen, expected);
     assert!(!site.dir().join("pwned").exists() && !site.spool().join("pwned").exists());
     count("hostile inputs", kept.len() + all.len());
 }

@@ -6,7 +6,6 @@
 
 #[path = "../program/mod.rs"]
 mod program;
-#[allow(dead_code)] // how much is explored does not depend on the time there is
 #[path = "../proof/mod.rs"]
 mod proof;
 
