@@ -50,6 +50,7 @@ pub struct Cases<'a> {
     seen: HashSet<(Tree, Known)>,
     found: VecDeque<Case>,
     number: usize,
+    by_dirs: bool,
     pub cuts: usize,
 }
 
@@ -66,6 +67,7 @@ impl Cases<'_> {
             seen: HashSet::new(),
             found: VecDeque::new(),
             number: 0,
+            by_dirs: false,
             cuts: 0,
         }
     }
@@ -81,6 +83,12 @@ impl Cases<'_> {
     /// Passes over what another log leaves as well.
     pub fn without(mut self, seen: HashSet<(Tree, Known)>) -> Self {
         self.seen = seen;
+        self
+    }
+
+    /// Looks for what a directory may lose as a whole as well.
+    pub fn by_dirs(mut self) -> Self {
+        self.by_dirs = true;
         self
     }
 
@@ -101,9 +109,10 @@ impl Cases<'_> {
         if let Some(next) = self.steps[self.at..].iter().find(|next| next.is_cut()) {
             known.foresee(next);
         }
+        known.forget_notes();
         self.cuts += 1;
         let now = self.model.now().numbered();
-        for tree in states(&self.model, &mut self.random) {
+        for tree in states(&self.model, &mut self.random, self.by_dirs) {
             if self.seen.insert((tree.clone(), known.clone())) {
                 let last = self.at.checked_sub(1).map(|last| &self.steps[last]);
                 let behind = last.map_or("nothing".to_owned(), |last| shown(self.at, last));

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use mailspool::message::QueueId;
 use mailspool::queue::Hold;
 use mailspool::spool::{Kept, Place, Spool};
 
@@ -40,6 +41,8 @@ pub struct Fate {
     pub to: &'static str,
     pub before: Vec<End>,
     pub after: Vec<End>,
+    /// Once it is reported as done, not before so many minutes after the beginning.
+    pub held: Option<i64>,
 }
 
 impl Fate {
@@ -69,6 +72,7 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
         Err(error) => return vec![format!("the spool cannot be opened: {error}")],
     };
     let mut wrong = Vec::new();
+    wrong.extend(missing(case));
     // A reader of the Maildir may be there at once.
     wrong.extend(torn_copies(&case.tree));
     if case.killed {
@@ -82,7 +86,7 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
         wrong.extend(mend(&spool, dir.path()));
     }
     let ledger = Ledger::default();
-    let (_, worked) = work_off(dir.path(), &spool, &ledger, story);
+    let (_, worked) = work_off(dir.path(), &spool, &ledger, story, case.known.now);
     wrong.extend(worked);
     let end = Tree::read(dir.path());
     let mut seen = Seen {
@@ -94,11 +98,26 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
     };
     seen.bodies();
     seen.repeats();
-    story.fates.iter().for_each(|fate| seen.fate(fate));
+    for fate in &story.fates {
+        seen.fate(fate);
+        seen.held(fate, story.times.start);
+    }
     seen.rest(&end, &story.fates);
     wrong.append(&mut seen.wrong);
     wrong.extend(findings(&spool));
     wrong
+}
+
+/// What was acknowledged has a name, until it is forgotten.
+fn missing(case: &Case) -> Vec<String> {
+    let named = |id: &QueueId| {
+        let id = id.to_string();
+        let mut paths = case.tree.names.keys();
+        paths.any(|path| path.ends_with(&id) && !path.starts_with("spool/info"))
+    };
+    let acked = case.known.acked.iter();
+    let lost = acked.filter(|(_, id)| !case.known.forgotten.contains(id) && !named(id));
+    lost.map(|(name, _)| format!("{name} is lost")).collect()
 }
 
 /// Passes, as long as something is due at some time. Says when that was over, and what went
@@ -108,8 +127,17 @@ pub fn work_off(
     spool: &Spool,
     ledger: &Ledger,
     story: &Story,
+    now: Option<Timestamp>,
 ) -> (Timestamp, Vec<String>) {
-    let clock = Clock::at(story.times.cut);
+    let clock = Clock::at(now.unwrap_or(story.times.cut));
+    let forward = |minutes| {
+        clock.forward(minutes);
+        if let Some(recorder) = &story.recorder {
+            recorder.mark(Step::Clock(clock.now()));
+        }
+    };
+    // Whoever switches it on again needs a while.
+    forward(1);
     let site = Site {
         dir,
         ledger,
@@ -150,9 +178,9 @@ pub fn work_off(
         match dues.iter().min() {
             Some(due) if *due > clock.now() => {
                 let minutes = due.duration_since(clock.now()).as_secs() / 60 + 1;
-                clock.forward(minutes);
+                forward(minutes);
             }
-            Some(_) => clock.forward(1),
+            Some(_) => forward(1),
             None if busy => {}
             None => return (clock.now(), wrong),
         }
@@ -281,6 +309,19 @@ impl Seen<'_> {
             let what = format!("delivered: {delivered}, notices: {notices}, stands in {place:?}");
             self.wrong
                 .push(format!("{name} for {to} should be {may:?}, but {what}"));
+        }
+    }
+
+    /// Nobody gets what is held before its time.
+    fn held(&mut self, fate: &Fate, start: Timestamp) {
+        let (Some(minutes), true) = (fate.held, self.known.did) else {
+            return;
+        };
+        let until = start + SignedDuration::from_mins(minutes);
+        let acked = self.known.acked.get(fate.name);
+        let mut theirs = self.got.iter();
+        if theirs.any(|one| Some(&one.id) == acked && one.to == fate.to && one.at < until) {
+            self.wrong.push(format!("{} too early", fate.to));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use mailspool::disk::{Call, Method, Seam, Verdict};
 use mailspool::message::QueueId;
 use nix::errno::Errno;
@@ -32,6 +33,10 @@ pub enum Step {
     SyncFs,
     /// A sync that failed: what it covers may be lost whatever succeeds later.
     Failed(Box<Step>),
+    /// It is this time from now on.
+    Clock(Timestamp),
+    /// A process was killed: what it had in mind is gone.
+    Killed,
     /// A message was acknowledged, under this name.
     Acked(&'static str, QueueId),
     /// What was to be done was reported as done.
@@ -45,7 +50,10 @@ pub enum Step {
 impl Step {
     /// Whether the power may go off behind it with another result than before it.
     pub fn is_cut(&self) -> bool {
-        !matches!(self, Step::Open(_) | Step::Turn(_))
+        !matches!(
+            self,
+            Step::Open(_) | Step::Turn(_) | Step::Clock(_) | Step::Killed
+        )
     }
 
     pub fn is_sync(&self) -> bool {
@@ -128,6 +136,7 @@ impl Recorder {
         let mut inner = self.lock();
         inner.stop = None;
         inner.armed = false;
+        inner.steps.push(Step::Killed);
         std::mem::take(&mut inner.stopped)
     }
 

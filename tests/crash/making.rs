@@ -122,10 +122,11 @@ fn every_sync_of_making_matters() {
 fn every_order_of_making_matters() {
     let (steps, _) = made(Method::Each);
     let part = |step: &Step| matches!(step, Step::SyncFile(path) if is_part(path, "above/spool"));
+    let reported = |step: &Step| matches!(step, Step::Did);
     let renamed = |step: &Step| matches!(step, Step::Rename(..));
     let skeleton = |step: &Step| step.is_sync() && !part(step);
     let orders = [
-        later(&steps, part, renamed),
+        later(&steps, part, reported),
         later(&steps, skeleton, renamed),
         later(
             &steps,

@@ -64,8 +64,14 @@ impl Stage {
             who: 0,
         };
         Spool::create(&stage.path(), None).unwrap();
-        stage.clock.forward(1);
+        stage.forward(1);
         stage
+    }
+
+    /// So many minutes later.
+    pub fn forward(&self, minutes: i64) {
+        self.clock.forward(minutes);
+        self.mark(Step::Clock(self.clock.now()));
     }
 
     /// From now on everything is recorded. Says what the world knows.
@@ -166,7 +172,7 @@ impl Stage {
 
     /// A pass when so much later.
     pub fn pass_after(&self, minutes: i64) {
-        self.clock.forward(minutes);
+        self.forward(minutes);
         self.pass();
     }
 

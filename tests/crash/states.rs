@@ -30,6 +30,36 @@ impl Choice {
     }
 }
 
+impl Choice {
+    /// What is written together: a directory's names, or all contents.
+    fn group(&self) -> Option<Ino> {
+        match self {
+            Choice::Name(dir, ..) => Some(*dir),
+            Choice::Content(..) => None,
+        }
+    }
+}
+
+/// Sets of directories: all if they are few, else each alone, each pair, and their complements.
+fn dirs_behind(choices: &[Choice]) -> Vec<Vec<Option<Ino>>> {
+    /// So many directories have 128 sets.
+    const FEW: usize = 7;
+    let mut groups: Vec<Option<Ino>> = choices.iter().map(Choice::group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let count = groups.len();
+    let set = |bits: u64| -> Vec<Option<Ino>> {
+        let wanted = (0..count).filter(|n| bits >> n & 1 == 1);
+        wanted.map(|n| groups[n]).collect()
+    };
+    if count <= FEW {
+        return (0..1 << count).map(set).collect();
+    }
+    let all = (1_u64 << count) - 1;
+    let pairs = (0..count).flat_map(|a| (0..=a).map(move |b| 1_u64 << a | 1 << b));
+    pairs.flat_map(|bits| [set(bits), set(all & !bits)]).collect()
+}
+
 /// Random numbers that are the same in every run (SplitMix64).
 pub struct Random(pub u64);
 
@@ -53,7 +83,9 @@ fn effort() -> (usize, usize) {
 
 /// The states for a cut at this moment: all of them if they are few, else nothing, everything,
 /// everything but one, one alone, and a sample at random.
-pub fn states(model: &Model, random: &mut Random) -> Vec<Tree> {
+///
+/// With `by_dirs` also: whole directories behind, or ahead of, all others.
+pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
     let (exhaustive, samples) = effort();
     let choices = choices(model);
     let ways: Vec<usize> = choices.iter().map(Choice::ways).collect();
@@ -82,6 +114,20 @@ pub fn states(model: &Model, random: &mut Random) -> Vec<Tree> {
                 lower(model, &choices, &mut but_one);
                 raise(model, &choices, &mut only_one);
                 picked.extend([but_one, only_one]);
+            }
+        }
+        if by_dirs || proof::long() {
+            for behind in dirs_behind(&choices) {
+                let one = |(choice, ways): (&Choice, &usize)| match behind.contains(&choice.group())
+                {
+                    true => 0,
+                    false => ways - 1,
+                };
+                let picks: Vec<usize> = choices.iter().zip(&ways).map(one).collect();
+                let (mut low, mut high) = (picks.clone(), picks);
+                lower(model, &choices, &mut low);
+                raise(model, &choices, &mut high);
+                picked.extend([low, high]);
             }
         }
         for number in 0..samples {

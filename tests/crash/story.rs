@@ -41,6 +41,7 @@ pub fn changed(name: &'static str, to: &'static str, before: &[End], after: &[En
         to,
         before: before.to_vec(),
         after: after.to_vec(),
+        held: None,
     }
 }
 
@@ -91,7 +92,7 @@ impl Story {
             recorder: Some(Arc::clone(&recorder)),
         };
         let (start, cut) = (self.times.start, self.times.cut);
-        let clock = super::shared::Clock::at(cut);
+        let clock = super::shared::Clock::at(case.known.now.unwrap_or(cut));
         let site = Site {
             dir: dir.path(),
             ledger: &ledger,
@@ -100,7 +101,8 @@ impl Story {
             recorder: Some((&recorder, 0)),
         };
         let spool = site.spool().unwrap();
-        let (cut, _) = work_off(dir.path(), &spool, &ledger, &again);
+        let now = case.known.now;
+        let (cut, _) = work_off(dir.path(), &spool, &ledger, &again, now);
         again.recorder = None;
         again.steps = recorder.steps();
         again.end = Tree::read(dir.path());

@@ -25,7 +25,7 @@ use super::world::Known;
 /// Mutations at once.
 const AT_ONCE: usize = 6;
 /// So many states that the story's own log does not leave are judged, unless there is time.
-const MOST_STATES: usize = 120;
+const MOST_STATES: usize = 200;
 
 /// What a log leaves.
 pub type Left = HashSet<(Tree, Known)>;
@@ -33,6 +33,7 @@ pub type Left = HashSet<(Tree, Known)>;
 /// All that a story's own log leaves.
 pub fn left(story: &Story) -> Left {
     Cases::of(&story.base, &story.known, &story.steps)
+        .by_dirs()
         .map(|case| (case.tree, case.known))
         .collect()
 }
@@ -45,14 +46,16 @@ pub fn bite(story: &Story, steps: &[Step], from: usize, left: &Left) -> (usize, 
     } else {
         MOST_STATES
     };
-    let cases = Cases::of(&story.base, &story.known, steps).skip(from);
-    let new = cases.without(left.clone());
-    for (count, case) in new.take(most).enumerate() {
+    let cases = Cases::of(&story.base, &story.known, steps);
+    let new = cases.skip(from).without(left.clone()).by_dirs();
+    let mut judged = 0;
+    for case in new.take(most) {
+        judged += 1;
         if let Some(first) = judge_twice(story, &case).into_iter().next() {
-            return (count + 1, Some(format!("behind {}: {first}", case.behind)));
+            return (judged, Some(format!("behind {}: {first}", case.behind)));
         }
     }
-    (most, None)
+    (judged, None)
 }
 
 /// A step in words that are the same for every message: what kind, in which directory.
@@ -85,6 +88,7 @@ pub fn named(step: &Step) -> String {
         Step::Rename(from, to) => format!("rename {} to {}", place(from), place(to)),
         Step::Link(_, to) => format!("link {}", place(to)),
         Step::Unlink(path) => format!("unlink {}", place(path)),
+        Step::Mkdir(path) => format!("mkdir {}", place(path)),
         Step::Rmdir(path) => format!("rmdir {}", place(path)),
         Step::Acked(..) | Step::Did => "the report".to_owned(),
         Step::Delivered(..) | Step::Told(..) => "a delivery".to_owned(),
@@ -95,7 +99,7 @@ pub fn named(step: &Step) -> String {
 /// What a sync is and what it stands before: its commit point.
 pub fn label(steps: &[Step], at: usize) -> String {
     let silent = |step: &&Step| {
-        step.is_sync() || matches!(step, Step::Open(_) | Step::Turn(_) | Step::Mkdir(_))
+step.is_sync() || !step.is_cut()
     };
     let next = steps[at..].iter().find(|step| !silent(step));
     let next = next.map_or("the end".to_owned(), named);

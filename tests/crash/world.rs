@@ -56,6 +56,7 @@ pub struct Delivery {
     pub null_sender: bool,
     pub to: String,
     pub bytes: Vec<u8>,
+    pub at: Timestamp,
 }
 
 impl Delivery {
@@ -89,7 +90,7 @@ impl Ledger {
         self.all.lock().unwrap().clone()
     }
 
-    fn deliver(&self, message: &Message, to: &Address) -> Outcome {
+    fn deliver(&self, message: &Message, to: &Address, at: Timestamp) -> Outcome {
         let mut bytes = Vec::new();
         if let Err(error) = message.body.reader().read_to_end(&mut bytes) {
             return Outcome::deferred(EnhancedCode::new(4, 3, 0), error.to_string());
@@ -99,6 +100,7 @@ impl Ledger {
             null_sender: message.sender == ReversePath::Null,
             to: to.as_str().to_owned(),
             bytes,
+            at,
         };
         self.book(delivery);
         Outcome::delivered("taken")
@@ -125,6 +127,7 @@ impl Ledger {
             null_sender: message.sender == ReversePath::Null,
             to: to.as_str().to_owned(),
             bytes: bytes[field + 1..].to_vec(),
+            at: Timestamp::now(),
         });
     }
 }
@@ -225,7 +228,7 @@ impl Site<'_> {
                 Some("first.test") if young(10) => later(),
                 Some("later.test") if young(60) => later(),
                 Some("never.test") => later(),
-                _ => ledger.deliver(message, to),
+                _ => ledger.deliver(message, to, at.now()),
             };
             recipients.iter().map(outcome).collect()
         });
@@ -276,8 +279,14 @@ pub struct Known {
     pub delivered: BTreeSet<(QueueId, String)>,
     /// Whom it was told about: notice, origin, recipient.
     pub told: BTreeSet<(QueueId, String, String)>,
+    /// What time it is.
+    pub now: Option<Timestamp>,
+    /// Messages of which nothing need be left.
+    pub forgotten: BTreeSet<QueueId>,
     /// Whose mail the history says to be delivered.
     noted: BTreeSet<(QueueId, String)>,
+    /// The same, of those who wrote that and live.
+    fresh: BTreeSet<(QueueId, String)>,
     /// Who must not get it again: the outcome is durable.
     pub settled: BTreeSet<(QueueId, String)>,
 }
@@ -288,6 +297,9 @@ impl Known {
         match step {
             Step::Acked(name, id) => drop(self.acked.insert(name, *id)),
             Step::Did => self.did = true,
+            Step::Clock(now) => self.now = Some(*now),
+            Step::Killed => self.fresh.clear(),
+            Step::Unlink(path) if under(path, "done") => self.forgotten.extend(id_of(path)),
             Step::Delivered(id, to) => drop(self.delivered.insert((*id, to.clone()))),
             Step::Told(notice, origin, to) => {
                 self.told.insert((*notice, origin.clone(), to.clone()));
@@ -299,6 +311,8 @@ impl Known {
                         let to = results.into_iter();
                         let to = to.filter(|one| one.status == Status::Delivered);
                         let to = to.map(|one| (id, one.recipient.as_str().to_owned()));
+                        let to: Vec<_> = to.collect();
+                        self.fresh.extend(to.iter().cloned());
                         self.noted.extend(to);
                     }
                 }
@@ -307,9 +321,15 @@ impl Known {
         }
     }
 
+    /// What the world itself knows, without what only foretells.
+    pub fn forget_notes(&mut self) {
+        self.noted.clear();
+        self.fresh.clear();
+    }
+
     /// What stands in the histories after a cut: no more than that was noted.
     pub fn note(&mut self, tree: &Tree) {
-        self.noted.clear();
+        self.forget_notes();
         for (path, node) in &tree.names {
             if let Some(group) = node
                 && path.starts_with("spool/info/attempts")
@@ -317,6 +337,7 @@ impl Known {
                 self.learn(&Step::Write(path.clone(), tree.contents[*group].clone()));
             }
         }
+        self.fresh.clear();
     }
 
     /// What the code itself takes to be durable, as the step it is about to make shows: it
@@ -332,6 +353,9 @@ impl Known {
             {
                 (path, &self.delivered)
             }
+            // Whoever writes an outcome down makes it durable before he does anything else.
+            Step::Rename(_, to) if under(to, "done") => (to, &self.fresh),
+            Step::Write(path, _) if under(path, "info") => (path, &self.fresh),
             _ => return,
         };
         let theirs = all.iter().filter(|(id, _)| Some(*id) == id_of(path));

@@ -191,7 +191,7 @@ pub fn poison(method: Method) -> Story {
         for _ in 0..3 {
             stage.killed_behind(noted, || drop(stage.try_pass()));
             stage.pass_after(1);
-            stage.clock.forward(40);
+            stage.forward(40);
         }
     })
 }
@@ -202,7 +202,7 @@ pub fn forget(method: Method) -> Vec<Story> {
         let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
         let title = format!("forget what was left {what}");
         Story::record(&title, method, fates, deferred, |stage| {
-            stage.clock.forward(34);
+            stage.forward(34);
             stage.killed_behind(kill, || drop(stage.try_pass()));
             stage.pass();
         })

@@ -79,7 +79,9 @@ pub fn hold(method: Method) -> Vec<Story> {
 
 /// A hold runs out by itself.
 pub fn hold_for_a_time(method: Method) -> Story {
-    let fates = ends(&[Delivered], &[Delivered]);
+    let mut fates = ends(&[Delivered], &[Delivered]);
+    // The beginning, a minute, and the fifty for which it is held.
+    fates[1].held = Some(51);
     let title = "freeze until a time, and it comes";
     Story::record(title, method, fates, deferred, |stage| {
         let until = Some(stage.clock.now() + SignedDuration::from_mins(50));
@@ -125,7 +127,7 @@ pub fn throw_away(method: Method) -> Vec<Story> {
     });
     let fates = ends(&[Delivered], &[Delivered]);
     let flushed = Story::record("flush", method, fates, deferred, |stage| {
-        stage.clock.forward(12);
+        stage.forward(12);
         stage.flush();
         stage.pass();
     });

@@ -30,7 +30,7 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         let prepare = |stage: &Stage| stage.send("one", &[A, NO]);
         let story = Story::record(&title, method, fates, prepare, |stage| {
             stage.killed_behind(kill, || drop(stage.try_pass()));
-            stage.clock.forward(1);
+            stage.forward(1);
             stage.at_once(seed, [&run, &run]);
         });
         assert_no_repeats(&story);
@@ -48,13 +48,13 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
     };
     let queue = |stage: &Stage| {
         deferred(stage);
-        stage.clock.forward(34);
+        stage.forward(34);
         stage.send("two", &[B, NO]);
         stage.send("three", &[BOX]);
     };
     let due = |stage: &Stage| {
         deferred(stage);
-        stage.clock.forward(34);
+        stage.forward(34);
     };
     let slow = |before: &[_], after: &[_]| {
         vec![
@@ -66,7 +66,7 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         deferred(stage);
         stage.act(&freeze());
         stage.forget_deed();
-        stage.clock.forward(34);
+        stage.forward(34);
     };
     let accepted = || {
         vec![
@@ -144,7 +144,7 @@ fn finished_by_two(method: Method, seed: u64) -> Story {
     let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
     let title = format!("done/ finished by two, seed {seed}");
     Story::record(&title, method, fates, deferred, |stage| {
-        stage.clock.forward(34);
+        stage.forward(34);
         stage.killed_behind(finished, || drop(stage.try_pass()));
         stage.at_once(seed, [&run, &run]);
     })
