@@ -39,6 +39,9 @@ pub struct Tally {
     pub violations: Vec<String>,
 }
 
+/// What a log leaves: which tree, what the world knows, and whether a kill leaves it.
+pub type Left = HashSet<(Tree, Known, bool)>;
+
 /// All cases of a log behind its first steps, as far as they are wanted. What is left twice, with
 /// the world knowing the same, is one case.
 pub struct Cases<'a> {
@@ -47,7 +50,7 @@ pub struct Cases<'a> {
     model: Model,
     known: Known,
     random: Random,
-    seen: HashSet<(Tree, Known)>,
+    seen: Left,
     found: VecDeque<Case>,
     number: usize,
     by_dirs: bool,
@@ -81,7 +84,7 @@ impl Cases<'_> {
     }
 
     /// Passes over what another log leaves as well.
-    pub fn without(mut self, seen: HashSet<(Tree, Known)>) -> Self {
+    pub fn without(mut self, seen: Left) -> Self {
         self.seen = seen;
         self
     }
@@ -113,12 +116,13 @@ impl Cases<'_> {
         self.cuts += 1;
         let now = self.model.now().numbered();
         for tree in states(&self.model, &mut self.random, self.by_dirs) {
-            if self.seen.insert((tree.clone(), known.clone())) {
+            let killed = tree == now;
+            if self.seen.insert((tree.clone(), known.clone(), killed)) {
                 let last = self.at.checked_sub(1).map(|last| &self.steps[last]);
                 let behind = last.map_or("nothing".to_owned(), |last| shown(self.at, last));
                 self.found.push_back(Case {
                     number: self.number,
-                    killed: tree == now,
+                    killed,
                     tree,
                     known: known.clone(),
                     behind,
@@ -160,7 +164,10 @@ fn shown(at: usize, step: &Step) -> String {
 pub fn explore_all(stories: Vec<Story>) {
     let mut wrong = String::new();
     for story in stories {
-        let (cuts, cases) = all_cases(&story);
+        let (cuts, mut cases) = all_cases(&story);
+        if story.method != Method::Each && !proof::long() {
+            cases.retain(|case| case.number.is_multiple_of(3));
+        }
         let tally = run(cuts, &cases, |case| judge_twice(&story, case));
         tally.print(&story.title);
         wrong += &tally.shown(&story.title);

@@ -228,7 +228,12 @@ impl Model {
                 Step::SyncFs => self.files.values_mut().for_each(Data::fail),
                 _ => {}
             },
-            Step::Clock(_) | Step::Killed | Step::Acked(..) | Step::Did | Step::Delivered(..) | Step::Told(..) => {}
+            Step::Clock(_)
+            | Step::Killed
+            | Step::Acked(..)
+            | Step::Did
+            | Step::Delivered(..)
+            | Step::Told(..) => {}
         }
     }
 

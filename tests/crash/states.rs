@@ -1,6 +1,9 @@
 //! The states that a power cut may leave, all of them or a sample.
 
-use super::model::{Data, Ino, Model};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::model::{Data, Ino, Model, Slot};
 use super::proof;
 use super::tree::Tree;
 
@@ -31,33 +34,39 @@ impl Choice {
 }
 
 impl Choice {
-    /// What is written together: a directory's names, or all contents.
-    fn group(&self) -> Option<Ino> {
+    /// What is written together: a directory's names, all of `info/`, or all contents.
+    fn group(&self, info: &[Ino]) -> Option<Ino> {
         match self {
+            Choice::Name(dir, ..) if info.contains(dir) => info.first().copied(),
             Choice::Name(dir, ..) => Some(*dir),
             Choice::Content(..) => None,
         }
     }
 }
 
-/// Sets of directories: all if they are few, else each alone, each pair, and their complements.
-fn dirs_behind(choices: &[Choice]) -> Vec<Vec<Option<Ino>>> {
-    /// So many directories have 128 sets.
-    const FEW: usize = 7;
-    let mut groups: Vec<Option<Ino>> = choices.iter().map(Choice::group).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    let count = groups.len();
-    let set = |bits: u64| -> Vec<Option<Ino>> {
-        let wanted = (0..count).filter(|n| bits >> n & 1 == 1);
-        wanted.map(|n| groups[n]).collect()
-    };
-    if count <= FEW {
-        return (0..1 << count).map(set).collect();
+/// The directories below `info/`.
+fn info(model: &Model) -> Vec<Ino> {
+    let info = model.find(Path::new("spool/info"));
+    let slots = info.and_then(|info| model.dirs.get(&info));
+    let slots = slots.into_iter().flat_map(|slots| slots.values());
+    slots.filter_map(Slot::now).collect()
+}
+
+/// Sets of groups: each alone, all but each, each pair.
+fn behind(groups: &BTreeSet<Option<Ino>>) -> Vec<BTreeSet<Option<Ino>>> {
+    let mut sets = Vec::new();
+    for one in groups {
+        sets.push(
+            groups
+                .iter()
+                .copied()
+                .filter(|other| other != one)
+                .collect(),
+        );
+        let others = groups.range(one..);
+        sets.extend(others.map(|other| BTreeSet::from([*one, *other])));
     }
-    let all = (1_u64 << count) - 1;
-    let pairs = (0..count).flat_map(|a| (0..=a).map(move |b| 1_u64 << a | 1 << b));
-    pairs.flat_map(|bits| [set(bits), set(all & !bits)]).collect()
+    sets
 }
 
 /// Random numbers that are the same in every run (SplitMix64).
@@ -117,17 +126,17 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
             }
         }
         if by_dirs || proof::long() {
-            for behind in dirs_behind(&choices) {
-                let one = |(choice, ways): (&Choice, &usize)| match behind.contains(&choice.group())
+            let info = info(model);
+            let group = |choice: &Choice| choice.group(&info);
+            for behind in behind(&choices.iter().map(group).collect()) {
+                let one = |(choice, ways): (&Choice, &usize)| match behind.contains(&group(choice))
                 {
                     true => 0,
                     false => ways - 1,
                 };
-                let picks: Vec<usize> = choices.iter().zip(&ways).map(one).collect();
-                let (mut low, mut high) = (picks.clone(), picks);
-                lower(model, &choices, &mut low);
-                raise(model, &choices, &mut high);
-                picked.extend([low, high]);
+                let mut picks: Vec<usize> = choices.iter().zip(&ways).map(one).collect();
+                lower(model, &choices, &mut picks);
+                picked.push(picks);
             }
         }
         for number in 0..samples {

@@ -1,8 +1,8 @@
 //! The stories: every operation that changes a spool.
 
-mod mail;
-mod mend;
-mod operate;
+pub mod mail;
+pub mod mend;
+pub mod operate;
 mod pairs;
 
 use mailspool::disk::Method;
@@ -11,15 +11,15 @@ use super::moments;
 use super::stage::Stage;
 use super::story::Story;
 
-const A: &str = "a@ok.test";
-const B: &str = "b@other.test";
+pub const A: &str = "a@ok.test";
+pub const B: &str = "b@other.test";
 /// Delivered after ten minutes, and after an hour.
-const SLOW: &str = "slow@first.test";
-const SLOWER: &str = "slower@later.test";
-const NO: &str = "no@no.test";
-const NEVER: &str = "never@never.test";
-const BOX: &str = "c@box.test";
-const PIPE: &str = "d@pipe.test";
+pub const SLOW: &str = "slow@first.test";
+pub const SLOWER: &str = "slower@later.test";
+pub const NO: &str = "no@no.test";
+pub const NEVER: &str = "never@never.test";
+pub const BOX: &str = "c@box.test";
+pub const PIPE: &str = "d@pipe.test";
 
 /// Stories of one kind, told with a method.
 pub type Group = fn(Method) -> Vec<Story>;

@@ -16,6 +16,7 @@ use super::world::{Calm, Known, Ledger, Site};
 /// What was recorded of a story.
 pub struct Story {
     pub title: String,
+    pub method: Method,
     pub base: Tree,
     pub known: Known,
     pub steps: Vec<Step>,
@@ -62,6 +63,7 @@ impl Story {
         deed(&stage);
         Story {
             title: format!("{title}, {method:?}"),
+            method,
             base,
             known,
             steps: stage.recorder().steps(),
@@ -83,6 +85,7 @@ impl Story {
         known.note(&case.tree);
         let mut again = Story {
             title: format!("{}, again {method:?}", self.title),
+            method,
             base: case.tree.clone(),
             known,
             steps: Vec::new(),

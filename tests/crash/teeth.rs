@@ -3,49 +3,47 @@
 //! The code under test stays as it is; single syncs are taken out of the logs, so that the model
 //! takes nothing for certain because of them. What a story's own log leaves is not judged again.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mailspool::message::QueueId;
-use mailspool::queue::Bucket;
+use mailspool::queue::{Bucket, Event, History, RecipientResult, Status, What};
 
 use super::METHODS;
-use super::explore::{Cases, judge_twice};
+use super::explore::{Cases, Left, judge_twice};
 use super::harmless::why;
 use super::log::Step;
 use super::model::Model;
 use super::proof;
 use super::stories;
 use super::story::Story;
-use super::tree::Tree;
-use super::world::Known;
 
 /// Mutations at once.
 const AT_ONCE: usize = 6;
 /// So many states that the story's own log does not leave are judged, unless there is time.
-const MOST_STATES: usize = 200;
-
-/// What a log leaves.
-pub type Left = HashSet<(Tree, Known)>;
+pub const MOST_STATES: usize = 150;
+/// The same of those that are known to be harmless.
+const FEW_STATES: usize = 10;
 
 /// All that a story's own log leaves.
 pub fn left(story: &Story) -> Left {
     Cases::of(&story.base, &story.known, &story.steps)
         .by_dirs()
-        .map(|case| (case.tree, case.known))
+        .map(|case| (case.tree, case.known, case.killed))
         .collect()
 }
 
 /// Explores another log of the same story from a step on, until a violation is found. Says how
 /// many states that took, and the violation.
-pub fn bite(story: &Story, steps: &[Step], from: usize, left: &Left) -> (usize, Option<String>) {
-    let most = if proof::long() {
-        usize::MAX
-    } else {
-        MOST_STATES
-    };
+pub fn bite(
+    story: &Story,
+    steps: &[Step],
+    from: usize,
+    left: &Left,
+    most: usize,
+) -> (usize, Option<String>) {
     let cases = Cases::of(&story.base, &story.known, steps);
     let new = cases.skip(from).without(left.clone()).by_dirs();
     let mut judged = 0;
@@ -98,12 +96,55 @@ pub fn named(step: &Step) -> String {
 
 /// What a sync is and what it stands before: its commit point.
 pub fn label(steps: &[Step], at: usize) -> String {
-    let silent = |step: &&Step| {
-step.is_sync() || !step.is_cut()
-    };
+    let silent = |step: &&Step| step.is_sync() || !step.is_cut();
     let next = steps[at..].iter().find(|step| !silent(step));
     let next = next.map_or("the end".to_owned(), named);
-    format!("{} before {next}", named(&steps[at]))
+    format!(
+        "{}{} before {next}",
+        named(&steps[at]),
+        events(&steps[..=at])
+    )
+}
+
+/// For a sync of a history, or of the directory of all: the events that it covers.
+fn events(steps: &[Step]) -> String {
+    let (sync, before) = steps.split_last().unwrap();
+    let dir = Path::new("spool/info/attempts");
+    let covers: &dyn Fn(&Path) -> bool = match sync {
+        Step::SyncFile(path) if path.starts_with(dir) => &move |other| other == path,
+        Step::SyncDir(path) if path == dir => &|other| other.starts_with(dir),
+        _ => return String::new(),
+    };
+    let same = |step: &&Step| named(step) == named(sync);
+    let since = before.iter().rev().take_while(|step| !same(step));
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for step in since {
+        if let Step::Write(path, bytes) = step
+            && covers(path)
+        {
+            let history = History::parse(bytes).unwrap_or_default();
+            found.extend(history.events.into_iter().flat_map(words));
+        }
+    }
+    let all: Vec<String> = found.into_iter().collect();
+    format!(" with {}", all.join(" "))
+}
+
+/// An event's kind; of outcomes, what became of each.
+fn words(event: Event) -> Vec<String> {
+    match event.what {
+        What::Started { .. } => vec!["started".to_owned()],
+        What::Notice { .. } => vec!["notice".to_owned()],
+        What::Action(action) => vec![action.as_str().to_owned()],
+        What::Outcome { transport, results } => {
+            let by = transport.unwrap_or_default();
+            let status = |one: RecipientResult| match (one.status, by.as_str()) {
+                (Status::Delivered, "box") => "copied".to_owned(),
+                (status, _) => format!("{status:?}").to_lowercase(),
+            };
+            results.into_iter().map(status).collect()
+        }
+    }
 }
 
 /// The syncs of a story that make something certain, one for each label.
@@ -163,10 +204,20 @@ fn mutate(story: &Story, score: &Mutex<Score>) {
                 while let Some((label, at)) = syncs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut steps = story.steps.clone();
                     steps.remove(**at);
-                    let (states, found) = bite(story, &steps, **at, &left);
+                    let why = why(label, &story.title);
+                    let most = match (proof::long(), why) {
+                        (true, _) => usize::MAX,
+                        (false, None) => MOST_STATES,
+                        (false, Some(_)) => FEW_STATES,
+                    };
+                    let (states, found) = bite(story, &steps, **at, &left, most);
+                    // It leaves what is left without it as well.
+                    if states == 0 {
+                        continue;
+                    }
                     let mut score = score.lock().unwrap();
                     score.mutations += 1;
-                    match (found, why(label, &story.title)) {
+                    match (found, why) {
                         (Some(_), _) => {
                             score.found += 1;
                             score.bitten.insert((*label).clone());
@@ -175,6 +226,7 @@ fn mutate(story: &Story, score: &Mutex<Score>) {
                         (None, None) => {
                             let title = &story.title;
                             let text = format!("{title}: without {label}: nothing in {states}");
+                            println!("{text}");
                             score.bad.push(text);
                         }
                     }
