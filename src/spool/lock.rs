@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::layout::{Info, Place, reason_path};
+use super::layout::{Info, Place, history_part, reason_path};
 use super::{Kept, Spool};
 use crate::disk::{self, Body, File, Kind, Stat};
 use crate::message::envelope::EnvelopeFiles;
@@ -139,11 +139,19 @@ impl Spool {
     /// gives it, would have us write into somebody else's file.
     pub(super) fn foreign_history(&self, id: QueueId) -> disk::Result<Option<String>> {
         let stat = self.disk.stat(&Info::Attempts.path(id))?;
-        let shared = stat.filter(|stat| stat.kind == Kind::File && stat.links > 1);
-        Ok(shared.map(|stat| {
-            let names = stat.links;
-            format!("info/attempts has {names} names: it is a hard link to a file that is not ours")
-        }))
+        let Some(stat) = stat.filter(|stat| stat.kind == Kind::File && stat.links > 1) else {
+            return Ok(None);
+        };
+        // A power cut in the rename of one that was written anew leaves it both names.
+        let part = self.disk.stat(&history_part(id))?;
+        if stat.links == 2 && part.is_some_and(|part| part.identity == stat.identity) {
+            return Ok(None);
+        }
+        let names = stat.links;
+        let reason = format!(
+            "info/attempts has {names} names: it is a hard link to a file that is not ours"
+        );
+        Ok(Some(reason))
     }
 }
 
