@@ -274,7 +274,7 @@ impl Locked {
 
     /// The one function that moves a message from place to place.
     pub(super) fn move_to(&mut self, to: Place) -> disk::Result<()> {
-        /// A bucket may be removed by another process between our look and our rename.
+        /// A bucket may be removed by another process as soon as we have made it, or seen it.
         const MOST_RACES: usize = 10;
         if self.place == to {
             return Ok(());
@@ -282,8 +282,9 @@ impl Locked {
         let (old, new) = (self.place.path(self.id), to.path(self.id));
         let mut races = 0;
         loop {
-            self.spool.prepare_bucket(&to)?;
-            match self.spool.disk.rename(&self.file, &old, &new) {
+            let prepared = self.spool.prepare_bucket(&to);
+            let moved = prepared.and_then(|()| self.spool.disk.rename(&self.file, &old, &new));
+            match moved {
                 Ok(()) => break,
                 Err(error) if error.is_absent() && races < MOST_RACES => races += 1,
                 Err(error) => return Err(error),

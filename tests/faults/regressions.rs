@@ -216,7 +216,8 @@ impl<F: FnOnce() + Send> At<F> {
 impl<F: FnOnce() + Send> Seam for At<F> {
     fn before(&self, call: &Call<'_>) -> Verdict {
         let path = match call {
-            Call::SyncDir { path } | Call::Write { path, .. } | Call::List { path } => *path,
+            Call::SyncDir { path } | Call::List { path } => *path,
+            Call::Open { path, .. } | Call::Write { path, .. } => *path,
             _ => return Verdict::Pass,
         };
         let mut what = self.what.lock().unwrap();
@@ -308,4 +309,26 @@ fn a_repair_leaves_what_is_being_forgotten() {
     let found = check(&checked, true).unwrap();
     assert_eq!(found, []);
     assert_eq!(spool.locate(id).unwrap(), Some(Place::Done));
+}
+
+/// A bucket that another run removed between the mkdir that found it and the open that was to
+/// hold it made the move fail, and with it the operator's action or the run's work.
+#[test]
+fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let freeze = Action::Freeze {
+        by: by(),
+        until: None,
+    };
+    let bucket = path.join("frozen/never");
+    std::fs::create_dir(&bucket).unwrap();
+    let seam = At::new(1, "open", "frozen/never", move || {
+        std::fs::remove_dir(bucket).unwrap();
+    });
+    let spool = Spool::open_through(&path, Some(seam)).unwrap();
+    let acted = act(&spool, &[id], &freeze, Timestamp::now()).unwrap();
+    assert_eq!(acted, [(id, Acted::Done)]);
 }
