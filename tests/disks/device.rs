@@ -98,7 +98,8 @@ impl<M: Send + 'static> Device<M> {
             image: Mutex::new(image),
             log: log.clone(),
         };
-        let session = fuser::spawn_mount(server, point, &Config::default()).unwrap();
+        let session = fuser::spawn_mount(server, point, &Config::default())
+            .expect("tests/disks serves a device: it needs /dev/fuse");
         Device {
             path: point.join(NAME),
             log,

@@ -1,7 +1,8 @@
 //! The real program on real file systems, made for the purpose: storms of killed processes, disks
 //! that are full or fall read-only, and power cuts.
 //!
-//! Needs root, for mounting, and Debian's e2fsprogs, xfsprogs and btrfs-progs.
+//! Needs root, for mounting, /dev/fuse, a kernel with these file systems, and Debian's e2fsprogs,
+//! xfsprogs, btrfs-progs and strace. `STORM_SEED` repeats a run as far as a scheduler does.
 
 mod cut;
 mod cuts;

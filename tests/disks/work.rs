@@ -103,7 +103,7 @@ fn submit(
     hand_over: &Sender<(usize, String)>,
     wrap: Wrap,
 ) {
-    let held = serial % 4 == 0;
+    let held = serial.is_multiple_of(4);
     let to = if held {
         "h@held.test"
     } else {
