@@ -136,6 +136,7 @@ fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
         spool,
         owner: owner.unwrap_or_default(),
         barred: HashSet::new(),
+        locked: None,
         findings: Vec::new(),
     };
     look.directories()?;
@@ -163,6 +164,8 @@ struct Look<'a> {
     owner: u32,
     /// Messages with a file that we may not read: that says nothing about what is in it.
     barred: HashSet<QueueId>,
+    /// Inodes under a lock, once somebody wanted to know: the kernel takes its time.
+    locked: Option<HashSet<u64>>,
     findings: Vec<Finding>,
 }
 

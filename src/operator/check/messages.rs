@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use super::{Level, Look, Mend};
-use crate::disk::{self, FILE_MODE, Kind};
+use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Bucket, Hold, Resting};
 use crate::spool::{Content, Kept, Listing, Place, View};
@@ -24,10 +24,9 @@ impl Look<'_> {
                 places.entry(id).or_default().push(place);
             }
         }
-        let listing = self.spool.listing()?;
         for (id, named) in places {
             for place in self.true_names(id, named)? {
-                let looked = self.at(id, place, &listing);
+                let looked = self.at(id, place);
                 self.unless(&place.path(id), looked);
             }
         }
@@ -67,7 +66,7 @@ impl Look<'_> {
         Ok(latest)
     }
 
-    fn at(&mut self, id: QueueId, place: Place, listing: &Listing) -> disk::Result<()> {
+    fn at(&mut self, id: QueueId, place: Place) -> disk::Result<()> {
         let path = place.path(id);
         let Some(stat) = self.spool.disk().stat(&path)? else {
             return Ok(());
@@ -91,15 +90,16 @@ impl Look<'_> {
             Place::New => self.note(path, "being accepted, or work for the next run"),
             Place::Done => self.note(path, "finished; the next run forgets it"),
             place => {
-                if let Some(view) = self.spool.view(id, place, listing)? {
-                    self.message(&view)?;
+                // Who is at work is asked only if it matters.
+                if let Some(view) = self.spool.view(id, place, &Listing::default())? {
+                    self.message(&view, &stat)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn message(&mut self, view: &View) -> disk::Result<()> {
+    fn message(&mut self, view: &View, stat: &Stat) -> disk::Result<()> {
         // It went there while we looked: its files go one by one.
         if let Place::New | Place::Done = view.place {
             return Ok(());
@@ -131,11 +131,22 @@ impl Look<'_> {
                 let to = Place::Corrupt.path(view.id);
                 self.mendable(path, reason, Mend::Move { to });
             }
-            // What somebody has in hand is between two states.
-            (None, Ok(content)) if !view.in_progress => self.standing(view, content),
-            (None, _) => {}
+            (None, Ok(content)) => {
+                let before = self.findings.len();
+                self.standing(view, content);
+                // What somebody has in hand is between two states.
+                if self.findings.len() > before && self.is_in_hand(stat) {
+                    self.findings.truncate(before);
+                }
+            }
+            (None, Err(_)) => {}
         }
         Ok(())
+    }
+
+    fn is_in_hand(&mut self, stat: &Stat) -> bool {
+        let locked = self.locked.get_or_insert_with(disk::locked_inodes);
+        locked.contains(&stat.identity.1)
     }
 
     /// Whether a message that rests has a reason, and a time at which somebody looks at it.
