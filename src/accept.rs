@@ -5,12 +5,14 @@
 //! missing; no byte of the body changes. Until [`Acceptor::accept`] returns an id nothing has
 //! been accepted and nothing is left behind; when it does, the message is ours for good.
 
+mod input;
 mod trace;
 
 use std::io::{self, Read};
 
 use jiff::Timestamp;
 
+use self::input::Input;
 use crate::disk::{self, Space};
 use crate::message::address::without_repeats;
 use crate::message::envelope::is_transport_name;
@@ -296,59 +298,6 @@ pub fn new_id(now: Timestamp) -> QueueId {
     let mut random = [0; 10];
     random.copy_from_slice(&uuid::Uuid::new_v4().as_bytes()[..10]);
     QueueId::new(now, random)
-}
-
-/// The input, with what was read and not yet written.
-struct Input<R> {
-    reader: R,
-    /// Made of zeroes once, which costs nothing, and never cleared again.
-    buffer: Vec<u8>,
-    /// What of the buffer was read and not consumed.
-    held: std::ops::Range<usize>,
-    total: u64,
-    eof: bool,
-}
-
-impl<R: Read> Input<R> {
-    const CHUNK: usize = 64 << 10;
-
-    fn new(reader: R) -> Input<R> {
-        Input {
-            reader,
-            buffer: vec![0; Self::CHUNK],
-            held: 0..0,
-            total: 0,
-            eof: false,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[self.held.clone()]
-    }
-
-    /// Reads more behind what is there. Only a read of nothing is the end; an error is an
-    /// error, and an interrupted read is none.
-    fn fill(&mut self) -> Result<(), Error> {
-        self.buffer.copy_within(self.held.clone(), 0);
-        self.held = 0..self.held.len();
-        if self.buffer.len() - self.held.end < Self::CHUNK / 2 {
-            self.buffer.resize(self.held.end + Self::CHUNK, 0);
-        }
-        let got = loop {
-            match self.reader.read(&mut self.buffer[self.held.end..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(Error::Input)?,
-            }
-        };
-        self.held.end += got;
-        self.total += got as u64;
-        self.eof = got == 0;
-        Ok(())
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.held.start += count;
-    }
 }
 
 #[cfg(test)]

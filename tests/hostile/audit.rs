@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -45,16 +45,12 @@ fn mess() -> Site {
     site.run().ok();
     site.program(["freeze", "--reason", "to look at it", &frozen], b"")
         .ok();
-    let bucket = fs::read_dir(spool.join("deferred"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let stands = |path: &PathBuf| path.ends_with(&waiting);
+    let old = files(&spool.join("deferred")).into_iter().find(stands);
     let never = spool.join("deferred/never");
     fs::create_dir(&never).unwrap();
     fs::set_permissions(&never, fs::Permissions::from_mode(0o700)).unwrap();
-    fs::rename(bucket.join(&waiting), never.join(&waiting)).unwrap();
+    fs::rename(old.unwrap(), never.join(&waiting)).unwrap();
 
     let torn = site.queue(&["c@x.test"]);
     let path = format!("active/{torn}");
