@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 
@@ -22,8 +23,9 @@ pub struct Listing {
     /// In the order of acceptance. A message that is present throughout the listing is here
     /// exactly once, however it moves meanwhile.
     pub messages: Vec<(QueueId, Place)>,
-    /// Inodes that somebody holds a lock on.
-    locked: HashSet<u64>,
+    /// Inodes that somebody holds a lock on, once somebody wants to know: while the kernel lists
+    /// its locks nobody on the machine can take or drop one, and that lasts.
+    locked: OnceLock<HashSet<u64>>,
 }
 
 /// What can be read of a message without its lock.
@@ -145,7 +147,7 @@ impl Spool {
     pub fn listing(&self) -> disk::Result<Listing> {
         Ok(Listing {
             messages: self.messages()?,
-            locked: disk::locked_inodes(),
+            locked: OnceLock::new(),
         })
     }
 
@@ -205,7 +207,10 @@ impl Spool {
             id,
             place,
             size: stat.size,
-            in_progress: listing.locked.contains(&stat.identity.1),
+            in_progress: listing
+                .locked
+                .get_or_init(disk::locked_inodes)
+                .contains(&stat.identity.1),
             content,
         }))
     }
