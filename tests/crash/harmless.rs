@@ -15,6 +15,44 @@ pub fn why(label: &str, title: &str) -> Option<&'static str> {
 const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &[
+            "file info/attempts/* with failed started before write",
+            "dir info/attempts with failed started before write",
+        ],
+        &[],
+        "who failed and was not told of fails again",
+    ),
+    (
+        &["dir new before unlink"],
+        &[
+            "bounce",
+            "fail and bounce",
+            "killed with a notice",
+            "expire",
+            "request to bounce",
+            "two lives",
+        ],
+        "the barrier of what is forgotten with it, or next, covers it",
+    ),
+    (
+        &["dir deferred/<minute> before unlink info/transport"],
+        &["two lives"],
+        "the barrier of what is forgotten with it, or next, covers it",
+    ),
+    (
+        &["file info/attempts/* with freeze before mkdir frozen/<minute>"],
+        &["freeze until a time"],
+        "it stands in the bucket of its time, durably, before it is reported",
+    ),
+    (
+        &[
+            "file info/attempts/* with delivered before create new",
+            "dir info/attempts with delivered before create new",
+        ],
+        &["killed with a notice"],
+        "who wrote it is killed before he relies on it",
+    ),
+    (
+        &[
             "dir done before unlink",
             "dir active before write info/attempts",
         ],
@@ -117,7 +155,16 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "its origin is in done/, durably, before the notice can be gone; until then it has the same id",
     ),
     (
-        &["file new/*", "file info/", "dir new", "dir info/"],
+        &[
+            "file new/*",
+            "file info/sender",
+            "file info/recipients",
+            "file info/transport",
+            "dir new before create",
+            "dir info/sender",
+            "dir info/recipients",
+            "dir info/transport",
+        ],
         &["killed with a notice durable"],
         "who comes next repeats the barrier",
     ),
@@ -147,7 +194,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "who finds it incomplete makes it again; two barriers are for who finds it at that moment",
     ),
     (
-        &["dir above before create above/spool"],
+        &["dir above before"],
         &["make a spool"],
         "made twice: the directory may have been there, made by somebody who was killed",
     ),

@@ -16,7 +16,8 @@ use super::world::{Calm, Known, Ledger, Site};
 /// What was recorded of a story.
 pub struct Story {
     pub title: String,
-    pub method: Method,
+    /// Only some of its states are judged, unless there is time.
+    pub sampled: bool,
     pub base: Tree,
     pub known: Known,
     pub steps: Vec<Step>,
@@ -63,7 +64,7 @@ impl Story {
         deed(&stage);
         Story {
             title: format!("{title}, {method:?}"),
-            method,
+            sampled: method != Method::Each,
             base,
             known,
             steps: stage.recorder().steps(),
@@ -85,7 +86,7 @@ impl Story {
         known.note(&case.tree);
         let mut again = Story {
             title: format!("{}, again {method:?}", self.title),
-            method,
+            sampled: false,
             base: case.tree.clone(),
             known,
             steps: Vec::new(),
