@@ -14,6 +14,11 @@ pub fn why(label: &str, title: &str) -> Option<&'static str> {
 #[allow(clippy::type_complexity)]
 const LIST: &[(&[&str], &[&str], &str)] = &[
     (
+        &["dir . before mkdir above/spool"],
+        &["make a spool, Sync"],
+        "a barrier over the whole file system comes before the report",
+    ),
+    (
         &[
             "file info/attempts/* with failed started before write",
             "dir info/attempts with failed started before write",

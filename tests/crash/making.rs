@@ -102,7 +102,7 @@ fn every_sync_of_making_matters() {
                 without.remove(at);
                 let label = label(&steps, at);
                 let bites = is_found(&without);
-                let excuse = why(&label, "make a spool");
+                let excuse = why(&label, &format!("make a spool, {method:?}"));
                 assert!(
                     bites || excuse.is_some(),
                     "{method:?}: without {label}: nothing"
