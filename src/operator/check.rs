@@ -65,6 +65,8 @@ pub enum Mend {
     },
     /// Removes it.
     Remove,
+    /// Looks for what is wrong with it, and writes that down.
+    SayWhy,
 }
 
 impl Mend {
@@ -75,6 +77,7 @@ impl Mend {
             Mend::OneName { kept } => format!("keeps only {}", kept.display()),
             Mend::Chmod { mode } => format!("sets its mode to {mode:04o}"),
             Mend::Remove => "removes it".to_owned(),
+            Mend::SayWhy => "looks at it again and writes down why".to_owned(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Mend {
             Mend::OneName { kept } => format!("kept only {}", kept.display()),
             Mend::Chmod { mode } => format!("set its mode to {mode:04o}"),
             Mend::Remove => "removed".to_owned(),
+            Mend::SayWhy => "looked at it again and wrote down why".to_owned(),
         }
     }
 }
@@ -108,9 +112,7 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
         // A message may have moved on between two of our calls, and look like anything. It
         // does not look like the same thing each time.
         std::thread::sleep(PAUSE);
-        let again = look(spool)?;
-        findings.retain(|one| one.level == Level::Problem && again.contains(one));
-        findings.extend(again.into_iter().filter(|one| one.level == Level::Note));
+        findings = agreed(findings, look(spool)?);
     }
     findings.sort_by(|a, b| a.path.cmp(&b.path));
     if repair {
@@ -129,6 +131,30 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     }
     Ok(findings)
 }
+
+/// What two looks agree on: problems that both have seen, and the later one's notes. What one of
+/// them could not read, the other may have seen, so both are right.
+fn agreed(before: Vec<Finding>, after: Vec<Finding>) -> Vec<Finding> {
+    let is_unread = |one: &Finding| one.what.starts_with(UNREAD);
+    let seen = |one: &Finding, by: &[Finding]| {
+        // A directory that could not be read hides all that is below it.
+        let same =
+            |other: &Finding| other == one || is_unread(other) && one.path.starts_with(&other.path);
+        by.iter().any(same)
+    };
+    let is_problem = |one: &Finding| one.level == Level::Problem;
+    let mut both: Vec<Finding> = after
+        .iter()
+        .filter(|one| !is_problem(one) || seen(one, &before))
+        .cloned()
+        .collect();
+    let hidden = |one: &Finding| !after.contains(one) && seen(one, &after);
+    both.extend(before.into_iter().filter(hidden));
+    both
+}
+
+/// How the finding begins that something could not be looked at.
+const UNREAD: &str = "cannot be read: ";
 
 fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
     let owner = spool.disk().stat(Path::new("."))?.map(|stat| stat.uid);
@@ -198,7 +224,7 @@ impl Look<'_> {
             Ok(found) => Some(found),
             Err(error) => {
                 if !error.is_absent() {
-                    self.problem(path.to_owned(), error.to_string());
+                    self.problem(path.to_owned(), format!("{UNREAD}{error}"));
                 }
                 None
             }

@@ -27,6 +27,25 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "who failed and was not told of fails again",
     ),
     (
+        &["dir info/attempts with bounce "],
+        &[
+            "bounce by hand",
+            "bounce what is frozen",
+            "request to bounce",
+        ],
+        "what is written anew says what the old file says, and that was durable",
+    ),
+    (
+        &["dir info/attempts with delivered failed started before unlink"],
+        &["killed with a notice"],
+        "what is written anew says what the old file says, and that was durable",
+    ),
+    (
+        &["dir info/attempts with delivered failed notice started before rename new"],
+        &["killed with a notice recorded"],
+        "a notice that is staged again has the same id, and takes the place of the first",
+    ),
+    (
         &["dir new before unlink"],
         &[
             "bounce",

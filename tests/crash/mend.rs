@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use mailspool::message::QueueId;
-use mailspool::operator::{Finding, Level, check};
+use mailspool::operator::{Finding, Level, Mend, check};
 use mailspool::spool::Spool;
 
 use super::tree::Tree;
@@ -18,7 +18,10 @@ pub fn mend(spool: &Spool, base: &Path) -> Vec<String> {
     if Tree::read(base) != before {
         wrong.push("a look changes something".to_owned());
     }
-    let done = check(spool, true).unwrap();
+    let mut done = check(spool, true).unwrap();
+    let undone = done.iter().filter(|one| one.mended == Some(false));
+    wrong.extend(undone.map(|one| said("a repair did not mend", one.clone())));
+    done.iter_mut().for_each(|one| one.mended = None);
     if announced != done {
         wrong.push(format!(
             "a repair does {done:?}, announced is {announced:?}"
@@ -49,7 +52,9 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
             .collect()
     };
     let (before, after) = (files(before), files(after));
-    let mended = done.iter().filter(|one| one.mend.is_some());
+    // To write down why something is in quarantine takes no name away.
+    let takes_away = |one: &&Finding| one.mend.as_ref().is_some_and(|mend| *mend != Mend::SayWhy);
+    let mended = done.iter().filter(takes_away);
     let mended: BTreeSet<PathBuf> = mended
         .map(|one| Path::new("spool").join(&one.path))
         .collect();
@@ -89,9 +94,10 @@ pub fn problems(spool: &Spool, repair: bool) -> Vec<Finding> {
     found
 }
 
-/// Of a message that was never acknowledged, or is forgotten.
+/// Of a message that was never acknowledged, or is forgotten; or a reason was lost.
 pub fn is_leftover(one: &Finding) -> bool {
     one.path.starts_with("info") && one.what == "belongs to no message"
+        || one.mend == Some(Mend::SayWhy)
 }
 
 pub fn said(when: &str, one: Finding) -> String {

@@ -92,17 +92,19 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
             .filter(|one| one.what.starts_with("cannot be read: "))
             .map(|one| one.path.as_path())
             .collect();
+        // With a directory goes what is below it.
+        let unread = |path: &Path| unread.iter().any(|above| path.starts_with(above));
         for one in &answer {
-            let unread = unread.contains(&one.path.as_path()) && one.mend.is_none();
+            let unread = unread(&one.path) && one.mend.is_none();
             assert!(found.contains(one) || unread, "{one:?}");
         }
         for one in &found {
-            let told = answer.contains(one) || unread.contains(&one.path.as_path());
+            let told = answer.contains(one) || unread(&one.path);
             assert!(told, "not said: {one:?}");
         }
-        match unread.len() {
-            0 => "the same",
-            _ => "some not to be read",
+        match answer.iter().any(|one| unread(&one.path)) {
+            false => "the same",
+            true => "some not to be read",
         }
         .to_owned()
     });
@@ -130,7 +132,11 @@ fn a_repair_loses_nothing() {
     let kept = |path: &Path| -> Vec<Vec<u8>> {
         let mut all: Vec<Vec<u8>> = super::world::walk(path)
             .iter()
-            .filter(|file| file.extension().is_none_or(|ending| ending != "reason"))
+            // Reasons come and go, and half a file that nobody reads is removed.
+            .filter(|file| {
+                let ending = file.extension().unwrap_or_default();
+                ending != "reason" && ending != "part"
+            })
             .map(|file| fs::read(file).unwrap())
             .collect();
         all.sort();

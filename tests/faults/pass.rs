@@ -194,7 +194,9 @@ impl Queue {
             format!("corrupt/{corrupt}.reason").into(),
         ]);
         expected.sort();
-        let left = files(spool.path());
+        let mut left = files(spool.path());
+        // What was being written anew when unlinking it failed as well is left for `check`.
+        left.retain(|path| path.extension().is_none_or(|ending| ending != "part"));
         assert_eq!(left, expected, "not what is left on purpose");
         assert_eq!(findings(spool), []);
         let listing = spool.listing().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Method, Seam, Verdict};
 use mailspool::message::{Door, EnhancedCode};
-use mailspool::operator::{Acted, act, check};
+use mailspool::operator::{Acted, Level, act, check};
 use mailspool::queue::{Action, By, Outcome, Routes};
 use mailspool::runner::Runner;
 use mailspool::spool::{Place, Served, Spool};
@@ -297,8 +297,7 @@ fn a_repair_leaves_what_is_being_forgotten() {
     let spool = Spool::create(&path, None).unwrap();
     let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
     let there = path.clone();
-    // First the names are looked at, then whose they are, and then the messages.
-    let seam = At::new(3, "list", "info/sender", move || {
+    let seam = At::new(1, "open", "info/sender", move || {
         // A run got as far as this, and goes on when the repair is through.
         let at = |name: &str| there.join(name).join(id.to_string());
         std::fs::rename(at("active"), at("done")).unwrap();
@@ -306,7 +305,8 @@ fn a_repair_leaves_what_is_being_forgotten() {
         std::fs::remove_file(at("info/recipients")).unwrap();
     });
     let checked = Spool::open_through(&path, Some(seam)).unwrap();
-    let found = check(&checked, true).unwrap();
+    let mut found = check(&checked, true).unwrap();
+    found.retain(|one| one.level > Level::Note);
     assert_eq!(found, []);
     assert_eq!(spool.locate(id).unwrap(), Some(Place::Done));
 }

@@ -133,7 +133,7 @@ impl Touched {
                 touched.add(Object::Dir(path.to_owned()), READ);
             }
             // Room is reserved behind the end, where nobody reads; how much is free nobody asks.
-            "reserve room in" | "statvfs" | "fsync" | "syncfs" => {}
+            "reserve room in" | "statvfs" | "sync_file_range" | "fsync" | "syncfs" => {}
             other => panic!("what does {other} touch?"),
         }
         if sees.syncs {

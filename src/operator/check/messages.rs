@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use super::{Level, Look, Mend};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
-use crate::queue::{Bucket, Hold, Resting};
+use crate::queue::{Action, Bucket, Hold, Resting, What};
 use crate::spool::{Content, Kept, Listing, Place, View};
 
 impl Look<'_> {
@@ -115,10 +115,11 @@ impl Look<'_> {
                 Some(reason) if self.spool.has_reason(view.id)? => {
                     self.note(path, format!("in quarantine: {reason}"));
                 }
-                _ => self.problem(
-                    path,
-                    "in quarantine, and nothing says why; `mailspool retry` looks at it again",
-                ),
+                // A power cut may have taken the reason.
+                _ => {
+                    let what = "in quarantine, and nothing says why";
+                    self.mendable(path, what, Mend::SayWhy);
+                }
             }
             return Ok(());
         }
@@ -161,8 +162,9 @@ impl Look<'_> {
                 let what = "stands where no run ever looks: it has no next time";
                 self.mendable(path, what, to_active);
             }
-            // One whose hold ran out may stand in a bucket that is due: the next run sees to it.
-            (Place::Frozen(Bucket::Never), Hold::None) => self.problem(
+            // A rule's thaw comes before the message is moved: the next run sees to that.
+            (Place::Frozen(Bucket::At(_)), Hold::None) if is_thawed(content) => {}
+            (Place::Frozen(_), Hold::None) => self.problem(
                 path,
                 "frozen, and its history does not say why: an outcome could not be recorded; \
                  see to the disk, then `mailspool thaw` it",
@@ -174,13 +176,10 @@ impl Look<'_> {
                 let what = "discarded, and its history does not say by whom";
                 self.mendable(path, what, to_active);
             }
+            // One without a history was accepted by a clock that is ahead of ours.
             (Place::Deferred(bucket), Hold::None) => match state.next_attempt() {
                 Some(next) if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket) => {
                     let what = format!("due at {next}, but stands in the bucket {bucket}");
-                    self.mendable(path, what, to_active);
-                }
-                _ if content.events.is_empty() => {
-                    let what = "deferred, and its history does not say why";
                     self.mendable(path, what, to_active);
                 }
                 _ => {}
@@ -222,4 +221,9 @@ impl Look<'_> {
         let intact = hasher.digest() == seal.message;
         Ok((!intact).then(|| "the message file does not match its seal".to_owned()))
     }
+}
+
+fn is_thawed(content: &Content) -> bool {
+    let last = content.events.last().map(|event| &event.what);
+    matches!(last, Some(What::Action(Action::Thaw(_))))
 }

@@ -22,6 +22,11 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             }
         }
         Some(Mend::Remove) => Ok(spool.leftover(path, true)? == Leftover::Dead),
+        Some(Mend::SayWhy) => match standing_at(spool, path)? {
+            // One that is whole after all goes on.
+            Some((place, id)) => Ok(quarantine(spool, place, id)? || activate(spool, place, id)?),
+            None => Ok(false),
+        },
         Some(Mend::OneName { .. }) => match standing_at(spool, path)? {
             // Taking the lock settles the names.
             Some((place, id)) => Ok(!matches!(spool.lock(place, id)?, Claim::Busy)),
