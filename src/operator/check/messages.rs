@@ -162,8 +162,9 @@ impl Look<'_> {
                 let what = "stands where no run ever looks: it has no next time";
                 self.mendable(path, what, to_active);
             }
-            // A rule's thaw comes before the message is moved: the next run sees to that.
-            (Place::Frozen(Bucket::At(_)), Hold::None) if is_thawed(content) => {}
+            // The end of a hold comes before the message is moved, and a power cut may take the
+            // move back: the next run sees to that.
+            (Place::Frozen(Bucket::At(_)), Hold::None) if was_frozen(content) => {}
             (Place::Frozen(_), Hold::None) => self.problem(
                 path,
                 "frozen, and its history does not say why: an outcome could not be recorded; \
@@ -223,7 +224,7 @@ impl Look<'_> {
     }
 }
 
-fn is_thawed(content: &Content) -> bool {
-    let last = content.events.last().map(|event| &event.what);
-    matches!(last, Some(What::Action(Action::Thaw(_))))
+fn was_frozen(content: &Content) -> bool {
+    let mut events = content.events.iter().map(|event| &event.what);
+    events.any(|what| matches!(what, What::Action(Action::Freeze { .. })))
 }

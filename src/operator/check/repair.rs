@@ -23,8 +23,7 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
         }
         Some(Mend::Remove) => Ok(spool.leftover(path, true)? == Leftover::Dead),
         Some(Mend::SayWhy) => match standing_at(spool, path)? {
-            // One that is whole after all goes on.
-            Some((place, id)) => Ok(quarantine(spool, place, id)? || activate(spool, place, id)?),
+            Some((place, id)) => Ok(quarantine(spool, place, id)? || acquit(spool, place, id)?),
             None => Ok(false),
         },
         Some(Mend::OneName { .. }) => match standing_at(spool, path)? {
@@ -63,6 +62,18 @@ fn quarantine(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
         Err(Unreadable::Corrupt(locked, reason)) => locked.quarantine(&reason).map(|()| true),
         Err(Unreadable::Failed(error)) => Err(error),
         Ok(_) => Ok(false),
+    }
+}
+
+/// Writes down that nothing is wrong with a message in quarantine. Whether it is to go on is for a
+/// person to say: it was there for a reason.
+fn acquit(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
+    match spool.lock(place, id)? {
+        Claim::Locked(locked) => {
+            let reason = "nothing is wrong with it now; `mailspool retry` lets it go";
+            locked.quarantine(reason).map(|()| true)
+        }
+        _ => Ok(false),
     }
 }
 
