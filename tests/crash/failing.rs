@@ -5,14 +5,16 @@
 //! acknowledged, or reported as done, is judged like everywhere.
 
 use mailspool::disk::Method;
+use mailspool::queue::Action;
 
 use super::explore::explore_all;
-use super::judge::End::{Delivered, Told};
+use super::judge::End::{Delivered, Frozen, Told};
 use super::log::Step;
 use super::proof;
-use super::stage::Stage;
-use super::stories::{A, NO};
-use super::story::{Story, fate};
+use super::stage::{Stage, by};
+use super::stories::operate::freeze;
+use super::stories::{A, BOX, NO, SLOW};
+use super::story::{Story, changed, fate};
 
 type Deed = fn(&Stage);
 
@@ -47,4 +49,51 @@ fn accepting() {
         let deed: Deed = |stage| stage.send("one", &[A, NO]);
         tell("accept", method, &fates, |_| {}, deed);
     }
+}
+
+/// What failed once is tried again, by the next run.
+#[test]
+fn delivering() {
+    let fates = [
+        fate("one", BOX, Delivered),
+        changed("one", SLOW, &[Delivered, Frozen], &[Delivered, Frozen]),
+    ];
+    let prepare: Deed = |stage| stage.send("one", &[BOX, SLOW]);
+    tell("deliver", Method::Each, &fates, prepare, |stage| {
+        drop(stage.try_pass());
+        stage.forward(34);
+        drop(stage.try_pass());
+    });
+}
+
+#[test]
+fn freezing() {
+    let fates = [
+        fate("one", A, Delivered),
+        changed("one", SLOW, &[Delivered, Frozen], &[Frozen]),
+    ];
+    let prepare: Deed = |stage| {
+        stage.send("one", &[A, SLOW]);
+        stage.pass();
+    };
+    tell("freeze", Method::Each, &fates, prepare, |stage| {
+        if stage.try_act(&freeze()).is_ok() {
+            stage.did();
+        }
+    });
+    // Tried once more by the operator, it is done.
+    tell("freeze, twice", Method::Each, &fates, prepare, |stage| {
+        if stage.try_act(&freeze()).is_ok() || stage.try_act(&freeze()).is_ok() {
+            stage.did();
+        }
+    });
+    let fates = [
+        fate("one", A, Delivered),
+        changed("one", SLOW, &[Delivered, Told], &[Told]),
+    ];
+    tell("bounce", Method::Each, &fates, prepare, |stage| {
+        if stage.try_act(&Action::Bounce(by())).is_ok() {
+            stage.did();
+        }
+    });
 }

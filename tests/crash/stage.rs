@@ -237,6 +237,11 @@ impl Stage {
         self.mark(Step::Did);
     }
 
+    /// What was to be done is reported as done.
+    pub fn did(&self) {
+        self.mark(Step::Did);
+    }
+
     /// What an operator did while the spool was prepared is over.
     pub fn forget_deed(&self) {
         self.known.lock().unwrap().did = false;
