@@ -45,7 +45,16 @@ impl Mount {
         run("mount", &["-t", "tmpfs", "-o", "size=24m", "none", &back]);
         disk.mounted.push(back.into());
         File::create(&image).unwrap().set_len(200 << 20).unwrap();
-        let made = ["-E", "lazy_itable_init=0,nodiscard", "-N", "4096"];
+        // Blocks as large as the tmpfs's pages: of smaller ones several share a page, and find
+        // room in one that is there.
+        let made = [
+            "-b",
+            "4096",
+            "-E",
+            "lazy_itable_init=0,nodiscard",
+            "-N",
+            "4096",
+        ];
         run(
             "mkfs.ext4",
             &[&["-q", "-O", journal][..], &made, &[&image]].concat(),
