@@ -58,6 +58,8 @@ struct Inner {
 /// An open file. It remembers its path for error messages only; the path may have changed.
 #[derive(Debug)]
 pub struct File {
+    /// Goes before the descriptor does.
+    unlocks: seam::Unlocks,
     file: std::fs::File,
     path: PathBuf,
 }
@@ -140,6 +142,7 @@ impl Disk {
             nix::fcntl::openat(&self.inner.root, path, flags, mode)
         })?;
         Ok(File {
+            unlocks: seam::Unlocks::default(),
             file: fd.into(),
             path: path.to_owned(),
         })
@@ -173,7 +176,12 @@ impl Disk {
             fs2::FileExt::try_lock_exclusive(&file.file).map_err(errno_of)
         });
         match locked {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                if let Some(seam) = &self.inner.seam {
+                    file.unlocks.locked(seam, &file.path);
+                }
+                Ok(true)
+            }
             Err(error) if error.is(Errno::EWOULDBLOCK) => Ok(false),
             Err(error) => Err(error),
         }

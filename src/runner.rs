@@ -133,6 +133,7 @@ struct Core {
     retry: Arc<dyn RetryPolicy>,
     notices: Arc<dyn NoticeBuilder>,
     budget: Budget,
+    threads: Option<usize>,
     observer: Option<Arc<Observer>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     stop: Stop,
@@ -180,6 +181,7 @@ impl Runner {
                 routes: Routes::default(),
                 retry: Arc::new(Schedule::default()),
                 budget: Budget::default(),
+                threads: None,
                 observer: None,
                 clock: Arc::new(Timestamp::now),
                 stop: Stop::default(),
@@ -236,6 +238,15 @@ impl Runner {
     /// Sets how much is done.
     pub fn budget(self, budget: Budget) -> Runner {
         self.with(|core| core.budget = budget)
+    }
+
+    /// Sets the most threads that may wait for the file system, or for a [`Relay`], at once. With
+    /// one, everything that blocks is done one after the other, in an order that is always the
+    /// same; a delivery that hangs then holds up everything.
+    ///
+    /// [`Relay`]: crate::transport::Relay
+    pub fn threads(self, most: usize) -> Runner {
+        self.with(|core| core.threads = Some(most.max(1)))
     }
 
     /// Sets somebody who is told how it goes.

@@ -169,7 +169,7 @@ fn progress_bar() -> ProgressBar {
 /// SIGTERM and SIGINT finish what is in hand; a second one ends the process.
 fn stop_on_signals(stop: Stop) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, format!("signals: {error}"));
-    let runtime = crate::runner::runtime()?;
+    let runtime = crate::runner::runtime(None)?;
     let (mut terminate, mut interrupt) = {
         use tokio::signal::unix::{SignalKind, signal};
         let _context = runtime.enter();

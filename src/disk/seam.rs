@@ -1,6 +1,8 @@
 //! Where a test can see, fail or stop each file-system call.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
@@ -96,6 +98,12 @@ pub trait Seam: Send + Sync {
         let _ = (call, error);
     }
 
+    /// Told before a lock goes, together with the descriptor that has it. That is no call, and
+    /// cannot fail, but others can see it.
+    fn unlocking(&self, path: &Path) {
+        let _ = path;
+    }
+
     /// The method by which things are made durable, whatever the file system; none to leave
     /// the choice as it is. Nothing is asked of the system's load then.
     fn method(&self) -> Option<Method> {
@@ -106,6 +114,33 @@ pub trait Seam: Send + Sync {
     fn length(&self, call: &Call<'_>) -> Option<usize> {
         let _ = call;
         None
+    }
+}
+
+/// Tells a seam, when it is dropped, that the lock of a file goes.
+#[derive(Default)]
+pub(super) struct Unlocks(OnceLock<(Arc<dyn Seam>, PathBuf)>);
+
+impl Unlocks {
+    /// The file has been locked.
+    pub(super) fn locked(&self, seam: &Arc<dyn Seam>, path: &Path) {
+        let _ = self.0.set((Arc::clone(seam), path.to_owned()));
+    }
+}
+
+impl Drop for Unlocks {
+    fn drop(&mut self) {
+        if let Some((seam, path)) = self.0.get() {
+            seam.unlocking(path);
+        }
+    }
+}
+
+impl fmt::Debug for Unlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Unlocks")
+            .field(&self.0.get().is_some())
+            .finish()
     }
 }
 

@@ -4,7 +4,7 @@
 //! something is wrong only when a second look says so too. Repair moves, into `corrupt/`,
 //! rather than deletes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -181,7 +181,7 @@ impl Check<'_> {
     }
 
     fn messages(&mut self) -> disk::Result<()> {
-        let mut places: HashMap<QueueId, Vec<Place>> = HashMap::new();
+        let mut places: BTreeMap<QueueId, Vec<Place>> = BTreeMap::new();
         let all = Kept::ALL.iter().map(|kept| {
             let buckets = self.spool.buckets(*kept)?;
             Ok(buckets.into_iter().map(|bucket| kept.place(bucket)))

@@ -132,6 +132,9 @@ impl Core {
                 None => break,
             }
         }
+        // With it the last other owner of the lock: that is to go when the entry does.
+        drop(running);
+        drop(message);
         let core = Arc::clone(self);
         blocking(move || core.follow(entry, &finisher)).await
     }

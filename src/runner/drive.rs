@@ -73,7 +73,7 @@ enum Happening {
 
 impl Runner {
     pub(super) fn drive(&self, mode: Mode) -> Result<(Summary, HashSet<QueueId>), Error> {
-        let runtime = runtime()?;
+        let runtime = runtime(self.core.threads)?;
         let result = runtime.block_on(Drive::run(Arc::clone(&self.core), mode));
         // Threads that still wait for a file system that hangs are not waited for.
         runtime.shutdown_background();
@@ -81,7 +81,7 @@ impl Runner {
     }
 
     pub(super) fn attempt_at(&self, id: QueueId, place: Place) -> Result<Settled, Error> {
-        let runtime = runtime()?;
+        let runtime = runtime(self.core.threads)?;
         let core = Arc::clone(&self.core);
         let settled = runtime.block_on(async {
             let (finisher, forgetting) = finisher::start(Arc::clone(&core));
@@ -99,12 +99,13 @@ impl Runner {
 
 /// A runtime, or why there cannot be one. tokio panics where the system gives it no descriptor
 /// or no thread; so that is tried before.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+pub(crate) fn runtime(threads: Option<usize>) -> Result<tokio::runtime::Runtime, Error> {
     room_for_runtime().map_err(Error::Runtime)?;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    if let Some(most) = threads {
+        builder.max_blocking_threads(most);
+    }
+    builder.enable_all().build().map_err(Error::Runtime)
 }
 
 fn room_for_runtime() -> std::io::Result<()> {

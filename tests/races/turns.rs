@@ -1,0 +1,286 @@
+//! Turns: several processes of which one at a time goes on, call by call, as a test decides.
+//!
+//! A process is whatever uses one [`Hand`] as its seam: a spool that it opened for itself, on a
+//! thread of its own and the threads that start there. Before each call it stops and waits for
+//! its turn, and so it does before a lock goes.
+//!
+//! - A process is **at a call** from when one of its threads comes to one until it is granted. If
+//!   other threads of it compute meanwhile, they come to a stop at their own next call, one behind
+//!   the other: a process makes one call at a time. What it does between two calls touches nothing
+//!   that others could see. (`Runner::threads` with one thread makes their order always the same.)
+//! - At first all processes go on until each is at its first call, or has ended. From then on only
+//!   the one that has the **turn** goes on. When it comes to its next call, or ends, the `decide`
+//!   function says who is next. Nothing is ever decided while somebody computes.
+//! - A process that is **killed** makes no further call: its calls fail, its locks go, and it ends,
+//!   all before anybody else goes on.
+//! - A process that has its turn and comes to no call and to no end is a mistake: the test is
+//!   aborted, and says where everybody was.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mailspool::disk::{Call, Method, Seam, Verdict};
+use nix::errno::Errno;
+
+/// Nobody computes that long.
+const TOO_LONG: Duration = Duration::from_secs(60);
+
+/// One call, or a lock that goes (`unlock`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Op {
+    pub name: &'static str,
+    pub path: PathBuf,
+    /// Where a rename or a link leads to.
+    pub to: Option<PathBuf>,
+}
+
+/// What is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This process makes the call it is at.
+    Go(usize),
+    /// This process is killed at the call it is at.
+    Kill(usize),
+}
+
+/// Where everybody is when something is to be decided.
+pub struct Point<'a> {
+    /// The call each process is at; none if it has ended.
+    pub at: Vec<Option<&'a Op>>,
+    /// Who had the turn; nobody at first.
+    pub last: Option<usize>,
+}
+
+/// The scheduler.
+struct Turns {
+    inner: Mutex<Inner>,
+    /// One for the threads of each process.
+    changed: Vec<Condvar>,
+}
+
+type Decide = Box<dyn FnMut(&Point<'_>) -> Choice + Send>;
+
+struct Inner {
+    processes: Vec<Process>,
+    turn: Option<usize>,
+    decide: Decide,
+}
+
+#[derive(Default)]
+struct Process {
+    /// The call it is at.
+    at: Option<Op>,
+    /// One of its threads is at a call or makes one.
+    busy: bool,
+    killed: bool,
+    ended: bool,
+}
+
+/// A process's hand, to be used as its seam.
+pub struct Hand {
+    turns: Arc<Turns>,
+    process: usize,
+    below: Option<Arc<dyn Seam>>,
+    method: Method,
+}
+
+/// What a process did, or why it panicked.
+pub type Ended<T> = std::thread::Result<T>;
+
+/// Runs processes to their ends. Each program is given its hand; `below` may put another seam
+/// behind it, such as one that records.
+pub fn run<T: Send>(
+    programs: Vec<Box<dyn FnOnce(Arc<Hand>) -> T + Send + '_>>,
+    method: Method,
+    below: impl Fn(usize) -> Option<Arc<dyn Seam>>,
+    decide: impl FnMut(&Point<'_>) -> Choice + Send + 'static,
+) -> Vec<Ended<T>> {
+    let turns = Arc::new(Turns::new(programs.len(), Box::new(decide)));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = programs
+            .into_iter()
+            .enumerate()
+            .map(|(process, program)| {
+                let hand = Arc::new(Hand {
+                    turns: Arc::clone(&turns),
+                    process,
+                    below: below(process),
+                    method,
+                });
+                let turns = &turns;
+                let whole = move || {
+                    let ended = catch_unwind(AssertUnwindSafe(|| program(hand)));
+                    turns.end(process);
+                    ended
+                };
+                let named = std::thread::Builder::new().name(format!("process {process}"));
+                named.spawn_scoped(scope, whole).unwrap()
+            })
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Ended<T>>| thread.join().unwrap();
+        threads.into_iter().map(join).collect()
+    })
+}
+
+impl Turns {
+    fn new(count: usize, decide: Decide) -> Turns {
+        Turns {
+            inner: Mutex::new(Inner {
+                processes: (0..count).map(|_| Process::default()).collect(),
+                turn: None,
+                decide,
+            }),
+            changed: (0..count).map(|_| Condvar::new()).collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, process: usize, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        let waited = self.changed[process].wait_timeout(inner, TOO_LONG);
+        let (inner, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            let at = inner.processes.iter().map(|one| &one.at);
+            let at: Vec<_> = at.collect();
+            eprintln!("process {:?} hangs; at: {at:?}", inner.turn);
+            std::process::abort();
+        }
+        inner
+    }
+
+    /// Has somebody decide who is next, if it is time.
+    fn next(&self, inner: &mut Inner, from: usize) {
+        if inner.turn.is_some_and(|turn| turn != from) {
+            return;
+        }
+        let Inner {
+            processes,
+            turn,
+            decide,
+        } = inner;
+        if turn.is_none() && !processes.iter().all(|one| one.at.is_some() || one.ended) {
+            return;
+        }
+        let at: Vec<Option<&Op>> = processes.iter().map(|one| one.at.as_ref()).collect();
+        if at.iter().all(Option::is_none) {
+            return;
+        }
+        let choice = decide(&Point { at, last: *turn });
+        let (Choice::Go(next) | Choice::Kill(next)) = choice;
+        assert!(processes[next].at.is_some(), "process {next} is at no call");
+        processes[next].killed = choice == Choice::Kill(next);
+        *turn = Some(next);
+        if next != from {
+            self.changed[next].notify_all();
+        }
+    }
+
+    fn end(&self, process: usize) {
+        let mut inner = self.lock();
+        inner.processes[process].ended = true;
+        inner.processes[process].at = None;
+        self.next(&mut inner, process);
+    }
+
+    /// Waits for the turn; false if the process has been killed.
+    fn come(&self, process: usize, op: Op) -> bool {
+        let mut inner = self.lock();
+        while inner.processes[process].busy && !inner.processes[process].killed {
+            inner = self.wait(process, inner);
+        }
+        if inner.processes[process].killed || inner.processes[process].ended {
+            return !inner.processes[process].killed;
+        }
+        inner.processes[process].busy = true;
+        inner.processes[process].at = Some(op);
+        self.next(&mut inner, process);
+        // With the turn, and its call granted: `next` leaves it at the call until then.
+        while inner.turn != Some(process) {
+            inner = self.wait(process, inner);
+        }
+        inner.processes[process].at = None;
+        let killed = inner.processes[process].killed;
+        if killed {
+            inner.processes[process].busy = false;
+            self.changed[process].notify_all();
+        }
+        !killed
+    }
+
+    /// The call has been made.
+    fn done(&self, process: usize) {
+        let mut inner = self.lock();
+        inner.processes[process].busy = false;
+        drop(inner);
+        self.changed[process].notify_all();
+    }
+}
+
+impl Seam for Hand {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        if !self.turns.come(self.process, Op::of(call)) {
+            return Verdict::Fail(Errno::EIO);
+        }
+        match &self.below {
+            Some(below) => below.before(call),
+            None => Verdict::Pass,
+        }
+    }
+
+    fn after(&self, call: &Call<'_>, error: Option<Errno>) {
+        if let Some(below) = &self.below {
+            below.after(call, error);
+        }
+        self.turns.done(self.process);
+    }
+
+    fn unlocking(&self, path: &Path) {
+        let op = Op {
+            name: "unlock",
+            path: path.to_owned(),
+            to: None,
+        };
+        if self.turns.come(self.process, op) {
+            if let Some(below) = &self.below {
+                below.unlocking(path);
+            }
+            self.turns.done(self.process);
+        }
+    }
+
+    fn method(&self) -> Option<Method> {
+        Some(self.method)
+    }
+}
+
+impl Op {
+    fn of(call: &Call<'_>) -> Op {
+        let (path, to): (&Path, Option<&Path>) = match call {
+            Call::Rename { from, to } | Call::Link { from, to } => (from, Some(to)),
+            Call::Space | Call::SyncFs => (Path::new("."), None),
+            Call::OpenRoot { path }
+            | Call::Open { path, .. }
+            | Call::Lock { path }
+            | Call::Read { path }
+            | Call::Write { path, .. }
+            | Call::Reserve { path }
+            | Call::Truncate { path, .. }
+            | Call::Stat { path }
+            | Call::Unlink { path }
+            | Call::Mkdir { path }
+            | Call::Rmdir { path }
+            | Call::List { path }
+            | Call::SyncFile { path }
+            | Call::SyncDir { path } => (path, None),
+        };
+        Op {
+            name: call.name(),
+            path: path.to_owned(),
+            to: to.map(Path::to_owned),
+        }
+    }
+}
