@@ -334,11 +334,13 @@ mod tests {
             for dot in [&b"."[..], b"..", b".\0", b"\0."] {
                 for after in ends {
                     let message = [b"a", before, dot, after, b"MAIL FROM:<x>\r\n"].concat();
+                    assert_safe(&message, &[&message]);
+                    let whole = encode(Framing::Dots, &[&message]);
                     for cut in 0..=message.len() {
                         for second in cut..=message.len() {
                             let pieces =
                                 [&message[..cut], &message[cut..second], &message[second..]];
-                            assert_safe(&message, &pieces);
+                            assert_eq!(encode(Framing::Dots, &pieces), whole);
                         }
                     }
                 }

@@ -78,6 +78,8 @@ impl Postfix {
         }
     }
 
+    /// For another client than the one here.
+    #[allow(dead_code)]
     pub fn port(&self) -> u16 {
         self.port
     }

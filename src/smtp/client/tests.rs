@@ -8,7 +8,9 @@ mod troubles;
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex,
+};
 
 use super::super::content::Shape;
 use super::*;
@@ -23,6 +25,31 @@ fn settings(protocol: Protocol) -> Settings {
         protocol,
         ..Settings::new(HelloName::parse("me.example").unwrap())
     }
+}
+
+/// A session whose server is the test itself, which offers this.
+async fn by_hand(offers: &str) -> (Client<DuplexStream>, DuplexStream) {
+    let (ours, mut theirs) = duplex(1000);
+    let settings = settings(Protocol::Smtp);
+    let opening = Client::open(ours, "mx", &settings);
+    let serving = async {
+        say(&mut theirs, "220 mx\r\n").await;
+        assert_eq!(hear(&mut theirs).await, "EHLO me.example\r\n");
+        say(&mut theirs, &format!("250-mx\r\n250 {offers}\r\n")).await;
+    };
+    let (client, ()) = tokio::join!(opening, serving);
+    (client.unwrap(), theirs)
+}
+
+async fn say(stream: &mut DuplexStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+/// What comes next, or nothing at the end.
+async fn hear(stream: &mut DuplexStream) -> String {
+    let mut input = [0; 1000];
+    let got = stream.read(&mut input).await.unwrap();
+    String::from_utf8_lossy(&input[..got]).into_owned()
 }
 
 fn addresses(texts: &[&str]) -> Vec<Address> {

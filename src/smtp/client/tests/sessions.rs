@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
+use tokio::io::{DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 
 use super::server::{At, Deed, Seen, Server};
@@ -159,20 +159,9 @@ async fn octets_that_data_cannot_carry_go_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_has_gone_is_noticed_before_the_next_message() {
-    let (ours, mut theirs) = duplex(1000);
-    let mut client = {
-        let open =
-            tokio::spawn(async move { Client::open(ours, "mx", &settings(Protocol::Smtp)).await });
-        theirs.write_all(b"220 mx\r\n").await.unwrap();
-        theirs.read(&mut [0; 100]).await.unwrap();
-        theirs.write_all(b"250 mx\r\n").await.unwrap();
-        open.await.unwrap().unwrap()
-    };
+    let (mut client, mut theirs) = by_hand("HELP").await;
     assert!(client.is_alive().await);
-    theirs
-        .write_all(b"421 4.4.2 idle for too long\r\n")
-        .await
-        .unwrap();
+    say(&mut theirs, "421 4.4.2 idle for too long\r\n").await;
     drop(theirs);
     let verdicts = send(&mut client, &["a@b"], MESSAGE).await;
     assert_eq!(statuses(&verdicts), [Deferred]);
@@ -184,13 +173,7 @@ async fn a_server_that_has_gone_is_noticed_before_the_next_message() {
 
 #[tokio::test(start_paused = true)]
 async fn goodbye_does_not_take_long() {
-    let (ours, mut theirs) = duplex(1000);
-    let open =
-        tokio::spawn(async move { Client::open(ours, "mx", &settings(Protocol::Smtp)).await });
-    theirs.write_all(b"220 mx\r\n").await.unwrap();
-    theirs.read(&mut [0; 100]).await.unwrap();
-    theirs.write_all(b"250 mx\r\n").await.unwrap();
-    let client = open.await.unwrap().unwrap();
+    let (client, _theirs) = by_hand("HELP").await;
     let begun = Instant::now();
     client.quit().await;
     assert_eq!(begun.elapsed(), Deadlines::default().quit);
