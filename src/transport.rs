@@ -9,6 +9,8 @@
 mod maildir;
 mod pipe;
 mod relay;
+#[cfg(feature = "smtp")]
+mod smtp;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +23,8 @@ use crate::queue::Outcome;
 pub use maildir::Maildir;
 pub use pipe::{Pipe, PipeError, PipeUser};
 pub use relay::Relay;
+#[cfg(feature = "smtp")]
+pub use smtp::{Probed, Smtp, Target};
 
 /// A future in a box, as traits that are used through `dyn` need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
