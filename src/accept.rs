@@ -15,8 +15,8 @@ use crate::disk::{self, Space};
 use crate::message::address::without_repeats;
 use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, line_ending, mbox_separator};
-use crate::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
-use crate::spool::{Draft, Spool};
+use crate::message::{Address, AddressError, Door, Envelope, QueueId, ReversePath, Submission};
+use crate::spool::{Draft, MAX_RECIPIENTS, Spool};
 
 /// What acceptance is told by the configuration.
 #[derive(Clone, Debug)]
@@ -82,6 +82,12 @@ pub enum Error {
     /// There is nobody to deliver it to.
     #[error("the message has no recipients")]
     NoRecipients,
+    /// More recipients than one message can have.
+    #[error("the recipients together are longer than {MAX_RECIPIENTS} octets")]
+    TooManyRecipients,
+    /// An address that is none once our name is behind it.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// A transport's name that could not be written to a line.
     #[error("not a transport's name: {0:?}")]
     BadTransport(String),
@@ -129,10 +135,11 @@ impl Acceptor {
     pub fn accept(&self, request: Request, input: impl Read) -> Result<QueueId, Error> {
         let hostname = &self.limits.hostname;
         let recipients = request.recipients.into_iter();
-        let recipients = recipients.map(|one| one.qualified(hostname)).collect();
+        let recipients: Result<Vec<Address>, AddressError> =
+            recipients.map(|one| one.qualified(hostname)).collect();
         let envelope = Envelope {
-            sender: request.sender.qualified(hostname),
-            recipients: without_repeats(recipients),
+            sender: request.sender.qualified(hostname)?,
+            recipients: without_repeats(recipients?),
             submission: Submission {
                 transport: request.transport,
                 ..Submission::by(request.door)
@@ -140,6 +147,14 @@ impl Acceptor {
         };
         if envelope.recipients.is_empty() {
             return Err(Error::NoRecipients);
+        }
+        let octets: usize = envelope
+            .recipients
+            .iter()
+            .map(|to| to.as_str().len() + 1)
+            .sum();
+        if octets as u64 > MAX_RECIPIENTS {
+            return Err(Error::TooManyRecipients);
         }
         if let Some(name) = &envelope.submission.transport
             && !is_transport_name(name)
@@ -179,7 +194,9 @@ impl Acceptor {
         input: &mut Input<impl Read>,
         arrival: &trace::Arrival<'_>,
     ) -> Result<(), Error> {
+        self.fill_first_line(input)?;
         input.consume(mbox_separator(input.bytes()));
+        self.fill_first_line(input)?;
         let eol = line_ending(input.bytes());
         draft.write(arrival.received(eol).as_bytes())?;
         let mut scan = HeaderScan::default();
@@ -218,6 +235,16 @@ impl Acceptor {
             }
             self.fill(input)?;
         }
+    }
+
+    /// The first line tells a separator and the line ending, in however many pieces it comes.
+    fn fill_first_line(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
+        /// A longer one is not waited for.
+        const MOST: usize = 64 << 10;
+        while !input.eof && input.held.len() < MOST && !input.bytes().contains(&b'\n') {
+            self.fill(input)?;
+        }
+        Ok(())
     }
 
     fn fill(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
@@ -321,5 +348,60 @@ impl<R: Read> Input<R> {
 
     fn consume(&mut self, count: usize) {
         self.held.start += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one octet a read, as a slow pipe may.
+    struct Drops(&'static [u8]);
+
+    impl Read for Drops {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let most = bytes.len().min(1);
+            self.0.read(&mut bytes[..most])
+        }
+    }
+
+    fn accepted(hostname: &str, message: &'static [u8], to: &str) -> Result<String, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let limits = Limits {
+            min_free: 0,
+            ..Limits::new(hostname)
+        };
+        let request = Request {
+            door: Door::Active,
+            sender: ReversePath::Null,
+            recipients: vec![Address::parse(to).unwrap()],
+            transport: None,
+            submitter: "tester".into(),
+        };
+        let id = Acceptor::new(spool.clone(), limits).accept(request, Drops(message))?;
+        let path = crate::spool::Place::Active.path(id);
+        Ok(String::from_utf8(std::fs::read(spool.path().join(path)).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn a_first_line_may_come_in_pieces() {
+        let stored = accepted("h.test", b"From a@b Sun\r\nSubject: x\r\n\r\nb\r\n", "b@x").unwrap();
+        assert!(!stored.contains("From a@b"), "{stored}");
+        assert_eq!(
+            stored.matches('\n').count(),
+            stored.matches("\r\n").count(),
+            "{stored:?}"
+        );
+    }
+
+    #[test]
+    fn an_address_too_long_with_our_name_is_refused_before_it_is_stored() {
+        let bare = &"x".repeat(Address::MAX_LEN - 3);
+        let refused = accepted("h.test", b"Subject: x\n\n", bare);
+        assert!(
+            matches!(refused, Err(Error::Address(AddressError::TooLong))),
+            "{refused:?}"
+        );
     }
 }

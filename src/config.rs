@@ -159,11 +159,15 @@ impl Config {
             Some(given) => text.address(given)?,
             None => Address::parse("postmaster").map_err(|error| Error(error.to_string()))?,
         };
+        let postmaster = postmaster.qualified(&hostname).map_err(|error| {
+            let span = raw.postmaster.as_ref().map_or(0..0, Spanned::span);
+            text.error(span, error)
+        })?;
         let transports = text.transports(&raw.transport)?;
         let routes = text.routes(&raw.route, &transports)?;
         let RawAccept { timeout, .. } = raw.accept;
         Ok(Config {
-            postmaster: postmaster.qualified(&hostname),
+            postmaster,
             hostname,
             accept: Accept {
                 max_size: raw.accept.max_size.0,

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FchmodatFlags, Mode};
 use nix::unistd::{LinkatFlags, UnlinkatFlags};
 
 pub use barrier::Method;
@@ -135,8 +135,10 @@ impl Disk {
 
     fn open_at(&self, path: &Path, flags: OFlag) -> Result<File> {
         let create = flags.contains(OFlag::O_CREAT);
-        // NONBLOCK: a FIFO in a queue directory must not hold a runner.
+        // NONBLOCK: a FIFO in a queue directory must not hold a runner; NOCTTY: a terminal must
+        // not become ours.
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let flags = flags | OFlag::O_NOCTTY;
         let mode = Mode::from_bits_truncate(FILE_MODE);
         let fd = self.call(&Call::Open { path, create }, path, || {
             nix::fcntl::openat(&self.inner.root, path, flags, mode)
@@ -202,7 +204,8 @@ impl Disk {
         })
     }
 
-    /// Reads a whole file; one longer than `limit` is an error (`EFBIG`), not a surprise.
+    /// Reads a whole file; one longer than `limit` is an error (`EFBIG`), not a surprise, and so
+    /// is one that is no regular file. Memory is taken for neither.
     pub fn read_all(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
         let file = self.open_read(path)?;
         self.read_file(&file, limit)
@@ -210,6 +213,14 @@ impl Disk {
 
     /// As [`read_all`](Disk::read_all), of an open file.
     pub fn read_file(&self, file: &File, limit: u64) -> Result<Vec<u8>> {
+        let stat = self.stat_file(file)?;
+        if stat.kind != Kind::File {
+            return Err(Error::not_a_file("read", &file.path).below(&self.inner.path));
+        }
+        if stat.size > limit {
+            let error = Error::new("read", &file.path, Errno::EFBIG.into());
+            return Err(error.below(&self.inner.path));
+        }
         let mut bytes = Vec::with_capacity(512);
         loop {
             let have = bytes.len();
@@ -325,6 +336,20 @@ impl Disk {
             _ if error.is(Errno::EEXIST) => Ok(false),
             _ => Err(error),
         }
+    }
+
+    /// The error of a name that is taken, for who does not replace what has it.
+    pub fn already_there(&self, path: &Path) -> Error {
+        Error::new("rename", path, Errno::EEXIST.into()).below(&self.inner.path)
+    }
+
+    /// Sets the permission bits of a file or a directory, never through a link.
+    pub fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
+        let mode = Mode::from_bits_truncate(mode);
+        self.call(&Call::Chmod { path }, path, || {
+            let flags = FchmodatFlags::NoFollowSymlink;
+            nix::sys::stat::fchmodat(&self.inner.root, path, mode, flags)
+        })
     }
 
     /// Removes a name; false if it was not there.

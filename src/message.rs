@@ -8,6 +8,7 @@ pub mod date;
 pub mod envelope;
 pub mod header;
 pub mod id;
+pub mod recipients;
 pub mod reply;
 pub mod seal;
 

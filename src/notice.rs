@@ -15,7 +15,7 @@ use crate::message::{
 };
 use crate::queue::state::Fate;
 use crate::queue::{RecipientState, What};
-use crate::spool::{Entry, Staging, Unreadable};
+use crate::spool::{Entry, Staging};
 
 pub use bounce::BounceBuilder;
 
@@ -101,14 +101,9 @@ pub fn tell(
     let recipients: Vec<Address> = states.iter().map(|one| one.address.clone()).collect();
     let named: Vec<&Address> = recipients.iter().collect();
     let id = QueueId::of_notice(cause, entry.id(), kind, &named);
-    let staging = match entry.spool().stage_notice(id) {
-        Ok(staging) => staging,
-        Err(Unreadable::Failed(error)) => return Err(error.into()),
-        Err(Unreadable::Corrupt(..)) => return Ok(Told::Busy),
-    };
+    let staging = entry.spool().stage_notice(id)?;
     let staged = match staging {
         Staging::Busy => return Ok(Told::Busy),
-        Staging::Found(staged) => staged,
         Staging::Fresh(mut draft) => {
             let report = Report {
                 id,
@@ -122,7 +117,7 @@ pub fn tell(
             let Some(bytes) = builder.build(&report)? else {
                 drop(draft);
                 let id = None;
-                entry.record(
+                entry.record_durably(
                     now,
                     What::Notice {
                         kind,
@@ -130,7 +125,6 @@ pub fn tell(
                         recipients,
                     },
                 )?;
-                entry.sync()?;
                 return Ok(Told::Nothing);
             };
             draft.write(&bytes)?;
@@ -140,7 +134,7 @@ pub fn tell(
     // Then the origin records it, durably; until it has, nobody moves the notice on, and the
     // next holder of the origin finds it under the same id.
     let id = Some(staged.id());
-    entry.record(
+    entry.record_durably(
         now,
         What::Notice {
             kind,
@@ -148,7 +142,6 @@ pub fn tell(
             recipients,
         },
     )?;
-    entry.sync()?;
     let id = staged.id();
     staged.release()?;
     Ok(Told::Queued(id))

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::{Action, Hold};
-use crate::spool::{Claim, Entry, Kept, Place, Posted, Spool, Unreadable, apply};
+use crate::spool::{Claim, Entry, Kept, Place, Posted, Served, Spool, Unreadable, apply};
 
-pub use check::{Finding, Level, check};
+pub use check::{Finding, Level, Mend, Tally, check, tally};
 pub use find::{Found, find};
 pub use row::{RecipientRow, Row, RowStatus, row};
 
@@ -48,20 +48,57 @@ pub fn act(
     for some in ids.chunks(BATCH) {
         let mut entries = Vec::new();
         for id in some {
-            match take(spool, *id, action)? {
-                Taken::Entry(entry) => entries.push(*entry),
+            match take(spool, *id)? {
+                Taken::Entry(entry) => match refusal(&entry, action) {
+                    None => entries.push(*entry),
+                    Some(why) => {
+                        drop(entry);
+                        let_go(spool, *id, now);
+                        all.push((*id, Acted::Refused(why.to_owned())));
+                    }
+                },
                 Taken::Busy => all.push((*id, request(spool, *id, action, now)?)),
                 Taken::Not(acted) => all.push((*id, acted)),
             }
         }
-        apply(&mut entries, now, action)?;
-        for entry in &entries {
-            let (id, by) = (entry.id(), action.by());
+        apply_and_let_go(spool, &mut entries, action, now, |id| {
+            let by = action.by();
             tracing::info!(%id, action = action.as_str(), by = by.by, reason = by.reason, "action");
             all.push((id, Acted::Done));
-        }
+        })?;
     }
     Ok(all)
+}
+
+/// Carries an action out on messages in hand, tells of each, and lets go of them.
+fn apply_and_let_go(
+    spool: &Spool,
+    entries: &mut Vec<Entry>,
+    action: &Action,
+    now: Timestamp,
+    done: impl FnMut(QueueId),
+) -> disk::Result<()> {
+    let applied = apply(entries, now, action);
+    let ids: Vec<QueueId> = entries.drain(..).map(|entry| entry.id()).collect();
+    ids.iter().for_each(|id| let_go(spool, *id, now));
+    applied?;
+    ids.into_iter().for_each(done);
+    Ok(())
+}
+
+/// Looks for a request after a message was let go of, as every holder does: somebody may have
+/// left it because we had the message in hand. A failure is not one of what we did, and the next
+/// run looks again.
+fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
+    match spool.serve_request(id, now) {
+        Ok(Served::Nothing | Served::Unreadable) => {}
+        Ok(Served::Done(action)) => {
+            let by = action.by();
+            let action = action.as_str();
+            tracing::info!(%id, action, by = by.by, reason = by.reason, "request served");
+        }
+        Err(error) => tracing::warn!(%id, %error, "a request could not be served"),
+    }
 }
 
 /// Makes everything in `deferred/` due. What somebody has in hand is being tried already, and
@@ -86,8 +123,7 @@ pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usi
                     Err(Unreadable::Failed(error)) => failed = failed.and(Err(error)),
                 }
             }
-            apply(&mut entries, now, action)?;
-            flushed += entries.len();
+            apply_and_let_go(spool, &mut entries, action, now, |_| flushed += 1)?;
         }
         spool.remove_empty_buckets(&[place])?;
     }
@@ -102,7 +138,7 @@ enum Taken {
     Not(Acted),
 }
 
-fn take(spool: &Spool, id: QueueId, action: &Action) -> disk::Result<Taken> {
+fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
     /// A message may move between our look and our lock.
     const MOST_MOVES: usize = 5;
     for _ in 0..MOST_MOVES {
@@ -120,10 +156,7 @@ fn take(spool: &Spool, id: QueueId, action: &Action) -> disk::Result<Taken> {
             Claim::Locked(locked) => locked,
         };
         return Ok(match locked.read() {
-            Ok(entry) => match refusal(&entry, action) {
-                Some(why) => Taken::Not(Acted::Refused(why.to_owned())),
-                None => Taken::Entry(Box::new(entry)),
-            },
+            Ok(entry) => Taken::Entry(Box::new(entry)),
             Err(Unreadable::Corrupt(_, reason)) => {
                 Taken::Not(Acted::Refused(format!("it is corrupt: {reason}")))
             }
@@ -159,21 +192,31 @@ fn request(spool: &Spool, id: QueueId, action: &Action, now: Timestamp) -> disk:
     if spool.post_request(id, action)? == Posted::Taken {
         return Ok(Acted::OtherWaits);
     }
-    let acted = match take(spool, id, action)? {
+    let acted = match take(spool, id)? {
         Taken::Busy => return Ok(Acted::Requested),
         Taken::Not(acted) => {
             spool.drop_request(id)?;
-            acted
+            return Ok(acted);
         }
-        Taken::Entry(entry) => {
-            let mut entries = [*entry];
-            // Somebody else may have served it between the two.
-            if entries[0].request()?.0 {
-                apply(&mut entries, now, action)?;
-                entries[0].request_served()?;
-            }
-            Acted::Done
-        }
+        Taken::Entry(entry) => serve_own(entry, action, now)?,
     };
+    let_go(spool, id, now);
     Ok(acted)
+}
+
+/// Does what was asked for, unless whoever had the message in hand did so between the two: if
+/// another request waits, or none, he has. Whether the action makes sense is asked only then: it
+/// makes none any more when it has been done.
+fn serve_own(entry: Box<Entry>, action: &Action, now: Timestamp) -> disk::Result<Acted> {
+    let (_, waiting) = entry.request()?;
+    if waiting.as_ref() != Some(action) {
+        return Ok(Acted::Done);
+    }
+    let refused = refusal(&entry, action);
+    let mut entries = [*entry];
+    if refused.is_none() {
+        apply(&mut entries, now, action)?;
+    }
+    entries[0].request_served()?;
+    Ok(refused.map_or(Acted::Done, |why| Acted::Refused(why.to_owned())))
 }

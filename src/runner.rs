@@ -331,10 +331,16 @@ impl Core {
         }
     }
 
-    /// Stops this run, with the first reason that comes.
+    /// Stops this run, with the first reason that comes; but one by which a message stays frozen
+    /// goes before the others, for it wants a person.
     fn fail(&self, error: Error) {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
-        fatal.get_or_insert(error);
+        let wants = |error: &Error| matches!(error, Error::NotRecorded { .. });
+        match &*fatal {
+            Some(before) if wants(before) || !wants(&error) => {}
+            _ => *fatal = Some(error),
+        }
+        drop(fatal);
         self.stop.wake();
     }
 

@@ -9,8 +9,10 @@ mod destinations;
 mod draft;
 mod entry;
 mod forget;
+mod journal;
 mod layout;
 mod lock;
+mod part;
 mod requests;
 mod scan;
 mod slots;
@@ -25,13 +27,15 @@ use crate::disk::{self, Disk, Kind, Seam};
 pub use destinations::{Down, Hop};
 pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
-pub use layout::{Kept, Place};
+pub use layout::{Kept, MAX_RECIPIENTS, Place};
 pub use lock::{Claim, Locked, Unreadable};
-pub use requests::Posted;
+pub use part::Leftover;
+pub use requests::{Posted, Served};
 pub use scan::{Content, Listing, View};
 pub use slots::Slot;
 
 use layout::{INFO_DIRS, PLACES, VERSION, VERSION_FILE};
+use part::Part;
 
 /// Buckets held open at once.
 const MOST_BUCKETS_OPEN: usize = 64;
@@ -144,12 +148,10 @@ impl Spool {
             Disk::open(parent, seam.clone())?.durable(&[], &[Path::new(".")])?;
         }
         disk.durable(&[], &dirs)?;
-        let random = uuid::Uuid::new_v4();
-        let staged = PathBuf::from(format!("{VERSION_FILE}.{random}.part"));
-        let file = disk.create(&staged)?;
-        disk.write_all(&file, format!("{VERSION}\n").as_bytes())?;
-        disk.durable(&[&file], &[])?;
-        disk.rename(&file, &staged, Path::new(VERSION_FILE))?;
+        let text = format!("{VERSION}\n");
+        let prefix = format!("{VERSION_FILE}.");
+        let part = Part::write(&disk, Path::new(""), &prefix, text.as_bytes())?;
+        part.rename_to(Path::new(VERSION_FILE))?;
         disk.durable(&[], &[Path::new(".")])?;
         Spool::open_through(path, seam)
     }
@@ -183,13 +185,19 @@ impl Spool {
             let uid = root.uid;
             return unsafe_because(format!("it belongs to user {uid}, this is user {euid}"));
         }
-        for dir in PLACES.iter().chain(INFO_DIRS) {
+        for dir in PLACES.iter().chain(&["info"]).chain(INFO_DIRS) {
             let stat = self.directory(dir)?;
             if stat.identity.0 != root.identity.0 {
                 return Err(self.damaged(dir, "it is on another file system"));
             }
         }
-        Ok(())
+        // It may be missing. A link in its place would lead us out of the spool.
+        match self.disk.stat(Path::new("state"))? {
+            Some(stat) if stat.kind != Kind::Dir => {
+                Err(self.damaged("state", "it is not a directory"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn directory(&self, dir: &str) -> Result<disk::Stat> {
@@ -209,16 +217,8 @@ impl Spool {
 
     /// Writes a file of the spool's own directory, whole and durably, unless it is there.
     pub fn write_if_missing(&self, name: &Path, bytes: &[u8]) -> Result<()> {
-        let random = uuid::Uuid::new_v4();
-        let staged = PathBuf::from(format!("state/{random}.part"));
-        let file = self.disk.create(&staged)?;
-        let linked = self
-            .disk
-            .write_all(&file, bytes)
-            .and_then(|()| self.disk.durable(&[&file], &[]))
-            .and_then(|()| self.disk.link(&staged, name));
-        self.disk.unlink(&staged)?;
-        linked?;
+        self.disk.mkdir(Path::new("state"))?;
+        Part::write(&self.disk, Path::new("state"), "", bytes)?.link_to(name)?;
         self.disk
             .durable(&[], &[Path::new(".")])
             .map_err(Error::Disk)
@@ -247,7 +247,12 @@ impl Spool {
         }
         self.disk.mkdir(&dir)?;
         let opened = self.disk.open_read(&dir)?;
-        self.disk.durable(&[], &[Path::new(parent)])?;
+        if let Err(error) = self.disk.durable(&[], &[Path::new(parent)]) {
+            // A later sync of the parent may succeed and say nothing about this name: unless
+            // somebody uses it, it is made again.
+            let _ = self.remove_empty_buckets(std::slice::from_ref(place));
+            return Err(error);
+        }
         let mut buckets = self.buckets_made_durable();
         // One for each minute of the schedule; an end to that is a matter of descriptors.
         if buckets.len() >= MOST_BUCKETS_OPEN {

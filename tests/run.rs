@@ -428,9 +428,10 @@ fn poison_is_frozen() {
     let row = site.row();
     assert_eq!(row["queue"], "frozen");
     assert_eq!(row["last_error"], "3 attempts in a row were interrupted");
-    assert_eq!(
-        site.program(["check"], b"").ok(),
-        "1 message, no problems.\n"
+    let checked = site.program(["check"], b"").ok();
+    assert!(
+        checked.ends_with("\n1 message, no problems.\n"),
+        "{checked}"
     );
 }
 

@@ -1,23 +1,26 @@
-//! Many processes on one spool, killed with SIGKILL at random moments.
+//! Many processes on one spool, killed with SIGKILL or stopped at random moments.
 //!
 //! What belongs here: crowds, and what they must not do to each other or to the mail. The moments
 //! are random, the outcome is not: no message is lost, only those in flight can double, nothing
 //! stays locked. A failure prints the seed; `STORM_SEED` repeats it, as far as a scheduler does.
 
 mod program;
+mod proof;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use program::{BOX, Site, code_of, files, names, pipe, route, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use program::crowd::{
+    Crowd, Random, Storm, nothing_is_left, nothing_is_lost_or_doubled, start_runner,
+    start_submitter,
+};
+use program::{BOX, LONG, Site, code_of, names, pipe, route, until};
 
 const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
-const RUNNERS: usize = 6;
-const JOBS: usize = 4;
 
 #[test]
 fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
@@ -25,7 +28,7 @@ fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
     let site = Site::new(&format!("{RETRY}{BOX}"));
     let mut random = Random::new();
     site.queue_many(MESSAGES, |n| format!("r{n}@example.test"));
-    Storm::new(&site, &mut random).blow();
+    let kills = Storm::new(&site, &mut random).blow();
 
     let mut subjects = BTreeMap::<String, usize>::new();
     for copy in site.boxed() {
@@ -39,6 +42,7 @@ fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
     let unfinished = names(&site.dir().join("box/tmp"));
     println!("{} unfinished copies in tmp/", unfinished.len());
     nothing_is_left(&site);
+    report(kills, MESSAGES, 0);
 }
 
 #[test]
@@ -62,10 +66,11 @@ fn killed_runners_double_at_most_what_they_had_in_hand() {
     let doubled = delivered.len() - distinct.len();
     println!("{kills} kills, {doubled} doubled");
     assert!(
-        doubled <= kills * JOBS,
+        doubled <= kills * Storm::JOBS,
         "{doubled} doubled by {kills} kills"
     );
     nothing_is_left(&site);
+    report(kills, MESSAGES, doubled);
 }
 
 #[test]
@@ -75,35 +80,26 @@ fn killed_submitters_leave_whole_messages_or_none() {
     let site = Site::with_box();
     let mut random = Random::new();
     let mut accepted = BTreeSet::new();
-    let mut killed = 0;
     let mut serials = 0..SUBMITTERS;
-    let mut crowd: Vec<(usize, Child, Instant)> = Vec::new();
+    let mut crowd = Crowd::new();
     loop {
         while crowd.len() < AT_ONCE {
             let Some(serial) = serials.next() else { break };
-            let child = submit(&site, serial);
-            crowd.push((serial, child, Instant::now() + random.below(120)));
+            crowd.join(serial, start_submitter(&site, serial), random.below(120));
         }
-        if crowd.is_empty() {
+        if crowd.len() == 0 {
             break;
         }
-        crowd.retain_mut(|(serial, child, end)| {
-            if let Some(status) = child.try_wait().unwrap() {
-                // A success counts even where the order to kill came too late.
-                match status.code() {
-                    Some(0) => drop(accepted.insert(*serial)),
-                    Some(code) => panic!("submitter {serial} ended with {code}"),
-                    None => killed += 1,
-                }
-                return false;
+        for (serial, code) in crowd.bury() {
+            match code {
+                Some(0) => drop(accepted.insert(serial)),
+                Some(code) => panic!("submitter {serial} ended with {code}"),
+                None => {}
             }
-            if Instant::now() >= *end {
-                child.kill().unwrap();
-            }
-            true
-        });
+        }
         thread::sleep(Duration::from_millis(1));
     }
+    let killed = crowd.kills;
     println!("{} accepted, {killed} killed", accepted.len());
     assert!(killed > 0 && !accepted.is_empty(), "no storm");
 
@@ -111,205 +107,79 @@ fn killed_submitters_leave_whole_messages_or_none() {
         site.run().ok();
         site.is_empty()
     });
-    let mut delivered = BTreeSet::new();
-    for copy in site.boxed() {
-        let serial = copy
-            .lines()
-            .find_map(|line| line.strip_prefix("X-Serial: "))
-            .unwrap();
-        let serial: usize = serial.parse().unwrap();
-        assert!(copy.ends_with(&body(serial)), "torn: {serial}");
-        assert!(delivered.insert(serial), "{serial} was delivered twice");
-    }
-    let lost: Vec<_> = accepted.difference(&delivered).collect();
-    assert!(lost.is_empty(), "accepted and lost: {lost:?}");
+    nothing_is_lost_or_doubled(&site, &accepted);
     nothing_is_left(&site);
+    report(killed, accepted.len(), 0);
 }
 
-/// Starts a submitter that reads its message from a file, every second one as an MTA does.
-fn submit(site: &Site, serial: usize) -> Child {
-    let path = site.dir().join(format!("message-{serial}"));
-    fs::write(&path, format!("X-Serial: {serial}\n{}", body(serial))).unwrap();
-    let command = match serial % 2 {
-        0 => ["send", "-f", "a@example.org", "b@example.test"],
-        _ => ["receive", "-f", "a@example.org", "b@example.test"],
-    };
-    let mut command = site.command(command);
-    command
-        .stdin(fs::File::open(path).unwrap())
-        .stdout(Stdio::null());
-    command.spawn().unwrap()
-}
-
-/// Some are large enough that a kill may come in the middle of writing them.
-fn body(serial: usize) -> String {
-    let lines = if serial.is_multiple_of(5) { 20_000 } else { 3 };
-    format!(
-        "\n{}end of {serial}\n",
-        format!("a line of message {serial}\n").repeat(lines)
-    )
-}
-
-/// Runners that are killed and started again until nothing is left.
-struct Storm<'a> {
-    site: &'a Site,
-    random: &'a mut Random,
-    runners: Vec<(Child, Instant)>,
-    kills: usize,
-}
-
-impl Storm<'_> {
-    fn new<'a>(site: &'a Site, random: &'a mut Random) -> Storm<'a> {
-        Storm {
-            site,
-            random,
-            runners: Vec::new(),
-            kills: 0,
+/// A process that is stopped keeps the message it has in hand, and the lock on it, for as long as
+/// it is stopped: no clock can take it away. It keeps nothing else from anybody.
+#[test]
+fn stopped_processes_hold_up_only_what_they_have_in_hand() {
+    const RUNNERS: usize = 5;
+    let site = Site::new(&format!("{RETRY}{BOX}"));
+    let mut random = Random::new();
+    let submissions = if proof::long() { 2000 } else { 250 };
+    let (mut next, mut accepted) = (0, BTreeSet::new());
+    let mut crowd: Crowd<Option<usize>> = Crowd::new();
+    until("everything that was submitted is delivered", || {
+        while next < submissions && crowd.count(Option::is_some) < 6 {
+            crowd.join(Some(next), start_submitter(&site, next), LONG);
+            next += 1;
         }
-    }
-
-    fn start(&mut self) {
-        let mut command = self
-            .site
-            .command(["run", "--quiet", "--jobs", &JOBS.to_string()]);
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.runners
-            .push((child, Instant::now() + self.random.below(500)));
-    }
-
-    fn blow(mut self) -> usize {
-        let all = self.left();
-        let mut looked_at_locks = false;
-        until("the storm has delivered everything", || {
-            while self.runners.len() < RUNNERS {
-                self.start();
-            }
-            let before = self.runners.len();
-            self.end_some();
-            let left = self.left();
-            if !looked_at_locks && left < all * 2 / 3 {
-                looked_at_locks = true;
-                self.calm();
-            }
-            // Somebody has come to the end of what was due: hurry what was interrupted along.
-            if self.runners.len() < before {
-                self.hurry();
-            }
-            left == 0 && self.site.is_empty()
-        });
-        for (mut runner, _) in std::mem::take(&mut self.runners) {
-            let code = code_of(&mut runner, &Command::new("run"));
-            assert_eq!(code, 0, "a runner that was left alone");
+        while crowd.count(Option::is_none) < RUNNERS {
+            crowd.join(None, start_runner(&site), LONG);
         }
-        assert!(self.kills > RUNNERS, "no storm: {} kills", self.kills);
-        self.kills
-    }
-
-    fn left(&self) -> usize {
-        names(&self.site.spool().join("info/sender")).len()
-    }
-
-    /// Buries whoever ended, kills whose time has come.
-    fn end_some(&mut self) {
-        let (now, kills) = (Instant::now(), &mut self.kills);
-        self.runners.retain_mut(|(child, end)| {
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(
-                    matches!(status.code(), Some(0) | None),
-                    "a runner: {status}"
-                );
-                return false;
-            }
-            if now >= *end {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                *kills += 1;
-                return false;
-            }
-            true
-        });
-    }
-
-    /// Kills everybody at once, in the middle of it: nothing is locked, nothing is wrong.
-    fn calm(&mut self) {
-        for (mut child, _) in self.runners.drain(..) {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            self.kills += 1;
+        let which = random.pick(crowd.len());
+        if !crowd.is_stopped(which) {
+            crowd.stop(which, random.below(150));
         }
-        nothing_is_locked(self.site);
-        let checked = self.site.program(["check"], b"");
-        assert_eq!(checked.code, 0, "{checked}");
-        assert!(
-            checked.text().ends_with("messages, no problems.\n"),
-            "{checked}"
-        );
-    }
-
-    fn hurry(&self) {
-        self.site.program(["flush", "--queue-only"], b"").ok();
-        let frozen = names(&self.site.spool().join("frozen/never"));
-        if !frozen.is_empty() {
-            let thaw = ["thaw", "--queue-only"].map(str::to_owned);
-            let thawed = self.site.program(thaw.iter().chain(&frozen), b"");
-            // One that is gone or thawed by now is no failure of this.
-            assert!([0, 69].contains(&thawed.code), "{thawed}");
+        thread::sleep(random.below(5));
+        crowd.go_on(false);
+        for (who, code) in crowd.bury() {
+            assert_eq!(code, Some(0), "{who:?}");
+            accepted.extend(who);
         }
-    }
-}
-
-fn nothing_is_left(site: &Site) {
-    nothing_is_locked(site);
-    assert_eq!(site.processes(), []);
-    site.is_clean_and_empty();
-}
-
-/// Nobody who was killed holds a lock. A command that was just being started may, for the moment
-/// until it is executed: it still has its parent's descriptors.
-fn nothing_is_locked(site: &Site) {
-    let is_locked = |path: &PathBuf| {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .unwrap();
-        file.try_lock().is_err()
-    };
-    until("nothing is locked", || {
-        !files(&site.spool()).iter().any(is_locked)
+        next == submissions && crowd.count(Option::is_some) == 0 && site.is_empty()
     });
+    // One that has a message in hand is stopped for good; the others do all the rest.
+    let gate = site.dir().join("begun");
+    let script = format!(
+        "cat >/dev/null; if mkdir {0}; then kill -STOP $PPID; fi",
+        gate.display()
+    );
+    site.configure(&format!(
+        "{RETRY}{}{}",
+        pipe("stop", &script),
+        route("domain", "*", "stop")
+    ));
+    site.queue_many(20, |n| format!("r{n}@example.test"));
+    let mut stopped = site
+        .command(["run", "--quiet", "--jobs", "1"])
+        .spawn()
+        .unwrap();
+    until("it is stopped", || gate.exists());
+    until("the others have done the rest", || {
+        site.run().ok();
+        site.message_files().len() == 1
+    });
+    let pid = Pid::from_raw(stopped.id().try_into().unwrap());
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(code_of(&mut stopped, &Command::new("run")), 0);
+    until("it is done as well", || {
+        site.run().ok();
+        site.is_empty()
+    });
+    nothing_is_lost_or_doubled(&site, &accepted);
+    proof::count("stops", crowd.stops);
+    drop(crowd);
+    nothing_is_left(&site);
+    report(0, accepted.len(), 0);
 }
 
-/// A small generator (xorshift64*), the seed of which is printed.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Random {
-        let given = std::env::var("STORM_SEED")
-            .ok()
-            .map(|seed| seed.parse().unwrap());
-        let now = std::time::SystemTime::UNIX_EPOCH
-            .elapsed()
-            .unwrap()
-            .as_nanos() as u64;
-        let seed: u64 = given.unwrap_or(now) | 1;
-        println!("STORM_SEED={seed}");
-        Random(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// A time of less than so many milliseconds.
-    fn below(&mut self, milliseconds: u64) -> Duration {
-        Duration::from_micros((self.next() >> 11) % (milliseconds * 1000))
-    }
+fn report(kills: usize, messages: usize, doubled: usize) {
+    proof::count("kills", kills);
+    proof::count("acknowledged", messages);
+    proof::count("lost", 0);
+    proof::count("doubled", doubled);
 }

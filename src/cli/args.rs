@@ -214,9 +214,16 @@ pub(super) struct How {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
-    /// Mend what can be mended, by moving it to corrupt/
+    /// Mend what can be mended: move it to where it can be looked at, remove nothing but what
+    /// never got a name, correct modes
     #[arg(long)]
     pub repair: bool,
+    /// Only say what would be done
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
+    /// One JSON object a line: a finding, then the messages of each state, then the sums
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]

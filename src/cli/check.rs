@@ -1,54 +1,226 @@
 //! `check`.
 
-use std::io::{self, BufWriter};
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde::Serialize;
 
 use super::args::{Check, Global};
 use super::exit::{EX_DATAERR, Failure};
-use super::list::{finish, put};
+use super::list::{finish, json_line, put};
 use super::log::{self, Quiet};
 use super::site::{IfMissing, Site};
 use super::table;
 use crate::message::printable;
-use crate::operator::{Finding, Level, check as look};
+use crate::operator::{Finding, Level, RowStatus, Tally, check as look, tally};
+
+/// Of names that are not ours, so many of a directory are shown; `--json` has them all.
+const MOST_ALIKE: usize = 10;
 
 /// `mailspool check`.
 pub(super) fn check(global: &Global, args: &Check) -> Result<ExitCode, Failure> {
     let site = Site::open(global, IfMissing::Fail)?;
     log::start(&site.config.log, Quiet::UnlessAsked);
-    let findings = look(&site.spool, args.repair)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    for finding in &findings {
-        put(&mut out, &line(finding, args.repair))?;
+    let findings = look(&site.spool, args.repair && !args.dry_run)?;
+    let now = Timestamp::now();
+    let (tallies, uncounted) = match tally(&site.spool, now) {
+        Ok(tallies) => (tallies, None),
+        // What stands in the way has been found.
+        Err(error) if findings.iter().any(is_left) => (Vec::new(), Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut sums = Sums::of(&findings, &tallies);
+    if let Some(error) = uncounted {
+        sums.messages = None;
+        tracing::warn!(%error, "the messages cannot be counted");
     }
-    let left = |finding: &&Finding| {
-        finding.level == Level::Problem && !(args.repair && finding.mend.is_some())
-    };
-    let problems = findings.iter().filter(left).count();
-    let count = site.spool.listing()?.messages.len();
-    let found = match problems {
-        0 => "no problems".to_owned(),
-        1 => "1 problem".to_owned(),
-        many => format!("{many} problems"),
-    };
-    put(&mut out, &format!("{}, {found}.\n", table::messages(count)))?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match args.json {
+        true => objects(&mut out, &findings, &tallies, &sums)?,
+        false => {
+            put(&mut out, &paragraphs(&findings))?;
+            if !findings.is_empty() && !tallies.is_empty() {
+                put(&mut out, "\n")?;
+            }
+            put(&mut out, &table_of(&tallies, now))?;
+            put(&mut out, &sums.words())?;
+        }
+    }
     finish(out)?;
-    Ok(match problems {
+    Ok(match sums.problems {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(EX_DATAERR),
     })
 }
 
-fn line(finding: &Finding, repair: bool) -> String {
+/// What it comes to.
+#[derive(Serialize)]
+struct Sums {
+    /// None if they cannot be counted.
+    messages: Option<usize>,
+    /// Those that are left.
+    problems: usize,
+    mended: usize,
+}
+
+impl Sums {
+    fn of(findings: &[Finding], tallies: &[Tally]) -> Sums {
+        Sums {
+            messages: Some(tallies.iter().map(|one| one.messages).sum()),
+            problems: findings.iter().filter(|one| is_left(one)).count(),
+            mended: findings
+                .iter()
+                .filter(|one| one.mended == Some(true))
+                .count(),
+        }
+    }
+
+    fn words(&self) -> String {
+        let messages = match self.messages {
+            Some(count) => table::messages(count),
+            None => "messages that cannot be counted".to_owned(),
+        };
+        let problems = match self.problems {
+            0 => "no problems".to_owned(),
+            1 => "1 problem".to_owned(),
+            many => format!("{many} problems"),
+        };
+        let mended = match self.mended {
+            0 => String::new(),
+            count => format!(", {count} mended"),
+        };
+        let left = if self.mended > 0 && self.problems > 0 {
+            " left"
+        } else {
+            ""
+        };
+        format!("{}, {problems}{left}{mended}.\n", messages)
+    }
+}
+
+/// Whether a finding is a problem still.
+fn is_left(finding: &Finding) -> bool {
+    finding.level == Level::Problem && finding.mended != Some(true)
+}
+
+/// Each finding on a line of its own, what it is below it.
+fn paragraphs(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    let mut alike: BTreeMap<(&Path, &str), usize> = BTreeMap::new();
+    for finding in findings {
+        let dir = finding.path.parent().unwrap_or(Path::new(""));
+        if finding.level == Level::Note && finding.mend.is_none() {
+            let count = alike.entry((dir, &finding.what)).or_default();
+            *count += 1;
+            if *count > MOST_ALIKE {
+                continue;
+            }
+        }
+        text.push_str(&paragraph(finding));
+    }
+    for ((dir, what), count) in alike {
+        if count > MOST_ALIKE {
+            let (dir, more) = (printable(&dir.to_string_lossy()), count - MOST_ALIKE);
+            text.push_str(&format!(
+                "note     {dir}/: {more} more\n         {}\n",
+                printable(what)
+            ));
+        }
+    }
+    text
+}
+
+fn paragraph(finding: &Finding) -> String {
     let level = match finding.level {
         Level::Note => "note",
         Level::Problem => "problem",
     };
     let path = printable(&finding.path.to_string_lossy());
-    let mend = match (finding.mend, repair) {
-        (Some(mend), true) => format!("; {mend}"),
-        (Some(mend), false) => format!(" (--repair: {mend})"),
-        (None, _) => String::new(),
+    let what = printable(&finding.what);
+    let mend = mend(finding).map(|mend| format!("\n         {mend}"));
+    format!(
+        "{level:<9}{path}\n         {what}{}\n",
+        mend.unwrap_or_default()
+    )
+}
+
+/// What is, would be, or was not done.
+fn mend(finding: &Finding) -> Option<String> {
+    let mend = finding.mend.as_ref()?;
+    Some(match finding.mended {
+        None => format!("--repair {}", mend.does()),
+        Some(true) => mend.done(),
+        Some(false) => "not mended: it has changed, or somebody has it in hand".to_owned(),
+    })
+}
+
+/// Where the messages stand.
+fn table_of(tallies: &[Tally], now: Timestamp) -> String {
+    if tallies.is_empty() {
+        return String::new();
+    }
+    let next = |one: &Tally| match (one.status, one.next) {
+        (_, Some(next)) => table::soon(next, now),
+        (RowStatus::InProgress, None) => "now".to_owned(),
+        (RowStatus::Incoming | RowStatus::Active | RowStatus::WillBeBounced, None) => {
+            "next run".to_owned()
+        }
+        (_, None) => "never by itself".to_owned(),
     };
-    format!("{level}: {path}: {}{mend}\n", printable(&finding.what))
+    let cells = |one: &Tally| {
+        let cells = [
+            one.messages.to_string(),
+            one.queue.to_owned(),
+            one.status.words().to_owned(),
+            next(one),
+        ];
+        (cells.to_vec(), None)
+    };
+    let rows = tallies.iter().map(cells).collect();
+    table::table(&["Messages", "Queue", "Status", "Next"], rows)
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Object<'a> {
+    Finding {
+        level: &'static str,
+        path: String,
+        what: String,
+        repair: Option<String>,
+        mended: Option<bool>,
+    },
+    State(&'a Tally),
+    Sums(&'a Sums),
+}
+
+fn objects(
+    out: &mut impl Write,
+    findings: &[Finding],
+    tallies: &[Tally],
+    sums: &Sums,
+) -> Result<(), Failure> {
+    for finding in findings {
+        let object = Object::Finding {
+            level: match finding.level {
+                Level::Note => "note",
+                Level::Problem => "problem",
+            },
+            path: finding.path.to_string_lossy().into_owned(),
+            what: printable(&finding.what),
+            repair: finding.mend.as_ref().map(|mend| match finding.mended {
+                Some(true) => mend.done(),
+                _ => mend.does(),
+            }),
+            mended: finding.mended,
+        };
+        json_line(out, &object)?;
+    }
+    for tally in tallies {
+        json_line(out, &Object::State(tally))?;
+    }
+    json_line(out, &Object::Sums(sums))
 }

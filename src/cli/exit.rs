@@ -61,7 +61,10 @@ impl From<accept::Error> for Failure {
             accept::Error::TooLarge { .. }
             | accept::Error::TooManyHops { .. }
             | accept::Error::Empty => EX_DATAERR,
-            accept::Error::NoRecipients | accept::Error::BadTransport(_) => EX_USAGE,
+            accept::Error::NoRecipients
+            | accept::Error::TooManyRecipients
+            | accept::Error::Address(_)
+            | accept::Error::BadTransport(_) => EX_USAGE,
             accept::Error::NoRoom { .. } | accept::Error::Input(_) | accept::Error::Disk(_) => {
                 EX_TEMPFAIL
             }

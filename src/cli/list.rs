@@ -19,9 +19,16 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
     let listing = site.spool.listing()?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut rows = Vec::new();
+    // The others are shown all the same; the first is told when they have been.
+    let mut unreadable = None;
     for (id, place) in &listing.messages {
-        let Some(view) = site.spool.view(*id, *place, &listing)? else {
-            continue;
+        let view = match site.spool.view(*id, *place, &listing) {
+            Ok(Some(view)) => view,
+            Ok(None) => continue,
+            Err(error) => {
+                unreadable.get_or_insert(error);
+                continue;
+            }
         };
         let row = row(&view, now);
         match args.json {
@@ -35,7 +42,8 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
             put(&mut out, &table_of(&rows, now))?;
         }
     }
-    finish(out)
+    finish(out)?;
+    unreadable.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The words that scripts have matched for years.

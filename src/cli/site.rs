@@ -1,5 +1,7 @@
 //! Where we are: which spool, which configuration, as which user.
 
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
@@ -21,6 +23,9 @@ pub(super) struct Site {
     /// written the configuration.
     pub may_switch_user: bool,
 }
+
+/// No configuration is longer.
+const MAX_CONFIG: u64 = 1 << 20;
 
 /// What to do when there is no spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,9 +121,28 @@ fn configuration(global: &Global, spool: &Path) -> Result<(Config, bool), Failur
     }
     let name = path.display().to_string();
     let unreadable = |error| Failure::new(EX_CONFIG, format!("{name}: {error}"));
-    let file = std::fs::File::open(&path).map_err(unreadable)?;
+    let mut options = std::fs::File::options();
+    options.read(true);
+    // The one that is named may be the pipe of a shell's `<(...)`; the spool's is a file, and a
+    // pipe in its place must not hold anybody.
+    if global.config.is_none() {
+        options.custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(&path).map_err(unreadable)?;
+    let is_file = file.metadata().map_err(unreadable)?.is_file();
+    if global.config.is_none() && !is_file {
+        return Err(Failure::new(
+            EX_CONFIG,
+            format!("{name}: not a regular file"),
+        ));
+    }
     let trusted = privilege::only_root_writes(&file);
-    let text = std::io::read_to_string(file).map_err(unreadable)?;
+    let mut text = String::new();
+    let read = file.take(MAX_CONFIG + 1).read_to_string(&mut text);
+    if read.map_err(unreadable)? as u64 > MAX_CONFIG {
+        let text = format!("{name}: longer than {MAX_CONFIG} octets");
+        return Err(Failure::new(EX_CONFIG, text));
+    }
     Ok((Config::parse(&text, &name)?, trusted))
 }
 

@@ -13,6 +13,7 @@ use super::site::{IfMissing, Site};
 use crate::accept::{Acceptor, Request};
 use crate::config::Attempt;
 use crate::message::header::{HeaderScan, without_field};
+use crate::message::recipients::named_recipients;
 use crate::message::{Address, AddressError, Door, ReversePath};
 
 /// `mailspool receive`.
@@ -158,32 +159,9 @@ fn header_recipients(input: &mut dyn Read) -> Result<(Vec<Address>, Vec<u8>), Fa
             ));
         }
     }
-    let recipients = named_in(&bytes[..done])?;
+    let recipients =
+        named_recipients(&bytes[..done]).map_err(|error| Failure::new(EX_DATAERR, error))?;
     let mut rest = without_field(&bytes[..done], "Bcc");
     rest.extend_from_slice(&bytes[done..]);
     Ok((recipients, rest))
-}
-
-fn named_in(header: &[u8]) -> Result<Vec<Address>, Failure> {
-    use mail_parser::{HeaderName, HeaderValue, MessageParser};
-    let mut recipients = Vec::new();
-    let Some(parsed) = MessageParser::default().parse_headers(header) else {
-        return Ok(recipients);
-    };
-    for field in parsed.headers() {
-        if !matches!(
-            field.name,
-            HeaderName::To | HeaderName::Cc | HeaderName::Bcc
-        ) {
-            continue;
-        }
-        let HeaderValue::Address(named) = &field.value else {
-            continue;
-        };
-        for address in named.iter().filter_map(|one| one.address()) {
-            let parsed = Address::parse(address);
-            recipients.push(parsed.map_err(|error| unusable(&address.into(), error))?);
-        }
-    }
-    Ok(recipients)
 }

@@ -26,12 +26,14 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::statfs;
 
-use super::{Call, Disk, File, Result};
+use super::{Call, Disk, Error, File, Result};
 
 /// Which calls make a set of files and directories durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,9 @@ pub enum Method {
 /// With more than this waiting to be written, `syncfs` would wait for other programs' data.
 /// The system counts it for all file systems together; that only errs towards fsync.
 const MOST_DIRTY: u64 = 16 << 20;
+
+/// So long somebody else's barrier is waited for.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Method {
     /// The method for the file system that a directory is on.
@@ -94,14 +99,12 @@ impl Disk {
     /// made so again by a call that succeeds, on files written anew.
     pub fn durable(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
         // One object is one fsync, whatever the method.
-        if files.len() + dirs.len() <= 1 {
-            return self.sync_each(files, dirs);
+        let is_one = files.len() + dirs.len() <= 1;
+        if is_one || self.inner.method == Method::Each || !self.little_is_dirty() {
+            self.sync_each(files, dirs)?;
+            return self.believe();
         }
-        match self.inner.method {
-            Method::Each => self.sync_each(files, dirs),
-            _ if !self.little_is_dirty() => self.sync_each(files, dirs),
-            _ => self.durable_for_all(files, dirs),
-        }
+        self.durable_for_all(files, dirs)
     }
 
     /// As [`durable`](Disk::durable), and by the same calls makes everything durable that anybody
@@ -110,32 +113,79 @@ impl Disk {
     ///
     /// [`shares_barriers`]: Disk::shares_barriers
     pub fn durable_for_all(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
-        if self.inner.method == Method::SyncFs {
-            return self.sync_all();
-        }
-        if !lacks_journal(self.inner.root.as_fd()) {
-            settle(files);
+        let with_fsync = self.inner.method != Method::SyncFs;
+        if with_fsync && !lacks_journal(self.inner.root.as_fd()) {
+            self.settle(files)?;
         }
         self.sync_all()?;
+        // The system reports an error once to each descriptor, and the one behind `syncfs` is
+        // every thread's: another barrier of ours may have been told what became of these.
+        self.written(files)?;
+        if !with_fsync {
+            return Ok(());
+        }
         match (dirs, files) {
-            ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir),
-            ([], [file, ..]) => self.sync_file(file),
-            ([], []) => Ok(()),
+            ([dir, ..], _) => self.sync_dir(&self.open_dir(dir)?, dir)?,
+            ([], [file, ..]) => self.sync_file(file)?,
+            ([], []) => {}
+        }
+        self.believe()
+    }
+
+    /// Whether a sync's success may be believed.
+    ///
+    /// ext4 aborts its journal when it meets an error, and makes itself read-only some
+    /// milliseconds later. In between, `syncfs` and `fsync` find nothing to wait for and answer
+    /// with success although what they cover is lost (Linux 6.18; seen with `trigger_fs_error`).
+    /// What would begin a change fails at once, so one is begun behind each barrier: the removal
+    /// of an attribute that nobody has, which changes nothing.
+    fn believe(&self) -> Result<()> {
+        if self.inner.method != Method::SyncExt {
+            return Ok(());
+        }
+        match begin_change(self.inner.root.as_fd()) {
+            Err(errno @ (Errno::EROFS | Errno::EIO | Errno::EUCLEAN)) => {
+                Err(Error::new("fsync", Path::new("."), errno.into()).below(&self.inner.path))
+            }
+            // It is not there, as it should be; or the file system, or its mode, has no such
+            // attributes for us, and we know no more than before.
+            _ => Ok(()),
         }
     }
 
     /// Whether a barrier that one process makes at this moment serves every other process on
-    /// this file system as well. A test's seam is to see each process's own.
-    pub fn shares_barriers(&self) -> bool {
-        self.inner.seam.is_none() && self.inner.method != Method::Each && self.little_is_dirty()
+    /// this file system as well, and how long to wait for one. A test's seam is to see each
+    /// process's own, unless it says otherwise.
+    pub fn shares_barriers(&self) -> Option<Duration> {
+        let patience = match &self.inner.seam {
+            None => PATIENCE,
+            Some(seam) => seam.patience()?,
+        };
+        (self.inner.method != Method::Each && self.little_is_dirty()).then_some(patience)
     }
 
     /// Waits until files have been written, and reports the errors of that: for who is served
     /// by somebody else's barrier, which reports errors to whoever made it.
     pub fn written(&self, files: &[&File]) -> Result<()> {
+        self.range(files, WAIT)
+    }
+
+    /// Starts the write-back of all files' data, then waits for it. It makes nothing durable,
+    /// but what is allocated and written by now shares the next journal commit. An error is
+    /// the barrier's: having been reported here it is not reported again by the sync that follows.
+    fn settle(&self, files: &[&File]) -> Result<()> {
+        self.range(files, START)?;
+        self.range(files, WAIT)
+    }
+
+    fn range(&self, files: &[&File], flags: libc::c_uint) -> Result<()> {
         for file in files {
-            let call = Call::SyncFile { path: &file.path };
-            self.call(&call, &file.path, || sync_file_range(file, WAIT))?;
+            let call = Call::Written { path: &file.path };
+            match self.call(&call, &file.path, || sync_file_range(file, flags)) {
+                // Where there is no such call, nothing has been reported by it either.
+                Err(error) if error.is(Errno::ENOSYS) || error.is(Errno::EINVAL) => {}
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -164,7 +214,7 @@ impl Disk {
             files.iter().try_for_each(|file| self.sync_file(file))?;
             return dirs.iter().try_for_each(|(fd, dir)| self.sync_dir(fd, dir));
         }
-        settle(files);
+        self.settle(files)?;
         let mut jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
         for file in files {
             jobs.push(Box::new(|| self.sync_file(file)));
@@ -236,17 +286,6 @@ fn at_once(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>>) -> Result<()>
     })
 }
 
-/// Starts the write-back of all files' data, then waits for it. Only a hint: it makes nothing
-/// durable, but what is allocated and written by now shares the next journal commit. Errors
-/// are reported by the sync that follows.
-fn settle(files: &[&File]) {
-    for flags in [START, WAIT] {
-        for file in files {
-            let _ = sync_file_range(file, flags);
-        }
-    }
-}
-
 const START: libc::c_uint = libc::SYNC_FILE_RANGE_WRITE;
 const WAIT: libc::c_uint =
     libc::SYNC_FILE_RANGE_WAIT_BEFORE | START | libc::SYNC_FILE_RANGE_WAIT_AFTER;
@@ -255,7 +294,14 @@ const WAIT: libc::c_uint =
 fn sync_file_range(file: &File, flags: libc::c_uint) -> nix::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
     let result = unsafe { libc::sync_file_range(file.file.as_fd().as_raw_fd(), 0, 0, flags) };
-    nix::errno::Errno::result(result).map(drop)
+    Errno::result(result).map(drop)
+}
+
+#[allow(unsafe_code)]
+fn begin_change(dir: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: the descriptor is borrowed, and the name ends with a NUL.
+    let result = unsafe { libc::fremovexattr(dir.as_raw_fd(), c"user.mailspool.none".as_ptr()) };
+    Errno::result(result).map(drop)
 }
 
 /// Whether a directory is on an ext4 file system that has no journal, as far as the system

@@ -14,7 +14,16 @@ pub struct Error {
     source: io::Error,
 }
 
+/// What was opened as a file is a pipe, a device, or something else that no message is.
+#[derive(Debug, thiserror::Error)]
+#[error("not a regular file")]
+struct NotAFile;
+
 impl Error {
+    pub(super) fn not_a_file(call: &'static str, path: &Path) -> Error {
+        Error::new(call, path, io::Error::other(NotAFile))
+    }
+
     pub(crate) fn new(call: &'static str, path: &Path, source: io::Error) -> Error {
         Error {
             call,
@@ -43,9 +52,18 @@ impl Error {
         self.is(Errno::ENOENT)
     }
 
+    /// Whether the system does not let us.
+    pub fn is_denied(&self) -> bool {
+        self.is(Errno::EACCES) || self.is(Errno::EPERM)
+    }
+
     /// Whether what the name names is not the file it should be (a directory, a link, a pipe,
     /// a device, or a file of absurd size): trouble of that entry alone, not of the disk.
     pub fn is_wrong_kind(&self) -> bool {
+        let inner = self.source.get_ref();
+        if inner.is_some_and(|inner| inner.is::<NotAFile>()) {
+            return true;
+        }
         [
             Errno::EISDIR,
             Errno::ENOTDIR,
@@ -53,6 +71,7 @@ impl Error {
             Errno::ENXIO,
             Errno::ENODEV,
             Errno::EFBIG,
+            Errno::ESPIPE,
         ]
         .iter()
         .any(|errno| self.is(*errno))

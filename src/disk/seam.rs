@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -48,6 +49,9 @@ pub enum Call<'a> {
         from: &'a Path,
         to: &'a Path,
     },
+    Chmod {
+        path: &'a Path,
+    },
     Unlink {
         path: &'a Path,
     },
@@ -61,6 +65,11 @@ pub enum Call<'a> {
         path: &'a Path,
     },
     Space,
+    /// A file's data is on its way to the disk, or has arrived there, and errors of that are
+    /// reported, once. Nothing becomes durable by it.
+    Written {
+        path: &'a Path,
+    },
     /// A file's data and size become durable.
     SyncFile {
         path: &'a Path,
@@ -110,6 +119,12 @@ pub trait Seam: Send + Sync {
         None
     }
 
+    /// How long to wait for a barrier of another process that may serve this one; none to have
+    /// each make its own, which is easier to follow.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
     /// How many octets a read or write may take at most; none for no limit.
     fn length(&self, call: &Call<'_>) -> Option<usize> {
         let _ = call;
@@ -145,6 +160,38 @@ impl fmt::Debug for Unlocks {
 }
 
 impl Call<'_> {
+    /// The path it is about: of two the one that is there before.
+    pub fn path(&self) -> &Path {
+        match self {
+            Call::Rename { from, .. } | Call::Link { from, .. } => from,
+            Call::Space | Call::SyncFs => Path::new("."),
+            Call::OpenRoot { path }
+            | Call::Open { path, .. }
+            | Call::Lock { path }
+            | Call::Read { path }
+            | Call::Write { path, .. }
+            | Call::Reserve { path }
+            | Call::Truncate { path, .. }
+            | Call::Stat { path }
+            | Call::Chmod { path }
+            | Call::Unlink { path }
+            | Call::Mkdir { path }
+            | Call::Rmdir { path }
+            | Call::List { path }
+            | Call::Written { path }
+            | Call::SyncFile { path }
+            | Call::SyncDir { path } => path,
+        }
+    }
+
+    /// The name that it gives to a file, if it does.
+    pub fn to(&self) -> Option<&Path> {
+        match self {
+            Call::Rename { to, .. } | Call::Link { to, .. } => Some(to),
+            _ => None,
+        }
+    }
+
     /// The call's name, for messages.
     pub fn name(&self) -> &'static str {
         match self {
@@ -159,11 +206,13 @@ impl Call<'_> {
             Call::Stat { .. } => "stat",
             Call::Rename { .. } => "rename",
             Call::Link { .. } => "link",
+            Call::Chmod { .. } => "chmod",
             Call::Unlink { .. } => "unlink",
             Call::Mkdir { .. } => "mkdir",
             Call::Rmdir { .. } => "rmdir",
             Call::List { .. } => "list",
             Call::Space => "statvfs",
+            Call::Written { .. } => "sync_file_range",
             Call::SyncFile { .. } | Call::SyncDir { .. } => "fsync",
             Call::SyncFs => "syncfs",
         }

@@ -28,6 +28,10 @@ pub enum AddressError {
     /// Not UTF-8.
     #[error("the address is not UTF-8")]
     NotUtf8,
+    /// Angle brackets within the angle brackets: written to a line of its own and read back, it
+    /// would be another address.
+    #[error("the address has angle brackets around its angle brackets")]
+    Brackets,
 }
 
 impl Address {
@@ -36,12 +40,11 @@ impl Address {
 
     /// Takes an address, with or without angle brackets around it.
     pub fn parse(text: &str) -> Result<Address, AddressError> {
-        let text = text
-            .strip_prefix('<')
-            .and_then(|rest| rest.strip_suffix('>'))
-            .unwrap_or(text);
+        let text = bare(text).unwrap_or(text);
         if text.is_empty() {
             Err(AddressError::Empty)
+        } else if bare(text).is_some() {
+            Err(AddressError::Brackets)
         } else if text.len() > Address::MAX_LEN {
             Err(AddressError::TooLong)
         } else if text.chars().any(char::is_control) {
@@ -72,12 +75,13 @@ impl Address {
         self.0.rsplit_once('@').map_or(&self.0, |(local, _)| local)
     }
 
-    /// The same address, with `@hostname` behind it if it had no domain.
-    pub fn qualified(self, hostname: &str) -> Address {
+    /// The same address, with `@hostname` behind it if it had no domain. It is looked at again
+    /// then: it may have become too long.
+    pub fn qualified(self, hostname: &str) -> Result<Address, AddressError> {
         if self.0.contains('@') {
-            return self;
+            return Ok(self);
         }
-        Address(format!("{}@{hostname}", self.0).into())
+        Address::parse(&format!("{}@{hostname}", self.0))
     }
 
     /// Whether both name one mailbox: domains compare without regard to case, local parts with.
@@ -88,6 +92,11 @@ impl Address {
                 (a, b) => a == b,
             }
     }
+}
+
+/// What is between angle brackets, if they are there.
+fn bare(text: &str) -> Option<&str> {
+    text.strip_prefix('<')?.strip_suffix('>')
 }
 
 impl fmt::Display for Address {
@@ -151,10 +160,10 @@ impl ReversePath {
     }
 
     /// The same path, with `@hostname` behind a mailbox without domain.
-    pub fn qualified(self, hostname: &str) -> ReversePath {
+    pub fn qualified(self, hostname: &str) -> Result<ReversePath, AddressError> {
         match self {
-            ReversePath::Null => ReversePath::Null,
-            ReversePath::Mailbox(address) => ReversePath::Mailbox(address.qualified(hostname)),
+            ReversePath::Null => Ok(ReversePath::Null),
+            ReversePath::Mailbox(address) => address.qualified(hostname).map(Self::Mailbox),
         }
     }
 }
@@ -215,9 +224,20 @@ mod tests {
             Address::parse("alice")
                 .unwrap()
                 .qualified("h.example")
+                .unwrap()
                 .as_str(),
             "alice@h.example"
         );
+    }
+
+    #[test]
+    fn what_is_written_to_a_line_reads_back() {
+        for text in ["<<>>", "<<a@b>>", "<<<a>>>"] {
+            assert_eq!(Address::parse(text), Err(AddressError::Brackets), "{text}");
+        }
+        assert_eq!(Address::parse("<a>b@c>").unwrap().as_str(), "a>b@c");
+        let longest = Address::parse(&"x".repeat(Address::MAX_LEN)).unwrap();
+        assert_eq!(longest.qualified("host"), Err(AddressError::TooLong));
     }
 
     #[test]

@@ -219,12 +219,13 @@ impl Submission {
     /// wish of the submitter's that nobody honours.
     fn parse(lines: &str) -> Result<Submission, EnvelopeError> {
         let (mut door, mut transport, mut origin) = (None, None, None);
-        for (number, line) in lines.lines().enumerate() {
+        // Split at LF alone: `lines` would take a CR for part of the line's end.
+        for (number, line) in lines.split_terminator('\n').enumerate() {
             let wrong = EnvelopeError::Transport(number + 1);
             match line.split_once(": ") {
                 Some(("door", "incoming")) if door.is_none() => door = Some(Door::Incoming),
                 Some(("door", "active")) if door.is_none() => door = Some(Door::Active),
-                Some(("transport", name)) if transport.is_none() && !name.is_empty() => {
+                Some(("transport", name)) if transport.is_none() && is_transport_name(name) => {
                     transport = Some(name.to_owned());
                 }
                 Some(("origin", value)) if origin.is_none() => {
@@ -331,5 +332,12 @@ mod tests {
             Submission::parse("door: active\nrelease: 2027-01-01T00:00:00Z\n"),
             Err(EnvelopeError::Transport(2))
         );
+    }
+
+    #[test]
+    fn a_line_with_something_behind_it_is_another_line() {
+        for lines in ["door: active\r\n", "door: active\ntransport: out\r\n"] {
+            assert!(Submission::parse(lines).is_err(), "{lines:?}");
+        }
     }
 }

@@ -137,19 +137,34 @@ pub fn line_ending(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// The fields of a header: the name of each, and all of it, name and continuations included.
+/// What stands before the first field has no name.
+pub fn fields(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = header;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut end = 0;
+        for line in rest.split_inclusive(|byte| *byte == b'\n') {
+            if end > 0 && !matches!(line.first(), Some(b' ' | b'\t')) {
+                break;
+            }
+            end += line.len();
+        }
+        let (field, behind) = rest.split_at(end);
+        rest = behind;
+        let colon = field.iter().position(|byte| *byte == b':').unwrap_or(0);
+        Some((field[..colon].trim_ascii_end(), field))
+    })
+}
+
 /// The same header without the fields of the given name. `header` is a whole header.
 pub fn without_field(header: &[u8], name: &str) -> Vec<u8> {
     let mut kept = Vec::with_capacity(header.len());
-    let mut dropping = false;
-    for line in header.split_inclusive(|byte| *byte == b'\n') {
-        if !matches!(line.first(), Some(b' ' | b'\t')) {
-            let end = line.iter().position(|byte| *byte == b':').unwrap_or(0);
-            dropping = line[..end]
-                .trim_ascii_end()
-                .eq_ignore_ascii_case(name.as_bytes());
-        }
-        if !dropping {
-            kept.extend_from_slice(line);
+    for (found, field) in fields(header) {
+        if !found.eq_ignore_ascii_case(name.as_bytes()) {
+            kept.extend_from_slice(field);
         }
     }
     kept

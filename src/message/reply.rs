@@ -120,13 +120,11 @@ impl Reply {
 impl fmt::Display for Reply {
     /// Code, enhanced code and text, as on an SMTP reply line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(code) = self.code {
-            write!(f, "{code} ")?;
-        }
-        if let Some(enhanced) = self.enhanced {
-            write!(f, "{enhanced} ")?;
-        }
-        f.write_str(&self.text)
+        let code = self.code.map(|code| code.to_string());
+        let enhanced = self.enhanced.map(|code| code.to_string());
+        let text = Some(self.text.clone()).filter(|text| !text.is_empty());
+        let words: Vec<String> = [code, enhanced, text].into_iter().flatten().collect();
+        f.write_str(&words.join(" "))
     }
 }
 
@@ -136,7 +134,11 @@ pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => {}
             c if c.is_whitespace() => {
                 if !out.is_empty() && !out.ends_with(' ') {
                     out.push(' ');

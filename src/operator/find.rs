@@ -27,8 +27,7 @@ pub fn find(spool: &Spool, part: &str) -> disk::Result<Found> {
     if part.is_empty() {
         return Ok(Found::None);
     }
-    let listing = spool.listing()?;
-    let ids = listing.messages.iter().map(|(id, _)| *id);
+    let ids = spool.messages()?.into_iter().map(|(id, _)| id);
     let mut found: Vec<QueueId> = ids.filter(|id| id.to_string().contains(&part)).collect();
     Ok(match found.len() {
         0 => Found::None,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::message::printable;
 use crate::queue::state::Fate;
-use crate::queue::{Hold, State};
+use crate::queue::{Bucket, Hold, State};
 use crate::spool::{Place, View};
 
 /// A message in a listing. As JSON this is a stable interface: times are RFC 3339 in UTC,
@@ -103,7 +103,7 @@ pub fn row(view: &View, now: Timestamp) -> Row {
             row.next_attempt = next_attempt(row.status, view.place, state);
             row.last_error = match (&state.hold, view.place) {
                 (Hold::Frozen { by, .. } | Hold::Discarded { by, .. }, _) => by.reason.clone(),
-                (Hold::None, Place::Frozen(_)) => {
+                (Hold::None, Place::Frozen(Bucket::Never)) => {
                     Some("the outcome of its last attempt could not be recorded".to_owned())
                 }
                 _ => None,

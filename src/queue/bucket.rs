@@ -23,10 +23,13 @@ pub struct NotABucket;
 
 impl Bucket {
     /// The bucket for what is due at `time`: the minute that begins then or next, so that
-    /// nothing comes out early.
+    /// nothing comes out early. What is before the epoch or behind the last minute that has a
+    /// name goes to the first or the last bucket there is.
     pub fn for_time(time: Timestamp) -> Bucket {
+        let last = Timestamp::MAX.as_second().div_euclid(60);
         let seconds = time.as_second() + i64::from(time.subsec_nanosecond() > 0);
-        Bucket::At(seconds.div_euclid(60) + i64::from(seconds.rem_euclid(60) > 0))
+        let minute = seconds.div_euclid(60) + i64::from(seconds.rem_euclid(60) > 0);
+        Bucket::At(minute.clamp(0, last))
     }
 
     /// The moment the bucket becomes due; none for never.
@@ -72,8 +75,9 @@ impl FromStr for Bucket {
         let spelled = format!("{}:{}:00", &text[..13], &text[13..15]);
         let time: DateTime = spelled.parse().map_err(|_| NotABucket)?;
         let zoned = time.to_zoned(TimeZone::UTC).map_err(|_| NotABucket)?;
-        let bucket = Bucket::At(zoned.timestamp().as_second().div_euclid(60));
-        match bucket.to_string() == text {
+        let minute = zoned.timestamp().as_second().div_euclid(60);
+        let bucket = Bucket::At(minute);
+        match minute >= 0 && bucket.to_string() == text {
             true => Ok(bucket),
             false => Err(NotABucket),
         }
@@ -105,6 +109,15 @@ mod tests {
     }
 
     #[test]
+    fn every_time_has_a_bucket_with_a_name() {
+        for time in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+            let bucket = Bucket::for_time(time);
+            assert!(bucket.due().is_some(), "{time}");
+            assert_eq!(bucket.to_string().parse(), Ok(bucket), "{time}");
+        }
+    }
+
+    #[test]
     fn other_names_are_not_buckets() {
         for bad in [
             "",
@@ -118,6 +131,7 @@ mod tests {
             "2026-11-22T14-5Z",
             ".nfs000000000000",
             "2026-11-22 1405Z",
+            "1969-12-31T2359Z",
         ] {
             assert_eq!(bad.parse::<Bucket>(), Err(NotABucket), "{bad}");
         }

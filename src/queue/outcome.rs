@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{EnhancedCode, Reply};
+use crate::message::{EnhancedCode, Reply, printable};
 
 /// The four ways an attempt can end for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,7 +61,12 @@ impl Outcome {
     /// table defers. `output` is what the program printed; it becomes the diagnostic.
     pub fn of_exit(exit: Exit, output: &str) -> Outcome {
         let output = output.trim();
-        if let Some((enhanced, _)) = EnhancedCode::at_start_of(output) {
+        // What the end of the program says for itself, where the output has nothing to read.
+        let said = |output: &str| match printable(output).as_str() {
+            "" => exit.words(),
+            words => words.to_owned(),
+        };
+        if let Some((enhanced, rest)) = EnhancedCode::at_start_of(output) {
             let status = match enhanced.class {
                 2 => Status::Delivered,
                 5 => Status::Failed,
@@ -70,19 +75,11 @@ impl Outcome {
             // An exit status of 0 with a code that denies success, or the reverse, is decided
             // by the code: it is the more deliberate of the two. Death by signal is not.
             if let Exit::Code(_) = exit {
-                let text = match output.len() == enhanced.to_string().len() {
-                    true => exit.words().to_owned(),
-                    false => output[enhanced.to_string().len()..].to_owned(),
-                };
-                return Outcome::local(status, enhanced, text);
+                return Outcome::local(status, enhanced, said(rest));
             }
         }
         let (status, enhanced) = exit.meaning();
-        let text = match output {
-            "" => exit.words(),
-            output => output.to_owned(),
-        };
-        Outcome::local(status, enhanced, text)
+        Outcome::local(status, enhanced, said(output))
     }
 }
 
@@ -131,6 +128,16 @@ impl Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn output_with_nothing_to_read_is_no_output() {
+        for output in ["\u{9b}", "\u{1b}\u{202e} \u{7}"] {
+            let outcome = Outcome::of_exit(Exit::Code(75), output);
+            assert_eq!(outcome.reply.text, "the command exited with status 75");
+        }
+        let outcome = Outcome::of_exit(Exit::Code(0), "5.2.2 \u{9b}");
+        assert_eq!(outcome.reply.to_string(), "5.2.2 delivered by command");
+    }
 
     #[test]
     fn the_exit_table_is_the_design() {

@@ -196,7 +196,8 @@ impl RetryPolicy for Schedule {
             .map(|age| age - std::mem::replace(&mut before, age))
             .max();
         // Half as much again: an attempt early in a delay waits for the next one, and jitter.
-        let longest = longest.unwrap_or(SignedDuration::ZERO);
+        // And the delay of one that is past its lifetime and was hardly tried.
+        let longest = longest.unwrap_or_default().max(self.phases[0].every);
         longest + longest / 2 + longest / 10
     }
 }
@@ -204,6 +205,22 @@ impl RetryPolicy for Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_delay_is_longer_than_the_longest() {
+        let mins = SignedDuration::from_mins;
+        let phase = Phase {
+            until: mins(1),
+            every: mins(2),
+            factor: 1.0,
+        };
+        let schedule = Schedule::new(vec![phase]).unwrap();
+        let now = Timestamp::UNIX_EPOCH + mins(60);
+        let id = QueueId::new(now, [1; 10]);
+        let now = now + mins(5);
+        let next = schedule.next_attempt(id, 1, now).unwrap();
+        assert!(next.duration_since(now) <= schedule.longest_delay());
+    }
 
     fn minutes(schedule: &Schedule) -> Vec<f64> {
         schedule

@@ -98,16 +98,24 @@ impl State {
                 next: id.accepted(),
             },
         };
-        let numbered = envelope.recipients.iter().cloned().enumerate();
+        // Who is named twice is one recipient: an outcome is for an address, not for a line.
+        let mut index = HashMap::with_capacity(envelope.recipients.len());
+        let mut recipients = Vec::with_capacity(envelope.recipients.len());
+        for address in &envelope.recipients {
+            if !index.contains_key(address) {
+                index.insert(address.clone(), recipients.len());
+                recipients.push(fresh(address));
+            }
+        }
         State {
             id,
             sender: envelope.sender.clone(),
-            recipients: envelope.recipients.iter().map(fresh).collect(),
+            recipients,
             attempts: 0,
             started: None,
             interrupted: 0,
             hold: Hold::None,
-            index: numbered.map(|(n, address)| (address, n)).collect(),
+            index,
         }
     }
 
@@ -279,5 +287,23 @@ impl RecipientState {
                 ..
             }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Door, Submission};
+
+    #[test]
+    fn who_is_named_twice_is_one_recipient() {
+        let address = Address::parse("a@x").unwrap();
+        let envelope = Envelope {
+            sender: ReversePath::Null,
+            recipients: vec![address.clone(), address],
+            submission: Submission::by(Door::Active),
+        };
+        let state = State::new(QueueId::new(Timestamp::UNIX_EPOCH, [1; 10]), &envelope);
+        assert_eq!(state.recipients.len(), 1);
     }
 }

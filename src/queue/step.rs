@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::state::Fate;
-use super::{Hold, Outcome, RecipientResult, RetryPolicy, State, Status};
+use super::{Hold, Outcome, RecipientResult, RecipientState, RetryPolicy, State, Status};
 use crate::message::{Address, EnhancedCode, ReversePath};
 
 /// The next step. Recipients are given by their place in [`State::recipients`].
@@ -91,6 +91,21 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
         return Step::Freeze("delivery failed and there is no sender to tell".into());
     }
     Step::Finish
+}
+
+/// Where a message rests by its history alone, whatever the time is; none while there is
+/// something to be done before it can rest.
+pub fn resting(state: &State) -> Option<Resting> {
+    match &state.hold {
+        Hold::Frozen { until, .. } => return Some(Resting::Frozen(*until)),
+        Hold::Discarded { until, .. } => return Some(Resting::Discarded(*until)),
+        Hold::None => {}
+    }
+    let open = |one: &RecipientState| one.fate == Fate::InFlight || one.is_untold();
+    match state.recipients.iter().any(open) {
+        true => None,
+        false => state.next_attempt().map(Resting::Deferred),
+    }
 }
 
 /// Those of `untold` that failed in the same attempt as the first of them, or by the same action:

@@ -49,16 +49,18 @@ impl Core {
         let id = candidate.id;
         let mut results = Vec::new();
         let core = Arc::clone(&self);
-        let sink = finisher.clone();
-        let next = blocking(move || core.take(candidate, &sink)).await;
+        let next = blocking(move || core.take(candidate)).await;
         let next = match next {
-            Some(Next::Attempt(entry, who)) => {
-                self.attempt(*entry, who, &mut results, finisher).await
-            }
+            Some(Next::Attempt(entry, who)) => self.attempt(*entry, who, &mut results).await,
             other => other,
         };
+        let mut finished = None;
         let (settled, notices) = match next {
             Some(Next::Settled(settled, notices)) => (settled, notices),
+            Some(Next::Finished(left, notices)) => {
+                finished = Some((id, left));
+                (Settled::Finished, notices)
+            }
             // Still more to attempt at the same moment: somebody acted meanwhile. Next pass.
             Some(Next::Attempt(..)) => (Settled::Left, Vec::new()),
             None => return self.panicked(id),
@@ -71,6 +73,11 @@ impl Core {
         let served = blocking(move || core.serve_request(id)).await;
         if let Some(Err(error)) = served {
             tracing::warn!(%id, %error, "a request could not be served");
+        }
+        // Behind the request: what is forgotten has none.
+        if let Some(finished) = finished {
+            // Nobody to take it: then the next run finishes `done/`.
+            let _ = finisher.send(finished);
         }
         Handled {
             settled,
@@ -94,7 +101,6 @@ impl Core {
         entry: Entry,
         who: Vec<usize>,
         results: &mut Vec<Status>,
-        finisher: Finisher,
     ) -> Option<Next> {
         let id = entry.id();
         let core = Arc::clone(self);
@@ -116,16 +122,16 @@ impl Core {
             .map(|group| self.transact(Arc::clone(&message), group))
             .collect();
         let mut ended = (!plan.unroutable.is_empty()).then_some((None, plan.unroutable));
+        let mut unrecorded = None;
         loop {
             if let Some((transport, outcomes)) = ended.take() {
                 results.extend(outcomes.iter().map(|(_, outcome)| outcome.status));
                 let core = Arc::clone(self);
                 let last = running.is_empty();
                 let recorded = blocking(move || core.conclude(entry, transport, outcomes, last));
-                match recorded.await? {
-                    Ok(again) => entry = again,
-                    Err(settled) => return Some(Next::Settled(settled, Vec::new())),
-                }
+                // Even if it could not be recorded: the other transactions are under way, and
+                // what becomes of them is recorded, or told, as well.
+                (entry, unrecorded) = recorded.await?;
             }
             match running.next().await {
                 Some((name, outcomes)) => ended = Some((Some(name), outcomes)),
@@ -135,19 +141,20 @@ impl Core {
         // With it the last other owner of the lock: that is to go when the entry does.
         drop(running);
         drop(message);
+        if let Some(why) = unrecorded {
+            return Some(Next::Settled(Settled::Trouble(why), Vec::new()));
+        }
         let core = Arc::clone(self);
-        blocking(move || core.follow(entry, &finisher)).await
+        blocking(move || core.follow(entry)).await
     }
 
     /// Moves the message to `active/` and writes down that an attempt begins. *No record, no
     /// attempt*: there is room for the outcome before anybody is spoken to.
     fn begin(&self, mut entry: Entry, who: &[usize]) -> disk::Result<(Entry, Plan)> {
         let plan = self.plan(&entry, who);
-        if !entry.events().is_empty() {
-            // An outcome that a killed holder wrote down and did not sync: whoever is left is
-            // tried only once it is durable.
-            entry.sync()?;
-        }
+        // An outcome that a killed holder wrote down and did not sync: whoever is left is tried
+        // only once it is durable.
+        entry.sync()?;
         entry.activate()?;
         let tried: Vec<Address> = {
             let recipients = &entry.state().recipients;
@@ -260,14 +267,14 @@ impl Core {
 
     /// Records the outcome of a transaction, durably, before anything else is done with the
     /// message. Only when nobody is left there is nothing to record: the rename to `done/`
-    /// says it all.
+    /// says it all. Returns why there is something that could not be recorded, if there is.
     fn conclude(
         &self,
         mut entry: Entry,
         transport: Option<String>,
         outcomes: Vec<(Address, Outcome)>,
         last: bool,
-    ) -> Result<Entry, Settled> {
+    ) -> (Entry, Option<String>) {
         let now = self.now();
         let results: Vec<RecipientResult> = outcomes
             .into_iter()
@@ -286,21 +293,22 @@ impl Core {
                 |fate: &Fate| matches!(fate, Fate::Delivered | Fate::Failed { notified: true, .. });
             if after.recipients.iter().all(|one| done(&one.fate)) {
                 entry.imagine(event);
-                return Ok(entry);
+                return (entry, None);
             }
             return self.recorded(entry, event);
         }
         self.recorded(entry, Event { at: now, what })
     }
 
-    fn recorded(&self, mut entry: Entry, event: Event) -> Result<Entry, Settled> {
+    fn recorded(&self, mut entry: Entry, event: Event) -> (Entry, Option<String>) {
         let recorded = entry
-            .record(event.at, event.what)
-            .and_then(|()| entry.sync());
-        match recorded {
-            Ok(()) => Ok(entry),
-            Err(error) => Err(self.not_recorded(entry, &error)),
-        }
+            .record_durably(event.at, event.what)
+            // Held because of an outcome before this one, and that is recorded now as well.
+            .and_then(|()| entry.activate());
+        let why = recorded
+            .err()
+            .map(|error| self.not_recorded(&mut entry, &error));
+        (entry, why)
     }
 
     /// A message that is done and could not be renamed to `done/`. That rename was to be the
@@ -308,24 +316,23 @@ impl Core {
     pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> Settled {
         match entry.record_imagined() {
             Ok(()) => self.trouble(entry.id(), &error.to_string()),
-            Err(error) => self.not_recorded(entry, &error),
+            Err(error) => Settled::Trouble(self.not_recorded(&mut entry, &error)),
         }
     }
 
     /// An outcome that cannot be recorded must not be followed by another attempt: the message
     /// is frozen, by its place alone, and the run stops.
-    fn not_recorded(&self, entry: Entry, error: &disk::Error) -> Settled {
+    fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
         let (id, why) = (entry.id(), error.to_string());
         tracing::error!(%id, error = why, "the outcome could not be recorded; frozen");
-        let frozen = entry.hold_unrecorded();
-        if let Err(error) = frozen {
+        if let Err(error) = entry.hold_unrecorded() {
             tracing::error!(%id, %error, "nor could it be frozen");
         }
         self.fail(Error::NotRecorded {
             id,
             why: why.clone(),
         });
-        Settled::Trouble(why)
+        why
     }
 }
 

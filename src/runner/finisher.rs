@@ -44,7 +44,13 @@ async fn gather(finished: &mut UnboundedReceiver<Finished>, group: &mut Vec<Fini
 
 async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
     let mut group = Vec::new();
+    let mut trusted = true;
     while !group.is_empty() || finished.recv_many(&mut group, GROUP).await > 0 {
+        // After a barrier that failed, one that succeeds may say nothing.
+        if !trusted {
+            group.clear();
+            continue;
+        }
         let (ids, left): (Vec<QueueId>, Vec<Vec<Place>>) = group.drain(..).unzip();
         let left: HashSet<Place> = left.into_iter().flatten().collect();
         let left: Vec<Place> = left.into_iter().collect();
@@ -54,7 +60,10 @@ async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
         match done {
             Ok(Ok(())) => {}
             // They stand in `done/`: the next run finishes them, if the disk lets it.
-            Ok(Err(error)) => core.fail(Error::Disk(error)),
+            Ok(Err(error)) => {
+                trusted = false;
+                core.fail(Error::Disk(error));
+            }
             Err(_) => tracing::error!("forgetting finished messages panicked"),
         }
         gather(&mut finished, &mut group).await;

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use super::finisher::Finisher;
 use super::lanes::Candidate;
 use super::{CORRUPT_LIMIT, Core, Error};
 use crate::disk;
@@ -10,7 +9,7 @@ use crate::message::{QueueId, ReversePath};
 use crate::notice::{self, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{Action, By, Hold, RecipientResult, Resting, Step, What, next_step, settle};
-use crate::spool::{Claim, Entry, Place, Unreadable, apply};
+use crate::spool::{Claim, Entry, Place, Served, Unreadable};
 
 /// What became of one message that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +36,13 @@ pub(super) enum Next {
     Attempt(Box<Entry>, Vec<usize>),
     /// Nothing is left to do here; these notices are new in the queue.
     Settled(Settled, Vec<QueueId>),
+    /// It stands in `done/`, and may still be named in these places; with the new notices.
+    Finished(Vec<Place>, Vec<QueueId>),
 }
 
 impl Core {
     /// Takes a candidate and follows its steps up to an attempt, if one is due.
-    pub(super) fn take(&self, candidate: Candidate, finisher: &Finisher) -> Next {
+    pub(super) fn take(&self, candidate: Candidate) -> Next {
         let Candidate { id, place } = candidate;
         let settled = |settled| Next::Settled(settled, Vec::new());
         let locked = match self.spool.lock(place, id) {
@@ -53,7 +54,7 @@ impl Core {
         match locked.read() {
             Ok(entry) => {
                 self.corrupt_in_a_row.store(0, Ordering::SeqCst);
-                self.follow(entry, finisher)
+                self.follow(entry)
             }
             Err(Unreadable::Corrupt(locked, reason)) => {
                 tracing::error!(%id, reason, "corrupt");
@@ -71,7 +72,7 @@ impl Core {
     }
 
     /// Carries out a message's steps until one is an attempt, or there are none.
-    pub(super) fn follow(&self, mut entry: Entry, finisher: &Finisher) -> Next {
+    pub(super) fn follow(&self, mut entry: Entry) -> Next {
         let id = entry.id();
         let mut notices = Vec::new();
         loop {
@@ -112,16 +113,10 @@ impl Core {
                     if let Hold::Discarded { by, .. } = &entry.state().hold {
                         tracing::info!(%id, by = by.by, reason = by.reason, "discarded for good");
                     }
-                    let settled = match entry.finish() {
-                        Ok(left) => {
-                            drop(entry);
-                            // Nobody to take it: then the next run finishes `done/`.
-                            let _ = finisher.send((id, left));
-                            Settled::Finished
-                        }
-                        Err(error) => self.not_finished(entry, &error),
+                    return match entry.finish() {
+                        Ok(left) => Next::Finished(left, notices),
+                        Err(error) => Next::Settled(self.not_finished(entry, &error), notices),
                     };
-                    return Next::Settled(settled, notices);
                 }
             };
             if let Err(error) = done {
@@ -131,8 +126,7 @@ impl Core {
     }
 
     fn record(&self, entry: &mut Entry, action: Action) -> disk::Result<()> {
-        entry.record(self.now(), What::Action(action))?;
-        entry.sync()
+        entry.record_durably(self.now(), What::Action(action))
     }
 
     fn record_freeze(&self, entry: &mut Entry, reason: String) -> disk::Result<()> {
@@ -152,45 +146,21 @@ impl Core {
             .collect();
         log_results(entry, None, &results, now);
         let transport = None;
-        entry.record(now, What::Outcome { transport, results })?;
-        entry.sync()
+        entry.record_durably(now, What::Outcome { transport, results })
     }
 
     /// Serves the request for a message, if one waits and nobody has the message in hand.
-    pub(super) fn serve_request(&self, id: QueueId) -> Result<(), Error> {
-        if !self.spool.has_request(id)? {
-            return Ok(());
-        }
-        let place = match self.spool.locate(id)? {
-            // Being in `done/` commits it: whatever is wanted of it now comes too late, and
-            // would bring back a message that has been delivered.
-            None | Some(Place::Done) => return Ok(self.spool.drop_request(id)?),
-            // Served when it has been moved on.
-            Some(Place::New) => return Ok(()),
-            Some(place) => place,
-        };
-        let Claim::Locked(locked) = self.spool.lock(place, id)? else {
-            return Ok(());
-        };
-        let entry = match locked.read() {
-            Ok(entry) => entry,
-            // Its turn comes with the message's; a corrupt one is quarantined then.
-            Err(_) => return Ok(()),
-        };
-        let (there, action) = entry.request()?;
-        match (there, &action) {
-            (false, _) => return Ok(()),
-            (true, None) => tracing::error!(%id, "a request that cannot be read was dropped"),
-            (true, Some(action)) => {
+    pub(super) fn serve_request(&self, id: QueueId) -> disk::Result<()> {
+        match self.spool.serve_request(id, self.now())? {
+            Served::Nothing => {}
+            Served::Unreadable => {
+                tracing::error!(%id, "a request that cannot be read was dropped");
+            }
+            Served::Done(action) => {
                 let By { by, reason } = action.by();
                 tracing::info!(%id, action = action.as_str(), by, reason, "request served");
             }
         }
-        let mut entries = [entry];
-        if let Some(action) = &action {
-            apply(&mut entries, self.now(), action)?;
-        }
-        entries[0].request_served()?;
         Ok(())
     }
 

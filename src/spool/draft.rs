@@ -6,11 +6,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::journal::write_anew;
 use super::layout::{Info, Place};
 use super::lock::{Claim, Locked, Unreadable};
 use super::{Entry, Spool};
 use crate::disk::{self, Disk, File};
 use crate::message::{Door, Envelope, Origin, QueueId, SealHasher};
+use crate::queue::{History, What};
 
 /// Small messages are written with one call.
 const BUFFER: usize = 64 << 10;
@@ -38,8 +40,6 @@ pub struct Staged {
 pub enum Staging {
     /// It is to be written.
     Fresh(Box<Draft>),
-    /// A holder of its origin before us staged it, whole; it is durable now.
-    Found(Staged),
     /// Somebody looks at it at this moment; try later.
     Busy,
 }
@@ -63,7 +63,11 @@ impl Spool {
         let file = match self.disk.create(&path) {
             Ok(file) => file,
             Err(error) if error.is(nix::errno::Errno::EEXIST) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => {
+                // It may have been made although the answer was lost; best effort, as below.
+                let _ = self.disk.unlink(&path);
+                return Err(error);
+            }
         };
         let taken = self.still_ours(&file, &path);
         match taken {
@@ -92,16 +96,13 @@ impl Spool {
         Ok(named.is_some_and(|named| named.identity == ours.identity))
     }
 
-    /// Begins a notice, whose id is given by its cause, or finds the one that an earlier
-    /// holder of its origin staged. The caller holds the origin's lock.
-    pub fn stage_notice(&self, id: QueueId) -> Result<Staging, Unreadable> {
+    /// Begins a notice, whose id is given by its cause. The caller holds the origin's lock.
+    /// One that an earlier holder staged and did not record is written again: he may have seen
+    /// its barrier fail, and then a later one that succeeds says nothing.
+    pub fn stage_notice(&self, id: QueueId) -> disk::Result<Staging> {
         match self.lock(Place::New, id)? {
             Claim::Busy => return Ok(Staging::Busy),
-            Claim::Locked(locked) => match locked.read() {
-                Ok(entry) => return Ok(Staging::Found(Staged::of(entry)?)),
-                Err(Unreadable::Corrupt(locked, _)) => locked.remove()?,
-                Err(failed) => return Err(failed),
-            },
+            Claim::Locked(locked) => locked.remove()?,
             Claim::NotAFile => {}
             Claim::Absent => {
                 // A power cut may have kept some of a staged notice's names and not others.
@@ -141,36 +142,44 @@ impl Spool {
         }
     }
 
-    /// Whether a notice's origin exists and has not recorded it. Then only the origin's holder
-    /// may move it: it might be staged a second time otherwise. A record that is there is made
-    /// durable: who wrote it may have been killed before he could, and once the notice is
-    /// under way a power cut must not take it back.
+    /// Whether a notice's origin exists and has not recorded it, durably. Then only the
+    /// origin's holder may move it: it might be staged a second time otherwise.
     fn awaits_record(&self, origin: Origin, notice: QueueId) -> disk::Result<bool> {
         if !self.exists(origin.id)? {
             return Ok(false);
         }
-        let bytes = self
-            .read_info(Info::Attempts, origin.id)?
-            .unwrap_or_default();
-        let events = crate::queue::History::parse(&bytes)
-            .unwrap_or_default()
-            .events;
-        let recorded = events.iter().any(|event| {
-            matches!(event.what, crate::queue::What::Notice { id: Some(id), .. } if id == notice)
-        });
-        if !recorded {
+        if !self.records(origin.id, notice)?.0 {
             return Ok(true);
         }
-        match self.disk.open_read(&Info::Attempts.path(origin.id)) {
-            Ok(file) => {
-                let dir = Path::new(Info::Attempts.dir());
-                self.disk.durable(&[&file], &[dir])?;
-                Ok(false)
+        // Who wrote the record may have been killed before it was durable, or have seen its
+        // sync fail; once the notice is under way a power cut must not take it back.
+        let Some(place) = self.locate(origin.id)? else {
+            // Finished: nobody is left who could tell again.
+            return Ok(false);
+        };
+        match self.lock(place, origin.id)? {
+            Claim::Locked(_locked) => {
+                let (recorded, lines) = self.records(origin.id, notice)?;
+                if recorded {
+                    write_anew(&self.disk, origin.id, &lines)?;
+                }
+                Ok(!recorded)
             }
-            // Forgotten meanwhile: finished, durably.
-            Err(error) if error.is_absent() => Ok(false),
-            Err(error) => Err(error),
+            // In somebody's hand, or on its way: the next run.
+            Claim::Busy | Claim::Absent | Claim::NotAFile => Ok(true),
         }
+    }
+
+    /// Whether a history has a notice's record, and the whole lines of it.
+    fn records(&self, id: QueueId, notice: QueueId) -> disk::Result<(bool, Vec<u8>)> {
+        let mut bytes = self.read_info(Info::Attempts, id)?.unwrap_or_default();
+        let history = History::parse(&bytes).unwrap_or_default();
+        bytes.truncate(history.whole);
+        let recorded = history
+            .events
+            .iter()
+            .any(|event| matches!(event.what, What::Notice { id: Some(id), .. } if id == notice));
+        Ok((recorded, bytes))
     }
 
     /// Whether a message exists: asked of `info/sender/<id>`, which never moves.

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::Spool;
+use super::journal::Journal;
 use super::layout::{Info, Place, reason_path};
 use super::lock::Locked;
 use crate::disk::{self, Body, File};
 use crate::message::{Envelope, QueueId};
+use crate::queue::step::resting;
 use crate::queue::{Action, Event, Resting, State, What};
 
 /// A message whose lock this process holds and whose seal it has checked.
@@ -18,15 +20,9 @@ pub struct Entry {
     envelope: Envelope,
     state: State,
     events: Vec<Event>,
-    /// `info/attempts/<id>`, once something is to be written to it.
-    journal: Option<File>,
-    /// Where a torn last line begins, until it is cut off.
-    torn: Option<u64>,
+    journal: Journal,
     /// What counts and is not written down.
     imagined: Vec<Event>,
-    /// Whether all of the history is known to be durable. At first it is not: a holder before
-    /// us may have been killed between writing and syncing.
-    durable: bool,
     /// Every directory in which this message was while we held it, besides the present one.
     left: Vec<Place>,
 }
@@ -39,15 +35,18 @@ impl Entry {
         events: Vec<Event>,
         torn: Option<u64>,
     ) -> Entry {
+        // A holder before us may have been killed between writing and syncing, or have seen
+        // the sync fail. Who put it where its history says had made that durable.
+        let rests = resting(&state).map(Place::from) == Some(locked.place);
+        let durable = rests || events.is_empty();
+        let disk = locked.spool.disk.clone();
         Entry {
+            journal: Journal::new(disk, locked.id, torn, durable),
             locked,
             envelope,
             state,
             events,
-            journal: None,
-            torn,
             imagined: Vec::new(),
-            durable: false,
             left: Vec::new(),
         }
     }
@@ -90,37 +89,27 @@ impl Entry {
     /// Opens the history for writing and reserves room in it. *No record, no attempt*: an
     /// attempt whose outcome could not be written down must not be made.
     pub fn open_journal(&mut self, room: u64) -> disk::Result<()> {
-        let disk = &self.locked.spool.disk;
-        if self.journal.is_none() {
-            let file = disk.open_append(&Info::Attempts.path(self.locked.id))?;
-            if let Some(whole) = self.torn {
-                disk.truncate(&file, whole)?;
-                self.torn = None;
-            }
-            self.journal = Some(file);
-        }
-        match &self.journal {
-            Some(file) if room > 0 => disk.reserve(file, room),
-            _ => Ok(()),
-        }
+        self.journal.open(room)
     }
 
     /// Writes an event down and lets it count. It is not durable before
     /// [`sync`](Entry::sync).
     pub fn record(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
         let event = Event { at, what };
-        self.write(&event)?;
+        self.journal.append(&event.line())?;
         self.count(event);
         Ok(())
     }
 
-    fn write(&mut self, event: &Event) -> disk::Result<()> {
-        self.open_journal(0)?;
-        if let Some(file) = &self.journal {
-            self.locked.spool.disk.write_all(file, &event.line())?;
+    /// Writes an event down, durably. It counts whatever happens: after an error, what is
+    /// recorded or synced next takes it along.
+    pub fn record_durably(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
+        let event = Event { at, what };
+        if let Err(error) = self.journal.append(&event.line()) {
+            tracing::warn!(id = %self.id(), %error, "the history is written anew");
         }
-        self.durable = false;
-        Ok(())
+        self.count(event);
+        self.sync()
     }
 
     fn count(&mut self, event: Event) {
@@ -138,22 +127,18 @@ impl Entry {
     /// Writes down, durably, what was only imagined: for when that rename fails.
     pub fn record_imagined(&mut self) -> disk::Result<()> {
         for event in std::mem::take(&mut self.imagined) {
-            self.write(&event)?;
+            // What fails here is written anew by the sync.
+            let _ = self.journal.append(&event.line());
         }
         self.sync()
     }
 
-    /// Makes everything recorded, by whomever, durable (commit point *recorded*). The directory
-    /// too: who
-    /// made the file may have been killed before he could.
+    /// Makes everything recorded, by whomever, durable (commit point *recorded*).
     pub fn sync(&mut self) -> disk::Result<()> {
-        self.open_journal(0)?;
-        if let (Some(file), false) = (&self.journal, self.durable) {
-            let dir = Path::new(Info::Attempts.dir());
-            self.locked.spool.disk.durable(&[file], &[dir])?;
-            self.durable = true;
-        }
-        Ok(())
+        let Entry {
+            journal, events, ..
+        } = self;
+        journal.sync(|| events.iter().flat_map(Event::line).collect())
     }
 
     /// Moves the message to `active/`, where messages are attempted. Not synced: a power cut
@@ -167,14 +152,12 @@ impl Entry {
     /// killed before it was durable: then it is made so now, else the rename could outlast it,
     /// and the message would stand in `frozen/never/` without a reason.
     pub fn rest(mut self, resting: Resting) -> disk::Result<()> {
-        if !self.events.is_empty() {
-            self.sync()?;
-        }
+        self.sync()?;
         self.go(resting.into())
     }
 
     /// Holds a message whose outcome cannot be recorded, by its place alone.
-    pub fn hold_unrecorded(mut self) -> disk::Result<()> {
+    pub fn hold_unrecorded(&mut self) -> disk::Result<()> {
         self.go(Resting::Frozen(None).into())
     }
 
@@ -230,6 +213,9 @@ impl Entry {
 /// not due, is put back by the next run.
 pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
     for entry in entries.iter_mut() {
+        // What was found is settled first, in its own file: the new line must not be behind
+        // lines that a power cut takes away.
+        entry.sync()?;
         entry.open_journal(0)?;
     }
     match destination(action) {
@@ -251,16 +237,27 @@ fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Re
     let Some(first) = entries.first() else {
         return Ok(());
     };
-    let journals: Vec<&File> = entries
+    let files: Vec<&File> = entries
         .iter()
-        .filter_map(|one| one.journal.as_ref())
+        .filter_map(|one| one.journal.file())
         .collect();
     let disk = &first.locked.spool.disk;
-    disk.durable(&journals, &[Path::new(Info::Attempts.dir())])
+    let durable = disk.durable(&files, &[Path::new(Info::Attempts.dir())]);
+    if let Err(error) = &durable {
+        tracing::warn!(%error, "histories are written anew");
+    }
+    for entry in entries {
+        entry.journal.shared(durable.is_ok());
+        entry.sync()?;
+    }
+    Ok(())
 }
 
 fn move_all(entries: &mut [Entry], to: Place) -> disk::Result<()> {
     let mut dirs: Vec<PathBuf> = vec![to.dir()];
+    // Who is there already was brought by somebody who may have been killed before his barrier,
+    // and may still be named wherever that was.
+    let found = entries.iter().any(|entry| entry.place() == to);
     for entry in entries.iter_mut() {
         dirs.push(entry.place().dir());
         entry.go(to)?;
@@ -268,6 +265,9 @@ fn move_all(entries: &mut [Entry], to: Place) -> disk::Result<()> {
     let Some(first) = entries.first() else {
         return Ok(());
     };
+    if found {
+        dirs.extend(first.locked.spool.places()?.iter().map(Place::dir));
+    }
     let disk = &first.locked.spool.disk;
     dirs.sort_unstable();
     dirs.dedup();

@@ -39,27 +39,41 @@ impl Spool {
         dirs.sort_unstable();
         dirs.dedup();
         self.barrier(dirs)?;
-        ids.iter().try_for_each(|id| self.unlink_all(*id))
+        self.unlink_each(ids)
+    }
+
+    /// One that cannot be removed is nothing to the others.
+    fn unlink_each(&self, ids: &[QueueId]) -> disk::Result<()> {
+        let mut result = Ok(());
+        for id in ids {
+            result = result.and(self.unlink_all(*id));
+        }
+        result
     }
 
     /// Finishes whatever stands in `done/`: leftovers of a process that was killed. Where
     /// their messages were before is not known, so the barrier is over every place.
     pub fn finish_done(&self) -> disk::Result<usize> {
-        let ids = self.ids_in(Place::Done)?;
+        let mut ids = Vec::new();
+        for id in self.ids_in(Place::Done)? {
+            let stat = self.disk.stat(&Place::Done.path(id))?;
+            // What is no file has only a message's name, and is left alone.
+            if let Some(stat) = stat.filter(|stat| stat.kind == Kind::File) {
+                ids.push((id, stat));
+            }
+        }
         if ids.is_empty() {
             return Ok(0);
         }
-        for id in &ids {
-            let stat = self.disk.stat(&Place::Done.path(*id))?;
+        for (id, stat) in &ids {
             // Caught by a power cut between two names: `done/` is the later one.
-            if let Some(stat) = stat.filter(|stat| stat.links > 1) {
+            if stat.links > 1 {
                 self.settle_names(*id, stat.identity)?;
             }
         }
         self.barrier(self.places()?.iter().map(Place::dir).collect())?;
-        for id in &ids {
-            self.unlink_all(*id)?;
-        }
+        let ids: Vec<QueueId> = ids.into_iter().map(|(id, _)| id).collect();
+        self.unlink_each(&ids)?;
         Ok(ids.len())
     }
 

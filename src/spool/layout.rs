@@ -31,6 +31,9 @@ pub(super) const INFO_DIRS: &[&str] = &[
     "info/request",
 ];
 
+/// The most octets of `info/recipients/<id>`.
+pub const MAX_RECIPIENTS: u64 = 16 << 20;
+
 /// Where a message file stands.
 ///
 /// The order is that of a message's way. When a power cut leaves two names of one message, the
@@ -175,6 +178,17 @@ impl Info {
         Info::Sender,
     ];
 
+    /// No such file of a message is larger, in octets. Recipients: 10,000 of the longest kind.
+    /// Attempts: as many in 40 attempts, with long replies.
+    pub(super) fn most(self) -> u64 {
+        match self {
+            Info::Sender | Info::Transport => 4 << 10,
+            Info::Recipients => MAX_RECIPIENTS,
+            Info::Attempts => 256 << 20,
+            Info::Request => 1 << 20,
+        }
+    }
+
     pub(super) fn dir(self) -> &'static str {
         match self {
             Info::Sender => "info/sender",
@@ -188,6 +202,11 @@ impl Info {
     pub(super) fn path(self, id: QueueId) -> PathBuf {
         PathBuf::from(format!("{}/{id}", self.dir()))
     }
+}
+
+/// What a history that is written anew is called until it is whole.
+pub(super) fn history_part(id: QueueId) -> PathBuf {
+    PathBuf::from(format!("{}/{id}.part", Info::Attempts.dir()))
 }
 
 /// The reason why a message is in `corrupt/`.

@@ -7,15 +7,12 @@
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::layout::{Info, Place, reason_path};
+use super::layout::{Info, Place, history_part, reason_path};
 use super::{Kept, Spool};
 use crate::disk::{self, Body, File, Kind, Stat};
 use crate::message::envelope::EnvelopeFiles;
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{History, State};
-
-/// No message has a larger `info/` file: 10,000 recipients of the longest kind, and then some.
-const MAX_INFO: u64 = 64 << 20;
 
 /// What became of the wish to have a message.
 #[derive(Debug)]
@@ -101,7 +98,7 @@ impl Spool {
     ) -> disk::Result<Option<Place>> {
         let mut named = Vec::new();
         for place in self.places()? {
-            let stat = self.disk.stat(&place.path(id))?;
+            let stat = self.stat_in(place, id)?;
             if stat.is_some_and(|stat| stat.identity == identity) {
                 named.push(place);
             }
@@ -129,11 +126,32 @@ impl Spool {
 
     /// Reads one of a message's `info/` files; none if it is not there.
     pub(super) fn read_info(&self, info: Info, id: QueueId) -> disk::Result<Option<Vec<u8>>> {
-        match self.disk.read_all(&info.path(id), MAX_INFO) {
+        match self.disk.read_all(&info.path(id), info.most()) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Spool {
+    /// Why a message's history must not be written to: a second name, which nothing of ours ever
+    /// gives it, would have us write into somebody else's file.
+    pub(super) fn foreign_history(&self, id: QueueId) -> disk::Result<Option<String>> {
+        let stat = self.disk.stat(&Info::Attempts.path(id))?;
+        let Some(stat) = stat.filter(|stat| stat.kind == Kind::File && stat.links > 1) else {
+            return Ok(None);
+        };
+        // A power cut in the rename of one that was written anew leaves it both names.
+        let part = self.disk.stat(&history_part(id))?;
+        if stat.links == 2 && part.is_some_and(|part| part.identity == stat.identity) {
+            return Ok(None);
+        }
+        let names = stat.links;
+        let reason = format!(
+            "info/attempts has {names} names: it is a hard link to a file that is not ours"
+        );
+        Ok(Some(reason))
     }
 }
 
@@ -174,6 +192,9 @@ impl Locked {
         }
         if self.digest()? != seal.message {
             let reason = "the message file does not match its seal".to_owned();
+            return Err(Unreadable::Corrupt(self, reason));
+        }
+        if let Some(reason) = self.spool.foreign_history(id)? {
             return Err(Unreadable::Corrupt(self, reason));
         }
         let bytes = match self.spool.read_info(Info::Attempts, id) {
@@ -238,6 +259,12 @@ impl Locked {
     /// a power cut the damage is simply found again.
     pub fn quarantine(mut self, reason: &str) -> disk::Result<()> {
         let disk = &self.spool.disk;
+        let ours = disk.stat_file(&self.file)?.identity;
+        let to = Place::Corrupt.path(self.id);
+        if disk.stat(&to)?.is_some_and(|there| there.identity != ours) {
+            // Another file of the same id, put there by a hand. Nothing in quarantine is lost.
+            return Err(disk.already_there(&to));
+        }
         let path = reason_path(self.id);
         disk.unlink(&path)?;
         let file = disk.create(&path)?;
@@ -247,7 +274,7 @@ impl Locked {
 
     /// The one function that moves a message from place to place.
     pub(super) fn move_to(&mut self, to: Place) -> disk::Result<()> {
-        /// A bucket may be removed by another process between our look and our rename.
+        /// A bucket may be removed by another process as soon as we have made it, or seen it.
         const MOST_RACES: usize = 10;
         if self.place == to {
             return Ok(());
@@ -255,8 +282,9 @@ impl Locked {
         let (old, new) = (self.place.path(self.id), to.path(self.id));
         let mut races = 0;
         loop {
-            self.spool.prepare_bucket(&to)?;
-            match self.spool.disk.rename(&self.file, &old, &new) {
+            let prepared = self.spool.prepare_bucket(&to);
+            let moved = prepared.and_then(|()| self.spool.disk.rename(&self.file, &old, &new));
+            match moved {
                 Ok(()) => break,
                 Err(error) if error.is_absent() && races < MOST_RACES => races += 1,
                 Err(error) => return Err(error),

@@ -3,10 +3,14 @@
 //! `info/request/<id>` holds the action as one JSON object. Whoever holds the message looks
 //! after letting go of it; every run looks first of all.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::Spool;
-use super::layout::Info;
+use jiff::Timestamp;
+
+use super::layout::{Info, Place};
+use super::lock::Claim;
+use super::part::Part;
+use super::{Spool, apply};
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Action;
@@ -20,25 +24,70 @@ pub enum Posted {
     Taken,
 }
 
+/// What became of the look for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// None waits, or its time has not come: somebody has the message in hand, and looks after
+    /// that.
+    Nothing,
+    /// One that cannot be read was dropped.
+    Unreadable,
+    /// It has been carried out, durably.
+    Done(Action),
+}
+
 impl Spool {
+    /// Carries out the request for a message, if one waits and nobody has the message in hand.
+    /// To be called by whoever held the message, after letting go of it.
+    pub fn serve_request(&self, id: QueueId, now: Timestamp) -> disk::Result<Served> {
+        /// A message may move between our look and our lock, and one with two names, left by a
+        /// power cut, is found under the wrong one first.
+        const MOST_MOVES: usize = 5;
+        for _ in 0..MOST_MOVES {
+            if !self.has_request(id)? {
+                break;
+            }
+            let place = match self.locate(id)? {
+                // Being in `done/` commits it: whatever is wanted of it now comes too late, and
+                // would bring back a message that has been delivered.
+                None | Some(Place::Done) => {
+                    self.drop_request(id)?;
+                    break;
+                }
+                // Served when it has been moved on.
+                Some(Place::New) => break,
+                Some(place) => place,
+            };
+            let locked = match self.lock(place, id)? {
+                Claim::Locked(locked) => locked,
+                Claim::Absent => continue,
+                Claim::Busy | Claim::NotAFile => break,
+            };
+            // Of a corrupt one its turn comes with the message's, which is quarantined then.
+            let Ok(entry) = locked.read() else { break };
+            let (there, action) = entry.request()?;
+            if !there {
+                break;
+            }
+            let mut entries = [entry];
+            if let Some(action) = &action {
+                apply(&mut entries, now, action)?;
+            }
+            entries[0].request_served()?;
+            return Ok(action.map_or(Served::Unreadable, Served::Done));
+        }
+        Ok(Served::Nothing)
+    }
+
     /// Posts a request. It is written to a file of its own and then linked to its name, so
     /// that nobody ever reads half of one, and so that one that is waiting is not lost.
     pub fn post_request(&self, id: QueueId, action: &Action) -> disk::Result<Posted> {
-        let random = uuid::Uuid::new_v4();
         let dir = Path::new(Info::Request.dir());
-        let part = PathBuf::from(format!("{}/{random}.part", Info::Request.dir()));
-        let file = self.disk.create(&part)?;
         let text = serde_json::to_vec(action).unwrap_or_default();
-        let linked = self
-            .disk
-            .write_all(&file, &text)
-            .and_then(|()| self.disk.durable(&[&file], &[]))
-            .and_then(|()| self.disk.link(&part, &Info::Request.path(id)));
-        let unlinked = self.disk.unlink(&part);
-        if !linked? {
+        let part = Part::write(&self.disk, dir, "", &text)?;
+        if !part.link_to(&Info::Request.path(id))? {
             return Ok(Posted::Taken);
         }
-        unlinked?;
         self.disk.durable(&[], &[dir])?;
         Ok(Posted::Waiting)
     }
@@ -51,6 +100,16 @@ impl Spool {
     /// Whether a request for a message waits.
     pub fn has_request(&self, id: QueueId) -> disk::Result<bool> {
         Ok(self.disk.stat(&Info::Request.path(id))?.is_some())
+    }
+
+    /// Whether the request that waits for a message can be read; none if none waits.
+    pub fn has_readable_request(&self, id: QueueId) -> disk::Result<Option<bool>> {
+        match self.read_info(Info::Request, id) {
+            Ok(bytes) => Ok(bytes.map(|bytes| serde_json::from_slice::<Action>(&bytes).is_ok())),
+            // No file of ours, and no request.
+            Err(error) if error.is_wrong_kind() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a request whose message is gone.

@@ -91,10 +91,18 @@ impl Spool {
         }
     }
 
-    /// The buckets there are, earliest first.
+    /// The buckets there are, earliest first. A link with a bucket's name is none: it would lead
+    /// us to messages that are not in this spool.
     pub fn buckets(&self, kept: Kept) -> disk::Result<Vec<Bucket>> {
         let names = self.names_in(Path::new(kept.as_str()))?;
-        Ok(names.iter().filter_map(parsed).collect())
+        let mut buckets = Vec::with_capacity(names.len());
+        for bucket in names.iter().filter_map(parsed) {
+            let stat = self.disk.stat(&kept.place(bucket).dir())?;
+            if stat.is_some_and(|stat| stat.kind == Kind::Dir) {
+                buckets.push(bucket);
+            }
+        }
+        Ok(buckets)
     }
 
     /// The recipients of a message, read without its lock: they never change.
@@ -103,13 +111,22 @@ impl Spool {
         Ok(parse_recipients(&bytes).unwrap_or_default())
     }
 
+    /// Asks about a message file; none if it is not in that place.
+    pub(super) fn stat_in(&self, place: Place, id: QueueId) -> disk::Result<Option<Stat>> {
+        match self.disk.stat(&place.path(id)) {
+            // As with `ids_in`.
+            Err(error) if place.bucket_parent().is_some() && error.is_wrong_kind() => Ok(None),
+            other => other,
+        }
+    }
+
     /// Where a message stands now.
     pub fn locate(&self, id: QueueId) -> disk::Result<Option<Place>> {
         /// A message that is on the move may be missed; one that exists is looked for again.
         const MOST_LOOKS: usize = 5;
         for _ in 0..MOST_LOOKS {
             for place in self.places()? {
-                if self.disk.stat(&place.path(id))?.is_some() {
+                if self.stat_in(place, id)?.is_some() {
                     return Ok(Some(place));
                 }
             }
@@ -126,6 +143,15 @@ impl Spool {
     /// each name that is there throughout exactly once. The places are then looked through for
     /// where each one stands, and who was on the move is looked for again.
     pub fn listing(&self) -> disk::Result<Listing> {
+        Ok(Listing {
+            messages: self.messages()?,
+            locked: disk::locked_inodes(),
+        })
+    }
+
+    /// The messages of [`listing`](Spool::listing), without asking who is locked: the kernel
+    /// takes its time to answer that.
+    pub fn messages(&self) -> disk::Result<Vec<(QueueId, Place)>> {
         let known = self.ids_below(Path::new(Info::Sender.dir()))?;
         let mut found: HashMap<QueueId, Place> = HashMap::new();
         for place in self.places()? {
@@ -151,10 +177,7 @@ impl Spool {
         }
         messages.retain(|(_, place)| *place != Place::New && *place != Place::Done);
         messages.sort_unstable_by_key(|(id, _)| *id);
-        Ok(Listing {
-            messages,
-            locked: disk::locked_inodes(),
-        })
+        Ok(messages)
     }
 
     /// Reads a message without its lock; none if it is gone. The seal is not checked against
@@ -170,7 +193,10 @@ impl Spool {
                 None => return Ok(None),
             }
         };
-        let content = self.content(id, place)?;
+        let content = match stat.kind {
+            Kind::File => self.content(id, place)?,
+            _ => Err("the message file is not a regular file".to_owned()),
+        };
         // Forgotten while we read it.
         if content.is_err() && self.disk.stat(&place.path(id))?.is_none() && !self.exists(id)? {
             return Ok(None);
@@ -184,28 +210,49 @@ impl Spool {
         }))
     }
 
+    /// Whether something says why a message is in quarantine.
+    pub fn has_reason(&self, id: QueueId) -> disk::Result<bool> {
+        let stat = self.disk.stat(&reason_path(id))?;
+        Ok(stat.is_some_and(|stat| stat.kind == Kind::File && stat.size > 0))
+    }
+
+    /// What is in a message's files, or why that is no message. Trouble of the system's is
+    /// neither.
     fn content(&self, id: QueueId, place: Place) -> disk::Result<Result<Content, String>> {
         if place == Place::Corrupt {
-            let reason = match self.disk.read_all(&reason_path(id), 64 << 10) {
+            return Ok(Err(match self.disk.read_all(&reason_path(id), 64 << 10) {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-                Err(error) => error.to_string(),
+                Err(error) if error.is_absent() || error.is_wrong_kind() => error.to_string(),
+                Err(error) => return Err(error),
+            }));
+        }
+        let mut read = [const { Vec::new() }; 4];
+        let infos = [
+            Info::Sender,
+            Info::Recipients,
+            Info::Transport,
+            Info::Attempts,
+        ];
+        for (info, bytes) in infos.into_iter().zip(&mut read) {
+            *bytes = match self.read_info(info, id) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) if info == Info::Attempts => Vec::new(),
+                Ok(None) => return Ok(Err(format!("{} is missing", info.dir()))),
+                Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),
+                Err(error) => return Err(error),
             };
+        }
+        if let Some(reason) = self.foreign_history(id)? {
             return Ok(Err(reason));
         }
-        let read = |info: Info| match self.read_info(info, id) {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) if info == Info::Attempts => Ok(Vec::new()),
-            Ok(None) => Err(format!("{} is missing", info.dir())),
-            Err(error) => Err(error.to_string()),
-        };
+        let [sender, recipients, transport, history] = read;
         let parse = || -> Result<Content, String> {
             let files = EnvelopeFiles {
-                sender: read(Info::Sender)?,
-                recipients: read(Info::Recipients)?,
-                transport: read(Info::Transport)?,
+                sender,
+                recipients,
+                transport,
             };
             let (envelope, _) = files.parse().map_err(|error| error.to_string())?;
-            let history = read(Info::Attempts)?;
             let events = History::parse(&history)
                 .map_err(|error| error.to_string())?
                 .events;

@@ -10,7 +10,7 @@
 //!   had written everything before the barrier began.
 //!
 //! Who is alone writes nothing. Nobody depends on anybody: who is not served within
-//! [`PATIENCE`], because the other was stopped, or failed, or the file was deleted, makes his own
+//! a quarter of a second, because the other was stopped, or failed, or the file was deleted, makes his own
 //! barrier. Who is served asks his own files for errors, as a barrier reports them only to its
 //! maker.
 
@@ -23,9 +23,6 @@ use crate::disk::{self, File};
 /// The file.
 const QUEUE: &str = "state/sync";
 
-/// So long somebody else's barrier is waited for.
-const PATIENCE: Duration = Duration::from_millis(250);
-
 /// So often it is looked for.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -37,14 +34,14 @@ impl Spool {
     /// Makes files and directories durable, with a barrier of our own or somebody else's. The
     /// files have been written, by us.
     pub(super) fn durable_together(&self, files: &[&File], dirs: &[&Path]) -> disk::Result<()> {
-        if !self.disk.shares_barriers() {
+        let Some(patience) = self.disk.shares_barriers() else {
             return self.disk.durable(files, dirs);
-        }
+        };
         // Whatever goes wrong with the queue: it is only a help.
         let queue = self.queue_for_barrier();
         let turn = queue
             .as_ref()
-            .and_then(|queue| self.wait_for_turn(queue).ok());
+            .and_then(|queue| self.wait_for_turn(queue, patience).ok());
         match (queue, turn) {
             (Some(_), Some(Turn::Served)) => self.disk.written(files),
             (Some(queue), Some(Turn::Ours)) => {
@@ -77,14 +74,14 @@ impl Spool {
         }
     }
 
-    fn wait_for_turn(&self, queue: &File) -> disk::Result<Turn> {
+    fn wait_for_turn(&self, queue: &File, patience: Duration) -> disk::Result<Turn> {
         if self.disk.try_lock(queue)? {
             return Ok(Turn::Ours);
         }
         let Some(ticket) = self.draw_ticket(queue)? else {
             return Ok(Turn::Impatient);
         };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience;
         while Instant::now() < end {
             if self.served(queue).is_some_and(|served| served >= ticket) {
                 return Ok(Turn::Served);
@@ -152,6 +149,8 @@ mod tests {
         (dir, spool)
     }
 
+    const PATIENCE: Duration = Duration::from_millis(250);
+
     fn write(spool: &Spool, text: &str) {
         std::fs::write(spool.path().join(QUEUE), text).unwrap();
     }
@@ -160,7 +159,7 @@ mod tests {
     fn who_is_alone_has_the_turn_and_who_waits_is_told() {
         let (_dir, spool) = spool();
         let first = spool.queue_for_barrier().unwrap();
-        assert_eq!(spool.wait_for_turn(&first).unwrap(), Turn::Ours);
+        assert_eq!(spool.wait_for_turn(&first, PATIENCE).unwrap(), Turn::Ours);
         let second = spool.queue_for_barrier().unwrap();
         let ticket = spool.draw_ticket(&second).unwrap().unwrap();
         assert!(spool.served(&second).unwrap() < ticket);
@@ -178,10 +177,13 @@ mod tests {
         let stopped = spool.queue_for_barrier().unwrap();
         assert!(spool.disk.try_lock(&stopped).unwrap());
         let queue = spool.queue_for_barrier().unwrap();
-        assert_eq!(spool.wait_for_turn(&queue).unwrap(), Turn::Impatient);
+        assert_eq!(
+            spool.wait_for_turn(&queue, PATIENCE).unwrap(),
+            Turn::Impatient
+        );
         // Who finds the lock free before his patience ends makes his barrier.
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| spool.wait_for_turn(&queue).unwrap());
+            let waiting = scope.spawn(|| spool.wait_for_turn(&queue, PATIENCE).unwrap());
             drop(stopped);
             assert_eq!(waiting.join().unwrap(), Turn::Ours);
         });

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use self::name::{safe_host, unique_part};
+use self::name::{copy_name, safe_host, unique_part};
 use super::{BoxFuture, Message, Session, Transport};
 use crate::disk::{self, Disk, File, Kind, Method, Seam};
 use crate::message::{Address, EnhancedCode, QueueId, header};
@@ -90,6 +90,11 @@ impl Maildir {
     pub fn with_seam(mut self, seam: Option<Arc<dyn Seam>>) -> Maildir {
         self.seam = seam;
         self
+    }
+
+    /// The name under which a recipient's copy of a message comes into `new/`.
+    pub fn copy_name(&self, id: QueueId, recipient: &Address) -> String {
+        copy_name(id, recipient, &self.host)
     }
 
     fn open(&self) -> Result<Mailbox, Outcome> {
@@ -180,7 +185,7 @@ impl Mailbox {
         const TRIES: usize = 100;
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let unique = unique_part(id, recipient);
-        let name = format!("{unique}.{}", self.host);
+        let name = copy_name(id, recipient, &self.host);
         let process = std::process::id();
         let mut tries = 0;
         loop {

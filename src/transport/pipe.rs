@@ -20,7 +20,7 @@ use self::run::{Running, Trouble};
 use self::template::{Argument, Values};
 use self::user::Identity;
 use super::{BoxFuture, Message, Session, Transport};
-use crate::message::{Address, EnhancedCode};
+use crate::message::{Address, EnhancedCode, QueueId, ReversePath};
 use crate::queue::Outcome;
 
 pub use self::user::PipeUser;
@@ -146,6 +146,24 @@ impl Pipe {
         Arc::make_mut(&mut self.setup).timeout = timeout;
         self
     }
+
+    /// The argument vector that is run for a recipient, the program first.
+    pub fn argv(&self, id: QueueId, sender: &ReversePath, recipient: &Address) -> Vec<String> {
+        let id = id.to_string();
+        let values = Values {
+            sender: sender.as_str(),
+            recipient: recipient.as_str(),
+            id: &id,
+        };
+        let program = std::iter::once(self.setup.program.clone());
+        program.chain(self.setup.filled(&values)).collect()
+    }
+}
+
+impl Setup {
+    fn filled(&self, values: &Values<'_>) -> impl Iterator<Item = String> {
+        self.arguments.iter().map(|argument| argument.fill(values))
+    }
 }
 
 impl Transport for Pipe {
@@ -236,7 +254,7 @@ impl PipeSession {
         };
         let mut command = std::process::Command::new(&self.setup.program);
         command
-            .args(self.setup.arguments.iter().map(|a| a.fill(&values)))
+            .args(self.setup.filled(&values))
             .env_clear()
             .env("PATH", PATH)
             .env("LANG", "C.UTF-8")

@@ -1,17 +1,20 @@
 //! Whether what a power cut left is worked off as it must be.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use jiff::Timestamp;
-use mailspool::operator::{Finding, Level, check};
+use jiff::{SignedDuration, Timestamp};
+use mailspool::message::QueueId;
 use mailspool::queue::Hold;
 use mailspool::spool::{Kept, Place, Spool};
 
+use super::explore::Case;
+use super::log::Step;
+use super::mend::{findings, is_leftover, mend, problems, said, strays};
 use super::shared::{Clock, is_whole, tempdir, text};
+use super::story::Story;
 use super::tree::Tree;
-use super::world::{Delivery, Known, Ledger, runner};
+use super::world::{Calm, Delivery, Known, Ledger, Site};
 
 /// What may become of a message for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +22,13 @@ pub enum End {
     Delivered,
     /// The sender got one notice.
     Told,
+    /// The sender got one notice all the same: an operator gave it up when it was delivered
+    /// already and the power cut took the record.
+    Both,
     /// Stands in `frozen/never/`, and the history says why.
     Frozen,
+    /// Stands in `corrupt/`.
+    Corrupt,
     /// Nobody got it, and it is no more.
     Gone,
 }
@@ -33,6 +41,14 @@ pub struct Fate {
     pub to: &'static str,
     pub before: Vec<End>,
     pub after: Vec<End>,
+    /// Once it is reported as done, not before so many minutes after the beginning.
+    pub held: Option<i64>,
+}
+
+impl Fate {
+    fn may(&self, end: End) -> bool {
+        self.before.contains(&end) || self.after.contains(&end)
+    }
 }
 
 /// When the story begins and when the power goes off, by the clock.
@@ -43,64 +59,106 @@ pub struct Times {
 }
 
 /// More passes than any story needs.
-const MOST_PASSES: usize = 12;
+const MOST_PASSES: usize = 16;
 
 /// Opens the spool, works it off to the end, and says what is wrong. The first to look at it is
 /// a run or an operator who has it mended.
-pub fn judge(
-    tree: &Tree,
-    known: &Known,
-    fates: &[Fate],
-    times: Times,
-    mended: bool,
-) -> Vec<String> {
+pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
+    let _calm = Calm::for_mail_to(story.fates.iter().map(|fate| fate.to));
     let dir = tempdir();
-    tree.write(dir.path());
-    let path = dir.path().join("spool");
-    let spool = match Spool::open(&path) {
+    case.tree.write(dir.path());
+    let spool = match Spool::open(&dir.path().join("spool")) {
         Ok(spool) => spool,
         Err(error) => return vec![format!("the spool cannot be opened: {error}")],
     };
+    let mut wrong = Vec::new();
+    wrong.extend(missing(case));
+    // A reader of the Maildir may be there at once.
+    wrong.extend(torn_copies(&case.tree));
+    if case.killed {
+        // Nothing was lost, so no leftover has an excuse.
+        let before = strays(&story.base);
+        let new = strays(&case.tree).into_iter();
+        let new = new.filter(|stray| !before.contains(stray));
+        wrong.extend(new.map(|stray| format!("a kill leaves {}", stray.display())));
+    }
     if mended {
-        problems(&spool, true);
+        wrong.extend(mend(&spool, dir.path()));
     }
     let ledger = Ledger::default();
-    let (_, mut wrong) = work_off(&spool, &ledger, times);
+    let (_, worked) = work_off(dir.path(), &spool, &ledger, story, case.known.now);
+    wrong.extend(worked);
+    let end = Tree::read(dir.path());
     let mut seen = Seen {
         spool: &spool,
-        known,
+        known: &case.known,
         got: ledger.all(),
-        wrong: Vec::new(),
+        boxed: copies(&end),
+        wrong: torn_copies(&end),
     };
     seen.bodies();
     seen.repeats();
-    fates.iter().for_each(|fate| seen.fate(fate));
-    seen.rest(&path, fates);
+    for fate in &story.fates {
+        seen.fate(fate);
+        seen.held(fate, story.times.start);
+    }
+    seen.rest(&end, &story.fates);
     wrong.append(&mut seen.wrong);
     wrong.extend(findings(&spool));
     wrong
 }
 
+/// What was acknowledged has a name, until it is forgotten.
+fn missing(case: &Case) -> Vec<String> {
+    let named = |id: &QueueId| {
+        let id = id.to_string();
+        let mut paths = case.tree.names.keys();
+        paths.any(|path| path.ends_with(&id) && !path.starts_with("spool/info"))
+    };
+    let acked = case.known.acked.iter();
+    let lost = acked.filter(|(_, id)| !case.known.forgotten.contains(id) && !named(id));
+    lost.map(|(name, _)| format!("{name} is lost")).collect()
+}
+
 /// Passes, as long as something is due at some time. Says when that was over, and what went
 /// wrong.
-pub fn work_off(spool: &Spool, ledger: &Ledger, times: Times) -> (Timestamp, Vec<String>) {
-    let clock = Clock::at(times.cut);
-    let runner = runner(spool.clone(), ledger, &clock, times.start);
+pub fn work_off(
+    dir: &Path,
+    spool: &Spool,
+    ledger: &Ledger,
+    story: &Story,
+    now: Option<Timestamp>,
+) -> (Timestamp, Vec<String>) {
+    let clock = Clock::at(now.unwrap_or(story.times.cut));
+    let forward = |minutes| {
+        clock.forward(minutes);
+        if let Some(recorder) = &story.recorder {
+            recorder.mark(Step::Clock(clock.now()));
+        }
+    };
+    // Whoever switches it on again needs a while.
+    forward(1);
+    let site = Site {
+        dir,
+        ledger,
+        clock: &clock,
+        start: story.times.start,
+        recorder: story.recorder.as_ref().map(|recorder| (recorder, 0)),
+    };
+    let runner = site.runner(spool.clone());
+    let may_be_corrupt = story.fates.iter().any(|fate| fate.may(End::Corrupt));
     let mut wrong = Vec::new();
     for number in 0..MOST_PASSES {
         match runner.pass() {
-            Ok(summary) if (summary.corrupt, summary.trouble) == (0, 0) => {}
+            Ok(summary) if summary.trouble == 0 && (summary.corrupt == 0 || may_be_corrupt) => {}
             other => wrong.push(format!("a pass ended with {other:?}")),
         }
         if number == 0 {
             let mut found = problems(spool, false);
             // Two names of a message that is not due are nobody's business yet.
             found.retain(|one| !is_leftover(one) && !one.what.starts_with("one file with names"));
-            wrong.extend(
-                found
-                    .into_iter()
-                    .map(|one| said("check finds after a pass", one)),
-            );
+            let after = |one| said("check finds after a pass", one);
+            wrong.extend(found.into_iter().map(after));
         }
         let all = Kept::ALL.iter().flat_map(|kept| {
             let buckets = spool.buckets(*kept).unwrap();
@@ -120,9 +178,9 @@ pub fn work_off(spool: &Spool, ledger: &Ledger, times: Times) -> (Timestamp, Vec
         match dues.iter().min() {
             Some(due) if *due > clock.now() => {
                 let minutes = due.duration_since(clock.now()).as_secs() / 60 + 1;
-                clock.forward(minutes);
+                forward(minutes);
             }
-            Some(_) => clock.forward(1),
+            Some(_) => forward(1),
             None if busy => {}
             None => return (clock.now(), wrong),
         }
@@ -131,10 +189,47 @@ pub fn work_off(spool: &Spool, ledger: &Ledger, times: Times) -> (Timestamp, Vec
     (clock.now(), wrong)
 }
 
+/// The copies in the Maildir's `new/`: for each its message, its recipient, and what is below
+/// the fields of its delivery.
+fn copies(tree: &Tree) -> Vec<(String, String, Vec<u8>)> {
+    let mut copies = Vec::new();
+    for (path, node) in &tree.names {
+        let Some(group) = node.filter(|_| path.starts_with("box/new")) else {
+            continue;
+        };
+        let name = path.file_name().unwrap().to_string_lossy();
+        let id = name.split_once(".Q").unwrap().1;
+        let id = id.split_once('R').unwrap().0.to_owned();
+        let bytes = tree.contents[group].clone();
+        let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
+        let to = lines.by_ref().nth(1).unwrap_or_default();
+        let to = String::from_utf8_lossy(to);
+        let to = to.strip_prefix("Delivered-To: ").unwrap_or_default();
+        let (to, rest) = (to.to_owned(), lines.next().unwrap_or_default());
+        copies.push((id, to, rest.to_vec()));
+    }
+    copies
+}
+
+/// Nothing torn is ever in the Maildir's `new/`.
+fn torn_copies(tree: &Tree) -> Vec<String> {
+    let copies = copies(tree).into_iter();
+    let torn = copies.filter(|(_, _, bytes)| {
+        let content = String::from_utf8_lossy(bytes);
+        let subject = content
+            .lines()
+            .find_map(|line| line.strip_prefix("Subject: "));
+        !subject.is_some_and(|subject| is_whole(bytes, &text(subject)))
+    });
+    torn.map(|(id, ..)| format!("{id} stands torn in the Maildir"))
+        .collect()
+}
+
 struct Seen<'a> {
     spool: &'a Spool,
     known: &'a Known,
     got: Vec<Delivery>,
+    boxed: Vec<(String, String, Vec<u8>)>,
     wrong: Vec<String>,
 }
 
@@ -182,24 +277,28 @@ impl Seen<'_> {
             false => &fate.before,
         };
         let whom = (*id, (*to).to_owned());
+        let text = id.to_string();
         let now = self.got.iter().any(|one| one.id == *id && one.to == *to);
-        let delivered = now || self.known.delivered.contains(&whom);
-        let mut told: std::collections::BTreeSet<_> = self.known.told.clone();
+        let boxed = self.boxed.iter().any(|one| one.0 == text && one.1 == *to);
+        let delivered = now || boxed || self.known.delivered.contains(&whom);
+        let mut told: BTreeSet<_> = self.known.told.clone();
         for step in self.got.iter().flat_map(Delivery::steps) {
-            if let super::log::Step::Told(notice, origin, to) = step {
+            if let Step::Told(notice, origin, to) = step {
                 told.insert((notice, origin, to));
             }
         }
         let notices = told
             .iter()
-            .filter(|(_, origin, about)| *origin == id.to_string() && about == to)
+            .filter(|(_, origin, about)| *origin == text && about == to)
             .count();
         let place = self.spool.locate(*id).unwrap();
         let end = match (delivered, notices, place) {
             (true, 0, None) => Some(End::Delivered),
             (false, 1, None) => Some(End::Told),
+            (true, 1, None) => Some(End::Both),
             (false, 0, None) => Some(End::Gone),
             (false, 0, Some(Place::Frozen(_))) => Some(End::Frozen),
+            (false, 0, Some(Place::Corrupt)) => Some(End::Corrupt),
             // Others of its recipients may hold it there.
             (true, 0, Some(Place::Frozen(_))) if may.contains(&End::Delivered) => {
                 Some(End::Delivered)
@@ -213,68 +312,49 @@ impl Seen<'_> {
         }
     }
 
+    /// Nobody gets what is held before its time.
+    fn held(&mut self, fate: &Fate, start: Timestamp) {
+        let (Some(minutes), true) = (fate.held, self.known.did) else {
+            return;
+        };
+        let until = start + SignedDuration::from_mins(minutes);
+        let acked = self.known.acked.get(fate.name);
+        let mut theirs = self.got.iter();
+        if theirs.any(|one| Some(&one.id) == acked && one.to == fate.to && one.at < until) {
+            self.wrong.push(format!("{} too early", fate.to));
+        }
+    }
+
     /// Nothing is left but what must be, and that says why.
-    fn rest(&mut self, path: &Path, fates: &[Fate]) {
+    fn rest(&mut self, end: &Tree, fates: &[Fate]) {
         let listing = self.spool.listing().unwrap();
         for (id, place) in &listing.messages {
             let name = self.known.acked.iter().find(|(_, acked)| *acked == id);
-            let may_stay = name.is_some_and(|(name, _)| {
-                let frozen = |fate: &Fate| {
-                    fate.name == *name
-                        && [&fate.before, &fate.after]
-                            .iter()
-                            .any(|ends| ends.contains(&End::Frozen))
-                };
-                fates.iter().any(frozen)
-            });
+            let may = |end: End| {
+                name.is_some_and(|(name, _)| {
+                    fates.iter().any(|fate| fate.name == *name && fate.may(end))
+                })
+            };
             let view = self.spool.view(*id, *place, &listing).unwrap();
             let content = view.and_then(|view| view.content.ok());
             let held = content.is_some_and(|content| content.state.hold != Hold::None);
-            if !(may_stay && held && matches!(place, Place::Frozen(_))) {
+            let may_stay = match place {
+                Place::Frozen(_) => held && may(End::Frozen),
+                Place::Corrupt => may(End::Corrupt),
+                _ => false,
+            };
+            if !may_stay {
                 self.wrong
                     .push(format!("{id} is left in {place:?}, held: {held}"));
             }
         }
-        for dir in ["new", "corrupt", "done"] {
-            for entry in fs::read_dir(path.join(dir)).unwrap() {
-                let name = entry.unwrap().file_name();
-                let name = name.to_string_lossy().into_owned();
-                // What a repair took for a leftover; if it was none, a fate is not met.
-                if dir == "corrupt" && name.contains('.') && !name.ends_with(".reason") {
-                    continue;
-                }
-                self.wrong.push(format!("{dir}/{name} is left"));
+        for path in end.names.keys() {
+            // What a repair took for a leftover, and reasons, may be in `corrupt/`; who was moved
+            // there wrongly does not meet his fate.
+            let dir = path.parent().unwrap();
+            if dir == Path::new("spool/new") || dir == Path::new("spool/done") {
+                self.wrong.push(format!("{} is left", path.display()));
             }
         }
     }
-}
-
-/// What the operator would see: nothing but `info/` files without a message, and nothing any
-/// more when that is mended.
-fn findings(spool: &Spool) -> Vec<String> {
-    let found = problems(spool, false);
-    if found.is_empty() {
-        return Vec::new();
-    }
-    let found = found.into_iter().filter(|one| !is_leftover(one));
-    let mut wrong: Vec<String> = found.map(|one| said("check finds", one)).collect();
-    problems(spool, true);
-    let after = problems(spool, false).into_iter();
-    wrong.extend(after.map(|one| said("check still finds", one)));
-    wrong
-}
-
-fn problems(spool: &Spool, repair: bool) -> Vec<Finding> {
-    let mut found = check(spool, repair).unwrap();
-    found.retain(|one| one.level == Level::Problem);
-    found
-}
-
-/// Of a message that was never acknowledged, or is forgotten.
-fn is_leftover(one: &Finding) -> bool {
-    one.path.starts_with("info") && one.what == "belongs to no message"
-}
-
-fn said(when: &str, one: Finding) -> String {
-    format!("{when}: {}: {}", one.path.display(), one.what)
 }

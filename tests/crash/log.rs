@@ -1,16 +1,21 @@
 //! The log: every change to the file system, in order, as the seam sees it.
 
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use mailspool::disk::{Call, Method, Seam, Verdict};
 use mailspool::message::QueueId;
 use nix::errno::Errno;
+
+use super::turns::Turns;
 
 /// One change, or one thing that the world knows from then on. Paths are below the test's
 /// directory.
 #[derive(Clone, Debug)]
 pub enum Step {
+    /// No change, but from now on this process does what follows.
+    Turn(usize),
     /// No change, but from now on this path means that file, wherever it is renamed to.
     Open(PathBuf),
     /// Opened, and made if it was missing.
@@ -26,6 +31,12 @@ pub enum Step {
     SyncFile(PathBuf),
     SyncDir(PathBuf),
     SyncFs,
+    /// A sync that failed: what it covers may be lost whatever succeeds later.
+    Failed(Box<Step>),
+    /// It is this time from now on.
+    Clock(Timestamp),
+    /// A process was killed: what it had in mind is gone.
+    Killed,
     /// A message was acknowledged, under this name.
     Acked(&'static str, QueueId),
     /// What was to be done was reported as done.
@@ -39,14 +50,20 @@ pub enum Step {
 impl Step {
     /// Whether the power may go off behind it with another result than before it.
     pub fn is_cut(&self) -> bool {
-        !matches!(self, Step::Open(_))
+        !matches!(
+            self,
+            Step::Open(_) | Step::Turn(_) | Step::Clock(_) | Step::Killed
+        )
+    }
+
+    pub fn is_sync(&self) -> bool {
+        matches!(self, Step::SyncFile(_) | Step::SyncDir(_) | Step::SyncFs)
     }
 }
 
 /// Writes the log. One call is made at a time, so that the order is the true one.
 pub struct Recorder {
     base: PathBuf,
-    spool: PathBuf,
     method: Method,
     inner: Mutex<Inner>,
     free: Condvar,
@@ -56,24 +73,47 @@ pub struct Recorder {
 struct Inner {
     busy: bool,
     steps: Vec<Step>,
-    /// The disk that is spoken to, where that is not the spool's.
-    elsewhere: Option<PathBuf>,
+    /// Whose step was the last.
+    who: usize,
     /// The process is stopped behind such a call.
     stop: Option<fn(&Step) -> bool>,
     armed: bool,
     stopped: bool,
+    /// This many syncs from now, one fails.
+    failing: Option<usize>,
+    /// Two processes at once take turns.
+    turns: Option<Turns>,
+}
+
+/// One process's hand on one disk.
+pub struct Hand {
+    recorder: Arc<Recorder>,
+    who: usize,
+    /// The disk's directory, below the recorder's.
+    root: PathBuf,
+    /// The disk that is spoken to, where that is another one.
+    elsewhere: Mutex<Option<PathBuf>>,
 }
 
 impl Recorder {
-    /// For a spool below `base`.
-    pub fn new(base: &Path, spool: &Path, method: Method) -> Recorder {
-        Recorder {
+    /// For everything below `base`.
+    pub fn new(base: &Path, method: Method) -> Arc<Recorder> {
+        Arc::new(Recorder {
             base: base.to_owned(),
-            spool: spool.strip_prefix(base).unwrap().to_owned(),
             method,
             inner: Mutex::default(),
             free: Condvar::new(),
-        }
+        })
+    }
+
+    /// The hand of a process on the disk at a path.
+    pub fn hand(self: &Arc<Recorder>, path: &Path, who: usize) -> Arc<dyn Seam> {
+        Arc::new(Hand {
+            recorder: Arc::clone(self),
+            who,
+            root: path.strip_prefix(&self.base).unwrap().to_owned(),
+            elsewhere: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -96,15 +136,53 @@ impl Recorder {
         let mut inner = self.lock();
         inner.stop = None;
         inner.armed = false;
+        inner.steps.push(Step::Killed);
         std::mem::take(&mut inner.stopped)
+    }
+
+    /// The sync behind so many others fails, once.
+    pub fn fail_sync(&self, number: usize) {
+        self.lock().failing = Some(number);
+    }
+
+    /// From now on two processes take turns.
+    pub fn take_turns(&self, seed: u64) {
+        self.lock().turns = Some(Turns::new(seed));
+    }
+
+    /// A process makes no more calls.
+    pub fn leave(&self, who: usize) {
+        if let Some(turns) = &mut self.lock().turns {
+            turns.leave(who);
+        }
+        self.free.notify_all();
     }
 
     pub fn steps(&self) -> Vec<Step> {
         self.lock().steps.clone()
     }
+}
 
-    fn step(&self, inner: &Inner, call: &Call<'_>) -> Option<Step> {
-        let root = inner.elsewhere.as_deref().unwrap_or(&self.spool);
+impl Inner {
+    fn add(&mut self, who: usize, step: Step) {
+        if who != self.who {
+            self.who = who;
+            self.steps.push(Step::Turn(who));
+        }
+        self.steps.push(step);
+    }
+}
+
+impl Hand {
+    fn elsewhere(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.elsewhere
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step(&self, call: &Call<'_>) -> Option<Step> {
+        let elsewhere = self.elsewhere();
+        let root = elsewhere.as_deref().unwrap_or(&self.root);
         let at = |path: &Path| -> PathBuf {
             let all = root.join(path);
             let plain = |part: &Component<'_>| matches!(part, Component::Normal(_));
@@ -128,47 +206,84 @@ impl Recorder {
     }
 }
 
-impl Seam for Recorder {
-    fn before(&self, _: &Call<'_>) -> Verdict {
-        let mut inner = self.lock();
-        while inner.busy {
-            inner = self
-                .free
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+impl Seam for Hand {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        let recorder = &self.recorder;
+        let mut inner = recorder.lock();
+        if let Some(turns) = &mut inner.turns {
+            turns.wait(self.who);
+        }
+        loop {
+            let free = !inner.busy;
+            let mine = match &mut inner.turns {
+                Some(turns) => turns.is_mine(self.who, free),
+                None => true,
+            };
+            if free && mine {
+                break;
+            }
+            // Whose turn it was may have chosen somebody else.
+            recorder.free.notify_all();
+            let waited = recorder.free.wait_timeout(inner, super::turns::PATIENCE);
+            let (again, time) = waited.unwrap_or_else(PoisonError::into_inner);
+            inner = again;
+            if let (Some(turns), true) = (&mut inner.turns, time.timed_out()) {
+                turns.lose_patience();
+            }
         }
         inner.busy = true;
         inner.stopped |= inner.armed;
-        match inner.stopped {
-            true => Verdict::Fail(Errno::EIO),
-            false => Verdict::Pass,
+        if inner.stopped {
+            return Verdict::Fail(Errno::EIO);
+        }
+        let sync = matches!(
+            call,
+            Call::SyncFile { .. } | Call::SyncDir { .. } | Call::SyncFs
+        );
+        match (&mut inner.failing, sync) {
+            (Some(0), true) => Verdict::Fail(Errno::EIO),
+            (Some(left), true) => {
+                *left -= 1;
+                Verdict::Pass
+            }
+            _ => Verdict::Pass,
         }
     }
 
     fn after(&self, call: &Call<'_>, error: Option<Errno>) {
-        let mut inner = self.lock();
+        let mut inner = self.recorder.lock();
         inner.busy = false;
-        self.free.notify_one();
+        if let Some(turns) = &mut inner.turns {
+            turns.over();
+        }
+        self.recorder.free.notify_all();
+        let step = self.step(call);
         if error.is_some() {
+            if inner.failing == Some(0)
+                && let Some(step) = step.filter(Step::is_sync)
+            {
+                inner.failing = None;
+                inner.add(self.who, Step::Failed(Box::new(step)));
+            }
             return;
         }
         if let Call::OpenRoot { path } = call {
-            let path = path.strip_prefix(&self.base).unwrap().to_owned();
-            inner.elsewhere = (path != self.spool).then_some(path);
+            let path = path.strip_prefix(&self.recorder.base).unwrap().to_owned();
+            *self.elsewhere() = (path != self.root).then_some(path);
             return;
         }
-        let Some(step) = self.step(&inner, call) else {
+        let Some(step) = step else {
             return;
         };
-        // A disk other than the spool's is opened only to make a name durable in it.
+        // A disk other than this hand's is opened only to make a name durable in it.
         if let Call::SyncDir { .. } = call {
-            inner.elsewhere = None;
+            *self.elsewhere() = None;
         }
         inner.armed |= inner.stop.is_some_and(|stop| stop(&step));
-        inner.steps.push(step);
+        inner.add(self.who, step);
     }
 
     fn method(&self) -> Option<Method> {
-        Some(self.method)
+        Some(self.recorder.method)
     }
 }

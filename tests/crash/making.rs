@@ -1,20 +1,28 @@
-//! Making a spool.
+//! Making a spool, and the configuration in it.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::Method;
 use mailspool::message::Door;
 use mailspool::operator::Level;
 use mailspool::spool::{Error, Spool};
 
-use super::explore::{Case, cases, run};
+use super::METHODS;
+use super::explore::{Case, Cases, run};
+use super::harmless::why;
 use super::log::{Recorder, Step};
 use super::model::Model;
+use super::orders::later;
+use super::proof;
 use super::shared::{accept, findings, tempdir};
+use super::teeth::label;
 use super::tree::Tree;
 use super::world::Known;
 
+const CONFIG: &[u8] = b"# a configuration\n";
+
+/// Once its making was reported, it can be opened; before that, it can be made. The configuration
+/// is there from its own report on, and is never torn.
 fn judge(case: &Case) -> Vec<String> {
     let dir = tempdir();
     case.tree.write(dir.path());
@@ -23,6 +31,11 @@ fn judge(case: &Case) -> Vec<String> {
     match (Spool::open(&path), case.known.did) {
         (Ok(_), _) | (Err(Error::Missing(_)), false) => {}
         (Err(error), _) => wrong.push(format!("made, and yet: {error}")),
+    }
+    let config = std::fs::read(path.join("config.toml")).ok();
+    let configured = !case.known.delivered.is_empty();
+    if config.is_none() && configured || config.is_some_and(|bytes| bytes != CONFIG) {
+        wrong.push("the configuration is not there, or torn".to_owned());
     }
     match Spool::create(&path, None) {
         Err(error) => wrong.push(format!("it cannot be made: {error}")),
@@ -36,22 +49,98 @@ fn judge(case: &Case) -> Vec<String> {
     wrong
 }
 
+/// The log of a making, and what it leaves.
+fn made(method: Method) -> (Vec<Step>, Tree) {
+    let dir = tempdir();
+    let path = dir.path().join("above/spool");
+    let recorder = Recorder::new(dir.path(), method);
+    let spool = Spool::create(&path, Some(recorder.hand(&path, 0))).unwrap();
+    recorder.mark(Step::Did);
+    let name = Path::new("config.toml");
+    spool.write_if_missing(name, CONFIG).unwrap();
+    // That the world has seen this is all that matters here.
+    let nobody = "01a2021c-bff6-75ef-9344-1a834d1db9b8".parse().unwrap();
+    recorder.mark(Step::Delivered(nobody, String::new()));
+    (recorder.steps(), Tree::read(dir.path()))
+}
+
+fn all_cases(steps: &[Step]) -> (usize, Vec<Case>, Tree) {
+    let mut cases = Cases::of(&Tree::default(), &Known::default(), steps);
+    let all: Vec<Case> = cases.by_ref().collect();
+    let end = cases.model().now().numbered();
+    (cases.cuts, all, end)
+}
+
+fn is_found(steps: &[Step]) -> bool {
+    let (_, cases, _) = all_cases(steps);
+    cases.iter().any(|case| !judge(case).is_empty())
+}
+
 #[test]
 fn making() {
-    for method in [Method::Each, Method::SyncExt] {
-        let dir = tempdir();
-        let path = dir.path().join("above/spool");
-        let recorder = Arc::new(Recorder::new(dir.path(), &path, method));
-        let seam: Arc<dyn Seam> = recorder.clone();
-        Spool::create(&path, Some(seam)).unwrap();
-        recorder.mark(Step::Did);
-        let base = Tree::default();
-        let mut model = Model::of(&base);
-        let (cuts, cases) = cases(&base, &Known::default(), &recorder.steps(), &mut model);
-        assert_eq!(model.now().numbered(), Tree::read(Path::new(dir.path())));
-        let tally = run(cuts, &cases, usize::MAX, judge);
+    for method in METHODS {
+        let (steps, end) = made(method);
+        let (cuts, cases, modelled) = all_cases(&steps);
+        assert_eq!(modelled, end);
+        let tally = run(cuts, &cases, judge);
         let title = format!("make a spool, {method:?}");
         tally.print(&title);
-        tally.assert_none(&title);
+        let wrong = tally.shown(&title);
+        assert!(wrong.is_empty(), "{wrong}");
     }
+}
+
+#[test]
+fn every_sync_of_making_matters() {
+    let (mut mutations, mut found) = (0, 0);
+    for method in METHODS {
+        let (steps, _) = made(method);
+        let mut model = Model::of(&Tree::default());
+        for (at, step) in steps.iter().enumerate() {
+            if model.would_keep(step) {
+                let mut without = steps.clone();
+                without.remove(at);
+                let label = label(&steps, at);
+                let bites = is_found(&without);
+                let excuse = why(&label, "make a spool");
+                assert!(
+                    bites || excuse.is_some(),
+                    "{method:?}: without {label}: nothing"
+                );
+                mutations += 1;
+                found += usize::from(bites);
+            }
+            model.apply(step);
+        }
+    }
+    proof::count("mutations", mutations);
+    proof::count("mutations found", found);
+}
+
+/// `version` is last, and gets its name when it is whole.
+#[test]
+fn every_order_of_making_matters() {
+    let (steps, _) = made(Method::Each);
+    let part = |step: &Step| matches!(step, Step::SyncFile(path) if is_part(path, "above/spool"));
+    let reported = |step: &Step| matches!(step, Step::Did);
+    let renamed = |step: &Step| matches!(step, Step::Rename(..));
+    let skeleton = |step: &Step| step.is_sync() && !part(step);
+    let orders = [
+        later(&steps, part, reported),
+        later(&steps, skeleton, renamed),
+        later(
+            &steps,
+            |step| matches!(step, Step::SyncFile(_)),
+            |step| matches!(step, Step::Link(..)),
+        ),
+    ];
+    for (number, steps) in orders.iter().enumerate() {
+        assert!(is_found(steps), "order {number}: nothing is found");
+    }
+    proof::count("mutations", orders.len());
+    proof::count("mutations found", orders.len());
+}
+
+fn is_part(path: &Path, dir: &str) -> bool {
+    path.parent() == Some(Path::new(dir)) && path.extension().is_some_and(|end| end == "part")
 }

@@ -2,8 +2,13 @@
 //!
 //! The rules are those of `spool-layout.md`, "What is assumed of the file system", and no
 //! others: a file system that promises more has fewer states, not others.
+//!
+//! A sync that fails has marked the data it covered as clean: whatever syncs succeed later, those
+//! octets may be missing after a power cut, as long as they are not written anew. Names are not
+//! lost that way: they go through a journal, and a file system that cannot write that stops.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::log::Step;
@@ -18,7 +23,9 @@ const ROOT: Ino = 0;
 pub struct Model {
     pub dirs: BTreeMap<Ino, BTreeMap<String, Slot>>,
     pub files: BTreeMap<Ino, Data>,
-    opened: HashMap<PathBuf, Ino>,
+    /// What each process means by a path.
+    opened: HashMap<(usize, PathBuf), Ino>,
+    who: usize,
     next: Ino,
     seq: u64,
 }
@@ -56,6 +63,8 @@ pub struct Data {
     pub kept: Vec<u8>,
     /// What it became by each call since.
     pub pending: Vec<Vec<u8>>,
+    /// What a sync that failed may have lost.
+    pub lost: Vec<Range<usize>>,
 }
 
 impl Slot {
@@ -75,6 +84,19 @@ impl Slot {
 impl Data {
     pub fn now(&self) -> &Vec<u8> {
         self.pending.last().unwrap_or(&self.kept)
+    }
+
+    fn sync(&mut self) {
+        if let Some(last) = self.pending.pop() {
+            self.kept = last;
+            self.pending.clear();
+        }
+    }
+
+    fn fail(&mut self) {
+        if self.now().len() > self.kept.len() {
+            self.lost.push(self.kept.len()..self.now().len());
+        }
     }
 }
 
@@ -97,8 +119,11 @@ impl Model {
                 Some(group) => *groups.entry(*group).or_insert_with(|| {
                     let ino = model.fresh();
                     let kept = tree.contents[*group].clone();
-                    let pending = Vec::new();
-                    model.files.insert(ino, Data { kept, pending });
+                    let data = Data {
+                        kept,
+                        ..Data::default()
+                    };
+                    model.files.insert(ino, data);
                     ino
                 }),
             };
@@ -144,9 +169,10 @@ impl Model {
     /// The running system does a step.
     pub fn apply(&mut self, step: &Step) {
         match step {
+            Step::Turn(who) => self.who = *who,
             Step::Open(path) => {
                 if let Some(ino) = self.find(path) {
-                    self.opened.insert(path.clone(), ino);
+                    self.opened.insert((self.who, path.clone()), ino);
                 }
             }
             Step::Create(path) => {
@@ -156,7 +182,7 @@ impl Model {
                     self.set(path, Some(ino), None);
                     ino
                 });
-                self.opened.insert(path.clone(), ino);
+                self.opened.insert((self.who, path.clone()), ino);
             }
             Step::Write(path, bytes) => {
                 let data = self.opened_file(path);
@@ -167,6 +193,7 @@ impl Model {
                 let data = self.opened_file(path);
                 let mut all = data.now().clone();
                 all.resize(*len as usize, 0);
+                data.lost.retain(|lost| lost.start < all.len());
                 data.pending.push(all);
             }
             Step::Rename(from, to) => {
@@ -186,34 +213,38 @@ impl Model {
                 self.dirs.insert(ino, BTreeMap::new());
                 self.set(path, Some(ino), None);
             }
-            Step::SyncFile(path) => {
-                let data = self.opened_file(path);
-                data.kept = data.now().clone();
-                data.pending.clear();
-            }
+            Step::SyncFile(path) => self.opened_file(path).sync(),
             Step::SyncDir(path) => {
-                // Removed between being opened and being synced: nothing to make durable.
-                if let Some(dir) = self.find(path) {
+                // The directory that was opened, even if it has been removed since.
+                let opened = self.opened.get(&(self.who, path.clone())).copied();
+                if let Some(dir) = opened.or_else(|| self.find(path)) {
                     let names: Vec<String> = self.dirs[&dir].keys().cloned().collect();
                     names.iter().for_each(|name| self.keep(dir, name, u64::MAX));
                 }
             }
             Step::SyncFs => self.sync_all(),
-            Step::Acked(..) | Step::Did | Step::Delivered(..) | Step::Told(..) => {}
+            Step::Failed(sync) => match &**sync {
+                Step::SyncFile(path) => self.opened_file(path).fail(),
+                Step::SyncFs => self.files.values_mut().for_each(Data::fail),
+                _ => {}
+            },
+            Step::Clock(_)
+            | Step::Killed
+            | Step::Acked(..)
+            | Step::Did
+            | Step::Delivered(..)
+            | Step::Told(..) => {}
         }
     }
 
     fn opened_file(&mut self, path: &Path) -> &mut Data {
-        let ino = self.opened.get(path);
+        let ino = self.opened.get(&(self.who, path.to_owned()));
         let ino = ino.unwrap_or_else(|| panic!("{path:?} was not opened"));
         self.files.get_mut(ino).unwrap()
     }
 
     fn sync_all(&mut self) {
-        for data in self.files.values_mut() {
-            data.kept = data.now().clone();
-            data.pending.clear();
-        }
+        self.files.values_mut().for_each(Data::sync);
         for slot in self.dirs.values_mut().flat_map(BTreeMap::values_mut) {
             slot.kept = slot.now();
             slot.pending.clear();
@@ -230,6 +261,31 @@ impl Model {
         let kept: Vec<Change> = slot.pending.drain(..count).collect();
         for pin in kept.into_iter().filter_map(|one| one.needs) {
             self.keep(pin.dir, &pin.name, pin.seq);
+        }
+    }
+
+    /// Whether a sync would make anything certain.
+    pub fn would_keep(&self, sync: &Step) -> bool {
+        let undecided = |dir: &BTreeMap<String, Slot>| {
+            let mut slots = dir.values();
+            slots.any(|slot| !slot.pending.is_empty())
+        };
+        match sync {
+            Step::SyncFile(path) => {
+                let ino = self.opened.get(&(self.who, path.clone()));
+                let data = ino.and_then(|ino| self.files.get(ino));
+                data.is_some_and(|data| !data.pending.is_empty())
+            }
+            Step::SyncDir(path) => {
+                let opened = self.opened.get(&(self.who, path.clone())).copied();
+                let dir = opened.or_else(|| self.find(path));
+                dir.is_some_and(|dir| undecided(&self.dirs[&dir]))
+            }
+            Step::SyncFs => {
+                let mut files = self.files.values();
+                files.any(|data| !data.pending.is_empty()) || self.dirs.values().any(undecided)
+            }
+            _ => false,
         }
     }
 

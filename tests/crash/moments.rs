@@ -27,6 +27,11 @@ pub fn noted_notice(step: &Step) -> bool {
         if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"notice\""))
 }
 
+/// A copy has its name in the Maildir.
+pub fn in_the_box(step: &Step) -> bool {
+    matches!(step, Step::Rename(_, to) if to.starts_with("box/new"))
+}
+
 /// A message is finished.
 pub fn finished(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if lies_in(to, "done"))
@@ -37,12 +42,13 @@ pub fn half_gone(step: &Step) -> bool {
     matches!(step, Step::Unlink(path) if lies_in(path, "info/recipients"))
 }
 
-/// The barrier of acceptance has returned, by either method.
+/// The barrier of acceptance has returned, by any method.
 pub fn durable(method: Method) -> When {
     match method {
         Method::Each => {
             |step| matches!(step, Step::SyncDir(path) if lies_in(path, "info/transport"))
         }
-        _ => |step| matches!(step, Step::SyncDir(path) if lies_in(path, "new")),
+        Method::SyncExt => |step| matches!(step, Step::SyncDir(path) if lies_in(path, "new")),
+        Method::SyncFs => |step| matches!(step, Step::SyncFs),
     }
 }

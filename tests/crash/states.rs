@@ -1,10 +1,19 @@
 //! The states that a power cut may leave, all of them or a sample.
 
-use super::model::{Data, Ino, Model};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::model::{Data, Ino, Model, Slot};
+use super::proof;
 use super::tree::Tree;
 
 /// Up to so many combinations are all tried.
 const EXHAUSTIVE: usize = 64;
+/// Where there is time.
+const EXHAUSTIVE_LONG: usize = 2048;
+/// States at random for each cut where not all are tried, and where there is time.
+const SAMPLES: usize = 3;
+const SAMPLES_LONG: usize = 40;
 /// What a file system writes at once.
 const PAGE: usize = 4096;
 
@@ -24,6 +33,42 @@ impl Choice {
     }
 }
 
+impl Choice {
+    /// What is written together: a directory's names, all of `info/`, or all contents.
+    fn group(&self, info: &[Ino]) -> Option<Ino> {
+        match self {
+            Choice::Name(dir, ..) if info.contains(dir) => info.first().copied(),
+            Choice::Name(dir, ..) => Some(*dir),
+            Choice::Content(..) => None,
+        }
+    }
+}
+
+/// The directories below `info/`.
+fn info(model: &Model) -> Vec<Ino> {
+    let info = model.find(Path::new("spool/info"));
+    let slots = info.and_then(|info| model.dirs.get(&info));
+    let slots = slots.into_iter().flat_map(|slots| slots.values());
+    slots.filter_map(Slot::now).collect()
+}
+
+/// Sets of groups: each alone, all but each, each pair.
+fn behind(groups: &BTreeSet<Option<Ino>>) -> Vec<BTreeSet<Option<Ino>>> {
+    let mut sets = Vec::new();
+    for one in groups {
+        sets.push(
+            groups
+                .iter()
+                .copied()
+                .filter(|other| other != one)
+                .collect(),
+        );
+        let others = groups.range(one..);
+        sets.extend(others.map(|other| BTreeSet::from([*one, *other])));
+    }
+    sets
+}
+
 /// Random numbers that are the same in every run (SplitMix64).
 pub struct Random(pub u64);
 
@@ -37,16 +82,27 @@ impl Random {
     }
 }
 
+/// The bound up to which all combinations are tried, and how many are drawn beyond it.
+fn effort() -> (usize, usize) {
+    match proof::long() {
+        true => (EXHAUSTIVE_LONG, SAMPLES_LONG),
+        false => (EXHAUSTIVE, SAMPLES),
+    }
+}
+
 /// The states for a cut at this moment: all of them if they are few, else nothing, everything,
-/// everything but one, one alone, and `samples` at random.
-pub fn states(model: &Model, random: &mut Random, samples: usize) -> Vec<Tree> {
+/// everything but one, one alone, and a sample at random.
+///
+/// With `by_dirs` also: whole directories behind, or ahead of, all others.
+pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
+    let (exhaustive, samples) = effort();
     let choices = choices(model);
     let ways: Vec<usize> = choices.iter().map(Choice::ways).collect();
     let all = ways
         .iter()
         .try_fold(1_usize, |all, ways| all.checked_mul(*ways));
     let mut picked = Vec::new();
-    if let Some(all) = all.filter(|all| *all <= EXHAUSTIVE) {
+    if let Some(all) = all.filter(|all| *all <= exhaustive) {
         for number in 0..all {
             let mut rest = number;
             let mut digit = |ways: &usize| (rest % ways, rest /= ways).0;
@@ -67,6 +123,20 @@ pub fn states(model: &Model, random: &mut Random, samples: usize) -> Vec<Tree> {
                 lower(model, &choices, &mut but_one);
                 raise(model, &choices, &mut only_one);
                 picked.extend([but_one, only_one]);
+            }
+        }
+        if by_dirs || proof::long() {
+            let info = info(model);
+            let group = |choice: &Choice| choice.group(&info);
+            for behind in behind(&choices.iter().map(group).collect()) {
+                let one = |(choice, ways): (&Choice, &usize)| match behind.contains(&group(choice))
+                {
+                    true => 0,
+                    false => ways - 1,
+                };
+                let mut picks: Vec<usize> = choices.iter().zip(&ways).map(one).collect();
+                lower(model, &choices, &mut picks);
+                picked.push(picks);
             }
         }
         for number in 0..samples {
@@ -134,6 +204,17 @@ fn contents(data: &Data) -> Vec<Vec<u8>> {
             all.push(holes);
         }
         all.push(after.clone());
+    }
+    if !data.lost.is_empty() {
+        let without = |content: &Vec<u8>| {
+            let mut without = content.clone();
+            for lost in &data.lost {
+                let end = lost.end.min(without.len());
+                without[lost.start.min(end)..end].fill(0);
+            }
+            without
+        };
+        all = all.iter().map(without).chain(all.iter().cloned()).collect();
     }
     let last = all.pop().unwrap_or_default();
     let mut unique: Vec<Vec<u8>> = Vec::new();

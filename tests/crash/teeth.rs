@@ -1,155 +1,237 @@
 //! What this bench is worth: without a sync that matters it finds the loss.
 //!
-//! The code under test stays as it is; the syncs are taken out of the log, so that the model
-//! takes nothing for certain because of them.
+//! The code under test stays as it is; single syncs are taken out of the logs, so that the model
+//! takes nothing for certain because of them. What a story's own log leaves is not judged again.
 
-use mailspool::disk::Method;
-use mailspool::message::Door;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::explore::explore_until;
+use mailspool::message::QueueId;
+use mailspool::queue::{Bucket, Event, History, RecipientResult, Status, What};
+
+use super::METHODS;
+use super::explore::{Cases, Left, judge_twice};
+use super::harmless::why;
 use super::log::Step;
+use super::model::Model;
+use super::proof;
 use super::stories;
-use super::story::{Story, lies_in};
+use super::story::Story;
 
-/// Without the syncs for which this says so, given the log and the place in it, there is a loss.
-fn bites(what: &str, story: &Story, drop: impl Fn(&[Step], usize) -> bool) {
-    let steps = &story.steps;
-    let kept = (0..steps.len()).filter(|at| !drop(steps, *at));
-    let kept: Vec<Step> = kept.map(|at| steps[at].clone()).collect();
-    assert!(kept.len() < steps.len(), "{what}: no such sync");
-    let tally = explore_until(story, &kept, 1);
-    let first = tally.violations.first();
-    let first = first.unwrap_or_else(|| {
-        panic!("{what}: nothing found in {} states", tally.states);
-    });
-    let (dropped, states) = (steps.len() - kept.len(), tally.states);
-    let how = first.lines().nth(1).unwrap_or_default().trim();
-    println!("without {what} ({dropped} syncs), after {states} states:\n    {how}");
+/// Mutations at once.
+const AT_ONCE: usize = 6;
+/// So many states that the story's own log does not leave are judged, unless there is time.
+pub const MOST_STATES: usize = 150;
+/// The same of those that are known to be harmless.
+const FEW_STATES: usize = 10;
+
+/// All that a story's own log leaves.
+pub fn left(story: &Story) -> Left {
+    Cases::of(&story.base, &story.known, &story.steps)
+        .by_dirs()
+        .map(|case| (case.tree, case.known, case.killed))
+        .collect()
 }
 
-fn syncs_dir(step: &Step, dir: &str) -> bool {
-    matches!(step, Step::SyncDir(path) if *path == std::path::Path::new("spool").join(dir))
+/// Explores another log of the same story from a step on, until a violation is found. Says how
+/// many states that took, and the violation.
+pub fn bite(
+    story: &Story,
+    steps: &[Step],
+    from: usize,
+    left: &Left,
+    most: usize,
+) -> (usize, Option<String>) {
+    let cases = Cases::of(&story.base, &story.known, steps);
+    let new = cases.skip(from).without(left.clone()).by_dirs();
+    let mut judged = 0;
+    for case in new.take(most) {
+        judged += 1;
+        if let Some(first) = judge_twice(story, &case).into_iter().next() {
+            return (judged, Some(format!("behind {}: {first}", case.behind)));
+        }
+    }
+    (judged, None)
 }
 
-fn is_sync(step: &Step) -> bool {
-    matches!(step, Step::SyncFile(_) | Step::SyncDir(_) | Step::SyncFs)
-}
-
-/// Whether the first of the steps behind `at` that is none of these syncs is such a step.
-fn comes_next(steps: &[Step], at: usize, next: impl Fn(&Step) -> bool) -> bool {
-    let silent = |step: &&Step| is_sync(step) || matches!(step, Step::Open(_));
-    steps[at..]
-        .iter()
-        .find(|step| !silent(step))
-        .is_some_and(next)
-}
-
-#[test]
-fn the_files_of_a_message() {
-    let story = stories::accept(Method::Each, Door::Active);
-    for dir in ["new", "info/sender", "info/recipients", "info/transport"] {
-        bites(
-            &format!("the file in {dir}"),
-            &story,
-            |steps, at| matches!(&steps[at], Step::SyncFile(path) if lies_in(path, dir)),
-        );
+/// A step in words that are the same for every message: what kind, in which directory.
+pub fn named(step: &Step) -> String {
+    let place = |path: &Path| -> String {
+        let known = |name: &str| match name {
+            name if name.parse::<QueueId>().is_ok() => "*".to_owned(),
+            name if name.contains(".Q") => "*".to_owned(),
+            name if name.ends_with(".part") => "*.part".to_owned(),
+            "never" => "never".to_owned(),
+            name if name.parse::<Bucket>().is_ok() => "<minute>".to_owned(),
+            name => name.to_owned(),
+        };
+        let path = path.strip_prefix("spool").unwrap_or(path);
+        let parts: Vec<String> = path
+            .iter()
+            .map(|part| known(&part.to_string_lossy()))
+            .collect();
+        match parts.is_empty() {
+            true => ".".to_owned(),
+            false => parts.join("/"),
+        }
+    };
+    match step {
+        Step::SyncFile(path) => format!("file {}", place(path)),
+        Step::SyncDir(path) => format!("dir {}", place(path)),
+        Step::SyncFs => "syncfs".to_owned(),
+        Step::Write(path, _) => format!("write {}", place(path)),
+        Step::Create(path) => format!("create {}", place(path)),
+        Step::Rename(from, to) => format!("rename {} to {}", place(from), place(to)),
+        Step::Link(_, to) => format!("link {}", place(to)),
+        Step::Unlink(path) => format!("unlink {}", place(path)),
+        Step::Mkdir(path) => format!("mkdir {}", place(path)),
+        Step::Rmdir(path) => format!("rmdir {}", place(path)),
+        Step::Acked(..) | Step::Did => "the report".to_owned(),
+        Step::Delivered(..) | Step::Told(..) => "a delivery".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 
-#[test]
-fn the_directories_of_a_message() {
-    let story = stories::accept(Method::Each, Door::Active);
-    for dir in ["new", "info/sender", "info/recipients", "info/transport"] {
-        bites(dir, &story, |steps, at| syncs_dir(&steps[at], dir));
+/// What a sync is and what it stands before: its commit point.
+pub fn label(steps: &[Step], at: usize) -> String {
+    let silent = |step: &&Step| step.is_sync() || !step.is_cut();
+    let next = steps[at..].iter().find(|step| !silent(step));
+    let next = next.map_or("the end".to_owned(), named);
+    format!(
+        "{}{} before {next}",
+        named(&steps[at]),
+        events(&steps[..=at])
+    )
+}
+
+/// For a sync of a history, or of the directory of all: the events that it covers.
+fn events(steps: &[Step]) -> String {
+    let (sync, before) = steps.split_last().unwrap();
+    let dir = Path::new("spool/info/attempts");
+    let covers: &dyn Fn(&Path) -> bool = match sync {
+        Step::SyncFile(path) if path.starts_with(dir) => &move |other| other == path,
+        Step::SyncDir(path) if path == dir => &|other| other.starts_with(dir),
+        _ => return String::new(),
+    };
+    let same = |step: &&Step| named(step) == named(sync);
+    let since = before.iter().rev().take_while(|step| !same(step));
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for step in since {
+        if let Step::Write(path, bytes) = step
+            && covers(path)
+        {
+            let history = History::parse(bytes).unwrap_or_default();
+            found.extend(history.events.into_iter().flat_map(words));
+        }
+    }
+    let all: Vec<String> = found.into_iter().collect();
+    format!(" with {}", all.join(" "))
+}
+
+/// An event's kind; of outcomes, what became of each.
+fn words(event: Event) -> Vec<String> {
+    match event.what {
+        What::Started { .. } => vec!["started".to_owned()],
+        What::Notice { .. } => vec!["notice".to_owned()],
+        What::Action(action) => vec![action.as_str().to_owned()],
+        What::Outcome { transport, results } => {
+            let by = transport.unwrap_or_default();
+            let status = |one: RecipientResult| match (one.status, by.as_str()) {
+                (Status::Delivered, "box") => "copied".to_owned(),
+                (status, _) => format!("{status:?}").to_lowercase(),
+            };
+            results.into_iter().map(status).collect()
+        }
     }
 }
 
-#[test]
-fn the_barrier_of_acceptance() {
-    let story = stories::accept(Method::SyncExt, Door::Incoming);
-    bites("the syncfs of acceptance", &story, |steps, at| {
-        matches!(steps[at], Step::SyncFs)
-    });
-}
-
-#[test]
-fn the_barrier_is_repeated() {
-    let [story, _] = stories::move_on(Method::Each);
-    bites("the barrier of the sweep", &story, |steps, at| {
-        is_sync(&steps[at])
-            && comes_next(
-                steps,
-                at,
-                |step| matches!(step, Step::Rename(from, _) if lies_in(from, "new")),
-            )
-    });
-}
-
-#[test]
-fn the_outcome() {
-    let story = stories::defer(Method::Each);
-    bites(
-        "the outcome's data",
-        &story,
-        |steps, at| matches!(&steps[at], Step::SyncFile(path) if lies_in(path, "info/attempts")),
-    );
-    bites("the history's name", &story, |steps, at| {
-        syncs_dir(&steps[at], "info/attempts")
-    });
-}
-
-#[test]
-fn the_notice() {
-    // The origin stays, so that it could tell again.
-    let [_, story] = stories::bounce(Method::Each);
-    let released = |step: &Step| matches!(step, Step::Rename(from, to) if lies_in(from, "new") && lies_in(to, "active"));
-    bites("the record of the notice", &story, |steps, at| {
-        is_sync(&steps[at]) && comes_next(steps, at, released)
-    });
-}
-
-#[test]
-fn the_barrier_before_forgetting() {
-    let unlinks = |step: &Step| matches!(step, Step::Unlink(path) if lies_in(path, "info"));
-    let story = stories::deliver(Method::Each);
-    bites("the barrier of forgetting", &story, |steps, at| {
-        is_sync(&steps[at]) && comes_next(steps, at, unlinks)
-    });
-    for dir in ["new", "active"] {
-        let story = stories::life(Method::Each);
-        bites(&format!("{dir} in that barrier"), &story, |steps, at| {
-            syncs_dir(&steps[at], dir) && comes_next(steps, at, unlinks)
-        });
+/// The syncs of a story that make something certain, one for each label.
+fn syncs(story: &Story) -> BTreeMap<String, usize> {
+    let mut model = Model::of(&story.base);
+    let mut syncs = BTreeMap::new();
+    for (at, step) in story.steps.iter().enumerate() {
+        if model.would_keep(step) {
+            syncs.entry(label(&story.steps, at)).or_insert(at);
+        }
+        model.apply(step);
     }
-    let [story, _] = stories::forget(Method::Each);
-    bites("the barrier over every place", &story, |steps, at| {
-        is_sync(&steps[at]) && comes_next(steps, at, unlinks)
-    });
+    syncs
+}
+
+/// Counts and complaints of all mutations.
+#[derive(Default)]
+struct Score {
+    mutations: usize,
+    found: usize,
+    bad: Vec<String>,
+    bitten: BTreeSet<String>,
+    harmless: BTreeMap<String, &'static str>,
 }
 
 #[test]
-fn the_buckets() {
-    let story = stories::defer(Method::Each);
-    bites("the bucket's name", &story, |steps, at| {
-        syncs_dir(&steps[at], "deferred")
-    });
-    let story = stories::due_again(Method::Each);
-    let removed = |step: &Step| matches!(step, Step::Rmdir(_));
-    bites("the bucket's emptiness", &story, |steps, at| {
-        is_sync(&steps[at]) && comes_next(steps, at, removed)
-    });
+fn every_sync_matters() {
+    let score = Mutex::new(Score::default());
+    let methods = if proof::long() { 3 } else { 1 };
+    for method in METHODS.into_iter().take(methods) {
+        for group in stories::GROUPS {
+            for story in group(method) {
+                mutate(&story, &score);
+            }
+        }
+    }
+    let mut score = score.into_inner().unwrap();
+    for (label, why) in &score.harmless {
+        if !score.bitten.contains(label) {
+            println!("harmless everywhere: without {label}: {why}");
+        }
+    }
+    proof::count("mutations", score.mutations);
+    proof::count("mutations found", score.found);
+    score.bad.sort();
+    assert!(score.bad.is_empty(), "\n{}", score.bad.join("\n"));
 }
 
-#[test]
-fn the_operators_word() {
-    let [story, _] = stories::hold(Method::Each);
-    bites(
-        "the freeze in the history",
-        &story,
-        |steps, at| matches!(&steps[at], Step::SyncFile(path) if lies_in(path, "info/attempts")),
-    );
-    let story = stories::ask(Method::Each);
-    bites("the request's name", &story, |steps, at| {
-        syncs_dir(&steps[at], "info/request")
+/// Takes out one sync after the other.
+fn mutate(story: &Story, score: &Mutex<Score>) {
+    let (left, syncs) = (left(story), syncs(story));
+    let syncs: Vec<(&String, &usize)> = syncs.iter().collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((label, at)) = syncs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut steps = story.steps.clone();
+                    steps.remove(**at);
+                    let why = why(label, &story.title);
+                    let most = match (proof::long(), why) {
+                        (true, _) => usize::MAX,
+                        (false, None) => MOST_STATES,
+                        (false, Some(_)) => FEW_STATES,
+                    };
+                    let (states, found) = bite(story, &steps, **at, &left, most);
+                    // It leaves what is left without it as well.
+                    if states == 0 {
+                        continue;
+                    }
+                    let mut score = score.lock().unwrap();
+                    score.mutations += 1;
+                    match (found, why) {
+                        (Some(_), _) => {
+                            score.found += 1;
+                            score.bitten.insert((*label).clone());
+                        }
+                        (None, Some(why)) => drop(score.harmless.insert((*label).clone(), why)),
+                        (None, None) => {
+                            let title = &story.title;
+                            let text = format!("{title}: without {label}: nothing in {states}");
+                            println!("{text}");
+                            score.bad.push(text);
+                        }
+                    }
+                }
+            });
+        }
     });
 }

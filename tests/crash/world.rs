@@ -1,26 +1,52 @@
 //! The world around a spool, and what it knows at each moment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use mailspool::disk::Seam;
 use mailspool::message::{Address, EnhancedCode, QueueId, ReversePath};
-use mailspool::queue::{History, Outcome, Routes, Status, What};
+use mailspool::queue::{History, Outcome, Pattern, Phase, Routes, Rule, Schedule, Status, What};
 use mailspool::runner::{Budget, Runner};
-use mailspool::spool::Spool;
-use mailspool::transport::{Message, Relay};
+use mailspool::spool::{self, Spool};
+use mailspool::transport::{BoxFuture, Maildir, Message, Pipe, Relay, Session, Transport};
+use tempfile::TempDir;
 
 use super::log::{Recorder, Step};
-use super::shared::{Clock, HOST};
+use super::shared::{Clock, HOST, tempdir};
 use super::tree::Tree;
+
+/// Between a fork and what it runs, a process has its parent's locks as well. So nobody else is
+/// judged while a command is run.
+static FORKS: RwLock<()> = RwLock::new(());
+
+/// The right to run commands, or to find locks free.
+pub struct Calm {
+    _reading: Option<RwLockReadGuard<'static, ()>>,
+    _writing: Option<RwLockWriteGuard<'static, ()>>,
+}
+
+impl Calm {
+    pub fn for_mail_to<'a>(mut recipients: impl Iterator<Item = &'a str>) -> Calm {
+        let forks = recipients.any(|one| one.ends_with("@pipe.test"));
+        Calm {
+            _writing: forks.then(|| FORKS.write().unwrap_or_else(PoisonError::into_inner)),
+            _reading: (!forks).then(|| FORKS.read().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+}
 
 /// What the world got. With a recorder, the log is told.
 #[derive(Clone, Default)]
 pub struct Ledger {
     all: Arc<Mutex<Vec<Delivery>>>,
     recorder: Option<Arc<Recorder>>,
+    /// Where the command of the pipe puts what it gets.
+    piped: Arc<OnceLock<TempDir>>,
 }
 
 /// Somebody got something.
@@ -30,6 +56,7 @@ pub struct Delivery {
     pub null_sender: bool,
     pub to: String,
     pub bytes: Vec<u8>,
+    pub at: Timestamp,
 }
 
 impl Delivery {
@@ -63,7 +90,7 @@ impl Ledger {
         self.all.lock().unwrap().clone()
     }
 
-    fn deliver(&self, message: &Message, to: &Address) -> Outcome {
+    fn deliver(&self, message: &Message, to: &Address, at: Timestamp) -> Outcome {
         let mut bytes = Vec::new();
         if let Err(error) = message.body.reader().read_to_end(&mut bytes) {
             return Outcome::deferred(EnhancedCode::new(4, 3, 0), error.to_string());
@@ -73,7 +100,13 @@ impl Ledger {
             null_sender: message.sender == ReversePath::Null,
             to: to.as_str().to_owned(),
             bytes,
+            at,
         };
+        self.book(delivery);
+        Outcome::delivered("taken")
+    }
+
+    fn book(&self, delivery: Delivery) {
         if let Some(recorder) = &self.recorder {
             delivery
                 .steps()
@@ -81,34 +114,154 @@ impl Ledger {
                 .for_each(|step| recorder.mark(step));
         }
         self.all.lock().unwrap().push(delivery);
-        Outcome::delivered("taken")
+    }
+
+    /// What the command got, below the field that it gets with it.
+    fn take_piped(&self, message: &Message, to: &Address) {
+        let dir = self.piped.get().unwrap();
+        let bytes = fs::read(dir.path().join(message.id.to_string())).unwrap();
+        let field = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+        assert!(bytes.starts_with(b"Return-Path: "));
+        self.book(Delivery {
+            id: message.id,
+            null_sender: message.sender == ReversePath::Null,
+            to: to.as_str().to_owned(),
+            bytes: bytes[field + 1..].to_vec(),
+            at: Timestamp::now(),
+        });
     }
 }
 
-/// A runner whose transport does as the recipient's domain says: `no.test` fails for good,
-/// `first.test` is deferred for ten minutes, `later.test` for an hour, everybody else gets the
-/// mail.
-pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> Runner {
-    let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
-    let relay = Relay::new(move |message, recipients| {
-        let age = at.now().duration_since(start);
-        let young = |minutes| age < SignedDuration::from_mins(minutes);
-        let outcome = |to: &Address| match to.domain() {
-            Some("no.test") => Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user"),
-            Some("first.test") if young(10) => later(),
-            Some("later.test") if young(60) => later(),
-            _ => ledger.deliver(message, to),
-        };
-        recipients.iter().map(outcome).collect()
-    });
-    Runner::new(spool, HOST)
-        .transport("relay", relay)
-        .routes(Routes::all_by("relay"))
-        .budget(Budget {
-            jobs: 1,
-            ..Budget::default()
+/// The pipe, watched: it runs a command whose work is durable when it ends. No power cut here
+/// touches that.
+struct Piped(Ledger);
+
+struct PipedSession(Box<dyn Session>, Ledger);
+
+impl Piped {
+    fn pipe(&self) -> Pipe {
+        let command = [
+            "/bin/sh",
+            "-c",
+            "cat >\"$1/$MAILSPOOL_ID\" && sync \"$1/$MAILSPOOL_ID\"",
+            "pipe",
+            self.0.piped.get_or_init(tempdir).path().to_str().unwrap(),
+        ];
+        Pipe::new(command.map(str::to_owned).to_vec()).unwrap()
+    }
+}
+
+impl Transport for Piped {
+    fn destination(&self, _: &Address) -> String {
+        String::new()
+    }
+
+    fn deadline(&self, _: u64) -> Option<Duration> {
+        Some(Pipe::TIMEOUT)
+    }
+
+    fn connect<'a>(
+        &'a self,
+        destination: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        Box::pin(async move {
+            let session = self.pipe().connect(destination).await?;
+            let session: Box<dyn Session> = Box::new(PipedSession(session, self.0.clone()));
+            Ok(session)
         })
-        .clock(move || time.now())
+    }
+}
+
+impl Session for PipedSession {
+    fn deliver<'a>(
+        &'a mut self,
+        message: &'a Message,
+        recipients: &'a [Address],
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            let outcomes = self.0.deliver(message, recipients).await;
+            for (to, outcome) in recipients.iter().zip(&outcomes) {
+                if outcome.status == Status::Delivered {
+                    self.1.take_piped(message, to);
+                }
+            }
+            outcomes
+        })
+    }
+}
+
+/// Where a spool is, and what is around it.
+pub struct Site<'a> {
+    /// The directory that has the spool and, once there is mail for it, the Maildir `box`.
+    pub dir: &'a Path,
+    pub ledger: &'a Ledger,
+    pub clock: &'a Clock,
+    /// When the story began.
+    pub start: Timestamp,
+    /// With whom every change is recorded, and as which process.
+    pub recorder: Option<(&'a Arc<Recorder>, usize)>,
+}
+
+impl Site<'_> {
+    fn seam(&self, path: &Path) -> Option<Arc<dyn Seam>> {
+        let (recorder, who) = self.recorder?;
+        Some(recorder.hand(path, who))
+    }
+
+    pub fn spool(&self) -> spool::Result<Spool> {
+        let path = self.dir.join("spool");
+        Spool::open_through(&path, self.seam(&path))
+    }
+
+    /// A runner that delivers as the recipient's domain says: `box.test` into the Maildir,
+    /// `pipe.test` through a command, all others by a function, for which `no.test` fails for
+    /// good, `never.test` is always deferred, `first.test` for ten minutes, `later.test` for an
+    /// hour, and everybody else gets the mail.
+    pub fn runner(&self, spool: Spool) -> Runner {
+        let (ledger, at, time) = (self.ledger.clone(), self.clock.clone(), self.clock.clone());
+        let start = self.start;
+        let relay = Relay::new(move |message, recipients| {
+            let age = at.now().duration_since(start);
+            let young = |minutes| age < SignedDuration::from_mins(minutes);
+            let outcome = |to: &Address| match to.domain() {
+                Some("no.test") => Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user"),
+                Some("first.test") if young(10) => later(),
+                Some("later.test") if young(60) => later(),
+                Some("never.test") => later(),
+                _ => ledger.deliver(message, to, at.now()),
+            };
+            recipients.iter().map(outcome).collect()
+        });
+        let path = self.dir.join("box");
+        let maildir = Maildir::new(path.clone(), HOST.into()).with_seam(self.seam(&path));
+        let rule = |domain: &str, transport: &str| Rule {
+            pattern: Pattern::Domain(domain.into()),
+            transport: transport.into(),
+        };
+        let mut routes = vec![rule("box.test", "box"), rule("pipe.test", "pipe")];
+        routes.extend(Routes::all_by("relay").0);
+        Runner::new(spool, HOST)
+            .transport("relay", relay)
+            .transport("box", maildir)
+            .transport("pipe", Piped(self.ledger.clone()))
+            .routes(Routes(routes))
+            .retry(schedule())
+            .budget(Budget {
+                jobs: 1,
+                ..Budget::default()
+            })
+            .clock(move || time.now())
+    }
+}
+
+/// Half an hour between attempts, later an hour; after four hours it is over.
+fn schedule() -> Schedule {
+    let phase = |until, every| Phase {
+        until: SignedDuration::from_hours(until),
+        every: SignedDuration::from_mins(every),
+        factor: 1.0,
+    };
+    Schedule::new(vec![phase(2, 30), phase(4, 60)]).unwrap()
 }
 
 fn later() -> Outcome {
@@ -126,8 +279,14 @@ pub struct Known {
     pub delivered: BTreeSet<(QueueId, String)>,
     /// Whom it was told about: notice, origin, recipient.
     pub told: BTreeSet<(QueueId, String, String)>,
+    /// What time it is.
+    pub now: Option<Timestamp>,
+    /// Messages of which nothing need be left.
+    pub forgotten: BTreeSet<QueueId>,
     /// Whose mail the history says to be delivered.
     noted: BTreeSet<(QueueId, String)>,
+    /// The same, of those who wrote that and live.
+    fresh: BTreeSet<(QueueId, String)>,
     /// Who must not get it again: the outcome is durable.
     pub settled: BTreeSet<(QueueId, String)>,
 }
@@ -138,6 +297,9 @@ impl Known {
         match step {
             Step::Acked(name, id) => drop(self.acked.insert(name, *id)),
             Step::Did => self.did = true,
+            Step::Clock(now) => self.now = Some(*now),
+            Step::Killed => self.fresh.clear(),
+            Step::Unlink(path) if under(path, "done") => self.forgotten.extend(id_of(path)),
             Step::Delivered(id, to) => drop(self.delivered.insert((*id, to.clone()))),
             Step::Told(notice, origin, to) => {
                 self.told.insert((*notice, origin.clone(), to.clone()));
@@ -149,6 +311,8 @@ impl Known {
                         let to = results.into_iter();
                         let to = to.filter(|one| one.status == Status::Delivered);
                         let to = to.map(|one| (id, one.recipient.as_str().to_owned()));
+                        let to: Vec<_> = to.collect();
+                        self.fresh.extend(to.iter().cloned());
                         self.noted.extend(to);
                     }
                 }
@@ -157,9 +321,15 @@ impl Known {
         }
     }
 
+    /// What the world itself knows, without what only foretells.
+    pub fn forget_notes(&mut self) {
+        self.noted.clear();
+        self.fresh.clear();
+    }
+
     /// What stands in the histories after a cut: no more than that was noted.
     pub fn note(&mut self, tree: &Tree) {
-        self.noted.clear();
+        self.forget_notes();
         for (path, node) in &tree.names {
             if let Some(group) = node
                 && path.starts_with("spool/info/attempts")
@@ -167,6 +337,7 @@ impl Known {
                 self.learn(&Step::Write(path.clone(), tree.contents[*group].clone()));
             }
         }
+        self.fresh.clear();
     }
 
     /// What the code itself takes to be durable, as the step it is about to make shows: it
@@ -177,7 +348,14 @@ impl Known {
             Step::Rename(_, to) if ["deferred", "frozen"].iter().any(|dir| under(to, dir)) => {
                 (to, &self.noted)
             }
-            Step::Unlink(path) if under(path, "info") => (path, &self.delivered),
+            Step::Unlink(path)
+                if under(path, "info") && !path.starts_with("spool/info/request") =>
+            {
+                (path, &self.delivered)
+            }
+            // Whoever writes an outcome down makes it durable before he does anything else.
+            Step::Rename(_, to) if under(to, "done") => (to, &self.fresh),
+            Step::Write(path, _) if under(path, "info") => (path, &self.fresh),
             _ => return,
         };
         let theirs = all.iter().filter(|(id, _)| Some(*id) == id_of(path));

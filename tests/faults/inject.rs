@@ -1,14 +1,12 @@
-//! The faults, and a pool of threads that tries one after the other.
+//! The faults, and the seam that makes them.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mailspool::disk::{Call, Method, Seam, Verdict};
 use nix::errno::Errno;
+
+use super::errnos::Seen;
+use super::proof;
 
 /// What happens at a call, and from there on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +15,18 @@ pub enum Fault {
     Nothing,
     /// It fails.
     Once(Errno),
-    /// It fails, and so does every later one.
+    /// It fails, and so does every later one that can fail like this.
     ForGood(Errno),
-    /// From there on the disk is full: what needs room fails, unlinking does not.
-    Full,
     /// It is made and fails all the same.
     ButMade(Errno),
+    /// Half of it is written, and then it fails.
+    Half(Errno),
     /// It fails, and then so does one of the unlinks that clean up, the n-th.
     AndUnlink(u32),
+    /// It fails, and then so does the n-th call that changes anything.
+    AndThen(u32),
+    /// It fails, and so many calls later the process ends.
+    ThenStop(usize),
     /// The process ends there: nothing reaches the disk any more.
     Stop,
 }
@@ -40,15 +42,6 @@ pub struct Case {
     pub at: usize,
 }
 
-/// What a clean run showed of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub name: &'static str,
-    pub needs_room: bool,
-    /// A rename, link or barrier: where an answer may be lost.
-    pub may_lie: bool,
-}
-
 /// The seam that carries a case out.
 pub struct Injector {
     case: Case,
@@ -58,7 +51,10 @@ pub struct Injector {
 #[derive(Default)]
 struct State {
     seen: Vec<Seen>,
-    unlinks: u32,
+    /// At which call the fault struck first.
+    struck: Option<usize>,
+    /// Calls since that count for a second fault.
+    since: u32,
 }
 
 impl Injector {
@@ -75,7 +71,27 @@ impl Injector {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether the fault strikes for the first time: at its call, or, where calls of several
+    /// threads have changed places, at the next one for which it makes sense.
+    fn strikes(&mut self, number: usize, at: usize, fits: bool) -> bool {
+        let strikes = self.struck.is_none() && number >= at && fits;
+        if strikes {
+            self.struck = Some(number);
+        }
+        strikes
+    }
+
+    fn second(&mut self, counts: bool, which: u32) -> Verdict {
+        self.since += u32::from(counts);
+        match counts && self.since == which {
+            true => Verdict::Fail(Errno::EIO),
+            false => Verdict::Pass,
+        }
     }
 }
 
@@ -86,25 +102,49 @@ impl Seam for Injector {
         let number = state.seen.len();
         state.seen.push(seen);
         let Case { fault, at, .. } = self.case;
-        if number < at || fault == Fault::Nothing {
-            return Verdict::Pass;
-        }
-        let first = number == at;
         match fault {
-            Fault::Once(errno) if first => Verdict::Fail(errno),
-            Fault::ForGood(errno) => Verdict::Fail(errno),
-            Fault::Stop => Verdict::Fail(Errno::EIO),
-            Fault::Full if seen.needs_room => Verdict::Fail(Errno::ENOSPC),
-            // Only where the first run had such a call at this place.
-            Fault::ButMade(errno) if first && seen.may_lie => Verdict::PassAndFail(errno),
-            Fault::AndUnlink(_) if first => Verdict::Fail(Errno::EIO),
-            Fault::AndUnlink(which) if seen.name == "unlink" => {
-                state.unlinks += 1;
-                match state.unlinks == which {
-                    true => Verdict::Fail(Errno::EIO),
+            Fault::Nothing => Verdict::Pass,
+            Fault::Stop if number >= at => Verdict::Fail(Errno::EIO),
+            Fault::ForGood(errno) if number >= at && seen.can(errno) => Verdict::Fail(errno),
+            Fault::Once(errno) => {
+                let fits = seen.can(errno) || seen.races().0.contains(&errno);
+                match state.strikes(number, at, fits) {
+                    true => Verdict::Fail(errno),
                     false => Verdict::Pass,
                 }
             }
+            Fault::ButMade(errno) => {
+                let fits = seen.acts() && seen.can(errno) || seen.races().1.contains(&errno);
+                match state.strikes(number, at, fits) {
+                    true => Verdict::PassAndFail(errno),
+                    false => Verdict::Pass,
+                }
+            }
+            Fault::Half(errno) => {
+                let writes = seen.name == "write";
+                match state.struck {
+                    None => {
+                        state.strikes(number, at, writes);
+                        Verdict::Pass
+                    }
+                    Some(struck) if number == struck + 1 && writes => Verdict::Fail(errno),
+                    Some(_) => Verdict::Pass,
+                }
+            }
+            Fault::AndUnlink(_) | Fault::AndThen(_) | Fault::ThenStop(_)
+                if state.strikes(number, at, true) =>
+            {
+                Verdict::Fail(Errno::EIO)
+            }
+            Fault::ThenStop(count)
+                if state.struck.is_some_and(|struck| number > struck + count) =>
+            {
+                Verdict::Fail(Errno::EIO)
+            }
+            Fault::AndUnlink(which) if state.struck.is_some() => {
+                state.second(seen.name == "unlink", which)
+            }
+            Fault::AndThen(which) if state.struck.is_some() => state.second(seen.acts(), which),
             _ => Verdict::Pass,
         }
     }
@@ -113,8 +153,16 @@ impl Seam for Injector {
         Some(self.case.method)
     }
 
-    fn length(&self, _call: &Call<'_>) -> Option<usize> {
-        self.case.length
+    fn length(&self, call: &Call<'_>) -> Option<usize> {
+        let state = self.lock();
+        let halved = matches!(self.case.fault, Fault::Half(_))
+            && state
+                .struck
+                .is_some_and(|struck| struck + 1 == state.seen.len());
+        match call {
+            Call::Write { bytes, .. } if halved => Some(bytes.len() / 2),
+            _ => self.case.length,
+        }
     }
 }
 
@@ -130,172 +178,25 @@ impl Case {
     }
 }
 
-impl Seen {
-    fn of(call: &Call<'_>) -> Seen {
-        let barrier = matches!(
-            call,
-            Call::SyncFile { .. } | Call::SyncDir { .. } | Call::SyncFs
-        );
-        let moves = matches!(call, Call::Rename { .. } | Call::Link { .. });
-        let grows = matches!(
-            call,
-            Call::Open { create: true, .. }
-                | Call::Write { .. }
-                | Call::Reserve { .. }
-                | Call::Mkdir { .. }
-        );
-        Seen {
-            name: call.name(),
-            needs_room: grows || moves || barrier,
-            may_lie: moves || barrier,
-        }
-    }
-}
-
 /// The faults that make sense at a call.
 pub fn faults_at(seen: Seen) -> Vec<Fault> {
-    let mut faults = vec![
-        Fault::Stop,
-        Fault::Once(Errno::EIO),
-        Fault::ForGood(Errno::EIO),
-        Fault::Once(Errno::EINTR),
-        Fault::ForGood(Errno::EINTR),
-    ];
-    if seen.needs_room {
-        faults.extend([Fault::Once(Errno::ENOSPC), Fault::Full]);
+    let mut faults = vec![Fault::Stop];
+    for errno in seen.errnos() {
+        faults.extend([Fault::Once(errno), Fault::ForGood(errno)]);
+        if seen.acts() && errno != Errno::EINTR {
+            faults.push(Fault::ButMade(errno));
+        }
+        if seen.name == "write" && errno != Errno::EINTR {
+            faults.push(Fault::Half(errno));
+        }
     }
-    if ["open", "create", "list"].contains(&seen.name) {
-        faults.extend([Fault::Once(Errno::EMFILE), Fault::ForGood(Errno::EMFILE)]);
-    }
-    if seen.may_lie {
-        faults.push(Fault::ButMade(Errno::EIO));
+    let (before, behind) = seen.races();
+    faults.extend(before.iter().copied().map(Fault::Once));
+    faults.extend(behind.iter().copied().map(Fault::ButMade));
+    if seen.acts() {
+        faults.extend((1..=5).map(Fault::AndThen));
     }
     faults
-}
-
-/// What was explored.
-#[derive(Default)]
-pub struct Tally {
-    cases: usize,
-    by_fault: BTreeMap<String, usize>,
-    states: BTreeMap<String, usize>,
-}
-
-impl Tally {
-    pub fn print(&self, what: &str) {
-        let join = |counts: &BTreeMap<String, usize>| {
-            let words: Vec<String> = counts.iter().map(|(k, n)| format!("{k} {n}")).collect();
-            words.join(", ")
-        };
-        println!(
-            "{what}: {} cases ({}); ended: {}",
-            self.cases,
-            join(&self.by_fault),
-            join(&self.states)
-        );
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-thread_local! {
-    static PANICS: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Panics on threads that no case runs on: the program's own.
-static FOREIGN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-fn watch_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            PANICS.set(PANICS.get() + 1);
-            let thread = std::thread::current();
-            if matches!(thread.name(), None | Some("tokio-runtime-worker")) {
-                let mut foreign = lock(&FOREIGN);
-                foreign.push(info.to_string());
-            }
-            before(info);
-        }));
-    });
-}
-
-/// Tries every case; what `run` returns is counted as the state it ended in. Fails with every
-/// case that panicked or never came to an end.
-pub fn explore(what: &str, cases: &[Case], run: impl Fn(&Case) -> String + Sync) -> Tally {
-    /// Most of a case is waiting: for the pause between two barriers.
-    const THREADS: usize = 12;
-    const TOO_LONG: Duration = Duration::from_secs(30);
-    watch_panics();
-    let mut tally = Tally {
-        cases: cases.len(),
-        ..Tally::default()
-    };
-    let mut wrong = Vec::new();
-    let next = Mutex::new(cases.iter());
-    let in_hand = Mutex::new(Vec::new());
-    let (send, ends) = channel();
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS.min(cases.len()) {
-            let (send, next, run, in_hand) = (send.clone(), &next, &run, &in_hand);
-            let work = move || {
-                loop {
-                    let case = lock(next).next();
-                    let Some(case) = case else { return };
-                    lock(in_hand).push(format!("{case:?}"));
-                    PANICS.set(0);
-                    let ended = catch_unwind(AssertUnwindSafe(|| run(case)));
-                    let inside = ended.is_ok() && PANICS.get() > 0;
-                    lock(in_hand).retain(|one| *one != format!("{case:?}"));
-                    let _ = send.send((*case, ended, inside));
-                }
-            };
-            let named = std::thread::Builder::new().name("case".to_owned());
-            named.spawn_scoped(scope, work).unwrap();
-        }
-        drop(send);
-        loop {
-            let (case, ended, inside) = match ends.recv_timeout(TOO_LONG) {
-                Ok(end) => end,
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    eprintln!("{what}: hangs: {}", lock(&in_hand).join(", "));
-                    std::process::abort();
-                }
-            };
-            let kind = match case.fault {
-                Fault::AndUnlink(_) => "AndUnlink".to_owned(),
-                fault => format!("{fault:?}"),
-            };
-            *tally.by_fault.entry(kind).or_default() += 1;
-            match ended {
-                Ok(_) if inside => wrong.push(format!("{case:?}: a panic inside")),
-                Ok(state) => *tally.states.entry(state).or_default() += 1,
-                Err(panic) => {
-                    let text = panic
-                        .downcast_ref::<String>()
-                        .map(String::as_str)
-                        .or_else(|| panic.downcast_ref::<&str>().copied())
-                        .unwrap_or("?");
-                    wrong.push(format!("{case:?}: {text}"));
-                }
-            }
-        }
-    });
-    let foreign = lock(&FOREIGN);
-    assert_eq!(*foreign, [] as [String; 0], "panics inside");
-    let shown = wrong.len().min(15);
-    assert!(
-        wrong.is_empty(),
-        "{what}: {} of {} cases went wrong:\n{}",
-        wrong.len(),
-        cases.len(),
-        wrong[..shown].join("\n")
-    );
-    tally
 }
 
 /// Every fault at every call of a clean run.
@@ -312,13 +213,22 @@ pub fn all_cases(method: Method, calls: &[Seen], length: Option<usize>) -> Vec<C
     cases
 }
 
-/// All of them, or a sample that is another one each day.
+/// All of them, or a sample that is another one each day; after some days all have been in one.
 pub fn sample(cases: Vec<Case>, most: usize) -> Vec<Case> {
-    if std::env::var("MAILSPOOL_FAULTS").is_ok_and(|which| which == "all") {
+    let count = cases.len();
+    if proof::long() || count <= most {
         return cases;
     }
-    let step = cases.len().div_ceil(most);
-    let day = jiff::Timestamp::now().as_second() / 86_400;
-    let first = usize::try_from(day).unwrap_or(0) % step.max(1);
-    cases.into_iter().skip(first).step_by(step.max(1)).collect()
+    // In an order that jumps about, so that nothing that repeats among the cases repeats in it.
+    let golden = (count * 618).div_ceil(1000);
+    let coprime = |stride: &usize| gcd(*stride, count) == 1;
+    let stride = (golden..).find(coprime).unwrap_or(1);
+    let day = usize::try_from(jiff::Timestamp::now().as_second() / 86_400).unwrap_or(0);
+    let first = day * most % count;
+    let chosen = first..first + most;
+    chosen.map(|n| cases[n * stride % count]).collect()
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

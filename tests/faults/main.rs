@@ -10,19 +10,38 @@
 //! | file | what is run under faults |
 //! |---|---|
 //! | `accept.rs` | acceptance, by both doors |
-//! | `pass.rs` | a runner's pass over a queue with something of everything |
+//! | `pass.rs` `queue.rs` | a runner's pass over a queue with something of everything |
+//! | `watching.rs` | the same by a run that stays |
+//! | `ways.rs` | delivery into a Maildir, behind the same seam, and by a command |
 //! | `actions.rs` | operator actions and flush |
+//! | `looking.rs` | what is only looked at: listing, view, `check`; and `check --repair` |
 //! | `making.rs` | making a spool |
-//! | `regressions.rs` | nothing at random: what was found here or by reading, each by its name |
+//! | `lost.rs` `losing.rs` | what a failed sync covered is lost indeed |
+//! | `disk.rs` | a real disk that fails to write (needs root) |
+//! | `regressions.rs` `syncs.rs` | nothing at random: what was found here or by reading, each by its name |
 //!
-//! What each test explored it prints (`cargo test --test faults -- --nocapture`). The pass and
-//! the actions take a sample of their faults, another one each day; `MAILSPOOL_FAULTS=all` takes
-//! them all.
+//! `errnos.rs` says which call can fail in which way. What each test explored it prints
+//! (`cargo test --test faults -- --nocapture`). Most take a sample of their faults, another one
+//! each day; with `MAILSPOOL_LONG` they take them all.
 
 mod accept;
 mod actions;
+mod disk;
+mod errnos;
+mod explore;
 mod inject;
+mod looking;
+mod losing;
+mod lost;
 mod making;
 mod pass;
+#[path = "../proof/mod.rs"]
+mod proof;
+mod queue;
 mod regressions;
+mod scene;
+mod scratch;
+mod syncs;
+mod watching;
+mod ways;
 mod world;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Method, Seam, Verdict};
 use mailspool::message::{Door, EnhancedCode};
-use mailspool::operator::{Acted, act};
+use mailspool::operator::{Acted, act, check};
 use mailspool::queue::{Action, By, Outcome, Routes};
 use mailspool::runner::Runner;
-use mailspool::spool::Spool;
+use mailspool::spool::{Place, Served, Spool};
 use mailspool::transport::Relay;
 use nix::errno::Errno;
 
@@ -197,4 +197,138 @@ fn a_delivery_is_recorded_although_the_rename_to_done_fails() {
     runner(spool, &ledger, &clock, start).pass().unwrap();
     assert_eq!(ledger.all().len(), 1);
     assert_eq!(files(&path), Vec::<std::path::PathBuf>::new());
+}
+
+/// Does something once, before the n-th call of a name on a path.
+struct At<F> {
+    name: &'static str,
+    path: &'static str,
+    what: Mutex<(usize, Option<F>)>,
+}
+
+impl<F: FnOnce() + Send> At<F> {
+    fn new(number: usize, name: &'static str, path: &'static str, what: F) -> Arc<At<F>> {
+        let what = Mutex::new((number, Some(what)));
+        Arc::new(At { name, path, what })
+    }
+}
+
+impl<F: FnOnce() + Send> Seam for At<F> {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        let path = match call {
+            Call::SyncDir { path } | Call::List { path } => *path,
+            Call::Open { path, .. } | Call::Write { path, .. } => *path,
+            _ => return Verdict::Pass,
+        };
+        let mut what = self.what.lock().unwrap();
+        if call.name() == self.name && path.starts_with(self.path) {
+            what.0 = what.0.saturating_sub(1);
+        }
+        if what.0 == 0
+            && let Some(what) = what.1.take()
+        {
+            what();
+        }
+        Verdict::Pass
+    }
+}
+
+fn discard() -> Action {
+    Action::Discard {
+        by: by(),
+        until: Timestamp::now() + SignedDuration::from_hours(1),
+    }
+}
+
+/// The holder carried the request out before the requester got the lock, who then found that the
+/// message was discarded already, and reported his own action as refused.
+#[test]
+fn what_the_holder_carried_out_is_not_refused() {
+    for action in [discard(), Action::Bounce(by())] {
+        let dir = tempdir();
+        let path = dir.path().join("spool");
+        let spool = Spool::create(&path, None).unwrap();
+        let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+        let place = spool.locate(id).unwrap().unwrap();
+        let hand = spool.lock(place, id).unwrap();
+        let holder = spool.clone();
+        let seam = At::new(1, "fsync", "info/request", move || {
+            drop(hand);
+            let served = holder.serve_request(id, Timestamp::now()).unwrap();
+            assert!(matches!(served, Served::Done(_)), "{served:?}");
+        });
+        let asking = Spool::open_through(&path, Some(seam)).unwrap();
+        let acted = act(&asking, &[id], &action, Timestamp::now()).unwrap();
+        assert_eq!(acted, [(id, Acted::Done)]);
+    }
+}
+
+/// An operator who asked while another one had the message in hand was told that it would be done
+/// when the hand is empty, but that hand did not look for requests.
+#[test]
+fn an_operator_looks_for_requests_too() {
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let other = spool.clone();
+    let seam = At::new(1, "write", "info/attempts", move || {
+        let freeze = Action::Freeze {
+            by: by(),
+            until: None,
+        };
+        let acted = act(&other, &[id], &freeze, Timestamp::now()).unwrap();
+        assert_eq!(acted, [(id, Acted::Requested)]);
+    });
+    let first = Spool::open_through(&path, Some(seam)).unwrap();
+    let acted = act(&first, &[id], &Action::Retry(by()), Timestamp::now()).unwrap();
+    assert_eq!(acted, [(id, Acted::Done)]);
+    assert_eq!(spool.requests().unwrap(), []);
+    let place = spool.locate(id).unwrap();
+    assert!(matches!(place, Some(Place::Frozen(_))), "{place:?}");
+}
+
+/// A repair that read a message while it was being forgotten found files of it missing, and put
+/// what had been delivered into quarantine, for somebody to retry.
+#[test]
+fn a_repair_leaves_what_is_being_forgotten() {
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let there = path.clone();
+    // First the names are looked at, then whose they are, and then the messages.
+    let seam = At::new(3, "list", "info/sender", move || {
+        // A run got as far as this, and goes on when the repair is through.
+        let at = |name: &str| there.join(name).join(id.to_string());
+        std::fs::rename(at("active"), at("done")).unwrap();
+        std::fs::remove_file(at("info/transport")).unwrap();
+        std::fs::remove_file(at("info/recipients")).unwrap();
+    });
+    let checked = Spool::open_through(&path, Some(seam)).unwrap();
+    let found = check(&checked, true).unwrap();
+    assert_eq!(found, []);
+    assert_eq!(spool.locate(id).unwrap(), Some(Place::Done));
+}
+
+/// A bucket that another run removed between the mkdir that found it and the open that was to
+/// hold it made the move fail, and with it the operator's action or the run's work.
+#[test]
+fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let freeze = Action::Freeze {
+        by: by(),
+        until: None,
+    };
+    let bucket = path.join("frozen/never");
+    std::fs::create_dir(&bucket).unwrap();
+    let seam = At::new(1, "open", "frozen/never", move || {
+        std::fs::remove_dir(bucket).unwrap();
+    });
+    let spool = Spool::open_through(&path, Some(seam)).unwrap();
+    let acted = act(&spool, &[id], &freeze, Timestamp::now()).unwrap();
+    assert_eq!(acted, [(id, Acted::Done)]);
 }

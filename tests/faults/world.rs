@@ -49,19 +49,25 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Every file below a spool, except `version` and `state/`.
-pub fn files(spool: &Path) -> Vec<PathBuf> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap() {
+/// Every file below a directory. What goes away meanwhile may be among them.
+pub fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten() {
             let path = entry.unwrap().path();
             match path.is_dir() {
-                true => walk(&path, found),
+                true => dirs.push(path),
                 false => found.push(path),
             }
         }
     }
-    let mut found = Vec::new();
-    walk(spool, &mut found);
+    found
+}
+
+/// Every file below a spool, except `version` and `state/`.
+pub fn files(spool: &Path) -> Vec<PathBuf> {
+    let mut found = walk(spool);
     found.retain(|path| !path.starts_with(spool.join("state")) && !path.ends_with("version"));
     found.sort();
     found
@@ -168,7 +174,7 @@ impl Ledger {
     }
 
     /// Takes a message down, if it can be read.
-    fn deliver(&self, message: &Message, to: &Address) -> Outcome {
+    pub fn deliver(&self, message: &Message, to: &Address) -> Outcome {
         let mut bytes = Vec::new();
         if let Err(error) = message.body.reader().read_to_end(&mut bytes) {
             return Outcome::deferred(EnhancedCode::new(4, 3, 0), error.to_string());
@@ -202,7 +208,8 @@ impl Clock {
 }
 
 /// A runner whose transport does as the recipient's domain says: `no.test` fails for good,
-/// `first.test` and `later.test` are deferred until a time, everybody else gets the mail.
+/// `first.test` and `later.test` are deferred until a time, `always.test` is for ever, everybody
+/// else gets the mail.
 pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> Runner {
     let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
     let relay = Relay::new(move |message, recipients| {
@@ -212,6 +219,7 @@ pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) ->
                 Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user")
             }
             Some("first.test") if age < SignedDuration::from_mins(10) => later(),
+            Some("always.test") => later(),
             Some("later.test") if age < SignedDuration::from_mins(60) => later(),
             _ => ledger.deliver(message, to),
         };

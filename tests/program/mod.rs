@@ -7,6 +7,8 @@
 // Each test crate uses its own part of this.
 #![allow(dead_code)]
 
+pub mod crowd;
+
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -26,9 +28,10 @@ use tempfile::TempDir;
 /// Nothing here takes as long as this unless it hangs.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// A spool below a directory that goes with it.
+/// A spool below a directory, which goes with it unless it is somebody else's.
 pub struct Site {
-    dir: TempDir,
+    dir: PathBuf,
+    _own: Option<TempDir>,
 }
 
 /// How a program ended, and what it said.
@@ -42,15 +45,34 @@ pub struct Ended {
 impl Site {
     /// A spool with this configuration, in which `{dir}` stands for the directory around it.
     pub fn new(config: &str) -> Site {
-        let site = Site {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        assert_eq!(
-            site.program(["init"], b"").ok(),
-            format!("The spool is {}.\n", site.spool().display())
-        );
-        site.configure(config);
+        let dir = tempfile::tempdir().unwrap();
+        let mut site = Site::at(dir.path());
+        site._own = Some(dir);
+        site.make(config);
         site
+    }
+
+    /// The same in a directory of the caller's, such as the root of a file system.
+    pub fn new_in(dir: &Path, config: &str) -> Site {
+        let site = Site::at(dir);
+        site.make(config);
+        site
+    }
+
+    /// A spool that has been made in this directory before.
+    pub fn at(dir: &Path) -> Site {
+        Site {
+            dir: dir.to_owned(),
+            _own: None,
+        }
+    }
+
+    fn make(&self, config: &str) {
+        assert_eq!(
+            self.program(["init"], b"").ok(),
+            format!("The spool is {}.\n", self.spool().display())
+        );
+        self.configure(config);
     }
 
     /// A spool that delivers everything into the Maildir `box`.
@@ -64,22 +86,22 @@ impl Site {
         if !config.contains("[log]") {
             text.push_str("\n[log]\nto = \"none\"\n");
         }
-        let text = text.replace("{dir}", self.dir.path().to_str().unwrap());
+        let text = text.replace("{dir}", self.dir.to_str().unwrap());
         fs::write(self.spool().join("config.toml"), text).unwrap();
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     pub fn spool(&self) -> PathBuf {
-        self.dir.path().join("spool")
+        self.dir.join("spool")
     }
 
     /// The program on this spool, in an environment without anything that could mislead it.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = program();
-        command.env("HOME", self.dir.path());
+        command.env("HOME", &self.dir);
         command.arg("--spool").arg(self.spool()).args(arguments);
         command
     }
@@ -155,8 +177,8 @@ impl Site {
 
     /// The copies in the Maildir `box`.
     pub fn boxed(&self) -> Vec<String> {
-        let names = names(&self.dir.path().join("box/new"));
-        let read = |name: &String| fs::read(self.dir.path().join("box/new").join(name)).unwrap();
+        let names = names(&self.dir.join("box/new"));
+        let read = |name: &String| fs::read(self.dir.join("box/new").join(name)).unwrap();
         names
             .iter()
             .map(|name| String::from_utf8_lossy(&read(name)).into_owned())
@@ -200,14 +222,14 @@ impl Site {
 
     /// Makes a gate that a command can wait at: `: <{dir}/name` in a shell script.
     pub fn gate(&self, name: &str) -> Gate {
-        let path = self.dir.path().join(name);
+        let path = self.dir.join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
         Gate { path, open: None }
     }
 
     /// The lines of a file that commands write to; none while it is not there.
     pub fn lines(&self, name: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        let text = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 

@@ -253,34 +253,21 @@ impl Seam for Hand {
     }
 
     fn method(&self) -> Option<Method> {
-        Some(self.method)
+        let below = self.below.as_ref().and_then(|below| below.method());
+        Some(below.unwrap_or(self.method))
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.below.as_ref()?.patience()
     }
 }
 
 impl Op {
     fn of(call: &Call<'_>) -> Op {
-        let (path, to): (&Path, Option<&Path>) = match call {
-            Call::Rename { from, to } | Call::Link { from, to } => (from, Some(to)),
-            Call::Space | Call::SyncFs => (Path::new("."), None),
-            Call::OpenRoot { path }
-            | Call::Open { path, .. }
-            | Call::Lock { path }
-            | Call::Read { path }
-            | Call::Write { path, .. }
-            | Call::Reserve { path }
-            | Call::Truncate { path, .. }
-            | Call::Stat { path }
-            | Call::Unlink { path }
-            | Call::Mkdir { path }
-            | Call::Rmdir { path }
-            | Call::List { path }
-            | Call::SyncFile { path }
-            | Call::SyncDir { path } => (path, None),
-        };
         Op {
             name: call.name(),
-            path: path.to_owned(),
-            to: to.map(Path::to_owned),
+            path: call.path().to_owned(),
+            to: call.to().map(Path::to_owned),
         }
     }
 }

@@ -19,6 +19,11 @@ pub(super) fn unique_part(id: QueueId, recipient: &Address) -> String {
     format!("{seconds}.Q{id}R{recipient:032x}")
 }
 
+/// A copy's name in `new/`, on a host whose name is [`safe_host`].
+pub(super) fn copy_name(id: QueueId, recipient: &Address, host: &str) -> String {
+    format!("{}.{host}", unique_part(id, recipient))
+}
+
 /// The host name without what has a meaning in a path or a Maildir name.
 pub(super) fn safe_host(hostname: &str) -> String {
     let mut host = String::new();

@@ -1,0 +1,107 @@
+//! A whole message through the library: accepted by either door, read back under the lock, and
+//! forgotten. What is added is known; no other byte changes.
+#![no_main]
+
+use std::io::Read;
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+use mailspool::accept::{Acceptor, Error, Limits, Request};
+use mailspool::message::header::{HeaderScan, line_ending, mbox_separator};
+use mailspool::message::{Address, Door, ReversePath};
+use mailspool::spool::{Claim, Spool};
+
+/// The spool is made once and stays; every message leaves it again.
+fn spool() -> &'static Spool {
+    static SPOOL: OnceLock<(tempfile::TempDir, Spool)> = OnceLock::new();
+    &SPOOL.get_or_init(help::spool).1
+}
+
+fuzz_target!(|input: &[u8]| {
+    let [how, bytes] = help::parts(input);
+    let door = match how.first() {
+        Some(b'i') => Door::Incoming,
+        _ => Door::Active,
+    };
+    let piece = how.get(1).copied().unwrap_or(u8::MAX);
+    let request = Request {
+        door,
+        sender: ReversePath::parse(b"a@example.org").unwrap(),
+        recipients: vec![Address::parse("b@example.net").unwrap()],
+        transport: None,
+        submitter: "fuzzer".into(),
+    };
+    let limits = Limits {
+        max_size: 3000,
+        min_free: 0,
+        min_free_inodes: 0,
+        hop_limit: 3,
+        ..Limits::new("mail.test")
+    };
+    let reader = Pieces(bytes, usize::from(piece) + 1);
+    let taken = Acceptor::new(spool().clone(), limits).accept(request, reader);
+    let id = match taken {
+        Ok(id) => id,
+        Err(Error::Empty) => return assert!(bytes.is_empty()),
+        Err(Error::TooLarge { .. }) => return assert!(bytes.len() > 3000),
+        Err(Error::TooManyHops { .. }) => {
+            let mut scan = HeaderScan::default();
+            scan.push(&bytes[mbox_separator(bytes)..], true);
+            return assert!(scan.hops > 3);
+        }
+        Err(other) => panic!("{other}"),
+    };
+    assert!(bytes.len() <= 3000);
+    let place = spool().locate(id).unwrap().unwrap();
+    let Claim::Locked(locked) = spool().lock(place, id).unwrap() else {
+        panic!("{id} cannot be locked");
+    };
+    let mut entry = locked.read().expect("what was accepted is whole");
+    let mut stored = Vec::new();
+    entry.body().reader().read_to_end(&mut stored).unwrap();
+    assert_added(&stored, bytes, door);
+    let left = entry.finish().unwrap();
+    drop(entry);
+    spool().forget(&[id], &left, help::now()).unwrap();
+});
+
+/// The message is the input below `Received:`, with `Date:` and `Message-ID:` and an empty line
+/// where they were missing.
+fn assert_added(stored: &[u8], input: &[u8], door: Door) {
+    let input = &input[mbox_separator(input)..];
+    let mut before = HeaderScan::default();
+    let found = before.push(input, true);
+    let (header, body) = input.split_at(found.header);
+
+    let first = b"Received: by mail.test (mailspool, from user fuzzer) with ";
+    assert!(stored.starts_with(first));
+    let mut after = HeaderScan::default();
+    let end = after.push(stored, true);
+    assert_eq!(after.hops, before.hops + 1);
+    if door == Door::Active {
+        assert!(after.date && after.message_id);
+    }
+    let behind = &stored[end.header..];
+    let eol = line_ending(input).as_bytes();
+    // With a body there is always an empty line before it; the body is the same, byte by byte.
+    assert!(behind.ends_with(body));
+    let between = &behind[..behind.len() - body.len()];
+    assert!(between.is_empty() || between == eol, "{between:?}");
+    let at = stored[..end.header]
+        .windows(header.len().max(1))
+        .position(|part| part == header);
+    assert!(
+        header.is_empty() || at.is_some(),
+        "the header is there as it came"
+    );
+}
+
+/// Reads a few octets at a time.
+struct Pieces<'a>(&'a [u8], usize);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let most = self.1.min(bytes.len());
+        self.0.read(&mut bytes[..most])
+    }
+}

@@ -1,0 +1,145 @@
+//! What several fuzz targets need: envelopes, spools in memory, and the promise that no message
+//! vanishes.
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
+use mailspool::queue::state::Fate;
+use mailspool::queue::{
+    Action, By, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, What, next_step, settle,
+};
+use mailspool::spool::Spool;
+use tempfile::TempDir;
+
+/// What stands between the parts of an input that has several: ASCII's record separator.
+const SEPARATOR: u8 = 0x1e;
+
+/// The parts of an input; the last one has whatever is left, and missing ones are empty.
+pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
+    let mut parts = input.splitn(N, |byte| *byte == SEPARATOR);
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// A moment that inputs are likely to have events before and after.
+pub fn now() -> Timestamp {
+    "2026-11-22T14:05:00Z".parse().expect("a time")
+}
+
+/// A message of that time.
+pub fn id() -> QueueId {
+    QueueId::new(now(), [7; 10])
+}
+
+/// An envelope with these recipients.
+pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
+    Envelope {
+        sender: ReversePath::parse(sender.as_bytes()).expect("a sender"),
+        recipients: recipients
+            .iter()
+            .map(|one| Address::parse(one).expect("an address"))
+            .collect(),
+        submission: Submission::by(Door::Active),
+    }
+}
+
+/// A spool in memory, where a barrier costs nothing.
+pub fn spool() -> (TempDir, Spool) {
+    let memory = Path::new("/dev/shm");
+    let dir = tempfile::tempdir_in(memory).expect("a directory in memory");
+    let spool = Spool::create(&dir.path().join("spool"), None).expect("a spool");
+    (dir, spool)
+}
+
+/// Follows the steps of a message as a runner does, every attempt deferred, and asserts that they
+/// come to an end, and that the message is forgotten only if nobody waits for anything.
+pub fn follow_steps(mut state: State, mut now: Timestamp) {
+    // Each recipient may be interrupted once, and have a notice of its own.
+    let most = 10 + 3 * state.recipients.len();
+    let schedule = Schedule::default();
+    let longest = schedule.longest_delay();
+    for _ in 0..most {
+        let what = match next_step(&state, now, longest) {
+            Step::Finish => return assert_nobody_is_left(&state, now),
+            Step::Rest(resting) => return assert_comes_back(&state, resting, now, longest),
+            Step::Thaw => What::Action(Action::Thaw(By::rule("its time has come"))),
+            Step::Freeze(reason) => What::Action(Action::Freeze {
+                by: By::rule(reason),
+                until: None,
+            }),
+            Step::Notify(who) => {
+                assert!(!who.is_empty());
+                assert_ne!(state.sender, ReversePath::Null);
+                What::Notice {
+                    kind: mailspool::message::NoticeKind::Bounce,
+                    id: None,
+                    recipients: who
+                        .iter()
+                        .map(|n| state.recipients[*n].address.clone())
+                        .collect(),
+                }
+            }
+            Step::Interrupted(who) | Step::Attempt(who) => {
+                assert!(!who.is_empty());
+                let later = || {
+                    let code = mailspool::message::EnhancedCode::new(4, 2, 1);
+                    mailspool::queue::Outcome::deferred(code, "later")
+                };
+                let result = |n: &usize| {
+                    settle(
+                        &state,
+                        &state.recipients[*n].address,
+                        later(),
+                        &schedule,
+                        now,
+                    )
+                };
+                What::Outcome {
+                    transport: None,
+                    results: who.iter().map(result).collect(),
+                }
+            }
+        };
+        state.apply(&Event { at: now, what });
+        // The next step comes a little later, as in life.
+        now = now
+            .checked_add(SignedDuration::from_millis(1))
+            .unwrap_or(now);
+    }
+    panic!("no end of steps: {state:?}");
+}
+
+fn assert_nobody_is_left(state: &State, now: Timestamp) {
+    if let Hold::Discarded { until, .. } = &state.hold {
+        return assert!(*until <= now);
+    }
+    for one in &state.recipients {
+        assert!(!one.is_left(), "forgotten with {one:?}");
+        let untold = matches!(
+            one.fate,
+            Fate::Failed {
+                notified: false,
+                ..
+            }
+        );
+        assert!(!untold, "forgotten without telling of {one:?}");
+    }
+}
+
+/// Whatever rests has a time at which it is looked at again, or somebody who was told why not.
+fn assert_comes_back(state: &State, resting: Resting, now: Timestamp, longest: SignedDuration) {
+    match resting {
+        Resting::Deferred(next) => {
+            assert!(next > now && next.duration_since(now) <= longest, "{next}");
+            assert_eq!(state.next_attempt(), Some(next));
+        }
+        Resting::Frozen(until) => {
+            assert!(until.is_none_or(|until| until > now));
+            assert!(matches!(state.hold, Hold::Frozen { .. }));
+        }
+        Resting::Discarded(until) => {
+            assert!(until > now);
+            assert!(matches!(state.hold, Hold::Discarded { .. }));
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Names, kinds, owners and modes, and files that belong to no message.
+
+use std::path::{Path, PathBuf};
+
+use super::{Level, Look, Mend};
+use crate::disk::{self, DIR_MODE, FILE_MODE, Kind, Stat};
+use crate::message::QueueId;
+use crate::queue::Bucket;
+use crate::spool::{Kept, Leftover, Place, Spool};
+
+/// The names in the spool's own directory that are ours.
+const ROOT_NAMES: &[&str] = &[
+    "active",
+    "config.toml",
+    "corrupt",
+    "deferred",
+    "discarded",
+    "done",
+    "frozen",
+    "incoming",
+    "info",
+    "new",
+    "outbox",
+    "state",
+    "version",
+];
+
+/// The directories below `info/`.
+const INFO: &[&str] = &["sender", "recipients", "transport", "attempts", "request"];
+
+/// How the finding ends about a directory that its owner cannot look into.
+pub(super) const KEEPS_OUT: &str = "keeps its owner out; what is below it cannot be looked at";
+
+const FOREIGN: &str = "not one of our names; left alone";
+
+impl Look<'_> {
+    /// Every name is ours or is reported; those that are not are left alone.
+    pub(super) fn names(&mut self) -> disk::Result<()> {
+        self.names_below(Path::new(""), |name| ROOT_NAMES.contains(&name), "version.")?;
+        self.names_below(Path::new("info"), |name| INFO.contains(&name), "/")?;
+        for place in Place::FIXED {
+            let corrupt = place == Place::Corrupt;
+            let ours = |name: &str| is_id(name) || corrupt && is_beside_an_id(name);
+            self.names_below(&place.dir(), ours, "/")?;
+        }
+        for kept in Kept::ALL {
+            let is_bucket = |name: &str| name.parse::<Bucket>().is_ok();
+            let dir = Path::new(kept.as_str());
+            self.names_below(dir, is_bucket, "/")?;
+            let names = self.spool.names_in(dir);
+            for name in self.unless(dir, names).unwrap_or_default() {
+                if name.to_str().is_some_and(is_bucket) {
+                    self.bucket(&dir.join(name))?;
+                }
+            }
+        }
+        for dir in INFO {
+            let prefix = if ["attempts", "request"].contains(dir) {
+                ""
+            } else {
+                "/"
+            };
+            self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
+        }
+        self.names_below(Path::new("state"), is_state, "")
+    }
+
+    /// `prefix` is what the files begin with that get another name here; `/` is none.
+    fn names_below(
+        &mut self,
+        dir: &Path,
+        ours: impl Fn(&str) -> bool,
+        prefix: &str,
+    ) -> disk::Result<()> {
+        let here = if dir == Path::new("") {
+            Path::new(".")
+        } else {
+            dir
+        };
+        let names = self.spool.names_in(here);
+        for name in self.unless(dir, names).unwrap_or_default() {
+            let path = dir.join(&name);
+            match name.to_str() {
+                Some(name) if ours(name) => {}
+                Some(name) if Spool::is_part(name, prefix) => self.part(path)?,
+                _ => self.note(path, FOREIGN),
+            }
+        }
+        Ok(())
+    }
+
+    fn bucket(&mut self, dir: &Path) -> disk::Result<()> {
+        match self.spool.disk().stat(dir)? {
+            Some(stat) if stat.kind == Kind::Dir => self.names_below(dir, is_id, "/"),
+            Some(_) => {
+                self.note(
+                    dir.to_owned(),
+                    "has a bucket's name, and is no directory; left alone",
+                );
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn part(&mut self, path: PathBuf) -> disk::Result<()> {
+        let looked = self.spool.leftover(&path, false);
+        match self.unless(&path, looked) {
+            Some(Leftover::Dead) => {
+                let what = "was being written when its writer was killed; nobody reads it";
+                // As legal as any state that a kill leaves.
+                self.find(Level::Note, path, what, Some(Mend::Remove));
+            }
+            Some(Leftover::Written) => self.note(path, "being written at this moment"),
+            Some(Leftover::NotAFile) => self.note(path, FOREIGN),
+            Some(Leftover::Gone) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Every directory of ours lets its owner in and nobody else.
+    pub(super) fn directories(&mut self) -> disk::Result<()> {
+        let mut dirs: Vec<PathBuf> = Place::FIXED.iter().map(Place::dir).collect();
+        dirs.extend(["info", "state"].map(PathBuf::from));
+        dirs.extend(INFO.iter().map(|dir| Path::new("info").join(dir)));
+        for kept in Kept::ALL {
+            dirs.push(PathBuf::from(kept.as_str()));
+            // If they cannot be listed, the directory above says why.
+            let buckets = self.spool.buckets(kept).unwrap_or_default();
+            dirs.extend(buckets.into_iter().map(|bucket| kept.place(bucket).dir()));
+        }
+        for dir in dirs {
+            let stat = self.spool.disk().stat(&dir);
+            // Below a directory that is closed; that one is reported.
+            if stat.as_ref().is_err_and(|error| error.is_denied()) {
+                continue;
+            }
+            if let Some(stat) = self.unless(&dir, stat).flatten() {
+                self.access(&dir, &stat, DIR_MODE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner and mode of something of ours.
+    pub(super) fn access(&mut self, path: &Path, stat: &Stat, mode: u32) {
+        if stat.uid != self.owner {
+            let (has, owner) = (stat.uid, self.owner);
+            let what = format!("belongs to user {has}, the spool to user {owner}; `chown` it");
+            return self.problem(path.to_owned(), what);
+        }
+        let what = match (stat.mode & 0o077, stat.mode & mode == mode) {
+            (0, true) => return,
+            (_, false) if stat.kind == Kind::Dir => KEEPS_OUT,
+            (_, false) => "keeps its owner out",
+            _ => "lets others in",
+        };
+        let what = format!("mode {:04o} {what}", stat.mode);
+        match stat.kind == Kind::File && stat.links > 1 {
+            // The mode is the file's, and the file is perhaps not ours.
+            true => self.problem(path.to_owned(), what + "; it has another name elsewhere"),
+            false => self.mendable(path.to_owned(), what, Mend::Chmod { mode }),
+        }
+    }
+
+    /// Whether we may read and write a file.
+    pub(super) fn lets_in(&self, stat: &Stat) -> bool {
+        stat.uid == self.owner && stat.mode & FILE_MODE == FILE_MODE
+    }
+
+    /// The files below `info/`: each belongs to a message, and is the owner's alone.
+    pub(super) fn infos(&mut self) -> disk::Result<()> {
+        for dir in INFO {
+            let below = Path::new("info").join(dir);
+            let names = self.spool.names_in(&below);
+            for name in self.unless(&below, names).unwrap_or_default() {
+                let id = name.to_str().and_then(|name| name.parse().ok());
+                if let Some(id) = id {
+                    self.info(dir, id, &below.join(&name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn info(&mut self, dir: &str, id: QueueId, path: &Path) -> disk::Result<()> {
+        let Some(place) = self.spool.locate(id)? else {
+            return self.orphan(dir, id, path);
+        };
+        let Some(stat) = self.spool.disk().stat(path)? else {
+            return Ok(());
+        };
+        if stat.kind == Kind::File {
+            self.access(path, &stat, FILE_MODE);
+            if !self.lets_in(&stat) {
+                self.barred.insert(id);
+                return Ok(());
+            }
+        } else if place == Place::Corrupt {
+            self.note(
+                path.to_owned(),
+                "has a message's name, and is no file; left alone",
+            );
+        }
+        if dir == "request" && self.spool.has_readable_request(id)? == Some(false) {
+            let to = self.room_in_corrupt(&format!("{id}.{dir}"))?;
+            self.mendable(
+                path.to_owned(),
+                "is no request that can be read",
+                Mend::Move { to },
+            );
+        }
+        Ok(())
+    }
+
+    /// What a power cut kept of a message that was never accepted, or was forgotten.
+    fn orphan(&mut self, dir: &str, id: QueueId, path: &Path) -> disk::Result<()> {
+        match self.spool.disk().stat(path)? {
+            // Asked for while a run finished the message, by somebody who was killed or has
+            // not looked again yet.
+            Some(stat) if stat.kind == Kind::File && dir == "request" => {
+                let what = "asks for a message that is gone; the next run drops it";
+                self.note(path.to_owned(), what);
+            }
+            Some(stat) if stat.kind == Kind::File => {
+                let to = self.room_in_corrupt(&format!("{id}.{dir}"))?;
+                self.mendable(path.to_owned(), "belongs to no message", Mend::Move { to });
+            }
+            Some(_) => self.note(
+                path.to_owned(),
+                "has a message's name, and is no file; left alone",
+            ),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+fn is_id(name: &str) -> bool {
+    name.parse::<QueueId>().is_ok()
+}
+
+/// `<id>.reason`, or `<id>.sender` and the like with or without a number: what a repair moved.
+fn is_beside_an_id(name: &str) -> bool {
+    let Some((id, what)) = name.split_once('.') else {
+        return false;
+    };
+    let (what, number) = what.split_once('.').unwrap_or((what, "1"));
+    is_id(id)
+        && (what == "reason" || INFO.contains(&what))
+        && number.parse::<u32>().is_ok_and(|n| n.to_string() == number)
+}
+
+/// The queue for a shared barrier, and slots.
+fn is_state(name: &str) -> bool {
+    let number = name.strip_prefix("attempt-");
+    name == "sync" || number.is_some_and(|number| number.parse::<u32>().is_ok())
+}

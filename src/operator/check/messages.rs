@@ -1,0 +1,225 @@
+//! Every message: one name, a file that is whole, a reason, and a next time.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use super::{Level, Look, Mend};
+use crate::disk::{self, FILE_MODE, Kind, Stat};
+use crate::message::{QueueId, SealHasher};
+use crate::queue::{Bucket, Hold, Resting};
+use crate::spool::{Content, Kept, Listing, Place, View};
+
+impl Look<'_> {
+    /// Every message there is.
+    pub(super) fn messages(&mut self) -> disk::Result<()> {
+        let mut places: BTreeMap<QueueId, Vec<Place>> = BTreeMap::new();
+        let mut all = Place::FIXED.to_vec();
+        for kept in Kept::ALL {
+            let buckets = self.spool.buckets(kept).unwrap_or_default();
+            all.extend(buckets.into_iter().map(|bucket| kept.place(bucket)));
+        }
+        for place in all {
+            let ids = self.spool.ids_in(place);
+            for id in self.unless(&place.dir(), ids).unwrap_or_default() {
+                places.entry(id).or_default().push(place);
+            }
+        }
+        for (id, named) in places {
+            for place in self.true_names(id, named)? {
+                let looked = self.at(id, place);
+                self.unless(&place.path(id), looked);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that are to be looked at: of several names of one file only the latest. A power
+    /// cut in a rename leaves such; whoever takes the message next settles it.
+    fn true_names(&mut self, id: QueueId, mut named: Vec<Place>) -> disk::Result<Vec<Place>> {
+        if named.len() < 2 {
+            return Ok(named);
+        }
+        named.sort_unstable();
+        let mut identities = Vec::new();
+        for place in &named {
+            let stat = self.spool.disk().stat(&place.path(id))?;
+            identities.extend(stat.map(|stat| stat.identity));
+        }
+        // Seen in two places because it moved while we looked.
+        if identities.len() < 2 {
+            return Ok(named);
+        }
+        let names: Vec<&str> = named.iter().map(Place::as_str).collect();
+        let names = names.join(", ");
+        if identities.windows(2).any(|pair| pair[0] != pair[1]) {
+            let what = format!("different files of one id in {names}; one must go, by hand");
+            self.problem(named[0].path(id), what);
+            return Ok(named);
+        }
+        let latest = named.split_off(named.len() - 1);
+        for place in &named {
+            let kept = latest[0].path(id);
+            let what = format!("one file with names in {names}");
+            let mend = Some(Mend::OneName { kept });
+            self.find(Level::Note, place.path(id), what, mend);
+        }
+        Ok(latest)
+    }
+
+    fn at(&mut self, id: QueueId, place: Place) -> disk::Result<()> {
+        let path = place.path(id);
+        let Some(stat) = self.spool.disk().stat(&path)? else {
+            return Ok(());
+        };
+        if stat.kind != Kind::File {
+            match self.spool.exists(id)? {
+                true => self.problem(
+                    path,
+                    "is no file, and its envelope waits in info/; put the message back, or remove both",
+                ),
+                false => self.note(path, "has a message's name, and is no file; left alone"),
+            }
+            return Ok(());
+        }
+        self.access(&path, &stat, FILE_MODE);
+        if !self.lets_in(&stat) || self.barred.contains(&id) {
+            return Ok(());
+        }
+        match place {
+            // Being written, at this moment, most likely; the lock would disturb nobody but it.
+            Place::New => self.note(path, "being accepted, or work for the next run"),
+            Place::Done => self.note(path, "finished; the next run forgets it"),
+            place => {
+                // Who is at work is asked only if it matters.
+                if let Some(view) = self.spool.view(id, place, &Listing::default())? {
+                    self.message(&view, &stat)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, view: &View, stat: &Stat) -> disk::Result<()> {
+        // It went there while we looked: its files go one by one.
+        if let Place::New | Place::Done = view.place {
+            return Ok(());
+        }
+        let path = view.place.path(view.id);
+        if view.place == Place::Corrupt {
+            match view
+                .content
+                .as_ref()
+                .err()
+                .filter(|reason| !reason.is_empty())
+            {
+                Some(reason) if self.spool.has_reason(view.id)? => {
+                    self.note(path, format!("in quarantine: {reason}"));
+                }
+                _ => self.problem(
+                    path,
+                    "in quarantine, and nothing says why; `mailspool retry` looks at it again",
+                ),
+            }
+            return Ok(());
+        }
+        let harm = match &view.content {
+            Ok(_) => self.damage(view)?,
+            Err(reason) => Some(reason.clone()),
+        };
+        match (harm, &view.content) {
+            (Some(reason), _) => {
+                let to = Place::Corrupt.path(view.id);
+                self.mendable(path, reason, Mend::Move { to });
+            }
+            (None, Ok(content)) => {
+                let before = self.findings.len();
+                self.standing(view, content);
+                // What somebody has in hand is between two states.
+                if self.findings.len() > before && self.is_in_hand(stat) {
+                    self.findings.truncate(before);
+                }
+            }
+            (None, Err(_)) => {}
+        }
+        Ok(())
+    }
+
+    fn is_in_hand(&mut self, stat: &Stat) -> bool {
+        let locked = self.locked.get_or_insert_with(disk::locked_inodes);
+        locked.contains(&stat.identity.1)
+    }
+
+    /// Whether a message that rests has a reason, and a time at which somebody looks at it.
+    fn standing(&mut self, view: &View, content: &Content) {
+        let path = view.place.path(view.id);
+        let (place, state) = (view.place, &content.state);
+        let to_active = Mend::Move {
+            to: Place::Active.path(view.id),
+        };
+        match (place, &state.hold) {
+            (Place::Deferred(Bucket::Never) | Place::Discarded(Bucket::Never), _) => {
+                let what = "stands where no run ever looks: it has no next time";
+                self.mendable(path, what, to_active);
+            }
+            // One whose hold ran out may stand in a bucket that is due: the next run sees to it.
+            (Place::Frozen(Bucket::Never), Hold::None) => self.problem(
+                path,
+                "frozen, and its history does not say why: an outcome could not be recorded; \
+                 see to the disk, then `mailspool thaw` it",
+            ),
+            (_, Hold::Frozen { by, .. }) if by.reason.is_none() && by.by.is_empty() => {
+                self.problem(path, "frozen, and its history does not say by whom or why");
+            }
+            (Place::Discarded(_), hold) if !matches!(hold, Hold::Discarded { .. }) => {
+                let what = "discarded, and its history does not say by whom";
+                self.mendable(path, what, to_active);
+            }
+            (Place::Deferred(bucket), Hold::None) => match state.next_attempt() {
+                Some(next) if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket) => {
+                    let what = format!("due at {next}, but stands in the bucket {bucket}");
+                    self.mendable(path, what, to_active);
+                }
+                _ if content.events.is_empty() => {
+                    let what = "deferred, and its history does not say why";
+                    self.mendable(path, what, to_active);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Reads every byte of a message against its seal.
+    fn damage(&self, view: &View) -> disk::Result<Option<String>> {
+        let (body, seal) = match self.spool.sealed_body(view.id, view.place) {
+            Ok(Some(both)) => both,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_absent() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // First the size: nobody reads a terabyte of nothing to find out that it is too much.
+        if body.size() != seal.size {
+            let (has, sealed) = (body.size(), seal.size);
+            let reason = format!("the message file has {has} octets, sealed were {sealed}");
+            return Ok(Some(reason));
+        }
+        let mut hasher = SealHasher::new();
+        let mut reader = body.reader();
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(got) => hasher.update(&chunk[..got]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What the system does not let us read is neither right nor damaged.
+                Err(error) => {
+                    return error
+                        .downcast::<disk::Error>()
+                        .map_or_else(|ended| Ok(Some(ended.to_string())), Err);
+                }
+            }
+        }
+        let intact = hasher.digest() == seal.message;
+        Ok((!intact).then(|| "the message file does not match its seal".to_owned()))
+    }
+}

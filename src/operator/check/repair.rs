@@ -1,0 +1,105 @@
+//! What a repair does about a finding: under the lock, and only if it is still so.
+
+use std::path::Path;
+
+use super::{Finding, Mend};
+use crate::disk::{self, Kind, Stat};
+use crate::message::QueueId;
+use crate::spool::{Claim, Entry, Kept, Leftover, Place, Spool, Unreadable};
+
+/// Mends a finding; false if it was not so any more, or somebody has it in hand.
+pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
+    let path = &finding.path;
+    match &finding.mend {
+        None => Ok(false),
+        Some(Mend::Chmod { mode }) => {
+            let stat = spool.disk().stat(path)?;
+            let ours =
+                |stat: Stat| stat.kind == Kind::Dir || stat.kind == Kind::File && stat.links == 1;
+            match stat.is_some_and(ours) {
+                true => spool.disk().chmod(path, *mode).map(|()| true),
+                false => Ok(false),
+            }
+        }
+        Some(Mend::Remove) => Ok(spool.leftover(path, true)? == Leftover::Dead),
+        Some(Mend::OneName { .. }) => match standing_at(spool, path)? {
+            // Taking the lock settles the names.
+            Some((place, id)) => Ok(!matches!(spool.lock(place, id)?, Claim::Busy)),
+            None => Ok(false),
+        },
+        Some(Mend::Move { to }) => match standing_at(spool, path)? {
+            Some((place, id)) if to.starts_with("corrupt") => quarantine(spool, place, id),
+            Some((place, id)) => activate(spool, place, id),
+            None => move_aside(spool, path, to),
+        },
+    }
+}
+
+/// The message whose file has this path.
+fn standing_at(spool: &Spool, path: &Path) -> disk::Result<Option<(Place, QueueId)>> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok()) else {
+        return Ok(None);
+    };
+    let mut places = Place::FIXED.to_vec();
+    for kept in Kept::ALL {
+        let buckets = spool.buckets(kept)?;
+        places.extend(buckets.into_iter().map(|bucket| kept.place(bucket)));
+    }
+    let place = places.into_iter().find(|place| place.path(id) == path);
+    Ok(place.map(|place| (place, id)))
+}
+
+fn quarantine(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
+    let Claim::Locked(locked) = spool.lock(place, id)? else {
+        return Ok(false);
+    };
+    match locked.read() {
+        Err(Unreadable::Corrupt(locked, reason)) => locked.quarantine(&reason).map(|()| true),
+        Err(Unreadable::Failed(error)) => Err(error),
+        Ok(_) => Ok(false),
+    }
+}
+
+/// Takes a message to where every run looks; the next one puts it where it belongs.
+fn activate(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
+    let Claim::Locked(locked) = spool.lock(place, id)? else {
+        return Ok(false);
+    };
+    match locked.read() {
+        Ok(mut entry) => Entry::activate(&mut entry).map(|()| true),
+        Err(Unreadable::Failed(error)) => Err(error),
+        Err(Unreadable::Corrupt(..)) => Ok(false),
+    }
+}
+
+/// Takes a file below `info/` aside: one without a message, or a request that says nothing.
+fn move_aside(spool: &Spool, path: &Path, to: &Path) -> disk::Result<bool> {
+    let file = match spool.disk().open_read(path) {
+        Ok(file) => file,
+        Err(error) if error.is_absent() || error.is_wrong_kind() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let is_file = spool.disk().stat_file(&file)?.kind == Kind::File;
+    if !is_file || spool.disk().stat(to)?.is_some() || is_wanted(spool, path)? {
+        return Ok(false);
+    }
+    match spool.disk().rename(&file, path, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file below `info/` belongs to a message after all, and says something.
+fn is_wanted(spool: &Spool, path: &Path) -> disk::Result<bool> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok()) else {
+        return Ok(true);
+    };
+    if spool.locate(id)?.is_none() {
+        return Ok(false);
+    }
+    let is_request = path.parent().is_some_and(|dir| dir.ends_with("request"));
+    Ok(!is_request || spool.has_readable_request(id)? != Some(false))
+}

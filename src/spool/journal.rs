@@ -1,0 +1,168 @@
+//! The history of a message in hand: `info/attempts/<id>`, and when it can be believed.
+//!
+//! A sync that failed says that what was written may be lost, and a later sync of the same file
+//! may succeed all the same: the system has given the data up. So what a sync did not make
+//! durable is written again, to a new file that takes the old one's name. A holder cannot
+//! know whether one before him saw a sync fail; but who did had no time to put the message
+//! where its history says it rests. What is found anywhere else is written anew.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::layout::{Info, history_part};
+use crate::disk::{self, Disk, File};
+use crate::message::QueueId;
+
+/// The history's file, as far as its holder knows it.
+#[derive(Debug)]
+pub(super) struct Journal {
+    disk: Disk,
+    id: QueueId,
+    /// Open for writing, once something is to be written.
+    file: Option<File>,
+    /// Where a torn last line begins, until it is cut off.
+    torn: Option<u64>,
+    /// All of it is known to be durable.
+    durable: bool,
+    /// A sync of what the file has can be believed.
+    trusted: bool,
+}
+
+impl Journal {
+    /// A history that is not open yet. It is `durable` where the message rests where it says.
+    pub fn new(disk: Disk, id: QueueId, torn: Option<u64>, durable: bool) -> Journal {
+        Journal {
+            disk,
+            id,
+            file: None,
+            torn,
+            durable,
+            trusted: durable,
+        }
+    }
+
+    /// Opens the file for writing and reserves room in it.
+    pub fn open(&mut self, room: u64) -> disk::Result<()> {
+        if self.file.is_none() {
+            let file = self.disk.open_append(&Info::Attempts.path(self.id))?;
+            if let Some(whole) = self.torn {
+                self.disk.truncate(&file, whole)?;
+                self.torn = None;
+            }
+            self.file = Some(file);
+        }
+        match &self.file {
+            Some(file) if room > 0 => self.disk.reserve(file, room),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a line. After an error nobody knows how the file ends, and nothing more is added: a
+    /// line behind a torn one would be damage that no crash explains. The sync writes it all anew.
+    pub fn append(&mut self, line: &[u8]) -> disk::Result<()> {
+        self.durable = false;
+        if !self.trusted {
+            return Ok(());
+        }
+        let written = self.open(0).and_then(|()| match &self.file {
+            Some(file) => self.disk.write_all(file, line),
+            None => Ok(()),
+        });
+        self.trusted &= written.is_ok();
+        written
+    }
+
+    /// Makes the history durable, with its name: who made the file may have been killed before
+    /// he could. `lines` is all of it, for the case that it has to be written anew.
+    pub fn sync(&mut self, lines: impl FnOnce() -> Vec<u8>) -> disk::Result<()> {
+        if self.durable {
+            return Ok(());
+        }
+        if self.trusted {
+            match self.sync_file() {
+                Ok(()) => {
+                    self.durable = true;
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(id = %self.id, %error, "the history is written anew");
+                    self.trusted = false;
+                }
+            }
+        }
+        self.write_anew(&lines())
+    }
+
+    fn sync_file(&mut self) -> disk::Result<()> {
+        self.open(0)?;
+        let dir = Path::new(Info::Attempts.dir());
+        match &self.file {
+            Some(file) => self.disk.durable(&[file], &[dir]),
+            None => Ok(()),
+        }
+    }
+
+    fn write_anew(&mut self, lines: &[u8]) -> disk::Result<()> {
+        // Whatever happens: the name may be another file's from now on.
+        self.file = None;
+        self.torn = None;
+        write_anew(&self.disk, self.id, lines)?;
+        self.durable = true;
+        self.trusted = true;
+        Ok(())
+    }
+
+    /// For a barrier that others share. None if the file's sync could not be believed.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref().filter(|_| self.trusted)
+    }
+
+    /// What a barrier that others shared has come to.
+    pub fn shared(&mut self, durable: bool) {
+        self.durable |= durable && self.trusted;
+        self.trusted &= durable;
+    }
+}
+
+/// Puts a history in a file of its own, durably, in place of what is there. Only the holder of
+/// the message's lock may.
+pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result<()> {
+    let part = history_part(id);
+    let write = || -> disk::Result<()> {
+        let file = create_part(disk, &part)?;
+        disk.write_all(&file, lines)?;
+        disk.durable(&[&file], &[])?;
+        disk.rename(&file, &part, &Info::Attempts.path(id))?;
+        disk.durable(&[], &[Path::new(Info::Attempts.dir())])
+    };
+    let written = write();
+    if written.is_err() {
+        // Best effort: the next holder does it before he writes his own.
+        let _ = disk.unlink(&part);
+    }
+    written
+}
+
+/// Makes the new file and locks it, so that nobody who tidies up takes it for what a kill left.
+/// Who does so in the moment before that has removed it: then it is made again.
+fn create_part(disk: &Disk, part: &Path) -> disk::Result<File> {
+    const MOST_TRIES: usize = 3;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let file = match disk.create(part) {
+            Err(error) if error.is(Errno::EEXIST) => {
+                disk.unlink(part)?;
+                disk.create(part)?
+            }
+            other => other?,
+        };
+        let locked = disk.try_lock(&file)?;
+        let ours = disk.stat_file(&file)?.identity;
+        let named = disk.stat(part)?.map(|stat| stat.identity);
+        if locked && named == Some(ours) || tries >= MOST_TRIES {
+            return Ok(file);
+        }
+    }
+}

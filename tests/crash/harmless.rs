@@ -1,0 +1,154 @@
+//! Mutations after which nothing can be lost, and why.
+
+/// Why nothing is lost without a sync in a story, if that is so.
+pub fn why(label: &str, title: &str) -> Option<&'static str> {
+    let fits = |(labels, titles, _): &&(&[&str], &[&str], &str)| {
+        labels.iter().any(|one| label.starts_with(one))
+            && (titles.is_empty() || titles.iter().any(|one| title.starts_with(one)))
+    };
+    LIST.iter().find(fits).map(|(.., why)| *why)
+}
+
+/// Labels (how they begin), the stories for which that holds (how their titles begin; all if there
+/// are none), and the reason.
+#[allow(clippy::type_complexity)]
+const LIST: &[(&[&str], &[&str], &str)] = &[
+    (
+        &[
+            "dir done before unlink",
+            "dir active before write info/attempts",
+        ],
+        &[],
+        "the old name's end, which is synced with it, carries the new name",
+    ),
+    (
+        &[
+            "dir active before unlink",
+            "dir deferred/<minute> before unlink",
+        ],
+        &["forget what was left half forgotten"],
+        "who was killed made that barrier, and it is repeated",
+    ),
+    (
+        &[
+            "dir deferred/<minute> before the report",
+            "dir deferred/<minute> before unlink info/request",
+        ],
+        &[
+            "freeze",
+            "discard",
+            "request to freeze",
+            "request to discard",
+        ],
+        "the history says it: the next run that looks moves the message again",
+    ),
+    (
+        &[
+            "file info/attempts/* with deferred ",
+            "dir info/attempts with deferred ",
+        ],
+        &[],
+        "who lost a deferral is taken for interrupted, and tried later",
+    ),
+    (
+        &[
+            "file info/attempts/* with unknown ",
+            "dir info/attempts with unknown ",
+        ],
+        &[],
+        "it is found to be interrupted again",
+    ),
+    (
+        &[
+            "file info/attempts/* with started ",
+            "dir info/attempts with started ",
+        ],
+        &[],
+        "only the count of an attempt is lost",
+    ),
+    (
+        &[
+            "file info/attempts/* with  before",
+            "dir info/attempts with  before",
+        ],
+        &[],
+        "what a killed holder wrote, made durable once more",
+    ),
+    (
+        &[
+            "file info/attempts/* with copied",
+            "dir info/attempts with copied",
+        ],
+        &[],
+        "the Maildir transport finds its own copy",
+    ),
+    (
+        &[
+            "file info/attempts/* with retry",
+            "dir info/attempts with retry",
+        ],
+        &[
+            "flush",
+            "retry",
+            "request to retry",
+            "quarantine",
+            "take back",
+        ],
+        "in active/ it is looked at, and tried at its time at the latest",
+    ),
+    (
+        &["file info/attempts/* with thaw before rename frozen/<minute>"],
+        &[],
+        "a hold that ran out has run out again",
+    ),
+    (
+        &[
+            "file info/attempts/* with notice before rename new/*",
+            "dir info/attempts with notice before rename new/*",
+        ],
+        &[
+            "bounce",
+            "fail and bounce",
+            "expire",
+            "killed with a notice",
+            "request to bounce",
+            "two lives",
+        ],
+        "its origin is in done/, durably, before the notice can be gone; until then it has the same id",
+    ),
+    (
+        &["file new/*", "file info/", "dir new", "dir info/"],
+        &["killed with a notice durable"],
+        "who comes next repeats the barrier",
+    ),
+    (
+        &[""],
+        &["move on what was cut off"],
+        "it was never acknowledged",
+    ),
+    (
+        &["dir info/request", "file info/request/*.part"],
+        &["request to retry"],
+        "without it, it is tried at its time",
+    ),
+    (
+        &["dir info/request before"],
+        &["request to"],
+        "a request that comes back is served twice, which changes nothing",
+    ),
+    (
+        &["file info/request/*.part", "dir info/request before create"],
+        &["thaw what a request froze"],
+        "that request is not reported in this story, and nothing depends on it",
+    ),
+    (
+        &["dir box before"],
+        &[],
+        "who finds it incomplete makes it again; two barriers are for who finds it at that moment",
+    ),
+    (
+        &["dir above before create above/spool"],
+        &["make a spool"],
+        "made twice: the directory may have been there, made by somebody who was killed",
+    ),
+];

@@ -1,0 +1,123 @@
+//! What `check` must say and do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use mailspool::message::QueueId;
+use mailspool::operator::{Finding, Level, check};
+use mailspool::spool::Spool;
+
+use super::tree::Tree;
+
+/// A repair of a spool in which nobody works: a look announces what it does and changes nothing,
+/// it does what was announced and nothing else, nothing is left, and a second one does nothing.
+pub fn mend(spool: &Spool, base: &Path) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let before = Tree::read(base);
+    let announced = check(spool, false).unwrap();
+    if Tree::read(base) != before {
+        wrong.push("a look changes something".to_owned());
+    }
+    let done = check(spool, true).unwrap();
+    if announced != done {
+        wrong.push(format!(
+            "a repair does {done:?}, announced is {announced:?}"
+        ));
+    }
+    let after = Tree::read(base);
+    wrong.extend(unannounced(&before, &after, &done));
+    let left = check(spool, false).unwrap();
+    let left = left.into_iter().filter(|one| one.level > Level::Note);
+    wrong.extend(left.map(|one| said("after a repair", one)));
+    let again = check(spool, true).unwrap();
+    let again = again.into_iter().filter(|one| one.mend.is_some());
+    wrong.extend(again.map(|one| said("a second repair", one)));
+    if Tree::read(base) != after {
+        wrong.push("a second repair changes something".to_owned());
+    }
+    wrong
+}
+
+/// What a repair did besides what it says: only names that it says it mends are gone, and what is
+/// new is in `corrupt/`.
+fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
+    let files = |tree: &Tree| -> BTreeMap<PathBuf, Vec<u8>> {
+        let named = tree.names.iter();
+        let named = named.filter_map(|(path, node)| Some((path.clone(), (*node)?)));
+        named
+            .map(|(path, group)| (path, tree.contents[group].clone()))
+            .collect()
+    };
+    let (before, after) = (files(before), files(after));
+    let mended = done.iter().filter(|one| one.mend.is_some());
+    let mended: BTreeSet<PathBuf> = mended
+        .map(|one| Path::new("spool").join(&one.path))
+        .collect();
+    let gone = |path: &&PathBuf| !after.contains_key(*path);
+    let gone: BTreeSet<PathBuf> = before.keys().filter(gone).cloned().collect();
+    let mut wrong = Vec::new();
+    if gone != mended {
+        wrong.push(format!("a repair says {mended:?} and removes {gone:?}"));
+    }
+    for (path, bytes) in &after {
+        let same = before.get(path).is_some_and(|was| was == bytes);
+        if !same && !path.starts_with("spool/corrupt") {
+            wrong.push(format!("a repair makes {}", path.display()));
+        }
+    }
+    wrong
+}
+
+/// What the operator would see: nothing but `info/` files without a message, and nothing any
+/// more when that is mended.
+pub fn findings(spool: &Spool) -> Vec<String> {
+    let found = problems(spool, false);
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let found = found.into_iter().filter(|one| !is_leftover(one));
+    let mut wrong: Vec<String> = found.map(|one| said("check finds", one)).collect();
+    problems(spool, true);
+    let after = problems(spool, false).into_iter();
+    wrong.extend(after.map(|one| said("check still finds", one)));
+    wrong
+}
+
+pub fn problems(spool: &Spool, repair: bool) -> Vec<Finding> {
+    let mut found = check(spool, repair).unwrap();
+    found.retain(|one| one.level == Level::Problem);
+    found
+}
+
+/// Of a message that was never acknowledged, or is forgotten.
+pub fn is_leftover(one: &Finding) -> bool {
+    one.path.starts_with("info") && one.what == "belongs to no message"
+}
+
+pub fn said(when: &str, one: Finding) -> String {
+    format!("{when}: {}: {}", one.path.display(), one.what)
+}
+
+/// What no kill may leave, only a power cut: `info/` files without a message, and messages in
+/// `corrupt/` without a reason.
+pub fn strays(tree: &Tree) -> BTreeSet<PathBuf> {
+    let id = |path: &Path| -> Option<QueueId> { path.file_name()?.to_str()?.parse().ok() };
+    let below = |path: &Path, dir: &str| path.starts_with(Path::new("spool").join(dir));
+    let files = || tree.names.iter().filter(|(_, node)| node.is_some());
+    let messages = files().filter(|(path, _)| !below(path, "info"));
+    let messages: BTreeSet<QueueId> = messages.filter_map(|(path, _)| id(path)).collect();
+    let stray = |path: &PathBuf| {
+        let Some(id) = id(path) else { return false };
+        // A request may wait for who is gone: the next run drops it.
+        let info = below(path, "info") && !below(path, "info/request");
+        let mute = below(path, "corrupt")
+            && !tree
+                .names
+                .contains_key(&path.with_file_name(format!("{id}.reason")));
+        info && !messages.contains(&id) || mute
+    };
+    files()
+        .map(|(path, _)| path.clone())
+        .filter(stray)
+        .collect()
+}

@@ -1,0 +1,297 @@
+//! The stage of a story: a spool, and hands to do things with.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::accept::Acceptor;
+use mailspool::disk::{self, Disk, Method};
+use mailspool::message::{Door, QueueId};
+use mailspool::operator::{Acted, act, check, flush};
+use mailspool::queue::{Action, By};
+use mailspool::runner::Error;
+use mailspool::spool::Spool;
+use tempfile::TempDir;
+
+use super::judge::Times;
+use super::log::{Recorder, Step};
+use super::shared::{Clock, limits, request, tempdir, text};
+use super::story::When;
+use super::world::{Known, Ledger, Site};
+
+/// At first nothing is recorded. A clone is the same stage.
+#[derive(Clone)]
+pub struct Stage {
+    dir: Arc<TempDir>,
+    pub method: Method,
+    pub clock: Clock,
+    start: Timestamp,
+    ledger: Ledger,
+    known: Arc<Mutex<Known>>,
+    recorder: Option<Arc<Recorder>>,
+    /// Which process does what is done.
+    who: usize,
+}
+
+pub fn by() -> By {
+    By {
+        by: "operator".into(),
+        reason: Some("because".into()),
+    }
+}
+
+/// Ends a process's part, however it ends.
+struct Leave<'a>(&'a Recorder, usize);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.leave(self.1);
+    }
+}
+
+impl Stage {
+    /// A spool with nothing in it, a minute after the beginning.
+    pub fn new(method: Method) -> Stage {
+        let start = Timestamp::now();
+        let stage = Stage {
+            dir: Arc::new(tempdir()),
+            method,
+            clock: Clock::at(start),
+            start,
+            ledger: Ledger::default(),
+            known: Arc::default(),
+            recorder: None,
+            who: 0,
+        };
+        Spool::create(&stage.path(), None).unwrap();
+        stage.forward(1);
+        stage
+    }
+
+    /// So many minutes later.
+    pub fn forward(&self, minutes: i64) {
+        self.clock.forward(minutes);
+        self.mark(Step::Clock(self.clock.now()));
+    }
+
+    /// From now on everything is recorded. Says what the world knows.
+    pub fn begin(&mut self) -> Known {
+        let mut known = std::mem::take(&mut *self.known.lock().unwrap());
+        for delivery in self.ledger.all() {
+            delivery.steps().iter().for_each(|step| known.learn(step));
+        }
+        known.settled = known.delivered.clone();
+        let recorder = Recorder::new(self.dir(), self.method);
+        self.ledger = Ledger::recorded(&recorder);
+        self.recorder = Some(recorder);
+        known
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn times(&self) -> Times {
+        Times {
+            start: self.start,
+            cut: self.clock.now(),
+        }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir().join("spool")
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site {
+            dir: self.dir(),
+            ledger: &self.ledger,
+            clock: &self.clock,
+            start: self.start,
+            recorder: self.recorder.as_ref().map(|recorder| (recorder, self.who)),
+        }
+    }
+
+    pub fn spool(&self) -> Spool {
+        self.site().spool().unwrap()
+    }
+
+    fn mark(&self, step: Step) {
+        match &self.recorder {
+            Some(recorder) => recorder.mark(step),
+            None => self.known.lock().unwrap().learn(&step),
+        }
+    }
+
+    pub fn recorder(&self) -> &Recorder {
+        self.recorder.as_deref().unwrap()
+    }
+
+    pub fn accept(&self, door: Door, name: &'static str, sender: &str, to: &[&str]) {
+        let acceptor = Acceptor::new(self.spool(), limits());
+        let request = request(door, sender, to);
+        let accepted = acceptor.accept(request, text(name).as_slice());
+        if let Ok(id) = accepted {
+            self.mark(Step::Acked(name, id));
+        }
+    }
+
+    /// A message whose input breaks off when most of it is written.
+    pub fn break_off(&self) {
+        struct Broken;
+        impl std::io::Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::ConnectionReset.into())
+            }
+        }
+        let acceptor = Acceptor::new(self.spool(), limits());
+        let long = [text("long"), vec![b'x'; 100_000]].concat();
+        let input = std::io::Read::chain(long.as_slice(), Broken);
+        let request = request(Door::Active, "s@sender.test", &["a@ok.test"]);
+        assert!(acceptor.accept(request, input).is_err());
+    }
+
+    /// From an application, from somebody.
+    pub fn send(&self, name: &'static str, to: &[&str]) {
+        self.accept(Door::Active, name, "s@sender.test", to);
+    }
+
+    pub fn try_pass(&self) -> Result<(), Error> {
+        self.site().runner(self.spool()).pass().map(drop)
+    }
+
+    pub fn pass(&self) {
+        self.try_pass().unwrap();
+    }
+
+    /// A run in the background, as `send` begins one.
+    pub fn pass_in_slot(&self) {
+        let summary = self.site().runner(self.spool()).pass_in_slot(2).unwrap();
+        assert!(summary.is_some(), "no slot was free");
+    }
+
+    /// A pass when so much later.
+    pub fn pass_after(&self, minutes: i64) {
+        self.forward(minutes);
+        self.pass();
+    }
+
+    /// The process is killed behind a step like this; nothing it does then has any effect.
+    pub fn killed_behind(&self, when: When, deed: impl FnOnce()) {
+        self.recorder().stop_behind(when);
+        deed();
+        assert!(self.recorder().revive(), "it was not killed");
+    }
+
+    /// Two processes at once, in an order that the seed decides.
+    pub fn at_once(&self, seed: u64, deeds: [&(dyn Fn(&Stage) + Sync); 2]) {
+        let recorder = self.recorder();
+        recorder.take_turns(seed);
+        std::thread::scope(|scope| {
+            for (who, deed) in deeds.into_iter().enumerate() {
+                let stage = Stage {
+                    who,
+                    ..self.clone()
+                };
+                scope.spawn(move || {
+                    let _leave = Leave(recorder, who);
+                    deed(&stage);
+                });
+            }
+        });
+    }
+
+    pub fn ids(&self) -> Vec<QueueId> {
+        let listing = Spool::open(&self.path()).unwrap().listing().unwrap();
+        listing.messages.into_iter().map(|(id, _)| id).collect()
+    }
+
+    pub fn try_act(&self, action: &Action) -> disk::Result<Vec<(QueueId, Acted)>> {
+        act(&self.spool(), &self.ids(), action, self.clock.now())
+    }
+
+    /// Does an operator's action to everything in the queue.
+    pub fn act(&self, action: &Action) {
+        let acted = self.try_act(action).unwrap();
+        let done = |(_, acted): &(QueueId, Acted)| *acted == Acted::Done;
+        assert!(acted.iter().all(done), "{acted:?}");
+        self.mark(Step::Did);
+    }
+
+    /// Does it if nobody is in the way.
+    pub fn act_if_possible(&self, action: &Action) {
+        let acted = self.try_act(action).unwrap();
+        if !acted.is_empty() && acted.iter().all(|(_, acted)| *acted == Acted::Done) {
+            self.mark(Step::Did);
+        }
+    }
+
+    pub fn flush(&self) {
+        let retry = Action::Retry(by());
+        assert_eq!(flush(&self.spool(), &retry, self.clock.now()).unwrap(), 1);
+        self.mark(Step::Did);
+    }
+
+    pub fn repair(&self) {
+        check(&self.spool(), true).unwrap();
+        self.mark(Step::Did);
+    }
+
+    /// What an operator did while the spool was prepared is over.
+    pub fn forget_deed(&self) {
+        self.known.lock().unwrap().did = false;
+    }
+
+    /// Asks for an action on the first message while somebody has it in hand.
+    pub fn ask(&self, action: &Action) {
+        self.ask_silently(action);
+        self.mark(Step::Did);
+    }
+
+    /// The same, and it is not what is to be done in the end.
+    pub fn ask_silently(&self, action: &Action) {
+        let (spool, id) = (Spool::open(&self.path()).unwrap(), self.ids()[0]);
+        let place = spool.locate(id).unwrap().unwrap();
+        let hand = spool.lock(place, id).unwrap();
+        let acted = act(&self.spool(), &[id], action, self.clock.now()).unwrap();
+        assert_eq!(acted, [(id, Acted::Requested)]);
+        drop(hand);
+    }
+
+    /// Takes the first message's seal away, as a failing disk may, to `aside`.
+    pub fn damage(&self) {
+        let id = self.ids()[0].to_string();
+        std::fs::rename(self.path().join("info/transport").join(&id), self.aside()).unwrap();
+    }
+
+    /// A pass that leaves what is damaged where it is.
+    pub fn pass_over_damage(&self) {
+        let spool = Spool::open(&self.path()).unwrap();
+        let (id, place) = spool.listing().unwrap().messages[0];
+        let hand = spool.lock(place, id).unwrap();
+        self.pass();
+        drop(hand);
+    }
+
+    /// Somebody brings the seal back, durably.
+    pub fn restore(&self) {
+        let id = self.ids()[0].to_string();
+        let seam = self.recorder.as_ref();
+        let seam = seam.map(|recorder| recorder.hand(self.dir(), self.who));
+        let disk = Disk::open(self.dir(), seam).unwrap();
+        let to = Path::new("spool/info/transport");
+        let file = disk.open_read(Path::new("aside")).unwrap();
+        disk.rename(&file, Path::new("aside"), &to.join(id))
+            .unwrap();
+        disk.durable(&[], &[to]).unwrap();
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.dir().join("aside")
+    }
+
+    /// Half an hour from now.
+    pub fn soon(&self) -> Timestamp {
+        self.clock.now() + SignedDuration::from_mins(30)
+    }
+}

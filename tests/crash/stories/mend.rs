@@ -1,0 +1,59 @@
+//! What is damaged, and what is done about it.
+
+use std::fs;
+
+use mailspool::disk::Method;
+use mailspool::message::QueueId;
+use mailspool::queue::Action;
+
+use super::super::judge::End::{Corrupt, Delivered};
+use super::super::stage::{Stage, by};
+use super::super::story::{Story, changed, fate};
+use super::{A, B, SLOW};
+
+/// The next run finds the damage; somebody mends it, and takes the message out again.
+pub fn quarantine(method: Method) -> Story {
+    let fates = vec![changed("one", A, &[Corrupt, Delivered], &[Delivered])];
+    let prepare = |stage: &Stage| {
+        stage.send("one", &[A]);
+        stage.damage();
+    };
+    let title = "quarantine, and out again";
+    Story::record(title, method, fates, prepare, |stage| {
+        stage.pass();
+        stage.restore();
+        stage.act(&Action::Retry(by()));
+        stage.pass();
+    })
+}
+
+/// A repair with everything to do that it can do: leftovers, two names, a damaged message. One
+/// that is well stands beside them.
+pub fn repair(method: Method) -> Story {
+    let fates = vec![
+        fate("damaged", A, Corrupt),
+        fate("double", SLOW, Delivered),
+        fate("well", B, Delivered),
+    ];
+    let prepare = |stage: &Stage| {
+        let spool = stage.path();
+        stage.send("damaged", &[A]);
+        stage.damage();
+        stage.send("double", &[SLOW]);
+        let double = stage.ids()[1].to_string();
+        stage.pass_over_damage();
+        let buckets = fs::read_dir(spool.join("deferred")).unwrap();
+        let bucket = buckets.map(|one| one.unwrap().path()).next().unwrap();
+        fs::hard_link(bucket.join(&double), spool.join("active").join(&double)).unwrap();
+        stage.send("well", &[B]);
+        let stray: QueueId = "01a2021c-bff6-75ef-9344-1a834d1db9b8".parse().unwrap();
+        for dir in ["sender", "recipients", "transport", "attempts", "request"] {
+            let path = spool.join("info").join(dir).join(stray.to_string());
+            fs::write(path, "stray\n").unwrap();
+        }
+    };
+    Story::record("check --repair", method, fates, prepare, |stage| {
+        stage.repair();
+        stage.repair();
+    })
+}

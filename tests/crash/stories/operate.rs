@@ -1,0 +1,167 @@
+//! What operators do, at once or by request.
+
+use jiff::SignedDuration;
+use mailspool::disk::Method;
+use mailspool::message::Door;
+use mailspool::queue::Action;
+
+use super::super::judge::End::{Delivered, Frozen, Gone, Told};
+use super::super::judge::{End, Fate};
+use super::super::stage::{Stage, by};
+use super::super::story::{Story, changed, fate};
+use super::moments::noted;
+use super::{A, NO, SLOW, deferred};
+
+pub fn freeze() -> Action {
+    Action::Freeze {
+        by: by(),
+        until: None,
+    }
+}
+
+pub fn discard(stage: &Stage) -> Action {
+    Action::Discard {
+        by: by(),
+        until: stage.soon(),
+    }
+}
+
+/// The fates of a message that is delivered to one and deferred for the other.
+fn ends(before: &[End], after: &[End]) -> Vec<Fate> {
+    vec![
+        fate("one", A, Delivered),
+        changed("one", SLOW, before, after),
+    ]
+}
+
+fn frozen(stage: &Stage) {
+    deferred(stage);
+    stage.act(&freeze());
+    stage.forget_deed();
+}
+
+fn discarded(stage: &Stage) {
+    deferred(stage);
+    stage.act(&discard(stage));
+    stage.forget_deed();
+}
+
+pub fn null_sender(method: Method) -> Story {
+    let fates = vec![fate("one", NO, Frozen)];
+    let prepare = |stage: &Stage| stage.accept(Door::Incoming, "one", "", &[NO]);
+    Story::record("null sender, frozen", method, fates, prepare, Stage::pass)
+}
+
+pub fn hold(method: Method) -> Vec<Story> {
+    let fates = ends(&[Delivered, Frozen], &[Frozen]);
+    let held = Story::record("freeze", method, fates, deferred, |stage| {
+        stage.act(&freeze());
+    });
+    let let_go = |title, action: Action| {
+        let fates = ends(&[Delivered, Frozen], &[Delivered]);
+        Story::record(title, method, fates, frozen, |stage| {
+            stage.act(&action);
+            stage.pass_after(34);
+        })
+    };
+    let fates = ends(&[Told, Frozen], &[Told]);
+    let bounced = Story::record("bounce what is frozen", method, fates, frozen, |stage| {
+        stage.act(&Action::Bounce(by()));
+        stage.pass();
+    });
+    vec![
+        held,
+        let_go("thaw, and a pass", Action::Thaw(by())),
+        let_go("retry what is frozen", Action::Retry(by())),
+        bounced,
+    ]
+}
+
+/// A hold runs out by itself.
+pub fn hold_for_a_time(method: Method) -> Story {
+    let mut fates = ends(&[Delivered], &[Delivered]);
+    // The beginning, a minute, and the fifty for which it is held.
+    fates[1].held = Some(51);
+    let title = "freeze until a time, and it comes";
+    Story::record(title, method, fates, deferred, |stage| {
+        let until = Some(stage.clock.now() + SignedDuration::from_mins(50));
+        stage.act(&Action::Freeze { by: by(), until });
+        stage.pass_after(40);
+        stage.pass_after(20);
+    })
+}
+
+/// An operator is killed when his word is written and not durable.
+pub fn hold_killed(method: Method) -> Vec<Story> {
+    let story = |(what, end): (&str, End)| {
+        let fates = ends(&[Delivered, end], &[end]);
+        let title = format!("killed at a {what}");
+        Story::record(&title, method, fates, deferred, |stage| {
+            let action = match end {
+                Gone => discard(stage),
+                _ => freeze(),
+            };
+            stage.killed_behind(noted, || drop(stage.try_act(&action)));
+            stage.pass_after(20);
+        })
+    };
+    [("freeze", Frozen), ("discard", Gone)].map(story).into()
+}
+
+pub fn throw_away(method: Method) -> Vec<Story> {
+    let fates = ends(&[Delivered, Gone], &[Gone]);
+    let away = Story::record("discard, for good", method, fates, deferred, |stage| {
+        stage.act(&discard(stage));
+        stage.pass_after(60);
+        stage.pass();
+    });
+    let fates = ends(&[Delivered, Gone], &[Delivered]);
+    let back = Story::record("take back", method, fates, discarded, |stage| {
+        stage.act(&Action::Retry(by()));
+        stage.pass_after(20);
+    });
+    let fates = ends(&[Delivered, Told], &[Told]);
+    let bounced = Story::record("bounce by hand", method, fates, deferred, |stage| {
+        stage.act(&Action::Bounce(by()));
+        stage.pass();
+    });
+    let fates = ends(&[Delivered], &[Delivered]);
+    let flushed = Story::record("flush", method, fates, deferred, |stage| {
+        stage.forward(12);
+        stage.flush();
+        stage.pass();
+    });
+    vec![away, back, bounced, flushed]
+}
+
+/// Asked for while somebody has the message in hand, and served by the next run.
+pub fn ask(method: Method) -> Vec<Story> {
+    let asked = |title: &str, before: fn(&Stage), fates, action: fn(&Stage) -> Action| {
+        let title = format!("request to {title}, served");
+        Story::record(&title, method, fates, before, |stage| {
+            stage.ask(&action(stage));
+            stage.pass();
+        })
+    };
+    let freezing = ends(&[Delivered, Frozen], &[Frozen]);
+    let thawing = ends(&[Delivered, Frozen], &[Delivered]);
+    let discarding = ends(&[Delivered, Gone], &[Gone]);
+    let bouncing = ends(&[Delivered, Told], &[Told]);
+    let retrying = ends(&[Delivered], &[Delivered]);
+    let mut all = vec![
+        asked("freeze", deferred, freezing, |_| freeze()),
+        asked("thaw", frozen, thawing, |_| Action::Thaw(by())),
+        asked("discard", deferred, discarding, discard),
+        asked("bounce", deferred, bouncing, |_| Action::Bounce(by())),
+        asked("retry", deferred, retrying, |_| Action::Retry(by())),
+    ];
+    // A request that was served must not come back.
+    let fates = ends(&[Delivered, Frozen], &[Delivered]);
+    let title = "thaw what a request froze";
+    all.push(Story::record(title, method, fates, deferred, |stage| {
+        stage.ask_silently(&freeze());
+        stage.pass();
+        stage.act(&Action::Thaw(by()));
+    }));
+    all
+}

@@ -1,0 +1,165 @@
+//! Two processes at once.
+
+use mailspool::disk::Method;
+use mailspool::message::Door;
+use mailspool::queue::Action;
+
+use super::super::judge::End::{Both, Delivered, Frozen, Gone, Told};
+use super::super::judge::Fate;
+use super::super::log::Step;
+use super::super::stage::{Stage, by};
+use super::super::story::{Story, changed, fate};
+use super::moments::{durable, finished, noted_notice, written};
+use super::operate::{discard, freeze};
+use super::{A, B, BOX, NO, SLOW, deferred};
+
+type Deed<'a> = &'a (dyn Fn(&Stage) + Sync);
+
+/// All pairs in the order of a seed.
+pub fn all(method: Method, seed: u64) -> Vec<Story> {
+    let pair = |title: &str, fates: Vec<Fate>, prepare: &dyn Fn(&Stage), deeds: [Deed<'_>; 2]| {
+        let title = format!("{title}, seed {seed}");
+        let story = Story::record(&title, method, fates, prepare, |stage| {
+            stage.at_once(seed, deeds);
+        });
+        assert_no_repeats(&story);
+        story
+    };
+    let killed = |title: &str, fates: Vec<Fate>, kill: fn(&Step) -> bool| {
+        let title = format!("two recoveries, {title}, seed {seed}");
+        let prepare = |stage: &Stage| stage.send("one", &[A, NO]);
+        let story = Story::record(&title, method, fates, prepare, |stage| {
+            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.forward(1);
+            stage.at_once(seed, [&run, &run]);
+        });
+        assert_no_repeats(&story);
+        story
+    };
+    let told = || vec![fate("one", A, Delivered), fate("one", NO, Told)];
+    let mixed = || {
+        vec![
+            fate("one", A, Delivered),
+            fate("one", SLOW, Delivered),
+            fate("two", B, Delivered),
+            fate("two", NO, Told),
+            fate("three", BOX, Delivered),
+        ]
+    };
+    let queue = |stage: &Stage| {
+        deferred(stage);
+        stage.forward(34);
+        stage.send("two", &[B, NO]);
+        stage.send("three", &[BOX]);
+    };
+    let due = |stage: &Stage| {
+        deferred(stage);
+        stage.forward(34);
+    };
+    let slow = |before: &[_], after: &[_]| {
+        vec![
+            fate("one", A, Delivered),
+            changed("one", SLOW, before, after),
+        ]
+    };
+    let frozen = |stage: &Stage| {
+        deferred(stage);
+        stage.act(&freeze());
+        stage.forget_deed();
+        stage.forward(34);
+    };
+    let accepted = || {
+        vec![
+            fate("one", A, Delivered),
+            fate("two", B, Delivered),
+            fate("two", NO, Told),
+        ]
+    };
+    let one = |stage: &Stage| stage.send("one", &[A]);
+    vec![
+        pair("a run beside a run", mixed(), &queue, [&run, &run]),
+        pair(
+            "accepting beside a run",
+            accepted(),
+            &one,
+            [
+                &|stage| stage.accept(Door::Incoming, "two", "s@sender.test", &[B, NO]),
+                &run,
+            ],
+        ),
+        pair(
+            "accepting twice",
+            accepted(),
+            &|_| {},
+            [&one, &|stage| stage.send("two", &[B, NO])],
+        ),
+        pair(
+            "a freeze beside a run",
+            slow(&[Delivered, Frozen], &[Frozen]),
+            &due,
+            [&|stage| stage.act_if_possible(&freeze()), &run],
+        ),
+        pair(
+            "a discard beside a run",
+            slow(&[Delivered, Gone], &[Gone]),
+            &due,
+            [&|stage| stage.act_if_possible(&discard(stage)), &run],
+        ),
+        pair(
+            "a thaw beside a run",
+            slow(&[Delivered, Frozen], &[Delivered]),
+            &frozen,
+            [&|stage| stage.act_if_possible(&Action::Thaw(by())), &run],
+        ),
+        pair(
+            "a bounce beside a run",
+            slow(&[Delivered, Told, Both], &[Told]),
+            &due,
+            [&|stage| stage.act_if_possible(&Action::Bounce(by())), &run],
+        ),
+        pair(
+            "a repair beside a run",
+            mixed(),
+            &queue,
+            [&Stage::repair, &run],
+        ),
+        pair(
+            "a repair beside accepting",
+            accepted(),
+            &one,
+            [&Stage::repair, &|stage| stage.send("two", &[B, NO])],
+        ),
+        killed("a notice not durable", told(), written),
+        killed("a notice durable", told(), durable(method)),
+        killed("a notice recorded", told(), noted_notice),
+        finished_by_two(method, seed),
+    ]
+}
+
+fn run(stage: &Stage) {
+    stage.pass();
+}
+
+fn finished_by_two(method: Method, seed: u64) -> Story {
+    let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
+    let title = format!("done/ finished by two, seed {seed}");
+    Story::record(&title, method, fates, deferred, |stage| {
+        stage.forward(34);
+        stage.killed_behind(finished, || drop(stage.try_pass()));
+        stage.at_once(seed, [&run, &run]);
+    })
+}
+
+/// Without a power cut nobody gets anything twice, whatever the order.
+fn assert_no_repeats(story: &Story) {
+    let mut seen = std::collections::HashSet::new();
+    for step in &story.steps {
+        if let Step::Delivered(id, to) = step {
+            assert!(
+                seen.insert((*id, to.clone())),
+                "{}: {to} twice",
+                story.title
+            );
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Real power cuts: the program works on a file system, and every disk that a cut may leave is
+//! mounted, recovered by the file system itself, and worked off by the program.
+
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::cut::{Cuts, Subset};
+use super::device::{Device, Image};
+use super::ground::{Disk, Ground, Kind};
+use super::judge::{Known, Verdict, judge};
+use super::program::Site;
+use super::program::crowd::Random;
+use super::proof;
+use super::work::{Wrap, config, prepare, work};
+
+/// Works on a fresh file system, and returns what its device saw.
+fn record(ground: &Ground, kind: Kind, messages: usize, wrap: Wrap) -> Cuts {
+    let [image, fuse, point] = ["image", "fuse", "disk"].map(|name| ground.dir().join(name));
+    kind.make(&image, &[]);
+    let before = Image::read_from(&image);
+    fs::remove_file(&image).unwrap();
+    fs::create_dir(&fuse).unwrap();
+    fs::create_dir(&point).unwrap();
+    let device = Device::new(&fuse, before.clone());
+    let from = {
+        let _disk = Disk::mount(&device.path, &point, options(kind)).unwrap();
+        let site = Site::new_in(&point, &config());
+        prepare(&site);
+        let from = device.log.len() - 1;
+        work(&site, &device.log, messages, wrap);
+        from
+    };
+    Cuts::new(before, device.end(), from, sector(kind))
+}
+
+fn options(kind: Kind) -> &'static str {
+    match kind {
+        // Several that were copies of one would be one to it.
+        Kind::Btrfs => "nodiscard",
+        _ => "",
+    }
+}
+
+/// What a disk writes wholly. xfs asks for no more than 512; ext4 and btrfs cannot be mounted
+/// any more if the 4096 octets of their superblock are torn.
+fn sector(kind: Kind) -> usize {
+    match kind {
+        Kind::Xfs => 512,
+        _ => 4096,
+    }
+}
+
+/// Mounts what a cut left, and judges it.
+fn look(ground: &Ground, kind: Kind, image: &Image, known: &Known) -> Verdict {
+    let [path, point] = ["cut", "disk"].map(|name| ground.dir().join(name));
+    image.write_to(&path);
+    if kind == Kind::Ext4WithoutJournal {
+        mend_without_journal(&path);
+    }
+    let verdict = match Disk::mount(&path, &point, options(kind)) {
+        // Where promises are broken on purpose, not even the program's answers can be relied on.
+        Ok(_disk) => catch_unwind(|| judge(&point, known)).unwrap_or_else(|_| Verdict {
+            wrong: vec!["what was asked of the program failed, see above".into()],
+            ..Verdict::default()
+        }),
+        Err(words) => Verdict {
+            wrong: vec![words],
+            ..Verdict::default()
+        },
+    };
+    fs::remove_file(&path).unwrap();
+    verdict
+}
+
+/// Without a journal it has to be checked after a cut; 1 and 2 are that it was mended.
+fn mend_without_journal(path: &Path) {
+    let checked = Command::new("e2fsck")
+        .arg("-fy")
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(matches!(checked.status.code(), Some(0..=2)), "{checked:?}");
+}
+
+/// What came of many cuts.
+#[derive(Default)]
+struct Explored {
+    cuts: usize,
+    acknowledged: usize,
+    lost: usize,
+    doubled: usize,
+    wrong: Vec<String>,
+}
+
+/// How much is explored: so many windows, spread over all, as long as there is time.
+struct Effort {
+    windows: usize,
+    time: Duration,
+    subsets: Subsets,
+    /// So many faults are enough.
+    enough: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subsets {
+    /// Nothing of what was not flushed.
+    None,
+    /// One for each window.
+    One,
+    /// Several for each window.
+    Several,
+}
+
+fn explore(ground: &Ground, kind: Kind, cuts: &mut Cuts, effort: &Effort) -> Explored {
+    let mut random = Random::new();
+    let all = cuts.windows.len();
+    let end = Instant::now() + effort.time;
+    let mut explored = Explored::default();
+    let step = all.div_ceil(effort.windows).max(1);
+    let mut window = random.pick(step);
+    while window < all && Instant::now() < end && explored.wrong.len() < effort.enough {
+        let known = Known::of(cuts.known(window));
+        for subset in subsets(effort.subsets, cuts.writes(window), &mut random) {
+            let image = cuts.image(window, subset, &mut random);
+            let verdict = look(ground, kind, &image, &known);
+            explored.cuts += 1;
+            explored.acknowledged = explored.acknowledged.max(verdict.acknowledged);
+            explored.lost += verdict.lost;
+            explored.doubled += verdict.doubled;
+            let said = verdict.wrong.into_iter();
+            let said = said.map(|what| format!("window {window}, {subset:?}: {what}"));
+            explored.wrong.extend(said);
+        }
+        window += step;
+    }
+    let flushes = cuts.flushes();
+    let Explored { cuts, lost, .. } = explored;
+    println!("{kind:?}: {all} windows, {flushes} flushes; {cuts} cuts, {lost} messages lost");
+    explored
+}
+
+fn subsets(how: Subsets, writes: usize, random: &mut Random) -> Vec<Subset> {
+    let all = match writes {
+        0 => return vec![Subset::None],
+        _ => [
+            Subset::None,
+            Subset::Random,
+            Subset::AllBut(random.pick(writes)),
+            Subset::All,
+        ],
+    };
+    match how {
+        Subsets::None => vec![Subset::None],
+        Subsets::One => vec![all[random.pick(all.len())]],
+        Subsets::Several => all.into(),
+    }
+}
+
+fn as_it_is(command: &Command) -> Command {
+    let mut same = Command::new(command.get_program());
+    same.args(command.get_args());
+    with_environment(same, command)
+}
+
+/// Gives a command what another one's environment would be.
+fn with_environment(mut command: Command, of: &Command) -> Command {
+    for (name, value) in of.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+fn cut(kind: Kind) {
+    let (messages, effort) = match proof::long() {
+        true => (
+            200,
+            Effort {
+                windows: 250,
+                time: Duration::from_secs(480),
+                subsets: Subsets::Several,
+                enough: 20,
+            },
+        ),
+        false => (
+            32,
+            Effort {
+                windows: 10,
+                time: Duration::from_secs(40),
+                subsets: Subsets::One,
+                enough: 20,
+            },
+        ),
+    };
+    let ground = Ground::new();
+    let mut cuts = record(&ground, kind, messages, &as_it_is);
+    let explored = explore(&ground, kind, &mut cuts, &effort);
+    proof::count("power cuts", explored.cuts);
+    proof::count("acknowledged", explored.acknowledged);
+    proof::count("lost", explored.lost);
+    proof::count("doubled", explored.doubled);
+    assert!(explored.wrong.is_empty(), "{}", explored.wrong.join("\n"));
+}
+
+#[test]
+fn power_cuts_on_ext4() {
+    cut(Kind::Ext4);
+}
+
+#[test]
+fn power_cuts_on_xfs() {
+    cut(Kind::Xfs);
+}
+
+#[test]
+fn power_cuts_on_btrfs() {
+    cut(Kind::Btrfs);
+}
+
+/// A few cuts where loss is to be found.
+const TEETH: Effort = Effort {
+    windows: 4,
+    time: Duration::from_secs(40),
+    subsets: Subsets::None,
+    enough: 1,
+};
+
+/// strace answers every sync of the program with success, and none is made.
+#[test]
+fn a_program_that_does_not_sync_is_found_out() {
+    let without_syncs = |command: &Command| {
+        let mut strace = Command::new("strace");
+        let syncs = "fsync,fdatasync,syncfs,sync_file_range";
+        strace.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]);
+        strace.args(["-e", &format!("trace={syncs}")]);
+        strace.args(["-e", &format!("inject={syncs}:retval=0")]);
+        strace.arg(command.get_program()).args(command.get_args());
+        with_environment(strace, command)
+    };
+    let ground = Ground::new();
+    let mut cuts = record(&ground, Kind::Ext4, 16, &without_syncs);
+    let explored = explore(&ground, Kind::Ext4, &mut cuts, &TEETH);
+    assert!(explored.lost > 0, "{:?}", explored.wrong);
+}
+
+/// As if the disk took a flush for done that it has not begun.
+#[test]
+fn a_disk_that_does_not_flush_is_found_out() {
+    let ground = Ground::new();
+    let mut cuts = record(&ground, Kind::Ext4, 16, &as_it_is);
+    cuts.ignore_flushes();
+    let explored = explore(&ground, Kind::Ext4, &mut cuts, &TEETH);
+    assert!(explored.lost > 0, "{:?}", explored.wrong);
+}
+
+/// ext4 without a journal writes the two directories of a rename when it likes: after a cut a
+/// message may have neither name, and be in `lost+found`. That is less than `spool-layout.md`
+/// assumes, and here is how it shows.
+#[test]
+fn a_file_system_that_takes_renames_apart_is_found_out() {
+    let ground = Ground::new();
+    let effort = Effort {
+        windows: 16,
+        subsets: Subsets::Several,
+        ..TEETH
+    };
+    let mut cuts = record(&ground, Kind::Ext4WithoutJournal, 32, &as_it_is);
+    let explored = explore(&ground, Kind::Ext4WithoutJournal, &mut cuts, &effort);
+    assert!(!explored.wrong.is_empty(), "nothing was found");
+}

@@ -1,0 +1,228 @@
+//! File systems that only this test sees.
+//!
+//! A test's thread gets a mount namespace of its own. Whatever is mounted there is gone when the
+//! last process in it ends, with the loop devices below it, even if the test itself was killed;
+//! a test that ends or panics unmounts everything at once. Images lie in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+/// A mount namespace, and a directory in memory in it.
+pub struct Ground {
+    dir: TempDir,
+    /// Keeps the namespace until we are gone. If we were its last process ourselves, a kill of
+    /// this test would have it unmount a device that the test serves, and wait for ever.
+    keeper: Child,
+}
+
+impl Ground {
+    /// For this thread, and all processes and threads that it starts.
+    pub fn new() -> Ground {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "tests/disks mounts file systems: it needs root"
+        );
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let nothing = None::<&str>;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(nothing, "/", nothing, private, nothing).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let size = Some("size=4g,mode=755");
+        mount(
+            Some("ground"),
+            dir.path(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            size,
+        )
+        .unwrap();
+        let mut keeper = Command::new("cat");
+        keeper.stdin(Stdio::piped()).stdout(Stdio::null());
+        Ground {
+            dir,
+            keeper: keeper.spawn().unwrap(),
+        }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        unmount(self.dir.path());
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Detached where somebody is in the way: the rest happens when he is gone.
+pub fn unmount(point: &Path) {
+    if umount2(point, MntFlags::empty()).is_err() {
+        let _ = umount2(point, MntFlags::MNT_DETACH);
+    }
+}
+
+/// A kind of file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Ext4,
+    Ext4WithoutJournal,
+    Xfs,
+    Btrfs,
+    Tmpfs,
+    /// An overlay, the upper directory of which is on a tmpfs.
+    OverlayOnTmpfs,
+    OverlayOnExt4,
+}
+
+impl Kind {
+    /// The smallest that can be made of each, or little more.
+    fn size(self) -> &'static str {
+        match self {
+            Kind::Xfs => "300m",
+            Kind::Btrfs => "128m",
+            _ => "64m",
+        }
+    }
+
+    /// Makes one in an image.
+    pub fn make(self, image: &Path, options: &[&str]) {
+        must(
+            Command::new("truncate")
+                .args(["-s", self.size()])
+                .arg(image),
+        );
+        let mut make = match self {
+            Kind::Ext4 => command("mkfs.ext4 -q -F -b 4096 -m 0"),
+            Kind::Ext4WithoutJournal => command("mkfs.ext4 -q -F -b 4096 -m 0 -O ^has_journal"),
+            Kind::Xfs => command("mkfs.xfs -q"),
+            Kind::Btrfs => command("mkfs.btrfs -q"),
+            _ => panic!("{self:?} needs no image"),
+        };
+        must(make.args(options).arg(image));
+    }
+}
+
+/// A mounted file system.
+pub struct Disk {
+    pub point: PathBuf,
+    /// What it lies on.
+    below: Option<Box<Disk>>,
+}
+
+impl Disk {
+    /// Makes one and mounts it.
+    pub fn new(ground: &Ground, kind: Kind) -> Disk {
+        Disk::with_options(ground, kind, &[], "")
+    }
+
+    /// With options for making it and for mounting it.
+    pub fn with_options(ground: &Ground, kind: Kind, make: &[&str], options: &str) -> Disk {
+        let point = ground.dir().join("disk");
+        fs::create_dir(&point).unwrap();
+        match kind {
+            Kind::Tmpfs => {
+                let size = format!("size={},{options}", kind.size());
+                let mount = ["-t", "tmpfs", "-o", &size, "disk"];
+                must(Command::new("mount").args(mount).arg(&point));
+            }
+            Kind::OverlayOnTmpfs => return Disk::overlay(ground, point, None),
+            Kind::OverlayOnExt4 => {
+                let image = ground.dir().join("image");
+                Kind::Ext4.make(&image, make);
+                let upper = ground.dir().join("upper");
+                fs::create_dir(&upper).unwrap();
+                let upper = Disk::mount(&image, &upper, options).unwrap();
+                return Disk::overlay(ground, point, Some(upper));
+            }
+            _ => {
+                let image = ground.dir().join("image");
+                kind.make(&image, make);
+                return Disk::mount(&image, &point, options).unwrap();
+            }
+        }
+        Disk { point, below: None }
+    }
+
+    /// Mounts an image. The loop device goes when it is unmounted.
+    pub fn mount(image: &Path, point: &Path, options: &str) -> Result<Disk, String> {
+        let options = format!("loop,{options}");
+        let mut mount = Command::new("mount");
+        try_to(mount.args(["-o", &options]).arg(image).arg(point))?;
+        Ok(Disk {
+            point: point.to_owned(),
+            below: None,
+        })
+    }
+
+    fn overlay(ground: &Ground, point: PathBuf, upper: Option<Disk>) -> Disk {
+        let at = upper.as_ref().map_or(ground.dir(), |disk| &disk.point);
+        let dirs = ["lower", "over", "work"].map(|name| at.join(name));
+        for dir in &dirs {
+            fs::create_dir(dir).unwrap();
+        }
+        let [lower, over, work] = dirs.map(|dir| dir.display().to_string());
+        let options = format!("lowerdir={lower},upperdir={over},workdir={work}");
+        let mount = ["-t", "overlay", "-o", &options, "overlay"];
+        must(Command::new("mount").args(mount).arg(&point));
+        Disk {
+            point,
+            below: upper.map(Box::new),
+        }
+    }
+
+    /// The name of its loop device.
+    pub fn device(&self) -> String {
+        let device = nix::sys::stat::stat(&self.point).unwrap().st_dev;
+        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+        let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).unwrap();
+        link.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// Mounts it again with `ro` or `rw`.
+    pub fn remount(&self, how: &str) -> Result<(), String> {
+        let how = format!("remount,{how}");
+        try_to(Command::new("mount").args(["-o", &how]).arg(&self.point))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        unmount(&self.point);
+        drop(self.below.take());
+    }
+}
+
+fn command(words: &str) -> Command {
+    let mut words = words.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
+
+/// Runs a command that has to succeed.
+#[track_caller]
+pub fn must(command: &mut Command) {
+    if let Err(words) = try_to(command) {
+        panic!("{words}");
+    }
+}
+
+fn try_to(command: &mut Command) -> Result<(), String> {
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!(
+            "{command:?}: {}, {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )),
+        Err(error) => Err(format!("{command:?}: {error}; tests/disks needs it")),
+    }
+}

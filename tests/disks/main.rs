@@ -1,0 +1,18 @@
+//! The real program on real file systems, made for the purpose: storms of killed processes, disks
+//! that are full or fall read-only, and power cuts.
+//!
+//! Needs root, for mounting, /dev/fuse, a kernel with these file systems, and Debian's e2fsprogs,
+//! xfsprogs, btrfs-progs and strace. `STORM_SEED` repeats a run as far as a scheduler does.
+
+mod cut;
+mod cuts;
+mod device;
+mod ground;
+mod judge;
+#[path = "../program/mod.rs"]
+mod program;
+#[path = "../proof/mod.rs"]
+mod proof;
+mod storms;
+mod weather;
+mod work;

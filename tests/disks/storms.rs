@@ -1,0 +1,275 @@
+//! Storms over every kind of file system, over full ones, and over ones that fall read-only.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+
+use mailspool::disk;
+
+use super::ground::{Disk, Ground, Kind};
+use super::program::{files, names, until};
+use super::proof;
+use super::weather::{Sky, Weather};
+
+fn submissions() -> usize {
+    if proof::long() { 1500 } else { 60 }
+}
+
+fn storm(kind: Kind) {
+    let ground = Ground::new();
+    let disk = Disk::new(&ground, kind);
+    let mut weather = Weather::new(&disk.point);
+    weather.blow(submissions(), Sky::Sound);
+    weather.clear_up();
+}
+
+#[test]
+fn a_storm_on_ext4() {
+    storm(Kind::Ext4);
+}
+
+#[test]
+fn a_storm_on_ext4_without_a_journal() {
+    storm(Kind::Ext4WithoutJournal);
+}
+
+#[test]
+fn a_storm_on_xfs() {
+    storm(Kind::Xfs);
+}
+
+#[test]
+fn a_storm_on_btrfs() {
+    storm(Kind::Btrfs);
+}
+
+#[test]
+fn a_storm_on_tmpfs() {
+    storm(Kind::Tmpfs);
+}
+
+#[test]
+fn a_storm_on_an_overlay_of_tmpfs() {
+    storm(Kind::OverlayOnTmpfs);
+}
+
+#[test]
+fn a_storm_on_an_overlay_of_ext4() {
+    storm(Kind::OverlayOnExt4);
+}
+
+/// Mail that is queued, a disk that takes no more, and a storm all the same.
+fn storm_on_a_full_one(disk: &Disk, fill: impl Fn(&Path)) {
+    let mut weather = Weather::new(&disk.point);
+    weather.queue(20);
+    let ballast = disk.point.join("ballast");
+    fs::create_dir(&ballast).unwrap();
+    fill(&ballast);
+    weather.blow(submissions() / 2, Sky::Broken);
+    // Nobody kills these: they are refused, and what is queued stays or goes.
+    fill(&ballast);
+    let new = weather.site.spool().join("new");
+    let before = names(&new);
+    let codes: Vec<i32> = (0..6).map(|_| weather.submit()).collect();
+    assert!(codes.contains(&75), "{codes:?}");
+    let unfinished = names(&new);
+    let left: Vec<_> = unfinished
+        .iter()
+        .filter(|name| !before.contains(name))
+        .collect();
+    assert!(left.is_empty(), "left by who was refused: {left:?}");
+    let ran = weather.site.run();
+    assert!([0, 75].contains(&ran.code), "{ran}");
+    fs::remove_dir_all(&ballast).unwrap();
+    weather.blow(submissions() / 2, Sky::Sound);
+    println!(
+        "{} submitters and {} runners were told 75",
+        weather.refused.len(),
+        weather.troubled
+    );
+    weather.clear_up();
+}
+
+/// Takes every block, one at a time in the end.
+fn take_blocks(ballast: &Path) {
+    for (n, size) in [1 << 20, 1 << 16, 4096, 512].into_iter().enumerate() {
+        let path = ballast.join(format!("{n}-{}", names(ballast).len()));
+        let Ok(mut file) = fs::File::create(path) else {
+            return;
+        };
+        let block = vec![b'x'; size];
+        while file.write_all(&block).is_ok() {}
+        // Some learn only now that there is no room, others make some.
+        let _ = file.sync_all();
+        while file.write_all(&block).is_ok() {}
+    }
+}
+
+fn take_inodes(ballast: &Path) {
+    let taken = names(ballast).len();
+    let take = |n: usize| fs::File::create(ballast.join(n.to_string()));
+    let last = (taken..).find_map(|n| take(n).err()).unwrap();
+    assert_eq!(last.kind(), std::io::ErrorKind::StorageFull, "{last}");
+}
+
+#[test]
+fn a_storm_on_a_full_ext4() {
+    let ground = Ground::new();
+    storm_on_a_full_one(&Disk::new(&ground, Kind::Ext4), take_blocks);
+}
+
+#[test]
+fn a_storm_on_a_full_xfs() {
+    let ground = Ground::new();
+    storm_on_a_full_one(&Disk::new(&ground, Kind::Xfs), take_blocks);
+}
+
+#[test]
+fn a_storm_on_a_full_btrfs() {
+    let ground = Ground::new();
+    storm_on_a_full_one(&Disk::new(&ground, Kind::Btrfs), take_blocks);
+}
+
+#[test]
+fn a_storm_on_a_full_tmpfs() {
+    let ground = Ground::new();
+    storm_on_a_full_one(&Disk::new(&ground, Kind::Tmpfs), take_blocks);
+}
+
+#[test]
+fn a_storm_on_an_ext4_without_inodes() {
+    let ground = Ground::new();
+    let disk = Disk::with_options(&ground, Kind::Ext4, &["-N", "1000"], "");
+    storm_on_a_full_one(&disk, take_inodes);
+}
+
+#[test]
+fn a_storm_on_a_tmpfs_without_inodes() {
+    let ground = Ground::new();
+    let disk = Disk::with_options(&ground, Kind::Tmpfs, &[], "nr_inodes=1000");
+    storm_on_a_full_one(&disk, take_inodes);
+}
+
+/// Mail that is queued, and a disk that can only be read from one moment on.
+fn read_only(kind: Kind) {
+    let ground = Ground::new();
+    let disk = Disk::new(&ground, kind);
+    let mut weather = Weather::new(&disk.point);
+    weather.blow(submissions() / 2, Sky::Sound);
+    weather.queue(10);
+    disk.remount("ro").unwrap();
+    let before = files(&weather.site.spool());
+    weather.blow(submissions() / 4, Sky::Broken);
+    assert_eq!(weather.submit(), 75);
+    let ran = weather.site.run();
+    assert_eq!(ran.code, 75, "{ran}");
+    let listed = weather.site.rows().len();
+    assert!(listed >= 10, "{listed} of 10 can be listed");
+    assert_eq!(files(&weather.site.spool()), before);
+    disk.remount("rw").unwrap();
+    weather.blow(submissions() / 4, Sky::Sound);
+    weather.clear_up();
+}
+
+#[test]
+fn a_storm_on_an_ext4_that_becomes_read_only() {
+    read_only(Kind::Ext4);
+}
+
+#[test]
+fn a_storm_on_an_xfs_that_becomes_read_only() {
+    read_only(Kind::Xfs);
+}
+
+#[test]
+fn a_storm_on_a_btrfs_that_becomes_read_only() {
+    read_only(Kind::Btrfs);
+}
+
+#[test]
+fn a_storm_on_a_tmpfs_that_becomes_read_only() {
+    read_only(Kind::Tmpfs);
+}
+
+/// An error makes ext4 read-only while everybody is at work, and every process is told so in the
+/// middle of something.
+#[test]
+fn a_storm_on_an_ext4_that_breaks_in_the_middle() {
+    let ground = Ground::new();
+    let mut disk = Disk::with_options(&ground, Kind::Ext4, &["-e", "remount-ro"], "");
+    let mut weather = Weather::new(&disk.point);
+    for _ in 0..3 {
+        weather.blow(submissions() / 4, Sky::Sound);
+        weather.queue(10);
+        let below = Path::new("/sys/fs/ext4").join(disk.device());
+        weather.blow_and(submissions() / 4, Sky::Broken, || {
+            fs::write(below.join("trigger_fs_error"), "1").unwrap();
+        });
+        assert_eq!(weather.submit(), 75);
+        let spool = weather.site.spool();
+        let is_due = ["incoming", "active"].map(|dir| !names(&spool.join(dir)).is_empty());
+        let code = if is_due.contains(&true) { 75 } else { 0 };
+        let ran = weather.site.run();
+        assert_eq!(ran.code, code, "{ran}");
+        // What was refused could not be removed either, and may be whole.
+        weather.refused.clear();
+        drop(disk);
+        disk = Disk::mount(&ground.dir().join("image"), &ground.dir().join("disk"), "").unwrap();
+    }
+    weather.blow(submissions() / 4, Sky::Sound);
+    weather.clear_up();
+}
+
+/// ext4 has a moment after such an error in which it answers a sync with success, and nothing was
+/// synced. Many who sync at once meet it.
+#[test]
+fn the_success_of_an_ext4_that_has_broken_is_not_believed() {
+    let rounds = if proof::long() { 300 } else { 40 };
+    let ground = Ground::new();
+    let image = ground.dir().join("image");
+    for _ in 0..rounds {
+        let disk = Disk::with_options(&ground, Kind::Ext4, &["-e", "remount-ro"], "");
+        let durable = write_until_it_breaks(&disk);
+        drop(disk);
+        let disk = Disk::mount(&image, &ground.dir().join("disk"), "").unwrap();
+        let is_lost = |name: &&String| !disk.point.join(name).exists();
+        let lost: Vec<&String> = durable.iter().filter(is_lost).collect();
+        assert!(lost.is_empty(), "durable and lost: {lost:?}");
+        drop(disk);
+        fs::remove_file(&image).unwrap();
+        fs::remove_dir(ground.dir().join("disk")).unwrap();
+    }
+}
+
+fn write_until_it_breaks(disk: &Disk) -> Vec<String> {
+    const THREADS: usize = 6;
+    const ENOUGH: usize = 60;
+    let durable = Mutex::new(Vec::new());
+    let write = |thread: usize| {
+        let disk = disk::Disk::open(&disk.point, None).unwrap();
+        let write = |name: &str| {
+            let file = disk.create(Path::new(name))?;
+            disk.write_all(&file, &[b'x'; 5000])?;
+            disk.durable(&[&file], &[Path::new(".")])
+        };
+        for n in 0.. {
+            let name = format!("{thread}-{n}");
+            if write(&name).is_err() {
+                return;
+            }
+            durable.lock().unwrap().push(name);
+        }
+    };
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let write = &write;
+            scope.spawn(move || write(thread));
+        }
+        until("much is durable", || durable.lock().unwrap().len() > ENOUGH);
+        let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.device());
+        fs::write(trigger, "1").unwrap();
+    });
+    durable.into_inner().unwrap()
+}

@@ -1,0 +1,237 @@
+//! A storm over a disk: submitters, runners and operators, each killed at some moment.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Seek};
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use super::program::crowd::{
+    Crowd, Random, calm, delivered, hurry, letter, nothing_is_left, nothing_is_lost_or_doubled,
+    release, start_runner, start_submitter,
+};
+use super::program::{BOX, LONG, Site, code_of, files, names, until};
+use super::proof;
+
+/// Small disks would be refused, and nobody waits until tomorrow.
+const CONFIG: &str = "[accept]\nmin_free = \"0\"\nmin_free_inodes = 0\n\
+                      [retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Submitter(usize),
+    Runner,
+    Operator(&'static str),
+}
+
+/// What the disk is expected to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sky {
+    /// Nothing may fail.
+    Sound,
+    /// Everybody may be told 75.
+    Broken,
+}
+
+pub struct Weather {
+    pub site: Site,
+    random: Random,
+    crowd: Crowd<Who>,
+    /// What operators were told.
+    words: fs::File,
+    next: usize,
+    accepted: BTreeSet<usize>,
+    /// Were told 75.
+    pub refused: BTreeSet<usize>,
+    /// Runs that ended with 75.
+    pub troubled: usize,
+}
+
+impl Weather {
+    /// Makes a spool, and a Maildir beside it.
+    pub fn new(dir: &Path) -> Weather {
+        Weather {
+            site: Site::new_in(dir, &format!("{CONFIG}{BOX}")),
+            random: Random::new(),
+            crowd: Crowd::new(),
+            words: tempfile::tempfile().unwrap(),
+            next: 0,
+            accepted: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            troubled: 0,
+        }
+    }
+
+    /// Blows until so many more have tried to submit a message.
+    pub fn blow(&mut self, submissions: usize, sky: Sky) {
+        self.blow_and(submissions, sky, || {});
+    }
+
+    /// The same, and something happens in the middle of it.
+    pub fn blow_and(&mut self, submissions: usize, sky: Sky, happens: impl FnOnce()) {
+        let goal = self.next + submissions;
+        let mut happens = Some(happens);
+        let is_submitter = |who: &Who| matches!(who, Who::Submitter(_));
+        until_long("the storm is over", || {
+            while self.next < goal && self.crowd.count(is_submitter) < 4 {
+                let submitter = start_submitter(&self.site, self.next);
+                let life = self.random.below(250);
+                self.crowd.join(Who::Submitter(self.next), submitter, life);
+                self.next += 1;
+            }
+            while self.crowd.count(|who| *who == Who::Runner) < 3 {
+                let life = self.random.below(500);
+                self.crowd.join(Who::Runner, start_runner(&self.site), life);
+            }
+            if self.crowd.count(|who| matches!(who, Who::Operator(_))) < 1 {
+                self.operate();
+            }
+            if self.next + submissions / 2 >= goal
+                && let Some(happens) = happens.take()
+            {
+                happens();
+            }
+            let ended = self.crowd.bury();
+            self.hear(ended, sky);
+            self.next == goal && self.crowd.count(is_submitter) == 0
+        });
+        self.lull(sky);
+    }
+
+    /// Kills everybody, and waits for the attempts that `send` has left in the background.
+    pub fn lull(&mut self, sky: Sky) {
+        let ended = self.crowd.kill_all();
+        self.hear(ended, sky);
+        until("nobody is at work", || self.site.processes().is_empty());
+    }
+
+    /// Queues so many messages in peace.
+    pub fn queue(&mut self, count: usize) {
+        for _ in 0..count {
+            let send = [
+                "send",
+                "--queue-only",
+                "-f",
+                "a@example.org",
+                "b@example.test",
+            ];
+            let mut send = self.site.command(send);
+            send.stdin(letter(self.next)).stdout(Stdio::null());
+            let code = code_of(&mut send.spawn().unwrap(), &send);
+            assert_eq!(code, 0, "a submitter in peace");
+            self.accepted.insert(self.next);
+            self.next += 1;
+        }
+    }
+
+    /// Submits a message, and nobody kills the submitter. Returns the status.
+    pub fn submit(&mut self) -> i32 {
+        let child = start_submitter(&self.site, self.next);
+        self.crowd
+            .join(Who::Submitter(self.next), child, Duration::MAX / 4);
+        self.next += 1;
+        let mut code = None;
+        until("the submitter ends", || {
+            let ended = self.crowd.bury();
+            code = ended.first().and_then(|(_, code)| *code).or(code);
+            self.hear(ended, Sky::Broken);
+            self.crowd.len() == 0
+        });
+        code.unwrap()
+    }
+
+    /// Some operator does something with some messages.
+    fn operate(&mut self) {
+        let all = names(&self.site.spool().join("info/sender"));
+        let verbs = ["freeze", "thaw", "discard", "retry", "flush", "check"];
+        let verb = verbs[self.random.pick(verbs.len())];
+        let mut words = vec![verb.to_owned()];
+        match verb {
+            "flush" => words.push("--queue-only".into()),
+            "check" => {}
+            _ if all.is_empty() => return,
+            _ => {
+                words.push("--queue-only".into());
+                words.extend((0..3).map(|_| all[self.random.pick(all.len())].clone()));
+            }
+        }
+        let mut command = self.site.command(words);
+        let words = || self.words.try_clone().unwrap();
+        command.stdin(Stdio::null()).stdout(words()).stderr(words());
+        let life = self.random.below(200);
+        self.crowd
+            .join(Who::Operator(verb), command.spawn().unwrap(), life);
+    }
+
+    fn hear(&mut self, ended: Vec<(Who, Option<i32>)>, sky: Sky) {
+        for (who, code) in ended {
+            let broken = sky == Sky::Broken;
+            match (who, code) {
+                (_, None) => {}
+                (Who::Submitter(serial), Some(0)) => drop(self.accepted.insert(serial)),
+                (Who::Submitter(serial), Some(75)) if broken => drop(self.refused.insert(serial)),
+                (Who::Runner, Some(75)) if broken => self.troubled += 1,
+                (Who::Runner, Some(0)) => {}
+                // 75: another request waits, try again.
+                (Who::Operator(_), Some(0 | 69 | 75)) => {}
+                (Who::Submitter(serial), code) => panic!("submitter {serial}: {code:?}"),
+                (Who::Runner, code) => panic!("a runner: {code:?}"),
+                (Who::Operator(verb), code) => {
+                    let mut words = String::new();
+                    self.words.rewind().unwrap();
+                    self.words.read_to_string(&mut words).unwrap();
+                    panic!("{verb}: {code:?}\n{words}");
+                }
+            }
+        }
+    }
+
+    /// After the storm everything comes to its end, and everything is there.
+    pub fn clear_up(mut self) {
+        self.lull(Sky::Sound);
+        calm(&self.site);
+        until_long("everything is delivered", || {
+            hurry(&self.site);
+            for (dir, verb) in [("frozen", "thaw"), ("discarded", "retry")] {
+                let held = files(&self.site.spool().join(dir));
+                let name = |path: &std::path::PathBuf| path.file_name().unwrap().to_owned();
+                let ids: Vec<String> = held
+                    .iter()
+                    .map(|path| name(path).into_string().unwrap())
+                    .collect();
+                release(&self.site, verb, &ids);
+            }
+            self.site.run().ok();
+            self.site.is_empty()
+        });
+        proof::count("kills", self.crowd.kills);
+        proof::count("acknowledged", self.accepted.len());
+        assert!(self.crowd.kills > 0, "no storm");
+        nothing_is_lost_or_doubled(&self.site, &self.accepted);
+        let (delivered, _) = delivered(&self.site);
+        let both: Vec<_> = self
+            .refused
+            .iter()
+            .filter(|serial| delivered.contains_key(serial))
+            .collect();
+        assert!(both.is_empty(), "refused and delivered: {both:?}");
+        proof::count("lost", 0);
+        proof::count("doubled", 0);
+        nothing_is_left(&self.site);
+    }
+}
+
+/// As [`until`], for what goes on longer on a long run.
+#[track_caller]
+fn until_long(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + LONG * if proof::long() { 15 } else { 2 };
+    while !holds() {
+        assert!(
+            std::time::Instant::now() < end,
+            "waited in vain until {what}"
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}

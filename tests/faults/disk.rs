@@ -1,0 +1,144 @@
+//! A real disk that fails to write: what the kernel then reports, once, must not get lost.
+//!
+//! Needs root, for mounting, and e2fsprogs. The disk is an ext4 image in a tmpfs with no room
+//! left: blocks that were never written before cannot be written any more.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mailspool::accept::Acceptor;
+use mailspool::disk::Disk;
+use mailspool::message::Door;
+use mailspool::spool::Spool;
+use tempfile::TempDir;
+
+use super::world::{limits, request, text};
+
+struct Mount {
+    dir: TempDir,
+    mounted: Vec<PathBuf>,
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?} (needs root): {said}"
+    );
+}
+
+impl Mount {
+    fn new(journal: &str) -> Mount {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let (back, top, image) = (path("back"), path("top"), path("back/image"));
+        fs::create_dir(&back).unwrap();
+        fs::create_dir(&top).unwrap();
+        let mut disk = Mount {
+            dir,
+            mounted: Vec::new(),
+        };
+        run("mount", &["-t", "tmpfs", "-o", "size=24m", "none", &back]);
+        disk.mounted.push(back.into());
+        File::create(&image).unwrap().set_len(200 << 20).unwrap();
+        let made = ["-E", "lazy_itable_init=0,nodiscard", "-N", "4096"];
+        run(
+            "mkfs.ext4",
+            &[&["-q", "-O", journal][..], &made, &[&image]].concat(),
+        );
+        run("mount", &["-o", "loop,errors=continue", &image, &top]);
+        disk.mounted.push(top.into());
+        disk
+    }
+
+    fn top(&self) -> PathBuf {
+        self.dir.path().join("top")
+    }
+
+    /// Nothing that is new can be written any more.
+    fn fill(&self) {
+        let mut file = File::create(self.dir.path().join("back/ballast")).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.dir.path().join("back/ballast")).unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        while let Some(path) = self.mounted.pop() {
+            // Lazily: a command that another thread is just starting may have it open.
+            let _ = Command::new("umount").arg("--lazy").arg(path).status();
+        }
+    }
+}
+
+fn accept(spool: &Spool) -> Result<(), String> {
+    let to = ["a@ok.test"];
+    let acceptor = Acceptor::new(spool.clone(), limits());
+    let accepted = acceptor.accept(request(Door::Active, "s@sender.test", &to), &text("m")[..]);
+    accepted.map(drop).map_err(|error| error.to_string())
+}
+
+/// So much that waits to be written makes a barrier of fsyncs, not of `syncfs`.
+fn dirty(path: &Path) {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    file.write_all(&vec![1; 24 << 20]).unwrap();
+}
+
+#[test]
+fn nothing_is_accepted_that_a_real_disk_did_not_take() {
+    for journal in ["^has_journal", "has_journal"] {
+        for much in [false, true] {
+            let disk = Mount::new(journal);
+            let spool = Spool::create(&disk.top().join("spool"), None).unwrap();
+            // Everything that is not data has its blocks from now on.
+            accept(&spool).unwrap();
+            run("sync", &["-f", &disk.top().display().to_string()]);
+            disk.fill();
+            if much {
+                dirty(&disk.top().join("much"));
+            }
+            let error = accept(&spool).unwrap_err();
+            println!("{journal}, much is dirty: {much}: {error}");
+            let active = spool.ids_in(mailspool::spool::Place::Active).unwrap();
+            assert_eq!(active.len(), 1);
+            disk.empty();
+            drop(spool);
+        }
+    }
+}
+
+/// The wait for write-back took the error away, and the fsync behind it reported success. Here
+/// everything but the data has its blocks, so that nothing else fails.
+#[test]
+fn a_barrier_reports_what_its_wait_for_write_back_was_told() {
+    for much in [false, true] {
+        let mount = Mount::new("^has_journal");
+        let disk = Disk::open(&mount.top(), None).unwrap();
+        let files = ["a", "b", "c"].map(|name| disk.create(Path::new(name)).unwrap());
+        let files = files.each_ref();
+        disk.durable(&files, &[Path::new(".")]).unwrap();
+        run("sync", &["-f", &mount.top().display().to_string()]);
+        mount.fill();
+        if much {
+            dirty(&mount.top().join("much"));
+        }
+        for file in files {
+            disk.write_all(file, &vec![1; 1 << 20]).unwrap();
+        }
+        let error = disk.durable(&files, &[]).unwrap_err();
+        println!("much is dirty: {much}: {error}");
+        mount.empty();
+    }
+}

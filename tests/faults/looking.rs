@@ -1,0 +1,181 @@
+//! What is only looked at, and what a repair does, under faults.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mailspool::disk::{self, Method, Seam};
+use mailspool::operator::{Finding, Level, check, row};
+use mailspool::spool::Spool;
+
+use super::errnos::Seen;
+use super::explore::explore;
+use super::inject::{Case, Fault, Injector, all_cases, sample};
+use super::queue::Queue;
+use super::scratch::Scratch;
+
+/// Something that is asked of a spool.
+type Ask<T> = fn(&Spool) -> Result<T, String>;
+
+fn said<T>(result: disk::Result<T>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}
+
+/// What `list` shows of every message, but for its age.
+fn list(spool: &Spool) -> Result<Vec<String>, String> {
+    let listing = said(spool.listing())?;
+    let mut rows = Vec::new();
+    for (id, place) in &listing.messages {
+        if let Some(view) = said(spool.view(*id, *place, &listing))? {
+            rows.push(format!("{:?}", row(&view, id.accepted())));
+        }
+    }
+    Ok(rows)
+}
+
+fn findings(spool: &Spool) -> Result<Vec<Finding>, String> {
+    said(check(spool, false))
+}
+
+fn ask<T>(path: &Path, seam: Arc<Injector>, what: Ask<T>) -> Result<T, String> {
+    let seam: Arc<dyn Seam> = seam;
+    let spool = Spool::open_through(path, Some(seam)).map_err(|error| error.to_string())?;
+    what(&spool)
+}
+
+/// The answer to a question without faults, and its calls.
+fn asked<T>(path: &Path, what: Ask<T>) -> (T, Vec<Seen>) {
+    let seam = Injector::new(Case::clean(Method::Each));
+    let answer = ask(path, Arc::clone(&seam), what).unwrap();
+    (answer, seam.seen())
+}
+
+/// Every fault but those of syncs, which there are none of.
+fn cases(seen: &[Seen], most: usize) -> Vec<Case> {
+    sample(all_cases(Method::Each, seen, None), most)
+}
+
+#[test]
+fn a_list_is_complete_or_fails() {
+    let queue = Queue::new();
+    let (rows, seen) = asked(&queue.path(), list);
+    assert!(rows.len() > 10);
+    let tally = explore("list", &cases(&seen, 250), |case| {
+        let dir = Scratch::copy(&queue.path());
+        let answer = ask(&dir.spool(), Injector::new(*case), list);
+        dir.end();
+        match answer {
+            Ok(shown) => {
+                assert_eq!(shown, rows);
+                "the same"
+            }
+            Err(_) => "failed",
+        }
+        .to_owned()
+    });
+    tally.print(&format!("list, {} calls", seen.len()));
+}
+
+#[test]
+fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
+    let queue = Queue::new();
+    let (found, seen) = asked(&queue.path(), findings);
+    let tally = explore("check", &cases(&seen, 300), |case| {
+        let dir = Scratch::copy(&queue.path());
+        let answer = ask(&dir.spool(), Injector::new(*case), findings);
+        dir.end();
+        let Ok(answer) = answer else {
+            return "failed".to_owned();
+        };
+        let unread: Vec<&Path> = answer
+            .iter()
+            .filter(|one| one.what.starts_with("cannot be read: "))
+            .map(|one| one.path.as_path())
+            .collect();
+        for one in &answer {
+            let unread = unread.contains(&one.path.as_path()) && one.mend.is_none();
+            assert!(found.contains(one) || unread, "{one:?}");
+        }
+        for one in &found {
+            let told = answer.contains(one) || unread.contains(&one.path.as_path());
+            assert!(told, "not said: {one:?}");
+        }
+        match unread.len() {
+            0 => "the same",
+            _ => "some not to be read",
+        }
+        .to_owned()
+    });
+    tally.print(&format!("check, {} calls", seen.len()));
+}
+
+/// Rubbish of every kind that a repair sees to.
+fn untidy(path: &Path, queue: &Queue) {
+    let write = |name: String| fs::write(path.join(name), "left").unwrap();
+    let gone = mailspool::accept::new_id(queue.start);
+    for info in ["sender", "recipients", "transport", "attempts", "request"] {
+        write(format!("info/{info}/{gone}"));
+    }
+    write(format!("info/attempts/{gone}.part"));
+}
+
+fn repair(spool: &Spool) -> Result<Vec<Finding>, String> {
+    said(check(spool, true))
+}
+
+#[test]
+fn a_repair_loses_nothing() {
+    let queue = Queue::new();
+    untidy(&queue.path(), &queue);
+    let kept = |path: &Path| -> Vec<Vec<u8>> {
+        let mut all: Vec<Vec<u8>> = super::world::walk(path)
+            .iter()
+            .filter(|file| file.extension().is_none_or(|ending| ending != "reason"))
+            .map(|file| fs::read(file).unwrap())
+            .collect();
+        all.sort();
+        all
+    };
+    let before = kept(&queue.path());
+    let seen = {
+        let dir = Scratch::copy(&queue.path());
+        asked(&dir.spool(), repair).1
+    };
+    let tally = explore("repair", &cases(&seen, 120), |case| {
+        let dir = Scratch::copy(&queue.path());
+        let (ledger, clock) = queue.beginning();
+        let mended = ask(&dir.spool(), Injector::new(*case), repair).is_ok();
+        assert!(kept(&dir.spool()) == before, "something is gone");
+        let spool = Spool::open(&dir.spool()).unwrap();
+        check(&spool, true).unwrap();
+        let mut found = check(&spool, false).unwrap();
+        found.retain(|one| one.level > Level::Note);
+        assert_eq!(found, []);
+        drop(spool);
+        remove_leftovers(&dir.spool(), &queue);
+        let ended = Ok(Default::default());
+        assert!(!queue.work_off(&dir.spool(), &ended, &ledger, &clock));
+        dir.end();
+        match (mended, case.fault) {
+            (true, _) => "through",
+            (false, Fault::Stop) => "stopped",
+            (false, _) => "failed",
+        }
+        .to_owned()
+    });
+    tally.print(&format!("repair, {} calls", seen.len()));
+}
+
+/// What a repair put into quarantine and a person has looked at.
+fn remove_leftovers(path: &Path, queue: &Queue) {
+    let quarantine = fs::read_dir(path.join("corrupt")).unwrap();
+    let kept: Vec<PathBuf> = ["", ".reason"]
+        .map(|ending| path.join(format!("corrupt/{}{ending}", queue.corrupt)))
+        .to_vec();
+    for entry in quarantine {
+        let file = entry.unwrap().path();
+        if !kept.contains(&file) {
+            fs::remove_file(file).unwrap();
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A seam that remembers what a failed sync covered, and in the end takes it away.
+//!
+//! After an error of a sync the system may give the data up: whoever reads it gets it from memory
+//! for a while, later syncs succeed, and on the disk is what was durable before. So a file whose
+//! sync failed has its last durable content when the power comes back, whatever was synced since;
+//! one that was written anew is another file.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mailspool::disk::{Call, Method, Seam, Verdict};
+use nix::errno::Errno;
+
+use super::inject::Injector;
+use super::world::walk;
+
+/// The content of files that is on the disk.
+#[derive(Default)]
+struct Content {
+    durable: HashMap<u64, Vec<u8>>,
+    lost: HashMap<u64, Vec<u8>>,
+    /// Of these nobody has been told yet who asks the file itself.
+    untold: HashSet<u64>,
+}
+
+/// What several processes, one after the other, made durable below a directory, and lost.
+#[derive(Clone)]
+pub struct Disk {
+    root: PathBuf,
+    content: Arc<Mutex<Content>>,
+}
+
+/// One of these processes.
+struct Losing {
+    injector: Arc<Injector>,
+    disk: Disk,
+}
+
+impl Disk {
+    /// A directory in which everything is durable.
+    pub fn new(root: &Path) -> Disk {
+        let disk = Disk {
+            root: root.to_owned(),
+            content: Arc::default(),
+        };
+        disk.synced(walk(root), false);
+        disk
+    }
+
+    /// A process that works on it.
+    pub fn process(&self, injector: Arc<Injector>) -> Arc<dyn Seam> {
+        Arc::new(Losing {
+            injector,
+            disk: self.clone(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn synced(&self, files: Vec<PathBuf>, failed: bool) {
+        let mut content = self.lock();
+        for path in files {
+            // Removed meanwhile, by another thread.
+            let (Ok(stat), Ok(bytes)) = (fs::metadata(&path), fs::read(&path)) else {
+                continue;
+            };
+            let before = content.durable.get(&stat.ino()).cloned();
+            match failed {
+                true if before.as_ref() != Some(&bytes) => {
+                    let before = before.unwrap_or_default();
+                    content.lost.entry(stat.ino()).or_insert(before);
+                    content.untold.insert(stat.ino());
+                }
+                true => {}
+                false => drop(content.durable.insert(stat.ino(), bytes)),
+            }
+        }
+    }
+
+    /// A file that is made may have the number of one that is gone.
+    fn made(&self, path: &Path) {
+        if let Ok(stat) = fs::metadata(self.root.join(path))
+            && stat.len() == 0
+        {
+            let mut content = self.lock();
+            content.durable.remove(&stat.ino());
+            content.lost.remove(&stat.ino());
+            content.untold.remove(&stat.ino());
+        }
+    }
+
+    /// Whether a file has an error that has not been reported.
+    fn tells(&self, path: &Path) -> bool {
+        let Ok(stat) = fs::metadata(self.root.join(path)) else {
+            return false;
+        };
+        self.lock().untold.remove(&stat.ino())
+    }
+
+    /// The power goes off: says how many files have lost something.
+    pub fn lose(&self) -> usize {
+        let content = self.lock();
+        let mut count = 0;
+        for path in walk(&self.root) {
+            let ino = fs::metadata(&path).unwrap().ino();
+            if let Some(bytes) = content.lost.get(&ino) {
+                count += 1;
+                fs::write(&path, bytes).unwrap();
+            }
+        }
+        count
+    }
+}
+
+impl Seam for Losing {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        let verdict = self.injector.before(call);
+        let failed = match verdict {
+            Verdict::Pass => None,
+            Verdict::Fail(errno) | Verdict::PassAndFail(errno) => Some(errno),
+        };
+        if failed == Some(Errno::EINTR) {
+            return verdict;
+        }
+        match call {
+            Call::SyncFile { path } | Call::Written { path } => {
+                let files = vec![self.disk.root.join(path)];
+                match failed {
+                    Some(_) => self.disk.synced(files, true),
+                    None if matches!(call, Call::SyncFile { .. }) => {
+                        self.disk.synced(files, false);
+                    }
+                    None => {}
+                }
+                if self.disk.tells(path) && failed.is_none() {
+                    return Verdict::PassAndFail(Errno::EIO);
+                }
+            }
+            Call::SyncFs => self.disk.synced(walk(&self.disk.root), failed.is_some()),
+            _ => {}
+        }
+        verdict
+    }
+
+    fn after(&self, call: &Call<'_>, error: Option<Errno>) {
+        if let (Call::Open { path, create: true }, None) = (call, error) {
+            self.disk.made(path);
+        }
+    }
+
+    fn method(&self) -> Option<Method> {
+        self.injector.method()
+    }
+
+    fn length(&self, call: &Call<'_>) -> Option<usize> {
+        self.injector.length(call)
+    }
+}

@@ -1,0 +1,225 @@
+//! What a failed sync covered is lost indeed, when the power goes off later.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::message::Door;
+use mailspool::spool::Spool;
+use nix::errno::Errno;
+
+use super::accept::hand_in;
+use super::explore::explore;
+use super::inject::{Case, Fault, Injector, sample};
+use super::losing::Disk;
+use super::pass::Ended;
+use super::queue::Queue;
+use super::scratch::Scratch;
+use super::world::{Clock, Ledger, files, is_whole, runner, tempdir, text};
+
+/// A sync fails in a pass, which goes on as it thinks right; then the power goes off.
+fn by_one(queue: &Queue, case: &Case) -> String {
+    let dir = Scratch::copy(&queue.path());
+    let disk = Disk::new(&dir.spool());
+    let (ledger, clock) = queue.beginning();
+    let seam = disk.process(Injector::new(*case));
+    let ended = queue.run(&dir.spool(), seam, &ledger, &clock, |runner| runner.pass());
+    let lost = disk.lose();
+    let twice = queue.work_off(&dir.spool(), &ended, &ledger, &clock);
+    dir.end();
+    let why = ended.err().unwrap_or_default();
+    assert!(!twice || why.ends_with("not recorded"), "doubled: {why}");
+    format!("{} lost", lost.min(2))
+}
+
+/// The process is killed some calls behind the failed sync. Another one comes, whose syncs
+/// succeed, and is killed as well, somewhere; then the power goes off.
+fn by_the_next(queue: &Queue, case: &Case, calls: usize) -> String {
+    let dir = Scratch::copy(&queue.path());
+    let disk = Disk::new(&dir.spool());
+    let (ledger, clock) = queue.beginning();
+    let pass = |case: Case| {
+        let seam: Arc<dyn Seam> = disk.process(Injector::new(case));
+        queue.run(&dir.spool(), seam, &ledger, &clock, |runner| runner.pass())
+    };
+    let first = pass(*case);
+    clock.forward(1);
+    let Fault::ThenStop(behind) = case.fault else {
+        panic!("{case:?}");
+    };
+    let second = pass(Case {
+        fault: Fault::Stop,
+        at: (case.at * 7 + behind * 131) % calls,
+        ..*case
+    });
+    let lost = disk.lose();
+    // Whichever of them froze a message said so.
+    let said = |ended: &Ended| {
+        ended
+            .as_ref()
+            .is_err_and(|why| why.ends_with("not recorded"))
+    };
+    let ended = if said(&second) { second } else { first };
+    let twice = queue.work_off(&dir.spool(), &ended, &ledger, &clock);
+    dir.end();
+    format!(
+        "{} lost{}",
+        lost.min(2),
+        if twice { ", one doubled" } else { "" }
+    )
+}
+
+/// A message is handed in, a sync fails, and the power goes off.
+fn accepted(template: &Path, door: Door, case: &Case) -> String {
+    let dir = Scratch::copy(template);
+    let disk = Disk::new(&dir.spool());
+    let input = text("m");
+    let accepted = hand_in(
+        &dir.spool(),
+        door,
+        &input,
+        disk.process(Injector::new(*case)),
+    );
+    let left = files(&dir.spool()).len();
+    let lost = disk.lose();
+    let spool = Spool::open(&dir.spool()).unwrap();
+    let (ledger, start) = (Ledger::default(), Timestamp::now());
+    let runner = runner(spool.clone(), &ledger, &Clock::at(start), start);
+    assert_eq!(runner.pass().unwrap().trouble, 0);
+    let got = ledger.all();
+    assert!(got.iter().all(|one| is_whole(&one.bytes, &input)));
+    assert!(accepted.is_err() || got.len() == 3, "accepted, and {got:?}");
+    drop((spool, runner));
+    dir.end();
+    match (accepted, left) {
+        (Ok(_), _) => format!("accepted, {lost} lost"),
+        (Err(()), 0) => "refused".to_owned(),
+        (Err(()), _) => format!("refused, left, {lost} lost"),
+    }
+}
+
+#[test]
+fn lost_in_acceptance() {
+    let dir = tempdir();
+    let template = dir.path().join("spool");
+    Spool::create(&template, None).unwrap();
+    for (method, door) in [
+        (Method::Each, Door::Active),
+        (Method::SyncExt, Door::Incoming),
+    ] {
+        let scratch = Scratch::copy(&template);
+        let seam = Injector::new(Case::clean(method));
+        hand_in(
+            &scratch.spool(),
+            door,
+            &text("m"),
+            Arc::clone(&seam) as Arc<dyn Seam>,
+        )
+        .unwrap();
+        let seen = seam.seen();
+        let syncs = (0..seen.len()).filter(|at| seen[*at].is_sync());
+        let cases: Vec<Case> = syncs
+            .map(|at| Case {
+                at,
+                ..Case::clean(method)
+            })
+            .collect();
+        let mut faults = vec![Fault::Once(Errno::EIO), Fault::ButMade(Errno::EIO)];
+        faults.extend((0..12).map(Fault::ThenStop));
+        let cases = with(&cases, &faults);
+        let tally = explore("lost, accept", &cases, |case| {
+            accepted(&template, door, case)
+        });
+        tally.print(&format!("lost, accept, {method:?}"));
+    }
+}
+
+const METHODS: [Method; 2] = [Method::Each, Method::SyncExt];
+
+/// The syncs of a pass without faults, and how many calls it makes.
+fn syncs(queue: &Queue, method: Method) -> (Vec<Case>, usize) {
+    let seen = queue.calls(Case::clean(method));
+    let syncs = (0..seen.len()).filter(|at| seen[*at].is_sync());
+    let case = |at| Case {
+        at,
+        ..Case::clean(method)
+    };
+    (syncs.map(case).collect(), seen.len())
+}
+
+fn with(cases: &[Case], faults: &[Fault]) -> Vec<Case> {
+    let pairs = cases.iter().flat_map(|case| {
+        faults.iter().map(|fault| Case {
+            fault: *fault,
+            ..*case
+        })
+    });
+    pairs.collect()
+}
+
+#[test]
+fn lost_by_one() {
+    let queue = Queue::new();
+    for method in METHODS {
+        let (cases, _) = syncs(&queue, method);
+        let cases = with(
+            &cases,
+            &[Fault::Once(Errno::EIO), Fault::ButMade(Errno::EIO)],
+        );
+        let all = cases.len();
+        let tally = explore("lost", &sample(cases, 60), |case| by_one(&queue, case));
+        tally.print(&format!("lost, {method:?}, of {all}"));
+    }
+}
+
+#[test]
+fn lost_by_one_and_believed_by_the_next() {
+    let queue = Queue::new();
+    for method in METHODS {
+        let (cases, calls) = syncs(&queue, method);
+        let faults: Vec<Fault> = (0..24).map(Fault::ThenStop).collect();
+        let cases = with(&cases, &faults);
+        let all = cases.len();
+        let tally = explore("lost and believed", &sample(cases, 60), |case| {
+            by_the_next(&queue, case, calls)
+        });
+        tally.print(&format!("lost and believed, {method:?}, of {all}"));
+    }
+}
+
+/// The oracle has teeth: what was synced again behind a failed sync is lost all the same, and
+/// what was written anew is not.
+#[test]
+fn what_is_only_synced_again_is_lost() {
+    let dir = tempdir();
+    let disk = Disk::new(dir.path());
+    let seam = disk.process(Injector::new(Case {
+        fault: Fault::Once(Errno::EIO),
+        ..Case::clean(Method::Each)
+    }));
+    struct Syncs(Arc<dyn Seam>);
+    impl Seam for Syncs {
+        fn before(&self, call: &Call<'_>) -> Verdict {
+            match call {
+                Call::SyncFile { .. } => self.0.before(call),
+                _ => Verdict::Pass,
+            }
+        }
+    }
+    let seam = Arc::new(Syncs(seam));
+    let through = mailspool::disk::Disk::open(dir.path(), Some(seam)).unwrap();
+    let write = |name: &str| {
+        let file = through.create(Path::new(name)).unwrap();
+        through.write_all(&file, b"text").unwrap();
+        file
+    };
+    let file = write("again");
+    through.durable(&[&file], &[]).unwrap_err();
+    through.durable(&[&file], &[]).unwrap();
+    let anew = write("anew");
+    through.durable(&[&anew], &[]).unwrap();
+    assert_eq!(disk.lose(), 1);
+    assert_eq!(std::fs::read(dir.path().join("again")).unwrap(), b"");
+    assert_eq!(std::fs::read(dir.path().join("anew")).unwrap(), b"text");
+}

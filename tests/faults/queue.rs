@@ -1,0 +1,341 @@
+//! A queue with something of everything.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::disk::{Call, Seam, Verdict};
+use mailspool::message::{Door, QueueId};
+use mailspool::operator::{Acted, act};
+use mailspool::queue::{Action, By, RetryPolicy, Schedule, What};
+use mailspool::spool::{Claim, Entry, Place, Spool};
+use nix::errno::Errno;
+use tempfile::TempDir;
+
+use super::world::{Clock, Ledger, accept, files, runner, tempdir, text};
+
+/// What must become of a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It gets the message.
+    Delivered,
+    /// The sender is told, once.
+    Told,
+    /// Nothing: the message was done, torn or damaged, or there is nobody to tell.
+    Nothing,
+}
+
+pub struct Expected {
+    pub name: &'static str,
+    pub id: QueueId,
+    pub recipients: Vec<(&'static str, End)>,
+}
+
+/// A spool with something of everything in it, to be copied.
+pub struct Queue {
+    dir: TempDir,
+    pub start: Timestamp,
+    pub expected: Vec<Expected>,
+    pub frozen: QueueId,
+    pub corrupt: QueueId,
+    expires: QueueId,
+}
+
+/// Ends a process at the first call for which this says so, or behind it.
+struct Dies {
+    at: fn(&Call<'_>) -> bool,
+    behind: bool,
+    dead: AtomicBool,
+}
+
+impl Seam for Dies {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        let dead = self.dead.load(SeqCst);
+        let now = (self.at)(call);
+        self.dead.fetch_or(now, SeqCst);
+        match dead || now && !self.behind {
+            true => Verdict::Fail(Errno::EIO),
+            false => Verdict::Pass,
+        }
+    }
+}
+
+/// The spool, for a process that dies at such a call.
+fn dying(spool: &Path, at: fn(&Call<'_>) -> bool, behind: bool) -> Spool {
+    let dead = AtomicBool::new(false);
+    Spool::open_through(spool, Some(Arc::new(Dies { at, behind, dead }))).unwrap()
+}
+
+fn renames(call: &Call<'_>) -> bool {
+    call.name() == "rename"
+}
+
+fn records_notice(call: &Call<'_>) -> bool {
+    matches!(call, Call::Write { path, bytes } if path.starts_with("info/attempts")
+        && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
+}
+
+/// Gives up on one message at its first failure, and is the usual schedule for the others.
+#[derive(Clone)]
+pub struct GivesUp(QueueId);
+
+impl RetryPolicy for GivesUp {
+    fn next_attempt(&self, id: QueueId, attempts: u32, now: Timestamp) -> Option<Timestamp> {
+        (id != self.0).then(|| Schedule::default().next_attempt(id, attempts, now))?
+    }
+
+    fn longest_delay(&self) -> SignedDuration {
+        Schedule::default().longest_delay()
+    }
+}
+
+fn entry(spool: &Spool, place: Place, id: QueueId) -> Entry {
+    match spool.lock(place, id).unwrap() {
+        Claim::Locked(locked) => locked.read().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn by(reason: &str) -> By {
+    By {
+        by: "operator".into(),
+        reason: Some(reason.into()),
+    }
+}
+
+impl Queue {
+    pub fn new() -> Queue {
+        let dir = tempdir();
+        let path = dir.path().join("spool");
+        let spool = Spool::create(&path, None).unwrap();
+        let start = Timestamp::now();
+        let nobody = mailspool::accept::new_id(start);
+        let mut queue = Queue {
+            dir,
+            start,
+            expected: Vec::new(),
+            frozen: nobody,
+            corrupt: nobody,
+            expires: nobody,
+        };
+        queue.in_deferred(&spool);
+        queue.with_notice("staged", false);
+        queue.with_notice("recorded", true);
+        queue.in_active(&spool);
+        queue.held(&spool);
+        queue.in_new(&path);
+        queue.unusual(&spool);
+        queue
+    }
+
+    /// When its messages are tried again.
+    pub fn policy(&self) -> GivesUp {
+        GivesUp(self.expires)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
+    fn add(
+        &mut self,
+        spool: &Spool,
+        name: &'static str,
+        sender: &str,
+        to: &[(&'static str, End)],
+    ) -> QueueId {
+        let addresses: Vec<&str> = to.iter().map(|(address, _)| *address).collect();
+        let door = match self.expected.len() % 2 {
+            0 => Door::Active,
+            _ => Door::Incoming,
+        };
+        let id = accept(spool, door, name, sender, &addresses);
+        self.expected.push(Expected {
+            name,
+            id,
+            recipients: to.to_vec(),
+        });
+        id
+    }
+
+    /// One that was deferred and is due after 15 minutes.
+    fn in_deferred(&mut self, spool: &Spool) {
+        let to = [("due@first.test", End::Delivered)];
+        self.add(spool, "due", "due@sender.test", &to);
+        let clock = Clock::at(self.start);
+        clock.forward(1);
+        let pass = runner(spool.clone(), &Ledger::default(), &clock, self.start).pass();
+        assert_eq!(pass.unwrap().deferred, 1);
+    }
+
+    fn in_active(&mut self, spool: &Spool) {
+        use End::{Delivered, Nothing, Told};
+        self.add(
+            spool,
+            "plain",
+            "plain@sender.test",
+            &[("a@ok.test", Delivered)],
+        );
+        let mixed = [
+            ("b@ok.test", Delivered),
+            ("c@later.test", Delivered),
+            ("d@no.test", Told),
+        ];
+        self.add(spool, "mixed", "mixed@sender.test", &mixed);
+        let failing = [("e@no.test", Told), ("f@never.test", Told)];
+        self.add(spool, "failing", "failing@sender.test", &failing);
+        self.frozen = self.add(spool, "null", "", &[("g@no.test", Nothing)]);
+        let id = self.add(
+            spool,
+            "again",
+            "again@sender.test",
+            &[("h@ok.test", Delivered)],
+        );
+        self.interrupted(spool, id);
+    }
+
+    /// A message whose notice was staged when the process died, before the record of it or
+    /// behind it. Made in a spool of its own, in which it is alone.
+    fn with_notice(&mut self, name: &'static str, recorded: bool) {
+        let dir = tempdir();
+        let path = dir.path().join("spool");
+        let spool = Spool::create(&path, None).unwrap();
+        let sender = format!("{name}@sender.test");
+        self.add(&spool, name, &sender, &[("p@no.test", End::Told)]);
+        let clock = Clock::at(self.start);
+        clock.forward(1);
+        let dying = dying(&path, records_notice, recorded);
+        drop(runner(dying, &Ledger::default(), &clock, self.start).pass());
+        let files = files(&path);
+        assert!(
+            files.iter().any(|file| file.starts_with("new")),
+            "{files:?}"
+        );
+        for file in files {
+            fs::rename(path.join(&file), self.path().join(&file)).unwrap();
+        }
+    }
+
+    /// What an operator held until a moment before the pass.
+    fn held(&mut self, spool: &Spool) {
+        let until = self.start + SignedDuration::from_mins(10);
+        let to = [("q@ok.test", End::Nothing)];
+        let purged = self.add(spool, "purged", "purged@sender.test", &to);
+        let to = [("r@ok.test", End::Delivered)];
+        let thawed = self.add(spool, "thawed", "thawed@sender.test", &to);
+        let discard = Action::Discard {
+            by: by("rubbish"),
+            until,
+        };
+        let freeze = Action::Freeze {
+            by: by("wait"),
+            until: Some(until),
+        };
+        for (id, action) in [(purged, discard), (thawed, freeze)] {
+            let acted = act(spool, &[id], &action, self.start).unwrap();
+            assert_eq!(acted, [(id, Acted::Done)]);
+        }
+        let to = [("s@always.test", End::Told)];
+        self.expires = self.add(spool, "expires", "expires@sender.test", &to);
+    }
+
+    /// An attempt began and nobody saw its end; another line was torn.
+    fn interrupted(&self, spool: &Spool, id: QueueId) {
+        let place = spool.locate(id).unwrap().unwrap();
+        let mut entry = entry(spool, place, id);
+        entry.activate().unwrap();
+        let started = What::Started {
+            host: "elsewhere".into(),
+            pid: 1,
+            recipients: None,
+        };
+        entry.record(self.start, started).unwrap();
+        entry.sync().unwrap();
+        let attempts = self.path().join(format!("info/attempts/{id}"));
+        let mut file = OpenOptions::new().append(true).open(attempts).unwrap();
+        file.write_all(b"{\"at\":\"2026-11-").unwrap();
+    }
+
+    fn in_new(&mut self, path: &Path) {
+        // Killed when it was durable, before it could be seen: accepted.
+        let spool = dying(path, renames, false);
+        let to = [
+            ("i@ok.test", End::Delivered),
+            ("j@other.test", End::Delivered),
+        ];
+        self.add(&spool, "whole", "whole@sender.test", &to);
+        // Killed while it was written: never accepted.
+        type At = fn(&Call<'_>) -> bool;
+        let seals: At = |call| {
+            call.name() == "create"
+                && matches!(call, Call::Open { path, .. } if path.starts_with("info/transport"))
+        };
+        let writes: At = |call| call.name() == "write";
+        for (name, at) in [("torn", seals), ("empty", writes)] {
+            let spool = dying(path, at, false);
+            let request = super::world::request(Door::Active, "t@sender.test", &["t@ok.test"]);
+            let acceptor = mailspool::accept::Acceptor::new(spool, super::world::limits());
+            acceptor.accept(request, text(name).as_slice()).unwrap_err();
+        }
+        // A power cut kept everything but the end of the message.
+        let spool = dying(path, renames, false);
+        let id = accept(&spool, Door::Active, "cut", "t@sender.test", &["t@ok.test"]);
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path.join(format!("new/{id}")))
+            .unwrap();
+        file.set_len(20).unwrap();
+    }
+
+    fn unusual(&mut self, spool: &Spool) {
+        let path = self.path();
+        let done = self.add(
+            spool,
+            "done",
+            "done@sender.test",
+            &[("k@ok.test", End::Nothing)],
+        );
+        let from = spool.locate(done).unwrap().unwrap().path(done);
+        fs::rename(path.join(from), path.join(format!("done/{done}"))).unwrap();
+
+        let held = self.add(
+            spool,
+            "asked",
+            "asked@sender.test",
+            &[("l@ok.test", End::Delivered)],
+        );
+        let place = spool.locate(held).unwrap().unwrap();
+        let hand = spool.lock(place, held).unwrap();
+        let freeze = Action::Freeze {
+            by: by("wait"),
+            until: Some(self.start + SignedDuration::from_mins(40)),
+        };
+        let acted = act(spool, &[held], &freeze, self.start).unwrap();
+        assert_eq!(acted, [(held, Acted::Requested)]);
+        drop(hand);
+        let gone = mailspool::accept::new_id(self.start);
+        fs::write(path.join(format!("info/request/{gone}")), "{}").unwrap();
+
+        self.corrupt = self.add(
+            spool,
+            "damaged",
+            "bad@sender.test",
+            &[("m@ok.test", End::Nothing)],
+        );
+        let place = spool.locate(self.corrupt).unwrap().unwrap();
+        let message = path.join(place.path(self.corrupt));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(message)
+            .unwrap();
+        file.seek(SeekFrom::End(-5)).unwrap();
+        let mut byte = [0];
+        file.read_exact(&mut byte).unwrap();
+        file.seek(SeekFrom::End(-5)).unwrap();
+        file.write_all(&[byte[0] ^ 1]).unwrap();
+    }
+}

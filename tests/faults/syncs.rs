@@ -1,0 +1,304 @@
+//! Syncs that fail, and what must not be believed behind them; each by its name.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+
+use mailspool::disk::{Call, Disk, Method, Seam, Verdict};
+use mailspool::message::{Door, EnhancedCode};
+use mailspool::operator::{Acted, act, check};
+use mailspool::queue::{Action, Bucket, Outcome, Routes};
+use mailspool::runner::{Budget, Error, Runner, Summary};
+use mailspool::spool::Place;
+use mailspool::transport::Relay;
+use nix::errno::Errno;
+
+use super::queue::by;
+use super::scene::{Fails, Scene};
+use super::world::{HOST, accept, files, findings, tempdir};
+
+fn syncs_history(call: &Call<'_>) -> bool {
+    matches!(call, Call::SyncFile { path } if path.starts_with("info/attempts"))
+}
+
+fn starts_part(call: &Call<'_>) -> bool {
+    matches!(call, Call::Open { path, create: true } if path.extension().is_some())
+}
+
+#[test]
+fn a_history_whose_sync_failed_is_written_anew() {
+    let scene = Scene::new(&["a@first.test"]);
+    let seam = Fails::new(|call, failed| syncs_history(call) && failed == 0);
+    let summary = scene.pass(seam.open(&scene.path)).unwrap();
+    assert_eq!((summary.deferred, summary.trouble), (1, 0));
+    let failed = seam.at(0, &format!("fsync info/attempts/{}", scene.id));
+    let part = format!("info/attempts/{}.part", scene.id);
+    let synced = seam.at(failed + 1, &format!("fsync {part}"));
+    let named = seam.at(synced, &format!("rename {part}"));
+    let entry = seam.at(named, "fsync info/attempts");
+    seam.at(entry, "rename active/");
+    assert_eq!(findings(&scene.spool), []);
+    scene.clock.forward(60);
+    scene.pass(scene.spool.clone()).unwrap();
+    assert_eq!(scene.ledger.all().len(), 1);
+    assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
+}
+
+/// Killed when the sync had failed: a later one of the same file would say nothing.
+#[test]
+fn a_history_found_astray_is_written_anew() {
+    let scene = Scene::new(&["a@first.test"]);
+    let seam = Fails::new(|call, failed| syncs_history(call) || failed > 0);
+    let _ = scene.pass(seam.open(&scene.path));
+    assert_eq!(scene.place(), Some(Place::Active));
+    let before = scene.inode();
+    scene.pass(scene.spool.clone()).unwrap();
+    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+    assert_ne!(scene.inode(), before);
+    // Where it rests it is durable, and whoever comes for it begins his attempt behind it.
+    scene.clock.forward(60);
+    let seam = Fails::new(|call, failed| starts_part(call) || failed > 0);
+    scene.pass(seam.open(&scene.path)).unwrap();
+    assert_eq!(scene.ledger.all().len(), 1);
+}
+
+#[test]
+fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
+    let scene = Scene::new(&["a@first.test"]);
+    // The line is written, its sync fails, and no other file can be made.
+    let seam = Fails::new(|call, _| syncs_history(call) || starts_part(call));
+    let error = scene.pass(seam.open(&scene.path)).unwrap_err();
+    assert!(matches!(error, Error::NotRecorded { id, .. } if id == scene.id));
+    assert_eq!(scene.place(), Some(Place::Frozen(Bucket::Never)));
+    let found = check(&scene.spool, false).unwrap();
+    assert!(
+        found
+            .iter()
+            .any(|one| one.what.contains("could not be recorded")),
+        "{found:?}"
+    );
+    let seam = Fails::new(|_, _| false);
+    let thaw = Action::Thaw(by("the disk is mended"));
+    let acted = act(
+        &seam.open(&scene.path),
+        &[scene.id],
+        &thaw,
+        scene.clock.now(),
+    )
+    .unwrap();
+    assert_eq!(acted, [(scene.id, Acted::Done)]);
+    let synced = seam.at(0, &format!("fsync info/attempts/{}.part", scene.id));
+    seam.at(synced, "rename frozen/never/");
+}
+
+/// Two transactions; the outcome of the first to end cannot be recorded. The other one was
+/// dropped, and what it had delivered was recorded nowhere.
+fn two_transactions(mended: bool) -> (Scene, Result<Summary, Error>) {
+    let scene = Scene::new(&["a@one.test", "b@two.test", "c@later.test"]);
+    let broken = Arc::new(AtomicBool::new(true));
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let breaks = Arc::clone(&broken);
+    let seam = Fails::new(move |call, _| {
+        let fails = breaks.load(SeqCst) && (syncs_history(call) || starts_part(call));
+        // Behind this the first outcome has been given up.
+        if matches!(call, Call::Rename { to, .. } if to.starts_with("frozen")) {
+            breaks.store(!mended, SeqCst);
+            tell.lock().unwrap().send(()).unwrap();
+        }
+        fails
+    });
+    let told: Mutex<Receiver<()>> = Mutex::new(told);
+    let ledger = scene.ledger.clone();
+    let relay = Relay::new(move |message, recipients| {
+        let to = &recipients[0];
+        match to.domain().unwrap() {
+            "later.test" => {
+                return vec![Outcome::deferred(EnhancedCode::new(4, 2, 1), "later")];
+            }
+            "two.test" => told.lock().unwrap().recv().unwrap(),
+            _ => {}
+        }
+        vec![ledger.deliver(message, to)]
+    });
+    let clock = scene.clock.clone();
+    let run = Runner::new(seam.open(&scene.path), HOST)
+        .transport("relay", relay)
+        .routes(Routes::all_by("relay"))
+        .budget(Budget {
+            jobs: 1,
+            ..Budget::default()
+        })
+        .clock(move || clock.now())
+        .pass();
+    (scene, run)
+}
+
+#[test]
+fn transactions_under_way_are_recorded_with_what_could_not_be() {
+    let (scene, run) = two_transactions(true);
+    assert!(matches!(run, Err(Error::NotRecorded { id, .. }) if id == scene.id));
+    // In the end all of it was.
+    let place = scene.place();
+    assert!(matches!(place, Some(Place::Deferred(_))), "{place:?}");
+    assert_eq!(findings(&scene.spool), []);
+    for _ in 0..3 {
+        scene.clock.forward(150);
+        scene.pass(scene.spool.clone()).unwrap();
+    }
+    assert_eq!(
+        scene.ledger.counts().values().copied().collect::<Vec<_>>(),
+        [1, 1, 1]
+    );
+    assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn transactions_under_way_come_to_their_end_when_nothing_can_be_recorded() {
+    let (scene, run) = two_transactions(false);
+    assert!(matches!(run, Err(Error::NotRecorded { id, .. }) if id == scene.id));
+    assert_eq!(scene.place(), Some(Place::Frozen(Bucket::Never)));
+    assert_eq!(scene.ledger.all().len(), 2);
+}
+
+/// A notice that is staged and not recorded may have lost its barrier.
+#[test]
+fn a_notice_that_is_not_recorded_is_written_again() {
+    let scene = Scene::new(&["a@no.test"]);
+    let notices = |call: &Call<'_>| {
+        matches!(call, Call::Write { path, bytes } if path.starts_with("info/attempts")
+            && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
+    };
+    let seam = Fails::new(move |call, failed| notices(call) || failed > 0);
+    let _ = scene.pass(seam.open(&scene.path));
+    let staged = || {
+        let mut names = fs::read_dir(scene.path.join("new")).unwrap();
+        names.next().unwrap().unwrap()
+    };
+    let (name, ino) = (staged().file_name(), staged().metadata().unwrap().ino());
+    // Opened, so that its number is not used again.
+    let _kept = fs::File::open(staged().path()).unwrap();
+    let seam = Fails::new(move |call, failed| {
+        matches!(call, Call::Rename { from, .. } if from.starts_with("new")) || failed > 0
+    });
+    let _ = scene.pass(seam.open(&scene.path));
+    assert_eq!(staged().file_name(), name);
+    assert_ne!(staged().metadata().unwrap().ino(), ino);
+    scene.pass(scene.spool.clone()).unwrap();
+    scene.pass(scene.spool.clone()).unwrap();
+    let told: Vec<usize> = scene
+        .ledger
+        .notices()
+        .values()
+        .map(|ids| ids.len())
+        .collect();
+    assert_eq!(told, [1]);
+}
+
+/// With its name lost and the one in `active/` gone, the message would be in no directory.
+#[test]
+fn a_bucket_whose_name_may_be_lost_is_made_again() {
+    let scene = Scene::new(&["a@first.test"]);
+    let seam = Fails::new(|call, failed| {
+        failed == 0 && matches!(call, Call::SyncDir { path } if path.ends_with("deferred"))
+    });
+    let summary = scene.pass(seam.open(&scene.path)).unwrap();
+    assert_eq!(summary.trouble, 1);
+    assert_eq!(
+        fs::read_dir(scene.path.join("deferred")).unwrap().count(),
+        0
+    );
+    scene.pass(scene.spool.clone()).unwrap();
+    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+}
+
+/// A freeze was lifted by somebody who was killed before his barrier; who repeats it makes the
+/// end of the old name durable too.
+#[test]
+fn an_action_repeated_syncs_the_place_that_was_left() {
+    let scene = Scene::new(&["a@first.test"]);
+    let freeze = Action::Freeze {
+        by: by("wait"),
+        until: None,
+    };
+    let now = scene.clock.now();
+    let _ = act(&scene.spool, &[scene.id], &freeze, now).unwrap();
+    let seam = Fails::new(|call, failed| {
+        failed > 0 || matches!(call, Call::SyncDir { path } if path.starts_with("active"))
+    });
+    let thaw = Action::Thaw(by("enough"));
+    act(&seam.open(&scene.path), &[scene.id], &thaw, now).unwrap_err();
+    assert_eq!(scene.place(), Some(Place::Active));
+    let seam = Fails::new(|_, _| false);
+    let acted = act(&seam.open(&scene.path), &[scene.id], &thaw, now).unwrap();
+    assert_eq!(acted, [(scene.id, Acted::Done)]);
+    let synced = seam.at(0, "fsync frozen/never");
+    seam.at(synced, &format!("write info/attempts/{}", scene.id));
+}
+
+/// The error of a file is reported to whoever waits for it first, and then no more.
+#[test]
+fn an_error_of_write_back_is_the_barriers() {
+    struct Unwritten(Method);
+    impl Seam for Unwritten {
+        fn before(&self, call: &Call<'_>) -> Verdict {
+            match call {
+                Call::Written { .. } => Verdict::Fail(Errno::EIO),
+                _ => Verdict::Pass,
+            }
+        }
+        fn method(&self) -> Option<Method> {
+            Some(self.0)
+        }
+    }
+    for method in [Method::SyncExt, Method::SyncFs] {
+        let dir = tempdir();
+        let disk = Disk::open(dir.path(), Some(Arc::new(Unwritten(method)))).unwrap();
+        let file = disk.create(Path::new("file")).unwrap();
+        disk.write_all(&file, b"text").unwrap();
+        disk.durable(&[&file], &[Path::new(".")]).unwrap_err();
+    }
+}
+
+/// Behind a barrier over `done/` that failed nothing is forgotten by the same run.
+#[test]
+fn nobody_believes_a_barrier_behind_one_that_failed() {
+    let scene = Scene::new(&["a@ok.test"]);
+    accept(
+        &scene.spool,
+        Door::Active,
+        "n",
+        "s@sender.test",
+        &["b@ok.test"],
+    );
+    let seam = Fails::new(|call, failed| {
+        failed == 0 && matches!(call, Call::SyncDir { path } if path.ends_with("done"))
+    });
+    scene.pass(seam.open(&scene.path)).unwrap_err();
+    let done = fs::read_dir(scene.path.join("done")).unwrap().count();
+    assert_eq!(done, scene.ledger.all().len());
+    scene.pass(scene.spool.clone()).unwrap();
+    assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
+    assert_eq!(scene.ledger.all().len(), 2);
+}
+
+/// A kill left half of a history that was being written anew.
+#[test]
+fn every_part_is_accounted_for() {
+    let scene = Scene::new(&["a@ok.test"]);
+    let part = format!("info/attempts/{}.part", scene.id);
+    fs::write(scene.path.join(&part), "{").unwrap();
+    let found = check(&scene.spool, true).unwrap();
+    assert!(matches!(&found[..], [one] if one.path == Path::new(&part) && one.mend.is_none()));
+    scene.pass(scene.spool.clone()).unwrap();
+    assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
+    fs::write(scene.path.join(&part), "{").unwrap();
+    check(&scene.spool, true).unwrap();
+    assert_eq!(
+        files(&scene.path),
+        [PathBuf::from(format!("corrupt/{}.attempts.part", scene.id))]
+    );
+}

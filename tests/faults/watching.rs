@@ -1,0 +1,36 @@
+//! A run that stays, under faults.
+
+use std::time::Duration;
+
+use mailspool::disk::Method;
+use mailspool::runner::{Budget, Runner, Summary};
+
+use super::explore::explore;
+use super::inject::{Case, all_cases, sample};
+use super::queue::Queue;
+
+/// Long enough for everything that is due; the clock that decides what is due stands.
+fn watch(runner: Runner) -> Result<Summary, mailspool::runner::Error> {
+    let budget = Budget {
+        jobs: 1,
+        max_messages: None,
+        max_time: Some(Duration::from_millis(400)),
+    };
+    runner.budget(budget).watch()
+}
+
+#[test]
+fn watching() {
+    let queue = Queue::new();
+    for method in [Method::Each, Method::SyncExt] {
+        let seen = queue.calls(Case::clean(method));
+        let cases = all_cases(method, &seen, None);
+        let all = cases.len();
+        let cases = sample(cases, 40);
+        let tally = explore("watch", &cases, |case| queue.judge(case, watch));
+        tally.print(&format!(
+            "watch, {method:?}, {} calls, of {all}",
+            seen.len()
+        ));
+    }
+}

@@ -1,0 +1,345 @@
+//! Crowds of processes that are killed with SIGKILL at random moments, and what they leave.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Seek, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Site, code_of, files, names, until};
+
+/// Processes, each of which is killed when its time has come.
+pub struct Crowd<T> {
+    members: Vec<Member<T>>,
+    pub kills: usize,
+    /// How often somebody was stopped.
+    pub stops: usize,
+}
+
+struct Member<T> {
+    who: T,
+    child: Child,
+    end: Instant,
+    /// Stopped, until then.
+    stopped: Option<Instant>,
+}
+
+impl<T> Member<T> {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        // It is a child nobody has waited for: the pid is still its own.
+        kill(pid, signal).unwrap();
+    }
+}
+
+impl<T> Crowd<T> {
+    pub fn new() -> Crowd<T> {
+        Crowd {
+            members: Vec::new(),
+            kills: 0,
+            stops: 0,
+        }
+    }
+
+    pub fn join(&mut self, who: T, child: Child, life: Duration) {
+        self.members.push(Member {
+            who,
+            child,
+            end: Instant::now() + life,
+            stopped: None,
+        });
+    }
+
+    /// Stops somebody, wherever he is, for so long. He may be killed while he is stopped.
+    pub fn stop(&mut self, which: usize, time: Duration) {
+        let member = &mut self.members[which];
+        member.signal(Signal::SIGSTOP);
+        member.stopped = Some(Instant::now() + time);
+        self.stops += 1;
+    }
+
+    pub fn is_stopped(&self, which: usize) -> bool {
+        self.members[which].stopped.is_some()
+    }
+
+    /// Lets everybody go on whose time has come, or all.
+    pub fn go_on(&mut self, all: bool) {
+        let now = Instant::now();
+        for member in &mut self.members {
+            if member.stopped.is_some_and(|end| all || now >= end) {
+                member.signal(Signal::SIGCONT);
+                member.stopped = None;
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn count(&self, is: impl Fn(&T) -> bool) -> usize {
+        self.members.iter().filter(|one| is(&one.who)).count()
+    }
+
+    /// Buries whoever ended, and kills whose time has come. Says who it was, and the status of
+    /// who was not killed: a success counts even where the order to kill came too late.
+    pub fn bury(&mut self) -> Vec<(T, Option<i32>)> {
+        let now = Instant::now();
+        self.end(|end| now >= end)
+    }
+
+    /// Kills everybody at once.
+    pub fn kill_all(&mut self) -> Vec<(T, Option<i32>)> {
+        self.end(|_| true)
+    }
+
+    fn end(&mut self, is_over: impl Fn(Instant) -> bool) -> Vec<(T, Option<i32>)> {
+        let mut ended = Vec::new();
+        for mut member in std::mem::take(&mut self.members) {
+            let status = match member.child.try_wait().unwrap() {
+                Some(status) => status,
+                None if is_over(member.end) => {
+                    member.child.kill().unwrap();
+                    member.child.wait().unwrap()
+                }
+                None => {
+                    self.members.push(member);
+                    continue;
+                }
+            };
+            self.kills += usize::from(status.code().is_none());
+            ended.push((member.who, status.code()));
+        }
+        ended
+    }
+
+    /// Those who are left, to be waited for.
+    pub fn disband(mut self) -> Vec<(T, Child)> {
+        let members = std::mem::take(&mut self.members);
+        members
+            .into_iter()
+            .map(|member| (member.who, member.child))
+            .collect()
+    }
+}
+
+impl<T> Drop for Crowd<T> {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            let _ = member.child.kill();
+            let _ = member.child.wait();
+        }
+    }
+}
+
+/// Runners that are killed and started again until nothing is left.
+pub struct Storm<'a> {
+    site: &'a Site,
+    random: &'a mut Random,
+    runners: Crowd<()>,
+}
+
+impl Storm<'_> {
+    const RUNNERS: usize = 6;
+    /// Messages that each has in hand at once.
+    pub const JOBS: usize = 4;
+
+    pub fn new<'a>(site: &'a Site, random: &'a mut Random) -> Storm<'a> {
+        Storm {
+            site,
+            random,
+            runners: Crowd::new(),
+        }
+    }
+
+    /// Returns the number of kills.
+    pub fn blow(mut self) -> usize {
+        let all = self.left();
+        let mut looked_at_locks = false;
+        until("the storm has delivered everything", || {
+            while self.runners.len() < Self::RUNNERS {
+                let life = self.random.below(500);
+                self.runners.join((), start_runner(self.site), life);
+            }
+            let ended = self.runners.bury();
+            for (_, code) in &ended {
+                assert!(matches!(code, Some(0) | None), "a runner: {code:?}");
+            }
+            let left = self.left();
+            if !looked_at_locks && left < all * 2 / 3 {
+                looked_at_locks = true;
+                self.runners.kill_all();
+                calm(self.site);
+            }
+            // Somebody has come to the end of what was due: hurry what was interrupted along.
+            if !ended.is_empty() {
+                hurry(self.site);
+            }
+            left == 0 && self.site.is_empty()
+        });
+        let kills = self.runners.kills;
+        for (_, mut runner) in self.runners.disband() {
+            let code = code_of(&mut runner, &Command::new("run"));
+            assert_eq!(code, 0, "a runner that was left alone");
+        }
+        assert!(kills > Self::RUNNERS, "no storm: {kills} kills");
+        kills
+    }
+
+    fn left(&self) -> usize {
+        names(&self.site.spool().join("info/sender")).len()
+    }
+}
+
+pub fn start_runner(site: &Site) -> Child {
+    let mut command = site.command(["run", "--quiet", "--jobs", &Storm::JOBS.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Starts a submitter that reads its message from a file, every second one as an MTA does.
+pub fn start_submitter(site: &Site, serial: usize) -> Child {
+    let verb = ["send", "receive"][serial % 2];
+    let mut command = site.command([verb, "-f", "a@example.org", "b@example.test"]);
+    command.stdin(letter(serial)).stdout(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// The message with this number, in a file that has no name.
+pub fn letter(serial: usize) -> fs::File {
+    let mut file = tempfile::tempfile().unwrap();
+    let text = format!("X-Serial: {serial}\n{}", body(serial));
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+/// Some are large enough that a kill may come in the middle of writing them.
+fn body(serial: usize) -> String {
+    let lines = if serial.is_multiple_of(5) { 20_000 } else { 3 };
+    format!(
+        "\n{}end of {serial}\n",
+        format!("a line of message {serial}\n").repeat(lines)
+    )
+}
+
+/// What came into the Maildir: how often each number did, and what is not whole.
+pub fn delivered(site: &Site) -> (BTreeMap<usize, usize>, Vec<String>) {
+    let mut counts = BTreeMap::new();
+    let mut torn = Vec::new();
+    for copy in site.boxed() {
+        let serial = copy
+            .lines()
+            .find_map(|line| line.strip_prefix("X-Serial: "));
+        let serial: Option<usize> = serial.and_then(|serial| serial.parse().ok());
+        match serial.filter(|serial| copy.ends_with(&body(*serial))) {
+            Some(serial) => *counts.entry(serial).or_default() += 1,
+            None => torn.push(format!("{serial:?}, {} octets", copy.len())),
+        }
+    }
+    (counts, torn)
+}
+
+/// Every number that was accepted came into the Maildir, whole, and none came twice.
+pub fn nothing_is_lost_or_doubled(site: &Site, accepted: &BTreeSet<usize>) {
+    let (delivered, torn) = delivered(site);
+    assert!(torn.is_empty(), "torn: {torn:?}");
+    let lost: Vec<_> = accepted
+        .iter()
+        .filter(|serial| !delivered.contains_key(serial))
+        .collect();
+    assert!(lost.is_empty(), "accepted and lost: {lost:?}");
+    let doubled: Vec<_> = delivered.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(doubled.is_empty(), "doubled: {doubled:?}");
+}
+
+/// Nobody is at work: nothing is locked, nothing is wrong.
+pub fn calm(site: &Site) {
+    nothing_is_locked(site);
+    let checked = site.program(["check"], b"");
+    assert_eq!(checked.code, 0, "{checked}");
+    let text = checked.text();
+    assert!(text.ends_with("no problems.\n"), "{checked}");
+}
+
+/// What was interrupted needs not wait, and what an interruption froze is thawed.
+pub fn hurry(site: &Site) {
+    site.program(["flush", "--queue-only"], b"").ok();
+    release(site, "thaw", &names(&site.spool().join("frozen/never")));
+}
+
+/// Lets messages go that are held. One that is gone or free by now is no failure of this.
+pub fn release(site: &Site, verb: &str, ids: &[String]) {
+    if !ids.is_empty() {
+        let words = [verb, "--queue-only"].map(str::to_owned);
+        let released = site.program(words.iter().chain(ids), b"");
+        assert!([0, 69].contains(&released.code), "{released}");
+    }
+}
+
+pub fn nothing_is_left(site: &Site) {
+    nothing_is_locked(site);
+    assert_eq!(site.processes(), []);
+    let checked = site.program(["check"], b"").ok();
+    // Who is killed may leave a file that had not got its name yet.
+    let left: Vec<&str> = checked
+        .lines()
+        .filter(|line| !line.contains(".part: not one of our names"))
+        .collect();
+    assert_eq!(left, ["0 messages, no problems."]);
+}
+
+/// Nobody who was killed holds a lock. A command that was just being started may, for the moment
+/// until it is executed: it still has its parent's descriptors.
+fn nothing_is_locked(site: &Site) {
+    let is_locked = |path: &PathBuf| {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap();
+        file.try_lock().is_err()
+    };
+    until("nothing is locked", || {
+        !files(&site.spool()).iter().any(is_locked)
+    });
+}
+
+/// A small generator (xorshift64*), the seed of which is printed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new() -> Random {
+        let given = std::env::var("STORM_SEED")
+            .ok()
+            .map(|seed| seed.parse().unwrap());
+        let now = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap()
+            .as_nanos() as u64;
+        let seed: u64 = given.unwrap_or(now) | 1;
+        println!("STORM_SEED={seed}");
+        Random(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A time of less than so many milliseconds.
+    pub fn below(&mut self, milliseconds: u64) -> Duration {
+        Duration::from_micros((self.next() >> 11) % (milliseconds * 1000))
+    }
+
+    /// A number below this one.
+    pub fn pick(&mut self, end: usize) -> usize {
+        ((self.next() >> 11) % end as u64) as usize
+    }
+}

@@ -1,0 +1,212 @@
+//! Runs beside runs and beside acceptance.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use mailspool::disk::{Call, Seam, Verdict};
+use mailspool::message::Door;
+use mailspool::queue::{Action, Resting};
+use mailspool::spool::{Place, Spool};
+use nix::errno::Errno;
+
+use super::explore::Bound;
+use super::programs::{accepting, order, pass, pass_to};
+use super::shared::{Clock, Ledger, runner};
+use super::stage::{End, Pair, Said, Stage, by};
+
+#[test]
+fn two_deliver_one_message() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@ok.test"]);
+    });
+    let ends = [(stage.ids[0], "a@ok.test", &[End::Delivered][..])];
+    Pair::new(
+        "deliver, deliver",
+        &stage,
+        [pass(1), pass(1)],
+        |case, said| {
+            case.ends(said, &ends);
+        },
+    )
+    .holds(Bound::of(2).kills(1));
+}
+
+#[test]
+fn two_deliver_what_is_due() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@first.test"]);
+        stage.pass(1);
+    });
+    let ends = [(stage.ids[0], "a@first.test", &[End::Delivered][..])];
+    Pair::new("due, due", &stage, [pass(20), pass(20)], |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2));
+}
+
+/// One run defers a message to the minute whose bucket another one finds empty and removes.
+#[test]
+fn deferring_into_a_bucket_that_goes() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@first.test"]);
+        stage.bucket(Resting::Deferred(stage.at(30)));
+    });
+    let ends = [(stage.ids[0], "a@first.test", &[End::Delivered][..])];
+    let programs = [pass_to(1, 30), pass_to(40, 90)];
+    Pair::new("defer, rmdir", &stage, programs, |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2));
+}
+
+/// One run defers a message to the minute whose other message another run takes.
+#[test]
+fn deferring_into_a_bucket_in_use() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["b@first.test"]);
+        stage.pass_to(1, 30);
+        stage.send(&["a@first.test"]);
+    });
+    let ends = [
+        (stage.ids[0], "b@first.test", &[End::Delivered][..]),
+        (stage.ids[1], "a@first.test", &[End::Delivered][..]),
+    ];
+    let programs = [pass_to(1, 30), pass_to(40, 90)];
+    Pair::new("defer, due", &stage, programs, |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2));
+}
+
+/// An operator freezes a message until the minute whose bucket a run finds empty and removes.
+#[test]
+fn freezing_into_a_bucket_that_goes() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@ok.test"]);
+        stage.bucket(Resting::Frozen(Some(stage.at(30))));
+    });
+    let freeze = Action::Freeze {
+        by: by(),
+        until: Some(stage.at(30)),
+    };
+    let ends = [(stage.ids[0], "a@ok.test", &[End::Delivered][..])];
+    let programs = [order(freeze), pass(40)];
+    Pair::new("freeze, rmdir", &stage, programs, |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2));
+}
+
+#[test]
+fn two_finish_done() {
+    let stage = Stage::new(|stage| {
+        let id = stage.send(&["a@ok.test"]);
+        stage.put(id, Place::Done);
+    });
+    let ends = [(stage.ids[0], "a@ok.test", &[End::Gone][..])];
+    Pair::new("done, done", &stage, [pass(1), pass(1)], |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2).kills(1));
+}
+
+#[test]
+fn accepting_beside_the_sweeper() {
+    let stage = Stage::new(|_| {});
+    for (name, door) in [
+        ("receive, sweep", Door::Incoming),
+        ("send, sweep", Door::Active),
+    ] {
+        // What is accepted meanwhile has its time from the real clock, and is not to be later.
+        let programs = [accepting(door, &["a@ok.test"]), pass(50)];
+        Pair::new(name, &stage, programs, |case, said| match said[0] {
+            Said::Accepted(id) => case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]),
+            _ => {
+                // Not acknowledged: it may be delivered all the same, once.
+                case.ends(said, &[]);
+                assert!(case.ledger.all().len() <= 1);
+            }
+        })
+        .holds(Bound::of(2).kills(1));
+    }
+}
+
+/// One message in `new/` is whole, another is not.
+#[test]
+fn two_sweep() {
+    let stage = Stage::new(|stage| {
+        let id = stage.send(&["a@ok.test"]);
+        stage.put(id, Place::New);
+        let torn = stage.send(&["b@ok.test"]);
+        stage.put(torn, Place::New);
+        std::fs::remove_file(stage.path().join(format!("info/transport/{torn}"))).unwrap();
+    });
+    let ends = [
+        (stage.ids[0], "a@ok.test", &[End::Delivered][..]),
+        (stage.ids[1], "b@ok.test", &[End::Gone][..]),
+    ];
+    Pair::new("sweep, sweep", &stage, [pass(1), pass(1)], |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2));
+}
+
+#[test]
+fn two_holders_tell() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@no.test"]);
+    });
+    let ends = [(stage.ids[0], "a@no.test", &[End::Told][..])];
+    Pair::new("tell, tell", &stage, [pass(1), pass(1)], |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2).kills(0));
+}
+
+/// A notice stands in `new/`, and its origin has not recorded it.
+pub fn staged() -> Stage {
+    Stage::new(|stage| {
+        stage.send(&["a@no.test"]);
+        let seam: Arc<dyn Seam> = Arc::new(DiesAtRecord::default());
+        let spool = Spool::open_through(&stage.path(), Some(seam)).unwrap();
+        let clock = Clock::at(stage.at(1));
+        let _ = runner(spool, &Ledger::default(), &clock, stage.start).pass();
+        let staged = stage.spool().ids_in(Place::New).unwrap();
+        assert_eq!(staged.len(), 1);
+        stage.ids.extend(staged);
+    })
+}
+
+#[test]
+fn a_staged_notice() {
+    let stage = staged();
+    let ends = [(stage.ids[0], "a@no.test", &[End::Told][..])];
+    Pair::new(
+        "staged, staged",
+        &stage,
+        [pass(1), pass(1)],
+        |case, said| {
+            case.ends(said, &ends);
+        },
+    )
+    .holds(Bound::of(2).kills(0));
+}
+
+/// Ends the process when it is about to record a notice.
+#[derive(Default)]
+struct DiesAtRecord(AtomicBool);
+
+impl Seam for DiesAtRecord {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        if let Call::Write { path, bytes } = call
+            && path.starts_with("info/attempts")
+            && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\"")
+        {
+            self.0.store(true, SeqCst);
+        }
+        match self.0.load(SeqCst) {
+            true => Verdict::Fail(Errno::EIO),
+            false => Verdict::Pass,
+        }
+    }
+}

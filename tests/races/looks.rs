@@ -1,0 +1,129 @@
+//! Looking, and mending, beside a run.
+
+use std::fs;
+
+use mailspool::message::Door;
+use mailspool::operator::Level;
+use mailspool::spool::Place;
+
+use super::explore::Bound;
+use super::programs::{accepting, checking, listing, pass};
+use super::stage::{Case, End, Pair, Said, Stage};
+use super::touch::Sees;
+
+const LOOKS: Sees = Sees {
+    locks: true,
+    syncs: false,
+};
+
+#[test]
+fn listing_beside_a_run() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@first.test"]);
+        stage.send(&["b@ok.test"]);
+    });
+    let mut pair = Pair::new("list, run", &stage, [listing(1), pass(1)], |case, said| {
+        let Said::Listed(listings) = &said[0] else {
+            panic!("{said:?}")
+        };
+        for listing in listings {
+            let times = |n: usize| {
+                let ids = listing.messages.iter().map(|(id, _)| *id);
+                ids.filter(|id| *id == case.stage.ids[n]).count()
+            };
+            assert_eq!(times(0), 1, "it was there all the time: {listing:?}");
+            assert!(times(1) <= 1, "{listing:?}");
+        }
+    });
+    pair.sees = [LOOKS, Sees::default()];
+    pair.holds(Bound::of(2));
+}
+
+#[test]
+fn checking_beside_a_run() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@first.test"]);
+    });
+    for (name, minutes, end) in [("check, defer", 1, 0), ("check, deliver", 12, 1)] {
+        let mut pair = Pair::new(
+            name,
+            &stage,
+            [checking(false), pass(minutes)],
+            |case, said| {
+                no_false_alarm(&said[0]);
+                assert_eq!(case.delivered(case.stage.ids[0]), end);
+            },
+        );
+        pair.sees = [LOOKS, Sees::default()];
+        pair.holds(Bound::of(2));
+    }
+}
+
+fn no_false_alarm(said: &Said) {
+    let Said::Checked(found) = said else {
+        panic!("{said:?}")
+    };
+    let problems: Vec<_> = found.iter().filter(|one| one.level > Level::Note).collect();
+    assert!(problems.is_empty(), "a false alarm: {problems:?}");
+}
+
+/// A message that is damaged, and one of whose files there is only the sender's.
+fn damaged() -> Stage {
+    Stage::new(|stage| {
+        stage.send(&["a@ok.test"]);
+        let bad = stage.send(&["b@ok.test"]);
+        let orphan = stage.send(&["c@ok.test"]);
+        let path = stage.path();
+        fs::write(path.join(format!("active/{bad}")), "torn").unwrap();
+        for dir in ["active", "info/recipients", "info/transport"] {
+            fs::remove_file(path.join(format!("{dir}/{orphan}"))).unwrap();
+        }
+    })
+}
+
+fn mended(case: &Case<'_>, said: &[Said; 2]) {
+    let [_, bad, orphan] = case.stage.ids[..] else {
+        panic!()
+    };
+    assert_eq!(case.place(bad), Some(Place::Corrupt));
+    let corrupt = |name: String| case.path.join("corrupt").join(name).exists();
+    assert!(corrupt(format!("{bad}.reason")), "no reason");
+    assert!(corrupt(format!("{orphan}.sender")), "an orphan is left");
+    case.ends(
+        said,
+        &[(case.stage.ids[0], "a@ok.test", &[End::Delivered][..])],
+    );
+}
+
+#[test]
+fn repairing_beside_a_run() {
+    let stage = damaged();
+    let programs = [checking(true), pass(1)];
+    let mut pair = Pair::new("repair, run", &stage, programs, mended);
+    pair.sees = [LOOKS, Sees::default()];
+    pair.holds(Bound::of(2));
+}
+
+#[test]
+fn two_repair() {
+    let stage = damaged();
+    let programs = [checking(true), checking(true)];
+    let mut pair = Pair::new("repair, repair", &stage, programs, mended);
+    pair.sees = [LOOKS; 2];
+    pair.holds(Bound::of(2));
+}
+
+#[test]
+fn repairing_beside_acceptance() {
+    let stage = Stage::new(|_| {});
+    let programs = [checking(true), accepting(Door::Active, &["a@ok.test"])];
+    let mut pair = Pair::new("repair, accept", &stage, programs, |case, said| {
+        no_false_alarm(&said[0]);
+        let Said::Accepted(id) = said[1] else {
+            panic!("{said:?}")
+        };
+        case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]);
+    });
+    pair.sees = [LOOKS, Sees::default()];
+    pair.holds(Bound::of(2));
+}

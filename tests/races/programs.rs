@@ -1,0 +1,101 @@
+//! What processes do.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::accept::Acceptor;
+use mailspool::disk::Seam;
+use mailspool::message::{Door, QueueId};
+use mailspool::operator::{act, check, flush};
+use mailspool::queue::{Action, RetryPolicy};
+use mailspool::spool::Spool;
+
+use super::shared::{Clock, limits, request, runner, text};
+use super::stage::{Case, Program, Said, by};
+
+/// A runner's pass, by its own clock.
+pub fn pass(minutes: i64) -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let clock = Clock::at(case.stage.at(minutes));
+        let runner = runner(spool, &case.ledger, &clock, case.stage.start).threads(1);
+        runner.pass().map(Said::Passed).map_err(text_of)
+    })
+}
+
+/// A pass with a schedule by which everything is due at the same minute.
+pub fn pass_to(minutes: i64, next: i64) -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let clock = Clock::at(case.stage.at(minutes));
+        let runner = runner(spool, &case.ledger, &clock, case.stage.start)
+            .retry(At(case.stage.at(next)))
+            .threads(1);
+        runner.pass().map(Said::Passed).map_err(text_of)
+    })
+}
+
+/// Everything is tried again at this time.
+pub struct At(pub Timestamp);
+
+impl RetryPolicy for At {
+    fn next_attempt(&self, _: QueueId, _: u32, _: Timestamp) -> Option<Timestamp> {
+        Some(self.0)
+    }
+
+    fn longest_delay(&self) -> SignedDuration {
+        SignedDuration::from_hours(100)
+    }
+}
+
+/// An operator's action on the first message.
+pub fn order(action: Action) -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let ids = &case.stage.ids[..1];
+        let acted = act(&spool, ids, &action, case.stage.at(2)).map_err(text_of)?;
+        let (_, acted) = acted.into_iter().next().unwrap();
+        Ok(Said::Acted(acted))
+    })
+}
+
+pub fn flushing() -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let flushed = flush(&spool, &Action::Retry(by()), case.stage.at(2));
+        flushed.map(Said::Flushed).map_err(text_of)
+    })
+}
+
+pub fn accepting(door: Door, to: &'static [&'static str]) -> Program {
+    Box::new(move |case, seam| {
+        let acceptor = Acceptor::new(open(case, seam)?, limits());
+        let request = request(door, "s@sender.test", to);
+        let accepted = acceptor.accept(request, text("accepted").as_slice());
+        accepted.map(Said::Accepted).map_err(text_of)
+    })
+}
+
+pub fn listing(times: usize) -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let listings = (0..times).map(|_| spool.listing());
+        let listings = listings.collect::<Result<_, _>>();
+        listings.map(Said::Listed).map_err(text_of)
+    })
+}
+
+pub fn checking(repair: bool) -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        check(&spool, repair).map(Said::Checked).map_err(text_of)
+    })
+}
+
+fn open(case: &Case<'_>, seam: Arc<dyn Seam>) -> Result<Spool, String> {
+    Spool::open_through(&case.path, Some(seam)).map_err(text_of)
+}
+
+fn text_of(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

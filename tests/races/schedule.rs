@@ -1,0 +1,100 @@
+//! A schedule: who begins, and where the turn changes.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::trace::{NAMES, Raw};
+use super::turns::{Choice, Op, Point};
+
+/// Who begins, and the changes by the number of the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Schedule {
+    pub first: usize,
+    pub changes: Vec<(usize, Change)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    Switch,
+    Kill(usize),
+}
+
+impl Schedule {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Schedule {
+        let process = |name: &str| NAMES.iter().position(|one| *one == name).unwrap();
+        let mut words = text.split(' ');
+        let first = process(words.next().unwrap());
+        let change = |word: &str| match word.split_once('!') {
+            Some((at, who)) => (at.parse().unwrap(), Change::Kill(process(who))),
+            None => (word.parse().unwrap(), Change::Switch),
+        };
+        Schedule {
+            first,
+            changes: words.map(change).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Schedule {
+    /// Who begins, the decisions at which the other goes on, and `!` with who is killed there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAMES[self.first])?;
+        for (at, change) in &self.changes {
+            match change {
+                Change::Switch => write!(f, " {at}")?,
+                Change::Kill(who) => write!(f, " {at}!{}", NAMES[*who])?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decides as a schedule says, and writes down what was decided.
+pub fn follow(
+    schedule: Schedule,
+) -> (
+    impl FnMut(&Point<'_>) -> Choice + Send + 'static,
+    Arc<Mutex<Vec<Raw>>>,
+) {
+    let decisions: Arc<Mutex<Vec<Raw>>> = Arc::default();
+    let written = Arc::clone(&decisions);
+    let decide = move |point: &Point<'_>| {
+        let mut written = written.lock().unwrap();
+        let here = |process: usize| point.at[process].is_some();
+        let on = point.last.unwrap_or(schedule.first);
+        // Who only looks whether somebody's barrier is over looks in vain until he goes on.
+        let vain = point.at[on].is_some_and(waits) && looked(&written, on);
+        let on = if here(on) && !(vain && here(1 - on)) {
+            on
+        } else {
+            1 - on
+        };
+        let change = schedule.changes.iter().find(|(at, _)| *at == written.len());
+        let choice = match change {
+            Some((_, Change::Switch)) if here(1 - on) => Choice::Go(1 - on),
+            Some((_, Change::Kill(who))) if here(*who) => Choice::Kill(*who),
+            _ => Choice::Go(on),
+        };
+        written.push(Raw {
+            choice,
+            at: [point.at[0].cloned(), point.at[1].cloned()],
+        });
+        choice
+    };
+    (decide, decisions)
+}
+
+/// Whether it is the look for the lock on the queue for a barrier.
+fn waits(op: &Op) -> bool {
+    op.name == "lock" && op.path == Path::new("state/sync")
+}
+
+/// Whether a process had that look, with nobody else doing anything since.
+fn looked(decisions: &[Raw], process: usize) -> bool {
+    let since = decisions.iter().rev();
+    since
+        .take_while(|one| one.choice == Choice::Go(process))
+        .any(|one| one.at[process].as_ref().is_some_and(waits))
+}

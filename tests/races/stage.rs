@@ -1,0 +1,354 @@
+//! A spool to race in, the two programs, and what must be true when both have ended.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::disk::{Method, Seam};
+use mailspool::message::{Door, QueueId};
+use mailspool::operator::{Acted, Finding, Level, act};
+use mailspool::queue::{Action, By, Resting};
+use mailspool::runner::Summary;
+use mailspool::spool::{Claim, Listing, Locked, Place, Spool};
+use tempfile::TempDir;
+
+use super::explore::{Bound, Explored, caught, explore};
+use super::programs::At;
+use super::proof;
+use super::schedule::{Schedule, follow};
+use super::shared::{Clock, Ledger, accept, copy_of, files, findings, runner, tempdir};
+use super::touch::Sees;
+use super::trace::Trace;
+use super::turns::{self, Choice, Hand};
+
+/// A spool that every schedule gets a copy of.
+pub struct Stage {
+    dir: TempDir,
+    /// When the spool was made; minutes are counted from here.
+    pub start: Timestamp,
+    pub ids: Vec<QueueId>,
+}
+
+/// One copy of it, in one schedule.
+pub struct Case<'a> {
+    pub stage: &'a Stage,
+    pub path: PathBuf,
+    pub ledger: Ledger,
+    /// What happened, when it is over.
+    trace: OnceLock<Arc<Trace>>,
+}
+
+/// What a process said when it ended.
+#[derive(Debug)]
+pub enum Said {
+    Passed(Summary),
+    Acted(Acted),
+    Flushed(usize),
+    Accepted(QueueId),
+    Listed(Vec<Listing>),
+    Checked(Vec<Finding>),
+    Made,
+    Failed(String),
+    /// Nothing any more.
+    Killed,
+}
+
+/// What a process does.
+pub type Program = Box<dyn Fn(&Case<'_>, Arc<dyn Seam>) -> Result<Said, String> + Send + Sync>;
+
+/// What must be true of what was said and of what is there.
+pub type Judge<'j> = Box<dyn Fn(&Case<'_>, &[Said; 2]) + 'j>;
+
+/// What stands behind the hand of a process, in a schedule's spool.
+pub type Below<'p> = &'p dyn Fn(usize, &Path) -> Option<Arc<dyn Seam>>;
+
+/// What became of one recipient's mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Delivered,
+    /// The sender was told, once.
+    Told,
+    /// It stands where an operator put it.
+    Kept,
+    /// Given up by an operator.
+    Gone,
+}
+
+/// Two programs, side by side.
+pub struct Pair<'p> {
+    pub name: &'p str,
+    pub stage: &'p Stage,
+    pub programs: [Program; 2],
+    pub judge: Judge<'p>,
+    /// What can be told apart besides calls, by each of them.
+    pub sees: [Sees; 2],
+    /// Somebody else has the first message in hand all the time.
+    pub held: bool,
+    /// Each schedule begins without a spool.
+    pub empty: bool,
+    /// What stands behind a process's hand.
+    pub below: Below<'p>,
+}
+
+pub fn by() -> By {
+    By {
+        by: "operator".into(),
+        reason: Some("because".into()),
+    }
+}
+
+impl Stage {
+    pub fn new(prepare: impl FnOnce(&mut Stage)) -> Stage {
+        let mut stage = Stage {
+            dir: tempdir(),
+            start: Timestamp::now(),
+            ids: Vec::new(),
+        };
+        Spool::create(&stage.path(), None).unwrap();
+        prepare(&mut stage);
+        stage
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
+    pub fn spool(&self) -> Spool {
+        Spool::open(&self.path()).unwrap()
+    }
+
+    pub fn at(&self, minutes: i64) -> Timestamp {
+        self.start + SignedDuration::from_mins(minutes)
+    }
+
+    /// Accepts a message.
+    pub fn send(&mut self, to: &[&str]) -> QueueId {
+        let name = format!("n{}", self.ids.len());
+        let id = accept(&self.spool(), Door::Active, &name, "s@sender.test", to);
+        self.ids.push(id);
+        id
+    }
+
+    pub fn pass(&self, minutes: i64) {
+        let clock = Clock::at(self.at(minutes));
+        let pass = runner(self.spool(), &Ledger::default(), &clock, self.start).pass();
+        assert_eq!(pass.unwrap().trouble, 0);
+    }
+
+    /// A pass by which everything is deferred to the same minute.
+    pub fn pass_to(&self, minutes: i64, next: i64) {
+        let clock = Clock::at(self.at(minutes));
+        let runner = runner(self.spool(), &Ledger::default(), &clock, self.start);
+        let pass = runner.retry(At(self.at(next))).pass();
+        assert_eq!(pass.unwrap().trouble, 0);
+    }
+
+    pub fn act(&self, id: QueueId, action: &Action) {
+        let acted = act(&self.spool(), &[id], action, self.at(1)).unwrap();
+        assert_eq!(acted, [(id, Acted::Done)]);
+    }
+
+    /// A bucket that a run emptied, and that the next one removes.
+    pub fn bucket(&self, resting: Resting) {
+        let dir = self.path().join(Place::from(resting).dir());
+        DirBuilder::new().mode(0o700).create(dir).unwrap();
+    }
+
+    /// Moves a message file by hand.
+    pub fn put(&self, id: QueueId, to: Place) {
+        let from = self.spool().locate(id).unwrap().unwrap().path(id);
+        let path = self.path();
+        std::fs::rename(path.join(from), path.join(to.path(id))).unwrap();
+    }
+}
+
+impl<'p> Pair<'p> {
+    pub fn new(
+        name: &'p str,
+        stage: &'p Stage,
+        programs: [Program; 2],
+        judge: impl Fn(&Case<'_>, &[Said; 2]) + 'p,
+    ) -> Pair<'p> {
+        Pair {
+            name,
+            stage,
+            programs,
+            judge: Box::new(judge),
+            sees: [Sees::default(); 2],
+            held: false,
+            empty: false,
+            below: &|_, _| None,
+        }
+    }
+
+    /// Explores; any failure fails the test.
+    pub fn holds(&self, bound: Bound) {
+        let explored = self.explore(bound);
+        proof::count("interleavings", explored.schedules);
+        if let Some(failure) = explored.failure {
+            panic!("{failure}");
+        }
+    }
+
+    pub fn explore(&self, bound: Bound) -> Explored {
+        explore(self.name, bound, |schedule| self.run(schedule))
+    }
+
+    fn run(&self, schedule: &Schedule) -> (Arc<Trace>, Result<(), String>) {
+        let dir = match self.empty {
+            true => tempdir(),
+            false => copy_of(&self.stage.path()),
+        };
+        let case = Case {
+            stage: self.stage,
+            path: dir.path().join("spool"),
+            ledger: Ledger::default(),
+            trace: OnceLock::new(),
+        };
+        let (decide, decisions) = follow(schedule.clone());
+        type Run<'r> = Box<dyn FnOnce(Arc<Hand>) -> Said + Send + 'r>;
+        let mut programs: Vec<Run<'_>> = Vec::new();
+        for program in &self.programs {
+            let case = &case;
+            programs.push(Box::new(move |hand| {
+                program(case, hand).unwrap_or_else(Said::Failed)
+            }));
+        }
+        let hand = self.held.then(|| hold(&case.spool(), self.stage.ids[0]));
+        let below = |process| (self.below)(process, &case.path);
+        let ended = turns::run(programs, Method::Each, below, decide);
+        drop(hand);
+        let raw = std::mem::take(&mut *decisions.lock().unwrap());
+        let killed = |process| raw.iter().any(|one| one.choice == Choice::Kill(process));
+        let killed = [killed(0), killed(1)];
+        let trace = Arc::new(Trace::new(raw, &self.stage.ids, self.sees));
+        let _ = case.trace.set(Arc::clone(&trace));
+        let judged = caught(|| {
+            let mut said = Vec::new();
+            for (process, ended) in ended.into_iter().enumerate() {
+                let ended = ended.unwrap_or_else(|_| panic!("process {process} panicked"));
+                said.push(if killed[process] { Said::Killed } else { ended });
+            }
+            let said: [Said; 2] = said.try_into().unwrap();
+            case.sound(&said);
+            (self.judge)(&case, &said);
+        });
+        (trace, judged)
+    }
+}
+
+impl Case<'_> {
+    pub fn spool(&self) -> Spool {
+        Spool::open(&self.path).unwrap()
+    }
+
+    pub fn trace(&self) -> &Trace {
+        self.trace.get().unwrap()
+    }
+
+    /// Nobody may fail because somebody else is there, and nothing may look wrong.
+    fn sound(&self, said: &[Said; 2]) {
+        for one in said {
+            match one {
+                Said::Failed(why) => panic!("failed: {why}"),
+                Said::Passed(summary) => assert_eq!(summary.trouble, 0, "{summary:?}"),
+                _ => {}
+            }
+        }
+        if Spool::open(&self.path).is_ok() {
+            self.nothing_wrong();
+        }
+    }
+
+    pub fn nothing_wrong(&self) {
+        let mut found = findings(&self.spool());
+        found.retain(|one| one.level > Level::Note);
+        assert_eq!(found, [], "check finds something");
+    }
+
+    /// One run after the other, alone, until all that is left is held; then each of these
+    /// recipients has come to one of these ends, and nothing else is there.
+    pub fn ends(&self, said: &[Said; 2], ends: &[(QueueId, &str, &[End])]) {
+        let killed = said.iter().any(|one| matches!(one, Said::Killed));
+        let mut minutes = 60;
+        let held = |place: &Place| {
+            matches!(
+                place,
+                Place::Frozen(_) | Place::Discarded(_) | Place::Corrupt
+            )
+        };
+        let spool = self.spool();
+        let clock = Clock::at(self.stage.at(minutes));
+        let kept = loop {
+            let before = spool.listing().unwrap().messages;
+            let pass = runner(spool.clone(), &self.ledger, &clock, self.stage.start).pass();
+            assert_eq!(pass.unwrap().trouble, 0);
+            let messages = spool.listing().unwrap().messages;
+            let staged = spool.ids_in(Place::New).unwrap().len();
+            let still = messages.is_empty() || messages == before;
+            if staged == 0 && still && messages.iter().all(|(_, place)| held(place)) {
+                break messages;
+            }
+            minutes += 150;
+            assert!(minutes < 2000, "no end of it: {messages:?}");
+            clock.forward(150);
+        };
+        self.nothing_wrong();
+        if kept.is_empty() {
+            let mut left = files(&self.path);
+            // What a kill left of a file that had not got its name.
+            left.retain(|path| !killed || path.extension().is_none_or(|end| end != "part"));
+            assert_eq!(left, [] as [PathBuf; 0], "left behind");
+        }
+        let (counts, notices) = (self.ledger.counts(), self.ledger.notices());
+        for (id, to, allowed) in ends {
+            let delivered = counts.get(&(*id, (*to).to_owned())).copied().unwrap_or(0);
+            let notices = notices.get(&(id.to_string(), (*to).to_owned()));
+            let told = notices.map_or(0, |ids| ids.len());
+            let kept = kept.iter().filter(|(one, _)| one == id).count();
+            let what = format!("{to}: delivered {delivered}, told {told}, kept {kept}; {said:?}");
+            // What was in flight at a kill may come twice, or come and be held as well.
+            let at_most = if killed { 2 } else { 1 };
+            assert!(told <= 1 && kept <= 1 && delivered <= at_most, "{what}");
+            assert!(killed || delivered + told + kept <= 1, "{what}");
+            let right = allowed.iter().any(|end| match end {
+                End::Delivered => delivered > 0,
+                End::Told => told == 1,
+                End::Kept => kept == 1,
+                End::Gone => delivered + told + kept == 0,
+            });
+            assert!(right, "not one of {allowed:?}: {what}");
+        }
+        // A notice is mail, too.
+        for ((id, to), count) in &counts {
+            assert!(*count == 1 || killed, "{id} {to}: {count} times");
+        }
+    }
+
+    /// Where a message stands, by what it says of itself.
+    pub fn place(&self, id: QueueId) -> Option<Place> {
+        self.spool().locate(id).unwrap()
+    }
+
+    pub fn delivered(&self, id: QueueId) -> usize {
+        let counts = self.ledger.counts();
+        counts.iter().filter(|((one, _), _)| *one == id).count()
+    }
+
+    /// Nobody waits for what was asked.
+    pub fn nothing_asked(&self) {
+        let requests = self.spool().requests().unwrap();
+        assert_eq!(requests, [], "a request waits although nobody works");
+    }
+}
+
+/// The lock of a message, outside of any schedule.
+pub fn hold(spool: &Spool, id: QueueId) -> Locked {
+    let place = spool.locate(id).unwrap().unwrap();
+    match spool.lock(place, id).unwrap() {
+        Claim::Locked(locked) => locked,
+        other => panic!("{other:?}"),
+    }
+}
