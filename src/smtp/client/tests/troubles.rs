@@ -130,6 +130,29 @@ async fn every_deed_at_every_step() {
     }
 }
 
+/// The same goes for the last octet of a counted message as for a lone dot.
+#[tokio::test(start_paused = true)]
+async fn silence_behind_a_counted_message_is_unknown_too() {
+    for (deed, status) in [
+        (Deed::Drop, Unknown),
+        (Deed::Stall, Unknown),
+        (Deed::Say("what"), Unknown),
+        (Deed::Say("421 4.3.2 bye"), Deferred),
+        (Deed::Say("550 5.6.0 no"), Failed),
+        (Deed::AtLength, Delivered),
+    ] {
+        let server = Server {
+            at: At::End,
+            deed,
+            offers: &["CHUNKING"],
+            ..Server::good()
+        };
+        let (verdicts, seen, _) = attempt(server, 100, b"Subject: x\n\n\0\n").await;
+        assert_eq!(statuses(&verdicts), [status; 2], "{deed:?}");
+        assert!(!seen.commands.contains(&"DATA".to_owned()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_step_waits_as_long_as_the_rfc_says() {
     for (at, seconds, words) in [
