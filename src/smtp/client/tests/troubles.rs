@@ -275,6 +275,33 @@ async fn a_message_refused_half_way_is_refused() {
     }
 }
 
+/// Over TCP, what a server leaves unread when it closes makes our writes fail. It has said why.
+#[tokio::test]
+async fn last_words_are_heard_through_a_reset() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for _ in 0..10 {
+        let server = Server {
+            at: At::Body,
+            deed: Deed::SayAndDrop("552 5.3.4 too much mail data"),
+            ..Server::good()
+        };
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            server.serve(stream).await
+        };
+        let sending = async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let settings = settings(Protocol::Smtp);
+            let mut client = Client::open(stream, "mx", &settings).await.unwrap();
+            let message = b"line\r\n".repeat(100_000);
+            send(&mut client, &["r@b.example"], &message).await
+        };
+        let (_, verdicts) = tokio::join!(serving, sending);
+        assert_eq!(statuses(&verdicts), [Failed], "{verdicts:?}");
+    }
+}
+
 /// Half an answer before the end of the message does not become a whole one behind it.
 #[tokio::test(start_paused = true)]
 async fn half_an_early_answer_is_no_answer() {
