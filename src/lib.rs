@@ -19,8 +19,8 @@
 //! | [`queue`] | decisions: schedule, route, outcome, next step; pure |
 //! | [`message`] | what a message and its envelope are; pure |
 //!
-//! The API is synchronous and `Send`; only [`transport`] is asynchronous, so that one runner can
-//! drive many destinations. [`transport::Relay`] makes a transport of a function. Events are
+//! The API is synchronous and `Send`; only [`transport`] and `smtp` are asynchronous, so that
+//! one runner can drive many destinations. [`transport::Relay`] makes a transport of a function. Events are
 //! reported through `tracing`; the library never prints.
 
 pub mod accept;

@@ -1,6 +1,7 @@
 //! What a server says it can do, in answer to EHLO or LHLO (RFC 5321 4.1.1.1).
 
 use super::reply::ServerReply;
+use crate::message::printable;
 
 /// The extensions that a server offers. None of them after HELO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct Capabilities {
     pub start_tls: bool,
     /// The SASL mechanisms, in capitals (RFC 4954).
     pub auth: Vec<String>,
-    /// All lines as they were sent, but for the first: for people.
+    /// All lines but the first, free of control characters: for people.
     pub lines: Vec<String>,
 }
 
@@ -32,13 +33,12 @@ impl Capabilities {
     pub fn of(reply: &ServerReply) -> Capabilities {
         let mut caps = Capabilities::default();
         for line in reply.lines.iter().skip(1) {
-            caps.add(line);
+            caps.add(printable(line));
         }
         caps
     }
 
-    fn add(&mut self, line: &str) {
-        self.lines.push(line.to_owned());
+    fn add(&mut self, line: String) {
         // Some servers still write `AUTH=PLAIN`, as before RFC 2554.
         let mut words = line.split(|c: char| c.is_ascii_whitespace() || c == '=');
         let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
@@ -64,6 +64,7 @@ impl Capabilities {
             }
             _ => {}
         }
+        self.lines.push(line);
     }
 }
 

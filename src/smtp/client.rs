@@ -1,16 +1,16 @@
 //! A connection: the protocol of [`opening`](super::opening) and [`exchange`](super::exchange)
 //! over an asynchronous stream.
 
+mod body;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
+use self::body::Body;
 use super::capabilities::Capabilities;
-use super::content::{Encoder, Framing};
 use super::exchange::{After, Exchange, ExchangeNext};
 use super::opening::{HelloName, OpenError, Opening, OpeningNext, Protocol, Terms};
 use super::sasl::{Login, Mechanism, Protection};
@@ -19,11 +19,6 @@ use super::tls::{Tls, TlsPolicy};
 use super::transaction::Transaction;
 use super::verdict::{Scope, Trouble, Verdict};
 use super::wire::{Stream, Wire, Wrote, deadline};
-
-/// Octets of a message that are read at a time, and how many are written at a time. What is
-/// smaller goes in one write, its end included.
-const READ: usize = 16 * 1024;
-const WRITE: usize = 64 * 1024;
 
 /// How a server is spoken to. Serves for any number of connections.
 #[derive(Clone, Debug)]
@@ -319,59 +314,4 @@ fn tls_info<S>(stream: &Stream<S>, tls: &Tls) -> Option<TlsInfo> {
         is_verified: tls.policy() == TlsPolicy::Verified,
         certificate: chain.first().map_or_else(Vec::new, |first| first.to_vec()),
     })
-}
-
-/// A message that is being sent.
-struct Body<'a, R> {
-    framing: Framing,
-    size: u64,
-    message: &'a mut R,
-    block: &'a mut Vec<u8>,
-}
-
-impl<R: Read> Body<'_, R> {
-    /// Sends it behind what is in the wire's buffer. [`Wrote::All`] means that the operating
-    /// system has the end of it, or may have.
-    async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-        self,
-        wire: &mut Wire<S>,
-        deadlines: &Deadlines,
-        until: Instant,
-    ) -> Result<Wrote, Trouble> {
-        let mut encoder = Some(Encoder::new(self.framing));
-        self.block.resize(READ, 0);
-        let mut left = self.size;
-        while let Some(mut encoding) = encoder.take() {
-            let command = wire.out.len();
-            let is_over = loop {
-                match self.message.read(self.block) {
-                    Ok(0) => break true,
-                    Ok(got) => encoding.push(&self.block[..got], &mut wire.out),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Trouble::Message(error.to_string())),
-                }
-                if wire.out.len() >= WRITE {
-                    break false;
-                }
-            };
-            match is_over {
-                true => encoding.finish(&mut wire.out),
-                false => encoder = Some(encoding),
-            }
-            if self.framing == Framing::Counted {
-                // The server was told how much there is. Any other length would make commands of
-                // the message, or a message of commands.
-                let more = (wire.out.len() - command) as u64;
-                let rest = left.checked_sub(more);
-                left = rest
-                    .filter(|rest| (*rest == 0) == is_over)
-                    .ok_or_else(|| Trouble::Message("its length has changed".into()))?;
-            }
-            match wire.write(deadlines.block, until).await? {
-                Wrote::All => {}
-                early => return Ok(early),
-            }
-        }
-        Ok(Wrote::All)
-    }
 }

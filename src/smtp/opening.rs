@@ -9,7 +9,7 @@ use super::reply::ServerReply;
 use super::sasl::{Login, Mechanism, Protection, Sasl, SaslError};
 use super::step::Step;
 use super::verdict::{Scope, Trouble, Verdict};
-use crate::message::EnhancedCode;
+use crate::message::{EnhancedCode, printable};
 use crate::queue::Outcome;
 
 /// The longest command line that every server takes (RFC 5321 4.5.3.1.4).
@@ -182,7 +182,7 @@ impl<'a> Opening<'a> {
     ) -> Result<OpeningNext, OpenError> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Greeting if reply.class() == 2 => {
-                self.greeting = reply.text();
+                self.greeting = printable(&reply.text());
                 Ok(self.hello(out))
             }
             State::Greeting => Err(self.refused(reply, Step::Greeting)),

@@ -18,7 +18,8 @@ pub struct Transaction<'a> {
 }
 
 /// Wishes about notices, handed on to servers that offer DSN and dropped at others
-/// ([`Capabilities::dsn`] tells which: for those, whoever is last to know them has to tell).
+/// ([`Capabilities::dsn`] tells which: for those, whoever is last to know them has to tell). One that
+/// cannot be said, because it is too long or not ASCII, is dropped too: no message fails for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dsn {
     /// How much of the message a notice should have.
@@ -114,9 +115,8 @@ impl Transaction<'_> {
                 Some(Ret::Headers) => out.extend_from_slice(b" RET=HDRS"),
                 None => {}
             }
-            if let Some(envid) = &dsn.envid {
-                out.extend_from_slice(b" ENVID=");
-                write_xtext(envid.as_bytes(), out);
+            if let Some(envid) = dsn.envid.as_deref().and_then(xtext) {
+                write_parameter(" ENVID=", &envid, MAX_ENVID, out);
             }
         }
         out.extend_from_slice(b"\r\n");
@@ -158,37 +158,54 @@ impl RecipientDsn {
             if kind.is_empty() || !kind.bytes().all(is_word) {
                 return;
             }
-            out.extend_from_slice(b" ORCPT=");
-            out.extend_from_slice(kind.as_bytes());
-            out.push(b';');
-            match kind.eq_ignore_ascii_case("utf-8") {
-                true => write_utf8_xtext(address, out),
-                false => write_xtext(address.as_bytes(), out),
+            let address = match kind.eq_ignore_ascii_case("utf-8") {
+                true => utf8_xtext(address),
+                false => xtext(address),
+            };
+            if let Some(address) = address {
+                write_parameter(" ORCPT=", &format!("{kind};{address}"), MAX_ORCPT, out);
             }
         }
     }
 }
 
-/// RFC 3461 4: what is not printable, and `+` and `=`, as `+` and two hexadecimal digits.
-fn write_xtext(text: &[u8], out: &mut Vec<u8>) {
-    for byte in text {
-        match byte {
-            b'+' | b'=' => out.extend_from_slice(format!("+{byte:02X}").as_bytes()),
-            b'!'..=b'~' => out.push(*byte),
-            _ => out.extend_from_slice(format!("+{byte:02X}").as_bytes()),
-        }
+/// The most octets that ENVID and ORCPT may have (RFC 3461 4.4 and 4.2).
+const MAX_ENVID: usize = 100;
+const MAX_ORCPT: usize = 500;
+
+fn write_parameter(name: &str, value: &str, most: usize, out: &mut Vec<u8>) {
+    if !value.is_empty() && value.len() <= most {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(value.as_bytes());
     }
 }
 
-/// RFC 6533 3, the form that any server can carry: `\x{F6}`.
-fn write_utf8_xtext(text: &str, out: &mut Vec<u8>) {
+/// RFC 3461 4: blanks, `+` and `=` as `+` and two hexadecimal digits. There is no way to say what is
+/// not printable ASCII, not even so.
+fn xtext(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '+' | '=' | '\\' => out.extend_from_slice(format!("\\x{{{:X}}}", c as u32).as_bytes()),
-            '!'..='~' => out.push(c as u8),
-            _ => out.extend_from_slice(format!("\\x{{{:X}}}", c as u32).as_bytes()),
+            '+' | '=' | ' ' => out.push_str(&format!("+{:02X}", c as u32)),
+            '!'..='~' => out.push(c),
+            _ => return None,
         }
     }
+    Some(out)
+}
+
+/// RFC 6533 3, the form that any server can carry: `\x{F6}`.
+fn utf8_xtext(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '+' | '=' | '\\' => out.push_str(&format!("\\x{{{:X}}}", c as u32)),
+            '!'..='~' => out.push(c),
+            c if c.is_control() => return None,
+            _ => out.push_str(&format!("\\x{{{:X}}}", c as u32)),
+        }
+    }
+    Some(out)
 }
 
 /// Whether an address can stand between `<` and `>` and mean itself. Much that the grammar
@@ -302,6 +319,43 @@ mod tests {
             }),
         };
         assert_eq!(written(|out| smuggled.write(out)), "");
+    }
+
+    /// Postfix answers 501 to a mark that is not ASCII once it is decoded.
+    #[test]
+    fn a_wish_that_cannot_be_said_is_dropped() {
+        for envid in ["", "ö", "a\nb", &"x".repeat(101)] {
+            let dsn = Dsn {
+                envid: Some(envid.into()),
+                ..Dsn::default()
+            };
+            let transaction = Transaction {
+                sender: &ReversePath::Null,
+                recipients: &[],
+                shape: Shape::default(),
+                dsn: Some(&dsn),
+            };
+            let caps = Capabilities {
+                dsn: true,
+                ..Capabilities::default()
+            };
+            let mail = written(|out| transaction.write_mail(&caps, false, out));
+            assert_eq!(mail, "MAIL FROM:<>\r\n", "{envid:?}");
+        }
+        for (kind, address) in [
+            ("rfc822", "ö@b"),
+            ("utf-8", "a\r\nb"),
+            ("rfc822", &*"x".repeat(500)),
+        ] {
+            let dsn = RecipientDsn {
+                notify: None,
+                original: Some(OriginalRecipient {
+                    kind: kind.into(),
+                    address: address.into(),
+                }),
+            };
+            assert_eq!(written(|out| dsn.write(out)), "", "{address:?}");
+        }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::chown;
 
+use mailspool::message::{Address, ReversePath};
 use mailspool::queue::Status::{Deferred, Delivered, Failed};
 use mailspool::smtp::{
-    Client, Credentials, Login, Mechanism, OpenError, Protocol, Roots, Settings, Tls, TlsPolicy,
-    TlsSettings,
+    Client, Credentials, Dsn, Login, Mechanism, Notify, OpenError, OriginalRecipient, Protocol,
+    RecipientDsn, Ret, Roots, Settings, Shape, Tls, TlsPolicy, TlsSettings, Transaction,
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
@@ -132,6 +133,51 @@ async fn certificates_and_authentication() {
         let whole = mail.ends_with("\n\n.\nx\n") || mail.ends_with("\n\nnul \0 here\n");
         assert!(whole, "{mail:?}");
     }
+}
+
+/// Postfix reads the parameters strictly: what is not encoded right is refused with 501.
+#[tokio::test]
+async fn wishes_about_notices_are_understood() {
+    let relay = Relay::start();
+    let mut settings = relay.verified();
+    settings.login = Some(login("geheim", Mechanism::ScramSha256));
+    let mut client = relay.open(&settings).await.unwrap();
+    let caps = &client.info().capabilities;
+    assert!(caps.dsn && caps.pipelining && caps.chunking, "{caps:?}");
+    let original = |kind: &str, address: &str| {
+        Some(OriginalRecipient {
+            kind: kind.into(),
+            address: address.into(),
+        })
+    };
+    let dsn = Dsn {
+        ret: Some(Ret::Headers),
+        envid: Some("mark+1=x y".into()),
+        recipients: vec![
+            RecipientDsn {
+                notify: Some(Notify::Never),
+                original: original("rfc822", "a+b=c d@sender.test"),
+            },
+            RecipientDsn {
+                notify: Some(Notify::When {
+                    success: true,
+                    failure: true,
+                    delay: true,
+                }),
+                original: original("utf-8", "\u{f6}+x@sender.test"),
+            },
+        ],
+    };
+    let message = &b"Subject: x\n\nx\n"[..];
+    let transaction = Transaction {
+        sender: &ReversePath::parse(b"s@sender.test").unwrap(),
+        recipients: &["x@sender.test", "y@sender.test"].map(|text| Address::parse(text).unwrap()),
+        shape: Shape::of(message).unwrap(),
+        dsn: Some(&dsn),
+    };
+    let verdicts = client.deliver(&transaction, message).await;
+    assert_eq!(statuses(&verdicts), [Delivered; 2], "{verdicts:?}");
+    client.quit().await;
 }
 
 #[tokio::test]

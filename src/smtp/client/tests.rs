@@ -6,11 +6,13 @@ mod sessions;
 mod tls;
 mod troubles;
 
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex,
 };
+use tokio::time::Instant;
 
 use super::super::content::Shape;
 use super::*;

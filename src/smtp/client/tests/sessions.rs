@@ -70,6 +70,18 @@ async fn a_small_message_is_two_writes() {
     assert_eq!(seen.messages, [RECEIVED; 3]);
 }
 
+/// A session is used behind `dyn`, in futures that move between threads.
+#[tokio::test(start_paused = true)]
+async fn deliveries_move_between_threads() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let (mut client, _theirs) = is_send(by_hand("HELP")).await;
+    drop(is_send(send(&mut client, &["a@b"], MESSAGE)));
+    is_send(client.is_alive()).await;
+    is_send(client.quit()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_used_again_after_refusals() {
     for pipelining in [false, true] {

@@ -130,6 +130,29 @@ async fn every_deed_at_every_step() {
     }
 }
 
+/// The same goes for the last octet of a counted message as for a lone dot.
+#[tokio::test(start_paused = true)]
+async fn silence_behind_a_counted_message_is_unknown_too() {
+    for (deed, status) in [
+        (Deed::Drop, Unknown),
+        (Deed::Stall, Unknown),
+        (Deed::Say("what"), Unknown),
+        (Deed::Say("421 4.3.2 bye"), Deferred),
+        (Deed::Say("550 5.6.0 no"), Failed),
+        (Deed::AtLength, Delivered),
+    ] {
+        let server = Server {
+            at: At::End,
+            deed,
+            offers: &["CHUNKING"],
+            ..Server::good()
+        };
+        let (verdicts, seen, _) = attempt(server, 100, b"Subject: x\n\n\0\n").await;
+        assert_eq!(statuses(&verdicts), [status; 2], "{deed:?}");
+        assert!(!seen.commands.contains(&"DATA".to_owned()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_step_waits_as_long_as_the_rfc_says() {
     for (at, seconds, words) in [
@@ -249,6 +272,33 @@ async fn a_message_refused_half_way_is_refused() {
             assert_eq!(statuses(&verdicts), [status; 2], "{deed:?}: {verdicts:?}");
             assert!(!reusable);
         }
+    }
+}
+
+/// Over TCP, what a server leaves unread when it closes makes our writes fail. It has said why.
+#[tokio::test]
+async fn last_words_are_heard_through_a_reset() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for _ in 0..10 {
+        let server = Server {
+            at: At::Body,
+            deed: Deed::SayAndDrop("552 5.3.4 too much mail data"),
+            ..Server::good()
+        };
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            server.serve(stream).await
+        };
+        let sending = async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let settings = settings(Protocol::Smtp);
+            let mut client = Client::open(stream, "mx", &settings).await.unwrap();
+            let message = b"line\r\n".repeat(100_000);
+            send(&mut client, &["r@b.example"], &message).await
+        };
+        let (_, verdicts) = tokio::join!(serving, sending);
+        assert_eq!(statuses(&verdicts), [Failed], "{verdicts:?}");
     }
 }
 
