@@ -13,8 +13,8 @@
 //! | [`runner`], [`operator`] | attempt what is due; look at the queue and act on it |
 //! | [`accept`], [`notice`] | take a message in; tell a sender that delivery failed |
 //! | [`spool`], [`transport`] | the directories, locks and commit points; the ways out |
-//! | [`hop`] | which hosts take mail for a domain (feature `smtp`) |
-//! | [`smtp`] | the client side of SMTP and LMTP (feature `smtp`) |
+//! | `hop` | which hosts take mail for a domain (feature `smtp`) |
+//! | `smtp` | the client side of SMTP and LMTP (feature `smtp`) |
 //! | [`disk`] | the seam to the file system |
 //! | [`queue`] | decisions: schedule, route, outcome, next step; pure |
 //! | [`message`] | what a message and its envelope are; pure |

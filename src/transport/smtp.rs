@@ -170,7 +170,11 @@ impl Transport for Smtp {
         // Twice: a connection that was left open may turn out to be dead, and a server without
         // working TLS is connected to again in clear.
         let opening = (*connect_timeout + deadlines.opening) * 2 * MOST_ADDRESSES as u32;
-        Some(opening + (deadlines.sending(size) + deadlines.end) * 2)
+        let answers = match settings.protocol {
+            Protocol::Smtp => 1,
+            Protocol::Lmtp => u32::try_from(self.inner.max_recipients).unwrap_or(u32::MAX),
+        };
+        Some(opening.saturating_add(deadlines.longest(size, answers).saturating_mul(2)))
     }
 
     fn max_recipients(&self) -> usize {
