@@ -70,7 +70,7 @@ struct Scan {
 enum Happening {
     Batch(Batch),
     ScanEnded,
-    Handled(Hop, QueueId, Handled),
+    Handled(Hop, QueueId, Box<Handled>),
     Wake,
     /// Sessions have been idle for too long.
     Idle,
@@ -299,7 +299,7 @@ impl Drive {
                 None => Happening::ScanEnded,
             },
             Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
-                Ok((lane, id, handled)) => Happening::Handled(lane, id, handled),
+                Ok((lane, id, handled)) => Happening::Handled(lane, id, Box::new(handled)),
                 Err(_) => Happening::Nothing,
             },
             () = sleep_until(*next_look), if looking => Happening::Wake,

@@ -91,6 +91,11 @@ impl Known {
     }
 }
 
+/// Whether nobody connects to it now, not even for a message that was `retried`.
+fn is_left_alone(down: &Down, now: Timestamp, retried: Option<Timestamp>) -> bool {
+    down.is_left_alone(now) && retried.is_none_or(|at| at <= down.tried)
+}
+
 impl Hops {
     fn known(&self) -> MutexGuard<'_, HashMap<Hop, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -126,11 +131,10 @@ impl Hops {
             if known.first {
                 return Ok(Gate::Wait);
             }
-            if let Some(down) = &known.down {
-                let again = retried.is_some_and(|at| at > down.tried);
-                if down.is_left_alone(now) && !again {
-                    return Ok(Gate::Down(down.clone()));
-                }
+            if let Some(down) = &known.down
+                && is_left_alone(down, now, retried)
+            {
+                return Ok(Gate::Down(down.clone()));
             }
             if known.is_full(most) {
                 return Ok(match known.open {
@@ -156,13 +160,22 @@ impl Hops {
             if permit.probe.is_none() {
                 return Ok(Gate::Probed);
             }
+            // Somebody may have been through with it between our look and now.
+            match spool.down(hop) {
+                Some(down) if is_left_alone(&down, now, retried) => {
+                    permit.failed(down.clone());
+                    permit.retire();
+                    return Ok(Gate::Down(down));
+                }
+                _ => {}
+            }
         }
         permit.slot = spool.take_connection(hop, most)?;
         if permit.slot.is_some() {
             return Ok(Gate::Open(permit));
         }
         // Without the one that was to be.
-        drop(permit);
+        permit.retire();
         Ok(match self.limit(hop, 0) {
             0 => Gate::Full,
             _ => Gate::Wait,
