@@ -13,12 +13,14 @@
 //! | [`runner`], [`operator`] | attempt what is due; look at the queue and act on it |
 //! | [`accept`], [`notice`] | take a message in; tell a sender that delivery failed |
 //! | [`spool`], [`transport`] | the directories, locks and commit points; the ways out |
+//! | `hop` | which hosts take mail for a domain (feature `smtp`) |
+//! | `smtp` | the client side of SMTP and LMTP (feature `smtp`) |
 //! | [`disk`] | the seam to the file system |
 //! | [`queue`] | decisions: schedule, route, outcome, next step; pure |
 //! | [`message`] | what a message and its envelope are; pure |
 //!
-//! The API is synchronous and `Send`; only [`transport`] is asynchronous, so that one runner can
-//! drive many destinations. [`transport::Relay`] makes a transport of a function. Events are
+//! The API is synchronous and `Send`; only [`transport`] and `smtp` are asynchronous, so that
+//! one runner can drive many destinations. [`transport::Relay`] makes a transport of a function. Events are
 //! reported through `tracing`; the library never prints.
 
 pub mod accept;
@@ -27,11 +29,15 @@ pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
 pub mod disk;
+#[cfg(feature = "smtp")]
+pub mod hop;
 pub mod message;
 pub mod notice;
 pub mod operator;
 pub mod queue;
 pub mod runner;
+#[cfg(feature = "smtp")]
+pub mod smtp;
 pub mod spool;
 pub mod transport;
 

@@ -5,6 +5,7 @@
 //! module touches queue directories, and only through [`Disk`]. It knows nothing of how mail
 //! is delivered.
 
+mod destinations;
 mod draft;
 mod entry;
 mod forget;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, Disk, Kind, Seam};
 
+pub use destinations::{Down, Hop};
 pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
 pub use layout::{Kept, MAX_RECIPIENTS, Place};

@@ -9,6 +9,8 @@
 mod maildir;
 mod pipe;
 mod relay;
+#[cfg(feature = "smtp")]
+mod smtp;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +23,8 @@ use crate::queue::Outcome;
 pub use maildir::Maildir;
 pub use pipe::{Pipe, PipeError, PipeUser};
 pub use relay::Relay;
+#[cfg(feature = "smtp")]
+pub use smtp::{Probed, Smtp, Target};
 
 /// A future in a box, as traits that are used through `dyn` need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -37,6 +41,16 @@ pub struct Message {
     pub body: Body,
 }
 
+/// What is done after an attempt whose outcome is not known: the answer was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// It is tried again, which may deliver twice.
+    #[default]
+    Retry,
+    /// The message is frozen, and somebody has to look at it.
+    Freeze,
+}
+
 /// A way out.
 pub trait Transport: Send + Sync {
     /// Where a recipient's mail goes next. Recipients with the same destination share a
@@ -51,6 +65,17 @@ pub trait Transport: Send + Sync {
     /// The most recipients of one transaction.
     fn max_recipients(&self) -> usize {
         usize::MAX
+    }
+
+    /// The most connections to one destination at once, over all processes. None: there is
+    /// no connection, every session costs nothing, and no destination is ever down.
+    fn connections(&self) -> Option<usize> {
+        None
+    }
+
+    /// What becomes of a message after an attempt of which nobody knows the outcome.
+    fn on_unknown(&self) -> OnUnknown {
+        OnUnknown::Retry
     }
 
     /// Opens a session. The outcome of a failure goes for every recipient it was opened for.

@@ -100,6 +100,21 @@ impl Reply {
             remote: None,
         }
     }
+
+    /// What the server `remote` said, as it said it.
+    pub fn of_server(
+        code: u16,
+        enhanced: Option<EnhancedCode>,
+        text: impl AsRef<str>,
+        remote: &str,
+    ) -> Reply {
+        Reply {
+            code: Some(code),
+            enhanced,
+            text: shortened(printable(text.as_ref()), Reply::MAX_TEXT),
+            remote: Some(remote.to_owned()),
+        }
+    }
 }
 
 impl fmt::Display for Reply {

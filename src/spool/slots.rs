@@ -3,7 +3,7 @@
 //! A slot is a file in `state/` with a lock on it; the kernel frees it when its process ends,
 //! however it ends. Nothing depends on the files: they may be deleted at any time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Spool;
 use crate::disk::{self, File};
@@ -11,20 +11,46 @@ use crate::disk::{self, File};
 /// A slot that is taken, until it is dropped.
 #[derive(Debug)]
 pub struct Slot {
-    _file: File,
+    file: File,
+    spool: Spool,
 }
 
 impl Spool {
     /// Takes one of `count` slots of a name, if one is free.
     pub fn take_slot(&self, name: &str, count: usize) -> disk::Result<Option<Slot>> {
-        self.disk.mkdir(&PathBuf::from("state"))?;
+        let mut dirs: Vec<PathBuf> = Path::new("state")
+            .join(name)
+            .ancestors()
+            .skip(1)
+            .map(Path::to_owned)
+            .collect();
+        // All but the spool's own directory, from the top.
+        dirs.pop();
+        for dir in dirs.iter().rev() {
+            self.disk.mkdir(dir)?;
+        }
         for number in 0..count {
             let path = PathBuf::from(format!("state/{name}-{number}"));
             let file = self.disk.open_append(&path)?;
-            if self.disk.try_lock(&file)? {
-                return Ok(Some(Slot { _file: file }));
+            // A file that was removed meanwhile bounds nobody who comes later.
+            if self.disk.try_lock(&file)? && self.is_still(&file, &path)? {
+                let spool = self.clone();
+                return Ok(Some(Slot { file, spool }));
             }
         }
         Ok(None)
+    }
+
+    fn is_still(&self, file: &File, path: &Path) -> disk::Result<bool> {
+        let named = self.disk.stat(path)?.map(|stat| stat.identity);
+        Ok(named == Some(self.disk.stat_file(file)?.identity))
+    }
+}
+
+impl Slot {
+    /// Gives the slot up for good, and its file with it: for names of which there is no end.
+    pub fn retire(self) {
+        // Still locked, so nobody has it; who opens it now finds that it is gone.
+        let _ = self.spool.disk.unlink(self.file.path());
     }
 }

@@ -10,7 +10,7 @@ use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act, check, flush};
 use mailspool::queue::{Action, By};
 use mailspool::runner::Error;
-use mailspool::spool::Spool;
+use mailspool::spool::{Claim, Spool};
 use tempfile::TempDir;
 
 use super::judge::Times;
@@ -174,6 +174,19 @@ impl Stage {
     pub fn pass_after(&self, minutes: i64) {
         self.forward(minutes);
         self.pass();
+    }
+
+    /// What is due goes to a destination that is down, and is probed so much later.
+    pub fn put_off(&self, minutes: i64) {
+        let spool = self.spool();
+        let until = self.clock.now() + SignedDuration::from_mins(minutes);
+        for id in self.ids() {
+            let place = spool.locate(id).unwrap().unwrap();
+            let Claim::Locked(locked) = spool.lock(place, id).unwrap() else {
+                panic!("{id} is not to be had")
+            };
+            locked.read().unwrap().postpone(until).unwrap();
+        }
     }
 
     /// The process is killed behind a step like this; nothing it does then has any effect.

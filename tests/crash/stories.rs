@@ -69,7 +69,11 @@ pub fn by_all_ways(method: Method) -> Vec<Story> {
 }
 
 pub fn trying_again(method: Method) -> Vec<Story> {
-    let mut all = vec![mail::due_again(method), mail::poison(method)];
+    let mut all = vec![
+        mail::due_again(method),
+        mail::put_off(method),
+        mail::poison(method),
+    ];
     all.extend(mail::interrupt(method));
     all
 }

@@ -18,8 +18,8 @@ pub struct Postfix {
 
 impl Postfix {
     /// Starts Postfix in `dir`: mail for `example.test` goes to `dir/mailspool` with this spool, mail
-    /// for `sender.test` into the Maildir `dir/home/box`.
-    pub fn start(dir: &Path, spool: &Path, user: &User) -> Postfix {
+    /// for `sender.test` into the Maildir `dir/home/box`. `more` is added to `main.cf`.
+    pub fn start(dir: &Path, spool: &Path, user: &User, more: &str) -> Postfix {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -37,7 +37,7 @@ impl Postfix {
         let main = MAIN_CF
             .replace("UID", &user.uid.to_string())
             .replace("GID", &user.gid.to_string());
-        let main = main.replace("DIR", dir.to_str().unwrap());
+        let main = (main + more).replace("DIR", dir.to_str().unwrap());
         let master = MASTER_CF
             .replace("PORT", &port.to_string())
             .replace("USER", &user.name);
@@ -76,6 +76,12 @@ impl Postfix {
                 self.log()
             );
         }
+    }
+
+    /// For another client than the one here.
+    #[allow(dead_code)]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn connect(&self) -> Smtp {
@@ -221,6 +227,7 @@ retry unix - - n - - error
 showq unix n - n - - showq
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 mailspool unix - n n - 4 pipe
   flags=q user=USER null_sender=

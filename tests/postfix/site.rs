@@ -63,7 +63,7 @@ impl Site {
             fs::create_dir(owned).unwrap();
             chown(owned, Some(user.uid), Some(user.gid)).unwrap();
         }
-        let postfix = Postfix::start(dir.path(), &spool, &user);
+        let postfix = Postfix::start(dir.path(), &spool, &user, "");
         Site {
             postfix,
             disk,
@@ -208,7 +208,7 @@ impl User {
 
     /// Made when missing, under a lock: of two tests that both run `useradd`, the second would give
     /// the user another id.
-    fn for_tests() -> User {
+    pub fn for_tests() -> User {
         let lock = File::create("/run/mailspooltest.lock").unwrap();
         lock.lock().unwrap();
         if User::named("mailspooltest").is_none() {
@@ -292,7 +292,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Waits for an event, or panics after [`PATIENCE`].
-fn until(event: &str, mut happened: impl FnMut() -> bool) {
+pub fn until(event: &str, mut happened: impl FnMut() -> bool) {
     let start = Instant::now();
     while !happened() {
         assert!(

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use jiff::Timestamp;
+
 use super::{Level, Look, Mend};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Action, Bucket, Hold, Resting, What};
-use crate::spool::{Content, Kept, Listing, Place, View};
+use crate::spool::{Content, Down, Kept, Listing, Place, View};
 
 impl Look<'_> {
     /// Every message there is.
@@ -177,7 +179,9 @@ impl Look<'_> {
                 let what = "discarded, and its history does not say by whom";
                 self.mendable(path, what, to_active);
             }
-            // One without a history was accepted by a clock that is ahead of ours.
+            // Where its destination is down, or was, a message is put off without an event. One
+            // without a history may also have been accepted by a clock that is ahead of ours.
+            (Place::Deferred(bucket), Hold::None) if may_be_put_off(bucket) => {}
             (Place::Deferred(bucket), Hold::None) => match state.next_attempt() {
                 Some(next) if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket) => {
                     let what = format!("due at {next}, but stands in the bucket {bucket}");
@@ -227,4 +231,15 @@ impl Look<'_> {
 fn was_frozen(content: &Content) -> bool {
     let mut events = content.events.iter().map(|event| &event.what);
     events.any(|what| matches!(what, What::Action(Action::Freeze { .. })))
+}
+
+/// Whether a bucket is not further ahead than messages are ever put off.
+fn may_be_put_off(bucket: Bucket) -> bool {
+    let furthest = Timestamp::now().saturating_add(Down::LONGEST);
+    match (bucket.due(), furthest) {
+        (Some(due), Ok(furthest)) => Bucket::for_time(furthest)
+            .due()
+            .is_some_and(|last| due <= last),
+        _ => false,
+    }
 }

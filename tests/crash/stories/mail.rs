@@ -116,6 +116,28 @@ pub fn due_again(method: Method) -> Story {
     })
 }
 
+/// Moved to the bucket of a probe: one that was tried before, and one that never was.
+pub fn put_off(method: Method) -> Story {
+    let fates = vec![
+        fate("one", A, Delivered),
+        fate("one", SLOW, Delivered),
+        fate("two", B, Delivered),
+    ];
+    let prepare = |stage: &Stage| {
+        stage.send("one", &[A, SLOW]);
+        stage.pass();
+        stage.forward(34);
+        stage.send("two", &[B]);
+    };
+    let title = "move to the probe's bucket, twice";
+    Story::record(title, method, fates, prepare, |stage| {
+        stage.put_off(5);
+        stage.forward(6);
+        stage.put_off(10);
+        stage.pass_after(11);
+    })
+}
+
 pub fn bounce(method: Method) -> Vec<Story> {
     let fates = vec![fate("one", A, Delivered), fate("one", NO, Told)];
     let prepare = |stage: &Stage| stage.send("one", &[A, NO]);

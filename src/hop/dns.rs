@@ -1,0 +1,300 @@
+//! What DNS says of a domain and of a host.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+
+use super::host::address_literal;
+use crate::message::EnhancedCode;
+use crate::queue::Outcome;
+
+/// A host that takes mail for a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Its name, without a final dot; for a domain that is an address literal, the address.
+    pub name: String,
+    /// Its preference, the lowest first; none where it comes from no MX record.
+    pub preference: Option<u16>,
+}
+
+/// Asks DNS, and remembers the answers as long as they say.
+#[derive(Debug)]
+pub struct Resolver {
+    servers: Vec<SocketAddr>,
+    timeout: Duration,
+    /// For the async runtime that it was made in: it has tasks there.
+    inner: Mutex<Option<(tokio::runtime::Id, TokioResolver)>>,
+}
+
+/// How long an answer is waited for, for each of the resolver's two tries.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Resolver {
+    /// Asks these servers; if there are none, those of the system.
+    #[must_use]
+    pub fn new(servers: Vec<SocketAddr>) -> Resolver {
+        Resolver {
+            servers,
+            timeout: TIMEOUT,
+            inner: Mutex::new(None),
+        }
+    }
+
+    /// Sets how long each answer is waited for.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Resolver {
+        Resolver { timeout, ..self }
+    }
+
+    fn inner(&self) -> Result<TokioResolver, String> {
+        let here = tokio::runtime::Handle::current().id();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((runtime, resolver)) = &*inner
+            && *runtime == here
+        {
+            return Ok(resolver.clone());
+        }
+        let resolver = self.make().map_err(|error| error.to_string())?;
+        *inner = Some((here, resolver.clone()));
+        Ok(resolver)
+    }
+
+    fn make(&self) -> Result<TokioResolver, NetError> {
+        let mut builder = match self.servers.is_empty() {
+            true => TokioResolver::builder_tokio()?,
+            false => {
+                let servers = self.servers.iter().map(|address| {
+                    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+                    for connection in &mut server.connections {
+                        connection.port = address.port();
+                    }
+                    server
+                });
+                let config = ResolverConfig::from_name_servers(servers.collect());
+                let provider = TokioRuntimeProvider::default();
+                TokioResolver::builder_with_config(config, provider)
+                    .with_options(ResolverOpts::default())
+            }
+        };
+        builder.options_mut().timeout = self.timeout;
+        // An answer that does not fit, or is mangled on the way, is asked for again by TCP.
+        builder.options_mut().try_tcp_on_error = true;
+        builder.build()
+    }
+
+    /// The hosts that take mail for a domain, best first, equal ones shuffled.
+    ///
+    /// # Errors
+    /// The outcome for everybody in that domain, by the table in [the module](super).
+    pub async fn exchanges(&self, domain: &str, own_name: &str) -> Result<Vec<Exchange>, Outcome> {
+        if let Some(literal) = domain
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            let address = address_literal(literal).ok_or_else(|| {
+                let text = format!("{domain} is an address literal of no kind that is known");
+                Outcome::failed(EnhancedCode::new(5, 1, 2), text)
+            })?;
+            let name = address.to_string();
+            return Ok(vec![Exchange {
+                name,
+                preference: None,
+            }]);
+        }
+        let mut found = match self.ask(domain, RecordType::MX).await {
+            Answer::Records(records) => exchanges_in(records),
+            // The domain itself, if it has an address (RFC 5321, 5.1).
+            Answer::NoneOfThese => return self.domain_itself(domain).await,
+            Answer::NoSuchName => return Err(no_such_domain(domain)),
+            Answer::Trouble(text) => return Err(trouble(domain, "MX", &text)),
+        };
+        if found.is_empty() {
+            return self.domain_itself(domain).await;
+        }
+        if found.iter().all(|one| one.name.is_empty()) {
+            let text = format!("{domain} takes no mail (null MX)");
+            return Err(Outcome::failed(EnhancedCode::new(5, 1, 10), text));
+        }
+        // A null MX beside others is a mistake; the others count.
+        found.retain(|one| !one.name.is_empty());
+        shuffle(&mut found);
+        found.sort_by_key(|one| one.preference);
+        // Mail goes closer to its destination, never back or sideways (RFC 5321, 5.1).
+        if let Some(own) = found.iter().find(|one| is_same(&one.name, own_name)) {
+            let ours = own.preference;
+            found.retain(|one| one.preference < ours);
+            if found.is_empty() {
+                let text = format!("mail for {domain} loops back to this host: it is its best MX");
+                return Err(Outcome::failed(EnhancedCode::new(5, 4, 6), text));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn domain_itself(&self, domain: &str) -> Result<Vec<Exchange>, Outcome> {
+        match self.all_addresses(domain).await {
+            Answer::Records(_) => Ok(vec![Exchange {
+                name: domain.trim_end_matches('.').to_lowercase(),
+                preference: None,
+            }]),
+            Answer::NoneOfThese => {
+                let text = format!("{domain} has neither MX nor address records");
+                Err(Outcome::failed(EnhancedCode::new(5, 4, 4), text))
+            }
+            Answer::NoSuchName => Err(no_such_domain(domain)),
+            Answer::Trouble(text) => Err(trouble(domain, "address", &text)),
+        }
+    }
+
+    /// The addresses of a host, the families in turn.
+    ///
+    /// # Errors
+    /// The outcome if there are none. It always defers: the host's name is somebody's
+    /// configuration, and no recipient's mistake.
+    pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Outcome> {
+        if let Ok(address) = name.parse() {
+            return Ok(vec![address]);
+        }
+        match self.all_addresses(name).await {
+            Answer::Records(addresses) => Ok(addresses),
+            Answer::NoneOfThese | Answer::NoSuchName => {
+                let text = format!("{name} has no address");
+                Err(Outcome::deferred(EnhancedCode::new(4, 4, 4), text))
+            }
+            Answer::Trouble(text) => Err(trouble(name, "address", &text)),
+        }
+    }
+
+    async fn all_addresses(&self, name: &str) -> Answer<IpAddr> {
+        let (v6, v4) = tokio::join!(
+            self.ask(name, RecordType::AAAA),
+            self.ask(name, RecordType::A)
+        );
+        let mut trouble = None;
+        let mut absent = true;
+        let mut of = |answer| match answer {
+            Answer::Records(records) => addresses_in(records),
+            Answer::NoneOfThese => {
+                absent = false;
+                Vec::new()
+            }
+            Answer::NoSuchName => Vec::new(),
+            Answer::Trouble(text) => {
+                trouble = Some(text);
+                Vec::new()
+            }
+        };
+        let (mut v6, mut v4) = (of(v6), of(v4));
+        shuffle(&mut v6);
+        shuffle(&mut v4);
+        let addresses = alternate(v6, v4);
+        match (addresses.is_empty(), trouble) {
+            (false, _) => Answer::Records(addresses),
+            (true, Some(text)) => Answer::Trouble(text),
+            (true, None) if absent => Answer::NoSuchName,
+            (true, None) => Answer::NoneOfThese,
+        }
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Answer<RData> {
+        let resolver = match self.inner() {
+            Ok(resolver) => resolver,
+            Err(text) => return Answer::Trouble(text),
+        };
+        // With its final dot no search list applies. A name of one label is the
+        // administrator's own, and may need it.
+        let query = match name.trim_end_matches('.') {
+            bare if bare.contains('.') => format!("{bare}."),
+            label => label.to_owned(),
+        };
+        match resolver.lookup(query, kind).await {
+            Ok(lookup) => {
+                let records = lookup.answers().iter().map(|record| record.data.clone());
+                Answer::Records(records.filter(|data| data.record_type() == kind).collect())
+            }
+            Err(error) if error.is_nx_domain() => Answer::NoSuchName,
+            Err(error) if is_no_data(&error) => Answer::NoneOfThese,
+            Err(error) => Answer::Trouble(error.to_string()),
+        }
+    }
+}
+
+/// What DNS answers.
+enum Answer<T> {
+    Records(Vec<T>),
+    /// The name exists, and has no such records.
+    NoneOfThese,
+    NoSuchName,
+    Trouble(String),
+}
+
+/// The name exists and has no such record. An error of the server counts as "no records" for
+/// the resolver too, so its code is looked at.
+fn is_no_data(error: &NetError) -> bool {
+    use hickory_resolver::net::DnsError;
+    use hickory_resolver::proto::op::ResponseCode;
+    matches!(
+        error,
+        NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError
+    )
+}
+
+fn exchanges_in(records: Vec<RData>) -> Vec<Exchange> {
+    let exchange = |data| match data {
+        RData::MX(mx) => Some(Exchange {
+            name: mx.exchange.to_utf8().trim_end_matches('.').to_lowercase(),
+            preference: Some(mx.preference),
+        }),
+        _ => None,
+    };
+    records.into_iter().filter_map(exchange).collect()
+}
+
+fn addresses_in(records: Vec<RData>) -> Vec<IpAddr> {
+    let address = |data| match data {
+        RData::A(a) => Some(IpAddr::from(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::from(aaaa.0)),
+        _ => None,
+    };
+    records.into_iter().filter_map(address).collect()
+}
+
+fn no_such_domain(domain: &str) -> Outcome {
+    let text = format!("the domain {domain} does not exist");
+    Outcome::failed(EnhancedCode::new(5, 1, 2), text)
+}
+
+fn trouble(name: &str, what: &str, text: &str) -> Outcome {
+    let text = format!("{what} lookup of {name} failed: {text}");
+    Outcome::deferred(EnhancedCode::new(4, 4, 3), text)
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    one.trim_end_matches('.')
+        .eq_ignore_ascii_case(other.trim_end_matches('.'))
+}
+
+/// One of each in turn: a network without one of the families costs one try, not all.
+fn alternate(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
+    let most = first.len().max(second.len());
+    let pair = |n| [first.get(n), second.get(n)];
+    (0..most).flat_map(pair).flatten().copied().collect()
+}
+
+fn shuffle<T>(all: &mut [T]) {
+    if all.len() < 2 {
+        return;
+    }
+    let mut random = uuid::Uuid::new_v4().as_u128();
+    for at in (1..all.len()).rev() {
+        let among = at as u128 + 1;
+        all.swap(at, (random % among) as usize);
+        random = (random / among).rotate_left(64) ^ random;
+    }
+}

@@ -1,0 +1,74 @@
+//! The client side of SMTP (RFC 5321) and LMTP (RFC 2033), with an outcome for each recipient.
+//!
+//! [`Client`] sends messages over any asynchronous stream: [`Client::open`] greets, negotiates TLS and
+//! authenticates, [`Client::deliver`] does one transaction after the other. Below it is the protocol
+//! without I/O: [`reply`] reads replies, [`opening`] and [`exchange`] turn them into commands and
+//! verdicts, [`content`] encodes messages, [`verdict`] has the table of what means what.
+//!
+//! Who connects decides where: nothing here resolves names or opens sockets. He also sets
+//! `TCP_NODELAY`; a small message is two writes, its commands and its octets.
+//!
+//! | after a transaction in which | the connection |
+//! |---|---|
+//! | the message was answered, or MAIL refused | is ready |
+//! | every RCPT, or DATA, was refused | needs RSET, which goes along with the next MAIL |
+//! | 421 was said, a deadline passed, a reply made no sense, something came that nobody asked for | is closed |
+//!
+//! The runtime must have its time driver enabled.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use mailspool::message::{Address, ReversePath};
+//! use mailspool::smtp::{Client, HelloName, Settings, Shape, Tls, TlsSettings, Transaction};
+//!
+//! let mut settings = Settings::new(HelloName::parse("client.example.org")?);
+//! settings.tls = Tls::new(TlsSettings::default())?;
+//! let stream = tokio::net::TcpStream::connect("mx.example.net:25").await?;
+//! stream.set_nodelay(true)?;
+//! let mut client = match Client::open(stream, "mx.example.net", &settings).await {
+//!     Err(error) if error.may_go_in_clear() => {
+//!         let stream = tokio::net::TcpStream::connect("mx.example.net:25").await?;
+//!         Client::open(stream, "mx.example.net", &settings.in_clear()).await?
+//!     }
+//!     opened => opened?,
+//! };
+//! let message = &b"Subject: hello\n\nhello\n"[..];
+//! let verdicts = client
+//!     .deliver(
+//!         &Transaction {
+//!             sender: &ReversePath::parse(b"me@example.org")?,
+//!             recipients: &[Address::parse("you@example.net")?],
+//!             shape: Shape::of(message)?,
+//!             dsn: None,
+//!         },
+//!         message,
+//!     )
+//!     .await;
+//! println!("{:?}", verdicts[0].outcome);
+//! client.quit().await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod capabilities;
+pub mod client;
+pub mod content;
+pub mod exchange;
+pub mod opening;
+pub mod reply;
+pub mod sasl;
+pub mod step;
+pub mod tls;
+pub mod transaction;
+pub mod verdict;
+mod wire;
+
+pub use capabilities::Capabilities;
+pub use client::{Client, SessionInfo, Settings, TlsInfo};
+pub use content::Shape;
+pub use opening::{HelloName, OpenError, Protocol};
+pub use sasl::{Credentials, Login, Mechanism, Protection};
+pub use step::{Deadlines, Step};
+pub use tls::{ClientIdentity, MinimumTls, Roots, Tls, TlsError, TlsPolicy, TlsSettings};
+pub use transaction::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, Transaction};
+pub use verdict::{Scope, Trouble, Verdict, null_mx};

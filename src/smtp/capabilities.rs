@@ -1,0 +1,118 @@
+//! What a server says it can do, in answer to EHLO or LHLO (RFC 5321 4.1.1.1).
+
+use super::reply::ServerReply;
+use crate::message::printable;
+
+/// The extensions that a server offers. None of them after HELO.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Commands may be sent before the last one is answered (RFC 2920).
+    pub pipelining: bool,
+    /// SIZE is understood (RFC 1870).
+    pub size: bool,
+    /// The most octets of a message, if the server says.
+    pub max_size: Option<u64>,
+    /// 8-bit bodies may be declared (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// Addresses and headers may be UTF-8 (RFC 6531).
+    pub smtp_utf8: bool,
+    /// Notices may be asked for (RFC 3461).
+    pub dsn: bool,
+    /// BDAT is understood (RFC 3030).
+    pub chunking: bool,
+    /// TLS is offered (RFC 3207).
+    pub start_tls: bool,
+    /// The SASL mechanisms, in capitals (RFC 4954).
+    pub auth: Vec<String>,
+    /// All lines but the first, free of control characters: for people.
+    pub lines: Vec<String>,
+}
+
+impl Capabilities {
+    /// Reads the lines of a reply; the first is the server's name.
+    pub fn of(reply: &ServerReply) -> Capabilities {
+        let mut caps = Capabilities::default();
+        for line in reply.lines.iter().skip(1) {
+            caps.add(printable(line));
+        }
+        caps
+    }
+
+    fn add(&mut self, line: String) {
+        // Some servers still write `AUTH=PLAIN`, as before RFC 2554.
+        let mut words = line.split(|c: char| c.is_ascii_whitespace() || c == '=');
+        let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
+        match keyword.as_str() {
+            "PIPELINING" => self.pipelining = true,
+            "SIZE" => {
+                self.size = true;
+                let limit = words.next().and_then(|word| word.parse().ok());
+                self.max_size = limit.filter(|limit| *limit > 0);
+            }
+            "8BITMIME" => self.eight_bit_mime = true,
+            "SMTPUTF8" => self.smtp_utf8 = true,
+            "DSN" => self.dsn = true,
+            "CHUNKING" => self.chunking = true,
+            "STARTTLS" => self.start_tls = true,
+            "AUTH" => {
+                for word in words.filter(|word| !word.is_empty()) {
+                    let name = word.to_ascii_uppercase();
+                    if !self.auth.contains(&name) {
+                        self.auth.push(name);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.lines.push(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(lines: &[&str]) -> Capabilities {
+        Capabilities::of(&ServerReply {
+            code: 250,
+            enhanced: None,
+            lines: lines.iter().map(|line| line.to_string()).collect(),
+        })
+    }
+
+    #[test]
+    fn keywords_are_read_in_any_case_and_the_name_is_not_one() {
+        let caps = caps(&[
+            "PIPELINING",
+            "size 1000",
+            "8bitmime",
+            "SmtpUtf8",
+            "DSN",
+            "CHUNKING",
+            "STARTTLS",
+            "AUTH PLAIN login",
+            "AUTH=PLAIN XOAUTH2",
+            "X-NONSENSE 1 2 3",
+        ]);
+        assert!(!caps.pipelining);
+        assert!(caps.size && caps.eight_bit_mime && caps.smtp_utf8 && caps.dsn);
+        assert!(caps.chunking && caps.start_tls);
+        assert_eq!(caps.max_size, Some(1000));
+        assert_eq!(caps.auth, ["PLAIN", "LOGIN", "XOAUTH2"]);
+        assert_eq!(caps.lines.len(), 9);
+    }
+
+    #[test]
+    fn no_limit_is_no_limit() {
+        for line in [
+            "SIZE",
+            "SIZE 0",
+            "SIZE lots",
+            "SIZE 99999999999999999999999",
+        ] {
+            let caps = caps(&["name", line]);
+            assert!(caps.size);
+            assert_eq!(caps.max_size, None, "{line}");
+        }
+    }
+}

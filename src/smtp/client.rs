@@ -1,0 +1,317 @@
+//! A connection: the protocol of [`opening`](super::opening) and [`exchange`](super::exchange)
+//! over an asynchronous stream.
+
+mod body;
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::body::Body;
+use super::capabilities::Capabilities;
+use super::exchange::{After, Exchange, ExchangeNext};
+use super::opening::{HelloName, OpenError, Opening, OpeningNext, Protocol, Terms};
+use super::sasl::{Login, Mechanism, Protection};
+use super::step::{Deadlines, Step};
+use super::tls::{Tls, TlsPolicy};
+use super::transaction::Transaction;
+use super::verdict::{Scope, Trouble, Verdict};
+use super::wire::{Stream, Wire, Wrote, deadline};
+
+/// How a server is spoken to. Serves for any number of connections.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// SMTP or LMTP.
+    pub protocol: Protocol,
+    /// Our name.
+    pub hello: HelloName,
+    /// What is asked of TLS.
+    pub tls: Tls,
+    /// As whom we authenticate, if we do.
+    pub login: Option<Login>,
+    /// How long the steps may take.
+    pub deadlines: Deadlines,
+}
+
+impl Settings {
+    /// SMTP under this name, without TLS and authentication, with the deadlines of RFC 5321.
+    pub fn new(hello: HelloName) -> Settings {
+        Settings {
+            protocol: Protocol::Smtp,
+            hello,
+            tls: Tls::none(),
+            login: None,
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// The same without TLS: for a new connection after [`OpenError::may_go_in_clear`].
+    pub fn in_clear(&self) -> Settings {
+        Settings {
+            tls: Tls::none(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What is known of a session, for logs and probes.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// What the server said first.
+    pub greeting: String,
+    /// What it offers, within TLS if there is any.
+    pub capabilities: Capabilities,
+    /// TLS, if there is any.
+    pub tls: Option<TlsInfo>,
+    /// How we authenticated, if we did.
+    pub mechanism: Option<Mechanism>,
+}
+
+/// What is known of a session's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// Such as `TLSv1_3`.
+    pub version: String,
+    /// Such as `TLS13_AES_256_GCM_SHA384`.
+    pub cipher: String,
+    /// Whether the certificate is one for the server's name.
+    pub is_verified: bool,
+    /// The server's certificate, in DER.
+    pub certificate: Vec<u8>,
+}
+
+/// A connection on which messages can be sent, one after the other.
+///
+/// A future of this type that is dropped before its end leaves a connection that is not reusable.
+pub struct Client<S> {
+    wire: Wire<S>,
+    remote: String,
+    protocol: Protocol,
+    deadlines: Deadlines,
+    info: SessionInfo,
+    after: After,
+    block: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Opens a session on a new connection to the server `host`: greeting, TLS, authentication.
+    /// `host` is the name that TLS verifies, unless [`Tls`] has another, and stands in outcomes.
+    pub async fn open(stream: S, host: &str, settings: &Settings) -> Result<Client<S>, OpenError> {
+        let mut wire = Wire::new(stream);
+        let opened = open(&mut wire, host, settings).await;
+        if matches!(opened, Err(OpenError::Refused(_))) {
+            // It answers, so it may be told; whether it listens is its own affair.
+            let until = deadline(settings.deadlines.quit);
+            wire.out.clear();
+            wire.out.extend_from_slice(b"QUIT\r\n");
+            let _ = wire.write(settings.deadlines.quit, until).await;
+        }
+        let info = opened?;
+        Ok(Client {
+            wire,
+            remote: host.to_owned(),
+            protocol: settings.protocol,
+            deadlines: settings.deadlines,
+            info,
+            after: After::Ready,
+            block: Vec::new(),
+        })
+    }
+
+    /// What is known of the session.
+    pub fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    /// Whether another message may be sent.
+    pub fn is_reusable(&self) -> bool {
+        self.after != After::Close
+    }
+
+    /// Whether the server is still there, as far as it has said. To be asked before a connection
+    /// that was idle is used again: most servers close them after some minutes.
+    pub async fn is_alive(&mut self) -> bool {
+        if self.is_reusable() && !matches!(self.wire.unasked().await, Ok(None)) {
+            self.after = After::Close;
+        }
+        self.is_reusable()
+    }
+
+    /// Sends one message; one verdict for each recipient, in their order. `message` is read once,
+    /// from the beginning, in place, by blocking reads: it is in memory, or was read a moment ago.
+    /// It must be the one that the transaction's shape was taken of.
+    pub async fn deliver(
+        &mut self,
+        transaction: &Transaction<'_>,
+        mut message: impl Read,
+    ) -> Vec<Verdict> {
+        let before = std::mem::replace(&mut self.after, After::Close);
+        if let Some(verdict) = self.before_mail(before).await {
+            return vec![verdict; transaction.recipients.len()];
+        }
+        let until = deadline(self.deadlines.sending(transaction.shape.size));
+        let (mut exchange, mut next) = Exchange::begin(
+            transaction,
+            &self.info.capabilities,
+            self.protocol,
+            &self.remote,
+            before,
+            &mut self.wire.out,
+        );
+        loop {
+            next = match next {
+                ExchangeNext::Reply(_) if self.wire.is_ahead() => {
+                    let text = "a reply before the command";
+                    exchange.on_trouble(&Trouble::Misplaced(text.into()))
+                }
+                ExchangeNext::Reply(step) => {
+                    let within = self.deadlines.of(step);
+                    // The answer to the message has its own time, whatever is left of the whole.
+                    let until = match step {
+                        Step::End => deadline(within),
+                        _ => until,
+                    };
+                    match self.wire.reply(within, until).await {
+                        Ok(reply) => exchange.on_reply(&reply, &mut self.wire.out),
+                        Err(trouble) => exchange.on_trouble(&trouble),
+                    }
+                }
+                ExchangeNext::Body(framing) => {
+                    let body = Body {
+                        framing,
+                        size: transaction.shape.size,
+                        message: &mut message,
+                        block: &mut self.block,
+                    };
+                    match body.send(&mut self.wire, &self.deadlines, until).await {
+                        Ok(Wrote::All) => exchange.on_sent(),
+                        Ok(Wrote::Reply(reply)) => exchange.on_early_reply(&reply),
+                        Err(trouble) => exchange.on_trouble(&trouble),
+                    }
+                }
+                ExchangeNext::Done => break,
+            };
+        }
+        let (verdicts, after) = exchange.finish();
+        // Somebody who says more than was asked would be misunderstood in the next transaction.
+        self.after = match self.wire.has_input() {
+            true => After::Close,
+            false => after,
+        };
+        verdicts
+    }
+
+    /// Says goodbye and closes the connection. Waits no longer than the deadline for QUIT.
+    pub async fn quit(mut self) {
+        let within = self.deadlines.quit;
+        let until = deadline(within);
+        let goodbye = async {
+            if self.is_reusable() {
+                self.wire.out.clear();
+                self.wire.out.extend_from_slice(b"QUIT\r\n");
+                let _ = self.wire.reply(within, until).await;
+            }
+            let _ = self.wire.shutdown().await;
+        };
+        let _ = tokio::time::timeout_at(until, goodbye).await;
+    }
+
+    /// Why no transaction can begin, if none can.
+    async fn before_mail(&mut self, before: After) -> Option<Verdict> {
+        if before == After::Close {
+            return Some(Verdict::of_trouble(&Trouble::Lost, Step::Mail));
+        }
+        let trouble = match self.wire.unasked().await {
+            Ok(None) => return None,
+            // Nobody has asked about a message yet: this is about the host.
+            Ok(Some(reply)) => {
+                match Verdict::of_reply(&reply, Step::Reset, Scope::Host, &self.remote) {
+                    Some(verdict) => return Some(verdict),
+                    None => Trouble::misplaced(&reply),
+                }
+            }
+            Err(trouble) => trouble,
+        };
+        Some(Verdict::of_trouble(&trouble, Step::Mail))
+    }
+}
+
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    host: &str,
+    settings: &Settings,
+) -> Result<SessionInfo, OpenError> {
+    let Settings { deadlines, tls, .. } = settings;
+    let until = deadline(deadlines.opening);
+    let terms = Terms {
+        protocol: settings.protocol,
+        hello: &settings.hello,
+        start_tls: tls.start_tls(),
+        login: settings.login.as_ref(),
+        remote: host,
+    };
+    let mut has = Protection::Clear;
+    if tls.is_implicit() {
+        wire.encrypt(tls, host, deadlines.handshake, until).await?;
+        has = tls.protection();
+    }
+    let (mut opening, mut next) = Opening::new(terms, has);
+    // TLS is there, and nothing was heard through it: a server that does not like our side of the
+    // handshake says so only now.
+    let mut is_on_trial = false;
+    loop {
+        next = match next {
+            OpeningNext::Reply(step) => {
+                let failed = |trouble| match is_on_trial && tls.may_be_left_out() {
+                    true => OpenError::OptionalTls(format!("{trouble} while {step}")),
+                    false => OpenError::Trouble { step, trouble },
+                };
+                let reply = wire.reply(deadlines.of(step), until).await;
+                let reply = reply.map_err(failed)?;
+                is_on_trial = false;
+                let next = opening.on_reply(&reply, &mut wire.out)?;
+                if wire.has_input() && next != OpeningNext::Encrypt {
+                    let trouble = Trouble::Misplaced("a reply before the command".into());
+                    return Err(OpenError::Trouble { step, trouble });
+                }
+                next
+            }
+            OpeningNext::Encrypt => {
+                let encrypted = wire.encrypt(tls, host, deadlines.handshake, until).await;
+                encrypted.map_err(|error| match error {
+                    OpenError::Injected => error,
+                    _ if tls.may_be_left_out() => OpenError::OptionalTls(error.to_string()),
+                    _ => error,
+                })?;
+                is_on_trial = true;
+                opening.on_encrypted(tls.protection(), &mut wire.out)
+            }
+            OpeningNext::Ready => break,
+        };
+    }
+    let (capabilities, greeting, mechanism) = opening.finish();
+    Ok(SessionInfo {
+        greeting,
+        capabilities,
+        tls: tls_info(wire.stream(), tls),
+        mechanism,
+    })
+}
+
+fn tls_info<S>(stream: &Stream<S>, tls: &Tls) -> Option<TlsInfo> {
+    let Stream::Tls(stream) = stream else {
+        return None;
+    };
+    let (_, connection) = stream.get_ref();
+    let version = connection.protocol_version();
+    let cipher = connection.negotiated_cipher_suite();
+    let chain = connection.peer_certificates().unwrap_or_default();
+    Some(TlsInfo {
+        version: version.map_or_else(String::new, |version| format!("{version:?}")),
+        cipher: cipher.map_or_else(String::new, |suite| format!("{:?}", suite.suite())),
+        is_verified: tls.policy() == TlsPolicy::Verified,
+        certificate: chain.first().map_or_else(Vec::new, |first| first.to_vec()),
+    })
+}

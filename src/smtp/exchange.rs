@@ -1,0 +1,394 @@
+//! One transaction, without I/O: replies in, commands out, a verdict for each recipient at the end.
+//!
+//! With PIPELINING everything up to DATA is one write, and replies are taken in their order as they
+//! come. A verdict once given stands: who was refused keeps that reply, whatever happens later.
+//! Whoever has none at the end of the message gets the answer to it; in LMTP each has his own.
+
+use std::collections::VecDeque;
+
+use super::capabilities::Capabilities;
+use super::content::Framing;
+use super::opening::Protocol;
+use super::reply::ServerReply;
+use super::step::Step;
+use super::transaction::{Transaction, is_path};
+use super::verdict::{Scope, Trouble, Verdict};
+use crate::message::EnhancedCode;
+
+/// What comes next in a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeNext {
+    /// Send what was written, and give the reply to [`Exchange::on_reply`].
+    Reply(Step),
+    /// Send what was written and the message behind it, then call [`Exchange::on_sent`]. Nothing
+    /// may have come in behind the last reply, and a reply that comes before everything is sent
+    /// goes to [`Exchange::on_early_reply`].
+    Body(Framing),
+    /// Every recipient has a verdict.
+    Done,
+}
+
+/// In what state a transaction leaves the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next MAIL may follow.
+    Ready,
+    /// RSET has to come first. It goes in one write with the next MAIL where that may be.
+    Reset,
+    /// It is of no use any more, and must be closed.
+    Close,
+}
+
+/// A transaction that is going on.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    transaction: &'a Transaction<'a>,
+    caps: &'a Capabilities,
+    protocol: Protocol,
+    remote: &'a str,
+    framing: Framing,
+    verdicts: Vec<Option<Verdict>>,
+    /// Commands to be sent, and commands that were sent and are not answered yet.
+    unsent: VecDeque<Command>,
+    sent: VecDeque<Command>,
+    /// Recipients that the server took, in their order.
+    accepted: VecDeque<usize>,
+    /// MAIL was refused. What follows means nothing.
+    is_refused: bool,
+    /// The message is being sent.
+    in_body: bool,
+    /// The server says goodbye.
+    is_closing: bool,
+    after: After,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    Reset,
+    Mail,
+    Rcpt(usize),
+    Data,
+    /// The end of the message.
+    End,
+    /// The end of a message that nobody gets: DATA was taken although no recipient was.
+    LoneDot,
+}
+
+impl<'a> Exchange<'a> {
+    /// Begins a transaction on a connection that the last one left as `before`; appends the first
+    /// commands to `out`. What cannot be sent to this server at all has its verdict at once.
+    pub fn begin(
+        transaction: &'a Transaction<'a>,
+        caps: &'a Capabilities,
+        protocol: Protocol,
+        remote: &'a str,
+        before: After,
+        out: &mut Vec<u8>,
+    ) -> (Exchange<'a>, ExchangeNext) {
+        let mut exchange = Exchange {
+            transaction,
+            caps,
+            protocol,
+            remote,
+            framing: transaction.framing(caps),
+            verdicts: vec![None; transaction.recipients.len()],
+            unsent: VecDeque::new(),
+            sent: VecDeque::new(),
+            accepted: VecDeque::new(),
+            is_refused: false,
+            in_body: false,
+            is_closing: false,
+            after: before,
+        };
+        exchange.refuse_what_cannot_go();
+        let left: Vec<usize> = exchange.undecided().collect();
+        if left.is_empty() {
+            return (exchange, ExchangeNext::Done);
+        }
+        if before == After::Reset {
+            exchange.unsent.push_back(Command::Reset);
+        }
+        exchange.unsent.push_back(Command::Mail);
+        exchange.unsent.extend(left.into_iter().map(Command::Rcpt));
+        if exchange.framing == Framing::Dots {
+            exchange.unsent.push_back(Command::Data);
+        }
+        exchange.after = After::Close;
+        let next = exchange.go_on(out);
+        (exchange, next)
+    }
+
+    /// Takes a reply; appends the next commands to `out`.
+    pub fn on_reply(&mut self, reply: &ServerReply, out: &mut Vec<u8>) -> ExchangeNext {
+        let Some(command) = self.sent.pop_front() else {
+            return self.misplaced(reply, Step::Mail);
+        };
+        match command {
+            Command::LoneDot => return self.finished(After::Ready),
+            Command::End => return self.on_answer(reply),
+            _ if reply.code == 421 => return self.refuse_all(reply, command.step(), After::Close),
+            Command::Reset if reply.class() != 2 => {
+                return match reply.class() {
+                    4 | 5 => self.refuse_all(reply, Step::Reset, After::Close),
+                    _ => self.misplaced(reply, Step::Reset),
+                };
+            }
+            Command::Mail if reply.class() != 2 => {
+                self.is_refused = true;
+                if reply.class() == 3 {
+                    return self.misplaced(reply, Step::Mail);
+                }
+                // Nothing is open that RSET would end; but more replies may be on their way.
+                let next = self.refuse_all(reply, Step::Mail, After::Ready);
+                if self.sent.is_empty() {
+                    return next;
+                }
+            }
+            Command::Reset | Command::Mail => {}
+            Command::Rcpt(index) => match reply.class() {
+                2 => self.accepted.push_back(index),
+                3 => return self.misplaced(reply, Step::Rcpt),
+                _ => self.decide(index, reply, Step::Rcpt, Scope::Recipient),
+            },
+            Command::Data => return self.on_go_ahead(reply, out),
+        }
+        self.go_on(out)
+    }
+
+    /// All of the message is with the operating system, its end included: from here on the
+    /// server may have it.
+    pub fn on_sent(&mut self) -> ExchangeNext {
+        self.in_body = false;
+        self.sent.push_back(Command::End);
+        ExchangeNext::Reply(Step::End)
+    }
+
+    /// A reply came before the message was sent to its end. The server does not have it.
+    pub fn on_early_reply(&mut self, reply: &ServerReply) -> ExchangeNext {
+        match reply.class() {
+            4 | 5 => self.refuse_all(reply, Step::Body, After::Close),
+            _ => self.misplaced(reply, Step::Body),
+        }
+    }
+
+    /// The connection cannot be used any more.
+    pub fn on_trouble(&mut self, trouble: &Trouble) -> ExchangeNext {
+        let step = match self.sent.front() {
+            _ if self.in_body => Step::Body,
+            Some(command) => command.step(),
+            None => Step::Mail,
+        };
+        self.give_up(trouble, step)
+    }
+
+    /// The verdicts, in the order of the recipients, and the state of the connection.
+    pub fn finish(self) -> (Vec<Verdict>, After) {
+        let lost = || Verdict::of_trouble(&Trouble::Lost, Step::Mail);
+        let verdicts = self.verdicts.into_iter();
+        let verdicts = verdicts.map(|verdict| verdict.unwrap_or_else(lost));
+        (verdicts.collect(), self.after)
+    }
+
+    fn refuse_what_cannot_go(&mut self) {
+        let Transaction {
+            sender,
+            recipients,
+            shape,
+            ..
+        } = self.transaction;
+        let all = |code: (u16, u16), text: String| {
+            let code = EnhancedCode::new(5, code.0, code.1);
+            Some(Verdict::unsendable(code, &text, Scope::Message, Step::Mail))
+        };
+        let lacks_utf8 = !self.caps.smtp_utf8;
+        let remote = self.remote;
+        let verdict = match self.caps.max_size {
+            _ if !is_path(sender.as_str()) => {
+                let text = "the sender's address cannot be written into an SMTP command";
+                all((1, 7), text.into())
+            }
+            _ if lacks_utf8 && self.transaction.needs_utf8() => {
+                let what = match shape.has_utf8_header {
+                    true => "the message's header",
+                    false => "the sender's address",
+                };
+                let text = format!("{what} is not ASCII, and {remote} does not offer SMTPUTF8");
+                all((6, 7), text)
+            }
+            Some(limit) if shape.size > limit => {
+                let size = shape.size;
+                let text = format!("the message has {size} octets, {remote} takes {limit}");
+                all((3, 4), text)
+            }
+            _ => None,
+        };
+        for (index, recipient) in recipients.iter().enumerate() {
+            let own = |code: (u16, u16), text: &str| {
+                let code = EnhancedCode::new(5, code.0, code.1);
+                Verdict::unsendable(code, text, Scope::Recipient, Step::Rcpt)
+            };
+            self.verdicts[index] = if let Some(verdict) = &verdict {
+                Some(verdict.clone())
+            } else if !is_path(recipient.as_str()) {
+                let text = "the address cannot be written into an SMTP command";
+                Some(own((1, 3), text))
+            } else if lacks_utf8 && !recipient.as_str().is_ascii() {
+                let text =
+                    format!("the address is not ASCII, and {remote} does not offer SMTPUTF8");
+                Some(own((6, 7), &text))
+            } else {
+                None
+            };
+        }
+    }
+
+    fn undecided(&self) -> impl Iterator<Item = usize> {
+        let open = |(index, verdict): (usize, &Option<Verdict>)| verdict.is_none().then_some(index);
+        self.verdicts.iter().enumerate().filter_map(open)
+    }
+
+    /// Sends what may be sent now: all of it, or one command.
+    fn go_on(&mut self, out: &mut Vec<u8>) -> ExchangeNext {
+        if self.sent.is_empty() {
+            // Nobody is left to whom DATA or BDAT would go.
+            let is_before_body = self.unsent.front().is_none_or(|c| *c == Command::Data);
+            if is_before_body && (self.accepted.is_empty() || self.is_refused) {
+                return self.finished(After::Reset);
+            }
+            while let Some(command) = self.unsent.pop_front() {
+                self.write(command, out);
+                self.sent.push_back(command);
+                if !self.caps.pipelining {
+                    break;
+                }
+            }
+        }
+        match self.sent.front() {
+            Some(command) => ExchangeNext::Reply(command.step()),
+            None => {
+                let size = self.transaction.shape.size;
+                out.extend_from_slice(format!("BDAT {size} LAST\r\n").as_bytes());
+                self.begin_body()
+            }
+        }
+    }
+
+    fn write(&self, command: Command, out: &mut Vec<u8>) {
+        match command {
+            Command::Reset => out.extend_from_slice(b"RSET\r\n"),
+            Command::Mail => {
+                // Only what really is UTF-8 is declared so: what is not may then still go to servers
+                // behind this one.
+                let is_utf8 = |index: &usize| {
+                    let address = &self.transaction.recipients[*index];
+                    !address.as_str().is_ascii()
+                };
+                let utf8 = self.caps.smtp_utf8
+                    && (self.transaction.needs_utf8() || self.undecided().any(|i| is_utf8(&i)));
+                self.transaction.write_mail(self.caps, utf8, out);
+            }
+            Command::Rcpt(index) => self.transaction.write_rcpt(index, self.caps, out),
+            Command::Data => out.extend_from_slice(b"DATA\r\n"),
+            Command::LoneDot => out.extend_from_slice(b".\r\n"),
+            Command::End => {}
+        }
+    }
+
+    fn begin_body(&mut self) -> ExchangeNext {
+        self.in_body = true;
+        ExchangeNext::Body(self.framing)
+    }
+
+    /// The answer to DATA.
+    fn on_go_ahead(&mut self, reply: &ServerReply, out: &mut Vec<u8>) -> ExchangeNext {
+        match (reply.class(), self.accepted.is_empty(), self.is_refused) {
+            (3, false, false) => self.begin_body(),
+            // Pipelined, and nobody was taken: the message that is asked for has to be ended, and
+            // the answer to that is nobody's (RFC 2920 3.1). In LMTP there would be none.
+            (3, true, _) if self.protocol == Protocol::Smtp => {
+                self.write(Command::LoneDot, out);
+                self.sent.push_back(Command::LoneDot);
+                ExchangeNext::Reply(Step::End)
+            }
+            // MAIL was refused and a recipient taken: who would get the empty message?
+            (3, ..) => self.finished(After::Close),
+            (2, ..) => self.misplaced(reply, Step::Data),
+            _ if self.is_refused => self.finished(After::Ready),
+            _ => self.refuse_all(reply, Step::Data, After::Reset),
+        }
+    }
+
+    /// An answer to the message: everybody's, or in LMTP the next one's.
+    fn on_answer(&mut self, reply: &ServerReply) -> ExchangeNext {
+        if reply.class() == 3 {
+            return self.misplaced(reply, Step::End);
+        }
+        match self.protocol {
+            Protocol::Smtp => {
+                for index in std::mem::take(&mut self.accepted) {
+                    self.decide(index, reply, Step::End, Scope::Message);
+                }
+            }
+            Protocol::Lmtp => {
+                if let Some(index) = self.accepted.pop_front() {
+                    self.decide(index, reply, Step::End, Scope::Recipient);
+                }
+            }
+        }
+        // The server is going, but in LMTP it may have answered for the others already.
+        self.is_closing |= reply.code == 421;
+        if !self.accepted.is_empty() {
+            self.sent.push_back(Command::End);
+            return ExchangeNext::Reply(Step::End);
+        }
+        match self.is_closing {
+            true => self.finished(After::Close),
+            false => self.finished(After::Ready),
+        }
+    }
+
+    fn decide(&mut self, index: usize, reply: &ServerReply, step: Step, scope: Scope) {
+        let slot = &mut self.verdicts[index];
+        if slot.is_none() {
+            *slot = Verdict::of_reply(reply, step, scope, self.remote);
+        }
+    }
+
+    fn refuse_all(&mut self, reply: &ServerReply, step: Step, after: After) -> ExchangeNext {
+        for index in self.undecided().collect::<Vec<_>>() {
+            self.decide(index, reply, step, Scope::Message);
+        }
+        self.finished(after)
+    }
+
+    fn misplaced(&mut self, reply: &ServerReply, step: Step) -> ExchangeNext {
+        self.give_up(&Trouble::misplaced(reply), step)
+    }
+
+    fn give_up(&mut self, trouble: &Trouble, step: Step) -> ExchangeNext {
+        for index in self.undecided().collect::<Vec<_>>() {
+            self.verdicts[index] = Some(Verdict::of_trouble(trouble, step));
+        }
+        self.finished(After::Close)
+    }
+
+    fn finished(&mut self, after: After) -> ExchangeNext {
+        self.after = after;
+        ExchangeNext::Done
+    }
+}
+
+impl Command {
+    fn step(self) -> Step {
+        match self {
+            Command::Reset => Step::Reset,
+            Command::Mail => Step::Mail,
+            Command::Rcpt(_) => Step::Rcpt,
+            Command::Data => Step::Data,
+            Command::End | Command::LoneDot => Step::End,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

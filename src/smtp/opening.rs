@@ -1,0 +1,323 @@
+//! The way from a new connection to the first MAIL: greeting, EHLO, STARTTLS, AUTH. Without I/O:
+//! replies in, commands out.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::capabilities::Capabilities;
+use super::reply::ServerReply;
+use super::sasl::{Login, Mechanism, Protection, Sasl, SaslError};
+use super::step::Step;
+use super::verdict::{Scope, Trouble, Verdict};
+use crate::message::{EnhancedCode, printable};
+use crate::queue::Outcome;
+
+/// The longest command line that every server takes (RFC 5321 4.5.3.1.4).
+const MAX_COMMAND: usize = 512;
+
+/// Which protocol is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// SMTP (RFC 5321): one answer to a message.
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): an answer for each recipient that was accepted.
+    Lmtp,
+}
+
+/// What we call ourselves: a domain or an address literal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloName(String);
+
+/// The name cannot be said in EHLO.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot be said in EHLO: it must be ASCII without blanks")]
+pub struct NotAName(String);
+
+impl HelloName {
+    /// Takes a name that is not empty, ASCII, and without blanks and control characters.
+    pub fn parse(name: &str) -> Result<HelloName, NotAName> {
+        match !name.is_empty() && name.len() <= 255 && name.bytes().all(|b| b.is_ascii_graphic()) {
+            true => Ok(HelloName(name.to_owned())),
+            false => Err(NotAName(name.to_owned())),
+        }
+    }
+}
+
+/// What is to become of STARTTLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartTls {
+    /// It is not used.
+    Never,
+    /// It is used if it is offered.
+    IfOffered,
+    /// Without it nothing goes.
+    Always,
+}
+
+/// What an opening is to reach.
+#[derive(Clone, Debug)]
+pub struct Terms<'a> {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Our name.
+    pub hello: &'a HelloName,
+    /// Whether TLS is to be negotiated.
+    pub start_tls: StartTls,
+    /// As whom we authenticate, if we do.
+    pub login: Option<&'a Login>,
+    /// The server's name, for its replies.
+    pub remote: &'a str,
+}
+
+/// Why a connection did not come to the first MAIL. All of it defers: see [`super::verdict`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The server refused a step.
+    #[error("{remote} refused ({step}): {text}", remote = .0.outcome.reply.remote.as_deref().unwrap_or("the server"), step = .0.step, text = .0.outcome.reply)]
+    Refused(Verdict),
+    /// The connection or the server's side of the protocol failed.
+    #[error("{trouble} while {step}")]
+    Trouble {
+        /// Where.
+        step: Step,
+        /// What.
+        trouble: Trouble,
+    },
+    /// TLS is required, and not offered.
+    #[error("TLS is required, and the server does not offer it")]
+    NoTls,
+    /// Somebody said something before TLS that would be taken for said within it.
+    #[error("the server said something between STARTTLS and TLS")]
+    Injected,
+    /// TLS could not be negotiated; with `verified`, the certificate is not the server's.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The same, where TLS is not required: a new connection may do without.
+    #[error("TLS: {0}")]
+    OptionalTls(String),
+    /// We could not authenticate.
+    #[error("{0}")]
+    Sasl(#[from] SaslError),
+}
+
+impl OpenError {
+    /// Whether a new connection should be tried with [`Settings::in_clear`](super::Settings::in_clear).
+    pub fn may_go_in_clear(&self) -> bool {
+        matches!(self, OpenError::OptionalTls(_))
+    }
+
+    /// What it means for every recipient.
+    pub fn verdict(&self) -> Verdict {
+        let (code, step) = match self {
+            OpenError::Refused(verdict) => return verdict.clone(),
+            OpenError::Trouble { step, trouble } => return Verdict::of_trouble(trouble, *step),
+            OpenError::NoTls | OpenError::Injected => ((7, 4), Step::StartTls),
+            OpenError::Tls(_) | OpenError::OptionalTls(_) => ((7, 5), Step::Handshake),
+            OpenError::Sasl(_) => ((7, 0), Step::Auth),
+        };
+        let code = EnhancedCode::new(4, code.0, code.1);
+        Verdict {
+            outcome: Outcome::deferred(code, self.to_string()),
+            scope: Scope::Host,
+            step,
+        }
+    }
+}
+
+/// What comes next in an opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpeningNext {
+    /// Send what was written, and give the reply to [`Opening::on_reply`].
+    Reply(Step),
+    /// Negotiate TLS. Nothing may have come in behind the last reply. Then call
+    /// [`Opening::on_encrypted`].
+    Encrypt,
+    /// MAIL may follow.
+    Ready,
+}
+
+/// An opening.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    terms: Terms<'a>,
+    has: Protection,
+    state: State,
+    greeting: String,
+    capabilities: Capabilities,
+    mechanism: Option<Mechanism>,
+}
+
+/// What is waited for.
+#[derive(Debug)]
+enum State {
+    Greeting,
+    Ehlo,
+    Helo,
+    StartTls,
+    /// The first words of AUTH are still to be said if there are any here.
+    Auth(Sasl, Option<Vec<u8>>),
+    Over,
+}
+
+impl<'a> Opening<'a> {
+    /// An opening that waits for the greeting on a connection with this protection.
+    pub fn new(terms: Terms<'a>, has: Protection) -> (Opening<'a>, OpeningNext) {
+        let opening = Opening {
+            terms,
+            has,
+            state: State::Greeting,
+            greeting: String::new(),
+            capabilities: Capabilities::default(),
+            mechanism: None,
+        };
+        (opening, OpeningNext::Reply(Step::Greeting))
+    }
+
+    /// Takes a reply; appends the next command to `out`.
+    pub fn on_reply(
+        &mut self,
+        reply: &ServerReply,
+        out: &mut Vec<u8>,
+    ) -> Result<OpeningNext, OpenError> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Greeting if reply.class() == 2 => {
+                self.greeting = printable(&reply.text());
+                Ok(self.hello(out))
+            }
+            State::Greeting => Err(self.refused(reply, Step::Greeting)),
+            State::Ehlo if reply.class() == 2 => {
+                self.capabilities = Capabilities::of(reply);
+                self.start_tls(out)
+            }
+            State::Ehlo if reply.class() == 5 && self.terms.protocol == Protocol::Smtp => {
+                self.say("HELO", State::Helo, out);
+                Ok(OpeningNext::Reply(Step::Hello))
+            }
+            State::Helo if reply.class() == 2 => {
+                self.capabilities = Capabilities::default();
+                self.start_tls(out)
+            }
+            State::Ehlo | State::Helo => Err(self.refused(reply, Step::Hello)),
+            State::StartTls if reply.class() == 2 => Ok(OpeningNext::Encrypt),
+            State::StartTls if self.terms.start_tls == StartTls::IfOffered && reply.code != 421 => {
+                self.auth(out)
+            }
+            State::StartTls => Err(self.refused(reply, Step::StartTls)),
+            State::Auth(sasl, first) => self.on_auth(sasl, first, reply, out),
+            State::Over => Err(OpenError::Trouble {
+                step: Step::Auth,
+                trouble: Trouble::misplaced(reply),
+            }),
+        }
+    }
+
+    /// TLS is there. What the server said before is forgotten: anybody could have said it.
+    pub fn on_encrypted(&mut self, has: Protection, out: &mut Vec<u8>) -> OpeningNext {
+        self.has = has;
+        self.capabilities = Capabilities::default();
+        self.hello(out)
+    }
+
+    /// What the server can do, what it said first, and how we authenticated.
+    pub fn finish(self) -> (Capabilities, String, Option<Mechanism>) {
+        (self.capabilities, self.greeting, self.mechanism)
+    }
+
+    fn hello(&mut self, out: &mut Vec<u8>) -> OpeningNext {
+        let verb = match self.terms.protocol {
+            Protocol::Smtp => "EHLO",
+            Protocol::Lmtp => "LHLO",
+        };
+        self.say(verb, State::Ehlo, out);
+        OpeningNext::Reply(Step::Hello)
+    }
+
+    fn say(&mut self, verb: &str, state: State, out: &mut Vec<u8>) {
+        self.state = state;
+        out.extend_from_slice(format!("{verb} {}\r\n", self.terms.hello.0).as_bytes());
+    }
+
+    fn start_tls(&mut self, out: &mut Vec<u8>) -> Result<OpeningNext, OpenError> {
+        let wanted = self.has == Protection::Clear && self.terms.start_tls != StartTls::Never;
+        match (wanted, self.capabilities.start_tls) {
+            (true, true) => {
+                self.state = State::StartTls;
+                out.extend_from_slice(b"STARTTLS\r\n");
+                Ok(OpeningNext::Reply(Step::StartTls))
+            }
+            (true, false) if self.terms.start_tls == StartTls::Always => Err(OpenError::NoTls),
+            _ => self.auth(out),
+        }
+    }
+
+    fn auth(&mut self, out: &mut Vec<u8>) -> Result<OpeningNext, OpenError> {
+        let Some(login) = self.terms.login else {
+            return Ok(OpeningNext::Ready);
+        };
+        let (mechanism, sasl, first) = login.begin(&self.capabilities.auth, self.has)?;
+        self.mechanism = Some(mechanism);
+        out.extend_from_slice(b"AUTH ");
+        out.extend_from_slice(mechanism.name().as_bytes());
+        let first = first.map(|first| BASE64.encode(first).into_bytes());
+        let first = match first {
+            Some(first) if first.len() + out.len() + 3 <= MAX_COMMAND => {
+                out.push(b' ');
+                out.extend_from_slice(&first);
+                None
+            }
+            // Long ones, tokens, are asked for first (RFC 4954 4).
+            first => first,
+        };
+        out.extend_from_slice(b"\r\n");
+        self.state = State::Auth(sasl, first);
+        Ok(OpeningNext::Reply(Step::Auth))
+    }
+
+    fn on_auth(
+        &mut self,
+        mut sasl: Sasl,
+        first: Option<Vec<u8>>,
+        reply: &ServerReply,
+        out: &mut Vec<u8>,
+    ) -> Result<OpeningNext, OpenError> {
+        match (reply.code, first) {
+            (334, Some(first)) => out.extend_from_slice(&first),
+            (334, None) => {
+                let challenge = BASE64
+                    .decode(reply.text().trim())
+                    // Some servers ask for the password of LOGIN in plain words.
+                    .or_else(|error| match sasl {
+                        Sasl::Login { .. } => Ok(Vec::new()),
+                        _ => Err(error),
+                    })
+                    .map_err(|_| {
+                        SaslError::Garbled(self.mechanism.map_or("AUTH", Mechanism::name))
+                    })?;
+                let answer = sasl.answer(&challenge)?;
+                out.extend_from_slice(BASE64.encode(answer).as_bytes());
+            }
+            (200..=299, _) => {
+                sasl.succeed()?;
+                return Ok(OpeningNext::Ready);
+            }
+            _ => return Err(self.refused(reply, Step::Auth)),
+        }
+        out.extend_from_slice(b"\r\n");
+        self.state = State::Auth(sasl, None);
+        Ok(OpeningNext::Reply(Step::Auth))
+    }
+
+    fn refused(&self, reply: &ServerReply, step: Step) -> OpenError {
+        match Verdict::of_reply(reply, step, Scope::Host, self.terms.remote) {
+            Some(verdict) => OpenError::Refused(verdict),
+            None => OpenError::Trouble {
+                step,
+                trouble: Trouble::misplaced(reply),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! A server's replies, read from whatever pieces the network gives (RFC 5321 4.2, RFC 2034).
+//!
+//! Text may be anything, and is only shortened: 100 KB on a line, NULs and Latin-1 do not change what
+//! the code says. The form has to be right. Whoever mixes codes within one reply, or forgets what
+//! stands behind them, may mean any of two things, and guessing would lose or double mail.
+
+use crate::message::{EnhancedCode, Reply};
+
+/// Octets of a line that are kept. RFC 5321 promises 512.
+const MAX_LINE: usize = 8 * 1024;
+
+/// Octets of one reply that are kept, over all its lines.
+const MAX_KEPT: usize = 64 * 1024;
+
+/// Octets of one reply that are read. Whoever says more says it to keep us busy.
+const MAX_REPLY: usize = 1024 * 1024;
+
+/// A whole reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerReply {
+    /// 200 to 599.
+    pub code: u16,
+    /// The enhanced status code as sent, if there was one and its class is that of the code.
+    pub enhanced: Option<EnhancedCode>,
+    /// The text of every line, without the codes; long ones are cut. Control characters are
+    /// still in it.
+    pub lines: Vec<String>,
+}
+
+/// Why something is not a reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// A line does not begin with a code from 200 to 599 and then a blank, a hyphen or its end.
+    #[error("not a reply: {0:?}")]
+    Form(String),
+    /// The lines of one reply have different codes.
+    #[error("a reply that begins with {first} goes on with {then}")]
+    Mixed {
+        /// The first line's code.
+        first: u16,
+        /// A later one's.
+        then: u16,
+    },
+    /// More than a megabyte.
+    #[error("a reply of more than {MAX_REPLY} octets")]
+    TooLong,
+}
+
+/// Puts replies together.
+#[derive(Debug, Default)]
+pub struct ReplyParser {
+    line: Vec<u8>,
+    code: Option<u16>,
+    enhanced: Option<EnhancedCode>,
+    lines: Vec<String>,
+    kept: usize,
+    read: usize,
+}
+
+impl ServerReply {
+    /// 2, 3, 4 or 5.
+    pub fn class(&self) -> u16 {
+        self.code / 100
+    }
+
+    /// All text on one line.
+    pub fn text(&self) -> String {
+        self.lines.join(" ")
+    }
+
+    /// The reply as an outcome has it.
+    pub fn to_reply(&self, remote: &str) -> Reply {
+        Reply::of_server(self.code, self.enhanced, self.text(), remote)
+    }
+}
+
+impl ReplyParser {
+    /// Takes octets until a reply is complete. Says how many it took; the others belong to the
+    /// next reply. After an error nothing that follows can be understood.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(usize, Option<ServerReply>), ReplyError> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let rest = &bytes[taken..];
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let piece = &rest[..end.unwrap_or(rest.len())];
+            let room = MAX_LINE.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            let length = piece.len() + usize::from(end.is_some());
+            taken += length;
+            self.read += length;
+            if self.read > MAX_REPLY {
+                return Err(ReplyError::TooLong);
+            }
+            if end.is_some() && self.end_line()? {
+                return Ok((taken, self.complete()));
+            }
+        }
+        Ok((taken, None))
+    }
+
+    /// Whether nothing of a reply has come in.
+    pub fn is_empty(&self) -> bool {
+        self.read == 0
+    }
+
+    /// Takes the line; says whether it is the reply's last.
+    fn end_line(&mut self) -> Result<bool, ReplyError> {
+        let line = std::mem::take(&mut self.line);
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        let (code, is_last, text) = parse_line(line)?;
+        if let Some(first) = self.code.filter(|first| *first != code) {
+            return Err(ReplyError::Mixed { first, then: code });
+        }
+        self.code = Some(code);
+        let text = String::from_utf8_lossy(text);
+        let text = match EnhancedCode::at_start_of(&text) {
+            Some((enhanced, rest)) if u16::from(enhanced.class) == code / 100 => {
+                let first = *self.enhanced.get_or_insert(enhanced);
+                if first == enhanced { rest } else { &text }
+            }
+            _ => &text,
+        };
+        // A line counts also if nothing is on it: there is an end to how many are kept.
+        if self.kept < MAX_KEPT {
+            self.kept += text.len() + 8;
+            self.lines.push(text.to_owned());
+        }
+        Ok(is_last)
+    }
+
+    fn complete(&mut self) -> Option<ServerReply> {
+        let parser = std::mem::take(self);
+        Some(ServerReply {
+            code: parser.code?,
+            enhanced: parser.enhanced,
+            lines: parser.lines,
+        })
+    }
+}
+
+fn parse_line(line: &[u8]) -> Result<(u16, bool, &[u8]), ReplyError> {
+    let wrong = || {
+        let beginning = &line[..line.len().min(80)];
+        ReplyError::Form(String::from_utf8_lossy(beginning).into_owned())
+    };
+    let (digits, rest) = line.split_at_checked(3).ok_or_else(wrong)?;
+    if !matches!(digits, [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
+        return Err(wrong());
+    }
+    let code = digits
+        .iter()
+        .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    match rest {
+        [] => Ok((code, true, rest)),
+        [b' ', text @ ..] => Ok((code, true, text)),
+        [b'-', text @ ..] => Ok((code, false, text)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(bytes: &[u8]) -> Result<(usize, Option<ServerReply>), ReplyError> {
+        ReplyParser::default().push(bytes)
+    }
+
+    fn one(bytes: &[u8]) -> ServerReply {
+        read(bytes).unwrap().1.unwrap()
+    }
+
+    #[test]
+    fn replies_are_kept_as_sent() {
+        let reply = one(b"550-5.7.509 Access denied,\r\n550 5.7.509 see example.org\r\n");
+        assert_eq!((reply.code, reply.lines.len()), (550, 2));
+        assert_eq!(
+            reply.to_reply("mx").to_string(),
+            "550 5.7.509 Access denied, see example.org"
+        );
+        for (bytes, code, enhanced, text) in [
+            (&b"250 ok\n"[..], 250, None, "ok"),
+            (b"250\r\n", 250, None, ""),
+            (b"250 \r\n", 250, None, ""),
+            (b"250 2.1.0\r\n", 250, Some("2.1.0"), ""),
+            // A code that contradicts the reply is text.
+            (b"450 5.1.1 hm\r\n", 450, None, "5.1.1 hm"),
+            // A second, different one too: it is somebody else's, quoted.
+            (
+                b"550-5.1.1 a\r\n550 5.2.2 b\r\n",
+                550,
+                Some("5.1.1"),
+                "a 5.2.2 b",
+            ),
+        ] {
+            let reply = one(bytes);
+            assert_eq!(reply.code, code);
+            let enhanced = enhanced.map(|code| code.parse().unwrap());
+            assert_eq!(reply.enhanced, enhanced, "{bytes:?}");
+            assert_eq!(reply.text(), text);
+        }
+    }
+
+    #[test]
+    fn what_follows_a_reply_is_left() {
+        assert_eq!(read(b"250 a\r\n354 b\r\n").unwrap().0, 7);
+        assert_eq!(read(b"250-a\r\n250").unwrap(), (10, None));
+    }
+
+    #[test]
+    fn nonsense_is_an_error_as_soon_as_its_line_ends() {
+        for bytes in [
+            &b"\r\n"[..],
+            b"25\r\n",
+            b"150 early\r\n",
+            b"600 late\r\n",
+            b"25x ok\r\n",
+            b"250ok\r\n",
+            b"250\tok\r\n",
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            b"\0\0\0\n",
+            b"250-a\r\n\r\n",
+            b"250-a\r\nb\r\n250 c\r\n",
+        ] {
+            assert!(
+                matches!(read(bytes), Err(ReplyError::Form(_))),
+                "{:?}",
+                read(bytes)
+            );
+        }
+        assert_eq!(
+            read(b"250-a\r\n550 b\r\n"),
+            Err(ReplyError::Mixed {
+                first: 250,
+                then: 550
+            })
+        );
+    }
+
+    #[test]
+    fn length_is_bounded_and_does_not_matter() {
+        let mut long = b"550-5.1.1 ".to_vec();
+        long.resize(100_000, b'x');
+        long.extend_from_slice(b"\r\n550 5.1.1 end\r\n");
+        let reply = one(&long);
+        assert_eq!((reply.code, reply.lines.len()), (550, 2));
+        assert!(reply.lines[0].len() <= MAX_LINE);
+        assert_eq!(reply.lines[1], "end");
+        assert_eq!(reply.to_reply("mx").text.len(), Reply::MAX_TEXT);
+
+        let many = b"250-x\r\n".repeat(20_000);
+        let mut parser = ReplyParser::default();
+        parser.push(&many).unwrap();
+        assert!(parser.lines.len() < 10_000);
+        assert_eq!(parser.push(&many[..]), Ok((many.len(), None)));
+        assert_eq!(
+            read(&b"250-x\r\n".repeat(200_000)),
+            Err(ReplyError::TooLong)
+        );
+        assert_eq!(read(&vec![b'2'; 2_000_000]), Err(ReplyError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(bytes: Vec<u8>, cuts: Vec<prop::sample::Index>) {
+            let mut bytes = bytes;
+            bytes.splice(0..0, *b"250-one\r\n250 \0\xff two\r\n");
+            let whole = read(&bytes);
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+            cuts.sort_unstable();
+            let mut parser = ReplyParser::default();
+            let (mut at, mut pieces) = (0, Ok((0, None)));
+            for end in cuts.into_iter().chain([bytes.len()]) {
+                pieces = parser.push(&bytes[at..end]).map(|(took, reply)| (at + took, reply));
+                at = end;
+                if !matches!(pieces, Ok((_, None))) {
+                    break;
+                }
+            }
+            prop_assert_eq!(pieces, whole);
+        }
+
+        #[test]
+        fn nothing_panics(bytes: Vec<u8>) {
+            let mut parser = ReplyParser::default();
+            let mut at = 0;
+            while at < bytes.len() {
+                match parser.push(&bytes[at..]) {
+                    Ok((took, _)) => at += took,
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! TLS: what is asked of it, and the rustls configuration that does so.
+//!
+//! rustls knows TLS 1.2 and 1.3 and nothing older, and only ciphers that are thought safe.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, IpAddr, PrivateKeyDer, ServerName, UnixTime,
+};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{
+    self, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+
+use super::opening::StartTls;
+use super::sasl::Protection;
+
+/// How much is asked of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsPolicy {
+    /// It is not used.
+    None,
+    /// It is used if it is offered; nothing is verified. Whoever listens only, hears nothing.
+    /// If it cannot be negotiated, the message may go in clear over a new connection.
+    #[default]
+    Opportunistic,
+    /// Nothing goes in clear; nothing is verified.
+    Required,
+    /// Nothing goes to anybody but a server with a valid certificate for its name.
+    Verified,
+}
+
+/// The oldest version that will do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinimumTls {
+    /// TLS 1.2.
+    #[default]
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, Default)]
+pub enum Roots {
+    /// Those that the system believes; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
+    #[default]
+    System,
+    /// These, in DER.
+    These(Vec<CertificateDer<'static>>),
+}
+
+/// A certificate of our own, for servers that ask for one.
+#[derive(Debug)]
+pub struct ClientIdentity {
+    /// The certificate, and those between it and its root.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// What TLS is to be like.
+#[derive(Debug, Default)]
+pub struct TlsSettings {
+    /// How much is asked.
+    pub policy: TlsPolicy,
+    /// From the first octet (RFC 8314, port 465), instead of by STARTTLS. Then it is never left
+    /// out, whatever the policy.
+    pub implicit: bool,
+    /// The oldest version.
+    pub minimum: MinimumTls,
+    /// Whose certificates are believed, if they are verified.
+    pub roots: Roots,
+    /// The name that the certificate has to have, a domain or an IP address, if that is not the
+    /// server's.
+    pub name: Option<String>,
+    /// Our own certificate.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// Why TLS cannot be as it is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// No root certificates were found: nothing could be verified.
+    #[error("no root certificates: {0}")]
+    NoRoots(String),
+    /// The name is neither a domain nor an address.
+    #[error("{0:?} is neither a domain nor an IP address")]
+    Name(String),
+    /// rustls does not take a certificate or a key.
+    #[error("a certificate or key cannot be used: {0}")]
+    Unusable(#[from] Error),
+}
+
+/// TLS ready to be used for any number of connections, which resume each other's sessions.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    policy: TlsPolicy,
+    implicit: bool,
+    name: Option<ServerName<'static>>,
+    config: Option<Arc<ClientConfig>>,
+}
+
+impl Tls {
+    /// No TLS.
+    pub fn none() -> Tls {
+        Tls {
+            policy: TlsPolicy::None,
+            implicit: false,
+            name: None,
+            config: None,
+        }
+    }
+
+    /// TLS as it is asked for. Reads the system's certificates if they are needed.
+    pub fn new(settings: TlsSettings) -> Result<Tls, TlsError> {
+        if settings.policy == TlsPolicy::None && !settings.implicit {
+            return Ok(Tls::none());
+        }
+        let name = settings.name.map(|name| {
+            let parsed = server_name(&name);
+            parsed.ok_or(TlsError::Name(name))
+        });
+        let provider = Arc::new(ring::default_provider());
+        let versions: &[_] = match settings.minimum {
+            MinimumTls::V1_2 => &[&TLS13, &TLS12],
+            MinimumTls::V1_3 => &[&TLS13],
+        };
+        let verifier: Arc<dyn ServerCertVerifier> = match settings.policy {
+            TlsPolicy::Verified => {
+                let roots = Arc::new(settings.roots.load()?);
+                let builder =
+                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+                builder
+                    .build()
+                    .map_err(|error| TlsError::NoRoots(error.to_string()))?
+            }
+            _ => Arc::new(Anybody(Arc::clone(&provider))),
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match settings.identity {
+            Some(ClientIdentity { chain, key }) => builder.with_client_auth_cert(chain, key)?,
+            None => builder.with_no_client_auth(),
+        };
+        Ok(Tls {
+            policy: settings.policy,
+            implicit: settings.implicit,
+            name: name.transpose()?,
+            config: Some(Arc::new(config)),
+        })
+    }
+
+    /// How much is asked.
+    pub fn policy(&self) -> TlsPolicy {
+        self.policy
+    }
+
+    /// Whether TLS begins with the first octet.
+    pub fn is_implicit(&self) -> bool {
+        self.implicit
+    }
+
+    /// Whether a failure to negotiate may be answered by a new connection in clear.
+    pub fn may_be_left_out(&self) -> bool {
+        self.policy == TlsPolicy::Opportunistic && !self.implicit
+    }
+
+    pub(super) fn start_tls(&self) -> StartTls {
+        match self.policy {
+            TlsPolicy::None => StartTls::Never,
+            TlsPolicy::Opportunistic => StartTls::IfOffered,
+            TlsPolicy::Required | TlsPolicy::Verified => StartTls::Always,
+        }
+    }
+
+    /// What a negotiated connection has.
+    pub(super) fn protection(&self) -> Protection {
+        match self.policy {
+            TlsPolicy::Verified => Protection::Verified,
+            _ => Protection::Encrypted,
+        }
+    }
+
+    /// The configuration, and the name to be verified and to be sent to a server with many names.
+    pub(super) fn for_host(
+        &self,
+        host: &str,
+    ) -> Result<(Arc<ClientConfig>, ServerName<'static>), TlsError> {
+        let name = match self.name.clone().or_else(|| server_name(host)) {
+            Some(name) => name,
+            None if self.policy == TlsPolicy::Verified => return Err(TlsError::Name(host.into())),
+            // Nobody looks at it, and an address is not sent.
+            None => ServerName::IpAddress(IpAddr::V4([127, 0, 0, 1].into())),
+        };
+        match &self.config {
+            Some(config) => Ok((Arc::clone(config), name)),
+            None => Err(TlsError::Name(host.into())),
+        }
+    }
+}
+
+impl Roots {
+    fn load(self) -> Result<RootCertStore, TlsError> {
+        let mut store = RootCertStore::empty();
+        let (certificates, errors) = match self {
+            Roots::These(certificates) => (certificates, Vec::new()),
+            Roots::System => {
+                let found = rustls_native_certs::load_native_certs();
+                (found.certs, found.errors)
+            }
+        };
+        // The system has some that rustls does not take; one file that cannot be read is no
+        // reason to believe none of the others.
+        store.add_parsable_certificates(certificates);
+        match store.is_empty() {
+            false => Ok(store),
+            true => Err(TlsError::NoRoots(match errors.first() {
+                Some(error) => error.to_string(),
+                None => "none were found".to_owned(),
+            })),
+        }
+    }
+}
+
+/// A host as TLS has it: DNS names without the final dot, addresses also in brackets.
+fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    ServerName::try_from(bare.unwrap_or(host).to_owned()).ok()
+}
+
+/// Believes every certificate. Signatures are not checked either: whoever sits on the way has a
+/// certificate and a key of his own, and some old servers' certificates cannot even be parsed.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_domains_or_addresses() {
+        for (host, name) in [
+            ("mx.example.org.", Some("mx.example.org")),
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("[192.0.2.1]", Some("192.0.2.1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("unix:/run/lmtp", None),
+            ("", None),
+        ] {
+            let got = server_name(host).map(|name| name.to_str().into_owned());
+            assert_eq!(got.as_deref(), name, "{host}");
+        }
+    }
+
+    #[test]
+    fn without_roots_nothing_is_verified_and_nothing_pretended() {
+        let settings = TlsSettings {
+            policy: TlsPolicy::Verified,
+            roots: Roots::These(Vec::new()),
+            ..TlsSettings::default()
+        };
+        assert!(matches!(Tls::new(settings), Err(TlsError::NoRoots(_))));
+        let settings = TlsSettings {
+            policy: TlsPolicy::Required,
+            name: Some("not a name".into()),
+            ..TlsSettings::default()
+        };
+        assert!(matches!(Tls::new(settings), Err(TlsError::Name(_))));
+    }
+
+    #[test]
+    fn only_opportunistic_starttls_may_be_left_out() {
+        for policy in [
+            TlsPolicy::Opportunistic,
+            TlsPolicy::Required,
+            TlsPolicy::None,
+        ] {
+            for implicit in [false, true] {
+                let tls = Tls::new(TlsSettings {
+                    policy,
+                    implicit,
+                    ..TlsSettings::default()
+                })
+                .unwrap();
+                let expected = policy == TlsPolicy::Opportunistic && !implicit;
+                assert_eq!(tls.may_be_left_out(), expected);
+                assert!(tls.for_host("unix:/x").is_ok() || !implicit && policy == TlsPolicy::None);
+            }
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! One message for some recipients, and the commands that say so (RFC 5321, RFC 3461).
+
+use super::capabilities::Capabilities;
+use super::content::{Framing, MAX_LINE, Shape};
+use crate::message::{Address, ReversePath};
+
+/// What is to be sent, but for the message itself.
+#[derive(Clone, Debug)]
+pub struct Transaction<'a> {
+    /// Where notices go.
+    pub sender: &'a ReversePath,
+    /// To whom; each has an outcome of its own.
+    pub recipients: &'a [Address],
+    /// What the message is like. Measured once, it serves all transactions with that message.
+    pub shape: Shape,
+    /// What notices the next server is asked for, if it knows how. By default nothing is asked.
+    pub dsn: Option<&'a Dsn>,
+}
+
+/// Wishes about notices, handed on to servers that offer DSN and dropped at others
+/// ([`Capabilities::dsn`] tells which: for those, whoever is last to know them has to tell). One that
+/// cannot be said, because it is too long or not ASCII, is dropped too: no message fails for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dsn {
+    /// How much of the message a notice should have.
+    pub ret: Option<Ret>,
+    /// The sender's own mark for this message.
+    pub envid: Option<String>,
+    /// One for each recipient, in their order. Where there are fewer, nothing is asked.
+    pub recipients: Vec<RecipientDsn>,
+}
+
+/// Wishes about one recipient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecipientDsn {
+    /// Of what the sender wants to hear.
+    pub notify: Option<Notify>,
+    /// To whom the sender wrote.
+    pub original: Option<OriginalRecipient>,
+}
+
+/// How much of the message a notice should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ret {
+    /// All of it.
+    Full,
+    /// The header.
+    Headers,
+}
+
+/// Of what the sender wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notify {
+    /// Of nothing.
+    Never,
+    /// Of those that are true. None of them asks for nothing.
+    When {
+        /// The message was delivered.
+        success: bool,
+        /// It cannot be.
+        failure: bool,
+        /// It takes long.
+        delay: bool,
+    },
+}
+
+/// The address that the sender wrote to, before anybody forwarded it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalRecipient {
+    /// Its type: letters, digits and `-`, such as `rfc822` or `utf-8`.
+    pub kind: String,
+    /// The address as it was, not encoded.
+    pub address: String,
+}
+
+impl Transaction<'_> {
+    /// How the message goes: by DATA, unless it is one that DATA has no way for, with NULs or
+    /// overlong lines, and the server offers BDAT.
+    ///
+    /// BDAT would save the dots of every message, but is used by few, and its bugs show late. It
+    /// is not sent ahead of the replies to RCPT either: a connection lost then would leave every
+    /// outcome unknown. BINARYMIME is never asked for, because line ends are always made CRLF.
+    pub fn framing(&self, caps: &Capabilities) -> Framing {
+        match caps.chunking && (self.shape.has_nul || self.shape.longest_line > MAX_LINE) {
+            true => Framing::Counted,
+            false => Framing::Dots,
+        }
+    }
+
+    /// Whether the message needs SMTPUTF8 whoever its recipient is.
+    pub fn needs_utf8(&self) -> bool {
+        self.shape.has_utf8_header || !self.sender.as_str().is_ascii()
+    }
+
+    /// Writes MAIL. `utf8` declares SMTPUTF8.
+    pub fn write_mail(&self, caps: &Capabilities, utf8: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"MAIL FROM:<");
+        out.extend_from_slice(self.sender.as_str().as_bytes());
+        out.push(b'>');
+        if caps.size {
+            out.extend_from_slice(format!(" SIZE={}", self.shape.size).as_bytes());
+        }
+        // Without 8BITMIME an 8-bit message goes as it is, as from Exim and qmail. Postfix
+        // would recode it, which breaks signatures; to fail it would return mail that practically
+        // every server takes.
+        if caps.eight_bit_mime && self.shape.has_eight_bit {
+            out.extend_from_slice(b" BODY=8BITMIME");
+        }
+        if utf8 {
+            out.extend_from_slice(b" SMTPUTF8");
+        }
+        if let Some(dsn) = self.dsn.filter(|_| caps.dsn) {
+            match dsn.ret {
+                Some(Ret::Full) => out.extend_from_slice(b" RET=FULL"),
+                Some(Ret::Headers) => out.extend_from_slice(b" RET=HDRS"),
+                None => {}
+            }
+            if let Some(envid) = dsn.envid.as_deref().and_then(xtext) {
+                write_parameter(" ENVID=", &envid, MAX_ENVID, out);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes RCPT for one of the recipients.
+    pub fn write_rcpt(&self, index: usize, caps: &Capabilities, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"RCPT TO:<");
+        out.extend_from_slice(self.recipients[index].as_str().as_bytes());
+        out.push(b'>');
+        let dsn = self.dsn.filter(|_| caps.dsn);
+        if let Some(dsn) = dsn.and_then(|dsn| dsn.recipients.get(index)) {
+            dsn.write(out);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl RecipientDsn {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self.notify {
+            None => {}
+            Some(Notify::Never) => out.extend_from_slice(b" NOTIFY=NEVER"),
+            Some(Notify::When {
+                success,
+                failure,
+                delay,
+            }) => {
+                let words = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
+                let wanted: Vec<_> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
+                if !wanted.is_empty() {
+                    out.extend_from_slice(b" NOTIFY=");
+                    out.extend_from_slice(wanted.join(",").as_bytes());
+                }
+            }
+        }
+        if let Some(OriginalRecipient { kind, address }) = &self.original {
+            let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+            if kind.is_empty() || !kind.bytes().all(is_word) {
+                return;
+            }
+            let address = match kind.eq_ignore_ascii_case("utf-8") {
+                true => utf8_xtext(address),
+                false => xtext(address),
+            };
+            if let Some(address) = address {
+                write_parameter(" ORCPT=", &format!("{kind};{address}"), MAX_ORCPT, out);
+            }
+        }
+    }
+}
+
+/// The most octets that ENVID and ORCPT may have (RFC 3461 4.4 and 4.2).
+const MAX_ENVID: usize = 100;
+const MAX_ORCPT: usize = 500;
+
+fn write_parameter(name: &str, value: &str, most: usize, out: &mut Vec<u8>) {
+    if !value.is_empty() && value.len() <= most {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(value.as_bytes());
+    }
+}
+
+/// RFC 3461 4: blanks, `+` and `=` as `+` and two hexadecimal digits. There is no way to say what is
+/// not printable ASCII, not even so.
+fn xtext(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '+' | '=' | ' ' => out.push_str(&format!("+{:02X}", c as u32)),
+            '!'..='~' => out.push(c),
+            _ => return None,
+        }
+    }
+    Some(out)
+}
+
+/// RFC 6533 3, the form that any server can carry: `\x{F6}`.
+fn utf8_xtext(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '+' | '=' | '\\' => out.push_str(&format!("\\x{{{:X}}}", c as u32)),
+            '!'..='~' => out.push(c),
+            c if c.is_control() => return None,
+            _ => out.push_str(&format!("\\x{{{:X}}}", c as u32)),
+        }
+    }
+    Some(out)
+}
+
+/// Whether an address can stand between `<` and `>` and mean itself. Much that the grammar
+/// forbids can; a blank or a bracket outside of quotes would be read as a parameter.
+pub fn is_path(address: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for c in address.chars() {
+        if c.is_control() {
+            return false;
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => quoted = !quoted,
+            '<' | '>' | ' ' if !quoted => return false,
+            _ => {}
+        }
+    }
+    !quoted && !escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Capabilities {
+        Capabilities {
+            size: true,
+            eight_bit_mime: true,
+            smtp_utf8: true,
+            dsn: true,
+            chunking: true,
+            ..Capabilities::default()
+        }
+    }
+
+    fn written(write: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn parameters_go_only_to_servers_that_know_them() {
+        let sender = ReversePath::parse("ö@example.org".as_bytes()).unwrap();
+        let recipients = [Address::parse("b@example.net").unwrap()];
+        let dsn = Dsn {
+            ret: Some(Ret::Headers),
+            envid: Some("a+b=c d".into()),
+            recipients: vec![RecipientDsn {
+                notify: Some(Notify::When {
+                    success: true,
+                    failure: false,
+                    delay: true,
+                }),
+                original: Some(OriginalRecipient {
+                    kind: "rfc822".into(),
+                    address: "x=y@example.net".into(),
+                }),
+            }],
+        };
+        let transaction = Transaction {
+            sender: &sender,
+            recipients: &recipients,
+            shape: Shape {
+                size: 1234,
+                has_eight_bit: true,
+                ..Shape::default()
+            },
+            dsn: Some(&dsn),
+        };
+        assert!(transaction.needs_utf8());
+        assert_eq!(
+            written(|out| transaction.write_mail(&all(), true, out)),
+            "MAIL FROM:<ö@example.org> SIZE=1234 BODY=8BITMIME SMTPUTF8 RET=HDRS \
+             ENVID=a+2Bb+3Dc+20d\r\n"
+        );
+        assert_eq!(
+            written(|out| transaction.write_rcpt(0, &all(), out)),
+            "RCPT TO:<b@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+3Dy@example.net\r\n"
+        );
+        let none = Capabilities::default();
+        assert_eq!(
+            written(|out| transaction.write_mail(&none, false, out)),
+            "MAIL FROM:<ö@example.org>\r\n"
+        );
+        assert_eq!(
+            written(|out| transaction.write_rcpt(0, &none, out)),
+            "RCPT TO:<b@example.net>\r\n"
+        );
+    }
+
+    #[test]
+    fn an_original_recipient_in_utf8_is_carried_in_ascii() {
+        let dsn = RecipientDsn {
+            notify: Some(Notify::Never),
+            original: Some(OriginalRecipient {
+                kind: "utf-8".into(),
+                address: "ö+x@example.org".into(),
+            }),
+        };
+        assert_eq!(
+            written(|out| dsn.write(out)),
+            " NOTIFY=NEVER ORCPT=utf-8;\\x{F6}\\x{2B}x@example.org"
+        );
+        let smuggled = RecipientDsn {
+            notify: None,
+            original: Some(OriginalRecipient {
+                kind: "x\r\nDATA".into(),
+                address: "\r\nDATA".into(),
+            }),
+        };
+        assert_eq!(written(|out| smuggled.write(out)), "");
+    }
+
+    /// Postfix answers 501 to a mark that is not ASCII once it is decoded.
+    #[test]
+    fn a_wish_that_cannot_be_said_is_dropped() {
+        for envid in ["", "ö", "a\nb", &"x".repeat(101)] {
+            let dsn = Dsn {
+                envid: Some(envid.into()),
+                ..Dsn::default()
+            };
+            let transaction = Transaction {
+                sender: &ReversePath::Null,
+                recipients: &[],
+                shape: Shape::default(),
+                dsn: Some(&dsn),
+            };
+            let caps = Capabilities {
+                dsn: true,
+                ..Capabilities::default()
+            };
+            let mail = written(|out| transaction.write_mail(&caps, false, out));
+            assert_eq!(mail, "MAIL FROM:<>\r\n", "{envid:?}");
+        }
+        for (kind, address) in [
+            ("rfc822", "ö@b"),
+            ("utf-8", "a\r\nb"),
+            ("rfc822", &*"x".repeat(500)),
+        ] {
+            let dsn = RecipientDsn {
+                notify: None,
+                original: Some(OriginalRecipient {
+                    kind: kind.into(),
+                    address: address.into(),
+                }),
+            };
+            assert_eq!(written(|out| dsn.write(out)), "", "{address:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_stays_within_its_brackets() {
+        for good in [
+            "a@b",
+            "alice",
+            "\"a b\"@c",
+            "\"a>\\\"b\"@c",
+            "a\\ b@c",
+            "ö@c",
+            "@x:a@b",
+        ] {
+            assert!(is_path(good), "{good}");
+        }
+        for bad in [
+            "a@b> SIZE=1",
+            "a b@c",
+            "<a@b",
+            "\"a@b",
+            "a@b\\",
+            "a@b NOTIFY=NEVER",
+            "a\n@b",
+        ] {
+            assert!(!is_path(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bdat_is_for_what_data_cannot_carry() {
+        let sender = ReversePath::Null;
+        for (shape, caps, framing) in [
+            (Shape::default(), all(), Framing::Dots),
+            (
+                Shape {
+                    has_nul: true,
+                    ..Shape::default()
+                },
+                all(),
+                Framing::Counted,
+            ),
+            (
+                Shape {
+                    longest_line: 999,
+                    ..Shape::default()
+                },
+                all(),
+                Framing::Counted,
+            ),
+            (
+                Shape {
+                    longest_line: 999,
+                    ..Shape::default()
+                },
+                Capabilities::default(),
+                Framing::Dots,
+            ),
+        ] {
+            let transaction = Transaction {
+                sender: &sender,
+                recipients: &[],
+                shape,
+                dsn: None,
+            };
+            assert_eq!(transaction.framing(&caps), framing, "{shape:?}");
+        }
+    }
+}

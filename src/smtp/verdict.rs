@@ -1,0 +1,255 @@
+//! What a server's words, or its silence, mean for a recipient.
+//!
+//! | what happened | outcome | scope |
+//! |---|---|---|
+//! | any trouble, or 4xx or 5xx, before the first MAIL | deferred | host |
+//! | 2xx for the message (LMTP: for this recipient) | delivered | |
+//! | 4xx | deferred | see below |
+//! | 5xx for MAIL, DATA, the message | failed | message |
+//! | 5xx for RCPT | failed | recipient |
+//! | 452 or 552 for RCPT, alone or with x.5.3 | deferred | limit |
+//! | 421 | deferred | host |
+//! | connection lost, deadline, no valid reply, before the message's last octet is sent | deferred | host |
+//! | the same after it | unknown | host |
+//! | larger than the server's SIZE; needs SMTPUTF8 and the server has none | failed | message |
+//! | the address cannot be written into a command | failed | recipient |
+//!
+//! A greeting of 5xx, a refused HELO, STARTTLS or AUTH defers, as in Postfix: it says something
+//! about that host, or about us, that the sender can do nothing about; another MX may be more
+//! friendly, and whoever mends it finds the mail still there. A 552 for RCPT meant "too many
+//! recipients" once (RFC 5321 4.5.3.1.10), unless an enhanced code says that it means something
+//! else.
+
+use std::time::Duration;
+
+use super::reply::{ReplyError, ServerReply};
+use super::step::Step;
+use crate::message::{EnhancedCode, Reply};
+use crate::queue::{Outcome, Status};
+
+/// Whose trouble an outcome is, and so what else may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The host's or the connection's: another host may do better, other mail for this one may
+    /// fare no better.
+    Host,
+    /// This message's: other messages to the same host may go.
+    Message,
+    /// This recipient's.
+    Recipient,
+    /// The server takes no more recipients in this transaction: if it took any, those that are
+    /// left may be sent at once in another one.
+    Limit,
+}
+
+/// What became of a recipient, and in answer to what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Verdict {
+    /// Delivered, deferred, failed or unknown, in whose words.
+    pub outcome: Outcome,
+    /// Whose trouble it is. For what was delivered, whose answer.
+    pub scope: Scope,
+    /// The step that decided.
+    pub step: Step,
+}
+
+/// Why a session cannot go on, apart from what the server says about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The end of the stream.
+    #[error("the connection was lost")]
+    Lost,
+    /// An error of the stream, TLS included.
+    #[error("the connection broke ({0})")]
+    Broke(String),
+    /// A deadline passed.
+    #[error("timed out after {} s", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// What came is no reply.
+    #[error("the server does not speak SMTP: {0}")]
+    Garbled(#[from] ReplyError),
+    /// A reply that makes no sense here, or one to nothing.
+    #[error("the server gave an answer that does not belong here: {0:?}")]
+    Misplaced(String),
+    /// The message cannot be read, or has another length than before.
+    #[error("the message cannot be read: {0}")]
+    Message(String),
+}
+
+impl Trouble {
+    /// A reply in the wrong place.
+    pub fn misplaced(reply: &ServerReply) -> Trouble {
+        Trouble::Misplaced(reply.to_reply("").to_string())
+    }
+
+    fn enhanced(&self) -> EnhancedCode {
+        match self {
+            Trouble::Lost | Trouble::Broke(_) | Trouble::TimedOut(_) => EnhancedCode::new(4, 4, 2),
+            Trouble::Garbled(_) | Trouble::Misplaced(_) => EnhancedCode::new(4, 5, 0),
+            Trouble::Message(_) => EnhancedCode::new(4, 3, 0),
+        }
+    }
+}
+
+impl Verdict {
+    /// What trouble means: the outcome is unknown if the server may have the whole message.
+    pub fn of_trouble(trouble: &Trouble, step: Step) -> Verdict {
+        let text = format!("{trouble} while {step}");
+        let outcome = match step {
+            Step::End => Outcome::unknown(text),
+            _ => Outcome::deferred(trouble.enhanced(), text),
+        };
+        let scope = match trouble {
+            Trouble::Message(_) => Scope::Message,
+            _ => Scope::Host,
+        };
+        Verdict {
+            outcome,
+            scope,
+            step,
+        }
+    }
+
+    /// What a reply means in answer to this step. None if it belongs to nothing: 3xx, or 2xx where
+    /// that is no answer to the message.
+    pub fn of_reply(
+        reply: &ServerReply,
+        step: Step,
+        scope: Scope,
+        remote: &str,
+    ) -> Option<Verdict> {
+        let is_host = reply.code == 421 || before_mail(step);
+        let is_limit = step == Step::Rcpt && is_limit(reply);
+        let status = match reply.class() {
+            2 if step == Step::End => Status::Delivered,
+            4 => Status::Deferred,
+            5 if is_host || is_limit => Status::Deferred,
+            5 => Status::Failed,
+            _ => return None,
+        };
+        let scope = match (is_host, is_limit) {
+            (true, _) => Scope::Host,
+            (_, true) => Scope::Limit,
+            _ => scope,
+        };
+        let reply = reply.to_reply(remote);
+        Some(Verdict {
+            outcome: Outcome { status, reply },
+            scope,
+            step,
+        })
+    }
+
+    /// Never, for a reason of ours, before anything was said.
+    pub fn unsendable(enhanced: EnhancedCode, text: &str, scope: Scope, step: Step) -> Verdict {
+        Verdict {
+            outcome: Outcome::failed(enhanced, text),
+            scope,
+            step,
+        }
+    }
+}
+
+/// For a domain whose only MX is `.`: it accepts no mail (RFC 7505).
+pub fn null_mx(domain: &str) -> Outcome {
+    let reply = Reply::local(
+        EnhancedCode::new(5, 1, 10),
+        format!("{domain} accepts no mail (null MX)"),
+    );
+    Outcome {
+        status: Status::Failed,
+        reply: Reply {
+            code: Some(556),
+            ..reply
+        },
+    }
+}
+
+fn before_mail(step: Step) -> bool {
+    use Step::*;
+    matches!(
+        step,
+        Greeting | Hello | StartTls | Handshake | Auth | Reset | Quit
+    )
+}
+
+fn is_limit(reply: &ServerReply) -> bool {
+    let says_so = |code: &EnhancedCode| (code.subject, code.detail) == (5, 3);
+    matches!(reply.code, 452 | 552) && reply.enhanced.as_ref().is_none_or(says_so)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(text: &str) -> ServerReply {
+        let text = format!("{text}\r\n");
+        let (_, reply) = super::super::reply::ReplyParser::default()
+            .push(text.as_bytes())
+            .unwrap();
+        reply.unwrap()
+    }
+
+    #[test]
+    fn the_table() {
+        use Scope::*;
+        use Status::*;
+        for (text, step, expected) in [
+            ("554 no", Step::Greeting, Some((Deferred, Host))),
+            ("521 never", Step::Greeting, Some((Deferred, Host))),
+            ("550 who", Step::Hello, Some((Deferred, Host))),
+            ("535 5.7.8 no", Step::Auth, Some((Deferred, Host))),
+            ("502 no", Step::Reset, Some((Deferred, Host))),
+            ("250 ok", Step::Mail, None),
+            ("354 go", Step::Mail, None),
+            ("451 later", Step::Mail, Some((Deferred, Message))),
+            ("550 no", Step::Mail, Some((Failed, Message))),
+            ("552 5.3.4 big", Step::Mail, Some((Failed, Message))),
+            ("421 bye", Step::Rcpt, Some((Deferred, Host))),
+            ("450 grey", Step::Rcpt, Some((Deferred, Message))),
+            ("550 5.1.1 who", Step::Rcpt, Some((Failed, Message))),
+            ("552 too many", Step::Rcpt, Some((Deferred, Limit))),
+            ("552 5.5.3 too many", Step::Rcpt, Some((Deferred, Limit))),
+            ("452 4.5.3 too many", Step::Rcpt, Some((Deferred, Limit))),
+            ("552 5.2.2 full", Step::Rcpt, Some((Failed, Message))),
+            ("452 too many", Step::Rcpt, Some((Deferred, Limit))),
+            ("452 4.2.2 full", Step::Rcpt, Some((Deferred, Message))),
+            ("452 no space", Step::Mail, Some((Deferred, Message))),
+            ("552 too much", Step::End, Some((Failed, Message))),
+            ("250 ok", Step::End, Some((Delivered, Message))),
+            ("299 odd", Step::End, Some((Delivered, Message))),
+            ("421 bye", Step::End, Some((Deferred, Host))),
+            ("354 what", Step::End, None),
+        ] {
+            let verdict = Verdict::of_reply(&reply(text), step, Message, "mx");
+            let got = verdict.map(|verdict| (verdict.outcome.status, verdict.scope));
+            assert_eq!(got, expected, "{text} {step:?}");
+        }
+    }
+
+    #[test]
+    fn only_silence_behind_the_message_is_unknown() {
+        for (step, status) in [
+            (Step::Data, Status::Deferred),
+            (Step::Body, Status::Deferred),
+            (Step::End, Status::Unknown),
+        ] {
+            let verdict = Verdict::of_trouble(&Trouble::Lost, step);
+            assert_eq!(verdict.outcome.status, status);
+        }
+        let verdict = Verdict::of_trouble(&Trouble::TimedOut(Duration::from_secs(300)), Step::Rcpt);
+        assert_eq!(
+            verdict.outcome.reply.to_string(),
+            "4.4.2 timed out after 300 s while waiting for the answer to RCPT TO"
+        );
+    }
+
+    #[test]
+    fn a_null_mx_fails_in_the_words_of_its_rfc() {
+        assert_eq!(
+            null_mx("example.org").reply.to_string(),
+            "556 5.1.10 example.org accepts no mail (null MX)"
+        );
+    }
+}

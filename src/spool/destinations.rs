@@ -1,0 +1,258 @@
+//! What is remembered of destinations: those that could not be reached, and how many speak to
+//! one at once.
+//!
+//! All of it lies in `state/` and is a help only. Without it every message for a dead host
+//! waits for it again; with something wrong in it, a message waits until a time that is never
+//! further away than [`Down::LONGEST`]. So nothing here is synced, and what cannot be read is
+//! nothing.
+
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Spool;
+use super::slots::Slot;
+use crate::disk;
+
+/// Where mail goes next: a transport of the configuration, and what it says of a recipient.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Hop {
+    /// The transport's name.
+    pub transport: String,
+    /// The destination, as the transport names it.
+    pub destination: String,
+}
+
+/// A destination that could not be reached, and is left alone until it is probed again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// Which.
+    #[serde(flatten)]
+    pub hop: Hop,
+    /// When it was first found to be down.
+    pub since: Timestamp,
+    /// When it is tried again, by one message first.
+    pub probe: Timestamp,
+    /// When it was tried last.
+    pub tried: Timestamp,
+    /// How often it has been tried since.
+    pub tries: u32,
+    /// What happened last.
+    pub reply: String,
+}
+
+const DIR: &str = "state/down";
+/// No entry is larger: a reply is cut.
+const MOST: u64 = 64 << 10;
+
+impl Hop {
+    /// A name for a file: readable, and of no other hop.
+    fn file_name(&self) -> String {
+        /// File systems take 255; a suffix of ours must fit.
+        const LONGEST: usize = 200;
+        let text = format!("{}:{}", self.transport, self.destination);
+        let mut name = String::new();
+        for byte in text.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b':' | b'@' => {
+                    name.push(char::from(byte));
+                }
+                b'.' if !name.is_empty() => name.push('.'),
+                _ => name += &format!("%{byte:02x}"),
+            }
+        }
+        if name.len() > LONGEST {
+            let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
+            name.truncate(LONGEST - 33);
+            name += &format!("%{hash:032x}");
+        }
+        name
+    }
+}
+
+impl std::fmt::Display for Hop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.transport, self.destination)
+    }
+}
+
+impl Down {
+    /// The first wait; it doubles with each try that fails, up to [`LONGEST`](Down::LONGEST).
+    pub const FIRST: SignedDuration = SignedDuration::from_mins(5);
+    /// The longest wait.
+    pub const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
+    /// The same after one more try that failed, or a new one after the first.
+    #[must_use]
+    pub fn again(before: Option<Down>, hop: &Hop, reply: &str, now: Timestamp) -> Down {
+        let (since, tries) = match &before {
+            Some(down) => (down.since.min(now), down.tries.saturating_add(1)),
+            None => (now, 1),
+        };
+        let wait = Down::FIRST * 2_i32.pow((tries - 1).min(8));
+        Down {
+            hop: hop.clone(),
+            since,
+            tried: now,
+            probe: now.saturating_add(wait.min(Down::LONGEST)).unwrap_or(now),
+            tries,
+            reply: reply.to_owned(),
+        }
+    }
+
+    /// Whether it is to be left alone now. A probe further away than the longest wait was
+    /// written by a wrong clock, and is due.
+    #[must_use]
+    pub fn is_left_alone(&self, now: Timestamp) -> bool {
+        now < self.probe && self.probe.duration_since(now) <= Down::LONGEST
+    }
+}
+
+impl Spool {
+    /// What is remembered of a destination, if it is down.
+    pub fn down(&self, hop: &Hop) -> Option<Down> {
+        self.read_down(&Path::new(DIR).join(hop.file_name()))
+            .filter(|down| down.hop == *hop)
+    }
+
+    fn read_down(&self, path: &Path) -> Option<Down> {
+        let bytes = self.disk.read_all(path, MOST).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Remembers that a destination is down. Written to a name of its own and renamed, so that
+    /// nobody reads half of it.
+    pub fn remember_down(&self, down: &Down) -> disk::Result<()> {
+        self.disk.mkdir(Path::new("state"))?;
+        self.disk.mkdir(Path::new(DIR))?;
+        let path = Path::new(DIR).join(down.hop.file_name());
+        let part = PathBuf::from(format!("{DIR}/{}.part", uuid::Uuid::new_v4()));
+        let file = self.disk.create(&part)?;
+        let text = serde_json::to_vec(down).unwrap_or_default();
+        // Nobody who tidies up takes it for what a kill left.
+        let written = self
+            .disk
+            .try_lock(&file)
+            .and_then(|_| self.disk.write_all(&file, &text))
+            .and_then(|()| self.disk.rename(&file, &part, &path));
+        if written.is_err() {
+            // Nobody reads it; the error that counts is the first one.
+            let _ = self.disk.unlink(&part);
+        }
+        written
+    }
+
+    /// Forgets that a destination is down; false if it was not.
+    pub fn forget_down(&self, hop: &Hop) -> disk::Result<bool> {
+        self.disk.unlink(&Path::new(DIR).join(hop.file_name()))
+    }
+
+    /// All destinations that are down, by name.
+    pub fn all_down(&self) -> disk::Result<Vec<Down>> {
+        let names = self.names_in(Path::new(DIR))?;
+        let paths = names.iter().map(|name| Path::new(DIR).join(name));
+        let mut all: Vec<Down> = paths.filter_map(|path| self.read_down(&path)).collect();
+        all.sort_by(|a, b| a.hop.cmp(&b.hop));
+        Ok(all)
+    }
+
+    /// Takes one of the `most` places of those who may speak to a destination at once, over all
+    /// processes, if one is free.
+    pub fn take_connection(&self, hop: &Hop, most: usize) -> disk::Result<Option<Slot>> {
+        self.take_slot(&format!("to/{}", hop.file_name()), most)
+    }
+
+    /// Takes the right to probe a destination, over all processes, if nobody has it.
+    pub fn take_probe(&self, hop: &Hop) -> disk::Result<Option<Slot>> {
+        self.take_slot(&format!("probe/{}", hop.file_name()), 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(destination: &str) -> Hop {
+        Hop {
+            transport: "out".into(),
+            destination: destination.into(),
+        }
+    }
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        (dir, spool)
+    }
+
+    #[test]
+    fn what_is_down_is_remembered_until_it_is_forgotten() {
+        let (_dir, spool) = spool();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let hops = [
+            "a.test",
+            "..",
+            "[2001:db8::1]:25",
+            "unix:/run/x",
+            &"x".repeat(400),
+        ];
+        for hop in hops.map(hop) {
+            assert_eq!(spool.down(&hop), None);
+            let down = Down::again(None, &hop, "no answer", now);
+            spool.remember_down(&down).unwrap();
+            assert_eq!(spool.down(&hop), Some(down));
+        }
+        assert_eq!(spool.all_down().unwrap().len(), hops.len());
+        for hop in hops.map(hop) {
+            assert!(spool.forget_down(&hop).unwrap());
+            assert!(!spool.forget_down(&hop).unwrap());
+        }
+        assert_eq!(spool.all_down().unwrap(), []);
+    }
+
+    #[test]
+    fn waits_grow_up_to_the_longest() {
+        let mut now = Timestamp::from_second(1_800_000_000).unwrap();
+        let (hop, mut down, mut waits) = (hop("a.test"), None, Vec::new());
+        for _ in 0..6 {
+            let next = Down::again(down.take(), &hop, "no answer", now);
+            assert!(next.is_left_alone(now) && !next.is_left_alone(next.probe));
+            waits.push(next.probe.duration_since(now).as_mins());
+            now = next.probe;
+            down = Some(next);
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+        // A clock that was a year ahead.
+        let wrong = now - SignedDuration::from_hours(24 * 365);
+        assert!(!down.unwrap().is_left_alone(wrong));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_nothing() {
+        let (_dir, spool) = spool();
+        let hop = hop("a.test");
+        let path = spool.path().join(DIR).join(hop.file_name());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for text in ["", "{", "{\"probe\": 7}", "\0\0\0"] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(spool.down(&hop), None);
+        }
+        assert_eq!(spool.all_down().unwrap(), []);
+    }
+
+    #[test]
+    fn connections_are_counted_over_all_who_have_the_spool_open() {
+        let (_dir, spool) = spool();
+        let other = Spool::open(spool.path()).unwrap();
+        let hop = hop("a.test");
+        let first = spool.take_connection(&hop, 2).unwrap().unwrap();
+        let second = other.take_connection(&hop, 2).unwrap();
+        assert!(second.is_some());
+        assert!(spool.take_connection(&hop, 2).unwrap().is_none());
+        drop(first);
+        assert!(other.take_connection(&hop, 2).unwrap().is_some());
+        let probe = spool.take_probe(&hop).unwrap();
+        assert!(probe.is_some() && other.take_probe(&hop).unwrap().is_none());
+    }
+}

@@ -1,0 +1,215 @@
+//! Delivery to another host by SMTP or LMTP.
+//!
+//! [`hop`](crate::hop) says which hosts are asked and in which order, [`smtp`](crate::smtp) speaks to
+//! them. Here is what lies between: a connection to the first host that takes us, and a
+//! [`Session`] that sends one message after the other over it.
+
+mod connection;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hop::{Host, Resolver};
+use crate::message::{Address, EnhancedCode};
+use crate::queue::Outcome;
+use crate::smtp::{Protocol, Settings};
+use crate::transport::{BoxFuture, OnUnknown, Session, Transport};
+
+use session::SmtpSession;
+
+/// The most addresses that are tried for one connection: a domain with many dead hosts must
+/// not hold up an attempt for hours.
+const MOST_ADDRESSES: usize = 5;
+
+/// Which hosts are asked.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The mail exchanges of the recipient's domain.
+    Exchanges,
+    /// These, in their order.
+    Hosts(Vec<Host>),
+}
+
+/// Delivers to other hosts. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Smtp {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    target: Target,
+    settings: Settings,
+    resolver: Arc<Resolver>,
+    own_name: String,
+    port: u16,
+    connect_timeout: Duration,
+    max_recipients: usize,
+    max_per_connection: usize,
+    concurrency: usize,
+    on_unknown: OnUnknown,
+}
+
+impl Smtp {
+    /// Delivers as `settings` say. `own_name` is the name under which other hosts may know us
+    /// as a mail exchange.
+    pub fn new(
+        target: Target,
+        settings: Settings,
+        resolver: Arc<Resolver>,
+        own_name: impl Into<String>,
+    ) -> Smtp {
+        let port = match (settings.protocol, settings.tls.is_implicit()) {
+            (Protocol::Lmtp, _) => 24,
+            (Protocol::Smtp, true) => 465,
+            (Protocol::Smtp, false) => 25,
+        };
+        Smtp {
+            inner: Arc::new(Inner {
+                target,
+                settings,
+                resolver,
+                own_name: own_name.into(),
+                port,
+                connect_timeout: Duration::from_secs(30),
+                max_recipients: 100,
+                max_per_connection: 100,
+                concurrency: 20,
+                on_unknown: OnUnknown::Retry,
+            }),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Smtp {
+        // Configured before it is shared.
+        let inner = Arc::get_mut(&mut self.inner);
+        debug_assert!(
+            inner.is_some(),
+            "a transport is configured before it is cloned"
+        );
+        if let Some(inner) = inner {
+            change(inner);
+        }
+        self
+    }
+
+    /// Sets the port, for hosts that name none.
+    #[must_use]
+    pub fn port(self, port: u16) -> Smtp {
+        self.with(|inner| inner.port = port)
+    }
+
+    /// Sets how long a connection to one address may take.
+    #[must_use]
+    pub fn connect_timeout(self, timeout: Duration) -> Smtp {
+        self.with(|inner| inner.connect_timeout = timeout)
+    }
+
+    /// Sets the most recipients of one transaction.
+    #[must_use]
+    pub fn max_recipients(self, most: usize) -> Smtp {
+        self.with(|inner| inner.max_recipients = most.max(1))
+    }
+
+    /// Sets the most messages that go over one connection.
+    #[must_use]
+    pub fn max_per_connection(self, most: usize) -> Smtp {
+        self.with(|inner| inner.max_per_connection = most.max(1))
+    }
+
+    /// Sets the most connections to one destination at once, over all processes.
+    #[must_use]
+    pub fn concurrency(self, most: usize) -> Smtp {
+        self.with(|inner| inner.concurrency = most.max(1))
+    }
+
+    /// Sets what becomes of a message after the answer to it was lost.
+    #[must_use]
+    pub fn on_unknown(self, on_unknown: OnUnknown) -> Smtp {
+        self.with(|inner| inner.on_unknown = on_unknown)
+    }
+
+    /// Connects, as for a delivery, and says to whom and what was negotiated; or why not.
+    pub async fn probe(&self, destination: &str) -> Result<Probed, Outcome> {
+        let connection = self.inner.open(destination).await?;
+        let probed = Probed {
+            remote: connection.remote.clone(),
+            info: connection.client.info().clone(),
+        };
+        connection.client.quit().await;
+        Ok(probed)
+    }
+
+    /// The hosts that would be asked for a destination, in their order.
+    pub async fn hosts(&self, destination: &str) -> Result<Vec<String>, Outcome> {
+        let hosts = self.inner.hosts(destination).await?;
+        Ok(hosts.iter().map(|host| host.to_string()).collect())
+    }
+}
+
+/// What a connection showed.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    /// The host and its address, as in log lines.
+    pub remote: String,
+    /// What it said and offers.
+    pub info: crate::smtp::SessionInfo,
+}
+
+impl Transport for Smtp {
+    fn destination(&self, recipient: &Address) -> String {
+        match &self.inner.target {
+            Target::Exchanges => recipient.domain().unwrap_or_default().to_lowercase(),
+            Target::Hosts(hosts) => {
+                let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
+                names.join(", ")
+            }
+        }
+    }
+
+    fn deadline(&self, size: u64) -> Option<Duration> {
+        let Inner {
+            settings,
+            connect_timeout,
+            ..
+        } = &*self.inner;
+        let deadlines = settings.deadlines;
+        // Twice: a connection that was left open may turn out to be dead, and a server without
+        // working TLS is connected to again in clear.
+        let opening = (*connect_timeout + deadlines.opening) * 2 * MOST_ADDRESSES as u32;
+        let answers = match settings.protocol {
+            Protocol::Smtp => 1,
+            Protocol::Lmtp => u32::try_from(self.inner.max_recipients).unwrap_or(u32::MAX),
+        };
+        Some(opening.saturating_add(deadlines.longest(size, answers).saturating_mul(2)))
+    }
+
+    fn max_recipients(&self) -> usize {
+        self.inner.max_recipients
+    }
+
+    fn connections(&self) -> Option<usize> {
+        Some(self.inner.concurrency)
+    }
+
+    fn on_unknown(&self) -> OnUnknown {
+        self.inner.on_unknown
+    }
+
+    fn connect<'a>(
+        &'a self,
+        destination: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        Box::pin(async move {
+            let connection = self.inner.open(destination).await?;
+            let session = SmtpSession::new(self.clone(), destination.to_owned(), connection);
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+}
+
+fn no_domain() -> Outcome {
+    let text = "the address has no domain, and so no mail exchange";
+    Outcome::failed(EnhancedCode::new(5, 1, 2), text)
+}

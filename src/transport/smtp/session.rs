@@ -1,0 +1,146 @@
+//! Messages over one connection, and over a new one where the old one turns out to be dead.
+
+use super::Smtp;
+use super::connection::Connection;
+use crate::message::{Address, EnhancedCode};
+use crate::queue::{Outcome, Status};
+use crate::smtp::{Scope, Shape, Step, Transaction, Verdict};
+use crate::transport::{BoxFuture, Message, Session};
+
+/// What is larger is measured where it may block: it may have to come from the disk.
+const SMALL: u64 = 256 << 10;
+
+/// A connection, and how to get another.
+pub(super) struct SmtpSession {
+    transport: Smtp,
+    destination: String,
+    /// None after one that broke, until it is needed again.
+    connection: Option<Connection>,
+    /// Messages that went over it.
+    used: usize,
+}
+
+impl SmtpSession {
+    pub fn new(transport: Smtp, destination: String, connection: Connection) -> SmtpSession {
+        SmtpSession {
+            transport,
+            destination,
+            connection: Some(connection),
+            used: 0,
+        }
+    }
+
+    async fn send(&mut self, message: &Message, recipients: &[Address]) -> Vec<Outcome> {
+        let shape = match shape_of(message).await {
+            Ok(shape) => shape,
+            Err(text) => {
+                let text = format!("the message cannot be read: {text}");
+                let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
+                return vec![outcome; recipients.len()];
+            }
+        };
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; recipients.len()];
+        loop {
+            let left: Vec<usize> = (0..recipients.len())
+                .filter(|n| outcomes[*n].is_none())
+                .collect();
+            let these: Vec<Address> = left.iter().map(|n| recipients[*n].clone()).collect();
+            let transaction = Transaction {
+                sender: &message.sender,
+                recipients: &these,
+                shape,
+                dsn: None,
+            };
+            let verdicts = match self.transact(&transaction, message).await {
+                Ok(verdicts) => verdicts,
+                Err(outcome) => vec![of_trouble(outcome); these.len()],
+            };
+            // A server that took some and no more takes the others in a transaction of their own.
+            let progress = verdicts.iter().any(|one| one.scope != Scope::Limit);
+            for (n, verdict) in left.into_iter().zip(verdicts) {
+                if verdict.scope != Scope::Limit || !progress {
+                    outcomes[n] = Some(verdict.outcome);
+                }
+            }
+            if outcomes.iter().all(Option::is_some) {
+                return outcomes.into_iter().flatten().collect();
+            }
+        }
+    }
+
+    /// One transaction. A connection that was idle may have been closed by the server, who does
+    /// so whenever he likes: what he had not heard of is sent over a new one.
+    async fn transact(
+        &mut self,
+        transaction: &Transaction<'_>,
+        message: &Message,
+    ) -> Result<Vec<Verdict>, Outcome> {
+        if let Some(connection) = &mut self.connection
+            && (self.used == 0 || connection.client.is_alive().await)
+        {
+            let verdicts = connection
+                .client
+                .deliver(transaction, message.body.reader())
+                .await;
+            let unheard = |one: &Verdict| {
+                one.scope == Scope::Host
+                    && one.outcome.status == Status::Deferred
+                    && matches!(one.step, Step::Reset | Step::Mail)
+            };
+            if self.used == 0 || !verdicts.iter().all(unheard) {
+                self.used += 1;
+                return Ok(verdicts);
+            }
+        }
+        // A new one, which has no past that could be to blame.
+        self.connection = None;
+        self.used = 0;
+        let connection = self.transport.inner.open(&self.destination).await?;
+        let connection = self.connection.insert(connection);
+        self.used = 1;
+        let reader = message.body.reader();
+        Ok(connection.client.deliver(transaction, reader).await)
+    }
+}
+
+async fn shape_of(message: &Message) -> Result<Shape, String> {
+    let reader = message.body.reader();
+    if message.body.size() <= SMALL {
+        return Shape::of(reader).map_err(|error| error.to_string());
+    }
+    let measured = tokio::task::spawn_blocking(move || Shape::of(reader)).await;
+    let measured = measured.map_err(|error| error.to_string())?;
+    measured.map_err(|error| error.to_string())
+}
+
+fn of_trouble(outcome: Outcome) -> Verdict {
+    Verdict {
+        outcome,
+        scope: Scope::Host,
+        step: Step::Greeting,
+    }
+}
+
+impl Session for SmtpSession {
+    fn deliver<'a>(
+        &'a mut self,
+        message: &'a Message,
+        recipients: &'a [Address],
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(self.send(message, recipients))
+    }
+
+    fn is_reusable(&self) -> bool {
+        let most = self.transport.inner.max_per_connection;
+        let alive = |connection: &Connection| connection.client.is_reusable();
+        self.used < most && self.connection.as_ref().is_some_and(alive)
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Some(connection) = self.connection {
+                connection.client.quit().await;
+            }
+        })
+    }
+}

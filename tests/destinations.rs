@@ -1,0 +1,412 @@
+//! Many destinations, some of them dead: who is connected to, how often, and what waits where.
+//!
+//! What belongs here: the runner with transports that keep connections. Most tests use a network
+//! of hosts that count; the last ones speak SMTP over TCP.
+
+#[path = "destinations/net.rs"]
+mod net;
+#[path = "destinations/sink.rs"]
+mod sink;
+#[path = "faults/world.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod world;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::message::{Door, QueueId};
+use mailspool::queue::{Action, Bucket, By, Phase, Routes, Schedule};
+use mailspool::runner::{Budget, Runner, Summary};
+use mailspool::spool::{Claim, Hop, Place, Spool, apply};
+use mailspool::transport::OnUnknown;
+use tempfile::TempDir;
+
+use net::Net;
+use world::{Clock, HOST, accept, findings, tempdir};
+
+struct Scene {
+    _dir: TempDir,
+    path: PathBuf,
+    spool: Spool,
+    clock: Clock,
+    net: Net,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let dir = tempdir();
+        let path = dir.path().join("spool");
+        Scene {
+            spool: Spool::create(&path, None).unwrap(),
+            path,
+            _dir: dir,
+            // What is accepted during the test is not younger than new.
+            clock: Clock::at(Timestamp::now() + SignedDuration::from_mins(2)),
+            net: Net::default(),
+        }
+    }
+
+    fn queue(&self, count: usize, domain: &str) -> Vec<QueueId> {
+        let one = |n: usize| {
+            let to = format!("r{n}@{domain}");
+            accept(&self.spool, Door::Active, &to, "s@sender.test", &[&to])
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// A runner with an opening of its own of the spool, as in a process of its own.
+    fn runner(&self) -> Runner {
+        let clock = self.clock.clone();
+        Runner::new(Spool::open(&self.path).unwrap(), HOST)
+            .transport("net", self.net.clone())
+            .routes(Routes::all_by("net"))
+            .clock(move || clock.now())
+    }
+
+    fn pass(&self) -> Summary {
+        self.runner().pass().unwrap()
+    }
+
+    /// Two runners at once.
+    fn passes(&self) {
+        let runners = [self.runner(), self.runner()];
+        thread::scope(|scope| {
+            for runner in &runners {
+                scope.spawn(|| runner.pass().unwrap());
+            }
+        });
+    }
+
+    /// Passes, a minute between them, until nobody is left.
+    fn passes_until_empty(&self, most: usize) {
+        for _ in 0..most {
+            self.passes();
+            if self.spool.messages().unwrap().is_empty() {
+                return;
+            }
+            self.clock.forward(1);
+        }
+        panic!("left: {:?}", self.places());
+    }
+
+    fn places(&self) -> BTreeSet<Place> {
+        let all = self.spool.messages().unwrap();
+        all.into_iter().map(|(_, place)| place).collect()
+    }
+
+    fn hop(domain: &str) -> Hop {
+        Hop {
+            transport: "net".into(),
+            destination: domain.into(),
+        }
+    }
+
+    /// Who has a history.
+    fn tried(&self) -> usize {
+        fs::read_dir(self.path.join("info/attempts"))
+            .unwrap()
+            .count()
+    }
+
+    /// Slots that are left over.
+    fn slots(&self) -> usize {
+        ["to", "probe"]
+            .iter()
+            .filter_map(|dir| fs::read_dir(self.path.join("state").join(dir)).ok())
+            .map(Iterator::count)
+            .sum()
+    }
+
+    fn retry(&self, ids: &[QueueId]) {
+        let mut entries: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let place = self.spool.locate(*id).unwrap().unwrap();
+                match self.spool.lock(place, *id).unwrap() {
+                    Claim::Locked(locked) => locked.read().unwrap(),
+                    _ => panic!("not to be had"),
+                }
+            })
+            .collect();
+        let by = By {
+            by: "op".into(),
+            reason: None,
+        };
+        apply(&mut entries, self.clock.now(), &Action::Retry(by)).unwrap();
+    }
+
+    fn state(&self, id: QueueId) -> mailspool::spool::Content {
+        let listing = self.spool.listing().unwrap();
+        let place = self.spool.locate(id).unwrap().unwrap();
+        let view = self.spool.view(id, place, &listing).unwrap().unwrap();
+        view.content.unwrap()
+    }
+}
+
+#[test]
+fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
+    let scene = Scene::new();
+    scene.net.kill("dead.test");
+    scene.queue(300, "dead.test");
+    scene.queue(40, "ok.test");
+    let summary = scene.pass();
+    assert_eq!((summary.delivered, summary.deferred), (40, 1));
+    assert_eq!(scene.net.connects("dead.test"), 1);
+    assert_eq!(scene.net.delivered("ok.test"), 40);
+    assert_eq!(scene.tried(), 1, "no events but the one's who tried");
+    let down = scene.spool.down(&Scene::hop("dead.test")).unwrap();
+    assert_eq!(down.reply, "4.4.1 timed out");
+    let probe = Place::Deferred(Bucket::for_time(down.probe));
+    assert_eq!(scene.spool.ids_in(probe).unwrap().len(), 299);
+    assert_eq!(findings(&scene.spool), []);
+
+    // Not yet: nobody even looks.
+    scene.clock.forward(3);
+    scene.queue(5, "dead.test");
+    scene.passes();
+    assert_eq!(scene.net.connects("dead.test"), 1);
+    assert_eq!(scene.spool.ids_in(probe).unwrap().len(), 304);
+
+    // The probe fails, in whichever process.
+    scene.clock.forward(3);
+    scene.passes();
+    assert_eq!(scene.net.connects("dead.test"), 2);
+    let again = scene.spool.down(&Scene::hop("dead.test")).unwrap();
+    assert_eq!((again.since, again.tries), (down.since, 2));
+    assert_eq!(scene.tried(), 2);
+
+    // And at last it does not.
+    scene.net.revive("dead.test");
+    scene.clock.forward(11);
+    scene.passes_until_empty(20);
+    assert_eq!(scene.net.delivered("dead.test"), 305);
+    assert_eq!(scene.spool.all_down().unwrap(), []);
+    assert_eq!(scene.slots(), 0);
+}
+
+#[test]
+fn who_is_retried_by_an_operator_probes_once() {
+    let scene = Scene::new();
+    scene.net.kill("dead.test");
+    let ids = scene.queue(20, "dead.test");
+    scene.pass();
+    scene.clock.forward(1);
+    scene.retry(&ids);
+    scene.clock.forward(1);
+    scene.pass();
+    assert_eq!(scene.net.connects("dead.test"), 2);
+    scene.pass();
+    assert_eq!(scene.net.connects("dead.test"), 2);
+    scene.net.revive("dead.test");
+    scene.clock.forward(1);
+    scene.retry(&ids[5..6]);
+    scene.clock.forward(1);
+    scene.pass();
+    assert_eq!(scene.net.delivered("dead.test"), 1);
+    assert_eq!(scene.spool.all_down().unwrap(), []);
+}
+
+#[test]
+fn what_expires_while_its_host_is_down_bounces_in_time() {
+    let scene = Scene::new();
+    scene.net.kill("dead.test");
+    let phase = Phase {
+        until: SignedDuration::from_mins(60),
+        every: SignedDuration::from_mins(15),
+        factor: 1.0,
+    };
+    scene.queue(10, "dead.test");
+    for _ in 0..=95 {
+        let schedule = Schedule::new(vec![phase.clone()]).unwrap();
+        scene.runner().retry(schedule).pass().unwrap();
+        scene.clock.forward(1);
+    }
+    assert_eq!(scene.places(), BTreeSet::new());
+    // A bounce has nowhere else to go than to its sender.
+    assert_eq!(scene.net.delivered("sender.test"), 10);
+    let connects = scene.net.connects("dead.test");
+    assert!((4..=12).contains(&connects), "{connects}");
+}
+
+#[test]
+fn only_those_wait_whose_host_is_dead() {
+    let scene = Scene::new();
+    scene.net.kill("dead.test");
+    scene.queue(1, "dead.test");
+    scene.pass();
+    let to = ["a@ok.test", "b@dead.test", "c@later.test"];
+    let id = accept(&scene.spool, Door::Active, "m", "s@sender.test", &to);
+    scene.pass();
+    assert_eq!(scene.net.delivered("ok.test"), 1);
+    assert_eq!(scene.net.connects("dead.test"), 1);
+    let content = scene.state(id);
+    assert!(content.state.recipients[1].last.is_none(), "no event");
+    let down = scene.spool.down(&Scene::hop("dead.test")).unwrap();
+    let place = scene.spool.locate(id).unwrap();
+    assert_eq!(place, Some(Place::Deferred(Bucket::for_time(down.probe))));
+    assert_eq!(findings(&scene.spool), []);
+    scene.net.revive("dead.test");
+    scene.net.revive("later.test");
+    for _ in 0..40 {
+        scene.clock.forward(1);
+        scene.pass();
+    }
+    let delivered = ["ok.test", "dead.test", "later.test"].map(|to| scene.net.delivered(to));
+    assert_eq!(delivered, [1, 2, 1]);
+    assert_eq!(scene.places(), BTreeSet::new());
+}
+
+/// Messages for a host that answers, each with a copy for one that is dead and not known to be.
+#[test]
+fn those_who_wait_for_a_first_connection_hold_nobody_up() {
+    let scene = Scene::new();
+    scene.net.kill("dead.test");
+    for n in 0..30 {
+        let to = [format!("a{n}@ok.test"), format!("b{n}@dead.test")];
+        let to = to.each_ref().map(String::as_str);
+        accept(&scene.spool, Door::Active, to[0], "s@sender.test", &to);
+    }
+    scene.pass();
+    assert_eq!(scene.net.delivered("ok.test"), 30);
+    assert_eq!(scene.net.connects("dead.test"), 1);
+    assert!(
+        scene
+            .places()
+            .iter()
+            .all(|place| matches!(place, Place::Deferred(_)))
+    );
+    scene.net.revive("dead.test");
+    scene.clock.forward(6);
+    scene.passes_until_empty(20);
+    assert_eq!(scene.net.delivered("ok.test"), 30);
+    assert_eq!(scene.net.delivered("dead.test"), 30);
+}
+
+#[test]
+fn the_first_connection_is_alone_and_the_others_follow() {
+    let scene = Scene::new();
+    scene.queue(60, "ok.test");
+    scene.pass();
+    let host = scene.net.host("ok.test");
+    assert_eq!(host.delivered, 60);
+    assert_eq!(host.at_first, 1, "connections before one was answered");
+    assert!(host.most > 1 && host.most <= 3, "{}", host.most);
+    assert_eq!(host.connects, host.most, "sessions are used again");
+    assert_eq!(scene.slots(), 0);
+}
+
+#[test]
+fn connections_are_bounded_over_all_processes() {
+    let scene = Scene::new();
+    scene.queue(200, "ok.test");
+    scene.passes_until_empty(50);
+    let host = scene.net.host("ok.test");
+    assert_eq!(host.delivered, 200);
+    assert!(host.most <= 3, "{}", host.most);
+    assert_eq!(scene.slots(), 0);
+}
+
+#[test]
+fn a_pass_leaves_what_others_have_all_the_connections_for() {
+    let scene = Scene::new();
+    let ids = scene.queue(20, "ok.test");
+    scene.queue(5, "else.test");
+    let hop = Scene::hop("ok.test");
+    let taken: Vec<_> = (0..3)
+        .map(|_| scene.spool.take_connection(&hop, 3).unwrap().unwrap())
+        .collect();
+    let summary = scene.pass();
+    assert_eq!(summary.delivered, 5);
+    assert_eq!(scene.net.connects("ok.test"), 0);
+    assert_eq!(scene.tried(), 0, "and nothing is said about it");
+    let left: BTreeSet<QueueId> = scene
+        .spool
+        .ids_in(Place::Active)
+        .unwrap()
+        .into_iter()
+        .collect();
+    assert_eq!(left, ids.into_iter().collect());
+    // Whoever works in a slot goes on as soon as one of them is free.
+    thread::scope(|scope| {
+        let runner = scene.runner();
+        let run = scope.spawn(move || runner.pass_in_slot(1).unwrap().unwrap());
+        // Whatever comes first, the end is the same.
+        thread::sleep(Duration::from_millis(100));
+        drop(taken);
+        assert_eq!(run.join().unwrap().delivered, 20);
+    });
+}
+
+#[test]
+fn an_answer_that_is_lost_is_tried_again_or_held() {
+    let scene = Scene::new();
+    scene.net.lose_answers("lost.test");
+    let again = scene.queue(1, "lost.test")[0];
+    let summary = scene.pass();
+    assert_eq!(summary.deferred, 1);
+    let place = scene.spool.locate(again).unwrap().unwrap();
+    assert!(matches!(place, Place::Deferred(_)), "{place:?}");
+
+    let held = scene.queue(1, "lost.test")[0];
+    let runner = scene
+        .runner()
+        .transport("net", scene.net.clone().on_unknown(OnUnknown::Freeze));
+    runner.pass().unwrap();
+    let place = scene.spool.locate(held).unwrap().unwrap();
+    assert_eq!(place, Place::Frozen(Bucket::Never));
+    let content = scene.state(held);
+    let mailspool::queue::Hold::Frozen { by, .. } = content.state.hold else {
+        panic!("not held")
+    };
+    let reason = by.reason.unwrap();
+    assert!(
+        reason.starts_with("the answer to the message was lost"),
+        "{reason}"
+    );
+    assert_eq!(findings(&scene.spool), []);
+}
+
+#[test]
+fn smtp_messages_share_few_connections() {
+    let scene = Scene::new();
+    let sink = sink::Sink::start();
+    let count = 500;
+    scene.queue(count, "any.test");
+    let budget = Budget {
+        jobs: 8,
+        ..Budget::default()
+    };
+    let runner = scene.runner().budget(budget);
+    let summary = runner.transport("net", sink.smtp(4, 100)).pass().unwrap();
+    assert_eq!(summary.delivered, count as u64);
+    let seen = sink.seen();
+    assert_eq!(seen.messages, count);
+    assert!(seen.most <= 4, "{} at once", seen.most);
+    assert!(seen.connections <= 9, "{} connections", seen.connections);
+    assert_eq!(scene.slots(), 0);
+}
+
+#[test]
+fn an_smtp_host_that_refuses_is_down_until_it_answers() {
+    let scene = Scene::new();
+    let sink = sink::Sink::start();
+    scene.queue(50, "any.test");
+    let dead = sink.dead();
+    let runner = |smtp| scene.runner().transport("net", smtp);
+    let summary = runner(dead.smtp(4, 100)).pass().unwrap();
+    assert_eq!((summary.delivered, summary.deferred), (0, 1));
+    let down = scene.spool.all_down().unwrap();
+    assert_eq!(down.len(), 1);
+    assert!(down[0].reply.contains("cannot connect"), "{down:?}");
+    assert_eq!(scene.tried(), 1);
+    drop(sink);
+    let sink = dead.revive();
+    scene.clock.forward(6);
+    let summary = runner(sink.smtp(4, 100)).pass().unwrap();
+    assert_eq!(summary.delivered, 49);
+    assert_eq!(scene.spool.all_down().unwrap(), []);
+}

@@ -1,0 +1,147 @@
+//! A network of hosts that count: each domain is one, and takes three connections at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use mailspool::message::{Address, EnhancedCode};
+use mailspool::queue::Outcome;
+use mailspool::transport::{BoxFuture, Message, OnUnknown, Session, Transport};
+
+/// So long a connection takes, and each message: that others could be opened meanwhile.
+const DELAY: Duration = Duration::from_millis(5);
+
+#[derive(Clone, Default)]
+pub struct Net {
+    hosts: Arc<Mutex<HashMap<String, Host>>>,
+    on_unknown: OnUnknown,
+}
+
+#[derive(Clone, Default)]
+pub struct Host {
+    dead: bool,
+    loses_answers: bool,
+    pub connects: usize,
+    /// Connections that were begun before the first was answered.
+    pub at_first: usize,
+    open: usize,
+    /// The most at once.
+    pub most: usize,
+    pub delivered: usize,
+}
+
+impl Net {
+    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Host>> {
+        self.hosts.lock().unwrap()
+    }
+
+    fn change(&self, domain: &str, change: impl FnOnce(&mut Host)) {
+        change(self.hosts().entry(domain.to_owned()).or_default());
+    }
+
+    pub fn host(&self, domain: &str) -> Host {
+        self.hosts().get(domain).cloned().unwrap_or_default()
+    }
+
+    pub fn kill(&self, domain: &str) {
+        self.change(domain, |host| host.dead = true);
+    }
+
+    pub fn revive(&self, domain: &str) {
+        self.change(domain, |host| host.dead = false);
+    }
+
+    pub fn lose_answers(&self, domain: &str) {
+        self.change(domain, |host| host.loses_answers = true);
+    }
+
+    pub fn connects(&self, domain: &str) -> usize {
+        self.host(domain).connects
+    }
+
+    pub fn delivered(&self, domain: &str) -> usize {
+        self.host(domain).delivered
+    }
+
+    pub fn on_unknown(mut self, on_unknown: OnUnknown) -> Net {
+        self.on_unknown = on_unknown;
+        self
+    }
+}
+
+impl Transport for Net {
+    fn destination(&self, recipient: &Address) -> String {
+        recipient.domain().unwrap_or_default().to_owned()
+    }
+
+    fn deadline(&self, _size: u64) -> Option<Duration> {
+        Some(Duration::from_secs(60))
+    }
+
+    fn connections(&self) -> Option<usize> {
+        Some(3)
+    }
+
+    fn on_unknown(&self) -> OnUnknown {
+        self.on_unknown
+    }
+
+    fn connect<'a>(
+        &'a self,
+        destination: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        Box::pin(async move {
+            self.change(destination, |host| {
+                host.at_first += usize::from(host.most == 0);
+                host.connects += 1;
+            });
+            tokio::time::sleep(DELAY).await;
+            if self.host(destination).dead {
+                let code = EnhancedCode::new(4, 4, 1);
+                return Err(Outcome::deferred(code, "timed out"));
+            }
+            self.change(destination, |host| {
+                host.open += 1;
+                host.most = host.most.max(host.open);
+            });
+            Ok(Box::new(Line {
+                net: self.clone(),
+                to: destination.to_owned(),
+            }) as Box<dyn Session>)
+        })
+    }
+}
+
+struct Line {
+    net: Net,
+    to: String,
+}
+
+impl Session for Line {
+    fn deliver<'a>(
+        &'a mut self,
+        _message: &'a Message,
+        recipients: &'a [Address],
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            tokio::time::sleep(DELAY).await;
+            let lost = self.net.host(&self.to).loses_answers;
+            if lost {
+                return vec![Outcome::unknown("hung up"); recipients.len()];
+            }
+            self.net
+                .change(&self.to, |host| host.delivered += recipients.len());
+            vec![Outcome::delivered("taken"); recipients.len()]
+        })
+    }
+
+    fn is_reusable(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.net.change(&self.to, |host| host.open -= 1);
+    }
+}

@@ -1,0 +1,118 @@
+//! A host that speaks just enough SMTP over TCP, and counts.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use mailspool::hop::{Host, Resolver};
+use mailspool::smtp::{HelloName, Settings};
+use mailspool::transport::{Smtp, Target};
+
+#[derive(Clone, Copy, Default)]
+pub struct Seen {
+    pub connections: usize,
+    pub messages: usize,
+    open: usize,
+    /// The most connections at once.
+    pub most: usize,
+}
+
+/// It listens as long as its process lives.
+pub struct Sink {
+    address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// A port at which nobody listens.
+pub struct Dead {
+    address: SocketAddr,
+}
+
+impl Sink {
+    pub fn start() -> Sink {
+        Sink::at("127.0.0.1:0".parse().unwrap())
+    }
+
+    fn at(address: SocketAddr) -> Sink {
+        let listener = TcpListener::bind(address).unwrap();
+        let sink = Sink {
+            address: listener.local_addr().unwrap(),
+            seen: Arc::default(),
+        };
+        let seen = Arc::clone(&sink.seen);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || speak(stream.unwrap(), &seen));
+            }
+        });
+        sink
+    }
+
+    pub fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap()
+    }
+
+    pub fn dead(&self) -> Dead {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Dead {
+            address: listener.local_addr().unwrap(),
+        }
+    }
+
+    pub fn smtp(&self, concurrency: usize, per_connection: usize) -> Smtp {
+        smtp(self.address, concurrency, per_connection)
+    }
+}
+
+impl Dead {
+    pub fn smtp(&self, concurrency: usize, per_connection: usize) -> Smtp {
+        smtp(self.address, concurrency, per_connection)
+    }
+
+    pub fn revive(self) -> Sink {
+        Sink::at(self.address)
+    }
+}
+
+fn smtp(address: SocketAddr, concurrency: usize, per_connection: usize) -> Smtp {
+    let host: Host = address.to_string().parse().unwrap();
+    let settings = Settings::new(HelloName::parse("client.test").unwrap());
+    let resolver = Arc::new(Resolver::new(Vec::new()));
+    Smtp::new(Target::Hosts(vec![host]), settings, resolver, "client.test")
+        .concurrency(concurrency)
+        .max_per_connection(per_connection)
+}
+
+fn speak(stream: TcpStream, seen: &Mutex<Seen>) {
+    {
+        let mut seen = seen.lock().unwrap();
+        seen.connections += 1;
+        seen.open += 1;
+        seen.most = seen.most.max(seen.open);
+    }
+    // A client that hangs up is at its end, however.
+    let _ = converse(stream, seen);
+    seen.lock().unwrap().open -= 1;
+}
+
+fn converse(stream: TcpStream, seen: &Mutex<Seen>) -> std::io::Result<()> {
+    let mut out = stream.try_clone()?;
+    let mut lines = BufReader::new(stream).lines();
+    out.write_all(b"220 sink.test\r\n")?;
+    while let Some(line) = lines.next().transpose()? {
+        let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
+        match verb.as_str() {
+            "DATA" => {
+                out.write_all(b"354 go on\r\n")?;
+                while lines.next().transpose()?.is_some_and(|line| line != ".") {}
+                seen.lock().unwrap().messages += 1;
+                out.write_all(b"250 2.0.0 taken\r\n")?;
+            }
+            "QUIT" => return out.write_all(b"221 bye\r\n"),
+            _ => out.write_all(b"250 sink.test\r\n")?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! aiosmtpd: what arrives is what was sent.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use mailspool::queue::Status::{Delivered, Failed};
+use mailspool::smtp::{Client, Protocol};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::{Process, directory, send, settings, statuses};
+
+struct Store {
+    _process: Process,
+    port: u16,
+    dir: TempDir,
+}
+
+impl Store {
+    fn start() -> Store {
+        let dir = directory();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/smtp/store.py");
+        // Debian's own: the package is Debian's.
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(script).arg(dir.path()).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command, "python3");
+        let mut line = String::new();
+        let out = process.0.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        let port = line.trim().parse();
+        Store {
+            port: port.expect("these tests need python3-aiosmtpd"),
+            _process: process,
+            dir,
+        }
+    }
+
+    async fn client(&self) -> Client<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let settings = settings(Protocol::Smtp);
+        Client::open(stream, "store.test", &settings).await.unwrap()
+    }
+
+    fn message(&self, number: usize) -> Vec<u8> {
+        fs::read(self.dir.path().join(format!("{number}.message"))).unwrap()
+    }
+
+    fn envelope(&self, number: usize) -> String {
+        fs::read_to_string(self.dir.path().join(format!("{number}.envelope"))).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn every_octet_arrives() {
+    let store = Store::start();
+    let mut client = store.client().await;
+    let long = [b"Subject: long\r\n\r\n".to_vec(), vec![b'x'; 500_000]].concat();
+    let every: Vec<u8> = (1..=255).collect();
+    let every = [b"Subject: octets\r\n\r\n", &every[..]].concat();
+    let large = b"Subject: large\n\n.a line of it\n..\n.\n".repeat(100_000);
+    let messages: [&[u8]; 12] = [
+        b"Subject: plain\r\n\r\nbody\r\n",
+        b"Subject: unix\n\nbody\n",
+        b"Subject: old mac\r\rbody\r",
+        b"Subject: no end\n\nbody",
+        b"Subject: dots\n\n.\n..\n.a\na.\n.",
+        b".\n",
+        b"\n",
+        b"",
+        b"Subject: \xf6\n\n\xff\xfe\x80",
+        &every,
+        &long,
+        &large,
+    ];
+    for (number, message) in messages.iter().enumerate() {
+        let verdicts = send(&mut client, "s@a.test", &["r@b.test"], message).await;
+        assert_eq!(statuses(&verdicts), [Delivered], "{number}: {verdicts:?}");
+        assert_eq!(verdicts[0].outcome.reply.to_string(), "250 2.0.0 stored");
+        assert!(store.message(number) == normalised(message), "{number}");
+    }
+    client.quit().await;
+}
+
+/// What smuggles a second message past other clients is one message here.
+#[tokio::test]
+async fn nothing_is_smuggled() {
+    let store = Store::start();
+    let mut client = store.client().await;
+    let ends: [&[u8]; 6] = [b"\n", b"\r", b"\r\n", b"\r\r\n", b"\n\r", b"\0\r\n"];
+    let mut number = 0;
+    for before in ends {
+        for after in ends {
+            let message = [
+                b"Subject: one\r\n\r\nbody",
+                before,
+                b".",
+                after,
+                b"MAIL FROM:<evil@b.test>\r\nRCPT TO:<r@b.test>\r\nDATA\r\nSubject: two\r\n\r\n",
+            ]
+            .concat();
+            let verdicts = send(&mut client, "s@a.test", &["r@b.test"], &message).await;
+            assert_eq!(statuses(&verdicts), [Delivered]);
+            assert!(store.message(number) == normalised(&message));
+            number += 1;
+        }
+    }
+    client.quit().await;
+    let stored = fs::read_dir(store.dir.path()).unwrap().count();
+    assert_eq!(stored, 2 * number);
+}
+
+#[tokio::test]
+async fn envelopes_arrive_with_their_parameters() {
+    let store = Store::start();
+    let mut client = store.client().await;
+    let recipients = ["a@b.test", "nobody@b.test", "\"c d\"@b.test"];
+    let verdicts = send(&mut client, "", &recipients, b"Subject: x\n\nx\n").await;
+    assert_eq!(statuses(&verdicts), [Delivered, Failed, Delivered]);
+    let words = verdicts[1].outcome.reply.to_string();
+    assert_eq!(words, "550 5.1.1 no such user here");
+    assert_eq!(store.envelope(0), "<>\na@b.test\n\"c d\"@b.test\nSIZE=17");
+
+    let utf8 = "Subject: grüße\n\nx\n";
+    let verdicts = send(&mut client, "ö@a.test", &["ü@b.test"], utf8.as_bytes()).await;
+    assert_eq!(statuses(&verdicts), [Delivered], "{verdicts:?}");
+    let envelope = "ö@a.test\nü@b.test\nSIZE=23\nBODY=8BITMIME\nSMTPUTF8";
+    assert_eq!(store.envelope(1), envelope);
+
+    // All refused, and the connection is used again.
+    let verdicts = send(&mut client, "s@a.test", &["nobody@b.test"], b"x\n").await;
+    assert_eq!(statuses(&verdicts), [Failed]);
+    let verdicts = send(&mut client, "s@a.test", &["a@b.test"], b"x\n").await;
+    assert_eq!(statuses(&verdicts), [Delivered]);
+    assert_eq!(store.envelope(2), "s@a.test\na@b.test\nSIZE=3");
+
+    // More than the 33 MB that it announces: not one octet is sent.
+    let huge = vec![b'x'; 40_000_000];
+    let verdicts = send(&mut client, "s@a.test", &["a@b.test"], &huge).await;
+    let words = verdicts[0].outcome.reply.to_string();
+    assert_eq!(
+        words,
+        "5.3.4 the message has 40000002 octets, store.test takes 33554432"
+    );
+    assert!(client.is_alive().await);
+    client.quit().await;
+}
+
+/// Line ends become CRLF, NULs go, and the last line has an end.
+fn normalised(message: &[u8]) -> Vec<u8> {
+    let text: Vec<u8> = message.iter().copied().filter(|byte| *byte != 0).collect();
+    let mut out = Vec::new();
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'\n' if at > 0 && text[at - 1] == b'\r' => {}
+            b'\r' | b'\n' => out.extend_from_slice(b"\r\n"),
+            _ => out.push(*byte),
+        }
+    }
+    if !out.is_empty() && !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}

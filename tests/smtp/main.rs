@@ -1,0 +1,108 @@
+//! The SMTP and LMTP client against servers that others wrote.
+//!
+//! | server | what it shows |
+//! |---|---|
+//! | aiosmtpd | every octet arrives, and nothing more |
+//! | smtp-sink | refusals, goodbyes and lost connections at each step |
+//! | Postfix | STARTTLS, certificates, AUTH (by Dovecot's passwords), PIPELINING, BDAT |
+//! | Dovecot | LMTP over a unix socket, an answer for each recipient |
+//!
+//! Every server is private to its test, in a temporary directory, and ends with it. The tests need
+//! root (Postfix and Dovecot start as root) and Debian's postfix, dovecot-lmtpd and
+//! python3-aiosmtpd. Where something is missing they fail and say so.
+
+mod aiosmtpd;
+mod dovecot;
+#[path = "../postfix/postfix.rs"]
+#[allow(dead_code)]
+mod postfix;
+mod relay;
+mod sink;
+#[path = "../postfix/site.rs"]
+#[allow(dead_code)]
+mod site;
+
+use std::fs::{self, Permissions};
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use mailspool::message::{Address, ReversePath};
+use mailspool::queue::Status;
+use mailspool::smtp::{Client, HelloName, Protocol, Settings, Shape, Transaction, Verdict};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use site::PATIENCE;
+
+/// A process that is killed when dropped.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command, package: &str) -> Process {
+        let child = command.spawn();
+        Process(child.unwrap_or_else(|error| panic!("needs {package}: {command:?}: {error}")))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory that other users may pass through, with a path short enough for sockets.
+fn directory() -> TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("ms")
+        .tempdir_in("/tmp")
+        .unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+/// Connects as soon as the server listens.
+async fn connect<S, F: Future<Output = io::Result<S>>>(mut connect: impl FnMut() -> F) -> S {
+    let begun = Instant::now();
+    loop {
+        match connect().await {
+            Ok(stream) => return stream,
+            Err(error) if begun.elapsed() > PATIENCE => panic!("nobody listens: {error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn settings(protocol: Protocol) -> Settings {
+    Settings {
+        protocol,
+        ..Settings::new(HelloName::parse("client.test").unwrap())
+    }
+}
+
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut Client<S>,
+    sender: &str,
+    recipients: &[&str],
+    message: &[u8],
+) -> Vec<Verdict> {
+    let recipients: Vec<_> = recipients
+        .iter()
+        .map(|text| Address::parse(text).unwrap())
+        .collect();
+    let transaction = Transaction {
+        sender: &ReversePath::parse(sender.as_bytes()).unwrap(),
+        recipients: &recipients,
+        shape: Shape::of(message).unwrap(),
+        dsn: None,
+    };
+    client.deliver(&transaction, message).await
+}
+
+fn statuses(verdicts: &[Verdict]) -> Vec<Status> {
+    let status = |verdict: &Verdict| verdict.outcome.status;
+    verdicts.iter().map(status).collect()
+}

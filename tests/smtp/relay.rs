@@ -1,0 +1,220 @@
+//! Postfix: TLS, certificates, authentication.
+
+use std::fs;
+use std::os::unix::fs::chown;
+
+use mailspool::message::{Address, ReversePath};
+use mailspool::queue::Status::{Deferred, Delivered, Failed};
+use mailspool::smtp::{
+    Client, Credentials, Dsn, Login, Mechanism, Notify, OpenError, OriginalRecipient, Protocol,
+    RecipientDsn, Ret, Roots, Settings, Shape, Tls, TlsPolicy, TlsSettings, Transaction,
+};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use super::dovecot::Dovecot;
+use super::postfix::Postfix;
+use super::site::{User, read_all, until};
+use super::{connect, directory, send, settings, statuses};
+
+/// A Postfix that offers STARTTLS, takes mail for `sender.test` only, and only from those who
+/// have authenticated within TLS.
+struct Relay {
+    postfix: Postfix,
+    _dovecot: Dovecot,
+    certificate: CertificateDer<'static>,
+    dir: TempDir,
+}
+
+impl Relay {
+    fn start() -> Relay {
+        let dovecot = Dovecot::start();
+        let dir = directory();
+        let user = User::for_tests();
+        let home = dir.path().join("home");
+        fs::create_dir(&home).unwrap();
+        chown(&home, Some(user.uid), Some(user.gid)).unwrap();
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["mx.relay.test".to_owned()]).unwrap();
+        let pem = signing_key.serialize_pem() + &cert.pem();
+        fs::write(dir.path().join("tls.pem"), pem).unwrap();
+        let more = format!(
+            "smtpd_tls_security_level = may\nsmtpd_tls_chain_files = DIR/tls.pem\n\
+             smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {}\n\
+             smtpd_tls_auth_only = yes\n\
+             smtpd_recipient_restrictions = permit_sasl_authenticated, reject\n",
+            dovecot.socket("auth").display()
+        );
+        let postfix = Postfix::start(dir.path(), &dir.path().join("spool"), &user, &more);
+        Relay {
+            postfix,
+            _dovecot: dovecot,
+            certificate: cert.der().clone(),
+            dir,
+        }
+    }
+
+    async fn open(&self, settings: &Settings) -> Result<Client<TcpStream>, OpenError> {
+        let port = self.postfix.port();
+        let stream = connect(|| TcpStream::connect(("127.0.0.1", port))).await;
+        stream.set_nodelay(true).unwrap();
+        Client::open(stream, "mx.relay.test", settings).await
+    }
+
+    /// Settings with a verified certificate.
+    fn verified(&self) -> Settings {
+        let roots = Roots::These(vec![self.certificate.clone()]);
+        Settings {
+            tls: tls(TlsPolicy::Verified, roots, None),
+            ..settings(Protocol::Smtp)
+        }
+    }
+}
+
+fn tls(policy: TlsPolicy, roots: Roots, name: Option<&str>) -> Tls {
+    Tls::new(TlsSettings {
+        policy,
+        roots,
+        name: name.map(str::to_owned),
+        ..TlsSettings::default()
+    })
+    .unwrap()
+}
+
+fn login(password: &str, mechanism: Mechanism) -> Login {
+    Login {
+        mechanism: Some(mechanism),
+        ..Login::new(Credentials::Password {
+            user: "alice".into(),
+            password: password.into(),
+        })
+    }
+}
+
+#[tokio::test]
+async fn certificates_and_authentication() {
+    let relay = Relay::start();
+    let mut count = 0;
+    for mechanism in [Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login] {
+        let mut settings = relay.verified();
+        settings.login = Some(login("geheim", mechanism));
+        let mut client = relay.open(&settings).await.unwrap();
+        let info = client.info();
+        assert_eq!(info.mechanism, Some(mechanism));
+        let tls = info.tls.clone().unwrap();
+        assert!(tls.is_verified);
+        assert_eq!(tls.version, "TLSv1_3");
+        for message in [
+            &b"Subject: a\n\n.\nx"[..],
+            b"Subject: b\r\n\r\nnul \0 here\r\n",
+        ] {
+            let recipients = ["x@sender.test"];
+            let verdicts = send(&mut client, "s@sender.test", &recipients, message).await;
+            assert_eq!(statuses(&verdicts), [Delivered], "{verdicts:?}");
+            count += 1;
+        }
+        client.quit().await;
+
+        settings.login = Some(login("falsch", mechanism));
+        let error = relay.open(&settings).await.err().unwrap();
+        let verdict = error.verdict();
+        assert_eq!(verdict.outcome.status, Deferred);
+        let words = verdict.outcome.reply.to_string();
+        assert!(
+            words.starts_with("535 5.7.8 Error: authentication failed"),
+            "{words}"
+        );
+    }
+    let inbox = relay.dir.path().join("home/box/new");
+    until("Postfix to deliver", || read_all(&inbox).len() == count);
+    for mail in read_all(&inbox) {
+        let whole = mail.ends_with("\n\n.\nx\n") || mail.ends_with("\n\nnul \0 here\n");
+        assert!(whole, "{mail:?}");
+    }
+}
+
+/// Postfix reads the parameters strictly: what is not encoded right is refused with 501.
+#[tokio::test]
+async fn wishes_about_notices_are_understood() {
+    let relay = Relay::start();
+    let mut settings = relay.verified();
+    settings.login = Some(login("geheim", Mechanism::ScramSha256));
+    let mut client = relay.open(&settings).await.unwrap();
+    let caps = &client.info().capabilities;
+    assert!(caps.dsn && caps.pipelining && caps.chunking, "{caps:?}");
+    let original = |kind: &str, address: &str| {
+        Some(OriginalRecipient {
+            kind: kind.into(),
+            address: address.into(),
+        })
+    };
+    let dsn = Dsn {
+        ret: Some(Ret::Headers),
+        envid: Some("mark+1=x y".into()),
+        recipients: vec![
+            RecipientDsn {
+                notify: Some(Notify::Never),
+                original: original("rfc822", "a+b=c d@sender.test"),
+            },
+            RecipientDsn {
+                notify: Some(Notify::When {
+                    success: true,
+                    failure: true,
+                    delay: true,
+                }),
+                original: original("utf-8", "\u{f6}+x@sender.test"),
+            },
+        ],
+    };
+    let message = &b"Subject: x\n\nx\n"[..];
+    let transaction = Transaction {
+        sender: &ReversePath::parse(b"s@sender.test").unwrap(),
+        recipients: &["x@sender.test", "y@sender.test"].map(|text| Address::parse(text).unwrap()),
+        shape: Shape::of(message).unwrap(),
+        dsn: Some(&dsn),
+    };
+    let verdicts = client.deliver(&transaction, message).await;
+    assert_eq!(statuses(&verdicts), [Delivered; 2], "{verdicts:?}");
+    client.quit().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_of_tls_is_kept_to() {
+    let relay = Relay::start();
+    let with = |tls| Settings {
+        tls,
+        ..settings(Protocol::Smtp)
+    };
+    // Not verified, and not asked to be.
+    for policy in [TlsPolicy::Opportunistic, TlsPolicy::Required] {
+        let settings = with(tls(policy, Roots::System, None));
+        let mut client = relay.open(&settings).await.unwrap();
+        assert!(!client.info().tls.as_ref().unwrap().is_verified);
+        // Nobody has authenticated: a refusal of the recipient's.
+        let verdicts = send(&mut client, "s@a.test", &["x@sender.test"], b"x\n").await;
+        assert_eq!(statuses(&verdicts), [Failed], "{verdicts:?}");
+        assert!(client.is_alive().await);
+        client.quit().await;
+    }
+    // Nobody the system believes in has signed this, and it is for another name.
+    let ours = || Roots::These(vec![relay.certificate.clone()]);
+    for tls in [
+        tls(TlsPolicy::Verified, Roots::System, None),
+        tls(TlsPolicy::Verified, ours(), Some("mx.other.test")),
+    ] {
+        let error = relay.open(&with(tls)).await.err().unwrap();
+        assert!(matches!(error, OpenError::Tls(_)), "{error}");
+    }
+    // In clear it offers no AUTH, and the password is not sent.
+    let mut clear = settings(Protocol::Smtp);
+    clear.login = Some(login("geheim", Mechanism::Plain));
+    let error = relay.open(&clear).await.err().unwrap();
+    assert!(matches!(error, OpenError::Sasl(_)), "{error}");
+    let words = error.verdict().outcome.reply.to_string();
+    assert_eq!(
+        words,
+        "4.7.0 credentials are not sent over a connection that is not encrypted"
+    );
+}

@@ -1,0 +1,104 @@
+//! smtp-sink, Postfix's test server: it refuses, says goodbye and hangs up wherever it is told to.
+
+use std::process::Command;
+
+use mailspool::queue::Status::{self, Deferred, Delivered, Failed, Unknown};
+use mailspool::smtp::{Client, Protocol};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+
+use super::{Process, connect, directory, send, settings, statuses};
+
+const MESSAGE: &[u8] = b"Subject: x\n\nhello\n.\n";
+
+struct Sink {
+    _process: Process,
+    dir: TempDir,
+}
+
+impl Sink {
+    fn start(options: &[&str]) -> Sink {
+        let dir = directory();
+        let mut command = Command::new("/usr/sbin/smtp-sink");
+        command.args(["-u", "nobody"]).args(options);
+        command.arg(format!("unix:{}/sink", dir.path().display()));
+        command.arg("10");
+        let process = Process::start(&mut command, "postfix");
+        Sink {
+            _process: process,
+            dir,
+        }
+    }
+
+    async fn connect(&self) -> UnixStream {
+        let path = self.dir.path().join("sink");
+        connect(|| UnixStream::connect(&path)).await
+    }
+}
+
+/// Two recipients of a message, to a server with these options.
+async fn attempt(options: &[&str]) -> Vec<Status> {
+    let sink = Sink::start(options);
+    let protocol = match options.contains(&"-L") {
+        true => Protocol::Lmtp,
+        false => Protocol::Smtp,
+    };
+    let stream = sink.connect().await;
+    match Client::open(stream, "sink", &settings(protocol)).await {
+        Err(error) => vec![error.verdict().outcome.status; 2],
+        Ok(mut client) => {
+            let recipients = ["a@b.test", "c@d.test"];
+            let verdicts = send(&mut client, "s@a.test", &recipients, MESSAGE).await;
+            client.quit().await;
+            statuses(&verdicts)
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_it_does_everybody_has_the_right_outcome() {
+    let all: [(&[&str], Status); 26] = [
+        (&[], Delivered),
+        (&["-p"], Delivered),
+        (&["-e"], Delivered),
+        (&["-8", "-E"], Delivered),
+        (&["-L"], Delivered),
+        (&["-L", "-p"], Delivered),
+        (&["-f", "EHLO"], Delivered), // HELO
+        (&["-f", "CONNECT"], Deferred),
+        (&["-f", "MAIL"], Failed),
+        (&["-f", "RCPT"], Failed),
+        (&["-f", "DATA"], Failed),
+        (&["-f", "."], Failed),
+        (&["-A", "0"], Failed),
+        (&["-L", "-f", "."], Failed),
+        (&["-r", "MAIL"], Deferred),
+        (&["-r", "RCPT"], Deferred),
+        (&["-r", "DATA"], Deferred),
+        (&["-r", "."], Deferred),
+        (&["-q", "CONNECT"], Deferred),
+        (&["-q", "MAIL"], Deferred),
+        (&["-q", "RCPT"], Deferred),
+        (&["-q", "DATA"], Deferred),
+        (&["-q", "."], Unknown),
+        (&["-L", "-q", "."], Unknown),
+        (&["-Q", "RCPT"], Deferred),
+        (&["-Q", "."], Deferred),
+    ];
+    for (options, status) in all {
+        assert_eq!(attempt(options).await, [status; 2], "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_messages_go_over_one_connection() {
+    let sink = Sink::start(&[]);
+    let stream = sink.connect().await;
+    let settings = settings(Protocol::Smtp);
+    let mut client = Client::open(stream, "sink", &settings).await.unwrap();
+    for _ in 0..1000 {
+        let verdicts = send(&mut client, "s@a.test", &["a@b.test"], MESSAGE).await;
+        assert_eq!(statuses(&verdicts), [Delivered]);
+    }
+    client.quit().await;
+}
