@@ -1,0 +1,371 @@
+//! `type = "smtp"` and `type = "lmtp"`.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::Error;
+use super::raw::{OneOrMore, RawAuth, RawDns, RawTls, RawTlsMin, RawTransport};
+use super::value::Text;
+use crate::hop::{Host, Name};
+use crate::smtp::{HelloName, Mechanism, MinimumTls, Protocol, TlsPolicy};
+
+/// Delivery to other hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wire {
+    /// SMTP or LMTP.
+    pub protocol: Protocol,
+    /// Who is asked, in this order; nobody: the mail exchanges of the recipient's domain.
+    pub hosts: Vec<Host>,
+    /// The port of hosts that name none.
+    pub port: u16,
+    /// What is asked of TLS.
+    pub tls: WireTls,
+    /// As whom we authenticate, if we do.
+    pub login: Option<WireLogin>,
+    /// Our name.
+    pub hello: HelloName,
+    /// The most recipients of one transaction.
+    pub max_recipients: usize,
+    /// The most messages over one connection.
+    pub max_per_connection: usize,
+    /// The most connections to one destination at once.
+    pub concurrency: usize,
+    /// The longest that a connection to one address may take.
+    pub connect_timeout: Duration,
+    /// The longest wait for an answer, if it is not to be that of RFC 5321.
+    pub timeout: Option<Duration>,
+}
+
+/// What is asked of TLS, with the files that have to be read for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the keys of the configuration, described there
+pub struct WireTls {
+    pub policy: TlsPolicy,
+    pub implicit: bool,
+    pub minimum: MinimumTls,
+    pub name: Option<String>,
+    pub ca: Option<PathBuf>,
+    /// The certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// As whom we authenticate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireLogin {
+    /// The name.
+    pub username: String,
+    /// With what.
+    pub secret: Secret,
+    /// Only this way.
+    pub mechanism: Option<Mechanism>,
+    /// Also over a connection that is not encrypted.
+    pub in_clear: bool,
+}
+
+/// A secret, or where it stands.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The password itself.
+    Password(String),
+    /// A file with the password.
+    PasswordFile(PathBuf),
+    /// A file with an access token.
+    TokenFile(PathBuf),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::Password(_) => f.write_str("Password(hidden)"),
+            Secret::PasswordFile(path) => write!(f, "PasswordFile({path:?})"),
+            Secret::TokenFile(path) => write!(f, "TokenFile({path:?})"),
+        }
+    }
+}
+
+/// `[dns]`: who is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// These servers; none: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// How long an answer is waited for.
+    pub timeout: Duration,
+}
+
+/// The keys of `smtp` and `lmtp`.
+pub(super) const KEYS: &[&str] = &[
+    "timeout",
+    "host",
+    "port",
+    "tls",
+    "tls_implicit",
+    "tls_min",
+    "tls_name",
+    "tls_ca",
+    "tls_certificate",
+    "tls_key",
+    "username",
+    "password",
+    "password_file",
+    "token_file",
+    "auth",
+    "auth_in_clear",
+    "hello",
+    "max_recipients",
+    "max_per_connection",
+    "concurrency",
+    "connect_timeout",
+];
+
+/// The port of TLS from the first octet (RFC 8314).
+const SUBMISSIONS: u16 = 465;
+
+impl Wire {
+    /// Whether nothing leaves this machine.
+    fn is_local(hosts: &[Host]) -> bool {
+        let local = |host: &Host| matches!(host.name, Name::Unix(_));
+        !hosts.is_empty() && hosts.iter().all(local)
+    }
+}
+
+impl Text<'_> {
+    pub(super) fn dns(&self, raw: &RawDns) -> Result<Dns, Error> {
+        let server = |given: &Spanned<String>| {
+            let text = given.get_ref();
+            let bare = || Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53));
+            text.parse().ok().or_else(bare).ok_or_else(|| {
+                let what = "not a server: write \"192.0.2.53\" or \"192.0.2.53:53\"";
+                self.error(given.span(), what)
+            })
+        };
+        let servers: Result<Vec<_>, Error> = raw.servers.iter().map(server).collect();
+        let timeout = raw.timeout.as_ref().map(|given| self.some_time(given));
+        Ok(Dns {
+            servers: servers?,
+            timeout: timeout.transpose()?.unwrap_or(Duration::from_secs(5)),
+        })
+    }
+
+    pub(super) fn wire(&self, raw: &RawTransport, hostname: &str) -> Result<Wire, Error> {
+        let protocol = match raw.r#type.get_ref().as_str() {
+            "lmtp" => Protocol::Lmtp,
+            _ => Protocol::Smtp,
+        };
+        let hosts = self.hosts(raw, protocol)?;
+        let implicit = self.implicit(raw, &hosts)?;
+        let port = match (&raw.port, protocol) {
+            (Some(port), _) if *port.get_ref() == 0 => {
+                return Err(self.error(port.span(), "a port is a number from 1 to 65535"));
+            }
+            (Some(port), _) => *port.get_ref(),
+            (None, Protocol::Lmtp) => 24,
+            (None, Protocol::Smtp) if implicit => SUBMISSIONS,
+            (None, Protocol::Smtp) => 25,
+        };
+        let hello = raw.hello.as_ref();
+        let hello = HelloName::parse(hello.map_or(hostname, |given| given.get_ref()))
+            .map_err(|error| self.error(hello.unwrap_or(&raw.r#type).span(), error))?;
+        let most = |given: &Option<Spanned<usize>>, key: &str, default: usize| match given {
+            Some(given) => self.at_least_one(given, key),
+            None => Ok(default),
+        };
+        let connect_timeout = raw.connect_timeout.as_ref();
+        let connect_timeout = connect_timeout.map(|given| self.some_time(given));
+        let timeout = raw.timeout.as_ref().map(|given| self.some_time(given));
+        let tls = self.tls(raw, &hosts, implicit)?;
+        Ok(Wire {
+            protocol,
+            login: self.login(raw, &hosts, &tls)?,
+            tls,
+            port,
+            hello,
+            max_recipients: most(&raw.max_recipients, "max_recipients", 100)?,
+            max_per_connection: most(&raw.max_per_connection, "max_per_connection", 100)?,
+            concurrency: most(&raw.concurrency, "concurrency", 20)?,
+            connect_timeout: connect_timeout
+                .transpose()?
+                .unwrap_or(Duration::from_secs(30)),
+            timeout: timeout.transpose()?,
+            hosts,
+        })
+    }
+
+    fn some_time(&self, given: &Spanned<super::value::Span>) -> Result<Duration, Error> {
+        match given.get_ref().0 {
+            Duration::ZERO => Err(self.error(given.span(), "no time at all is too short")),
+            time => Ok(time),
+        }
+    }
+
+    fn hosts(&self, raw: &RawTransport, protocol: Protocol) -> Result<Vec<Host>, Error> {
+        let Some(given) = &raw.host else {
+            return match protocol {
+                Protocol::Smtp => Ok(Vec::new()),
+                Protocol::Lmtp => Err(self.error(raw.r#type.span(), "type \"lmtp\" needs `host`")),
+            };
+        };
+        let texts = match given.get_ref() {
+            OneOrMore::One(one) => std::slice::from_ref(one),
+            OneOrMore::More(more) => more,
+        };
+        if texts.is_empty() {
+            return Err(self.error(given.span(), "`host` is empty"));
+        }
+        let host = |text: &String| {
+            let wrong = |error| self.error(given.span(), format!("{text:?}: {error}"));
+            text.parse::<Host>().map_err(wrong)
+        };
+        texts.iter().map(host).collect()
+    }
+
+    /// Whether TLS begins with the first octet.
+    fn implicit(&self, raw: &RawTransport, hosts: &[Host]) -> Result<bool, Error> {
+        let none = matches!(raw.tls.as_ref().map(Spanned::get_ref), Some(RawTls::None));
+        if let Some(given) = &raw.tls_implicit {
+            return match *given.get_ref() && none {
+                true => Err(self.error(given.span(), "`tls_implicit` contradicts tls = \"none\"")),
+                false => Ok(*given.get_ref()),
+            };
+        }
+        let default = raw.port.as_ref().map(|port| *port.get_ref());
+        let is_465 = |host: &Host| host.port.or(default) == Some(SUBMISSIONS);
+        let tcp = |host: &&Host| !matches!(host.name, Name::Unix(_));
+        let (with, without): (Vec<&Host>, Vec<&Host>) =
+            hosts.iter().filter(tcp).partition(|host| is_465(host));
+        match (&raw.host, with.is_empty(), without.is_empty()) {
+            (None, _, _) => Ok(default == Some(SUBMISSIONS) && !none),
+            (Some(given), false, false) if !none => {
+                let what = "some hosts have port 465 and some have not: say `tls_implicit`, or \
+                            make two transports";
+                Err(self.error(given.span(), what))
+            }
+            (Some(_), with_is_empty, _) => Ok(!with_is_empty && !none),
+        }
+    }
+
+    fn tls(&self, raw: &RawTransport, hosts: &[Host], implicit: bool) -> Result<WireTls, Error> {
+        let policy = match raw.tls.as_ref().map(Spanned::get_ref) {
+            Some(RawTls::None) => TlsPolicy::None,
+            Some(RawTls::Opportunistic) => TlsPolicy::Opportunistic,
+            Some(RawTls::Required) => TlsPolicy::Required,
+            Some(RawTls::Verified) => TlsPolicy::Verified,
+            None if Wire::is_local(hosts) && !implicit => TlsPolicy::None,
+            None if raw.username.is_some() => TlsPolicy::Verified,
+            None if implicit => TlsPolicy::Required,
+            None => TlsPolicy::Opportunistic,
+        };
+        // What could have no effect is a mistake.
+        let needs =
+            |key: &str, span: Option<std::ops::Range<usize>>, has: bool, what: &str| match span {
+                Some(span) if !has => Err(self.error(span, format!("`{key}` needs {what}"))),
+                _ => Ok(()),
+            };
+        let used = policy != TlsPolicy::None;
+        let verified = policy == TlsPolicy::Verified;
+        for (key, span) in raw.keys() {
+            let has = match key {
+                "tls_min" | "tls_name" | "tls_certificate" | "tls_key" => used,
+                "tls_ca" => verified,
+                _ => continue,
+            };
+            let what = if key == "tls_ca" {
+                "tls = \"verified\""
+            } else {
+                "TLS"
+            };
+            needs(key, Some(span), has, what)?;
+        }
+        let (certificate, key) = (&raw.tls_certificate, &raw.tls_key);
+        let spans = [certificate, key].map(|one| one.as_ref().map(Spanned::span));
+        needs(
+            "tls_certificate",
+            spans[0].clone(),
+            key.is_some(),
+            "`tls_key`",
+        )?;
+        needs(
+            "tls_key",
+            spans[1].clone(),
+            certificate.is_some(),
+            "`tls_certificate`",
+        )?;
+        let file = |given: &Option<Spanned<PathBuf>>| given.as_ref().map(|at| at.get_ref().clone());
+        Ok(WireTls {
+            policy,
+            implicit,
+            minimum: match raw.tls_min.as_ref().map(Spanned::get_ref) {
+                None | Some(RawTlsMin::V1_2) => MinimumTls::V1_2,
+                Some(RawTlsMin::V1_3) => MinimumTls::V1_3,
+            },
+            name: raw.tls_name.as_ref().map(|name| name.get_ref().clone()),
+            ca: file(&raw.tls_ca),
+            identity: file(certificate).zip(file(key)),
+        })
+    }
+
+    fn login(
+        &self,
+        raw: &RawTransport,
+        hosts: &[Host],
+        tls: &WireTls,
+    ) -> Result<Option<WireLogin>, Error> {
+        let secrets = ["password", "password_file", "token_file"];
+        let Some(username) = &raw.username else {
+            let of_login = |key: &str| secrets.contains(&key) || key.starts_with("auth");
+            return match raw.keys().find(|(key, _)| of_login(key)) {
+                Some((key, span)) => Err(self.error(span, format!("`{key}` needs `username`"))),
+                None => Ok(None),
+            };
+        };
+        let given: Vec<_> = raw
+            .keys()
+            .filter(|(key, _)| secrets.contains(key))
+            .collect();
+        let secret = match (&raw.password, &raw.password_file, &raw.token_file) {
+            (Some(password), None, None) => Secret::Password(password.get_ref().0.clone()),
+            (None, Some(file), None) => Secret::PasswordFile(file.get_ref().clone()),
+            (None, None, Some(file)) => Secret::TokenFile(file.get_ref().clone()),
+            _ => {
+                let span = given
+                    .get(1)
+                    .map_or(username.span(), |(_, span)| span.clone());
+                let what = "`username` needs one of `password_file`, `password`, `token_file`";
+                return Err(self.error(span, what));
+            }
+        };
+        let mechanism = match &raw.auth {
+            None => None,
+            Some(auth) => {
+                let mechanism = match auth.get_ref() {
+                    RawAuth::ScramSha256 => Mechanism::ScramSha256,
+                    RawAuth::Plain => Mechanism::Plain,
+                    RawAuth::Login => Mechanism::Login,
+                    RawAuth::XOAuth2 => Mechanism::XOAuth2,
+                };
+                let is_token = matches!(secret, Secret::TokenFile(_));
+                if is_token != (mechanism == Mechanism::XOAuth2) {
+                    let what = "\"xoauth2\" needs `token_file`, the others a password";
+                    return Err(self.error(auth.span(), what));
+                }
+                Some(mechanism)
+            }
+        };
+        let in_clear = raw.auth_in_clear.as_ref().map(|given| *given.get_ref());
+        // Nobody listens in a socket of this machine.
+        let in_clear = in_clear.unwrap_or(Wire::is_local(hosts));
+        if tls.policy == TlsPolicy::None && !in_clear {
+            let what = "credentials need TLS; `auth_in_clear = true` sends them without";
+            return Err(self.error(username.span(), what));
+        }
+        Ok(Some(WireLogin {
+            username: username.get_ref().clone(),
+            secret,
+            mechanism,
+            in_clear,
+        }))
+    }
+}
