@@ -11,10 +11,13 @@
 mod attempt;
 mod drive;
 mod finisher;
+mod hops;
 mod lanes;
+mod plan;
 mod scan;
 mod sessions;
 mod settle;
+mod transact;
 #[cfg(feature = "cli")]
 mod watch;
 
@@ -137,6 +140,7 @@ struct Core {
     observer: Option<Arc<Observer>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     stop: Stop,
+    hops: Arc<hops::Hops>,
     sessions: sessions::Sessions,
     corrupt_in_a_row: AtomicU32,
     trouble_in_a_row: AtomicU32,
@@ -185,6 +189,7 @@ impl Runner {
                 observer: None,
                 clock: Arc::new(Timestamp::now),
                 stop: Stop::default(),
+                hops: Arc::default(),
                 sessions: sessions::Sessions::default(),
                 corrupt_in_a_row: AtomicU32::new(0),
                 trouble_in_a_row: AtomicU32::new(0),

@@ -41,6 +41,16 @@ pub struct Message {
     pub body: Body,
 }
 
+/// What is done after an attempt whose outcome is not known: the answer was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// It is tried again, which may deliver twice.
+    #[default]
+    Retry,
+    /// The message is frozen, and somebody has to look at it.
+    Freeze,
+}
+
 /// A way out.
 pub trait Transport: Send + Sync {
     /// Where a recipient's mail goes next. Recipients with the same destination share a
@@ -55,6 +65,17 @@ pub trait Transport: Send + Sync {
     /// The most recipients of one transaction.
     fn max_recipients(&self) -> usize {
         usize::MAX
+    }
+
+    /// The most connections to one destination at once, over all processes. None: there is
+    /// no connection, every session costs nothing, and no destination is ever down.
+    fn connections(&self) -> Option<usize> {
+        None
+    }
+
+    /// What becomes of a message after an attempt of which nobody knows the outcome.
+    fn on_unknown(&self) -> OnUnknown {
+        OnUnknown::Retry
     }
 
     /// Opens a session. The outcome of a failure goes for every recipient it was opened for.

@@ -61,6 +61,12 @@ pub trait RetryPolicy: Send + Sync {
     /// No delay this policy gives is longer. What is further ahead is due at once: only a
     /// clock that was wrong explains it.
     fn longest_delay(&self) -> SignedDuration;
+
+    /// When a message is tried for the last time, if there is such a time: nothing is put off
+    /// beyond it.
+    fn last_attempt(&self, _id: QueueId) -> Option<Timestamp> {
+        None
+    }
 }
 
 impl Default for Schedule {
@@ -199,6 +205,10 @@ impl RetryPolicy for Schedule {
         // And the delay of one that is past its lifetime and was hardly tried.
         let longest = longest.unwrap_or_default().max(self.phases[0].every);
         longest + longest / 2 + longest / 10
+    }
+
+    fn last_attempt(&self, id: QueueId) -> Option<Timestamp> {
+        id.accepted().saturating_add(self.lifetime()).ok()
     }
 }
 

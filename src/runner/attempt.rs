@@ -1,6 +1,5 @@
 //! An attempt: recipients grouped by where they go, each group one transaction.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -8,15 +7,18 @@ use futures_util::stream::FuturesUnordered;
 
 use super::finisher::Finisher;
 use super::lanes::Candidate;
-use super::sessions::Hop;
+use super::plan::{Group, Later, Plan, Wait};
 use super::settle::{Next, log_results};
 use super::{Core, Error, Settled};
 use crate::disk;
-use crate::message::{Address, EnhancedCode, QueueId, Reply};
+use crate::message::{Address, QueueId, Reply};
 use crate::queue::state::Fate;
-use crate::queue::{Event, Outcome, RecipientResult, Status, What, settle};
+use crate::queue::{Event, Outcome, RecipientResult, Resting, Status, What, settle};
 use crate::spool::Entry;
-use crate::transport::{Message, Transport};
+use crate::transport::{Message, OnUnknown, Transport};
+
+/// Why a message is frozen after an attempt.
+const ANSWER_LOST: &str = "the answer to the message was lost; it may have been delivered";
 
 /// What one message did to the run.
 #[derive(Debug)]
@@ -24,19 +26,25 @@ pub(super) struct Handled {
     pub settled: Settled,
     pub results: Vec<Status>,
     pub notices: Vec<QueueId>,
+    /// It waits for its turn with a destination, here.
+    pub again: Option<(Wait, Candidate)>,
 }
 
-/// Recipients that share a transaction.
-struct Group {
-    transport: Arc<dyn Transport>,
-    hop: Hop,
-    recipients: Vec<Address>,
+/// What an attempt begins with.
+enum Begun {
+    Attempt(Box<Entry>, Plan),
+    /// Nobody of them can be tried now.
+    Later(Box<Entry>, Later),
 }
 
-/// Who goes where, and for whom nobody is found.
-struct Plan {
-    groups: Vec<Group>,
-    unroutable: Vec<(Address, Outcome)>,
+/// What became of a transaction.
+pub(super) struct Ended {
+    pub transport: Arc<dyn Transport>,
+    /// The transport's name.
+    pub name: String,
+    pub outcomes: Vec<(Address, Outcome)>,
+    /// What is left to do for the same destination.
+    pub rest: Option<Group>,
 }
 
 impl Core {
@@ -47,24 +55,33 @@ impl Core {
         finisher: Finisher,
     ) -> Handled {
         let id = candidate.id;
-        let mut results = Vec::new();
+        let (mut results, mut early) = (Vec::new(), Vec::new());
         let core = Arc::clone(&self);
         let next = blocking(move || core.take(candidate)).await;
         let next = match next {
-            Some(Next::Attempt(entry, who)) => self.attempt(*entry, who, &mut results).await,
+            Some(Next::Attempt(entry, who, new)) => {
+                early = new;
+                self.attempt(*entry, who, &mut results).await
+            }
             other => other,
         };
         let mut finished = None;
-        let (settled, notices) = match next {
+        let mut again = None;
+        let (settled, mut notices) = match next {
             Some(Next::Settled(settled, notices)) => (settled, notices),
+            Some(Next::Waits(place, wait, notices)) => {
+                again = Some((wait, Candidate { id, place }));
+                (Settled::Left, notices)
+            }
             Some(Next::Finished(left, notices)) => {
                 finished = Some((id, left));
                 (Settled::Finished, notices)
             }
-            // Still more to attempt at the same moment: somebody acted meanwhile. Next pass.
-            Some(Next::Attempt(..)) => (Settled::Left, Vec::new()),
+            // Never behind an attempt: see `go_on`.
+            Some(Next::Attempt(_, _, notices)) => (Settled::Left, notices),
             None => return self.panicked(id),
         };
+        notices.append(&mut early);
         if !matches!(settled, Settled::Trouble(_)) {
             self.no_trouble();
         }
@@ -83,6 +100,7 @@ impl Core {
             settled,
             results,
             notices,
+            again,
         }
     }
 
@@ -93,6 +111,7 @@ impl Core {
             settled: self.trouble(id, "the program panicked"),
             results: Vec::new(),
             notices: Vec::new(),
+            again: None,
         }
     }
 
@@ -104,25 +123,36 @@ impl Core {
     ) -> Option<Next> {
         let id = entry.id();
         let core = Arc::clone(self);
-        let (mut entry, plan) = match blocking(move || core.begin(entry, &who)).await? {
-            Ok(begun) => begun,
+        let (entry, plan) = match blocking(move || core.begin(entry, &who)).await? {
+            Ok(Begun::Attempt(entry, plan)) => (entry, plan),
+            Ok(Begun::Later(entry, later)) => {
+                let core = Arc::clone(self);
+                return blocking(move || core.put_back(*entry, later)).await;
+            }
             Err(error) => {
                 let settled = self.trouble(id, &error.to_string());
                 return Some(Next::Settled(settled, Vec::new()));
             }
         };
+        let mut entry = *entry;
+        let Plan {
+            groups,
+            known,
+            later,
+        } = plan;
         let message = Arc::new(Message {
             id,
             sender: entry.envelope().sender.clone(),
             body: entry.body(),
         });
-        let mut running: FuturesUnordered<_> = plan
-            .groups
-            .into_iter()
-            .map(|group| self.transact(Arc::clone(&message), group))
-            .collect();
-        let mut ended = (!plan.unroutable.is_empty()).then_some((None, plan.unroutable));
+        let transact = |group: Group| {
+            let (core, message) = (Arc::clone(self), Arc::clone(&message));
+            async move { core.transact(&message, group).await }
+        };
+        let mut running: FuturesUnordered<_> = groups.into_iter().map(transact).collect();
+        let mut ended = (!known.is_empty()).then_some((None, known));
         let mut unrecorded = None;
+        let mut freeze = false;
         loop {
             if let Some((transport, outcomes)) = ended.take() {
                 results.extend(outcomes.iter().map(|(_, outcome)| outcome.status));
@@ -133,10 +163,14 @@ impl Core {
                 // what becomes of them is recorded, or told, as well.
                 (entry, unrecorded) = recorded.await?;
             }
-            match running.next().await {
-                Some((name, outcomes)) => ended = Some((Some(name), outcomes)),
-                None => break,
-            }
+            let Some(one) = running.next().await else {
+                break;
+            };
+            running.extend(one.rest.map(transact));
+            let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
+            freeze |=
+                one.transport.on_unknown() == OnUnknown::Freeze && one.outcomes.iter().any(unknown);
+            ended = Some((Some(one.name), one.outcomes));
         }
         // With it the last other owner of the lock: that is to go when the entry does.
         drop(running);
@@ -145,21 +179,22 @@ impl Core {
             return Some(Next::Settled(Settled::Trouble(why), Vec::new()));
         }
         let core = Arc::clone(self);
-        blocking(move || core.follow(entry)).await
+        blocking(move || core.go_on(entry, later, freeze)).await
     }
 
-    /// Moves the message to `active/` and writes down that an attempt begins. *No record, no
-    /// attempt*: there is room for the outcome before anybody is spoken to.
-    fn begin(&self, mut entry: Entry, who: &[usize]) -> disk::Result<(Entry, Plan)> {
-        let plan = self.plan(&entry, who);
+    /// Plans the attempt; if anybody can be tried, moves the message to `active/` and writes
+    /// down that it begins. *No record, no attempt*: there is room for the outcome before
+    /// anybody is spoken to.
+    fn begin(&self, mut entry: Entry, who: &[usize]) -> disk::Result<Begun> {
+        let plan = self.plan(&entry, who)?;
+        let tried = plan.tried();
+        if tried.is_empty() {
+            return Ok(Begun::Later(Box::new(entry), plan.later));
+        }
         // An outcome that a killed holder wrote down and did not sync: whoever is left is tried
         // only once it is durable.
         entry.sync()?;
         entry.activate()?;
-        let tried: Vec<Address> = {
-            let recipients = &entry.state().recipients;
-            who.iter().map(|n| recipients[*n].address.clone()).collect()
-        };
         let room = |one: &Address| (one.as_str().len() + Reply::MAX_TEXT + 300) as u64;
         entry.open_journal(4096 + tried.iter().map(room).sum::<u64>())?;
         let left = entry
@@ -171,98 +206,45 @@ impl Core {
         let started = What::Started {
             host: self.hostname.clone(),
             pid: std::process::id(),
-            recipients: (left > who.len()).then_some(tried),
+            recipients: (left > tried.len()).then_some(tried),
         };
         entry.record(self.now(), started)?;
-        Ok((entry, plan))
+        Ok(Begun::Attempt(Box::new(entry), plan))
     }
 
-    fn plan(&self, entry: &Entry, who: &[usize]) -> Plan {
-        let mut groups: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
-        let mut unroutable = Vec::new();
-        let wanted = entry.envelope().submission.transport.as_deref();
-        for n in who {
-            let recipient = &entry.state().recipients[*n].address;
-            let Some(name) = wanted.or_else(|| self.routes.transport_for(recipient)) else {
-                let code = EnhancedCode::new(4, 4, 4);
-                unroutable.push((recipient.clone(), Outcome::deferred(code, "no route")));
-                continue;
-            };
-            let Some(transport) = self.transports.get(name) else {
-                let text = format!("the configuration has no transport {name:?}");
-                let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 5), text);
-                unroutable.push((recipient.clone(), outcome));
-                continue;
-            };
-            let hop = (name.to_owned(), transport.destination(recipient));
-            groups.entry(hop).or_default().push(recipient.clone());
+    /// Follows a message on behind an attempt. Those who could not be tried are still due, and
+    /// that is no reason to begin anew.
+    fn go_on(&self, mut entry: Entry, later: Later, freeze: bool) -> Next {
+        if freeze && let Err(error) = self.record_freeze(&mut entry, ANSWER_LOST.to_owned()) {
+            return Next::Settled(self.trouble(entry.id(), &error.to_string()), Vec::new());
         }
-        let mut plan = Plan {
-            groups: Vec::new(),
-            unroutable,
-        };
-        for (hop, recipients) in groups {
-            let Some(transport) = self.transports.get(&hop.0) else {
-                continue;
-            };
-            for some in recipients.chunks(transport.max_recipients().max(1)) {
-                plan.groups.push(Group {
-                    transport: Arc::clone(transport),
-                    hop: hop.clone(),
-                    recipients: some.to_vec(),
-                });
-            }
+        match self.follow(entry) {
+            Next::Attempt(entry, _, notices) => self.put_back_with(*entry, later, notices),
+            other => other,
         }
-        plan
     }
 
-    /// One transaction, within the transport's deadline.
-    async fn transact(
-        self: &Arc<Self>,
-        message: Arc<Message>,
-        group: Group,
-    ) -> (String, Vec<(Address, Outcome)>) {
-        let deadline = group.transport.deadline(message.body.size());
-        let work = self.deliver(&message, &group);
-        let outcomes = match deadline {
-            None => work.await,
-            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-                let text = format!("timed out after {} s", limit.as_secs());
-                vec![Outcome::unknown(text); group.recipients.len()]
-            }),
-        };
-        let missing = || {
-            let code = EnhancedCode::new(4, 3, 0);
-            Outcome::deferred(code, "the transport did not say what became of it")
-        };
-        let mut outcomes = outcomes.into_iter();
-        let paired = group
-            .recipients
-            .into_iter()
-            .map(|recipient| (recipient, outcomes.next().unwrap_or_else(missing)))
-            .collect();
-        (group.hop.0, paired)
+    fn put_back(&self, entry: Entry, later: Later) -> Next {
+        self.put_back_with(entry, later, Vec::new())
     }
 
-    async fn deliver(&self, message: &Message, group: &Group) -> Vec<Outcome> {
-        let mut session = match self.sessions.take(&group.hop) {
-            Some(session) => session,
-            None => match group.transport.connect(&group.hop.1).await {
-                Ok(session) => session,
-                Err(outcome) => return vec![outcome; group.recipients.len()],
-            },
-        };
-        let outcomes = session.deliver(message, &group.recipients).await;
-        let closing = match session.is_reusable() {
-            true => self
-                .sessions
-                .keep(group.hop.clone(), session, self.budget.jobs),
-            false => Some(session),
-        };
-        if let Some(session) = closing {
-            session.close().await;
+    /// A message nobody of whom can be tried now waits here for its turn, or until then.
+    fn put_back_with(&self, entry: Entry, later: Later, notices: Vec<QueueId>) -> Next {
+        let Later { until, wait } = later;
+        if let Some(wait) = wait {
+            return Next::Waits(entry.place(), wait, notices);
         }
-        outcomes
+        let Some(until) = until else {
+            // Still more to attempt at the same moment: the next pass.
+            return Next::Settled(Settled::Left, notices);
+        };
+        let (id, until) = (entry.id(), self.rest_until(&entry, until));
+        tracing::debug!(%id, %until, "put off: its destination is down");
+        let settled = match entry.postpone(until) {
+            Ok(()) => Settled::Resting(Resting::Deferred(until)),
+            Err(error) => self.trouble(id, &error.to_string()),
+        };
+        Next::Settled(settled, notices)
     }
 
     /// Records the outcome of a transaction, durably, before anything else is done with the

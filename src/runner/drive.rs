@@ -15,11 +15,12 @@ use tokio::time::Instant;
 use super::attempt::Handled;
 use super::finisher::{self, Finisher};
 use super::lanes::{Candidate, Lanes};
+use super::plan::Wait;
 use super::scan::Batch;
 use super::{Core, Error, Progress, Runner, Settled, Summary};
 use crate::message::QueueId;
 use crate::queue::{Resting, Status};
-use crate::spool::Place;
+use crate::spool::{Hop, Place};
 
 /// So long after a look a run in a slot looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -40,9 +41,12 @@ pub(super) enum Mode {
 struct Drive {
     core: Arc<Core>,
     lanes: Lanes,
-    tasks: JoinSet<(String, QueueId, Handled)>,
+    tasks: JoinSet<(Hop, QueueId, Handled)>,
     scan: Option<Scan>,
     finisher: Finisher,
+    /// Sessions that are being closed.
+    closing: JoinSet<()>,
+    mode: Mode,
     summary: Summary,
     /// Everything that was in hand and may stand where it stood; only a run in a slot wants to
     /// know.
@@ -66,8 +70,10 @@ struct Scan {
 enum Happening {
     Batch(Batch),
     ScanEnded,
-    Handled(String, QueueId, Handled),
+    Handled(Hop, QueueId, Handled),
     Wake,
+    /// Sessions have been idle for too long.
+    Idle,
     Nothing,
 }
 
@@ -84,6 +90,7 @@ impl Runner {
         let runtime = runtime(self.core.threads)?;
         let core = Arc::clone(&self.core);
         let settled = runtime.block_on(async {
+            core.hops.begin();
             let (finisher, forgetting) = finisher::start(Arc::clone(&core));
             let handled = Arc::clone(&core)
                 .handle(Candidate { id, place }, finisher)
@@ -135,12 +142,15 @@ impl Core {
 
 impl Drive {
     async fn run(core: Arc<Core>, mode: Mode) -> Result<(Summary, HashSet<QueueId>), Error> {
+        core.hops.begin();
         let (finisher, forgetting) = finisher::start(Arc::clone(&core));
         let mut drive = Drive {
             lanes: Lanes::default(),
             tasks: JoinSet::new(),
             scan: None,
             finisher,
+            closing: JoinSet::new(),
+            mode,
             summary: Summary::default(),
             seen: (mode == Mode::InSlot).then(HashSet::new),
             next_look: None,
@@ -155,6 +165,7 @@ impl Drive {
         }
         let Drive {
             finisher,
+            mut closing,
             summary,
             seen,
             failed,
@@ -162,6 +173,7 @@ impl Drive {
         } = drive;
         drop(finisher);
         core.sessions.close().await;
+        while closing.join_next().await.is_some() {}
         let _ = forgetting.await;
         core.verdict()?;
         failed.map_or(Ok((summary, seen.unwrap_or_default())), Err)
@@ -186,7 +198,7 @@ impl Drive {
                 return;
             }
             self.hand_out();
-            let (scanning, over, busy) = (self.scan.is_some(), self.is_over(), self.is_under_way());
+            let (scanning, over, busy) = (self.scan.is_some(), self.is_over(), self.is_busy());
             // Whatever loses the race here is waited for again: each of these can be dropped
             // at any point without losing anything.
             let deadline = self.deadline;
@@ -202,6 +214,12 @@ impl Drive {
 
     fn is_under_way(&self) -> bool {
         self.scan.is_some() || !self.tasks.is_empty() || (!self.lanes.is_empty() && !self.is_over())
+    }
+
+    /// Something is under way, or stays open for what may come.
+    #[cfg(feature = "cli")]
+    fn is_busy(&self) -> bool {
+        self.is_under_way() || self.core.sessions.next_end().is_some()
     }
 
     /// No further message is taken: the budget is used up, or somebody wants us to stop.
@@ -234,8 +252,16 @@ impl Drive {
         } else {
             jobs - jobs / 4
         };
+        let now = self.core.now();
         while self.tasks.len() < jobs && !self.is_over() {
-            let Some((lane, candidate)) = self.lanes.take(cap) else {
+            let core = &self.core;
+            let room = |lane: &Hop, in_hand: usize| {
+                let transport = core.transports.get(&lane.transport);
+                let most = transport.and_then(|transport| transport.connections());
+                in_hand < cap
+                    && most.is_none_or(|most| core.hops.has_room(lane, most, in_hand, now))
+            };
+            let Some((lane, candidate)) = self.lanes.take(room) else {
                 break;
             };
             if let Some(seen) = &mut self.seen {
@@ -259,10 +285,14 @@ impl Drive {
             tasks,
             deadline,
             next_look,
+            lanes,
+            core,
             ..
         } = self;
+        let idle_end = core.sessions.next_end();
+        let waiting = !lanes.is_empty() && !over;
         let scanning = scan.is_some();
-        let looking = next_look.is_some() && !scanning && !over && !tasks.is_empty();
+        let looking = next_look.is_some() && !scanning && !over && (!tasks.is_empty() || waiting);
         tokio::select! {
             batch = next_batch(scan), if scanning => match batch {
                 Some(batch) => Happening::Batch(batch),
@@ -273,6 +303,8 @@ impl Drive {
                 Err(_) => Happening::Nothing,
             },
             () = sleep_until(*next_look), if looking => Happening::Wake,
+            () = core.hops.changed(), if waiting => Happening::Nothing,
+            () = sleep_until(idle_end), if idle_end.is_some() => Happening::Idle,
             () = sleep_until(*deadline), if !over => Happening::Nothing,
         }
     }
@@ -290,10 +322,20 @@ impl Drive {
             Happening::Handled(lane, id, handled) => {
                 self.lanes.put_down(&lane, id);
                 self.forget_seen(id, &handled.settled);
-                self.count(&handled);
+                match handled.again.clone() {
+                    Some((wait, candidate)) => self.again(&handled, wait, candidate),
+                    None => self.count(&handled),
+                }
                 self.queue_notices(handled.notices).await;
             }
             Happening::Wake => self.start_scan(),
+            Happening::Idle => {
+                // Others are waiting for their places; we do not wait for a goodbye.
+                for open in self.core.sessions.ended() {
+                    self.closing.spawn(open.close());
+                }
+                while self.closing.try_join_next().is_some() {}
+            }
             Happening::Nothing => {}
         }
     }
@@ -348,6 +390,20 @@ impl Drive {
         }
     }
 
+    /// A message that could not go on now, or not with all of its recipients. Where all the
+    /// connections are others', a single pass does not wait for them.
+    fn again(&mut self, handled: &Handled, wait: Wait, candidate: Candidate) {
+        self.count_results(&handled.results);
+        match wait {
+            Wait::Full(hop) if self.mode == Mode::Once => {
+                for _ in 0..=self.lanes.dismiss(&hop) {
+                    self.core.observe(Progress::Handled);
+                }
+            }
+            Wait::Turn(hop) | Wait::Full(hop) => self.lanes.push_back_in(hop, candidate),
+        }
+    }
+
     fn count(&mut self, handled: &Handled) {
         self.core.observe(Progress::Handled);
         let summary = &mut self.summary;
@@ -362,7 +418,12 @@ impl Drive {
         if handled.settled != Settled::Busy {
             summary.messages += 1;
         }
-        for status in &handled.results {
+        self.count_results(&handled.results);
+    }
+
+    fn count_results(&mut self, results: &[Status]) {
+        let summary = &mut self.summary;
+        for status in results {
             match status {
                 Status::Delivered => summary.delivered += 1,
                 Status::Failed => summary.failed += 1,

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::message::QueueId;
-use crate::spool::Place;
+use crate::spool::{Hop, Place};
 
 /// A message that may be due, and where it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub(super) struct Candidate {
 /// one for another: lanes take turns, and none may have all the jobs.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    waiting: HashMap<String, VecDeque<Candidate>>,
-    turns: VecDeque<String>,
-    in_hand: HashMap<String, usize>,
+    waiting: HashMap<Hop, VecDeque<Candidate>>,
+    turns: VecDeque<Hop>,
+    in_hand: HashMap<Hop, usize>,
     waiting_count: usize,
     /// Who waits or is in hand.
     known: HashSet<QueueId>,
@@ -26,7 +26,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     /// Adds a candidate to its destination's lane, unless it waits or is in hand already.
-    pub fn push(&mut self, lane: String, candidate: Candidate) -> bool {
+    pub fn push(&mut self, lane: Hop, candidate: Candidate) -> bool {
         if !self.known.insert(candidate.id) {
             return false;
         }
@@ -39,11 +39,36 @@ impl Lanes {
         true
     }
 
-    /// The next candidate of the next lane that has fewer than `cap` in hand.
-    pub fn take(&mut self, cap: usize) -> Option<(String, Candidate)> {
+    /// Puts back a candidate that was taken and put down, as the next of its destination.
+    pub fn push_back_in(&mut self, lane: Hop, candidate: Candidate) {
+        if !self.known.insert(candidate.id) {
+            return;
+        }
+        self.waiting_count += 1;
+        let waiting = self.waiting.entry(lane.clone()).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(lane);
+        }
+        waiting.push_front(candidate);
+    }
+
+    /// Lets go everybody who waits for a destination, and says how many they are.
+    pub fn dismiss(&mut self, lane: &Hop) -> usize {
+        let waiting = self.waiting.remove(lane).unwrap_or_default();
+        self.turns.retain(|one| one != lane);
+        for candidate in &waiting {
+            self.known.remove(&candidate.id);
+        }
+        self.waiting_count -= waiting.len();
+        waiting.len()
+    }
+
+    /// The next candidate of the next lane that has room for one more than it has in hand.
+    pub fn take(&mut self, room: impl Fn(&Hop, usize) -> bool) -> Option<(Hop, Candidate)> {
         for _ in 0..self.turns.len() {
             let lane = self.turns.pop_front()?;
-            if self.in_hand.get(&lane).is_some_and(|count| *count >= cap) {
+            let in_hand = self.in_hand.get(&lane).copied().unwrap_or_default();
+            if !room(&lane, in_hand) {
                 self.turns.push_back(lane);
                 continue;
             }
@@ -65,7 +90,7 @@ impl Lanes {
     }
 
     /// A candidate that was taken is no longer in hand.
-    pub fn put_down(&mut self, lane: &str, id: QueueId) {
+    pub fn put_down(&mut self, lane: &Hop, id: QueueId) {
         self.known.remove(&id);
         if let Some(count) = self.in_hand.get_mut(lane) {
             *count -= 1;
@@ -97,16 +122,27 @@ mod tests {
         }
     }
 
+    fn hop(name: &str) -> Hop {
+        Hop {
+            transport: "out".into(),
+            destination: name.into(),
+        }
+    }
+
+    fn below(cap: usize) -> impl Fn(&Hop, usize) -> bool {
+        move |_, in_hand| in_hand < cap
+    }
+
     #[test]
     fn a_hundred_for_one_do_not_hold_up_the_one_for_another() {
         let mut lanes = Lanes::default();
         for n in 0..100 {
-            lanes.push("busy".into(), candidate(n));
+            lanes.push(hop("busy"), candidate(n));
         }
-        lanes.push("quiet".into(), candidate(100));
+        lanes.push(hop("quiet"), candidate(100));
         let order: Vec<String> = (0..3)
-            .filter_map(|_| lanes.take(10))
-            .map(|(lane, _)| lane)
+            .filter_map(|_| lanes.take(below(10)))
+            .map(|(lane, _)| lane.destination)
             .collect();
         assert_eq!(order, ["busy", "quiet", "busy"]);
     }
@@ -115,25 +151,65 @@ mod tests {
     fn no_lane_has_all_the_jobs() {
         let mut lanes = Lanes::default();
         for n in 0..5 {
-            lanes.push("a".into(), candidate(n));
+            lanes.push(hop("a"), candidate(n));
         }
-        assert!(lanes.take(2).is_some() && lanes.take(2).is_some());
-        assert_eq!(lanes.take(2), None);
-        lanes.push("b".into(), candidate(9));
-        assert_eq!(lanes.take(2).map(|(lane, _)| lane), Some("b".into()));
-        lanes.put_down("a", candidate(0).id);
-        assert_eq!(lanes.take(2).map(|(lane, _)| lane), Some("a".into()));
+        assert!(lanes.take(below(2)).is_some() && lanes.take(below(2)).is_some());
+        assert_eq!(lanes.take(below(2)), None);
+        lanes.push(hop("b"), candidate(9));
+        let next = |lanes: &mut Lanes| lanes.take(below(2)).map(|(lane, _)| lane);
+        assert_eq!(next(&mut lanes), Some(hop("b")));
+        lanes.put_down(&hop("a"), candidate(0).id);
+        assert_eq!(next(&mut lanes), Some(hop("a")));
+    }
+
+    #[test]
+    fn a_lane_without_room_is_passed_over() {
+        let mut lanes = Lanes::default();
+        lanes.push(hop("shut"), candidate(1));
+        lanes.push(hop("open"), candidate(2));
+        let open = |lane: &Hop, _: usize| lane.destination == "open";
+        assert_eq!(lanes.take(open).map(|(lane, _)| lane), Some(hop("open")));
+        assert_eq!(lanes.take(open), None);
+        assert!(!lanes.is_empty());
+    }
+
+    #[test]
+    fn who_is_put_back_is_the_next_one() {
+        let mut lanes = Lanes::default();
+        for n in 0..3 {
+            lanes.push(hop("a"), candidate(n));
+        }
+        let (lane, first) = lanes.take(below(1)).unwrap();
+        lanes.put_down(&lane, first.id);
+        lanes.push_back_in(lane, first);
+        assert_eq!(lanes.take(below(1)).map(|(_, one)| one), Some(first));
+    }
+
+    #[test]
+    fn who_is_dismissed_may_come_again() {
+        let mut lanes = Lanes::default();
+        for n in 0..3 {
+            lanes.push(hop("a"), candidate(n));
+        }
+        lanes.push(hop("b"), candidate(9));
+        assert_eq!(lanes.dismiss(&hop("a")), 3);
+        assert_eq!(lanes.dismiss(&hop("a")), 0);
+        assert!(lanes.push(hop("a"), candidate(1)));
+        let next = |lanes: &mut Lanes| lanes.take(below(9)).map(|(lane, _)| lane);
+        assert_eq!(next(&mut lanes), Some(hop("b")));
+        assert_eq!(next(&mut lanes), Some(hop("a")));
+        assert!(lanes.is_empty());
     }
 
     #[test]
     fn what_waits_is_not_queued_twice_and_all_come_out() {
         let mut lanes = Lanes::default();
-        assert!(lanes.push("a".into(), candidate(1)));
-        assert!(!lanes.push("b".into(), candidate(1)));
-        assert!(lanes.take(1).is_some());
-        assert!(lanes.is_empty() && lanes.take(9).is_none());
-        assert!(!lanes.push("a".into(), candidate(1)));
-        lanes.put_down("a", candidate(1).id);
-        assert!(lanes.push("a".into(), candidate(1)));
+        assert!(lanes.push(hop("a"), candidate(1)));
+        assert!(!lanes.push(hop("b"), candidate(1)));
+        assert!(lanes.take(below(1)).is_some());
+        assert!(lanes.is_empty() && lanes.take(below(9)).is_none());
+        assert!(!lanes.push(hop("a"), candidate(1)));
+        lanes.put_down(&hop("a"), candidate(1).id);
+        assert!(lanes.push(hop("a"), candidate(1)));
     }
 }

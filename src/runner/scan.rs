@@ -9,10 +9,10 @@ use super::{Core, Error};
 use crate::message::QueueId;
 #[cfg(feature = "cli")]
 use crate::queue::Bucket;
-use crate::spool::{Kept, Place, Swept, Unreadable};
+use crate::spool::{Hop, Kept, Place, Swept, Unreadable};
 
 /// Candidates with their lanes, a handful at a time.
-pub(super) type Batch = Vec<(String, Candidate)>;
+pub(super) type Batch = Vec<(Hop, Candidate)>;
 
 const BATCH: usize = 64;
 
@@ -111,15 +111,15 @@ impl Core {
 
     /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
     /// a message is one piece of work. What cannot be read is found out when it is taken.
-    pub(super) fn lane(&self, id: QueueId) -> String {
+    pub(super) fn lane(&self, id: QueueId) -> Hop {
         let recipients = self.spool.peek_recipients(id).unwrap_or_default();
-        let Some(first) = recipients.first() else {
-            return String::new();
-        };
-        let name = self.routes.transport_for(first).unwrap_or("");
-        match self.transports.get(name) {
-            Some(transport) => format!("{name}/{}", transport.destination(first)),
-            None => name.to_owned(),
+        let first = recipients.first();
+        let name = first.and_then(|first| self.routes.transport_for(first));
+        let transport = name.and_then(|name| self.transports.get(name));
+        let destination = first.and_then(|first| Some(transport?.destination(first)));
+        Hop {
+            transport: name.unwrap_or_default().to_owned(),
+            destination: destination.unwrap_or_default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::lanes::Candidate;
+use super::plan::Wait;
 use super::{CORRUPT_LIMIT, Core, Error};
 use crate::disk;
 use crate::message::{QueueId, ReversePath};
@@ -32,8 +33,10 @@ pub enum Settled {
 
 /// Where following the steps led.
 pub(super) enum Next {
-    /// These recipients are to be tried now.
-    Attempt(Box<Entry>, Vec<usize>),
+    /// These recipients are to be tried now; these notices are new in the queue.
+    Attempt(Box<Entry>, Vec<usize>, Vec<QueueId>),
+    /// It stands there and waits for its turn with a destination.
+    Waits(Place, Wait, Vec<QueueId>),
     /// Nothing is left to do here; these notices are new in the queue.
     Settled(Settled, Vec<QueueId>),
     /// It stands in `done/`, and may still be named in these places; with the new notices.
@@ -79,7 +82,7 @@ impl Core {
             let step = next_step(entry.state(), self.now(), self.retry.longest_delay());
             let done = match step {
                 Step::Attempt(who) if !self.is_stopped() => {
-                    return Next::Attempt(Box::new(entry), who);
+                    return Next::Attempt(Box::new(entry), who, notices);
                 }
                 Step::Attempt(_) => return Next::Settled(Settled::Left, notices),
                 Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
@@ -129,7 +132,7 @@ impl Core {
         entry.record_durably(self.now(), What::Action(action))
     }
 
-    fn record_freeze(&self, entry: &mut Entry, reason: String) -> disk::Result<()> {
+    pub(super) fn record_freeze(&self, entry: &mut Entry, reason: String) -> disk::Result<()> {
         tracing::warn!(id = %entry.id(), reason, "frozen");
         let by = By::rule(reason);
         self.record(entry, Action::Freeze { by, until: None })

@@ -34,6 +34,8 @@ pub struct Down {
     pub since: Timestamp,
     /// When it is tried again, by one message first.
     pub probe: Timestamp,
+    /// When it was tried last.
+    pub tried: Timestamp,
     /// How often it has been tried since.
     pub tries: u32,
     /// What happened last.
@@ -92,6 +94,7 @@ impl Down {
         Down {
             hop: hop.clone(),
             since,
+            tried: now,
             probe: now.saturating_add(wait.min(Down::LONGEST)).unwrap_or(now),
             tries,
             reply: reply.to_owned(),
@@ -127,9 +130,11 @@ impl Spool {
         let part = PathBuf::from(format!("{DIR}/{}.part", uuid::Uuid::new_v4()));
         let file = self.disk.create(&part)?;
         let text = serde_json::to_vec(down).unwrap_or_default();
+        // Nobody who tidies up takes it for what a kill left.
         let written = self
             .disk
-            .write_all(&file, &text)
+            .try_lock(&file)
+            .and_then(|_| self.disk.write_all(&file, &text))
             .and_then(|()| self.disk.rename(&file, &part, &path));
         if written.is_err() {
             // Nobody reads it; the error that counts is the first one.

@@ -14,7 +14,7 @@ use crate::hop::{Host, Resolver};
 use crate::message::{Address, EnhancedCode};
 use crate::queue::Outcome;
 use crate::smtp::{Protocol, Settings};
-use crate::transport::{BoxFuture, Session, Transport};
+use crate::transport::{BoxFuture, OnUnknown, Session, Transport};
 
 use session::SmtpSession;
 
@@ -94,6 +94,7 @@ struct Inner {
     max_recipients: usize,
     max_per_connection: usize,
     concurrency: usize,
+    on_unknown: OnUnknown,
 }
 
 impl Smtp {
@@ -121,6 +122,7 @@ impl Smtp {
                 max_recipients: 100,
                 max_per_connection: 100,
                 concurrency: 20,
+                on_unknown: OnUnknown::Retry,
             }),
         }
     }
@@ -166,6 +168,12 @@ impl Smtp {
     #[must_use]
     pub fn concurrency(self, most: usize) -> Smtp {
         self.with(|inner| inner.concurrency = most.max(1))
+    }
+
+    /// Sets what becomes of a message after the answer to it was lost.
+    #[must_use]
+    pub fn on_unknown(self, on_unknown: OnUnknown) -> Smtp {
+        self.with(|inner| inner.on_unknown = on_unknown)
     }
 
     /// Connects, as for a delivery, and says to whom and what was negotiated; or why not.
@@ -219,6 +227,14 @@ impl Transport for Smtp {
 
     fn max_recipients(&self) -> usize {
         self.inner.max_recipients
+    }
+
+    fn connections(&self) -> Option<usize> {
+        Some(self.inner.concurrency)
+    }
+
+    fn on_unknown(&self) -> OnUnknown {
+        self.inner.on_unknown
     }
 
     fn connect<'a>(

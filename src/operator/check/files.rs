@@ -62,7 +62,9 @@ impl Look<'_> {
             };
             self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
         }
-        self.names_below(Path::new("state"), is_state, "")
+        self.names_below(Path::new("state"), is_state, "")?;
+        let is_entry = |name: &str| !name.ends_with(".part");
+        self.names_below(Path::new("state/down"), is_entry, "")
     }
 
     /// `prefix` is what the files begin with that get another name here; `/` is none.
@@ -251,8 +253,9 @@ fn is_beside_an_id(name: &str) -> bool {
         && number.parse::<u32>().is_ok_and(|n| n.to_string() == number)
 }
 
-/// The queue for a shared barrier, and slots.
+/// The queue for a shared barrier, slots, and what is known of destinations.
 fn is_state(name: &str) -> bool {
     let number = name.strip_prefix("attempt-");
-    name == "sync" || number.is_some_and(|number| number.parse::<u32>().is_ok())
+    let ours = ["sync", "down", "probe", "to"].contains(&name);
+    ours || number.is_some_and(|number| number.parse::<u32>().is_ok())
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use jiff::Timestamp;
+
 use super::{Level, Look, Mend};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Bucket, Hold, Resting};
-use crate::spool::{Content, Kept, Listing, Place, View};
+use crate::spool::{Content, Down, Kept, Listing, Place, View};
 
 impl Look<'_> {
     /// Every message there is.
@@ -174,6 +176,8 @@ impl Look<'_> {
                 let what = "discarded, and its history does not say by whom";
                 self.mendable(path, what, to_active);
             }
+            // Where its destination is down, or was, a message is put off without an event.
+            (Place::Deferred(bucket), Hold::None) if may_be_put_off(bucket) => {}
             (Place::Deferred(bucket), Hold::None) => match state.next_attempt() {
                 Some(next) if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket) => {
                     let what = format!("due at {next}, but stands in the bucket {bucket}");
@@ -221,5 +225,16 @@ impl Look<'_> {
         }
         let intact = hasher.digest() == seal.message;
         Ok((!intact).then(|| "the message file does not match its seal".to_owned()))
+    }
+}
+
+/// Whether a bucket is not further ahead than messages are ever put off.
+fn may_be_put_off(bucket: Bucket) -> bool {
+    let furthest = Timestamp::now().saturating_add(Down::LONGEST);
+    match (bucket.due(), furthest) {
+        (Some(due), Ok(furthest)) => Bucket::for_time(furthest)
+            .due()
+            .is_some_and(|last| due <= last),
+        _ => false,
     }
 }

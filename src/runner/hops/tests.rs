@@ -1,0 +1,145 @@
+use super::*;
+
+struct Scene {
+    _dir: tempfile::TempDir,
+    spool: Spool,
+    hops: Arc<Hops>,
+    hop: Hop,
+    now: Timestamp,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        Scene {
+            spool: Spool::create(&dir.path().join("spool"), None).unwrap(),
+            _dir: dir,
+            hops: Arc::default(),
+            hop: Hop {
+                transport: "out".into(),
+                destination: "a.test".into(),
+            },
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+        }
+    }
+
+    fn ask(&self, most: usize) -> Gate {
+        self.ask_again(most, None)
+    }
+
+    fn ask_again(&self, most: usize, retried: Option<Timestamp>) -> Gate {
+        let asked = self
+            .hops
+            .ask(&self.spool, &self.hop, most, self.now, retried);
+        asked.unwrap()
+    }
+
+    fn open(&self, most: usize) -> Permit {
+        match self.ask(most) {
+            Gate::Open(permit) => permit,
+            _ => panic!("no permit"),
+        }
+    }
+
+    fn has_room(&self, in_hand: usize) -> bool {
+        self.hops.has_room(&self.hop, 3, in_hand, self.now)
+    }
+
+    fn down(&self) -> Down {
+        let down = Down::again(None, &self.hop, "4.4.1 no answer", self.now);
+        self.spool.remember_down(&down).unwrap();
+        down
+    }
+}
+
+#[test]
+fn the_first_connection_opens_the_way_for_the_others() {
+    let scene = Scene::new();
+    assert!(scene.has_room(0) && !scene.has_room(1));
+    let mut first = scene.open(3);
+    assert!(!scene.has_room(0));
+    assert!(matches!(scene.ask(3), Gate::Wait));
+    assert!(!first.answered(true));
+    assert!(scene.has_room(1) && scene.has_room(2) && !scene.has_room(3));
+    let _second = scene.open(3);
+    let _third = scene.open(3);
+    assert!(!scene.has_room(1));
+    assert!(matches!(scene.ask(3), Gate::Wait));
+}
+
+#[test]
+fn whoever_gives_up_the_first_place_lets_the_next_one_try() {
+    let scene = Scene::new();
+    drop(scene.open(3));
+    assert!(scene.has_room(0) && !scene.has_room(1));
+    let _next = scene.open(3);
+}
+
+#[test]
+fn what_is_down_is_left_alone_by_all_but_whom_an_operator_sends() {
+    let scene = Scene::new();
+    let mut first = scene.open(3);
+    let down = scene.down();
+    first.failed(down.clone());
+    drop(first);
+    assert!(scene.has_room(9));
+    assert!(matches!(scene.ask(3), Gate::Down(there) if there == down));
+    let before = scene.ask_again(3, Some(down.tried));
+    assert!(matches!(before, Gate::Down(_)));
+    let after = down.tried + jiff::SignedDuration::from_secs(1);
+    let Gate::Open(permit) = scene.ask_again(3, Some(after)) else {
+        panic!("not tried")
+    };
+    assert!(permit.is_probe() && permit.is_down());
+}
+
+#[test]
+fn one_probes_over_all_processes() {
+    let mut scene = Scene::new();
+    scene.now = scene.down().probe;
+    let mut probe = scene.open(3);
+    assert!(probe.is_probe());
+    assert!(matches!(scene.ask(3), Gate::Wait));
+    let other = Arc::new(Hops::default());
+    let asked = other.ask(&scene.spool, &scene.hop, 3, scene.now, None);
+    assert!(matches!(asked.unwrap(), Gate::Probed));
+    // It was down, and that is to be forgotten.
+    assert!(probe.answered(true));
+    assert!(scene.has_room(2));
+}
+
+#[test]
+fn others_may_have_all_the_connections() {
+    let scene = Scene::new();
+    let mine = scene.open(1);
+    let other = Arc::new(Hops::default());
+    let ask = || other.ask(&scene.spool, &scene.hop, 1, scene.now, None);
+    assert!(matches!(ask().unwrap(), Gate::Full));
+    assert!(!other.has_room(&scene.hop, 1, 0, scene.now));
+    mine.retire();
+    std::thread::sleep(FRESH);
+    assert!(other.has_room(&scene.hop, 1, 0, scene.now));
+    assert!(matches!(ask().unwrap(), Gate::Open(_)));
+}
+
+#[test]
+fn one_refusal_beside_connections_that_stand_is_a_limit() {
+    let scene = Scene::new();
+    let mut first = scene.open(3);
+    first.answered(true);
+    let second = scene.open(3);
+    assert!(!second.is_down());
+    drop(second);
+    assert!(matches!(scene.ask(3), Gate::Wait));
+    first.set_idle(true);
+    assert!(scene.has_room(0) && !scene.has_room(1));
+}
+
+#[test]
+fn who_stands_no_longer_is_asked_anew() {
+    let scene = Scene::new();
+    let mut first = scene.open(3);
+    first.answered(true);
+    drop(first);
+    assert!(scene.has_room(0) && !scene.has_room(1));
+}

@@ -1,0 +1,235 @@
+//! What can be tried of a message now: who goes where, for whom nobody is found, and whose
+//! destination takes nothing at the moment.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Core;
+use super::hops::Gate;
+use super::sessions::Open;
+use crate::disk;
+use crate::message::{Address, EnhancedCode};
+use crate::queue::state::Fate;
+use crate::queue::{Action, Outcome, What};
+use crate::spool::{Down, Entry, Hop};
+use crate::transport::Transport;
+
+/// So much later another look is taken at a destination that another process probes.
+const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+
+/// Recipients that share a way out.
+pub(super) struct Group {
+    pub transport: Arc<dyn Transport>,
+    pub hop: Hop,
+    /// One transaction after the other.
+    pub chunks: VecDeque<Vec<Address>>,
+    pub seat: Seat,
+}
+
+/// How a group gets to its session.
+pub(super) enum Seat {
+    /// By one that is open.
+    Taken(Open),
+    /// By opening one.
+    Permit(super::hops::Permit),
+    /// Its transport keeps no connection.
+    Free,
+}
+
+/// What is tried of a message, and what is not.
+pub(super) struct Plan {
+    pub groups: Vec<Group>,
+    /// Whose outcome is known without asking anybody.
+    pub known: Vec<(Address, Outcome)>,
+    pub later: Later,
+}
+
+/// When the rest of a message can be tried.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    /// Destinations are down until then.
+    pub until: Option<Timestamp>,
+    /// It waits for its turn.
+    pub wait: Option<Wait>,
+}
+
+/// What a message waits for, in its destination's lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// For another message of this process.
+    Turn(Hop),
+    /// For a connection of another process.
+    Full(Hop),
+}
+
+impl Later {
+    fn until(&mut self, time: Timestamp) {
+        self.until = Some(self.until.map_or(time, |until| until.min(time)));
+    }
+}
+
+impl Plan {
+    /// Who is tried, or has an outcome without that.
+    pub fn tried(&self) -> Vec<Address> {
+        let groups = self.groups.iter().flat_map(|group| &group.chunks).flatten();
+        let known = self.known.iter().map(|(address, _)| address);
+        groups.chain(known).cloned().collect()
+    }
+}
+
+impl Core {
+    /// Plans an attempt for these recipients, and takes the places it needs. Runs where it may
+    /// block.
+    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<Plan> {
+        let mut plan = Plan {
+            groups: Vec::new(),
+            known: Vec::new(),
+            later: Later::default(),
+        };
+        let mut hops: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
+        let wanted = entry.envelope().submission.transport.as_deref();
+        for n in who {
+            let recipient = &entry.state().recipients[*n].address;
+            let Some(name) = wanted.or_else(|| self.routes.transport_for(recipient)) else {
+                let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 4), "no route");
+                plan.known.push((recipient.clone(), outcome));
+                continue;
+            };
+            let Some(transport) = self.transports.get(name) else {
+                let text = format!("the configuration has no transport {name:?}");
+                let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 5), text);
+                plan.known.push((recipient.clone(), outcome));
+                continue;
+            };
+            let hop = Hop {
+                transport: name.to_owned(),
+                destination: transport.destination(recipient),
+            };
+            hops.entry(hop).or_default().push(recipient.clone());
+        }
+        for (hop, recipients) in hops {
+            if let Some(transport) = self.transports.get(&hop.transport) {
+                self.plan_hop(&mut plan, entry, Arc::clone(transport), hop, recipients)?;
+            }
+        }
+        Ok(plan)
+    }
+
+    fn plan_hop(
+        &self,
+        plan: &mut Plan,
+        entry: &Entry,
+        transport: Arc<dyn Transport>,
+        hop: Hop,
+        recipients: Vec<Address>,
+    ) -> disk::Result<()> {
+        let most = transport.max_recipients().max(1);
+        let chunks: Vec<Vec<Address>> = recipients.chunks(most).map(<[_]>::to_vec).collect();
+        let Some(connections) = transport.connections() else {
+            // Nothing is saved by one after the other.
+            plan.groups.extend(chunks.into_iter().map(|chunk| Group {
+                transport: Arc::clone(&transport),
+                hop: hop.clone(),
+                chunks: [chunk].into(),
+                seat: self.sessions.take(&hop).map_or(Seat::Free, Seat::Taken),
+            }));
+            return Ok(());
+        };
+        let seat = match self.sessions.take(&hop) {
+            Some(open) => Seat::Taken(open),
+            None => {
+                let (now, retried) = (self.now(), retried(entry));
+                let gate = self
+                    .hops
+                    .ask(&self.spool, &hop, connections, now, retried)?;
+                match gate {
+                    Gate::Open(permit) => Seat::Permit(permit),
+                    Gate::Down(down) => {
+                        match self.put_off(entry, down.probe, now) {
+                            Some(until) => plan.later.until(until),
+                            // Its time is up, and what happened last is why.
+                            None => {
+                                let outcome = words(&down);
+                                let known = recipients.into_iter();
+                                plan.known.extend(known.map(|one| (one, outcome.clone())));
+                            }
+                        }
+                        return Ok(());
+                    }
+                    Gate::Probed => {
+                        let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
+                        // At the end of its time it is not the probe's result that decides.
+                        let until = self.put_off(entry, later, now).unwrap_or(later);
+                        plan.later.until(until);
+                        return Ok(());
+                    }
+                    Gate::Wait => {
+                        plan.later.wait = Some(Wait::Turn(hop));
+                        return Ok(());
+                    }
+                    Gate::Full => {
+                        plan.later.wait.get_or_insert(Wait::Full(hop));
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        plan.groups.push(Group {
+            transport,
+            hop,
+            chunks: chunks.into(),
+            seat,
+        });
+        Ok(())
+    }
+
+    /// Until when a message waits for a destination that is down until `probe`: never beyond its
+    /// own last attempt, and never where a run would take it for a clock's mistake. None if
+    /// its time is up.
+    fn put_off(&self, entry: &Entry, probe: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let id = entry.id();
+        let last = self.retry.last_attempt(id);
+        let attempts = entry.state().attempts.saturating_add(1);
+        if last.is_some_and(|last| last <= now)
+            || self.retry.next_attempt(id, attempts, now).is_none()
+        {
+            return None;
+        }
+        let longest = now.saturating_add(self.retry.longest_delay());
+        let ends = [Some(probe), last, longest.ok()];
+        ends.into_iter().flatten().min()
+    }
+
+    /// Until when a message rests that has only these recipients left who are due.
+    pub(super) fn rest_until(&self, entry: &Entry, until: Timestamp) -> Timestamp {
+        let now = self.now();
+        let next = entry
+            .state()
+            .recipients
+            .iter()
+            .filter_map(|one| match one.fate {
+                Fate::Pending { next } if next > now => Some(next),
+                _ => None,
+            });
+        next.min().map_or(until, |next| next.min(until))
+    }
+}
+
+/// When an operator last wanted the message tried, if it has not been since.
+fn retried(entry: &Entry) -> Option<Timestamp> {
+    let last = entry.events().last()?;
+    match &last.what {
+        What::Action(Action::Retry(_)) => Some(last.at),
+        _ => None,
+    }
+}
+
+/// What happened last at a destination, as the outcome for those who were not tried.
+fn words(down: &Down) -> Outcome {
+    match EnhancedCode::at_start_of(&down.reply) {
+        Some((code, text)) if code.class == 4 => Outcome::deferred(code, text),
+        _ => Outcome::deferred(EnhancedCode::new(4, 4, 1), &down.reply),
+    }
+}
