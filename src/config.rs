@@ -22,7 +22,7 @@ use crate::queue::{Pattern, Phase, Routes, Rule, Schedule};
 use raw::{Raw, RawAccept, RawPhase, RawRoute, RawTransport};
 use value::Text;
 
-pub use wire::{Dns, Secret, Wire, WireLogin, WireTls};
+pub use wire::{Dns, OnUnknown, Secret, Wire, WireLogin, WireTls};
 
 /// What a new spool's `config.toml` says. Without any configuration the same holds.
 pub const DEFAULT: &str = include_str!("config/default.toml");

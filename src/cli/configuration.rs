@@ -202,6 +202,7 @@ fn wire_keys(wire: &Wire) -> String {
     line(format!("max_recipients = {}", wire.max_recipients));
     line(format!("max_per_connection = {}", wire.max_per_connection));
     line(format!("concurrency = {}", wire.concurrency));
+    line(format!("on_unknown = {}", quoted(&wire.on_unknown)));
     let time = |time| humantime::format_duration(time);
     line(format!(
         "connect_timeout = \"{}\"",

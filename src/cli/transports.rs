@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::site::Site;
-use crate::config::{Config, Secret, Transport as Configured, Wire, WireLogin, WireTls};
+use crate::config::{self, Config, Secret, Transport as Configured, Wire, WireLogin, WireTls};
 use crate::hop::Resolver;
 use crate::message::{Address, EnhancedCode};
 use crate::notice::BounceBuilder;
@@ -21,7 +21,7 @@ use crate::runner::Runner;
 use crate::smtp::{
     ClientIdentity, Credentials, Deadlines, Login, Protection, Roots, Settings, Tls, TlsSettings,
 };
-use crate::transport::{Maildir, Pipe, PipeUser, Relay, Smtp, Target, Transport};
+use crate::transport::{Maildir, OnUnknown, Pipe, PipeUser, Relay, Smtp, Target, Transport};
 
 /// No secret, certificate or key is longer.
 const MAX_FILE: u64 = 1 << 20;
@@ -150,7 +150,11 @@ impl Maker<'_> {
             .connect_timeout(wire.connect_timeout)
             .max_recipients(wire.max_recipients)
             .max_per_connection(wire.max_per_connection)
-            .concurrency(wire.concurrency);
+            .concurrency(wire.concurrency)
+            .on_unknown(match wire.on_unknown {
+                config::OnUnknown::Retry => OnUnknown::Retry,
+                config::OnUnknown::Freeze => OnUnknown::Freeze,
+            });
         Ok(smtp)
     }
 

@@ -9,6 +9,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::value::{Size, Span};
+use super::wire::OnUnknown;
 use super::{Attempt, Log};
 
 #[derive(Deserialize)]
@@ -158,6 +159,7 @@ transport_keys! {
     max_per_connection: usize,
     concurrency: usize,
     connect_timeout: Span,
+    on_unknown: OnUnknown,
 }
 
 /// A text, or a list of them.

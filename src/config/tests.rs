@@ -187,6 +187,7 @@ fn mistakes_about_hosts_tls_and_credentials_name_their_line() {
         ("max_per_connection = 0", 3, "at least 1"),
         ("concurrency = 0", 3, "at least 1"),
         ("connect_timeout = '0s'", 3, "too short"),
+        ("on_unknown = 'bounce'", 3, "unknown variant"),
         ("timeout = 'soon'", 3, "not a duration"),
     ] {
         let message = error(&format!("[transport.x]\ntype = 'smtp'\n{keys}"));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
 use toml::Spanned;
 
 use super::Error;
@@ -36,6 +37,8 @@ pub struct Wire {
     pub concurrency: usize,
     /// The longest that a connection to one address may take.
     pub connect_timeout: Duration,
+    /// What becomes of a message of which nobody knows whether it was taken.
+    pub on_unknown: OnUnknown,
     /// The longest wait for an answer, if it is not to be that of RFC 5321.
     pub timeout: Option<Duration>,
 }
@@ -64,6 +67,17 @@ pub struct WireLogin {
     pub mechanism: Option<Mechanism>,
     /// Also over a connection that is not encrypted.
     pub in_clear: bool,
+}
+
+/// What becomes of a message of which nobody knows whether it was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// It is tried again, and perhaps delivered twice.
+    #[default]
+    Retry,
+    /// It waits for a person.
+    Freeze,
 }
 
 /// A secret, or where it stands.
@@ -119,6 +133,7 @@ pub(super) const KEYS: &[&str] = &[
     "max_per_connection",
     "concurrency",
     "connect_timeout",
+    "on_unknown",
 ];
 
 /// The port of TLS from the first octet (RFC 8314).
@@ -190,6 +205,10 @@ impl Text<'_> {
                 .transpose()?
                 .unwrap_or(Duration::from_secs(30)),
             timeout: timeout.transpose()?,
+            on_unknown: raw
+                .on_unknown
+                .as_ref()
+                .map_or_else(OnUnknown::default, |given| *given.get_ref()),
             hosts,
         })
     }

@@ -124,3 +124,30 @@ fn destinations_that_are_down_are_listed_explain_and_are_cleared() {
     );
     assert_eq!(objects(&destinations(&["--json"]).ok()).len(), 1);
 }
+
+#[test]
+fn mail_that_waits_for_a_host_says_so() {
+    let site = Site::new(&everything_by("type = \"smtp\"\nhost = \"[127.0.0.1]:1\""));
+    site.queue(&["x@x.test"]);
+    site.run().ok();
+    let all = objects(&site.program(["destinations", "--json"], b"").ok());
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert_eq!(all[0]["destination"], "[127.0.0.1]:1");
+    // The second has had no attempt: its destination is left alone.
+    let second = site.queue(&["y@y.test"]);
+    site.run().ok();
+    let shown = site.shown(&second);
+    assert_eq!(shown["queue"], "deferred", "{shown}");
+    assert_eq!(shown["recipients"][0]["reply"], Value::Null, "{shown}");
+    let why = shown["last_error"].as_str().unwrap();
+    assert!(
+        why.starts_with("destination [127.0.0.1]:1 is down since "),
+        "{why}"
+    );
+    assert!(why.contains("cannot connect"), "{why}");
+    let listed = site.program(["list"], b"").ok();
+    assert!(
+        listed.contains("    destination [127.0.0.1]:1 is down since "),
+        "{listed}"
+    );
+}

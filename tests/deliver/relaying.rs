@@ -45,6 +45,21 @@ fn a_sink_gets_everything() {
 }
 
 #[test]
+fn a_lost_answer_is_tried_again_or_waits_for_a_person() {
+    let sink = Sink::start(&["-q", "."]);
+    until("it listens", || sink.path().exists());
+    for (on_unknown, queue) in [("retry", "deferred"), ("freeze", "frozen")] {
+        let path = sink.path();
+        let keys = format!(
+            "type = \"smtp\"\nhost = \"unix:{}\"\non_unknown = \"{on_unknown}\"",
+            path.display()
+        );
+        let site = attempted(&everything_by(&keys), "x@x.test");
+        assert_eq!(site.row()["queue"], queue);
+    }
+}
+
+#[test]
 fn a_refused_recipient_bounces_and_the_others_have_their_mail() {
     let store = Store::start();
     let keys = format!("type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"", store.port());
