@@ -4,6 +4,8 @@
 //! Reading only validates. What comes out are plain values; the top of the program turns them
 //! into transports, routes and limits.
 
+mod dns;
+mod login;
 mod raw;
 mod value;
 mod wire;
@@ -22,7 +24,9 @@ use crate::queue::{Pattern, Phase, Routes, Rule, Schedule};
 use raw::{Raw, RawAccept, RawPhase, RawRoute, RawTransport};
 use value::Text;
 
-pub use wire::{Dns, OnUnknown, Secret, Wire, WireLogin, WireTls};
+pub use dns::Dns;
+pub use login::{Secret, WireLogin};
+pub use wire::{OnUnknown, Wire, WireTls};
 
 /// What a new spool's `config.toml` says. Without any configuration the same holds.
 pub const DEFAULT: &str = include_str!("config/default.toml");

@@ -18,7 +18,7 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
     let site = Site::open(global, IfMissing::Fail)?;
     let now = Timestamp::now();
     let listing = site.spool.listing()?;
-    let waiting = Waiting::look(&site)?;
+    let waiting = Waiting::look(&site);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut rows = Vec::new();
     // The others are shown all the same; the first is told when they have been.

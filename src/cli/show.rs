@@ -36,7 +36,7 @@ pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
         return finish(out);
     }
     let mut row = row(&view, now);
-    Waiting::look(&site)?.explain(&mut row, &view);
+    Waiting::look(&site).explain(&mut row, &view);
     let history = view
         .content
         .as_ref()

@@ -1,7 +1,5 @@
 //! `type = "smtp"` and `type = "lmtp"`.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +7,11 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::Error;
-use super::raw::{OneOrMore, RawAuth, RawDns, RawTls, RawTlsMin, RawTransport};
+use super::login::WireLogin;
+use super::raw::{OneOrMore, RawTls, RawTlsMin, RawTransport};
 use super::value::Text;
 use crate::hop::{Host, Name};
-use crate::smtp::{HelloName, Mechanism, MinimumTls, Protocol, TlsPolicy};
+use crate::smtp::{HelloName, MinimumTls, Protocol, TlsPolicy};
 
 /// Delivery to other hosts.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,19 +55,6 @@ pub struct WireTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// As whom we authenticate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WireLogin {
-    /// The name.
-    pub username: String,
-    /// With what.
-    pub secret: Secret,
-    /// Only this way.
-    pub mechanism: Option<Mechanism>,
-    /// Also over a connection that is not encrypted.
-    pub in_clear: bool,
-}
-
 /// What becomes of a message of which nobody knows whether it was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,36 +64,6 @@ pub enum OnUnknown {
     Retry,
     /// It waits for a person.
     Freeze,
-}
-
-/// A secret, or where it stands.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// The password itself.
-    Password(String),
-    /// A file with the password.
-    PasswordFile(PathBuf),
-    /// A file with an access token.
-    TokenFile(PathBuf),
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Secret::Password(_) => f.write_str("Password(hidden)"),
-            Secret::PasswordFile(path) => write!(f, "PasswordFile({path:?})"),
-            Secret::TokenFile(path) => write!(f, "TokenFile({path:?})"),
-        }
-    }
-}
-
-/// `[dns]`: who is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dns {
-    /// These servers; none: those of the system.
-    pub servers: Vec<SocketAddr>,
-    /// How long an answer is waited for.
-    pub timeout: Duration,
 }
 
 /// The keys of `smtp` and `lmtp`.
@@ -141,30 +97,13 @@ const SUBMISSIONS: u16 = 465;
 
 impl Wire {
     /// Whether nothing leaves this machine.
-    fn is_local(hosts: &[Host]) -> bool {
+    pub(super) fn is_local(hosts: &[Host]) -> bool {
         let local = |host: &Host| matches!(host.name, Name::Unix(_));
         !hosts.is_empty() && hosts.iter().all(local)
     }
 }
 
 impl Text<'_> {
-    pub(super) fn dns(&self, raw: &RawDns) -> Result<Dns, Error> {
-        let server = |given: &Spanned<String>| {
-            let text = given.get_ref();
-            let bare = || Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53));
-            text.parse().ok().or_else(bare).ok_or_else(|| {
-                let what = "not a server: write \"192.0.2.53\" or \"192.0.2.53:53\"";
-                self.error(given.span(), what)
-            })
-        };
-        let servers: Result<Vec<_>, Error> = raw.servers.iter().map(server).collect();
-        let timeout = raw.timeout.as_ref().map(|given| self.some_time(given));
-        Ok(Dns {
-            servers: servers?,
-            timeout: timeout.transpose()?.unwrap_or(Duration::from_secs(5)),
-        })
-    }
-
     pub(super) fn wire(&self, raw: &RawTransport, hostname: &str) -> Result<Wire, Error> {
         let protocol = match raw.r#type.get_ref().as_str() {
             "lmtp" => Protocol::Lmtp,
@@ -211,13 +150,6 @@ impl Text<'_> {
                 .map_or_else(OnUnknown::default, |given| *given.get_ref()),
             hosts,
         })
-    }
-
-    fn some_time(&self, given: &Spanned<super::value::Span>) -> Result<Duration, Error> {
-        match given.get_ref().0 {
-            Duration::ZERO => Err(self.error(given.span(), "no time at all is too short")),
-            time => Ok(time),
-        }
     }
 
     fn hosts(&self, raw: &RawTransport, protocol: Protocol) -> Result<Vec<Host>, Error> {
@@ -324,67 +256,5 @@ impl Text<'_> {
             ca: file(&raw.tls_ca),
             identity: file(certificate).zip(file(key)),
         })
-    }
-
-    fn login(
-        &self,
-        raw: &RawTransport,
-        hosts: &[Host],
-        tls: &WireTls,
-    ) -> Result<Option<WireLogin>, Error> {
-        let secrets = ["password", "password_file", "token_file"];
-        let Some(username) = &raw.username else {
-            let of_login = |key: &str| secrets.contains(&key) || key.starts_with("auth");
-            return match raw.keys().find(|(key, _)| of_login(key)) {
-                Some((key, span)) => Err(self.error(span, format!("`{key}` needs `username`"))),
-                None => Ok(None),
-            };
-        };
-        let given: Vec<_> = raw
-            .keys()
-            .filter(|(key, _)| secrets.contains(key))
-            .collect();
-        let secret = match (&raw.password, &raw.password_file, &raw.token_file) {
-            (Some(password), None, None) => Secret::Password(password.get_ref().0.clone()),
-            (None, Some(file), None) => Secret::PasswordFile(file.get_ref().clone()),
-            (None, None, Some(file)) => Secret::TokenFile(file.get_ref().clone()),
-            _ => {
-                let span = given
-                    .get(1)
-                    .map_or(username.span(), |(_, span)| span.clone());
-                let what = "`username` needs one of `password_file`, `password`, `token_file`";
-                return Err(self.error(span, what));
-            }
-        };
-        let mechanism = match &raw.auth {
-            None => None,
-            Some(auth) => {
-                let mechanism = match auth.get_ref() {
-                    RawAuth::ScramSha256 => Mechanism::ScramSha256,
-                    RawAuth::Plain => Mechanism::Plain,
-                    RawAuth::Login => Mechanism::Login,
-                    RawAuth::XOAuth2 => Mechanism::XOAuth2,
-                };
-                let is_token = matches!(secret, Secret::TokenFile(_));
-                if is_token != (mechanism == Mechanism::XOAuth2) {
-                    let what = "\"xoauth2\" needs `token_file`, the others a password";
-                    return Err(self.error(auth.span(), what));
-                }
-                Some(mechanism)
-            }
-        };
-        let in_clear = raw.auth_in_clear.as_ref().map(|given| *given.get_ref());
-        // Nobody listens in a socket of this machine.
-        let in_clear = in_clear.unwrap_or(Wire::is_local(hosts));
-        if tls.policy == TlsPolicy::None && !in_clear {
-            let what = "credentials need TLS; `auth_in_clear = true` sends them without";
-            return Err(self.error(username.span(), what));
-        }
-        Ok(Some(WireLogin {
-            username: username.get_ref().clone(),
-            secret,
-            mechanism,
-            in_clear,
-        }))
     }
 }
