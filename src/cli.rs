@@ -9,15 +9,19 @@ mod args;
 mod background;
 mod check;
 mod configuration;
+mod destinations;
 mod exit;
 mod list;
 mod log;
 mod privilege;
+mod probe;
+mod route;
 mod run;
 mod show;
 mod site;
 mod submit;
 mod table;
+mod transports;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -99,6 +103,9 @@ fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Thaw(thaw) => return act::thaw(global, thaw),
         Command::Discard(discard) => return act::discard(global, discard),
         Command::Bounce(bounce) => return act::bounce(global, bounce),
+        Command::Route(route) => return route::route(global, route),
+        Command::Probe(probe) => return probe::probe(global, probe),
+        Command::Destinations(args) => return destinations::destinations(global, args),
         Command::Check(check) => return check::check(global, check),
         Command::Config(config) => configuration::config(global, config),
     }

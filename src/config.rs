@@ -4,8 +4,11 @@
 //! Reading only validates. What comes out are plain values; the top of the program turns them
 //! into transports, routes and limits.
 
+mod dns;
+mod login;
 mod raw;
 mod value;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +23,10 @@ use crate::queue::{Pattern, Phase, Routes, Rule, Schedule};
 
 use raw::{Raw, RawAccept, RawPhase, RawRoute, RawTransport};
 use value::Text;
+
+pub use dns::Dns;
+pub use login::{Secret, WireLogin};
+pub use wire::{OnUnknown, Wire, WireTls};
 
 /// What a new spool's `config.toml` says. Without any configuration the same holds.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -41,6 +48,8 @@ pub struct Config {
     pub log: Log,
     /// How long a discarded message can be taken back.
     pub discard_keep: SignedDuration,
+    /// `[dns]`.
+    pub dns: Dns,
     /// `[transport.*]`.
     pub transports: BTreeMap<String, Transport>,
     /// `[[route]]`.
@@ -139,6 +148,8 @@ pub enum Transport {
         /// The longest it may take for one recipient.
         timeout: Duration,
     },
+    /// To other hosts.
+    Wire(Box<Wire>),
 }
 
 /// Why a configuration cannot be used, with the line where that can be said.
@@ -163,7 +174,7 @@ impl Config {
             let span = raw.postmaster.as_ref().map_or(0..0, Spanned::span);
             text.error(span, error)
         })?;
-        let transports = text.transports(&raw.transport)?;
+        let transports = text.transports(&raw.transport, &hostname)?;
         let routes = text.routes(&raw.route, &transports)?;
         let RawAccept { timeout, .. } = raw.accept;
         Ok(Config {
@@ -187,6 +198,7 @@ impl Config {
             },
             log: raw.log,
             discard_keep: signed(raw.discard.keep.0),
+            dns: text.dns(&raw.dns)?,
             transports,
             routes,
         })
@@ -241,6 +253,7 @@ impl Text<'_> {
     fn transports(
         &self,
         raw: &BTreeMap<Spanned<String>, RawTransport>,
+        hostname: &str,
     ) -> Result<BTreeMap<String, Transport>, Error> {
         let mut transports = BTreeMap::new();
         for (name, transport) in raw {
@@ -248,31 +261,37 @@ impl Text<'_> {
                 let what = "a transport's name has letters, digits, `-`, `_` and `.` only";
                 return Err(self.error(name.span(), what));
             }
-            transports.insert(name.get_ref().clone(), self.transport(transport)?);
+            transports.insert(name.get_ref().clone(), self.transport(transport, hostname)?);
         }
         Ok(transports)
     }
 
-    fn transport(&self, raw: &RawTransport) -> Result<Transport, Error> {
+    fn transport(&self, raw: &RawTransport, hostname: &str) -> Result<Transport, Error> {
         let kind = raw.r#type.get_ref().as_str();
-        let foreign = |key: &str, span: Option<std::ops::Range<usize>>| match span {
-            Some(span) => Err(self.error(span, format!("`{key}` is no key of type {kind:?}"))),
-            None => Ok(()),
+        let keys = match kind {
+            "maildir" => &["path"],
+            "pipe" => &["command", "user", "timeout"][..],
+            "smtp" | "lmtp" => wire::KEYS,
+            other => {
+                let what = format!(
+                    "unknown type {other:?}; there are \"maildir\", \"pipe\", \"smtp\" and \"lmtp\""
+                );
+                return Err(self.error(raw.r#type.span(), what));
+            }
         };
+        if let Some((key, span)) = raw.keys().find(|(key, _)| !keys.contains(key)) {
+            return Err(self.error(span, format!("`{key}` is no key of type {kind:?}")));
+        }
         let missing =
             |key: &str| self.error(raw.r#type.span(), format!("type {kind:?} needs `{key}`"));
         match kind {
             "maildir" => {
-                foreign("command", raw.command.as_ref().map(Spanned::span))?;
-                foreign("user", raw.user.as_ref().map(Spanned::span))?;
-                foreign("timeout", raw.timeout.as_ref().map(Spanned::span))?;
                 let path = raw.path.as_ref().ok_or_else(|| missing("path"))?;
                 Ok(Transport::Maildir {
                     path: path.get_ref().clone(),
                 })
             }
             "pipe" => {
-                foreign("path", raw.path.as_ref().map(Spanned::span))?;
                 let command = raw.command.as_ref().ok_or_else(|| missing("command"))?;
                 if command.get_ref().first().is_none_or(String::is_empty) {
                     return Err(self.error(command.span(), "`command` is empty"));
@@ -286,10 +305,7 @@ impl Text<'_> {
                         .map_or(Duration::from_secs(1000), |span| span.get_ref().0),
                 })
             }
-            other => {
-                let what = format!("unknown type {other:?}; there are \"maildir\" and \"pipe\"");
-                Err(self.error(raw.r#type.span(), what))
-            }
+            _ => Ok(Transport::Wire(Box::new(self.wire(raw, hostname)?))),
         }
     }
 
@@ -325,93 +341,4 @@ impl Text<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> String {
-        Config::parse(text, "config.toml").unwrap_err().to_string()
-    }
-
-    #[test]
-    fn the_default_delivers_everything_to_the_outbox() {
-        let config = Config::parse(DEFAULT, "default").unwrap();
-        let anybody = Address::parse("x@example.org").unwrap();
-        let name = config.routes.transport_for(&anybody).unwrap();
-        let expected = Transport::Maildir {
-            path: "outbox".into(),
-        };
-        assert_eq!(config.transports.get(name), Some(&expected));
-        assert_eq!(config.retry, Schedule::default());
-        assert_eq!(config.accept.max_size, 50_000_000);
-    }
-
-    #[test]
-    fn what_the_documentation_shows_can_be_read() {
-        let config = Config::parse(
-            r#"
-            hostname = "mail.example.net"
-            postmaster = "root"
-            [accept]
-            max_size = "10k"
-            min_free = "0"
-            hop_limit = 20
-            attempt = "now"
-            [retry]
-            phases = [ { until = "2h", every = "15m" }, { until = "4d", every = "6h", factor = 1.5 } ]
-            [transport.tickets]
-            type = "pipe"
-            command = ["/bin/cat", "{recipient}"]
-            user = "nobody"
-            timeout = "30s"
-            [[route]]
-            recipient = "support@example.org"
-            transport = "tickets"
-            [[route]]
-            domain = "*"
-            transport = "tickets"
-            "#,
-            "config.toml",
-        )
-        .unwrap();
-        assert_eq!(config.accept.max_size, 10_000);
-        assert_eq!(config.accept.min_free, 0);
-        assert_eq!(config.accept.attempt, Attempt::Now);
-        assert_eq!(config.postmaster.as_str(), "root@mail.example.net");
-        assert_eq!(config.retry.lifetime(), SignedDuration::from_hours(96));
-    }
-
-    #[test]
-    fn errors_name_their_line() {
-        for (text, line, words) in [
-            ("hostnam = 'x'", 1, "unknown field"),
-            ("\n[accept]\nmax_sise = '1k'", 3, "unknown field"),
-            ("[accept]\nmax_size = '1 parsec'", 2, "size"),
-            ("[accept]\ntimeout = '5 moons'", 2, "duration"),
-            ("hostname = 'a b'", 1, "not a host name"),
-            ("[transport.x]\ntype = 'carrier-pigeon'", 2, "unknown type"),
-            ("[transport.x]\ntype = 'maildir'", 2, "needs `path`"),
-            (
-                "[transport.x]\ntype = 'maildir'\npath = 'x'\nuser = 'y'",
-                4,
-                "no key of type",
-            ),
-            ("[transport.'a b']\ntype = 'maildir'\npath = 'x'", 1, "name"),
-            (
-                "[[route]]\ndomain = '*'\ntransport = 'x'",
-                3,
-                "there is no transport",
-            ),
-            ("[retry]\nphases = []", 2, "at least one phase"),
-            ("[run]\njobs = 0", 2, "at least 1"),
-            ("[log]\nto = 'printer'", 2, "unknown variant"),
-            ("a = = b", 1, ""),
-        ] {
-            let message = error(text);
-            assert!(
-                message.starts_with(&format!("config.toml:{line}: ")),
-                "{text}: {message}"
-            );
-            assert!(message.contains(words), "{text}: {message}");
-        }
-    }
-}
+mod tests;

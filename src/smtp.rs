@@ -55,6 +55,7 @@ pub mod client;
 pub mod content;
 pub mod exchange;
 pub mod opening;
+mod pem;
 pub mod reply;
 pub mod sasl;
 pub mod step;

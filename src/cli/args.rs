@@ -71,6 +71,12 @@ pub(super) enum Command {
     Discard(Act),
     /// Give messages up and tell their senders
     Bounce(Act),
+    /// Say which way mail for an address goes, and why
+    Route(Route),
+    /// Connect to where mail for an address goes next, and say what is there; exits 0 or 75
+    Probe(Probe),
+    /// List the destinations that are down, or forget that they are
+    Destinations(Destinations),
     /// Account for every file in the spool
     Check(Check),
     /// Show the configuration that is in force, or check it
@@ -224,6 +230,45 @@ pub(super) struct Check {
     /// One JSON object a line: a finding, then the messages of each state, then the sums
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Route {
+    /// The addresses
+    #[arg(required = true, value_name = "ADDRESS")]
+    pub addresses: Vec<OsString>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Probe {
+    /// The address
+    pub address: OsString,
+    /// A JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Destinations {
+    #[command(subcommand)]
+    pub what: Option<DestinationsCommand>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DestinationsCommand {
+    /// Forget that destinations are down: their mail is tried when it is due
+    Clear {
+        /// Destinations as they are listed, with or without their transport; none: all
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

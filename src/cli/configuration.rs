@@ -3,11 +3,12 @@
 use std::io;
 
 use super::args::{Config, ConfigCommand, Global, Init};
-use super::exit::{Failure, write_once};
+use super::exit::{EX_CONFIG, Failure, write_once};
 use super::privilege;
-use super::run::runner;
 use super::site::{IfMissing, Site, make, spool_path};
-use crate::config::{self, Transport};
+use super::transports::mistakes;
+use crate::config::{self, Secret, Transport, Wire};
+use crate::smtp::{MinimumTls, Protocol, TlsPolicy};
 
 /// `mailspool init`.
 pub(super) fn init(global: &Global, args: &Init) -> Result<(), Failure> {
@@ -30,8 +31,10 @@ pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
     }
     let site = Site::open(global, IfMissing::Make)?;
     if let Some(ConfigCommand::Check) = args.what {
-        // What a run would stumble over: users, placeholders.
-        runner(&site.spool, &site.config, site.may_switch_user)?;
+        let mistakes = mistakes(&site);
+        if !mistakes.is_empty() {
+            return Err(Failure::new(EX_CONFIG, mistakes.join("\nmailspool: ")));
+        }
         let (transports, routes) = (site.config.transports.len(), site.config.routes.0.len());
         say(&format!(
             "No mistakes found: {transports} transports, {routes} routes.\n"
@@ -80,6 +83,11 @@ fn in_force(site: &Site) -> String {
         quoted(&config.log.to),
         quoted(&config.log.format),
     );
+    let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
+    text.push_str(&format!(
+        "\n[dns]\nservers = {servers:?}\ntimeout = \"{}\"\n",
+        humantime::format_duration(config.dns.timeout)
+    ));
     text.push_str(&format!("\n[retry]\nphases = [\n{}]\n", phases(config)));
     for (name, transport) in &config.transports {
         text.push_str(&format!(
@@ -130,7 +138,81 @@ fn transport_keys(transport: &Transport) -> String {
             let timeout = humantime::format_duration(*timeout);
             format!("type = \"pipe\"\ncommand = {command:?}\n{user}timeout = \"{timeout}\"\n")
         }
+        Transport::Wire(wire) => wire_keys(wire),
     }
+}
+
+/// Everything but secrets.
+fn wire_keys(wire: &Wire) -> String {
+    let kind = match wire.protocol {
+        Protocol::Smtp => "smtp",
+        Protocol::Lmtp => "lmtp",
+    };
+    let hosts: Vec<String> = wire.hosts.iter().map(ToString::to_string).collect();
+    let mut text = format!("type = \"{kind}\"\n");
+    let mut line = |line: String| text.push_str(&(line + "\n"));
+    match hosts.is_empty() {
+        true => line("# host: the mail exchanges of the recipient's domain".to_owned()),
+        false => line(format!("host = {hosts:?}")),
+    }
+    line(format!("port = {}", wire.port));
+    line(format!("hello = \"{}\"", wire.hello));
+    let tls = &wire.tls;
+    line(format!("tls = {}", quoted(&tls.policy)));
+    if tls.policy != TlsPolicy::None {
+        line(format!("tls_implicit = {}", tls.implicit));
+        let minimum = match tls.minimum {
+            MinimumTls::V1_2 => "1.2",
+            MinimumTls::V1_3 => "1.3",
+        };
+        line(format!("tls_min = {minimum:?}"));
+    }
+    let (certificate, key) = tls.identity.clone().unzip();
+    for (name, path) in [
+        ("tls_ca", &tls.ca),
+        ("tls_certificate", &certificate),
+        ("tls_key", &key),
+    ] {
+        if let Some(path) = path {
+            line(format!("{name} = {:?}", path.display().to_string()));
+        }
+    }
+    if let Some(name) = &tls.name {
+        line(format!("tls_name = {name:?}"));
+    }
+    if let Some(login) = &wire.login {
+        line(format!("username = {:?}", login.username));
+        match &login.secret {
+            Secret::Password(_) => line("# password: not shown".to_owned()),
+            Secret::PasswordFile(path) => {
+                line(format!("password_file = {:?}", path.display().to_string()));
+            }
+            Secret::TokenFile(path) => {
+                line(format!("token_file = {:?}", path.display().to_string()));
+            }
+        }
+        if let Some(mechanism) = login.mechanism {
+            line(format!(
+                "auth = {:?}",
+                mechanism.name().to_ascii_lowercase()
+            ));
+        }
+        line(format!("auth_in_clear = {}", login.in_clear));
+    }
+    line(format!("max_recipients = {}", wire.max_recipients));
+    line(format!("max_per_connection = {}", wire.max_per_connection));
+    line(format!("concurrency = {}", wire.concurrency));
+    line(format!("on_unknown = {}", quoted(&wire.on_unknown)));
+    let time = |time| humantime::format_duration(time);
+    line(format!(
+        "connect_timeout = \"{}\"",
+        time(wire.connect_timeout)
+    ));
+    match wire.timeout {
+        Some(timeout) => line(format!("timeout = \"{}\"", time(timeout))),
+        None => line("# timeout: what RFC 5321 says for each answer".to_owned()),
+    }
+    text
 }
 
 fn quoted(value: &impl std::fmt::Debug) -> String {

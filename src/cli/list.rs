@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Write};
 use jiff::Timestamp;
 
 use super::args::{Count, Global, List};
+use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, Failure};
 use super::site::{IfMissing, Site};
 use super::table;
@@ -17,6 +18,7 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
     let site = Site::open(global, IfMissing::Fail)?;
     let now = Timestamp::now();
     let listing = site.spool.listing()?;
+    let waiting = Waiting::look(&site);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut rows = Vec::new();
     // The others are shown all the same; the first is told when they have been.
@@ -30,7 +32,8 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
                 continue;
             }
         };
-        let row = row(&view, now);
+        let mut row = row(&view, now);
+        waiting.explain(&mut row, &view);
         match args.json {
             true => json_line(&mut out, &row)?,
             false => rows.push(row),

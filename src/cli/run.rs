@@ -2,22 +2,18 @@
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::args::{Global, Run};
-use super::exit::{EX_CONFIG, EX_TEMPFAIL, Failure, complain, write_once};
+use super::exit::{EX_TEMPFAIL, Failure, complain, write_once};
 use super::log::{self, Quiet};
 use super::site::{IfMissing, Site};
 use super::table;
-use crate::config::{Config, Transport as Configured};
-use crate::notice::BounceBuilder;
-use crate::runner::{Budget, Progress, Runner, Stop, Summary};
-use crate::spool::Spool;
-use crate::transport::{Maildir, Pipe, PipeUser, Transport};
+use super::transports::runner;
+use crate::runner::{Budget, Progress, Stop, Summary};
 
 /// `mailspool run`.
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
@@ -25,7 +21,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     log::start(&site.config.log, Quiet::No);
     raise_descriptor_limit();
     let bar = (io::stderr().is_terminal() && !args.quiet && !args.in_slot).then(progress_bar);
-    let mut runner = runner(&site.spool, &site.config, site.may_switch_user)?.budget(Budget {
+    let mut runner = runner(&site).budget(Budget {
         jobs: args.jobs.map_or(site.config.run.jobs, |jobs| jobs as usize),
         max_messages: args.max_messages,
         max_time: args.max_time,
@@ -104,57 +100,6 @@ fn words(summary: &Summary) -> String {
     }
     text.push('.');
     text
-}
-
-/// A runner as the configuration says.
-pub(super) fn runner(spool: &Spool, config: &Config, may_switch: bool) -> Result<Runner, Failure> {
-    let bounces = BounceBuilder {
-        postmaster: Some(config.postmaster.clone()),
-        ..BounceBuilder::new(config.hostname.clone())
-    };
-    let mut runner = Runner::new(spool.clone(), config.hostname.clone())
-        .routes(config.routes.clone())
-        .retry(config.retry.clone())
-        .notices(bounces);
-    for (name, configured) in &config.transports {
-        let transport = transport(spool, config, configured, may_switch)
-            .map_err(|text| Failure::new(EX_CONFIG, format!("transport.{name}: {text}")))?;
-        runner = runner.shared_transport(name.clone(), transport);
-    }
-    Ok(runner)
-}
-
-fn transport(
-    spool: &Spool,
-    config: &Config,
-    configured: &Configured,
-    may_switch: bool,
-) -> Result<Arc<dyn Transport>, String> {
-    match configured {
-        Configured::Maildir { path } => {
-            let path = spool.path().join(path);
-            Ok(Arc::new(Maildir::new(path, config.hostname.clone())))
-        }
-        Configured::Pipe {
-            command,
-            user,
-            timeout,
-        } => {
-            let pipe = Pipe::new(command.clone()).map_err(|error| error.to_string())?;
-            let pipe = pipe.with_timeout(*timeout);
-            let Some(name) = user else {
-                return Ok(Arc::new(pipe));
-            };
-            let user = PipeUser::lookup(name).map_err(|error| error.to_string())?;
-            if nix::unistd::geteuid().is_root() && !may_switch {
-                return Err(format!(
-                    "root runs a command as {name:?} only if nobody else can write the \
-                     configuration: let root own it, `chmod go-w` it"
-                ));
-            }
-            Ok(Arc::new(pipe.with_user(user)))
-        }
-    }
 }
 
 fn progress_bar() -> ProgressBar {

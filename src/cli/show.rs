@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Global, Show};
+use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
 use super::list::{finish, json_line, put, status_words};
 use super::site::{IfMissing, Site};
@@ -34,7 +35,8 @@ pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
         raw(&site.spool, &view, args.headers, &mut out)?;
         return finish(out);
     }
-    let row = row(&view, now);
+    let mut row = row(&view, now);
+    Waiting::look(&site).explain(&mut row, &view);
     let history = view
         .content
         .as_ref()

@@ -1,7 +1,7 @@
 //! Where we are: which spool, which configuration, as which user.
 
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
@@ -22,6 +22,15 @@ pub(super) struct Site {
     /// Whether pipes may be run as other users: we came as root, and nobody else could have
     /// written the configuration.
     pub may_switch_user: bool,
+    /// Whether everybody can read the configuration.
+    pub is_config_exposed: bool,
+}
+
+/// Who may do what with the configuration's file.
+#[derive(Default)]
+struct Access {
+    only_root_writes: bool,
+    everybody_reads: bool,
 }
 
 /// No configuration is longer.
@@ -46,14 +55,15 @@ impl Site {
             (Err(spool::Error::Missing(_)), IfMissing::Make) => make(&path, global)?,
             (opened, _) => opened?,
         };
-        let (config, trusted) = configuration(global, &path)?;
-        let may_switch_user = caller.is_root() && trusted;
+        let (config, access) = configuration(global, &path)?;
+        let may_switch_user = caller.is_root() && access.only_root_writes;
         privilege::settle(may_switch_user && config_switches_user(&config))?;
         Ok(Site {
             spool,
             config,
             caller,
             may_switch_user,
+            is_config_exposed: access.everybody_reads,
         })
     }
 
@@ -107,8 +117,8 @@ pub(super) fn make(path: &Path, global: &Global) -> Result<Spool, Failure> {
 
 /// Reads the configuration: the one that is named, else the spool's, else the default. One that
 /// is named or linked and missing is an error: without it mail would go elsewhere.
-/// Also says whether only root could have written it.
-fn configuration(global: &Global, spool: &Path) -> Result<(Config, bool), Failure> {
+/// Also says who else has access to it.
+fn configuration(global: &Global, spool: &Path) -> Result<(Config, Access), Failure> {
     let path = match &global.config {
         Some(path) => path.clone(),
         None => spool.join("config.toml"),
@@ -116,7 +126,7 @@ fn configuration(global: &Global, spool: &Path) -> Result<(Config, bool), Failur
     if global.config.is_none() && is_absent(&path) {
         return Ok((
             Config::parse(config::DEFAULT, "default configuration")?,
-            false,
+            Access::default(),
         ));
     }
     let name = path.display().to_string();
@@ -129,21 +139,24 @@ fn configuration(global: &Global, spool: &Path) -> Result<(Config, bool), Failur
         options.custom_flags(libc::O_NONBLOCK);
     }
     let file = options.open(&path).map_err(unreadable)?;
-    let is_file = file.metadata().map_err(unreadable)?.is_file();
-    if global.config.is_none() && !is_file {
+    let metadata = file.metadata().map_err(unreadable)?;
+    if global.config.is_none() && !metadata.is_file() {
         return Err(Failure::new(
             EX_CONFIG,
             format!("{name}: not a regular file"),
         ));
     }
-    let trusted = privilege::only_root_writes(&file);
+    let access = Access {
+        only_root_writes: privilege::only_root_writes(&file),
+        everybody_reads: metadata.mode() & 0o004 != 0,
+    };
     let mut text = String::new();
     let read = file.take(MAX_CONFIG + 1).read_to_string(&mut text);
     if read.map_err(unreadable)? as u64 > MAX_CONFIG {
         let text = format!("{name}: longer than {MAX_CONFIG} octets");
         return Err(Failure::new(EX_CONFIG, text));
     }
-    Ok((Config::parse(&text, &name)?, trusted))
+    Ok((Config::parse(&text, &name)?, access))
 }
 
 fn is_absent(path: &Path) -> bool {

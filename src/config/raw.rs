@@ -1,12 +1,15 @@
 //! The keys as they stand in the file, each with its place for error messages.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::value::{Size, Span};
+use super::wire::OnUnknown;
 use super::{Attempt, Log};
 
 #[derive(Deserialize)]
@@ -23,6 +26,8 @@ pub(super) struct Raw {
     pub log: Log,
     #[serde(default)]
     pub discard: RawDiscard,
+    #[serde(default)]
+    pub dns: RawDns,
     #[serde(default)]
     pub transport: BTreeMap<Spanned<String>, RawTransport>,
     #[serde(default)]
@@ -102,14 +107,107 @@ impl Default for RawDiscard {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawTransport {
-    pub r#type: Spanned<String>,
-    pub path: Option<Spanned<PathBuf>>,
-    pub command: Option<Spanned<Vec<String>>>,
-    pub user: Option<Spanned<String>>,
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawDns {
+    pub servers: Vec<Spanned<String>>,
     pub timeout: Option<Spanned<Span>>,
+}
+
+/// The keys of all types, and which of them a transport has.
+macro_rules! transport_keys {
+    ($($key:ident: $type:ty,)*) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct RawTransport {
+            pub r#type: Spanned<String>,
+            $(pub $key: Option<Spanned<$type>>,)*
+        }
+
+        impl RawTransport {
+            /// Each key that is there, but `type`, and its place.
+            pub fn keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+                let all = [$((stringify!($key), self.$key.as_ref().map(Spanned::span)),)*];
+                all.into_iter().filter_map(|(key, span)| Some((key, span?)))
+            }
+        }
+    };
+}
+
+transport_keys! {
+    path: PathBuf,
+    command: Vec<String>,
+    user: String,
+    timeout: Span,
+    host: OneOrMore,
+    port: u16,
+    tls: RawTls,
+    tls_implicit: bool,
+    tls_min: RawTlsMin,
+    tls_name: String,
+    tls_ca: PathBuf,
+    tls_certificate: PathBuf,
+    tls_key: PathBuf,
+    username: String,
+    password: RawPassword,
+    password_file: PathBuf,
+    token_file: PathBuf,
+    auth: RawAuth,
+    auth_in_clear: bool,
+    hello: String,
+    max_recipients: usize,
+    max_per_connection: usize,
+    concurrency: usize,
+    connect_timeout: Span,
+    on_unknown: OnUnknown,
+}
+
+/// A text, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text or a list of texts")]
+pub(super) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawTls {
+    None,
+    Opportunistic,
+    Required,
+    Verified,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+pub(super) enum RawTlsMin {
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawAuth {
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    Plain,
+    Login,
+    #[serde(rename = "xoauth2")]
+    XOAuth2,
+}
+
+/// A password. Whatever stands there is in no error message.
+pub(super) struct RawPassword(pub String);
+
+impl<'de> Deserialize<'de> for RawPassword {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawPassword, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(RawPassword(text)),
+            _ => Err(D::Error::custom("a password is a text in quotes")),
+        }
+    }
 }
 
 #[derive(Deserialize)]

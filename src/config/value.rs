@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+use toml::Spanned;
 
 use super::Error;
 
@@ -72,6 +73,14 @@ impl Text<'_> {
         let before = self.text.get(..span.start).unwrap_or("");
         let line = before.matches('\n').count() + 1;
         Error(format!("{}:{line}: {what}", self.name))
+    }
+
+    /// A time that is not nothing.
+    pub fn some_time(&self, given: &Spanned<Span>) -> Result<Duration, Error> {
+        match given.get_ref().0 {
+            Duration::ZERO => Err(self.error(given.span(), "no time at all is too short")),
+            time => Ok(time),
+        }
     }
 
     /// An error of the parser's.

@@ -50,8 +50,14 @@ impl Routes {
 
     /// The transport of the first rule that matches.
     pub fn transport_for(&self, recipient: &Address) -> Option<&str> {
-        let rule = self.0.iter().find(|rule| rule.pattern.matches(recipient))?;
-        Some(&rule.transport)
+        self.rule_for(recipient)
+            .map(|(_, rule)| rule.transport.as_str())
+    }
+
+    /// The first rule that matches, and its number, counted from 0.
+    pub fn rule_for(&self, recipient: &Address) -> Option<(usize, &Rule)> {
+        let mut rules = self.0.iter().enumerate();
+        rules.find(|(_, rule)| rule.pattern.matches(recipient))
     }
 }
 

@@ -212,13 +212,9 @@ pub(super) fn log_results(
             .map(|code| code.to_string())
             .unwrap_or_default();
         let to = result.recipient.as_str();
-        let relay = result
-            .reply
-            .remote
-            .as_deref()
-            .or(transport)
-            .unwrap_or("none");
+        let relay = result.reply.remote.as_deref().unwrap_or("none");
+        let transport = transport.unwrap_or("none");
         let reply = &result.reply.text;
-        tracing::info!(%id, from, to, relay, delay, dsn, status, reply, "attempt");
+        tracing::info!(%id, from, to, transport, relay, delay, dsn, status, reply, "attempt");
     }
 }

@@ -1,6 +1,8 @@
 //! The way from a new connection to the first MAIL: greeting, EHLO, STARTTLS, AUTH. Without I/O:
 //! replies in, commands out.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -41,6 +43,12 @@ impl HelloName {
             true => Ok(HelloName(name.to_owned())),
             false => Err(NotAName(name.to_owned())),
         }
+    }
+}
+
+impl fmt::Display for HelloName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -92,6 +92,9 @@ pub enum TlsError {
     /// The name is neither a domain nor an address.
     #[error("{0:?} is neither a domain nor an IP address")]
     Name(String),
+    /// A file has not what it should have.
+    #[error("there is no usable {0} in it (PEM)")]
+    Pem(&'static str),
     /// rustls does not take a certificate or a key.
     #[error("a certificate or key cannot be used: {0}")]
     Unusable(#[from] Error),

@@ -31,7 +31,53 @@ pub enum Target {
     Hosts(Vec<Host>),
 }
 
+impl Target {
+    /// Where a recipient's mail goes next, as [`Transport::destination`] has it.
+    pub fn destination(&self, recipient: &Address) -> String {
+        match self {
+            Target::Exchanges => recipient.domain().unwrap_or_default().to_lowercase(),
+            Target::Hosts(hosts) => {
+                let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
+                names.join(", ")
+            }
+        }
+    }
+}
+
 /// Delivers to other hosts. Cloning is cheap.
+///
+/// To a smarthost, with a password that is sent to nobody but a server with a valid certificate:
+///
+/// ```no_run
+/// # fn example(spool: mailspool::spool::Spool) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+///
+/// use mailspool::hop::Resolver;
+/// use mailspool::queue::Routes;
+/// use mailspool::runner::Runner;
+/// use mailspool::smtp::{Credentials, HelloName, Login, Settings, Tls, TlsPolicy, TlsSettings};
+/// use mailspool::transport::{Smtp, Target};
+///
+/// let mut settings = Settings::new(HelloName::parse("app.example.org")?);
+/// settings.tls = Tls::new(TlsSettings {
+///     policy: TlsPolicy::Verified,
+///     ..TlsSettings::default()
+/// })?;
+/// settings.login = Some(Login::new(Credentials::Password {
+///     user: "app".into(),
+///     password: std::env::var("RELAY_PASSWORD")?,
+/// }));
+/// let relay = Target::Hosts(vec!["relay.example.net:587".parse()?]);
+/// let resolver = Arc::new(Resolver::new(Vec::new()));
+/// let runner = Runner::new(spool, "app.example.org")
+///     .transport("relay", Smtp::new(relay, settings, resolver, "app.example.org"))
+///     .routes(Routes::all_by("relay"));
+/// println!("{:?}", runner.pass()?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`Target::Exchanges`] instead asks the mail exchanges of each recipient's domain.
 #[derive(Clone, Debug)]
 pub struct Smtp {
     inner: Arc<Inner>,
@@ -159,13 +205,7 @@ pub struct Probed {
 
 impl Transport for Smtp {
     fn destination(&self, recipient: &Address) -> String {
-        match &self.inner.target {
-            Target::Exchanges => recipient.domain().unwrap_or_default().to_lowercase(),
-            Target::Hosts(hosts) => {
-                let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
-                names.join(", ")
-            }
-        }
+        self.inner.target.destination(recipient)
     }
 
     fn deadline(&self, size: u64) -> Option<Duration> {

@@ -1,54 +1,22 @@
 //! aiosmtpd: what arrives is what was sent.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 
 use mailspool::queue::Status::{Delivered, Failed};
 use mailspool::smtp::{Client, Protocol};
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::{Process, directory, send, settings, statuses};
-
-struct Store {
-    _process: Process,
-    port: u16,
-    dir: TempDir,
-}
+use super::servers::store::Store;
+use super::{send, settings, statuses};
 
 impl Store {
-    fn start() -> Store {
-        let dir = directory();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/smtp/store.py");
-        // Debian's own: the package is Debian's.
-        let mut command = Command::new("/usr/bin/python3");
-        command.arg(script).arg(dir.path()).stdout(Stdio::piped());
-        let mut process = Process::start(&mut command, "python3");
-        let mut line = String::new();
-        let out = process.0.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        let port = line.trim().parse();
-        Store {
-            port: port.expect("these tests need python3-aiosmtpd"),
-            _process: process,
-            dir,
-        }
-    }
-
     async fn client(&self) -> Client<TcpStream> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", self.port()))
+            .await
+            .unwrap();
         stream.set_nodelay(true).unwrap();
         let settings = settings(Protocol::Smtp);
         Client::open(stream, "store.test", &settings).await.unwrap()
-    }
-
-    fn message(&self, number: usize) -> Vec<u8> {
-        fs::read(self.dir.path().join(format!("{number}.message"))).unwrap()
-    }
-
-    fn envelope(&self, number: usize) -> String {
-        fs::read_to_string(self.dir.path().join(format!("{number}.envelope"))).unwrap()
     }
 }
 
@@ -107,7 +75,7 @@ async fn nothing_is_smuggled() {
         }
     }
     client.quit().await;
-    let stored = fs::read_dir(store.dir.path()).unwrap().count();
+    let stored = fs::read_dir(store.dir()).unwrap().count();
     assert_eq!(stored, 2 * number);
 }
 

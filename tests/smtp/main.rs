@@ -17,52 +17,23 @@ mod dovecot;
 #[allow(dead_code)]
 mod postfix;
 mod relay;
+#[path = "../servers/mod.rs"]
+mod servers;
 mod sink;
 #[path = "../postfix/site.rs"]
 #[allow(dead_code)]
 mod site;
 
-use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use mailspool::message::{Address, ReversePath};
 use mailspool::queue::Status;
 use mailspool::smtp::{Client, HelloName, Protocol, Settings, Shape, Transaction, Verdict};
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use site::PATIENCE;
-
-/// A process that is killed when dropped.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command, package: &str) -> Process {
-        let child = command.spawn();
-        Process(child.unwrap_or_else(|error| panic!("needs {package}: {command:?}: {error}")))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A directory that other users may pass through, with a path short enough for sockets.
-fn directory() -> TempDir {
-    let dir = tempfile::Builder::new()
-        .prefix("ms")
-        .tempdir_in("/tmp")
-        .unwrap();
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-    dir
-}
 
 /// Connects as soon as the server listens.
 async fn connect<S, F: Future<Output = io::Result<S>>>(mut connect: impl FnMut() -> F) -> S {

@@ -1,63 +1,20 @@
 //! Postfix: TLS, certificates, authentication.
 
-use std::fs;
-use std::os::unix::fs::chown;
-
 use mailspool::message::{Address, ReversePath};
 use mailspool::queue::Status::{Deferred, Delivered, Failed};
 use mailspool::smtp::{
     Client, Credentials, Dsn, Login, Mechanism, Notify, OpenError, OriginalRecipient, Protocol,
     RecipientDsn, Ret, Roots, Settings, Shape, Tls, TlsPolicy, TlsSettings, Transaction,
 };
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::dovecot::Dovecot;
-use super::postfix::Postfix;
-use super::site::{User, read_all, until};
-use super::{connect, directory, send, settings, statuses};
-
-/// A Postfix that offers STARTTLS, takes mail for `sender.test` only, and only from those who
-/// have authenticated within TLS.
-struct Relay {
-    postfix: Postfix,
-    _dovecot: Dovecot,
-    certificate: CertificateDer<'static>,
-    dir: TempDir,
-}
+use super::servers::relay::Relay;
+use super::site::{read_all, until};
+use super::{connect, send, settings, statuses};
 
 impl Relay {
-    fn start() -> Relay {
-        let dovecot = Dovecot::start();
-        let dir = directory();
-        let user = User::for_tests();
-        let home = dir.path().join("home");
-        fs::create_dir(&home).unwrap();
-        chown(&home, Some(user.uid), Some(user.gid)).unwrap();
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(["mx.relay.test".to_owned()]).unwrap();
-        let pem = signing_key.serialize_pem() + &cert.pem();
-        fs::write(dir.path().join("tls.pem"), pem).unwrap();
-        let more = format!(
-            "smtpd_tls_security_level = may\nsmtpd_tls_chain_files = DIR/tls.pem\n\
-             smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {}\n\
-             smtpd_tls_auth_only = yes\n\
-             smtpd_recipient_restrictions = permit_sasl_authenticated, reject\n",
-            dovecot.socket("auth").display()
-        );
-        let postfix = Postfix::start(dir.path(), &dir.path().join("spool"), &user, &more);
-        Relay {
-            postfix,
-            _dovecot: dovecot,
-            certificate: cert.der().clone(),
-            dir,
-        }
-    }
-
     async fn open(&self, settings: &Settings) -> Result<Client<TcpStream>, OpenError> {
-        let port = self.postfix.port();
+        let port = self.port();
         let stream = connect(|| TcpStream::connect(("127.0.0.1", port))).await;
         stream.set_nodelay(true).unwrap();
         Client::open(stream, "mx.relay.test", settings).await
@@ -127,7 +84,7 @@ async fn certificates_and_authentication() {
             "{words}"
         );
     }
-    let inbox = relay.dir.path().join("home/box/new");
+    let inbox = relay.inbox();
     until("Postfix to deliver", || read_all(&inbox).len() == count);
     for mail in read_all(&inbox) {
         let whole = mail.ends_with("\n\n.\nx\n") || mail.ends_with("\n\nnul \0 here\n");

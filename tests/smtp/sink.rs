@@ -1,37 +1,17 @@
 //! smtp-sink, Postfix's test server: it refuses, says goodbye and hangs up wherever it is told to.
 
-use std::process::Command;
-
 use mailspool::queue::Status::{self, Deferred, Delivered, Failed, Unknown};
 use mailspool::smtp::{Client, Protocol};
-use tempfile::TempDir;
 use tokio::net::UnixStream;
 
-use super::{Process, connect, directory, send, settings, statuses};
+use super::servers::sink::Sink;
+use super::{connect, send, settings, statuses};
 
 const MESSAGE: &[u8] = b"Subject: x\n\nhello\n.\n";
 
-struct Sink {
-    _process: Process,
-    dir: TempDir,
-}
-
 impl Sink {
-    fn start(options: &[&str]) -> Sink {
-        let dir = directory();
-        let mut command = Command::new("/usr/sbin/smtp-sink");
-        command.args(["-u", "nobody"]).args(options);
-        command.arg(format!("unix:{}/sink", dir.path().display()));
-        command.arg("10");
-        let process = Process::start(&mut command, "postfix");
-        Sink {
-            _process: process,
-            dir,
-        }
-    }
-
     async fn connect(&self) -> UnixStream {
-        let path = self.dir.path().join("sink");
+        let path = self.path();
         connect(|| UnixStream::connect(&path)).await
     }
 }

@@ -1,0 +1,151 @@
+//! `probe`: connects to where mail for an address goes next, and says what is there.
+
+use std::io;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::args::{Global, Probe};
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, Failure, write_once};
+use super::list::json_line;
+use super::route::address;
+use super::site::{IfMissing, Site};
+use super::transports::Maker;
+use crate::config::{Transport, Wire};
+use crate::message::{Address, printable};
+use crate::smtp::TlsInfo;
+use crate::transport::{Probed, Transport as _};
+
+/// What a connection showed, as JSON has it; what does not exist is null.
+#[derive(Serialize)]
+struct Shown {
+    address: String,
+    transport: String,
+    destination: String,
+    host: Option<String>,
+    greeting: Option<String>,
+    capabilities: Vec<String>,
+    tls: Option<ShownTls>,
+    /// How we authenticated.
+    auth: Option<&'static str>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ShownTls {
+    version: String,
+    cipher: String,
+    verified: bool,
+}
+
+/// `mailspool probe`.
+pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> {
+    let site = Site::open(global, IfMissing::Make)?;
+    let address = address(&args.address, &site.config)?;
+    let (transport, wire) = wire(&site, &address)?;
+    let mut shown = Shown {
+        address: address.to_string(),
+        transport: transport.to_owned(),
+        destination: wire.target().destination(&address),
+        host: None,
+        greeting: None,
+        capabilities: Vec::new(),
+        tls: None,
+        auth: None,
+        error: None,
+    };
+    match connect(&site, wire, &address)? {
+        Ok(probed) => shown.fill(probed),
+        Err(error) => shown.error = Some(printable(&error)),
+    }
+    match args.json {
+        true => json_line(&mut io::stdout().lock(), &shown)?,
+        false => write_once(io::stdout(), &text(&shown, wire)),
+    }
+    Ok(match shown.error {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::from(EX_TEMPFAIL),
+    })
+}
+
+fn wire<'a>(site: &'a Site, address: &Address) -> Result<(&'a str, &'a Wire), Failure> {
+    let config = &site.config;
+    let none = || Failure::new(EX_UNAVAILABLE, format!("no route for {address}"));
+    let name = config.routes.transport_for(address).ok_or_else(none)?;
+    match config.transports.get(name) {
+        Some(Transport::Wire(wire)) => Ok((name, wire)),
+        _ => {
+            let text = format!("{address} goes by the transport {name:?}: there is no host to ask");
+            Err(Failure::new(EX_UNAVAILABLE, text))
+        }
+    }
+}
+
+fn connect(site: &Site, wire: &Wire, address: &Address) -> Result<Result<Probed, String>, Failure> {
+    let smtp = match Maker::new(site).smtp(wire) {
+        Ok(smtp) => smtp,
+        Err(error) => return Ok(Err(error)),
+    };
+    let runtime = crate::runner::runtime(None)?;
+    let probed = runtime.block_on(smtp.probe(&smtp.destination(address)));
+    Ok(probed.map_err(|outcome| outcome.reply.to_string()))
+}
+
+impl Shown {
+    fn fill(&mut self, probed: Probed) {
+        let info = probed.info;
+        let tls = |tls: TlsInfo| ShownTls {
+            version: tls.version,
+            cipher: tls.cipher,
+            verified: tls.is_verified,
+        };
+        self.host = Some(probed.remote);
+        self.greeting = Some(printable(&info.greeting));
+        let lines = info.capabilities.lines.iter();
+        self.capabilities = lines.map(|line| printable(line)).collect();
+        self.tls = info.tls.map(tls);
+        self.auth = info.mechanism.map(|mechanism| mechanism.name());
+    }
+}
+
+fn text(shown: &Shown, wire: &Wire) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        text.push_str(&format!("{name:<14}{}\n", printable(value)));
+    };
+    line("Address", &shown.address);
+    line("Transport", &shown.transport);
+    line("Destination", &shown.destination);
+    if let Some(error) = &shown.error {
+        line("Failed", error);
+        return text;
+    }
+    line("Host", shown.host.as_deref().unwrap_or_default());
+    line("Greeting", shown.greeting.as_deref().unwrap_or_default());
+    match &shown.tls {
+        Some(ShownTls {
+            version,
+            cipher,
+            verified,
+        }) => {
+            let verified = if *verified {
+                "verified"
+            } else {
+                "not verified"
+            };
+            line("TLS", &format!("{version}, {cipher}, {verified}"));
+        }
+        None => line("TLS", "none"),
+    }
+    line(
+        "AUTH",
+        match (shown.auth, &wire.login) {
+            (Some(mechanism), _) => mechanism,
+            (None, _) => "not used: the configuration has no `username`",
+        },
+    );
+    for (n, one) in shown.capabilities.iter().enumerate() {
+        line(if n == 0 { "Capabilities" } else { "" }, one);
+    }
+    text
+}

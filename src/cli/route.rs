@@ -1,0 +1,227 @@
+//! `route`: which way mail for an address goes, and why.
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::args::{Global, Route};
+use super::destinations::words as down_words;
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
+use super::list::{finish, json_line, put};
+use super::site::{IfMissing, Site};
+use super::transports::Maker;
+use crate::config::{Config, Transport, Wire};
+use crate::message::{Address, printable};
+use crate::queue::{Outcome, Pattern, Rule, Status};
+use crate::smtp::{Protocol, TlsPolicy};
+use crate::spool::Hop;
+use crate::transport::Transport as _;
+
+/// Which way it is, as JSON has it; what does not exist is null.
+#[derive(Serialize)]
+struct Way {
+    address: String,
+    /// The number of the `[[route]]`, counted from 1.
+    route: Option<usize>,
+    because: String,
+    transport: Option<String>,
+    r#type: Option<&'static str>,
+    destination: Option<String>,
+    hosts: Vec<String>,
+    tls: Option<String>,
+    down: Option<String>,
+    /// What keeps mail from going there.
+    error: Option<String>,
+    #[serde(skip)]
+    status: u8,
+}
+
+/// `mailspool route`.
+pub(super) fn route(global: &Global, args: &Route) -> Result<ExitCode, Failure> {
+    let site = Site::open(global, IfMissing::Make)?;
+    let addresses: Result<Vec<Address>, Failure> = args
+        .addresses
+        .iter()
+        .map(|given| address(given, &site.config))
+        .collect();
+    let maker = Maker::new(&site);
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut status = 0;
+    for address in addresses? {
+        let way = way(&site, &maker, &address)?;
+        status = status.max(way.status);
+        match args.json {
+            true => json_line(&mut out, &way)?,
+            false => put(&mut out, &text(&way))?,
+        }
+    }
+    finish(out)?;
+    Ok(ExitCode::from(status))
+}
+
+/// An address of the command line; a bare name is one of ours.
+pub(super) fn address(given: &OsString, config: &Config) -> Result<Address, Failure> {
+    let text = String::from_utf8_lossy(given.as_bytes());
+    let parsed = Address::parse(&text).map_err(|error| error.to_string());
+    let whole = parsed.and_then(|one| {
+        one.qualified(&config.hostname)
+            .map_err(|error| error.to_string())
+    });
+    whole.map_err(|error| Failure::new(EX_USAGE, format!("{:?}: {error}", printable(&text))))
+}
+
+fn way(site: &Site, maker: &Maker<'_>, address: &Address) -> Result<Way, Failure> {
+    let config = &site.config;
+    let mut way = Way {
+        address: address.to_string(),
+        route: None,
+        because: "no route matches".to_owned(),
+        transport: None,
+        r#type: None,
+        destination: None,
+        hosts: Vec::new(),
+        tls: None,
+        down: None,
+        error: None,
+        status: 0,
+    };
+    let Some((number, rule)) = config.routes.rule_for(address) else {
+        way.fail(EX_UNAVAILABLE, "no route: it is deferred".to_owned());
+        return Ok(way);
+    };
+    way.route = Some(number + 1);
+    way.because = because(number, rule);
+    way.transport = Some(rule.transport.clone());
+    match config.transports.get(&rule.transport) {
+        None => {}
+        Some(Transport::Maildir { path }) => {
+            way.r#type = Some("maildir");
+            let path = site.spool.path().join(path);
+            way.destination = Some(path.display().to_string());
+        }
+        Some(Transport::Pipe { command, .. }) => {
+            way.r#type = Some("pipe");
+            way.destination = Some(command.join(" "));
+        }
+        Some(Transport::Wire(wire)) => on_wire(&mut way, site, maker, wire, address)?,
+    }
+    Ok(way)
+}
+
+fn on_wire(
+    way: &mut Way,
+    site: &Site,
+    maker: &Maker<'_>,
+    wire: &Wire,
+    address: &Address,
+) -> Result<(), Failure> {
+    way.r#type = Some(match wire.protocol {
+        Protocol::Smtp => "smtp",
+        Protocol::Lmtp => "lmtp",
+    });
+    way.tls = Some(tls(wire));
+    let smtp = match maker.smtp(wire) {
+        Ok(smtp) => smtp,
+        Err(error) => {
+            way.destination = Some(wire.target().destination(address));
+            way.fail(EX_TEMPFAIL, format!("it is deferred: {error}"));
+            return Ok(());
+        }
+    };
+    let destination = smtp.destination(address);
+    let runtime = crate::runner::runtime(None)?;
+    match runtime.block_on(smtp.hosts(&destination)) {
+        Ok(hosts) => {
+            let port = |host: String| match host.starts_with("unix:") || has_port(&host) {
+                true => host,
+                false => format!("{host}:{}", wire.port),
+            };
+            way.hosts = hosts.into_iter().map(port).collect();
+        }
+        Err(outcome) => way.refuse(&outcome),
+    }
+    let hop = Hop {
+        transport: way.transport.clone().unwrap_or_default(),
+        destination: destination.clone(),
+    };
+    way.down = site.spool.down(&hop).as_ref().map(down_words);
+    way.destination = Some(destination);
+    Ok(())
+}
+
+/// Whether a host, as it is written, names its port.
+fn has_port(host: &str) -> bool {
+    match host.rsplit_once(']') {
+        Some((_, rest)) => rest.starts_with(':'),
+        None => host.contains(':'),
+    }
+}
+
+impl Way {
+    fn refuse(&mut self, outcome: &Outcome) {
+        let (status, becomes) = match outcome.status {
+            Status::Failed => (EX_UNAVAILABLE, "it is bounced"),
+            _ => (EX_TEMPFAIL, "it is deferred"),
+        };
+        self.fail(status, format!("{becomes}: {}", outcome.reply));
+    }
+
+    fn fail(&mut self, status: u8, error: String) {
+        self.status = status;
+        self.error = Some(printable(&error));
+    }
+}
+
+fn because(number: usize, rule: &Rule) -> String {
+    let pattern = match &rule.pattern {
+        Pattern::Any => "everything".to_owned(),
+        Pattern::Domain(domain) => format!("domain {domain}"),
+        Pattern::Recipient(one) => format!("recipient {one}"),
+    };
+    format!("[[route]] number {} ({pattern})", number + 1)
+}
+
+/// What is asked of TLS, in words.
+fn tls(wire: &Wire) -> String {
+    let policy = match wire.tls.policy {
+        TlsPolicy::None => "none",
+        TlsPolicy::Opportunistic => "opportunistic: used where it is offered, not verified",
+        TlsPolicy::Required => "required, not verified",
+        TlsPolicy::Verified => "required and verified",
+    };
+    match wire.tls.implicit {
+        true => format!("{policy}, from the first octet"),
+        false => policy.to_owned(),
+    }
+}
+
+fn text(way: &Way) -> String {
+    let mut text = format!("{}\n", printable(&way.address));
+    let mut line = |name: &str, value: &str| {
+        text.push_str(&format!("    {name:<12}{}\n", printable(value)));
+    };
+    line("Route", &way.because);
+    if let Some(transport) = &way.transport {
+        let kind = way.r#type.unwrap_or("missing");
+        line("Transport", &format!("{transport} ({kind})"));
+    }
+    if let Some(destination) = &way.destination {
+        line("Destination", destination);
+    }
+    for (n, host) in way.hosts.iter().enumerate() {
+        line(if n == 0 { "Hosts" } else { "" }, host);
+    }
+    if let Some(tls) = &way.tls {
+        line("TLS", tls);
+    }
+    if let Some(down) = &way.down {
+        line("Down", down);
+    }
+    if let Some(error) = &way.error {
+        line("But", error);
+    }
+    text
+}

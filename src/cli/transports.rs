@@ -1,0 +1,301 @@
+//! Transports as the configuration says.
+//!
+//! Certificates, keys and passwords are read here, when a run starts. What is wrong with one
+//! transport is no reason to keep the mail of the others, nor to fail its own: its mail is
+//! deferred, with the reason.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::site::Site;
+use crate::config::{self, Config, Secret, Transport as Configured, Wire, WireLogin, WireTls};
+use crate::hop::Resolver;
+use crate::message::{Address, EnhancedCode};
+use crate::notice::BounceBuilder;
+use crate::queue::Outcome;
+use crate::runner::Runner;
+use crate::smtp::{
+    ClientIdentity, Credentials, Deadlines, Login, Protection, Roots, Settings, Tls, TlsSettings,
+};
+use crate::transport::{Maildir, OnUnknown, Pipe, PipeUser, Relay, Smtp, Target, Transport};
+
+/// No secret, certificate or key is longer.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A runner as the configuration says.
+pub(super) fn runner(site: &Site) -> Runner {
+    let config = &site.config;
+    let bounces = BounceBuilder {
+        postmaster: Some(config.postmaster.clone()),
+        ..BounceBuilder::new(config.hostname.clone())
+    };
+    let mut runner = Runner::new(site.spool.clone(), config.hostname.clone())
+        .routes(config.routes.clone())
+        .retry(config.retry.clone())
+        .notices(bounces);
+    let maker = Maker::new(site);
+    for (name, configured) in &config.transports {
+        let transport = maker.transport(configured).unwrap_or_else(|error| {
+            tracing::error!(
+                transport = name,
+                error,
+                "cannot be used: its mail is deferred"
+            );
+            Arc::new(deferring(name, &error))
+        });
+        runner = runner.shared_transport(name.clone(), transport);
+    }
+    runner
+}
+
+/// What a run would stumble over: users, placeholders, files.
+pub(super) fn mistakes(site: &Site) -> Vec<String> {
+    let maker = Maker::new(site);
+    let mut found = Vec::new();
+    for (name, configured) in &site.config.transports {
+        let mut say = |text: &str| found.push(format!("transport.{name}: {text}"));
+        if let Err(text) = maker.transport(configured) {
+            say(&text);
+        }
+        let exposes = matches!(configured, Configured::Wire(wire) if wire.exposes());
+        if exposes && site.is_config_exposed {
+            say(
+                "the configuration has its password in it, and others can read it: `chmod o-r` it, \
+                 or use `password_file`",
+            );
+        }
+    }
+    found
+}
+
+/// Where a recipient's mail goes next by a transport of the configuration, as the runner names it.
+pub(super) fn destination(config: &Config, transport: &str, to: &Address) -> Option<String> {
+    match config.transports.get(transport)? {
+        Configured::Wire(wire) => Some(wire.target().destination(to)),
+        Configured::Maildir { .. } | Configured::Pipe { .. } => None,
+    }
+}
+
+/// Defers all mail.
+fn deferring(name: &str, why: &str) -> Relay {
+    let text = format!("the transport {name:?} cannot be used: {why}");
+    let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 5), text);
+    Relay::new(move |_, recipients| vec![outcome.clone(); recipients.len()])
+}
+
+/// Makes transports, which share what DNS has answered.
+pub(super) struct Maker<'a> {
+    site: &'a Site,
+    resolver: Arc<Resolver>,
+}
+
+impl Maker<'_> {
+    pub fn new(site: &Site) -> Maker<'_> {
+        let dns = &site.config.dns;
+        let resolver = Resolver::new(dns.servers.clone()).with_timeout(dns.timeout);
+        Maker {
+            site,
+            resolver: Arc::new(resolver),
+        }
+    }
+
+    fn transport(&self, configured: &Configured) -> Result<Arc<dyn Transport>, String> {
+        let hostname = &self.site.config.hostname;
+        match configured {
+            Configured::Maildir { path } => {
+                let path = self.site.spool.path().join(path);
+                Ok(Arc::new(Maildir::new(path, hostname.clone())))
+            }
+            Configured::Pipe {
+                command,
+                user,
+                timeout,
+            } => {
+                let pipe = Pipe::new(command.clone()).map_err(|error| error.to_string())?;
+                let pipe = pipe.with_timeout(*timeout);
+                let Some(name) = user else {
+                    return Ok(Arc::new(pipe));
+                };
+                let user = PipeUser::lookup(name).map_err(|error| error.to_string())?;
+                if nix::unistd::geteuid().is_root() && !self.site.may_switch_user {
+                    return Err(format!(
+                        "root runs a command as {name:?} only if nobody else can write the \
+                         configuration: let root own it, `chmod go-w` it"
+                    ));
+                }
+                Ok(Arc::new(pipe.with_user(user)))
+            }
+            Configured::Wire(wire) => Ok(Arc::new(self.smtp(wire)?)),
+        }
+    }
+
+    /// Delivery to other hosts; reads the files that it needs.
+    pub fn smtp(&self, wire: &Wire) -> Result<Smtp, String> {
+        let login = wire.login.as_ref().map(|login| self.login(login));
+        let settings = Settings {
+            protocol: wire.protocol,
+            tls: self.tls(&wire.tls)?,
+            login: login.transpose()?,
+            deadlines: deadlines(wire.timeout),
+            ..Settings::new(wire.hello.clone())
+        };
+        let hostname = self.site.config.hostname.clone();
+        let resolver = Arc::clone(&self.resolver);
+        let smtp = Smtp::new(wire.target(), settings, resolver, hostname)
+            .port(wire.port)
+            .connect_timeout(wire.connect_timeout)
+            .max_recipients(wire.max_recipients)
+            .max_per_connection(wire.max_per_connection)
+            .concurrency(wire.concurrency)
+            .on_unknown(match wire.on_unknown {
+                config::OnUnknown::Retry => OnUnknown::Retry,
+                config::OnUnknown::Freeze => OnUnknown::Freeze,
+            });
+        Ok(smtp)
+    }
+
+    fn tls(&self, tls: &WireTls) -> Result<Tls, String> {
+        let named = |path: &Path, error| format!("{}: {error}", path.display());
+        let roots = match &tls.ca {
+            None => Roots::System,
+            Some(path) => Roots::from_pem(&self.read(path, Readers::Any)?)
+                .map_err(|error| named(path, error))?,
+        };
+        let identity = match &tls.identity {
+            None => None,
+            Some((certificate, key)) => {
+                let chain = self.read(certificate, Readers::Any)?;
+                let secret = self.read(key, Readers::NotOthers)?;
+                let made = ClientIdentity::from_pem(&chain, &secret);
+                let both = format!("{} and {}", certificate.display(), key.display());
+                Some(made.map_err(|error| named(Path::new(&both), error))?)
+            }
+        };
+        Tls::new(TlsSettings {
+            policy: tls.policy,
+            implicit: tls.implicit,
+            minimum: tls.minimum,
+            roots,
+            name: tls.name.clone(),
+            identity,
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    fn login(&self, login: &WireLogin) -> Result<Login, String> {
+        let user = login.username.clone();
+        let credentials = match &login.secret {
+            Secret::Password(password) => Credentials::Password {
+                user,
+                password: password.clone(),
+            },
+            Secret::PasswordFile(path) => Credentials::Password {
+                user,
+                password: self.secret(path)?,
+            },
+            Secret::TokenFile(path) => Credentials::Token {
+                user,
+                token: self.secret(path)?,
+            },
+        };
+        Ok(Login {
+            mechanism: login.mechanism,
+            needs: match login.in_clear {
+                true => Protection::Clear,
+                false => Protection::default(),
+            },
+            ..Login::new(credentials)
+        })
+    }
+
+    /// The first line of a file that nobody else may read.
+    fn secret(&self, path: &Path) -> Result<String, String> {
+        let bytes = self.read(path, Readers::Owner)?;
+        let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8");
+        let line = text.map(|text| text.lines().next().unwrap_or_default().to_owned());
+        match line {
+            Ok(line) if !line.is_empty() => Ok(line),
+            Ok(_) => Err(format!("{}: its first line is empty", path.display())),
+            Err(what) => Err(format!("{}: {what}", path.display())),
+        }
+    }
+
+    /// A file, by a path that is relative to the spool. Nothing but a regular file: a FIFO would
+    /// keep the run waiting.
+    fn read(&self, path: &Path, readers: Readers) -> Result<Vec<u8>, String> {
+        let path = self.site.spool.path().join(path);
+        let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(&path).map_err(|error| wrong(&error))?;
+        let metadata = file.metadata().map_err(|error| wrong(&error))?;
+        if !metadata.is_file() {
+            return Err(wrong(&"not a regular file"));
+        }
+        let (mask, advice) = match readers {
+            Readers::Any => (0, ""),
+            Readers::NotOthers => (0o007, "chmod o="),
+            Readers::Owner => (0o077, "chmod go="),
+        };
+        if metadata.mode() & mask != 0 {
+            return Err(wrong(&format_args!("others can read it: `{advice}` it")));
+        }
+        let mut bytes = Vec::new();
+        let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+        match read.map_err(|error| wrong(&error))? as u64 {
+            0..=MAX_FILE => Ok(bytes),
+            _ => Err(wrong(&format_args!("longer than {MAX_FILE} octets"))),
+        }
+    }
+}
+
+/// Who may be able to read a file.
+#[derive(Clone, Copy)]
+enum Readers {
+    Any,
+    /// The owner and the group: Debian keeps keys for a group.
+    NotOthers,
+    Owner,
+}
+
+impl Wire {
+    /// Who is asked.
+    pub(super) fn target(&self) -> Target {
+        match self.hosts.is_empty() {
+            true => Target::Exchanges,
+            false => Target::Hosts(self.hosts.clone()),
+        }
+    }
+
+    /// Whether who reads the configuration reads a password.
+    fn exposes(&self) -> bool {
+        let login = self.login.as_ref();
+        login.is_some_and(|login| matches!(login.secret, Secret::Password(_)))
+    }
+}
+
+/// With this wait for each answer. The one to the whole message is never waited for less than RFC
+/// 5321 asks for: who hangs up before it sends the message twice.
+fn deadlines(timeout: Option<Duration>) -> Deadlines {
+    let usual = Deadlines::default();
+    match timeout {
+        None => usual,
+        Some(time) => Deadlines {
+            greeting: time,
+            command: time,
+            handshake: time,
+            auth: time,
+            mail: time,
+            rcpt: time,
+            data: time,
+            block: time,
+            end: time.max(usual.end),
+            opening: time.saturating_mul(2),
+            ..usual
+        },
+    }
+}

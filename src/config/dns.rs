@@ -1,0 +1,38 @@
+//! `[dns]`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::Error;
+use super::raw::RawDns;
+use super::value::Text;
+
+/// `[dns]`: who is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// These servers; none: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// How long an answer is waited for.
+    pub timeout: Duration,
+}
+
+impl Text<'_> {
+    pub(super) fn dns(&self, raw: &RawDns) -> Result<Dns, Error> {
+        let server = |given: &Spanned<String>| {
+            let text = given.get_ref();
+            let bare = || Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53));
+            text.parse().ok().or_else(bare).ok_or_else(|| {
+                let what = "not a server: write \"192.0.2.53\" or \"192.0.2.53:53\"";
+                self.error(given.span(), what)
+            })
+        };
+        let servers: Result<Vec<_>, Error> = raw.servers.iter().map(server).collect();
+        let timeout = raw.timeout.as_ref().map(|given| self.some_time(given));
+        Ok(Dns {
+            servers: servers?,
+            timeout: timeout.transpose()?.unwrap_or(Duration::from_secs(5)),
+        })
+    }
+}

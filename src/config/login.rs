@@ -1,0 +1,109 @@
+//! As whom we authenticate with another host.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::Error;
+use super::raw::{RawAuth, RawTransport};
+use super::value::Text;
+use super::wire::{Wire, WireTls};
+use crate::hop::Host;
+use crate::smtp::{Mechanism, TlsPolicy};
+
+/// As whom we authenticate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireLogin {
+    /// The name.
+    pub username: String,
+    /// With what.
+    pub secret: Secret,
+    /// Only this way.
+    pub mechanism: Option<Mechanism>,
+    /// Also over a connection that is not encrypted.
+    pub in_clear: bool,
+}
+
+/// A secret, or where it stands.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The password itself.
+    Password(String),
+    /// A file with the password.
+    PasswordFile(PathBuf),
+    /// A file with an access token.
+    TokenFile(PathBuf),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::Password(_) => f.write_str("Password(hidden)"),
+            Secret::PasswordFile(path) => write!(f, "PasswordFile({path:?})"),
+            Secret::TokenFile(path) => write!(f, "TokenFile({path:?})"),
+        }
+    }
+}
+
+impl Text<'_> {
+    pub(super) fn login(
+        &self,
+        raw: &RawTransport,
+        hosts: &[Host],
+        tls: &WireTls,
+    ) -> Result<Option<WireLogin>, Error> {
+        let secrets = ["password", "password_file", "token_file"];
+        let Some(username) = &raw.username else {
+            let of_login = |key: &str| secrets.contains(&key) || key.starts_with("auth");
+            return match raw.keys().find(|(key, _)| of_login(key)) {
+                Some((key, span)) => Err(self.error(span, format!("`{key}` needs `username`"))),
+                None => Ok(None),
+            };
+        };
+        let given: Vec<_> = raw
+            .keys()
+            .filter(|(key, _)| secrets.contains(key))
+            .collect();
+        let secret = match (&raw.password, &raw.password_file, &raw.token_file) {
+            (Some(password), None, None) => Secret::Password(password.get_ref().0.clone()),
+            (None, Some(file), None) => Secret::PasswordFile(file.get_ref().clone()),
+            (None, None, Some(file)) => Secret::TokenFile(file.get_ref().clone()),
+            _ => {
+                let span = given
+                    .get(1)
+                    .map_or(username.span(), |(_, span)| span.clone());
+                let what = "`username` needs one of `password_file`, `password`, `token_file`";
+                return Err(self.error(span, what));
+            }
+        };
+        let mechanism = match &raw.auth {
+            None => None,
+            Some(auth) => {
+                let mechanism = match auth.get_ref() {
+                    RawAuth::ScramSha256 => Mechanism::ScramSha256,
+                    RawAuth::Plain => Mechanism::Plain,
+                    RawAuth::Login => Mechanism::Login,
+                    RawAuth::XOAuth2 => Mechanism::XOAuth2,
+                };
+                let is_token = matches!(secret, Secret::TokenFile(_));
+                if is_token != (mechanism == Mechanism::XOAuth2) {
+                    let what = "\"xoauth2\" needs `token_file`, the others a password";
+                    return Err(self.error(auth.span(), what));
+                }
+                Some(mechanism)
+            }
+        };
+        let in_clear = raw.auth_in_clear.as_ref().map(|given| *given.get_ref());
+        // Nobody listens in a socket of this machine.
+        let in_clear = in_clear.unwrap_or(Wire::is_local(hosts));
+        if tls.policy == TlsPolicy::None && !in_clear {
+            let what = "credentials need TLS; `auth_in_clear = true` sends them without";
+            return Err(self.error(username.span(), what));
+        }
+        Ok(Some(WireLogin {
+            username: username.get_ref().clone(),
+            secret,
+            mechanism,
+            in_clear,
+        }))
+    }
+}

@@ -1,0 +1,237 @@
+use super::*;
+use crate::smtp::TlsPolicy;
+
+fn error(text: &str) -> String {
+    Config::parse(text, "config.toml").unwrap_err().to_string()
+}
+
+#[test]
+fn the_default_delivers_everything_to_the_outbox() {
+    let config = Config::parse(DEFAULT, "default").unwrap();
+    let anybody = Address::parse("x@example.org").unwrap();
+    let name = config.routes.transport_for(&anybody).unwrap();
+    let expected = Transport::Maildir {
+        path: "outbox".into(),
+    };
+    assert_eq!(config.transports.get(name), Some(&expected));
+    assert_eq!(config.retry, Schedule::default());
+    assert_eq!(config.accept.max_size, 50_000_000);
+}
+
+#[test]
+fn what_the_documentation_shows_can_be_read() {
+    let config = Config::parse(
+        r#"
+        hostname = "mail.example.net"
+        postmaster = "root"
+        [accept]
+        max_size = "10k"
+        min_free = "0"
+        hop_limit = 20
+        attempt = "now"
+        [retry]
+        phases = [ { until = "2h", every = "15m" }, { until = "4d", every = "6h", factor = 1.5 } ]
+        [transport.tickets]
+        type = "pipe"
+        command = ["/bin/cat", "{recipient}"]
+        user = "nobody"
+        timeout = "30s"
+        [[route]]
+        recipient = "support@example.org"
+        transport = "tickets"
+        [[route]]
+        domain = "*"
+        transport = "tickets"
+        "#,
+        "config.toml",
+    )
+    .unwrap();
+    assert_eq!(config.accept.max_size, 10_000);
+    assert_eq!(config.accept.min_free, 0);
+    assert_eq!(config.accept.attempt, Attempt::Now);
+    assert_eq!(config.postmaster.as_str(), "root@mail.example.net");
+    assert_eq!(config.retry.lifetime(), SignedDuration::from_hours(96));
+}
+
+#[test]
+fn errors_name_their_line() {
+    for (text, line, words) in [
+        ("hostnam = 'x'", 1, "unknown field"),
+        ("\n[accept]\nmax_sise = '1k'", 3, "unknown field"),
+        ("[accept]\nmax_size = '1 parsec'", 2, "size"),
+        ("[accept]\ntimeout = '5 moons'", 2, "duration"),
+        ("hostname = 'a b'", 1, "not a host name"),
+        ("[transport.x]\ntype = 'carrier-pigeon'", 2, "unknown type"),
+        ("[transport.x]\ntype = 'maildir'", 2, "needs `path`"),
+        (
+            "[transport.x]\ntype = 'maildir'\npath = 'x'\nuser = 'y'",
+            4,
+            "no key of type",
+        ),
+        ("[transport.'a b']\ntype = 'maildir'\npath = 'x'", 1, "name"),
+        (
+            "[[route]]\ndomain = '*'\ntransport = 'x'",
+            3,
+            "there is no transport",
+        ),
+        ("[retry]\nphases = []", 2, "at least one phase"),
+        ("[run]\njobs = 0", 2, "at least 1"),
+        ("[log]\nto = 'printer'", 2, "unknown variant"),
+        ("a = = b", 1, ""),
+    ] {
+        let message = error(text);
+        assert!(
+            message.starts_with(&format!("config.toml:{line}: ")),
+            "{text}: {message}"
+        );
+        assert!(message.contains(words), "{text}: {message}");
+    }
+}
+
+/// `smtp` with these keys.
+fn wire(keys: &str) -> Wire {
+    let text = format!("[transport.x]\ntype = 'smtp'\n{keys}");
+    let config = Config::parse(&text, "config.toml").unwrap();
+    let Some(Transport::Wire(wire)) = config.transports.get("x").cloned() else {
+        panic!("{text}");
+    };
+    *wire
+}
+
+#[test]
+fn tls_is_as_strict_as_what_is_at_stake() {
+    use TlsPolicy::{None, Opportunistic, Required, Verified};
+    let login = "username = 'u'\npassword_file = 'p'";
+    for (keys, policy, implicit, port) in [
+        ("", Opportunistic, false, 25),
+        ("port = 26", Opportunistic, false, 26),
+        ("port = 465", Required, true, 465),
+        ("host = 'a.test'", Opportunistic, false, 25),
+        ("host = 'a.test:465'", Required, true, 465),
+        ("host = ['a.test:465', 'b.test:465']", Required, true, 465),
+        ("host = 'a.test'\nport = 465", Required, true, 465),
+        ("host = 'a.test'\ntls_implicit = true", Required, true, 465),
+        ("host = 'a.test:465'\ntls = 'none'", None, false, 25),
+        (
+            "host = 'a.test:465'\ntls_implicit = false",
+            Opportunistic,
+            false,
+            25,
+        ),
+        ("host = 'unix:/run/x'", None, false, 25),
+        ("host = ['unix:/run/x', 'a.test']", Opportunistic, false, 25),
+        ("host = 'a.test'\ntls = 'required'", Required, false, 25),
+        (login, Verified, false, 25),
+        (
+            &format!("host = 'a.test:465'\n{login}"),
+            Verified,
+            true,
+            465,
+        ),
+        (&format!("host = 'unix:/run/x'\n{login}"), None, false, 25),
+    ] {
+        let wire = wire(keys);
+        let got = (wire.tls.policy, wire.tls.implicit, wire.port);
+        assert_eq!(got, (policy, implicit, port), "{keys}");
+    }
+}
+
+#[test]
+fn credentials_go_in_clear_only_if_that_is_said_or_nobody_can_listen() {
+    let login = "username = 'u'\npassword = 'geheim'\n";
+    for (keys, in_clear) in [
+        ("host = 'a.test'", false),
+        ("host = 'a.test'\nauth_in_clear = true", true),
+        ("host = 'a.test'\ntls = 'none'\nauth_in_clear = true", true),
+        ("host = 'unix:/run/x'", true),
+    ] {
+        let wire = wire(&format!("{login}{keys}"));
+        assert_eq!(wire.login.as_ref().unwrap().in_clear, in_clear, "{keys}");
+        let shown = format!("{wire:?}");
+        assert!(!shown.contains("geheim"), "{shown}");
+    }
+}
+
+#[test]
+fn mistakes_about_hosts_tls_and_credentials_name_their_line() {
+    let login = "username = 'u'\npassword = 'geheim'";
+    for (keys, line, words) in [
+        ("path = 'x'", 3, "no key of type \"smtp\""),
+        ("user = 'x'", 3, "no key of type \"smtp\""),
+        ("host = 'a b'", 3, "\"a b\": not a host name"),
+        ("host = ['a', 'b:0']", 3, "a port is a number"),
+        ("host = 'unix:lmtp'", 3, "begins with a slash"),
+        ("host = []", 3, "`host` is empty"),
+        ("host = 5", 3, "a text or a list of texts"),
+        ("host = ['a:465', 'b:25']", 3, "tls_implicit"),
+        ("port = 0", 3, "from 1 to 65535"),
+        ("port = 65536", 3, ""),
+        ("tls = 'maybe'", 3, "unknown variant"),
+        ("tls = 'none'\ntls_implicit = true", 4, "contradicts"),
+        ("tls = 'none'\ntls_min = '1.3'", 4, "`tls_min` needs TLS"),
+        ("tls_min = '1.1'", 3, "unknown variant"),
+        ("tls_ca = 'x'", 3, "`tls_ca` needs tls = \"verified\""),
+        ("tls_key = 'x'", 3, "`tls_key` needs `tls_certificate`"),
+        ("tls_certificate = 'x'", 3, "needs `tls_key`"),
+        ("password_file = 'x'", 3, "needs `username`"),
+        ("auth_in_clear = true", 3, "needs `username`"),
+        ("username = 'u'", 3, "needs one of"),
+        (&format!("{login}\ntoken_file = 'x'"), 5, "needs one of"),
+        (&format!("{login}\nauth = 'xoauth2'"), 5, "token_file"),
+        (&format!("{login}\nauth = 'cram-md5'"), 5, "unknown variant"),
+        (&format!("{login}\ntls = 'none'"), 3, "need TLS"),
+        ("username = 'u'\npassword = 4711", 4, "a text in quotes"),
+        ("username = 'u'\npassword = geheim", 4, ""),
+        ("hello = 'a b'", 3, "EHLO"),
+        ("max_recipients = 0", 3, "at least 1"),
+        ("max_per_connection = 0", 3, "at least 1"),
+        ("concurrency = 0", 3, "at least 1"),
+        ("connect_timeout = '0s'", 3, "too short"),
+        ("on_unknown = 'bounce'", 3, "unknown variant"),
+        ("timeout = 'soon'", 3, "not a duration"),
+    ] {
+        let message = error(&format!("[transport.x]\ntype = 'smtp'\n{keys}"));
+        let place = format!("config.toml:{line}: ");
+        assert!(message.starts_with(&place), "{keys}: {message}");
+        assert!(message.contains(words), "{keys}: {message}");
+        let secret = message.contains("geheim") || message.contains("4711");
+        assert!(!secret, "{keys}: {message}");
+    }
+    let message = error("[transport.x]\ntype = 'lmtp'");
+    assert!(
+        message.contains(":2: type \"lmtp\" needs `host`"),
+        "{message}"
+    );
+    for servers in ["'dns.test'", "'192.0.2.53:x'", "53"] {
+        let message = error(&format!("[dns]\nservers = [{servers}]"));
+        assert!(message.starts_with("config.toml:2: "), "{message}");
+    }
+}
+
+#[test]
+fn servers_have_port_53_unless_they_name_another() {
+    let text =
+        "[dns]\nservers = ['192.0.2.53', '[2001:db8::53]:54', '2001:db8::53']\ntimeout = '1s'";
+    let dns = Config::parse(text, "config.toml").unwrap().dns;
+    let servers: Vec<String> = dns.servers.iter().map(ToString::to_string).collect();
+    let expected = ["192.0.2.53:53", "[2001:db8::53]:54", "[2001:db8::53]:53"];
+    assert_eq!(servers, expected);
+    assert_eq!(dns.timeout, Duration::from_secs(1));
+}
+
+/// What the comments show is what is meant: without its `#`, it can be read.
+#[test]
+fn the_examples_of_the_default_can_be_read() {
+    let mut text = String::new();
+    for line in DEFAULT.lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let is_example = bare.starts_with(['[', ' ']) || bare.contains(" = ");
+        let is_other_way = bare.starts_with("token_file");
+        if is_example && !is_other_way {
+            text.push_str(bare);
+        }
+        text.push('\n');
+    }
+    let config = Config::parse(&text, "default.toml").unwrap();
+    assert_eq!(config.transports.len(), 5, "{config:?}");
+}

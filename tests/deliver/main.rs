@@ -1,0 +1,65 @@
+//! Delivery to other hosts by the program, against servers that others wrote and a DNS server that
+//! says what a test tells it.
+//!
+//! The tests need root, and Debian's postfix, dovecot-lmtpd and python3-aiosmtpd.
+
+#[path = "../dns/mod.rs"]
+mod dns;
+mod exchanges;
+mod looking;
+#[path = "../postfix/postfix.rs"]
+#[allow(dead_code)]
+mod postfix;
+#[path = "../program/mod.rs"]
+mod program;
+mod relaying;
+#[path = "../servers/mod.rs"]
+mod servers;
+#[path = "../postfix/site.rs"]
+#[allow(dead_code)]
+mod site;
+mod unusable;
+
+use program::{Site, route};
+
+/// Configuration: everything goes by a transport with these keys.
+fn everything_by(keys: &str) -> String {
+    let text = format!("\n[transport.out]\n{keys}\n");
+    text + &route("domain", "*", "out")
+}
+
+/// A site whose only message, to `to`, has been attempted once.
+fn attempted(config: &str, to: &str) -> Site {
+    let site = Site::new(config);
+    site.queue(&[to]);
+    site.run().ok();
+    site
+}
+
+/// The status of the only recipient of the only message, and the last reply.
+#[track_caller]
+fn told(site: &Site) -> (String, String) {
+    let row = site.row();
+    let one = &row["recipients"][0];
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&one["status"]), text(&one["reply"]))
+}
+
+/// The message was deferred, with this in the reply.
+#[track_caller]
+fn is_deferred(site: &Site, words: &str) {
+    let (status, reply) = told(site);
+    assert_eq!(status, "deferred", "{reply}");
+    assert!(reply.contains(words), "{reply}");
+}
+
+/// The message is gone, and its sender has a bounce with this in it.
+#[track_caller]
+fn is_bounced(site: &Site, words: &str) {
+    let row = site.row();
+    assert_eq!(row["sender"], "", "{row}");
+    assert_eq!(row["recipients"][0]["address"], "sender@example.org");
+    let id = row["id"].as_str().unwrap();
+    let bounce = site.program(["show", "--message", id], b"").ok();
+    assert!(bounce.contains(words), "{bounce}");
+}

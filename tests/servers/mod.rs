@@ -1,0 +1,46 @@
+//! Servers that others wrote, each private to its test: in a temporary directory, and ended with it.
+//!
+//! They need root (Postfix and Dovecot start as root) and Debian's postfix, dovecot-lmtpd and
+//! python3-aiosmtpd. Where something is missing they fail and say so. The crate that has this
+//! module also has `site` and `postfix` of `tests/postfix`.
+
+// Each test crate uses its own part of this.
+#![allow(dead_code)]
+
+pub mod dovecot;
+pub mod relay;
+pub mod sink;
+pub mod store;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+
+use tempfile::TempDir;
+
+/// A process that is killed when dropped.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn start(command: &mut Command, package: &str) -> Process {
+        let child = command.spawn();
+        Process(child.unwrap_or_else(|error| panic!("needs {package}: {command:?}: {error}")))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory that other users may pass through, with a path short enough for sockets.
+pub fn directory() -> TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("ms")
+        .tempdir_in("/tmp")
+        .unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    dir
+}
