@@ -56,6 +56,14 @@ impl Bound {
         }
     }
 
+    /// A quarter as many: for programs of a thousand calls each.
+    pub fn costly(self) -> Bound {
+        Bound {
+            most: self.most / 4,
+            ..self
+        }
+    }
+
     /// Somebody is killed as well, in schedules with up to so many changes.
     pub fn kills(self, changes: usize) -> Bound {
         Bound {

@@ -101,7 +101,7 @@ fn repairing_beside_a_run() {
     let programs = [checking(true), pass(1)];
     let mut pair = Pair::new("repair, run", &stage, programs, mended);
     pair.sees = [LOOKS, Sees::default()];
-    pair.holds(Bound::of(2));
+    pair.holds(Bound::of(2).costly());
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn two_repair() {
     let programs = [checking(true), checking(true)];
     let mut pair = Pair::new("repair, repair", &stage, programs, mended);
     pair.sees = [LOOKS; 2];
-    pair.holds(Bound::of(2));
+    pair.holds(Bound::of(2).costly());
 }
 
 #[test]
