@@ -179,11 +179,12 @@ impl Look<'_> {
                 let what = "discarded, and its history does not say by whom";
                 self.mendable(path, what, to_active);
             }
-            // Where its destination is down, or was, a message is put off without an event. One
-            // without a history may also have been accepted by a clock that is ahead of ours.
-            (Place::Deferred(bucket), Hold::None) if may_be_put_off(bucket) => {}
             (Place::Deferred(bucket), Hold::None) => match state.next_attempt() {
-                Some(next) if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket) => {
+                // Where its destination is down, or was, a message is put off without an event.
+                Some(next)
+                    if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket)
+                        && !may_be_put_off(bucket) =>
+                {
                     let what = format!("due at {next}, but stands in the bucket {bucket}");
                     self.mendable(path, what, to_active);
                 }
