@@ -24,7 +24,7 @@
 //!
 //! **The bound.** Every story is cut behind every call. Where the undecided things of a cut have
 //! at most 64 combinations, all of them are tried; beyond that all, none, each one missing, each
-//! one alone, and three more at random, the same in every run. One state in four is also mended
+//! one alone, and two more at random, the same in every run. One state in four is also mended
 //! first. Where barriers are over the whole file system, which leaves less undecided, and where
 //! two are at work, one state in three is judged. With `MAILSPOOL_LONG` it is 2048 combinations, 40 at random and whole
 //! directories behind the others, and every state is judged and mended; two processes are told in

@@ -12,7 +12,7 @@ const EXHAUSTIVE: usize = 64;
 /// Where there is time.
 const EXHAUSTIVE_LONG: usize = 2048;
 /// States at random for each cut where not all are tried, and where there is time.
-const SAMPLES: usize = 3;
+const SAMPLES: usize = 2;
 const SAMPLES_LONG: usize = 40;
 /// What a file system writes at once.
 const PAGE: usize = 4096;
