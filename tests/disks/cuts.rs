@@ -268,13 +268,18 @@ fn a_disk_that_does_not_flush_is_found_out() {
 /// assumes, and here is how it shows.
 #[test]
 fn a_file_system_that_takes_renames_apart_is_found_out() {
-    let ground = Ground::new();
+    /// It depends on when the kernel writes; mostly the first storm shows it.
+    const MOST_STORMS: usize = 6;
     let effort = Effort {
         windows: 16,
         subsets: Subsets::Several,
         ..TEETH
     };
-    let mut cuts = record(&ground, Kind::Ext4WithoutJournal, 32, &as_it_is);
-    let explored = explore(&ground, Kind::Ext4WithoutJournal, &mut cuts, &effort);
-    assert!(!explored.wrong.is_empty(), "nothing was found");
+    let found = (0..MOST_STORMS).any(|_| {
+        let ground = Ground::new();
+        let mut cuts = record(&ground, Kind::Ext4WithoutJournal, 32, &as_it_is);
+        let explored = explore(&ground, Kind::Ext4WithoutJournal, &mut cuts, &effort);
+        !explored.wrong.is_empty()
+    });
+    assert!(found, "nothing was found");
 }
