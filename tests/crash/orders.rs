@@ -86,7 +86,12 @@ fn check(story: &Story, all: Vec<Undone>) {
         harmless,
     } in all
     {
-        let (states, violation) = bite(story, &steps, 0, &left, MOST_STATES);
+        let most = if proof::long() {
+            usize::MAX
+        } else {
+            MOST_STATES
+        };
+        let (states, violation) = bite(story, &steps, 0, &left, most);
         match (violation, harmless) {
             (Some(violation), _) => {
                 found += 1;
