@@ -142,6 +142,13 @@ fn stopped_processes_hold_up_only_what_they_have_in_hand() {
         }
         next == submissions && crowd.count(Option::is_some) == 0 && site.is_empty()
     });
+    // Nobody is left who could have several in hand.
+    crowd.go_on(true);
+    until("everybody has gone", || {
+        let ended = crowd.bury();
+        assert!(ended.iter().all(|(_, code)| *code == Some(0)));
+        crowd.len() == 0 && site.processes().is_empty()
+    });
     // One that has a message in hand is stopped for good; the others do all the rest.
     let gate = site.dir().join("begun");
     let script = format!(
