@@ -158,7 +158,9 @@ impl State {
                         },
                         (Status::Deferred | Status::Unknown, Some(next)) => Fate::Pending { next },
                     };
-                    if result.status != Status::Unknown {
+                    // Whoever recorded that a transport lost an answer lived to tell: only
+                    // what nobody recorded at the time may have ended its runner.
+                    if transport.is_some() || result.status != Status::Unknown {
                         self.interrupted = 0;
                     }
                 }

@@ -202,6 +202,11 @@ mod tests {
         }
 
         fn ends(&mut self, outcomes: &[(usize, Outcome)]) -> Step {
+            self.ends_by(Some("t"), outcomes)
+        }
+
+        /// By no transport: whoever finds it later says what became of it.
+        fn ends_by(&mut self, transport: Option<&str>, outcomes: &[(usize, Outcome)]) -> Step {
             let results = outcomes.iter().map(|(n, outcome)| {
                 let address = self.state.recipients[*n].address.clone();
                 settle(
@@ -214,7 +219,7 @@ mod tests {
             });
             let results = results.collect();
             self.happens(What::Outcome {
-                transport: Some("t".into()),
+                transport: transport.map(str::to_owned),
                 results,
             })
         }
@@ -321,14 +326,14 @@ mod tests {
                 panic!()
             };
             let all: Vec<_> = these.into_iter().map(|n| (n, interrupted())).collect();
-            let Step::Rest(Resting::Deferred(next)) = story.ends(&all) else {
+            let Step::Rest(Resting::Deferred(next)) = story.ends_by(None, &all) else {
                 panic!()
             };
             assert!(next > story.now);
             story.now = next;
         }
         story.starts();
-        let step = story.ends(&[(0, interrupted()), (1, interrupted())]);
+        let step = story.ends_by(None, &[(0, interrupted()), (1, interrupted())]);
         assert!(matches!(step, Step::Freeze(_)), "{step:?}");
         story.acts(Action::Freeze {
             by: By::rule("poison"),
@@ -338,6 +343,25 @@ mod tests {
             story.acts(Action::Thaw(By::rule("test"))),
             Step::Attempt(vec![0, 1])
         );
+    }
+
+    /// A transport that loses every answer is no poison: nobody died of it.
+    #[test]
+    fn answers_that_are_lost_freeze_nothing() {
+        let mut story = Story::new("s@z");
+        for _ in 0..5 {
+            story.starts();
+            let lost = || Outcome::unknown("no answer");
+            let step = story.ends(&[(0, lost()), (1, lost())]);
+            let Step::Rest(Resting::Deferred(_)) = step else {
+                panic!("{step:?}")
+            };
+            let next = story.state.recipients.iter().map(|one| match one.fate {
+                Fate::Pending { next } => next,
+                _ => panic!("{one:?}"),
+            });
+            story.now = next.max().unwrap();
+        }
     }
 
     #[test]

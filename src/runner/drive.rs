@@ -234,6 +234,7 @@ impl Drive {
     }
 
     fn start_scan(&mut self) {
+        self.core.hops.tidy();
         let (out, batches) = unbounded_channel();
         let core = Arc::clone(&self.core);
         let mut known = self.lanes.known().clone();

@@ -21,6 +21,10 @@ use crate::spool::{Down, Hop, Slot, Spool};
 /// more connections.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// So long after the last look a destination is known. One whose connections stood longer is
+/// looked at anew when it is wanted again.
+const KEPT: Duration = Duration::from_secs(60);
+
 /// What this process knows of all destinations.
 #[derive(Default)]
 pub(super) struct Hops {
@@ -104,6 +108,19 @@ impl Hops {
     /// A run begins: what was seen in the one before counts only where a connection stands.
     pub fn begin(&self) {
         self.known().retain(|_, known| known.open > 0);
+    }
+
+    /// Forgets those that nobody asks about any more: whoever stays for months speaks to very
+    /// many.
+    pub fn tidy(&self) {
+        let is_new = |looked: Instant| looked.elapsed() < KEPT;
+        self.known()
+            .retain(|_, known| known.open > 0 || known.looked.is_some_and(is_new));
+    }
+
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.known().len()
     }
 
     /// Asks for a connection. An operator who wanted the message `retried` after the

@@ -134,7 +134,13 @@ impl Spool {
                 Staged::of(entry)?.release()?;
                 Ok(Swept::Moved)
             }
-            Err(Unreadable::Corrupt(locked, _)) => {
+            Err(Unreadable::Corrupt(locked, reason)) => {
+                // Who has a history was accepted, whatever else is wrong with it: that is no
+                // leftover.
+                if self.disk.stat(&Info::Attempts.path(id))?.is_some() {
+                    locked.quarantine(&reason)?;
+                    return Ok(Swept::Left);
+                }
                 locked.remove()?;
                 Ok(Swept::Removed)
             }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::layout::{Info, Place};
+use super::layout::{Info, Place, history_part};
 use super::{Kept, Spool};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
@@ -103,6 +103,8 @@ impl Spool {
     /// The message file goes last: as long as it stands in `done/`, somebody will finish the
     /// rest. Two who finish the same message do no harm to each other.
     fn unlink_all(&self, id: QueueId) -> disk::Result<()> {
+        // What a kill may have left of a history that was being written anew.
+        self.disk.unlink(&history_part(id))?;
         for info in Info::REMOVAL {
             self.disk.unlink(&info.path(id))?;
         }

@@ -240,7 +240,7 @@ impl Site<'_> {
         };
         let mut routes = vec![rule("box.test", "box"), rule("pipe.test", "pipe")];
         routes.extend(Routes::all_by("relay").0);
-        Runner::new(spool, HOST)
+        let runner = Runner::new(spool, HOST)
             .transport("relay", relay)
             .transport("box", maildir)
             .transport("pipe", Piped(self.ledger.clone()))
@@ -250,7 +250,12 @@ impl Site<'_> {
                 jobs: 1,
                 ..Budget::default()
             })
-            .clock(move || time.now())
+            .clock(move || time.now());
+        match self.recorder {
+            // One call after the other, so that a story is the same whenever it is told.
+            Some(_) => runner.threads(1),
+            None => runner,
+        }
     }
 }
 

@@ -332,3 +332,38 @@ fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
     let acted = act(&spool, &[id], &freeze, Timestamp::now()).unwrap();
     assert_eq!(acted, [(id, Acted::Done)]);
 }
+
+/// What a sweeper could not read it took for cut off, and removed: a message that had been accepted,
+/// tried, and brought back to `new/` by a power cut, if its history was damaged.
+#[test]
+fn a_sweeper_removes_nothing_that_has_a_history() {
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let at = |name: &str| path.join(name).join(id.to_string());
+    std::fs::rename(at("active"), at("new")).unwrap();
+    // Whole lines behind one that is not: no write that was cut off leaves that.
+    let what = mailspool::queue::What::Action(Action::Retry(by()));
+    let event = mailspool::queue::Event {
+        at: Timestamp::now(),
+        what,
+    };
+    let bytes = [&b"damaged\n"[..], &event.line()].concat();
+    std::fs::write(at("info/attempts"), bytes).unwrap();
+    let (ledger, start) = (Ledger::default(), Timestamp::now());
+    let clock = Clock::at(start);
+    runner(spool.clone(), &ledger, &clock, start)
+        .pass()
+        .unwrap();
+    assert_eq!(spool.locate(id).unwrap(), Some(Place::Corrupt));
+    // A person sees to it, and it goes on.
+    std::fs::remove_file(at("info/attempts")).unwrap();
+    act(&spool, &[id], &Action::Retry(by()), Timestamp::now()).unwrap();
+    clock.forward(1);
+    runner(spool.clone(), &ledger, &clock, start)
+        .pass()
+        .unwrap();
+    assert_eq!(ledger.all().len(), 1);
+    assert_eq!(files(&path), Vec::<std::path::PathBuf>::new());
+}

@@ -143,3 +143,21 @@ fn who_stands_no_longer_is_asked_anew() {
     drop(first);
     assert!(scene.has_room(0) && !scene.has_room(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_no_longer_spoken_to_is_forgotten() {
+    let mut scene = Scene::new();
+    let mut standing = scene.open(3);
+    standing.answered(true);
+    scene.hop.destination = "b.test".into();
+    drop(scene.open(3));
+    assert_eq!(scene.hops.count(), 2);
+    scene.hops.tidy();
+    assert_eq!(scene.hops.count(), 2);
+    tokio::time::advance(KEPT * 2).await;
+    scene.hops.tidy();
+    assert_eq!(scene.hops.count(), 1);
+    drop(standing);
+    scene.hops.tidy();
+    assert_eq!(scene.hops.count(), 0);
+}
