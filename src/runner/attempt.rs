@@ -30,11 +30,11 @@ pub(super) struct Handled {
     pub again: Option<(Wait, Candidate)>,
 }
 
-/// What an attempt begins with.
+/// What a candidate leads to.
 enum Begun {
-    Attempt(Box<Entry>, Plan),
-    /// Nobody of them can be tried now.
-    Later(Box<Entry>, Later),
+    /// An attempt, and the notices that are new in the queue already.
+    Attempt(Box<Entry>, Plan, Vec<QueueId>),
+    Over(Next),
 }
 
 /// What became of a transaction.
@@ -48,53 +48,42 @@ pub(super) struct Ended {
 }
 
 impl Core {
-    /// Handles one candidate from beginning to end.
+    /// Handles one candidate from beginning to end. What may block is done in two parts, one
+    /// before and one behind what goes over the network: a hand-over to another thread costs as
+    /// much as a good part of the work.
     pub(super) async fn handle(
         self: Arc<Self>,
         candidate: Candidate,
         finisher: Finisher,
     ) -> Handled {
         let id = candidate.id;
-        let (mut results, mut early) = (Vec::new(), Vec::new());
+        let mut results = Vec::new();
         let core = Arc::clone(&self);
-        let next = blocking(move || core.take(candidate)).await;
-        let next = match next {
-            Some(Next::Attempt(entry, who, new)) => {
-                early = new;
-                self.attempt(*entry, who, &mut results).await
+        let next = match blocking(move || core.set_out(candidate)).await {
+            Some(Begun::Attempt(entry, plan, early)) => {
+                self.attempt(*entry, plan, early, &mut results).await
             }
-            other => other,
+            Some(Begun::Over(next)) => Some(next),
+            None => None,
         };
-        let mut finished = None;
         let mut again = None;
-        let (settled, mut notices) = match next {
+        let (settled, notices) = match next {
             Some(Next::Settled(settled, notices)) => (settled, notices),
             Some(Next::Waits(place, wait, notices)) => {
                 again = Some((wait, Candidate { id, place }));
                 (Settled::Left, notices)
             }
             Some(Next::Finished(left, notices)) => {
-                finished = Some((id, left));
+                // Nobody to take it: then the next run finishes `done/`.
+                let _ = finisher.send((id, left));
                 (Settled::Finished, notices)
             }
             // Never behind an attempt: see `go_on`.
             Some(Next::Attempt(_, _, notices)) => (Settled::Left, notices),
             None => return self.panicked(id),
         };
-        notices.append(&mut early);
         if !matches!(settled, Settled::Trouble(_)) {
             self.no_trouble();
-        }
-        // The lock is free now; an operator may have left a wish while it was not.
-        let core = Arc::clone(&self);
-        let served = blocking(move || core.serve_request(id)).await;
-        if let Some(Err(error)) = served {
-            tracing::warn!(%id, %error, "a request could not be served");
-        }
-        // Behind the request: what is forgotten has none.
-        if let Some(finished) = finished {
-            // Nobody to take it: then the next run finishes `done/`.
-            let _ = finisher.send(finished);
         }
         Handled {
             settled,
@@ -115,26 +104,35 @@ impl Core {
         }
     }
 
+    /// Takes a candidate, and begins its attempt if one is due.
+    fn set_out(&self, candidate: Candidate) -> Begun {
+        let next = match self.take(candidate) {
+            Next::Attempt(entry, who, notices) => match self.begin(*entry, &who, notices) {
+                Begun::Over(next) => next,
+                attempt => return attempt,
+            },
+            other => other,
+        };
+        Begun::Over(self.let_go(candidate.id, next))
+    }
+
+    /// The lock is free now; an operator may have left a wish while it was not. Before the
+    /// message is forgotten: what is forgotten has no request.
+    fn let_go(&self, id: QueueId, next: Next) -> Next {
+        if let Err(error) = self.serve_request(id) {
+            tracing::warn!(%id, %error, "a request could not be served");
+        }
+        next
+    }
+
     async fn attempt(
         self: &Arc<Self>,
-        entry: Entry,
-        who: Vec<usize>,
+        mut entry: Entry,
+        plan: Plan,
+        early: Vec<QueueId>,
         results: &mut Vec<Status>,
     ) -> Option<Next> {
         let id = entry.id();
-        let core = Arc::clone(self);
-        let (entry, plan) = match blocking(move || core.begin(entry, &who)).await? {
-            Ok(Begun::Attempt(entry, plan)) => (entry, plan),
-            Ok(Begun::Later(entry, later)) => {
-                let core = Arc::clone(self);
-                return blocking(move || core.put_back(*entry, later)).await;
-            }
-            Err(error) => {
-                let settled = self.trouble(id, &error.to_string());
-                return Some(Next::Settled(settled, Vec::new()));
-            }
-        };
-        let mut entry = *entry;
         let Plan {
             groups,
             known,
@@ -150,47 +148,68 @@ impl Core {
             async move { core.transact(&message, group).await }
         };
         let mut running: FuturesUnordered<_> = groups.into_iter().map(transact).collect();
-        let mut ended = (!known.is_empty()).then_some((None, known));
-        let mut unrecorded = None;
         let mut freeze = false;
-        loop {
-            if let Some((transport, outcomes)) = ended.take() {
+        let mut ended = (None, known);
+        while !running.is_empty() {
+            let (transport, outcomes) = std::mem::take(&mut ended);
+            if !outcomes.is_empty() {
                 results.extend(outcomes.iter().map(|(_, outcome)| outcome.status));
                 let core = Arc::clone(self);
-                let last = running.is_empty();
-                let recorded = blocking(move || core.conclude(entry, transport, outcomes, last));
                 // Even if it could not be recorded: the other transactions are under way, and
                 // what becomes of them is recorded, or told, as well.
-                (entry, unrecorded) = recorded.await?;
+                let recorded = blocking(move || core.conclude(entry, transport, outcomes, false));
+                (entry, _) = recorded.await?;
             }
-            let Some(one) = running.next().await else {
-                break;
-            };
-            running.extend(one.rest.map(transact));
-            let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
-            freeze |=
-                one.transport.on_unknown() == OnUnknown::Freeze && one.outcomes.iter().any(unknown);
-            ended = Some((Some(one.name), one.outcomes));
+            if let Some(one) = running.next().await {
+                running.extend(one.rest.map(transact));
+                let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
+                freeze |= one.transport.on_unknown() == OnUnknown::Freeze
+                    && one.outcomes.iter().any(unknown);
+                ended = (Some(one.name), one.outcomes);
+            }
         }
         // With it the last other owner of the lock: that is to go when the entry does.
         drop(running);
         drop(message);
-        if let Some(why) = unrecorded {
-            return Some(Next::Settled(Settled::Trouble(why), Vec::new()));
-        }
+        let (transport, outcomes) = ended;
+        results.extend(outcomes.iter().map(|(_, outcome)| outcome.status));
         let core = Arc::clone(self);
-        blocking(move || core.go_on(entry, later, freeze)).await
+        blocking(move || {
+            let next = match core.conclude(entry, transport, outcomes, true) {
+                (_, Some(why)) => Next::Settled(Settled::Trouble(why), Vec::new()),
+                (entry, None) => core.go_on(entry, later, freeze),
+            };
+            core.let_go(id, next.with(early))
+        })
+        .await
     }
 
     /// Plans the attempt; if anybody can be tried, moves the message to `active/` and writes
     /// down that it begins. *No record, no attempt*: there is room for the outcome before
     /// anybody is spoken to.
-    fn begin(&self, mut entry: Entry, who: &[usize]) -> disk::Result<Begun> {
-        let plan = self.plan(&entry, who)?;
-        let tried = plan.tried();
-        if tried.is_empty() {
-            return Ok(Begun::Later(Box::new(entry), plan.later));
+    fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>) -> Begun {
+        let id = entry.id();
+        let begun = self.plan(&entry, who).and_then(|plan| {
+            let tried = plan.tried();
+            if !tried.is_empty() {
+                self.record_start(&mut entry, tried)?;
+            }
+            Ok(plan)
+        });
+        match begun {
+            Ok(plan) if plan.is_empty() => {
+                Begun::Over(self.put_back(entry, plan.later).with(early))
+            }
+            Ok(plan) => Begun::Attempt(Box::new(entry), plan, early),
+            Err(error) => {
+                drop(entry);
+                let settled = self.trouble(id, &error.to_string());
+                Begun::Over(Next::Settled(settled, early))
+            }
         }
+    }
+
+    fn record_start(&self, entry: &mut Entry, tried: Vec<Address>) -> disk::Result<()> {
         // An outcome that a killed holder wrote down and did not sync: whoever is left is tried
         // only once it is durable.
         entry.sync()?;
@@ -208,8 +227,7 @@ impl Core {
             pid: std::process::id(),
             recipients: (left > tried.len()).then_some(tried),
         };
-        entry.record(self.now(), started)?;
-        Ok(Begun::Attempt(Box::new(entry), plan))
+        entry.record(self.now(), started)
     }
 
     /// Follows a message on behind an attempt. Those who could not be tried are still due, and
@@ -219,24 +237,20 @@ impl Core {
             return Next::Settled(self.trouble(entry.id(), &error.to_string()), Vec::new());
         }
         match self.follow(entry) {
-            Next::Attempt(entry, _, notices) => self.put_back_with(*entry, later, notices),
+            Next::Attempt(entry, _, notices) => self.put_back(*entry, later).with(notices),
             other => other,
         }
     }
 
-    fn put_back(&self, entry: Entry, later: Later) -> Next {
-        self.put_back_with(entry, later, Vec::new())
-    }
-
     /// A message nobody of whom can be tried now waits here for its turn, or until then.
-    fn put_back_with(&self, entry: Entry, later: Later, notices: Vec<QueueId>) -> Next {
+    fn put_back(&self, entry: Entry, later: Later) -> Next {
         let Later { until, wait } = later;
         if let Some(wait) = wait {
-            return Next::Waits(entry.place(), wait, notices);
+            return Next::Waits(entry.place(), wait, Vec::new());
         }
         let Some(until) = until else {
             // Still more to attempt at the same moment: the next pass.
-            return Next::Settled(Settled::Left, notices);
+            return Next::Settled(Settled::Left, Vec::new());
         };
         let (id, until) = (entry.id(), self.rest_until(&entry, until));
         tracing::debug!(%id, %until, "put off: its destination is down");
@@ -244,7 +258,7 @@ impl Core {
             Ok(()) => Settled::Resting(Resting::Deferred(until)),
             Err(error) => self.trouble(id, &error.to_string()),
         };
-        Next::Settled(settled, notices)
+        Next::Settled(settled, Vec::new())
     }
 
     /// Records the outcome of a transaction, durably, before anything else is done with the

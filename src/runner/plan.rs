@@ -71,6 +71,11 @@ impl Later {
 }
 
 impl Plan {
+    /// Nobody can be tried now.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.known.is_empty()
+    }
+
     /// Who is tried, or has an outcome without that.
     pub fn tried(&self) -> Vec<Address> {
         let groups = self.groups.iter().flat_map(|group| &group.chunks).flatten();

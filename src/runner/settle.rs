@@ -43,6 +43,18 @@ pub(super) enum Next {
     Finished(Vec<Place>, Vec<QueueId>),
 }
 
+impl Next {
+    /// With notices that were made before.
+    pub fn with(mut self, mut early: Vec<QueueId>) -> Next {
+        let (Next::Attempt(_, _, notices)
+        | Next::Waits(_, _, notices)
+        | Next::Settled(_, notices)
+        | Next::Finished(_, notices)) = &mut self;
+        notices.append(&mut early);
+        self
+    }
+}
+
 impl Core {
     /// Takes a candidate and follows its steps up to an attempt, if one is due.
     pub(super) fn take(&self, candidate: Candidate) -> Next {
