@@ -58,7 +58,8 @@ fn carried_out(case: &Case<'_>, said: &[Said; 2], to: &str, there: fn(&Place) ->
     };
     let place = case.place(id);
     let in_place = place.as_ref().is_some_and(there);
-    if matches!(said[0], Said::Passed(_)) {
+    // Whoever asks looks himself whether there is still somebody who answers, if he lives.
+    if matches!(said, [Said::Passed(_), Said::Acted(_)]) {
         case.nothing_asked();
     }
     let ends = match acted(&said[1]) {
