@@ -148,21 +148,23 @@ impl Spool {
         }
     }
 
-    /// Whether a notice's origin exists and has not recorded it, durably. Then only the
-    /// origin's holder may move it: it might be staged a second time otherwise.
+    /// Whether a notice's origin stands in the queue and has not recorded it, durably. Then only
+    /// the origin's holder may move it: it might be staged a second time otherwise.
     fn awaits_record(&self, origin: Origin, notice: QueueId) -> disk::Result<bool> {
         if !self.exists(origin.id)? {
             return Ok(false);
         }
-        if !self.records(origin.id, notice)?.0 {
+        let (recorded, _) = self.records(origin.id, notice)?;
+        let Some(place) = self.locate(origin.id)? else {
+            // Finished, whatever a power cut brought back of its envelope and history: nobody
+            // is left who could tell again.
+            return Ok(false);
+        };
+        if !recorded {
             return Ok(true);
         }
         // Who wrote the record may have been killed before it was durable, or have seen its
         // sync fail; once the notice is under way a power cut must not take it back.
-        let Some(place) = self.locate(origin.id)? else {
-            // Finished: nobody is left who could tell again.
-            return Ok(false);
-        };
         match self.lock(place, origin.id)? {
             Claim::Locked(_locked) => {
                 let (recorded, lines) = self.records(origin.id, notice)?;

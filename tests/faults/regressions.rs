@@ -367,3 +367,30 @@ fn a_sweeper_removes_nothing_that_has_a_history() {
     assert_eq!(ledger.all().len(), 1);
     assert_eq!(files(&path), Vec::<std::path::PathBuf>::new());
 }
+
+/// A notice whose origin was gone waited for it for ever, if a power cut had brought back the
+/// origin's envelope and a history without the record.
+#[test]
+fn a_notice_does_not_wait_for_who_is_gone() {
+    let dir = tempdir();
+    let path = dir.path().join("spool");
+    let spool = Spool::create(&path, None).unwrap();
+    let origin = accept(&spool, Door::Active, "m", "s@first.test", &["a@no.test"]);
+    let (ledger, start) = (Ledger::default(), Timestamp::now());
+    let clock = Clock::at(start);
+    let pass = || runner(spool.clone(), &ledger, &clock, start).pass();
+    pass().unwrap();
+    let [(notice, place)] = spool.messages().unwrap()[..] else {
+        panic!()
+    };
+    // As a cut leaves it: its way out of `new/` was never synced, nor were the origin's unlinks.
+    std::fs::rename(path.join(place.path(notice)), path.join(format!("new/{notice}"))).unwrap();
+    std::fs::remove_file(path.join(format!("info/attempts/{notice}"))).unwrap();
+    for info in ["sender", "recipients", "transport", "attempts"] {
+        std::fs::write(path.join(format!("info/{info}/{origin}")), "").unwrap();
+    }
+    clock.forward(20);
+    pass().unwrap();
+    assert_eq!(ledger.all().len(), 1);
+    assert!(spool.messages().unwrap().is_empty());
+}
