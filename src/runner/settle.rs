@@ -6,7 +6,7 @@ use super::lanes::Candidate;
 use super::plan::Wait;
 use super::{CORRUPT_LIMIT, Core, Error};
 use crate::disk;
-use crate::message::{QueueId, ReversePath};
+use crate::message::{EnhancedCode, QueueId, ReversePath};
 use crate::notice::{self, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{Action, By, Hold, RecipientResult, Resting, Step, What, next_step, settle};
@@ -218,15 +218,18 @@ pub(super) fn log_results(
             (crate::queue::Status::Failed, _) => "failed",
             (crate::queue::Status::Unknown, _) => "unknown",
         };
-        let dsn = result
-            .reply
-            .enhanced
-            .map(|code| code.to_string())
-            .unwrap_or_default();
+        // A server without enhanced codes has said only whether.
+        let class = match result.status {
+            crate::queue::Status::Delivered => 2,
+            crate::queue::Status::Failed => 5,
+            crate::queue::Status::Deferred | crate::queue::Status::Unknown => 4,
+        };
+        let code = result.reply.enhanced;
+        let dsn = code.unwrap_or(EnhancedCode::new(class, 0, 0)).to_string();
         let to = result.recipient.as_str();
         let relay = result.reply.remote.as_deref().unwrap_or("none");
         let transport = transport.unwrap_or("none");
-        let reply = &result.reply.text;
+        let reply = result.reply.to_string();
         tracing::info!(%id, from, to, transport, relay, delay, dsn, status, reply, "attempt");
     }
 }

@@ -123,8 +123,10 @@ impl Core {
 
     fn forget_down(&self, hop: &Hop) {
         match self.spool.forget_down(hop) {
-            Ok(_) => tracing::info!(destination = %hop, "answers again"),
-            Err(error) => tracing::warn!(destination = %hop, %error, "not forgotten to be down"),
+            Ok(_) => tracing::info!(destination = hop.to_string(), "answers again"),
+            Err(error) => {
+                tracing::warn!(destination = hop.to_string(), %error, "not forgotten to be down")
+            }
         }
     }
 
@@ -137,13 +139,13 @@ impl Core {
             before => {
                 let down = Down::again(before, hop, reply, now);
                 if let Err(error) = self.spool.remember_down(&down) {
-                    tracing::warn!(destination = %hop, %error, "not remembered to be down");
+                    tracing::warn!(destination = hop.to_string(), %error, "not remembered to be down");
                 }
                 down
             }
         };
         let (probe, tries) = (down.probe, down.tries);
-        tracing::warn!(destination = %hop, %probe, tries, reply, "down");
+        tracing::warn!(destination = hop.to_string(), %probe, tries, reply, "down");
         permit.failed(down);
     }
 

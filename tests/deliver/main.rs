@@ -6,6 +6,7 @@
 #[path = "../dns/mod.rs"]
 mod dns;
 mod exchanges;
+mod logs;
 mod looking;
 #[path = "../postfix/postfix.rs"]
 #[allow(dead_code)]

@@ -100,7 +100,7 @@ fn every_line_of_the_log_has_who_where_and_what() {
         ("transport", "out"),
         ("relay", "127.0.0.1"),
         ("dsn", "2.0.0"),
-        ("reply", "stored"),
+        ("reply", "250 2.0.0 stored"),
     ] {
         assert_eq!(line[key], value, "{line}");
     }

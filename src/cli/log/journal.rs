@@ -1,0 +1,167 @@
+//! Log lines for journald, by its native protocol: datagrams of fields.
+//!
+//! `MESSAGE` is the whole line, as it would stand in a file, so that `journalctl` shows it; each of
+//! its fields is one of the journal's too, such as `MAILSPOOL_ID`.
+
+use std::fmt::Debug;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+use super::visible;
+use crate::config::LogFormat;
+use crate::message::reply::shortened;
+
+/// Where journald listens.
+pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// No field is longer: all of an event has to fit into one datagram, which by default may have
+/// 200 KB.
+const MOST: usize = 8 << 10;
+
+/// Facility "mail", as for syslog.
+const FACILITY: &str = "2";
+
+/// Sends each event to journald.
+pub(super) struct Journal {
+    socket: UnixDatagram,
+    format: LogFormat,
+}
+
+impl Journal {
+    /// Whether journald is there.
+    pub fn new(format: LogFormat) -> io::Result<Journal> {
+        let socket = UnixDatagram::unbound()?;
+        // Not connected: a journald that starts anew is another one.
+        UnixDatagram::unbound()?.connect(SOCKET)?;
+        Ok(Journal { socket, format })
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = *event.metadata().level();
+        let mut datagram = Vec::new();
+        put("MESSAGE", &fields.line(level, self.format), &mut datagram);
+        put("PRIORITY", priority(level), &mut datagram);
+        put("SYSLOG_FACILITY", FACILITY, &mut datagram);
+        put("SYSLOG_IDENTIFIER", "mailspool", &mut datagram);
+        for (name, value, _) in &fields.0 {
+            if let Some(name) = journal_name(name) {
+                put(&name, &plain(value), &mut datagram);
+            }
+        }
+        // There is nobody else to tell.
+        let _ = self.socket.send_to(&datagram, SOCKET);
+    }
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "3",
+        Level::WARN => "4",
+        Level::INFO => "6",
+        _ => "7",
+    }
+}
+
+/// A field's name in the journal, unless it is the message.
+fn journal_name(name: &str) -> Option<String> {
+    let name = name.to_ascii_uppercase().replace(['.', '-'], "_");
+    (name != "MESSAGE").then(|| format!("MAILSPOOL_{name}"))
+}
+
+/// Writes a field with its length before it, so that nothing in it can be taken for another.
+fn put(name: &str, value: &str, datagram: &mut Vec<u8>) {
+    let value = shortened(value.to_owned(), MOST);
+    datagram.extend_from_slice(name.as_bytes());
+    datagram.push(b'\n');
+    datagram.extend_from_slice(&(value.len() as u64).to_le_bytes());
+    datagram.extend_from_slice(value.as_bytes());
+    datagram.push(b'\n');
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What an event has, in its order.
+#[derive(Default)]
+struct Fields(Vec<(&'static str, Value, Quoted)>);
+
+/// Whether text lines quote it: as elsewhere, what is a text and not only shown as one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quoted {
+    No,
+    Yes,
+}
+
+impl Fields {
+    fn line(&self, level: Level, format: LogFormat) -> String {
+        let text = match format {
+            LogFormat::Json => self.object(level).to_string(),
+            LogFormat::Text => self.text(),
+        };
+        visible(&text, format)
+    }
+
+    fn object(&self, level: Level) -> Value {
+        let mut object = Map::new();
+        object.insert("level".to_owned(), level.as_str().into());
+        for (name, value, _) in &self.0 {
+            object.insert((*name).to_owned(), value.clone());
+        }
+        Value::Object(object)
+    }
+
+    fn text(&self) -> String {
+        let is_message = |field: &&(&str, Value, Quoted)| field.0 == "message";
+        let messages = self.0.iter().filter(is_message);
+        let mut words: Vec<String> = messages.map(|(_, value, _)| plain(value)).collect();
+        let others = self.0.iter().filter(|field| !is_message(field));
+        words.extend(others.map(|(name, value, quoted)| match quoted {
+            Quoted::Yes => format!("{name}={:?}", plain(value)),
+            Quoted::No => format!("{name}={}", plain(value)),
+        }));
+        words.join(" ")
+    }
+
+    fn push(&mut self, field: &Field, value: impl Into<Value>, quoted: Quoted) {
+        self.0.push((field.name(), value.into(), quoted));
+    }
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, value, Quoted::No);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, value, Quoted::No);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, value, Quoted::No);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, value, Quoted::No);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, value, Quoted::Yes);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.push(field, format!("{value:?}"), Quoted::No);
+    }
+}
