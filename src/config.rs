@@ -18,7 +18,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::message::Address;
+use crate::message::{Address, domain};
 use crate::queue::{Pattern, Phase, Routes, Rule, Schedule};
 
 use raw::{Raw, RawAccept, RawPhase, RawRoute, RawTransport};
@@ -166,6 +166,11 @@ impl Config {
             Some(given) => text.hostname(given)?,
             None => system_hostname(),
         };
+        // It stands in headers and in EHLO, which are ASCII.
+        let hostname = match hostname.is_ascii() {
+            true => hostname,
+            false => domain::key(&hostname).into_owned(),
+        };
         let postmaster = match &raw.postmaster {
             Some(given) => text.address(given)?,
             None => Address::parse("postmaster").map_err(|error| Error(error.to_string()))?,
@@ -223,9 +228,12 @@ fn system_hostname() -> String {
 impl Text<'_> {
     fn hostname(&self, given: &Spanned<String>) -> Result<String, Error> {
         let name = given.get_ref();
-        match !name.is_empty() && name.bytes().all(value::is_hostname_byte) {
-            true => Ok(name.clone()),
-            false => Err(self.error(given.span(), "not a host name")),
+        if name.is_empty() || !name.bytes().all(value::is_hostname_byte) {
+            return Err(self.error(given.span(), "not a host name"));
+        }
+        match domain::to_ascii(name) {
+            Ok(_) => Ok(name.clone()),
+            Err(error) => Err(self.error(given.span(), error)),
         }
     }
 

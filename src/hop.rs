@@ -5,7 +5,7 @@
 //!
 //! | answer | outcome |
 //! |---|---|
-//! | the recipient's domain does not exist | failed, 5.1.2 |
+//! | the recipient's domain does not exist, or is no domain name (RFC 5891) | failed, 5.1.2 |
 //! | it has neither MX nor addresses | failed, 5.4.4 |
 //! | null MX (RFC 7505) | failed, 5.1.10 |
 //! | we are its best MX ourselves | failed, 5.4.6 |

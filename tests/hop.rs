@@ -148,6 +148,34 @@ async fn mail_never_goes_back_or_sideways() {
 }
 
 #[tokio::test]
+async fn a_domain_is_asked_for_in_ascii_however_it_is_spelled() {
+    let dns = Dns::new();
+    dns.mx("xn--bcher-kva.test", 10, "MX.xn--bcher-kva.test.");
+    dns.host("xn--tda.test", "192.0.2.8");
+    let resolver = resolver(&dns);
+    for spelling in ["bücher.test", "BÜCHER.test", "Xn--Bcher-Kva.test"] {
+        let found = names(&resolver, spelling).await;
+        assert_eq!(found, ["mx.xn--bcher-kva.test"], "{spelling}");
+    }
+    assert_eq!(dns.asked("xn--bcher-kva.test", RecordType::MX), 1);
+    assert_eq!(names(&resolver, "ü.test").await, ["xn--tda.test"]);
+    // Its own name, in its other spelling.
+    let own = resolver.exchanges("bücher.test", "mx.bücher.test").await;
+    assert_eq!(told(own.unwrap_err()).1, "5.4.6");
+    let long = "x".repeat(64) + ".test";
+    let expected = (Status::Failed, "5.1.2".to_owned());
+    for domain in [
+        "ü..test",
+        "bü cher.test",
+        "a b.test",
+        &long,
+        "xn--zz-zz.test",
+    ] {
+        assert_eq!(refused(&resolver, domain).await, expected, "{domain}");
+    }
+}
+
+#[tokio::test]
 async fn answers_are_remembered() {
     let dns = Dns::new();
     dns.mx("many.test", 10, "mx.many.test.");

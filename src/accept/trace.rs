@@ -17,7 +17,8 @@ pub(super) struct Arrival<'a> {
 
 impl Arrival<'_> {
     /// The trace field (RFC 5321, section 4.4). `for` is given for a single recipient only:
-    /// several would tell each of them about the others.
+    /// several would tell each of them about the others. It is left out where it would make the
+    /// header one that only SMTPUTF8 carries.
     pub fn received(&self, eol: &str) -> String {
         let Arrival { id, hostname, .. } = self;
         let with = match self.envelope.submission.door {
@@ -27,7 +28,10 @@ impl Arrival<'_> {
         let submitter = printable(self.submitter);
         let date = rfc5322(self.now);
         let recipient = match self.envelope.recipients.as_slice() {
-            [only] => format!("{eol}\tfor <{only}>"),
+            [only] => match only.on_wire() {
+                Ok(address) if address.is_ascii() => format!("{eol}\tfor <{address}>"),
+                _ => String::new(),
+            },
             _ => String::new(),
         };
         format!(

@@ -12,7 +12,7 @@ use super::site::{IfMissing, Site};
 use super::table;
 use super::transports;
 use crate::config::Config;
-use crate::message::{Address, printable};
+use crate::message::{Address, domain, printable};
 use crate::operator::{Row, RowStatus};
 use crate::spool::{Down, Spool, View};
 
@@ -58,7 +58,7 @@ fn clear(spool: &Spool, names: &[String]) -> Result<ExitCode, Failure> {
         names.is_empty()
             || names
                 .iter()
-                .any(|name| *name == whole || *name == down.hop.destination)
+                .any(|name| *name == whole || domain::is_same(name, &down.hop.destination))
     };
     let mut text = String::new();
     for down in all.iter().filter(named) {

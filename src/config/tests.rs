@@ -159,6 +159,8 @@ fn mistakes_about_hosts_tls_and_credentials_name_their_line() {
         ("path = 'x'", 3, "no key of type \"smtp\""),
         ("user = 'x'", 3, "no key of type \"smtp\""),
         ("host = 'a b'", 3, "\"a b\": not a host name"),
+        ("host = 'ü..b'", 3, "not a valid internationalised domain"),
+        ("hello = 'ü..b'", 3, "not a valid internationalised domain"),
         ("host = ['a', 'b:0']", 3, "a port is a number"),
         ("host = 'unix:lmtp'", 3, "begins with a slash"),
         ("host = []", 3, "`host` is empty"),
@@ -206,6 +208,25 @@ fn mistakes_about_hosts_tls_and_credentials_name_their_line() {
         let message = error(&format!("[dns]\nservers = [{servers}]"));
         assert!(message.starts_with("config.toml:2: "), "{message}");
     }
+}
+
+#[test]
+fn names_may_be_spelled_in_any_way() {
+    let text = "hostname = 'bücher.test'\n[transport.x]\ntype = 'smtp'\nhost = 'MX.bücher.test'\n\
+                [[route]]\ndomain = 'Bücher.test'\ntransport = 'x'";
+    let config = Config::parse(text, "config.toml").unwrap();
+    let Transport::Wire(wire) = &config.transports["x"] else {
+        panic!("{config:?}");
+    };
+    assert_eq!(config.hostname, "xn--bcher-kva.test");
+    assert_eq!(wire.hello.to_string(), "xn--bcher-kva.test");
+    assert_eq!(wire.hosts[0].to_string(), "mx.xn--bcher-kva.test");
+    let to = Address::parse("a@xn--bcher-kva.test").unwrap();
+    assert_eq!(config.routes.transport_for(&to), Some("x"));
+    let message =
+        error("[transport.x]\ntype = 'smtp'\n[[route]]\ndomain = 'ü..b'\ntransport = 'x'");
+    let words = "config.toml:4: ü..b is not a valid internationalised domain name";
+    assert!(message.starts_with(words), "{message}");
 }
 
 #[test]

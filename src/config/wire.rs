@@ -11,6 +11,7 @@ use super::login::WireLogin;
 use super::raw::{OneOrMore, RawTls, RawTlsMin, RawTransport};
 use super::value::Text;
 use crate::hop::{Host, Name};
+use crate::message::domain;
 use crate::smtp::{HelloName, MinimumTls, Protocol, TlsPolicy};
 
 /// Delivery to other hosts.
@@ -121,8 +122,10 @@ impl Text<'_> {
             (None, Protocol::Smtp) => 25,
         };
         let hello = raw.hello.as_ref();
-        let hello = HelloName::parse(hello.map_or(hostname, |given| given.get_ref()))
-            .map_err(|error| self.error(hello.unwrap_or(&raw.r#type).span(), error))?;
+        let name = hello.map_or(hostname, |given| given.get_ref());
+        let span = || hello.unwrap_or(&raw.r#type).span();
+        let name = domain::to_ascii(name).map_err(|error| self.error(span(), error))?;
+        let hello = HelloName::parse(&name).map_err(|error| self.error(span(), error))?;
         let most = |given: &Option<Spanned<usize>>, key: &str, default: usize| match given {
             Some(given) => self.at_least_one(given, key),
             None => Ok(default),

@@ -8,16 +8,16 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use super::host::address_literal;
-use crate::message::EnhancedCode;
+use crate::message::{EnhancedCode, domain};
 use crate::queue::Outcome;
 
 /// A host that takes mail for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// Its name, without a final dot; for a domain that is an address literal, the address.
+    /// Its name, in ASCII and without a final dot; for a domain that is an address literal, the address.
     pub name: String,
     /// Its preference, the lowest first; none where it comes from no MX record.
     pub preference: Option<u16>,
@@ -88,7 +88,8 @@ impl Resolver {
         builder.build()
     }
 
-    /// The hosts that take mail for a domain, best first, equal ones shuffled.
+    /// The hosts that take mail for a domain, best first, equal ones shuffled. The domain may be
+    /// spelled in any way, the hosts are named in ASCII.
     ///
     /// # Errors
     /// The outcome for everybody in that domain, by the table in [the module](super).
@@ -107,11 +108,19 @@ impl Resolver {
                 preference: None,
             }]);
         }
+        let domain = match domain::to_ascii(domain) {
+            Ok(ascii) => &*ascii.into_owned(),
+            Err(error) => {
+                let code = EnhancedCode::new(5, 1, 2);
+                return Err(Outcome::failed(code, error.to_string()));
+            }
+        };
         let mut found = match self.ask(domain, RecordType::MX).await {
             Answer::Records(records) => exchanges_in(records),
             // The domain itself, if it has an address (RFC 5321, 5.1).
             Answer::NoneOfThese => return self.domain_itself(domain).await,
             Answer::NoSuchName => return Err(no_such_domain(domain)),
+            Answer::NotAName => return Err(not_a_domain(domain)),
             Answer::Trouble(text) => return Err(trouble(domain, "MX", &text)),
         };
         if found.is_empty() {
@@ -140,7 +149,7 @@ impl Resolver {
     async fn domain_itself(&self, domain: &str) -> Result<Vec<Exchange>, Outcome> {
         match self.all_addresses(domain).await {
             Answer::Records(_) => Ok(vec![Exchange {
-                name: domain.trim_end_matches('.').to_lowercase(),
+                name: domain.trim_end_matches('.').to_owned(),
                 preference: None,
             }]),
             Answer::NoneOfThese => {
@@ -148,6 +157,7 @@ impl Resolver {
                 Err(Outcome::failed(EnhancedCode::new(5, 4, 4), text))
             }
             Answer::NoSuchName => Err(no_such_domain(domain)),
+            Answer::NotAName => Err(not_a_domain(domain)),
             Answer::Trouble(text) => Err(trouble(domain, "address", &text)),
         }
     }
@@ -163,7 +173,7 @@ impl Resolver {
         }
         match self.all_addresses(name).await {
             Answer::Records(addresses) => Ok(addresses),
-            Answer::NoneOfThese | Answer::NoSuchName => {
+            Answer::NoneOfThese | Answer::NoSuchName | Answer::NotAName => {
                 let text = format!("{name} has no address");
                 Err(Outcome::deferred(EnhancedCode::new(4, 4, 4), text))
             }
@@ -184,7 +194,7 @@ impl Resolver {
                 absent = false;
                 Vec::new()
             }
-            Answer::NoSuchName => Vec::new(),
+            Answer::NoSuchName | Answer::NotAName => Vec::new(),
             Answer::Trouble(text) => {
                 trouble = Some(text);
                 Vec::new()
@@ -213,6 +223,10 @@ impl Resolver {
             bare if bare.contains('.') => format!("{bare}."),
             label => label.to_owned(),
         };
+        // It is ASCII already: A-labels go as they are, even some that mean nothing.
+        let Ok(query) = Name::from_ascii(query) else {
+            return Answer::NotAName;
+        };
         match resolver.lookup(query, kind).await {
             Ok(lookup) => {
                 let records = lookup.answers().iter().map(|record| record.data.clone());
@@ -231,6 +245,8 @@ enum Answer<T> {
     /// The name exists, and has no such records.
     NoneOfThese,
     NoSuchName,
+    /// DNS cannot even be asked for it.
+    NotAName,
     Trouble(String),
 }
 
@@ -248,7 +264,7 @@ fn is_no_data(error: &NetError) -> bool {
 fn exchanges_in(records: Vec<RData>) -> Vec<Exchange> {
     let exchange = |data| match data {
         RData::MX(mx) => Some(Exchange {
-            name: mx.exchange.to_utf8().trim_end_matches('.').to_lowercase(),
+            name: mx.exchange.to_ascii().trim_end_matches('.').to_lowercase(),
             preference: Some(mx.preference),
         }),
         _ => None,
@@ -270,14 +286,18 @@ fn no_such_domain(domain: &str) -> Outcome {
     Outcome::failed(EnhancedCode::new(5, 1, 2), text)
 }
 
+fn not_a_domain(domain: &str) -> Outcome {
+    let text = format!("{domain} is not a domain name");
+    Outcome::failed(EnhancedCode::new(5, 1, 2), text)
+}
+
 fn trouble(name: &str, what: &str, text: &str) -> Outcome {
     let text = format!("{what} lookup of {name} failed: {text}");
     Outcome::deferred(EnhancedCode::new(4, 4, 3), text)
 }
 
 fn is_same(one: &str, other: &str) -> bool {
-    one.trim_end_matches('.')
-        .eq_ignore_ascii_case(other.trim_end_matches('.'))
+    domain::is_same(one.trim_end_matches('.'), other.trim_end_matches('.'))
 }
 
 /// One of each in turn: a network without one of the families costs one try, not all.

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::message::domain;
+
 /// A host, and the port if one is named: `relay.example.net`, `relay.example.net:587`,
 /// `192.0.2.1`, `[192.0.2.1]:25`, `[2001:db8::1]`, `unix:/run/dovecot/lmtp`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +20,7 @@ pub struct Host {
 /// How a host is named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
-    /// By a name that DNS or the hosts file knows.
+    /// By a name that DNS or the hosts file knows, in its ASCII form.
     Domain(String),
     /// By its address.
     Address(IpAddr),
@@ -41,6 +43,9 @@ pub enum BadHost {
     /// A name that is none.
     #[error("not a host name")]
     Name,
+    /// A name that is not ASCII, and has no ASCII form.
+    #[error("not a valid internationalised domain name (RFC 5891)")]
+    Idna,
     /// A socket's path that does not begin at the root.
     #[error("a socket's path begins with a slash: unix:/run/dovecot/lmtp")]
     Path,
@@ -85,9 +90,13 @@ impl FromStr for Host {
         }
         let byte =
             |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) || byte >= 0x80;
-        match name.bytes().all(byte) && !name.starts_with(['-', '.']) && name.len() <= 253 {
+        if !name.bytes().all(byte) || name.starts_with(['-', '.']) {
+            return Err(BadHost::Name);
+        }
+        let name = domain::to_ascii(name).map_err(|_| BadHost::Idna)?;
+        match name.len() <= 253 {
             true => Ok(Host {
-                name: Name::Domain(name.to_lowercase()),
+                name: Name::Domain(name.into_owned()),
                 port,
             }),
             false => Err(BadHost::Name),
@@ -138,6 +147,7 @@ mod tests {
             ("Relay.example.net", "relay.example.net"),
             ("relay.example.net:587", "relay.example.net:587"),
             ("relay", "relay"),
+            ("Bücher.example:26", "xn--bcher-kva.example:26"),
             ("192.0.2.1", "[192.0.2.1]"),
             ("192.0.2.1:26", "[192.0.2.1]:26"),
             ("[192.0.2.1]:25", "[192.0.2.1]:25"),
@@ -166,6 +176,7 @@ mod tests {
             ("[192.0.2.1]25", BadHost::Port),
             ("a b", BadHost::Name),
             (".example.net", BadHost::Name),
+            ("ü..example", BadHost::Idna),
             ("unix:lmtp", BadHost::Path),
         ] {
             assert_eq!(text.parse::<Host>(), Err(error), "{text}");

@@ -4,8 +4,10 @@
 //! break; it is checked for what would break the spool or a protocol: control characters
 //! (NUL, CR and LF among them), emptiness, and absurd length.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use super::domain::{self, NotADomain};
 use serde::{Deserialize, Serialize};
 
 /// A recipient, or a sender that is not the null sender.
@@ -84,13 +86,33 @@ impl Address {
         Address::parse(&format!("{}@{hostname}", self.0))
     }
 
-    /// Whether both name one mailbox: domains compare without regard to case, local parts with.
+    /// Whether both name one mailbox: domains compare without regard to their case and their
+    /// spelling, local parts with.
     pub fn same_mailbox(&self, other: &Address) -> bool {
         self.local_part() == other.local_part()
             && match (self.domain(), other.domain()) {
-                (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+                (Some(a), Some(b)) => domain::is_same(a, b),
                 (a, b) => a == b,
             }
+    }
+
+    /// The address as it goes into a command of SMTP. If only its domain is not ASCII, that is
+    /// written in A-labels, which every server understands and which is not an internationalised
+    /// address any more (RFC 6531, 3.2); so it never depends on SMTPUTF8, here or behind the
+    /// next server. With a local part that is not ASCII the address stays as it is.
+    ///
+    /// # Errors
+    /// The domain is not ASCII, and no domain.
+    pub fn on_wire(&self) -> Result<Cow<'_, str>, NotADomain> {
+        let domain = match self.domain() {
+            Some(domain) if !domain.is_ascii() => domain,
+            _ => return Ok((&*self.0).into()),
+        };
+        let ascii = domain::to_ascii(domain)?;
+        Ok(match self.local_part() {
+            local if local.is_ascii() => format!("{local}@{ascii}").into(),
+            _ => (&*self.0).into(),
+        })
     }
 }
 
@@ -159,6 +181,14 @@ impl ReversePath {
         }
     }
 
+    /// As [`Address::on_wire`]; an empty text for the null sender.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn on_wire(&self) -> Result<Cow<'_, str>, NotADomain> {
+        self.mailbox().map_or(Ok("".into()), Address::on_wire)
+    }
+
     /// The same path, with `@hostname` behind a mailbox without domain.
     pub fn qualified(self, hostname: &str) -> Result<ReversePath, AddressError> {
         match self {
@@ -172,8 +202,8 @@ impl ReversePath {
 pub fn without_repeats(recipients: Vec<Address>) -> Vec<Address> {
     let mut seen = std::collections::HashSet::with_capacity(recipients.len());
     let key = |address: &Address| {
-        let domain = address.domain().unwrap_or("").to_ascii_lowercase();
-        (address.local_part().to_owned(), domain)
+        let domain = domain::key(address.domain().unwrap_or(""));
+        (address.local_part().to_owned(), domain.into_owned())
     };
     recipients
         .into_iter()
@@ -241,15 +271,40 @@ mod tests {
     }
 
     #[test]
+    fn only_a_local_part_keeps_an_address_from_being_ascii() {
+        for (address, wire) in [
+            ("a@Example.ORG", "a@Example.ORG"),
+            ("a@Bücher.example", "a@xn--bcher-kva.example"),
+            ("\"a@b\"@bücher.example", "\"a@b\"@xn--bcher-kva.example"),
+            ("ö@bücher.example", "ö@bücher.example"),
+            ("ö@example.org", "ö@example.org"),
+            ("ö", "ö"),
+        ] {
+            let address = Address::parse(address).unwrap();
+            assert_eq!(address.on_wire().as_deref(), Ok(wire));
+        }
+        for address in ["a@ü..example", "ö@ü..example"] {
+            assert!(Address::parse(address).unwrap().on_wire().is_err());
+        }
+    }
+
+    #[test]
     fn repeats_go_and_order_stays() {
-        let list = ["b@X.org", "a@x.org", "b@x.ORG", "B@x.org"]
-            .map(|text| Address::parse(text).unwrap())
-            .to_vec();
+        let list = [
+            "b@X.org",
+            "a@x.org",
+            "b@x.ORG",
+            "B@x.org",
+            "b@ü.org",
+            "b@xn--tda.org",
+        ]
+        .map(|text| Address::parse(text).unwrap())
+        .to_vec();
         let kept: Vec<String> = without_repeats(list)
             .into_iter()
             .map(String::from)
             .collect();
-        assert_eq!(kept, ["b@X.org", "a@x.org", "B@x.org"]);
+        assert_eq!(kept, ["b@X.org", "a@x.org", "B@x.org", "b@ü.org"]);
     }
 
     #[test]

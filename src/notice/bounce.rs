@@ -189,10 +189,13 @@ impl NoticeBuilder for BounceBuilder {
                 .transfer_encoding(encoding),
         ];
         let kind = ContentType::new("multipart/report").attribute("report-type", "delivery-status");
+        // A domain in other than ASCII would make a header that only SMTPUTF8 carries.
+        let to = report.sender.on_wire();
+        let to = to.unwrap_or(report.sender.as_str().into());
         let from = format!("Mail Delivery System <MAILER-DAEMON@{}>", self.hostname);
         let message = MessageBuilder::new()
             .header("From", Raw::new(from))
-            .header("To", Raw::new(format!("<{}>", report.sender)))
+            .header("To", Raw::new(format!("<{to}>")))
             .header("Subject", Raw::new("Undelivered Mail Returned to Sender"))
             .header("Date", Raw::new(date(report.at)))
             .header(

@@ -1,14 +1,14 @@
 //! Which transport a recipient gets. Computed at every attempt, so that a mended
 //! configuration mends queued mail.
 
-use crate::message::Address;
+use crate::message::{Address, domain};
 
 /// Which recipients a rule is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// All of them.
     Any,
-    /// Those of one domain, whatever its case.
+    /// Those of one domain, whatever its case and however it is spelled.
     Domain(String),
     /// One mailbox.
     Recipient(Address),
@@ -31,9 +31,9 @@ impl Pattern {
     fn matches(&self, recipient: &Address) -> bool {
         match self {
             Pattern::Any => true,
-            Pattern::Domain(domain) => recipient
+            Pattern::Domain(wanted) => recipient
                 .domain()
-                .is_some_and(|of| of.eq_ignore_ascii_case(domain)),
+                .is_some_and(|of| domain::is_same(of, wanted)),
             Pattern::Recipient(address) => recipient.same_mailbox(address),
         }
     }
@@ -94,5 +94,19 @@ mod tests {
             Some("out")
         );
         assert_eq!(routes.transport_for(&address("nodomain")), Some("out"));
+    }
+
+    #[test]
+    fn a_domain_matches_however_it_is_spelled() {
+        let spellings = ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example"];
+        for (rule, spelling) in spellings.iter().flat_map(|r| spellings.map(|s| (*r, s))) {
+            let to = Address::parse(&format!("a@{spelling}")).unwrap();
+            let one = Address::parse(&format!("a@{rule}")).unwrap();
+            for pattern in [Pattern::Domain(rule.into()), Pattern::Recipient(one)] {
+                assert!(pattern.matches(&to), "{rule} {spelling}");
+                let other = Address::parse("a@bucher.example").unwrap();
+                assert!(!pattern.matches(&other));
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::content::Framing;
 use super::opening::Protocol;
 use super::reply::ServerReply;
 use super::step::Step;
-use super::transaction::{Transaction, is_path};
+use super::transaction::{Transaction, is_path, needs_utf8};
 use super::verdict::{Scope, Trouble, Verdict};
 use crate::message::EnhancedCode;
 
@@ -202,25 +202,25 @@ impl<'a> Exchange<'a> {
         };
         let lacks_utf8 = !self.caps.smtp_utf8;
         let remote = self.remote;
-        let verdict = match self.caps.max_size {
-            _ if !is_path(sender.as_str()) => {
-                let text = "the sender's address cannot be written into an SMTP command";
-                all((1, 7), text.into())
-            }
-            _ if lacks_utf8 && self.transaction.needs_utf8() => {
-                let what = match shape.has_utf8_header {
-                    true => "the message's header",
-                    false => "the sender's address",
-                };
-                let text = format!("{what} is not ASCII, and {remote} does not offer SMTPUTF8");
-                all((6, 7), text)
-            }
-            Some(limit) if shape.size > limit => {
-                let size = shape.size;
-                let text = format!("the message has {size} octets, {remote} takes {limit}");
-                all((3, 4), text)
-            }
-            _ => None,
+        let limit = self.caps.max_size.unwrap_or(u64::MAX);
+        let verdict = if !is_path(sender.as_str()) {
+            let text = "the sender's address cannot be written into an SMTP command";
+            all((1, 7), text.into())
+        } else if let Err(error) = sender.on_wire() {
+            all((1, 8), format!("the sender's domain: {error}"))
+        } else if lacks_utf8 && self.transaction.needs_utf8() {
+            let what = match shape.has_utf8_header {
+                true => "the message's header",
+                false => "the local part of the sender's address",
+            };
+            let text = format!("{what} is not ASCII, and {remote} does not offer SMTPUTF8");
+            all((6, 7), text)
+        } else if shape.size > limit {
+            let size = shape.size;
+            let text = format!("the message has {size} octets, {remote} takes {limit}");
+            all((3, 4), text)
+        } else {
+            None
         };
         for (index, recipient) in recipients.iter().enumerate() {
             let own = |code: (u16, u16), text: &str| {
@@ -232,9 +232,12 @@ impl<'a> Exchange<'a> {
             } else if !is_path(recipient.as_str()) {
                 let text = "the address cannot be written into an SMTP command";
                 Some(own((1, 3), text))
-            } else if lacks_utf8 && !recipient.as_str().is_ascii() {
-                let text =
-                    format!("the address is not ASCII, and {remote} does not offer SMTPUTF8");
+            } else if let Err(error) = recipient.on_wire() {
+                Some(own((1, 2), &error.to_string()))
+            } else if lacks_utf8 && needs_utf8(recipient.on_wire()) {
+                let text = format!(
+                    "the address's local part is not ASCII, and {remote} does not offer SMTPUTF8"
+                );
                 Some(own((6, 7), &text))
             } else {
                 None
@@ -279,12 +282,10 @@ impl<'a> Exchange<'a> {
             Command::Mail => {
                 // Only what really is UTF-8 is declared so: what is not may then still go to servers
                 // behind this one.
-                let is_utf8 = |index: &usize| {
-                    let address = &self.transaction.recipients[*index];
-                    !address.as_str().is_ascii()
-                };
+                let is_utf8 =
+                    |index: usize| needs_utf8(self.transaction.recipients[index].on_wire());
                 let utf8 = self.caps.smtp_utf8
-                    && (self.transaction.needs_utf8() || self.undecided().any(|i| is_utf8(&i)));
+                    && (self.transaction.needs_utf8() || self.undecided().any(is_utf8));
                 self.transaction.write_mail(self.caps, utf8, out);
             }
             Command::Rcpt(index) => self.transaction.write_rcpt(index, self.caps, out),

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{
 
 use super::opening::StartTls;
 use super::sasl::Protection;
+use crate::message::domain;
 
 /// How much is asked of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -233,13 +234,15 @@ impl Roots {
     }
 }
 
-/// A host as TLS has it: DNS names without the final dot, addresses also in brackets.
+/// A host as TLS has it: DNS names in A-labels and without the final dot, addresses also in
+/// brackets.
 fn server_name(host: &str) -> Option<ServerName<'static>> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let bare = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
-    ServerName::try_from(bare.unwrap_or(host).to_owned()).ok()
+    let ascii = domain::to_ascii(bare.unwrap_or(host)).ok()?;
+    ServerName::try_from(ascii.into_owned()).ok()
 }
 
 /// Believes every certificate. Signatures are not checked either: whoever sits on the way has a
@@ -290,6 +293,8 @@ mod tests {
     fn names_are_domains_or_addresses() {
         for (host, name) in [
             ("mx.example.org.", Some("mx.example.org")),
+            ("MX.bücher.example", Some("mx.xn--bcher-kva.example")),
+            ("ü..example", None),
             ("192.0.2.1", Some("192.0.2.1")),
             ("[192.0.2.1]", Some("192.0.2.1")),
             ("[2001:db8::1]", Some("2001:db8::1")),

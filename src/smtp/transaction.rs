@@ -1,7 +1,10 @@
 //! One message for some recipients, and the commands that say so (RFC 5321, RFC 3461).
 
+use std::borrow::Cow;
+
 use super::capabilities::Capabilities;
 use super::content::{Framing, MAX_LINE, Shape};
+use crate::message::domain::NotADomain;
 use crate::message::{Address, ReversePath};
 
 /// What is to be sent, but for the message itself.
@@ -89,13 +92,14 @@ impl Transaction<'_> {
 
     /// Whether the message needs SMTPUTF8 whoever its recipient is.
     pub fn needs_utf8(&self) -> bool {
-        self.shape.has_utf8_header || !self.sender.as_str().is_ascii()
+        self.shape.has_utf8_header || needs_utf8(self.sender.on_wire())
     }
 
     /// Writes MAIL. `utf8` declares SMTPUTF8.
     pub fn write_mail(&self, caps: &Capabilities, utf8: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(b"MAIL FROM:<");
-        out.extend_from_slice(self.sender.as_str().as_bytes());
+        let sender = self.sender.on_wire();
+        out.extend_from_slice(sender.as_deref().unwrap_or(self.sender.as_str()).as_bytes());
         out.push(b'>');
         if caps.size {
             out.extend_from_slice(format!(" SIZE={}", self.shape.size).as_bytes());
@@ -125,7 +129,9 @@ impl Transaction<'_> {
     /// Writes RCPT for one of the recipients.
     pub fn write_rcpt(&self, index: usize, caps: &Capabilities, out: &mut Vec<u8>) {
         out.extend_from_slice(b"RCPT TO:<");
-        out.extend_from_slice(self.recipients[index].as_str().as_bytes());
+        let recipient = &self.recipients[index];
+        let wire = recipient.on_wire();
+        out.extend_from_slice(wire.as_deref().unwrap_or(recipient.as_str()).as_bytes());
         out.push(b'>');
         let dsn = self.dsn.filter(|_| caps.dsn);
         if let Some(dsn) = dsn.and_then(|dsn| dsn.recipients.get(index)) {
@@ -133,6 +139,11 @@ impl Transaction<'_> {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Whether such an address goes to servers that offer SMTPUTF8 only.
+pub(super) fn needs_utf8(on_wire: Result<Cow<'_, str>, NotADomain>) -> bool {
+    on_wire.is_ok_and(|address| !address.is_ascii())
 }
 
 impl RecipientDsn {

@@ -20,7 +20,7 @@ use self::run::{Running, Trouble};
 use self::template::{Argument, Values};
 use self::user::Identity;
 use super::{BoxFuture, Message, Session, Transport};
-use crate::message::{Address, EnhancedCode, QueueId, ReversePath};
+use crate::message::{Address, EnhancedCode, QueueId, ReversePath, domain};
 use crate::queue::Outcome;
 
 pub use self::user::PipeUser;
@@ -170,7 +170,7 @@ impl Transport for Pipe {
     /// The recipient's domain. Recipients of a command have nothing in common, but no domain
     /// should keep all jobs busy.
     fn destination(&self, recipient: &Address) -> String {
-        recipient.domain().unwrap_or("").to_ascii_lowercase()
+        domain::key(recipient.domain().unwrap_or("")).into_owned()
     }
 
     /// None: each run has its own, and how many runs there are the size does not tell.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BoxFuture, Message, Session, Transport};
-use crate::message::{Address, EnhancedCode};
+use crate::message::{Address, EnhancedCode, domain};
 use crate::queue::Outcome;
 
 type Deliver = dyn Fn(&Message, &[Address]) -> Vec<Outcome> + Send + Sync;
@@ -30,7 +30,7 @@ impl Relay {
 
 impl Transport for Relay {
     fn destination(&self, recipient: &Address) -> String {
-        recipient.domain().unwrap_or("").to_ascii_lowercase()
+        domain::key(recipient.domain().unwrap_or("")).into_owned()
     }
 
     fn deadline(&self, _size: u64) -> Option<Duration> {

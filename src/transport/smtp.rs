@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hop::{Host, Resolver};
-use crate::message::{Address, EnhancedCode};
+use crate::message::{Address, EnhancedCode, domain};
 use crate::queue::Outcome;
 use crate::smtp::{Protocol, Settings};
 use crate::transport::{BoxFuture, OnUnknown, Session, Transport};
@@ -35,7 +35,7 @@ impl Target {
     /// Where a recipient's mail goes next, as [`Transport::destination`] has it.
     pub fn destination(&self, recipient: &Address) -> String {
         match self {
-            Target::Exchanges => recipient.domain().unwrap_or_default().to_lowercase(),
+            Target::Exchanges => domain::key(recipient.domain().unwrap_or_default()).into_owned(),
             Target::Hosts(hosts) => {
                 let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
                 names.join(", ")

@@ -1,11 +1,13 @@
 //! Delivery to other hosts by the program, against servers that others wrote and a DNS server that
 //! says what a test tells it.
 //!
-//! The tests need root, and Debian's postfix, dovecot-lmtpd and python3-aiosmtpd.
+//! The tests need root, Debian's postfix, dovecot-lmtpd and python3-aiosmtpd, and what
+//! `scripts/exim` unpacks.
 
 #[path = "../dns/mod.rs"]
 mod dns;
 mod exchanges;
+mod exim;
 mod logs;
 mod looking;
 #[path = "../postfix/postfix.rs"]
@@ -19,6 +21,7 @@ mod servers;
 #[path = "../postfix/site.rs"]
 #[allow(dead_code)]
 mod site;
+mod spellings;
 mod unusable;
 
 use program::{Site, route};

@@ -1,13 +1,14 @@
 //! Servers that others wrote, each private to its test: in a temporary directory, and ended with it.
 //!
 //! They need root (Postfix and Dovecot start as root) and Debian's postfix, dovecot-lmtpd and
-//! python3-aiosmtpd. Where something is missing they fail and say so. The crate that has this
+//! python3-aiosmtpd; Exim is unpacked by `scripts/exim`. Where something is missing they fail and say so. The crate that has this
 //! module also has `site` and `postfix` of `tests/postfix`.
 
 // Each test crate uses its own part of this.
 #![allow(dead_code)]
 
 pub mod dovecot;
+pub mod exim;
 pub mod relay;
 pub mod sink;
 pub mod store;

@@ -566,14 +566,29 @@ fn what_cannot_go_is_not_tried() {
             &["r@b"],
             Shape::default(),
             &PIPELINING,
-            "5.6.7 the sender's address is not ASCII, and mx does not offer SMTPUTF8",
+            "5.6.7 the local part of the sender's address is not ASCII, and mx does not offer SMTPUTF8",
         ),
         (
             "s@a",
             &["ö@b"],
             Shape::default(),
             &PIPELINING,
-            "5.6.7 the address is not ASCII, and mx does not offer SMTPUTF8",
+            "5.6.7 the address's local part is not ASCII, and mx does not offer SMTPUTF8",
+        ),
+        (
+            "s@a",
+            &["r@ü..b"],
+            Shape::default(),
+            &PIPELINING,
+            "5.1.2 ü..b is not a valid internationalised domain name (RFC 5891)",
+        ),
+        (
+            "s@ü..a",
+            &["r@b"],
+            Shape::default(),
+            &PIPELINING,
+            "5.1.8 the sender's domain: ü..a is not a valid internationalised domain name \
+             (RFC 5891)",
         ),
         (
             "s@a> SIZE=1",
