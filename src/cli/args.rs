@@ -73,7 +73,8 @@ pub(super) enum Command {
     Bounce(Act),
     /// Say which way mail for an address goes, and why
     Route(Route),
-    /// Connect to where mail for an address goes next, and say what is there; exits 0 or 75
+    /// Connect to where mail for an address goes next, and say what is there; exits 0, 75 (mail would
+    /// be deferred) or 69 (it would bounce, or there is no host to ask)
     Probe(Probe),
     /// List the destinations that are down, or forget that they are
     Destinations(Destinations),

@@ -29,16 +29,19 @@ pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
         say(config::DEFAULT);
         return Ok(());
     }
-    let site = Site::open(global, IfMissing::Make)?;
+    let site = Site::open(global, IfMissing::Fail)?;
     if let Some(ConfigCommand::Check) = args.what {
         let mistakes = mistakes(&site);
         if !mistakes.is_empty() {
             return Err(Failure::new(EX_CONFIG, mistakes.join("\nmailspool: ")));
         }
         let (transports, routes) = (site.config.transports.len(), site.config.routes.0.len());
-        say(&format!(
-            "No mistakes found: {transports} transports, {routes} routes.\n"
-        ));
+        let count = |count: usize, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        let (transports, routes) = (count(transports, "transport"), count(routes, "route"));
+        say(&format!("No mistakes found: {transports}, {routes}.\n"));
         return Ok(());
     }
     say(&in_force(&site));

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{Global, Probe};
-use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, Failure, write_once};
+use super::exit::{EX_UNAVAILABLE, Failure, write_once};
 use super::list::json_line;
-use super::route::address;
+use super::route::{address, refusal};
 use super::site::{IfMissing, Site};
-use super::transports::Maker;
+use super::transports::{Maker, unusable};
 use crate::config::{Transport, Wire};
 use crate::message::{Address, printable};
+use crate::queue::Outcome;
 use crate::smtp::TlsInfo;
 use crate::transport::{Probed, Transport as _};
 
@@ -29,6 +30,8 @@ struct Shown {
     /// How we authenticated.
     auth: Option<&'static str>,
     error: Option<String>,
+    #[serde(skip)]
+    status: u8,
 }
 
 #[derive(Serialize)]
@@ -40,7 +43,7 @@ struct ShownTls {
 
 /// `mailspool probe`.
 pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> {
-    let site = Site::open(global, IfMissing::Make)?;
+    let site = Site::open(global, IfMissing::Fail)?;
     let address = address(&args.address, &site.config)?;
     let (transport, wire) = wire(&site, &address)?;
     let mut shown = Shown {
@@ -53,24 +56,28 @@ pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> 
         tls: None,
         auth: None,
         error: None,
+        status: 0,
     };
     match connect(&site, wire, &address)? {
         Ok(probed) => shown.fill(probed),
-        Err(error) => shown.error = Some(printable(&error)),
+        Err(outcome) => {
+            let (status, error) = refusal(&outcome);
+            (shown.status, shown.error) = (status, Some(error));
+        }
     }
     match args.json {
         true => json_line(&mut io::stdout().lock(), &shown)?,
         false => write_once(io::stdout(), &text(&shown, wire)),
     }
-    Ok(match shown.error {
-        None => ExitCode::SUCCESS,
-        Some(_) => ExitCode::from(EX_TEMPFAIL),
-    })
+    Ok(ExitCode::from(shown.status))
 }
 
 fn wire<'a>(site: &'a Site, address: &Address) -> Result<(&'a str, &'a Wire), Failure> {
     let config = &site.config;
-    let none = || Failure::new(EX_UNAVAILABLE, format!("no route for {address}"));
+    let none = || {
+        let text = format!("no route for {address}: its mail is deferred");
+        Failure::new(EX_UNAVAILABLE, text)
+    };
     let name = config.routes.transport_for(address).ok_or_else(none)?;
     match config.transports.get(name) {
         Some(Transport::Wire(wire)) => Ok((name, wire)),
@@ -81,14 +88,17 @@ fn wire<'a>(site: &'a Site, address: &Address) -> Result<(&'a str, &'a Wire), Fa
     }
 }
 
-fn connect(site: &Site, wire: &Wire, address: &Address) -> Result<Result<Probed, String>, Failure> {
+fn connect(
+    site: &Site,
+    wire: &Wire,
+    address: &Address,
+) -> Result<Result<Probed, Outcome>, Failure> {
     let smtp = match Maker::new(site).smtp(wire) {
         Ok(smtp) => smtp,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => return Ok(Err(unusable(&error))),
     };
     let runtime = crate::runner::runtime(None)?;
-    let probed = runtime.block_on(smtp.probe(&smtp.destination(address)));
-    Ok(probed.map_err(|outcome| outcome.reply.to_string()))
+    Ok(runtime.block_on(smtp.probe(&smtp.destination(address))))
 }
 
 impl Shown {

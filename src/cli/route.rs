@@ -12,7 +12,7 @@ use super::destinations::words as down_words;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
 use super::list::{finish, json_line, put};
 use super::site::{IfMissing, Site};
-use super::transports::Maker;
+use super::transports::{Maker, unusable};
 use crate::config::{Config, Transport, Wire};
 use crate::message::{Address, printable};
 use crate::queue::{Outcome, Pattern, Rule, Status};
@@ -41,7 +41,7 @@ struct Way {
 
 /// `mailspool route`.
 pub(super) fn route(global: &Global, args: &Route) -> Result<ExitCode, Failure> {
-    let site = Site::open(global, IfMissing::Make)?;
+    let site = Site::open(global, IfMissing::Fail)?;
     let addresses: Result<Vec<Address>, Failure> = args
         .addresses
         .iter()
@@ -127,7 +127,7 @@ fn on_wire(
         Ok(smtp) => smtp,
         Err(error) => {
             way.destination = Some(wire.target().destination(address));
-            way.fail(EX_TEMPFAIL, format!("it is deferred: {error}"));
+            way.refuse(&unusable(&error));
             return Ok(());
         }
     };
@@ -162,17 +162,23 @@ fn has_port(host: &str) -> bool {
 
 impl Way {
     fn refuse(&mut self, outcome: &Outcome) {
-        let (status, becomes) = match outcome.status {
-            Status::Failed => (EX_UNAVAILABLE, "it is bounced"),
-            _ => (EX_TEMPFAIL, "it is deferred"),
-        };
-        self.fail(status, format!("{becomes}: {}", outcome.reply));
+        let (status, error) = refusal(outcome);
+        self.fail(status, error);
     }
 
     fn fail(&mut self, status: u8, error: String) {
         self.status = status;
         self.error = Some(printable(&error));
     }
+}
+
+/// What becomes of mail that has this outcome, and the exit status that says so.
+pub(super) fn refusal(outcome: &Outcome) -> (u8, String) {
+    let (status, becomes) = match outcome.status {
+        Status::Failed => (EX_UNAVAILABLE, "it is bounced"),
+        _ => (EX_TEMPFAIL, "it is deferred"),
+    };
+    (status, printable(&format!("{becomes}: {}", outcome.reply)))
 }
 
 fn because(number: usize, rule: &Rule) -> String {

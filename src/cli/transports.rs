@@ -5,7 +5,7 @@
 //! deferred, with the reason.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,10 +80,14 @@ pub(super) fn destination(config: &Config, transport: &str, to: &Address) -> Opt
     }
 }
 
+/// What becomes of mail by a transport that cannot be used.
+pub(super) fn unusable(why: &str) -> Outcome {
+    Outcome::deferred(EnhancedCode::new(4, 3, 5), why)
+}
+
 /// Defers all mail.
 fn deferring(name: &str, why: &str) -> Relay {
-    let text = format!("the transport {name:?} cannot be used: {why}");
-    let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 5), text);
+    let outcome = unusable(&format!("the transport {name:?} cannot be used: {why}"));
     Relay::new(move |_, recipients| vec![outcome.clone(); recipients.len()])
 }
 
@@ -159,20 +163,21 @@ impl Maker<'_> {
     }
 
     fn tls(&self, tls: &WireTls) -> Result<Tls, String> {
-        let named = |path: &Path, error| format!("{}: {error}", path.display());
         let roots = match &tls.ca {
             None => Roots::System,
-            Some(path) => Roots::from_pem(&self.read(path, Readers::Any)?)
-                .map_err(|error| named(path, error))?,
+            Some(path) => Roots::from_pem(&self.read("tls_ca", path, Readers::Any)?)
+                .map_err(|error| format!("tls_ca {}: {error}", path.display()))?,
         };
         let identity = match &tls.identity {
             None => None,
             Some((certificate, key)) => {
-                let chain = self.read(certificate, Readers::Any)?;
-                let secret = self.read(key, Readers::NotOthers)?;
+                let chain = self.read("tls_certificate", certificate, Readers::Any)?;
+                let secret = self.read("tls_key", key, Readers::NotOthers)?;
                 let made = ClientIdentity::from_pem(&chain, &secret);
-                let both = format!("{} and {}", certificate.display(), key.display());
-                Some(made.map_err(|error| named(Path::new(&both), error))?)
+                let (chain, secret) = (certificate.display(), key.display());
+                Some(made.map_err(|error| {
+                    format!("tls_certificate {chain} and tls_key {secret}: {error}")
+                })?)
             }
         };
         Tls::new(TlsSettings {
@@ -195,11 +200,11 @@ impl Maker<'_> {
             },
             Secret::PasswordFile(path) => Credentials::Password {
                 user,
-                password: self.secret(path)?,
+                password: self.secret("password_file", path)?,
             },
             Secret::TokenFile(path) => Credentials::Token {
                 user,
-                token: self.secret(path)?,
+                token: self.secret("token_file", path)?,
             },
         };
         Ok(Login {
@@ -213,25 +218,29 @@ impl Maker<'_> {
     }
 
     /// The first line of a file that nobody else may read.
-    fn secret(&self, path: &Path) -> Result<String, String> {
-        let bytes = self.read(path, Readers::Owner)?;
+    fn secret(&self, key: &str, path: &Path) -> Result<String, String> {
+        let bytes = self.read(key, path, Readers::Owner)?;
         let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8");
         let line = text.map(|text| text.lines().next().unwrap_or_default().to_owned());
         match line {
             Ok(line) if !line.is_empty() => Ok(line),
-            Ok(_) => Err(format!("{}: its first line is empty", path.display())),
-            Err(what) => Err(format!("{}: {what}", path.display())),
+            Ok(_) => Err(format!("{key} {}: its first line is empty", path.display())),
+            Err(what) => Err(format!("{key} {}: {what}", path.display())),
         }
     }
 
-    /// A file, by a path that is relative to the spool. Nothing but a regular file: a FIFO would
-    /// keep the run waiting.
-    fn read(&self, path: &Path, readers: Readers) -> Result<Vec<u8>, String> {
+    /// A file that a key names, by a path that is relative to the spool. Nothing but a regular
+    /// file: a FIFO would keep the run waiting.
+    fn read(&self, key: &str, path: &Path, readers: Readers) -> Result<Vec<u8>, String> {
         let path = self.site.spool.path().join(path);
-        let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+        let wrong = |what: &dyn std::fmt::Display| format!("{key} {}: {what}", path.display());
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_NONBLOCK);
-        let file = options.open(&path).map_err(|error| wrong(&error))?;
+        let file = options.open(&path).map_err(|error| match error.kind() {
+            // Root has become the spool's owner, and may wonder.
+            ErrorKind::PermissionDenied => wrong(&format_args!("{error}, for {}", user())),
+            _ => wrong(&error),
+        })?;
         let metadata = file.metadata().map_err(|error| wrong(&error))?;
         if !metadata.is_file() {
             return Err(wrong(&"not a regular file"));
@@ -242,7 +251,8 @@ impl Maker<'_> {
             Readers::Owner => (0o077, "chmod go="),
         };
         if metadata.mode() & mask != 0 {
-            return Err(wrong(&format_args!("others can read it: `{advice}` it")));
+            let what = format!("others can read it: run `{advice} {}`", path.display());
+            return Err(wrong(&what));
         }
         let mut bytes = Vec::new();
         let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
@@ -250,6 +260,15 @@ impl Maker<'_> {
             0..=MAX_FILE => Ok(bytes),
             _ => Err(wrong(&format_args!("longer than {MAX_FILE} octets"))),
         }
+    }
+}
+
+/// As whom files are read.
+fn user() -> String {
+    let id = nix::unistd::geteuid();
+    match nix::unistd::User::from_uid(id) {
+        Ok(Some(user)) => format!("the user {}", user.name),
+        _ => format!("the user {id}"),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! rustls knows TLS 1.2 and 1.3 and nothing older, and only ciphers that are thought safe.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -14,7 +15,8 @@ use tokio_rustls::rustls::pki_types::{
 };
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    self, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
 };
 
 use super::opening::StartTls;
@@ -243,6 +245,55 @@ fn server_name(host: &str) -> Option<ServerName<'static>> {
         .and_then(|rest| rest.strip_suffix(']'));
     let ascii = domain::to_ascii(bare.unwrap_or(host)).ok()?;
     ServerName::try_from(ascii.into_owned()).ok()
+}
+
+/// Why a handshake failed, for people: rustls says much of it in names of its own.
+pub(super) fn words(error: &io::Error) -> String {
+    use CertificateError as Why;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let why = match inner {
+        Some(Error::InvalidCertificate(why)) => why,
+        Some(Error::InvalidMessage(_)) => {
+            return format!("the server does not speak TLS here ({error})");
+        }
+        Some(Error::AlertReceived(alert)) => {
+            return format!("the server ended the handshake: {alert:?}");
+        }
+        Some(Error::PeerIncompatible(what)) => {
+            return format!("the server has no version or cipher of TLS that will do: {what:?}");
+        }
+        _ => return error.to_string(),
+    };
+    let text = match why {
+        Why::UnknownIssuer => "is signed by nobody who is trusted here".to_owned(),
+        Why::BadSignature => "is not signed by the authority that it names".to_owned(),
+        Why::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            // They come as rustls shows them: `DnsName("mx.example.net")`.
+            let bare = |name: &String| match name.strip_prefix("DnsName(\"") {
+                Some(name) => name.trim_end_matches("\")").to_owned(),
+                None => name.clone(),
+            };
+            let names: Vec<String> = presented.iter().map(bare).collect();
+            let names = match names.is_empty() {
+                true => "no name at all".to_owned(),
+                false => names.join(", "),
+            };
+            format!("is not for {}, but for {names}", expected.to_str())
+        }
+        Why::Expired | Why::ExpiredContext { .. } => "has expired".to_owned(),
+        Why::NotValidYet | Why::NotValidYetContext { .. } => "is not valid yet".to_owned(),
+        Why::Revoked => "has been revoked".to_owned(),
+        // Its type is of a crate below rustls.
+        Why::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "is an authority's and no server's (one that signs itself must not say CA:TRUE)"
+                .to_owned()
+        }
+        other => format!("cannot be used: {other}"),
+    };
+    format!("the server's certificate {text}")
 }
 
 /// Believes every certificate. Signatures are not checked either: whoever sits on the way has a

@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 use super::opening::OpenError;
 use super::reply::{ReplyParser, ServerReply};
 use super::step::Step;
-use super::tls::Tls;
+use super::tls::{Tls, words};
 use super::verdict::Trouble;
 
 /// Octets read at a time.
@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.stream = Stream::Tls(Box::new(stream));
                 Ok(())
             }
-            Ok(Err(error)) => Err(failed(&error)),
+            Ok(Err(error)) => Err(failed(&words(&error))),
             Err(_) => Err(OpenError::Trouble {
                 step: Step::Handshake,
                 trouble: Trouble::TimedOut(begun.elapsed()),

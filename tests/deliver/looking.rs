@@ -81,9 +81,37 @@ fn probe_says_what_is_there_or_why_not() {
         .as_str()
         .unwrap()
         .to_owned();
-    assert!(error.contains("cannot connect to [127.0.0.1]:1"), "{error}");
+    let words = "it is deferred: 4.4.1 cannot connect to [127.0.0.1]:1: ";
+    assert!(error.starts_with(words), "{error}");
+    // What would bounce is told apart.
+    let dns = Dns::new();
+    site.configure(&to_exchanges(&dns, 25));
+    let ended = site.program(["probe", "x@nosuch.test"], b"");
+    assert_eq!(ended.code, 69, "{ended}");
+    let words = "Failed        it is bounced: 5.1.2 the domain nosuch.test does not exist\n";
+    assert!(ended.text().ends_with(words), "{ended}");
     site.configure(BOX);
     assert_eq!(site.program(["probe", "x@x.test"], b"").code, 69);
+}
+
+#[test]
+fn looking_makes_no_spool() {
+    let site = Site::with_box();
+    let elsewhere = site.dir().join("elsewhere");
+    for arguments in [
+        &["route", "x@x.test"][..],
+        &["probe", "x@x.test"],
+        &["destinations"],
+        &["config"],
+        &["config", "check"],
+    ] {
+        let mut command = super::program::program();
+        command.arg("--spool").arg(&elsewhere).args(arguments);
+        let ended = super::program::ended(&mut command, b"");
+        assert_eq!(ended.code, 66, "{arguments:?}: {ended}");
+        assert!(ended.err.contains("`mailspool init` makes one"), "{ended}");
+        assert!(!elsewhere.exists(), "{arguments:?}");
+    }
 }
 
 #[test]

@@ -146,12 +146,23 @@ fn the_right_password_delivers_and_a_wrong_one_never_bounces() {
     until("it arrives", || read_all(&relay.inbox()).len() == 1);
 
     // Nobody whom the system believes has signed the certificate; and it is for another name.
-    for keys in [
-        keys.replace("tls_ca", "# tls_ca"),
-        keys.replace("mx.relay.test", "mx.other.test"),
+    for (keys, why) in [
+        (
+            keys.replace("tls_ca", "# tls_ca"),
+            "is signed by nobody who is trusted here",
+        ),
+        (
+            keys.replace("mx.relay.test", "mx.other.test"),
+            "is not for mx.other.test, but for mx.relay.test",
+        ),
+        (
+            keys.replace("\ntls_name", "\ntls_implicit = true\ntls_name"),
+            "does not speak TLS here",
+        ),
     ] {
         let site = attempted(&everything_by(&keys), "x@sender.test");
-        is_deferred(&site, "4.7.5");
+        is_deferred(&site, "4.7.5 [127.0.0.1]:");
+        is_deferred(&site, why);
     }
 }
 

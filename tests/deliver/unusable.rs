@@ -54,7 +54,18 @@ fn secrets_that_others_can_read_are_not_used() {
         chmod(&path, mode);
         let checked = site.program(["config", "check"], b"");
         assert_eq!(checked.code, 78, "{checked}");
-        assert!(checked.err.contains("others can read it"), "{checked}");
+        let path = path.display();
+        let words = format!(
+            "mailspool: transport.out: password_file {path}: others can read it: run \
+             `chmod go= {path}`\n"
+        );
+        assert_eq!(checked.err, words);
+        for look in ["route", "probe"] {
+            let ended = site.program([look, "x@x.test"], b"");
+            assert_eq!(ended.code, 75, "{ended}");
+            let words = format!("it is deferred: 4.3.5 password_file {path}: others can");
+            assert!(ended.text().contains(&words), "{ended}");
+        }
     }
     chmod(&path, 0o600);
     site.program(["config", "check"], b"").ok();
