@@ -13,7 +13,9 @@ use super::{Core, Error, Settled};
 use crate::disk;
 use crate::message::{Address, QueueId, Reply};
 use crate::queue::state::Fate;
-use crate::queue::{Event, Outcome, RecipientResult, Resting, Status, What, settle};
+use crate::queue::{
+    Action, By, Event, Hold, Outcome, RecipientResult, Resting, Status, What, settle,
+};
 use crate::spool::Entry;
 use crate::transport::{Message, OnUnknown, Transport};
 
@@ -45,6 +47,29 @@ pub(super) struct Ended {
     pub outcomes: Vec<(Address, Outcome)>,
     /// What is left to do for the same destination.
     pub rest: Option<Group>,
+}
+
+/// A transaction's outcomes, as they are recorded.
+#[derive(Default)]
+struct Ending {
+    /// By nobody, if they were known without asking.
+    transport: Option<String>,
+    outcomes: Vec<(Address, Outcome)>,
+    /// A person is to look at the message first.
+    freeze: bool,
+}
+
+impl Ending {
+    fn of(known: Vec<(Address, Outcome)>) -> Ending {
+        Ending {
+            outcomes: known,
+            ..Ending::default()
+        }
+    }
+
+    fn statuses(&self) -> impl Iterator<Item = Status> {
+        self.outcomes.iter().map(|(_, outcome)| outcome.status)
+    }
 }
 
 impl Core {
@@ -148,36 +173,37 @@ impl Core {
             async move { core.transact(&message, group).await }
         };
         let mut running: FuturesUnordered<_> = groups.into_iter().map(transact).collect();
-        let mut freeze = false;
-        let mut ended = (None, known);
+        let mut ended = Ending::of(known);
         while !running.is_empty() {
-            let (transport, outcomes) = std::mem::take(&mut ended);
-            if !outcomes.is_empty() {
-                results.extend(outcomes.iter().map(|(_, outcome)| outcome.status));
+            let result = std::mem::take(&mut ended);
+            if !result.outcomes.is_empty() {
+                results.extend(result.statuses());
                 let core = Arc::clone(self);
                 // Even if it could not be recorded: the other transactions are under way, and
                 // what becomes of them is recorded, or told, as well.
-                let recorded = blocking(move || core.conclude(entry, transport, outcomes, false));
+                let recorded = blocking(move || core.conclude(entry, result, false));
                 (entry, _) = recorded.await?;
             }
             if let Some(one) = running.next().await {
                 running.extend(one.rest.map(transact));
                 let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
-                freeze |= one.transport.on_unknown() == OnUnknown::Freeze
-                    && one.outcomes.iter().any(unknown);
-                ended = (Some(one.name), one.outcomes);
+                ended = Ending {
+                    freeze: one.transport.on_unknown() == OnUnknown::Freeze
+                        && one.outcomes.iter().any(unknown),
+                    transport: Some(one.name),
+                    outcomes: one.outcomes,
+                };
             }
         }
         // With it the last other owner of the lock: that is to go when the entry does.
         drop(running);
         drop(message);
-        let (transport, outcomes) = ended;
-        results.extend(outcomes.iter().map(|(_, outcome)| outcome.status));
+        results.extend(ended.statuses());
         let core = Arc::clone(self);
         blocking(move || {
-            let next = match core.conclude(entry, transport, outcomes, true) {
+            let next = match core.conclude(entry, ended, true) {
                 (_, Some(why)) => Next::Settled(Settled::Trouble(why), Vec::new()),
-                (entry, None) => core.go_on(entry, later, freeze),
+                (entry, None) => core.go_on(entry, later),
             };
             core.let_go(id, next.with(early))
         })
@@ -232,10 +258,7 @@ impl Core {
 
     /// Follows a message on behind an attempt. Those who could not be tried are still due, and
     /// that is no reason to begin anew.
-    fn go_on(&self, mut entry: Entry, later: Later, freeze: bool) -> Next {
-        if freeze && let Err(error) = self.record_freeze(&mut entry, ANSWER_LOST.to_owned()) {
-            return Next::Settled(self.trouble(entry.id(), &error.to_string()), Vec::new());
-        }
+    fn go_on(&self, entry: Entry, later: Later) -> Next {
         match self.follow(entry) {
             Next::Attempt(entry, _, notices) => self.put_back(*entry, later).with(notices),
             other => other,
@@ -264,14 +287,16 @@ impl Core {
     /// Records the outcome of a transaction, durably, before anything else is done with the
     /// message. Only when nobody is left there is nothing to record: the rename to `done/`
     /// says it all. Returns why there is something that could not be recorded, if there is.
-    fn conclude(
-        &self,
-        mut entry: Entry,
-        transport: Option<String>,
-        outcomes: Vec<(Address, Outcome)>,
-        last: bool,
-    ) -> (Entry, Option<String>) {
+    ///
+    /// Where it is to freeze the message is held back, and that stands before the outcome: with the
+    /// outcome alone a kill would leave what may have been delivered to be tried again.
+    fn conclude(&self, mut entry: Entry, ending: Ending, last: bool) -> (Entry, Option<String>) {
         let now = self.now();
+        let Ending {
+            transport,
+            outcomes,
+            freeze,
+        } = ending;
         let results: Vec<RecipientResult> = outcomes
             .into_iter()
             .map(|(recipient, outcome)| {
@@ -279,6 +304,11 @@ impl Core {
             })
             .collect();
         log_results(&entry, transport.as_deref(), &results, now);
+        if freeze && entry.state().hold == Hold::None {
+            tracing::warn!(id = %entry.id(), reason = ANSWER_LOST, "frozen");
+            let by = By::rule(ANSWER_LOST);
+            entry.note(now, What::Action(Action::Freeze { by, until: None }));
+        }
         let delivered = results.iter().all(|one| one.status == Status::Delivered);
         let what = What::Outcome { transport, results };
         if last && delivered {

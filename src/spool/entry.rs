@@ -101,14 +101,19 @@ impl Entry {
         Ok(())
     }
 
-    /// Writes an event down, durably. It counts whatever happens: after an error, what is
-    /// recorded or synced next takes it along.
-    pub fn record_durably(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
+    /// Writes an event down that counts whatever happens: after an error, what is recorded or
+    /// synced next takes it along. It is not durable before that.
+    pub fn note(&mut self, at: Timestamp, what: What) {
         let event = Event { at, what };
         if let Err(error) = self.journal.append(&event.line()) {
             tracing::warn!(id = %self.id(), %error, "the history is written anew");
         }
         self.count(event);
+    }
+
+    /// As [`note`](Entry::note), durably.
+    pub fn record_durably(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
+        self.note(at, what);
         self.sync()
     }
 

@@ -384,7 +384,11 @@ fn a_notice_does_not_wait_for_who_is_gone() {
         panic!()
     };
     // As a cut leaves it: its way out of `new/` was never synced, nor were the origin's unlinks.
-    std::fs::rename(path.join(place.path(notice)), path.join(format!("new/{notice}"))).unwrap();
+    std::fs::rename(
+        path.join(place.path(notice)),
+        path.join(format!("new/{notice}")),
+    )
+    .unwrap();
     std::fs::remove_file(path.join(format!("info/attempts/{notice}"))).unwrap();
     for info in ["sender", "recipients", "transport", "attempts"] {
         std::fs::write(path.join(format!("info/{info}/{origin}")), "").unwrap();
