@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, Disk, Kind, Seam};
 
-pub use destinations::{Down, Hop};
+pub use destinations::{Down, Forgotten, Hop};
 pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
 pub use layout::{Kept, MAX_RECIPIENTS, Place};

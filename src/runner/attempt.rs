@@ -214,22 +214,15 @@ impl Core {
     /// down that it begins. *No record, no attempt*: there is room for the outcome before
     /// anybody is spoken to.
     fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>) -> Begun {
-        let id = entry.id();
-        let begun = self.plan(&entry, who).and_then(|plan| {
-            let tried = plan.tried();
-            if !tried.is_empty() {
-                self.record_start(&mut entry, tried)?;
-            }
-            Ok(plan)
-        });
-        match begun {
-            Ok(plan) if plan.is_empty() => {
-                Begun::Over(self.put_back(entry, plan.later).with(early))
-            }
-            Ok(plan) => Begun::Attempt(Box::new(entry), plan, early),
+        let plan = self.plan(&entry, who);
+        let tried = plan.tried();
+        if tried.is_empty() {
+            return Begun::Over(self.put_back(entry, plan.later).with(early));
+        }
+        match self.record_start(&mut entry, tried) {
+            Ok(()) => Begun::Attempt(Box::new(entry), plan, early),
             Err(error) => {
-                drop(entry);
-                let settled = self.trouble(id, &error.to_string());
+                let settled = self.trouble(entry.id(), &error.to_string());
                 Begun::Over(Next::Settled(settled, early))
             }
         }

@@ -7,6 +7,7 @@
 //! may speak to the destination is taken per connection.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::disk;
-use crate::spool::{Down, Hop, Slot, Spool};
+use crate::spool::{Down, Forgotten, Hop, Slot, Spool};
 
 /// So long a look at the memory is believed, and so long a destination is let alone that takes no
 /// more connections.
@@ -25,11 +25,44 @@ const FRESH: Duration = Duration::from_secs(1);
 /// looked at anew when it is wanted again.
 const KEPT: Duration = Duration::from_secs(60);
 
+/// So long after a warning about the memory or the slots the next one of its kind comes.
+const SAID: Duration = Duration::from_secs(3600);
+
 /// What this process knows of all destinations.
 #[derive(Default)]
 pub(super) struct Hops {
     known: Mutex<HashMap<Hop, Known>>,
     changed: Notify,
+    /// When it was last said what cannot be had.
+    said: Mutex<HashMap<Help, Instant>>,
+}
+
+/// What the spool does for destinations. None of it is needed: whoever cannot have it says so,
+/// and goes without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Help {
+    /// To know whether a destination is down.
+    Recall,
+    /// To remember that it is.
+    Remember,
+    /// To forget that.
+    Forget,
+    /// To be the only one who probes.
+    Probe,
+    /// To be one of so many who speak to it.
+    Connection,
+}
+
+impl Help {
+    fn without(self) -> &'static str {
+        match self {
+            Help::Recall => "not known whether it is down; taken to be up",
+            Help::Remember => "not remembered to be down, so every process finds that out",
+            Help::Forget => "not forgotten to be down, so others wait for its probe",
+            Help::Probe => "probed without a slot; another process may do so too",
+            Help::Connection => "spoken to without a slot; other processes do not count it",
+        }
+    }
 }
 
 /// What this process knows of one.
@@ -37,6 +70,10 @@ pub(super) struct Hops {
 struct Known {
     looked: Option<Instant>,
     down: Option<Down>,
+    /// That could not be written down, so no look can show it.
+    is_unwritten: bool,
+    /// What is written down says nothing, and goes as soon as the destination answers.
+    is_damaged: bool,
     /// It has answered since it failed last.
     answered: bool,
     /// One of ours opens the first connection, for all who wait.
@@ -71,6 +108,8 @@ pub(super) struct Permit {
     hop: Hop,
     slot: Option<Slot>,
     probe: Option<Slot>,
+    /// Whether it finds out if the destination is still down, with a slot for that or without.
+    probes: bool,
     first: bool,
     standing: bool,
     idle: bool,
@@ -108,6 +147,35 @@ impl Hops {
     /// A run begins: what was seen in the one before counts only where a connection stands.
     pub fn begin(&self) {
         self.known().retain(|_, known| known.open > 0);
+        self.said().clear();
+    }
+
+    fn said(&self) -> MutexGuard<'_, HashMap<Help, Instant>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something cannot be had, and is gone without. That is said, and not again for each message.
+    pub fn go_without(&self, help: Help, hop: &Hop, error: &dyn Display) {
+        let now = Instant::now();
+        let mut said = self.said();
+        if said
+            .get(&help)
+            .is_none_or(|at| now.duration_since(*at) >= SAID)
+        {
+            said.insert(help, now);
+            tracing::warn!(destination = %hop, %error, "{}", help.without());
+        }
+    }
+
+    /// What is remembered of a destination, and whether that is damaged.
+    fn recall(&self, spool: &Spool, hop: &Hop) -> (Option<Down>, bool) {
+        match spool.recall_down(hop) {
+            Ok(down) => (down, false),
+            Err(error) => {
+                self.go_without(Help::Recall, hop, &error);
+                (None, matches!(error, Forgotten::Damaged(_)))
+            }
+        }
     }
 
     /// Forgets those that nobody asks about any more: whoever stays for months speaks to very
@@ -132,32 +200,37 @@ impl Hops {
         most: usize,
         now: Timestamp,
         retried: Option<Timestamp>,
-    ) -> disk::Result<Gate> {
+    ) -> Gate {
         let wants_a_look = self.known().entry(hop.clone()).or_default().wants_a_look();
         if wants_a_look {
-            let down = spool.down(hop);
+            let (down, is_damaged) = self.recall(spool, hop);
             let mut known = self.known();
             let known = known.entry(hop.clone()).or_default();
             known.looked = Some(Instant::now());
-            known.answered &= down.is_none();
-            known.down = down;
+            known.is_damaged = is_damaged;
+            let ours = known.is_unwritten && known.down.is_some();
+            if down.is_some() || !ours {
+                known.is_unwritten = false;
+                known.answered &= down.is_none();
+                known.down = down;
+            }
         }
         let mut permit = {
             let mut known = self.known();
             let known = known.entry(hop.clone()).or_default();
             if known.first {
-                return Ok(Gate::Wait);
+                return Gate::Wait;
             }
             if let Some(down) = &known.down
                 && is_left_alone(down, now, retried)
             {
-                return Ok(Gate::Down(down.clone()));
+                return Gate::Down(down.clone());
             }
             if known.is_full(most) {
-                return Ok(match known.open {
+                return match known.open {
                     0 => Gate::Full,
                     _ => Gate::Wait,
-                });
+                };
             }
             known.first = !known.answered;
             known.open += 1;
@@ -166,6 +239,7 @@ impl Hops {
                 hop: hop.clone(),
                 slot: None,
                 probe: None,
+                probes: false,
                 first: known.first,
                 standing: false,
                 idle: false,
@@ -173,30 +247,39 @@ impl Hops {
         };
         let down = self.known().get(hop).is_some_and(|one| one.down.is_some());
         if permit.first && down {
-            permit.probe = spool.take_probe(hop)?;
-            if permit.probe.is_none() {
-                return Ok(Gate::Probed);
+            permit.probes = true;
+            match spool.take_probe(hop) {
+                Ok(Some(slot)) => permit.probe = Some(slot),
+                Ok(None) => return Gate::Probed,
+                Err(error) => self.go_without(Help::Probe, hop, &error),
             }
             // Somebody may have been through with it between our look and now.
-            match spool.down(hop) {
+            match self.recall(spool, hop).0 {
                 Some(down) if is_left_alone(&down, now, retried) => {
-                    permit.failed(down.clone());
+                    permit.failed(down.clone(), true);
                     permit.retire();
-                    return Ok(Gate::Down(down));
+                    return Gate::Down(down);
                 }
                 _ => {}
             }
         }
-        permit.slot = spool.take_connection(hop, most)?;
-        if permit.slot.is_some() {
-            return Ok(Gate::Open(permit));
+        match spool.take_connection(hop, most) {
+            Ok(None) => {}
+            Ok(slot) => {
+                permit.slot = slot;
+                return Gate::Open(permit);
+            }
+            Err(error) => {
+                self.go_without(Help::Connection, hop, &error);
+                return Gate::Open(permit);
+            }
         }
         // Without the one that was to be.
         permit.retire();
-        Ok(match self.limit(hop, 0) {
+        match self.limit(hop, 0) {
             0 => Gate::Full,
             _ => Gate::Wait,
-        })
+        }
     }
 
     /// It takes no more connections than we have, without `these` of ours; how many that is.
@@ -271,6 +354,8 @@ impl Permit {
             known.first &= !first;
             known.standing += usize::from(standing && !self.standing);
             was_down = known.down.take().is_some();
+            was_down |= std::mem::take(&mut known.is_damaged);
+            known.is_unwritten = false;
         });
         self.standing |= standing;
         self.hops.wake();
@@ -299,17 +384,18 @@ impl Permit {
 
     /// Whether this is the one that finds out whether a destination is still down.
     pub fn is_probe(&self) -> bool {
-        self.probe.is_some()
+        self.probes
     }
 
-    /// The destination is down, as is remembered now.
-    pub fn failed(&mut self, down: Down) {
+    /// The destination is down, and that is remembered in the spool now, or only here.
+    pub fn failed(&mut self, down: Down, is_written: bool) {
         let first = std::mem::take(&mut self.first);
         self.hops.update(&self.hop, |known| {
             known.answered = false;
             known.first &= !first;
             known.looked = Some(Instant::now());
             known.down = Some(down);
+            known.is_unwritten = !is_written;
         });
         self.hops.wake();
     }

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use super::Core;
 use super::hops::Gate;
 use super::sessions::Open;
-use crate::disk;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
 use crate::queue::{Action, Outcome, What};
@@ -71,11 +70,6 @@ impl Later {
 }
 
 impl Plan {
-    /// Nobody can be tried now.
-    pub fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.known.is_empty()
-    }
-
     /// Who is tried, or has an outcome without that.
     pub fn tried(&self) -> Vec<Address> {
         let groups = self.groups.iter().flat_map(|group| &group.chunks).flatten();
@@ -87,7 +81,7 @@ impl Plan {
 impl Core {
     /// Plans an attempt for these recipients, and takes the places it needs. Runs where it may
     /// block.
-    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<Plan> {
+    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> Plan {
         let mut plan = Plan {
             groups: Vec::new(),
             known: Vec::new(),
@@ -116,10 +110,10 @@ impl Core {
         }
         for (hop, recipients) in hops {
             if let Some(transport) = self.transports.get(&hop.transport) {
-                self.plan_hop(&mut plan, entry, Arc::clone(transport), hop, recipients)?;
+                self.plan_hop(&mut plan, entry, Arc::clone(transport), hop, recipients);
             }
         }
-        Ok(plan)
+        plan
     }
 
     fn plan_hop(
@@ -129,7 +123,7 @@ impl Core {
         transport: Arc<dyn Transport>,
         hop: Hop,
         recipients: Vec<Address>,
-    ) -> disk::Result<()> {
+    ) {
         let most = transport.max_recipients().max(1);
         let chunks: Vec<Vec<Address>> = recipients.chunks(most).map(<[_]>::to_vec).collect();
         let Some(connections) = transport.connections() else {
@@ -140,15 +134,13 @@ impl Core {
                 chunks: [chunk].into(),
                 seat: self.sessions.take(&hop).map_or(Seat::Free, Seat::Taken),
             }));
-            return Ok(());
+            return;
         };
         let seat = match self.sessions.take(&hop) {
             Some(open) => Seat::Taken(open),
             None => {
                 let (now, retried) = (self.now(), retried(entry));
-                let gate = self
-                    .hops
-                    .ask(&self.spool, &hop, connections, now, retried)?;
+                let gate = self.hops.ask(&self.spool, &hop, connections, now, retried);
                 match gate {
                     Gate::Open(permit) => Seat::Permit(permit),
                     Gate::Down(down) => {
@@ -161,22 +153,22 @@ impl Core {
                                 plan.known.extend(known.map(|one| (one, outcome.clone())));
                             }
                         }
-                        return Ok(());
+                        return;
                     }
                     Gate::Probed => {
                         let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
                         // At the end of its time it is not the probe's result that decides.
                         let until = self.put_off(entry, later, now).unwrap_or(later);
                         plan.later.until(until);
-                        return Ok(());
+                        return;
                     }
                     Gate::Wait => {
                         plan.later.wait = Some(Wait::Turn(hop));
-                        return Ok(());
+                        return;
                     }
                     Gate::Full => {
                         plan.later.wait.get_or_insert(Wait::Full(hop));
-                        return Ok(());
+                        return;
                     }
                 }
             }
@@ -187,7 +179,6 @@ impl Core {
             chunks: chunks.into(),
             seat,
         });
-        Ok(())
     }
 
     /// Until when a message waits for a destination that is down until `probe`: never beyond its

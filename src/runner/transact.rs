@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Core;
 use super::attempt::Ended;
-use super::hops::Permit;
+use super::hops::{Help, Permit};
 use super::plan::{Group, Seat};
 use super::sessions::Open;
 use crate::message::{Address, EnhancedCode};
@@ -124,29 +124,29 @@ impl Core {
     fn forget_down(&self, hop: &Hop) {
         match self.spool.forget_down(hop) {
             Ok(_) => tracing::info!(destination = hop.to_string(), "answers again"),
-            Err(error) => {
-                tracing::warn!(destination = hop.to_string(), %error, "not forgotten to be down")
-            }
+            Err(error) => self.hops.go_without(Help::Forget, hop, &error),
         }
     }
 
     fn remember_down(&self, hop: &Hop, permit: &mut Permit, reply: &str) {
         let now = self.now();
         let before = self.spool.down(hop);
+        let mut is_written = true;
         let down = match before {
             // Somebody else found it out at the same time.
             Some(down) if down.is_left_alone(now) && !permit.is_probe() => down,
             before => {
                 let down = Down::again(before, hop, reply, now);
                 if let Err(error) = self.spool.remember_down(&down) {
-                    tracing::warn!(destination = hop.to_string(), %error, "not remembered to be down");
+                    self.hops.go_without(Help::Remember, hop, &error);
+                    is_written = false;
                 }
                 down
             }
         };
         let (probe, tries) = (down.probe, down.tries);
         tracing::warn!(destination = hop.to_string(), %probe, tries, reply, "down");
-        permit.failed(down);
+        permit.failed(down, is_written);
     }
 
     /// What becomes of a session after a transaction; how the next one of the same group gets

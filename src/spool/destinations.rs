@@ -109,16 +109,55 @@ impl Down {
     }
 }
 
+/// Why it cannot be known whether a destination is down.
+#[derive(Debug, thiserror::Error)]
+pub enum Forgotten {
+    /// The system does not let us read it.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// What stands there is not what was written, or is about another destination.
+    #[error("{} is damaged, so nothing is remembered of its destination", .0.display())]
+    Damaged(PathBuf),
+}
+
 impl Spool {
-    /// What is remembered of a destination, if it is down.
+    /// What is remembered of a destination, if it is down. What cannot be read is nothing.
     pub fn down(&self, hop: &Hop) -> Option<Down> {
-        self.read_down(&Path::new(DIR).join(hop.file_name()))
-            .filter(|down| down.hop == *hop)
+        self.recall_down(hop).ok().flatten()
     }
 
-    fn read_down(&self, path: &Path) -> Option<Down> {
-        let bytes = self.disk.read_all(path, MOST).ok()?;
-        serde_json::from_slice(&bytes).ok()
+    /// The same, and whether it can be read.
+    ///
+    /// # Errors
+    /// If something is there, and it does not say what is remembered.
+    pub fn recall_down(&self, hop: &Hop) -> Result<Option<Down>, Forgotten> {
+        self.read_down(&hop.file_name())
+    }
+
+    /// Looks whether an entry of [`DIR`](self::DIR) says nothing; with `remove` removes it then.
+    pub(crate) fn is_damaged_down(&self, path: &Path, remove: bool) -> disk::Result<bool> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match self.read_down(&name) {
+            Ok(_) => Ok(false),
+            Err(Forgotten::Disk(error)) => Err(error),
+            Err(Forgotten::Damaged(_)) => match remove {
+                // One that is written anew at this moment may go with it: it is a help only.
+                true => self.disk.unlink(path),
+                false => Ok(true),
+            },
+        }
+    }
+
+    fn read_down(&self, name: &str) -> Result<Option<Down>, Forgotten> {
+        let path = Path::new(DIR).join(name);
+        let bytes = match self.disk.read_all(&path, MOST) {
+            Err(error) if error.is_absent() => return Ok(None),
+            other => other?,
+        };
+        let down = serde_json::from_slice::<Down>(&bytes).ok();
+        let down = down.filter(|down| down.hop.file_name() == name);
+        down.map(Some)
+            .ok_or_else(|| Forgotten::Damaged(self.path().join(path)))
     }
 
     /// Remembers that a destination is down. Written to a name of its own and renamed, so that
@@ -151,8 +190,10 @@ impl Spool {
     /// All destinations that are down, by name.
     pub fn all_down(&self) -> disk::Result<Vec<Down>> {
         let names = self.names_in(Path::new(DIR))?;
-        let paths = names.iter().map(|name| Path::new(DIR).join(name));
-        let mut all: Vec<Down> = paths.filter_map(|path| self.read_down(&path)).collect();
+        let names = names.iter().filter_map(|name| name.to_str());
+        let mut all: Vec<Down> = names
+            .filter_map(|name| self.read_down(name).ok().flatten())
+            .collect();
         all.sort_by(|a, b| a.hop.cmp(&b.hop));
         Ok(all)
     }
@@ -237,7 +278,32 @@ mod tests {
         for text in ["", "{", "{\"probe\": 7}", "\0\0\0"] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(spool.down(&hop), None);
+            let recalled = spool.recall_down(&hop);
+            assert!(
+                matches!(recalled, Err(Forgotten::Damaged(_))),
+                "{recalled:?}"
+            );
         }
+        assert_eq!(spool.all_down().unwrap(), []);
+        // What is remembered next takes its place.
+        let down = Down::again(None, &hop, "no answer", Timestamp::UNIX_EPOCH);
+        spool.remember_down(&down).unwrap();
+        assert_eq!(spool.recall_down(&hop).unwrap(), Some(down));
+    }
+
+    #[test]
+    fn what_is_about_another_destination_is_damage() {
+        let (_dir, spool) = spool();
+        let down = Down::again(None, &hop("a.test"), "no answer", Timestamp::UNIX_EPOCH);
+        spool.remember_down(&down).unwrap();
+        let dir = spool.path().join(DIR);
+        let name = |hop: &Hop| dir.join(hop.file_name());
+        std::fs::rename(name(&down.hop), name(&hop("b.test"))).unwrap();
+        let recalled = spool.recall_down(&hop("b.test"));
+        assert!(
+            matches!(recalled, Err(Forgotten::Damaged(_))),
+            "{recalled:?}"
+        );
         assert_eq!(spool.all_down().unwrap(), []);
     }
 

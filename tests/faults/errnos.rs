@@ -15,6 +15,8 @@ pub struct Seen {
     /// Somebody else may take this name away, or make it, at any moment: a message file, a
     /// bucket, a request, a slot.
     pub raced: bool,
+    /// It is about the slots of destinations, or what is remembered of them.
+    pub is_help: bool,
     errnos: &'static [Errno],
 }
 
@@ -54,6 +56,7 @@ impl Seen {
         Seen {
             name: call.name(),
             raced: names(call).is_some_and(is_raced),
+            is_help: is_help(call),
             errnos: errnos(call),
         }
     }
@@ -89,6 +92,17 @@ impl Seen {
     pub fn is_sync(&self) -> bool {
         ["sync_file_range", "fsync", "syncfs"].contains(&self.name)
     }
+}
+
+fn is_help(call: &Call<'_>) -> bool {
+    let path = match *call {
+        Call::Read { path } | Call::Write { path, .. } | Call::Rename { to: path, .. } => {
+            Some(path)
+        }
+        _ => names(call),
+    };
+    let dirs = ["state/to", "state/probe", "state/down"];
+    path.is_some_and(|path| dirs.iter().any(|dir| path.starts_with(dir)))
 }
 
 /// The name that a call is about.

@@ -40,6 +40,8 @@ pub struct Case {
     pub fault: Fault,
     /// The number of the call, from 0.
     pub at: usize,
+    /// Only calls for slots and the memory of destinations fail.
+    pub help_only: bool,
 }
 
 /// The seam that carries a case out.
@@ -101,7 +103,15 @@ impl Seam for Injector {
         let mut state = self.lock();
         let number = state.seen.len();
         state.seen.push(seen);
-        let Case { fault, at, .. } = self.case;
+        let Case {
+            fault,
+            at,
+            help_only,
+            ..
+        } = self.case;
+        if help_only && !seen.is_help {
+            return Verdict::Pass;
+        }
         match fault {
             Fault::Nothing => Verdict::Pass,
             Fault::Stop if number >= at => Verdict::Fail(Errno::EIO),
@@ -174,6 +184,7 @@ impl Case {
             length: None,
             fault: Fault::Nothing,
             at: 0,
+            help_only: false,
         }
     }
 }
@@ -208,6 +219,7 @@ pub fn all_cases(method: Method, calls: &[Seen], length: Option<usize>) -> Vec<C
             length,
             fault,
             at,
+            help_only: false,
         }));
     }
     cases

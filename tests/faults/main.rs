@@ -12,6 +12,7 @@
 //! | `accept.rs` | acceptance, by both doors |
 //! | `pass.rs` `queue.rs` | a runner's pass over a queue with something of everything |
 //! | `watching.rs` | the same by a run that stays |
+//! | `hops.rs` | delivery to hosts: several transactions, slots, what is remembered of those that are down |
 //! | `ways.rs` | delivery into a Maildir, behind the same seam, and by a command |
 //! | `actions.rs` | operator actions and flush |
 //! | `looking.rs` | what is only looked at: listing, view, `check`; and `check --repair` |
@@ -29,16 +30,20 @@ mod actions;
 mod disk;
 mod errnos;
 mod explore;
+mod hops;
 mod inject;
 mod looking;
 mod losing;
 mod lost;
 mod making;
+#[path = "../proof/net.rs"]
+mod net;
 mod pass;
 #[path = "../proof/mod.rs"]
 mod proof;
 mod queue;
 mod regressions;
+mod said;
 mod scene;
 mod scratch;
 mod syncs;

@@ -64,7 +64,29 @@ impl Look<'_> {
         }
         self.names_below(Path::new("state"), is_state, "")?;
         let is_entry = |name: &str| !name.ends_with(".part");
-        self.names_below(Path::new("state/down"), is_entry, "")
+        let down = Path::new("state/down");
+        self.names_below(down, is_entry, "")?;
+        // If it cannot be listed, that has been said.
+        for name in self.spool.names_in(down).unwrap_or_default() {
+            if name.to_str().is_some_and(is_entry) {
+                self.remembered(down.join(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is remembered of a destination. That it says nothing is no more than a power cut
+    /// may leave: runners take it for nothing.
+    fn remembered(&mut self, path: PathBuf) {
+        match self.spool.is_damaged_down(&path, false) {
+            Ok(false) => {}
+            Ok(true) => {
+                let what = "is damaged: nothing is remembered of this destination";
+                self.find(Level::Note, path, what, Some(Mend::Remove));
+            }
+            Err(error) if error.is_wrong_kind() => self.note(path, FOREIGN),
+            Err(error) => drop(self.unless::<()>(&path, Err(error))),
+        }
     }
 
     /// `prefix` is what the files begin with that get another name here; `/` is none.

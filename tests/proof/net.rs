@@ -1,0 +1,181 @@
+//! Hosts that are spoken to over connections, each domain being one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mailspool::message::{Address, EnhancedCode};
+use mailspool::queue::{Outcome, Pattern, Rule};
+use mailspool::transport::{BoxFuture, Message, OnUnknown, Session, Transport};
+
+/// The domains that are hosts, with the transport that speaks to each.
+const HOSTS: [(&str, &str); 6] = [
+    ("far.test", "net"),
+    ("busy.test", "net"),
+    ("gone.test", "net"),
+    ("dead.test", "net"),
+    ("lost.test", "net"),
+    ("held.test", "strict"),
+];
+
+/// The rules by which their mail goes to the transports `net` and `strict`.
+pub fn rules() -> Vec<Rule> {
+    let rule = |(domain, transport): (&str, &str)| Rule {
+        pattern: Pattern::Domain(domain.into()),
+        transport: transport.into(),
+    };
+    HOSTS.map(rule).into()
+}
+
+type Take = dyn Fn(&Message, &Address) -> Outcome + Send + Sync;
+
+/// `far.test` takes everything. Until the trouble is over `busy.test` takes nothing, no connection
+/// to `dead.test` comes about, and the answers of `lost.test` and `held.test` are lost, together
+/// with the message. `gone.test` never takes anything.
+#[derive(Clone)]
+pub struct Net {
+    take: Arc<Take>,
+    is_over: Arc<dyn Fn() -> bool + Send + Sync>,
+    on_unknown: OnUnknown,
+    connections: usize,
+    hosts: Arc<Mutex<HashMap<String, Host>>>,
+}
+
+/// What a host has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Tries to connect.
+    pub tries: usize,
+    /// Connections that stand.
+    pub open: usize,
+    /// The most at once.
+    pub most: usize,
+}
+
+impl Net {
+    /// The most connections to a host at once, unless another number is set.
+    pub const CONNECTIONS: usize = 2;
+
+    /// Hosts that let `take` have what they take.
+    pub fn new(
+        take: impl Fn(&Message, &Address) -> Outcome + Send + Sync + 'static,
+        is_over: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Net {
+        Net {
+            take: Arc::new(take),
+            is_over: Arc::new(is_over),
+            on_unknown: OnUnknown::Retry,
+            connections: Net::CONNECTIONS,
+            hosts: Arc::default(),
+        }
+    }
+
+    /// The same hosts, for the transport `strict`.
+    pub fn strict(&self) -> Net {
+        Net {
+            on_unknown: OnUnknown::Freeze,
+            ..self.clone()
+        }
+    }
+
+    /// The same hosts, of which each takes so many connections at once.
+    #[allow(dead_code, reason = "not everybody asks")]
+    pub fn taking(self, connections: usize) -> Net {
+        Net {
+            connections,
+            ..self
+        }
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Host>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a host has seen.
+    #[allow(dead_code, reason = "not everybody asks")]
+    pub fn host(&self, domain: &str) -> Host {
+        self.hosts().get(domain).copied().unwrap_or_default()
+    }
+}
+
+impl Transport for Net {
+    fn destination(&self, recipient: &Address) -> String {
+        recipient.domain().unwrap_or_default().to_owned()
+    }
+
+    fn deadline(&self, _: u64) -> Option<Duration> {
+        None
+    }
+
+    /// So few that one message needs several transactions with one host.
+    fn max_recipients(&self) -> usize {
+        2
+    }
+
+    fn connections(&self) -> Option<usize> {
+        Some(self.connections)
+    }
+
+    fn on_unknown(&self) -> OnUnknown {
+        self.on_unknown
+    }
+
+    fn connect<'a>(
+        &'a self,
+        destination: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        Box::pin(async move {
+            let is_over = (self.is_over)();
+            let mut hosts = self.hosts();
+            let host = hosts.entry(destination.to_owned()).or_default();
+            host.tries += 1;
+            if destination == "dead.test" && !is_over {
+                return Err(Outcome::deferred(EnhancedCode::new(4, 4, 1), "timed out"));
+            }
+            host.open += 1;
+            host.most = host.most.max(host.open);
+            let line: Box<dyn Session> = Box::new(Line {
+                net: self.clone(),
+                host: destination.to_owned(),
+            });
+            Ok(line)
+        })
+    }
+}
+
+/// A connection.
+struct Line {
+    net: Net,
+    host: String,
+}
+
+impl Session for Line {
+    fn deliver<'a>(
+        &'a mut self,
+        message: &'a Message,
+        recipients: &'a [Address],
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            let is_over = (self.net.is_over)();
+            let outcome = |to: &Address| match self.host.as_str() {
+                "gone.test" => Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user"),
+                "busy.test" if !is_over => Outcome::deferred(EnhancedCode::new(4, 2, 1), "not now"),
+                "lost.test" | "held.test" if !is_over => Outcome::unknown("hung up"),
+                _ => (self.net.take)(message, to),
+            };
+            recipients.iter().map(outcome).collect()
+        })
+    }
+
+    fn is_reusable(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(host) = self.net.hosts().get_mut(&self.host) {
+            host.open -= 1;
+        }
+    }
+}
