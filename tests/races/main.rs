@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `attempts.rs` | two runs; a run and acceptance; buckets that go while they are wanted |
 //! | `orders.rs` | an operator and a run; two operators |
+//! | `hops.rs` | two at a host: that is down, that takes no more connections; an operator |
 //! | `looks.rs` | `list`, `check` and its repair, and whoever works meanwhile |
 //! | `barriers.rs` | two who accept, and share a barrier |
 //! | `making.rs` | two who make a spool |
@@ -30,6 +31,8 @@
 //! with which the test runs that schedule alone. Its numbers are those of the decisions where the
 //! turn changes.
 
+#[path = "../proof/net.rs"]
+mod net;
 #[path = "../proof/mod.rs"]
 mod proof;
 #[allow(dead_code)] // what only the faults want
@@ -39,6 +42,7 @@ mod shared;
 mod attempts;
 mod barriers;
 mod explore;
+mod hops;
 mod looks;
 mod making;
 mod orders;

@@ -50,7 +50,13 @@ fn acted(said: &Said) -> Option<&Acted> {
 /// What an action must have come to beside a run that delivers the message or defers it: it is
 /// done, or a request of it has been served by the run, or it came too late for a message that
 /// was delivered.
-fn carried_out(case: &Case<'_>, said: &[Said; 2], to: &str, there: fn(&Place) -> bool, end: End) {
+pub fn carried_out(
+    case: &Case<'_>,
+    said: &[Said; 2],
+    to: &str,
+    there: fn(&Place) -> bool,
+    end: End,
+) {
     let id = case.stage.ids[0];
     let too_late = || {
         assert_eq!(case.delivered(id), 1, "not carried out: {said:?}");

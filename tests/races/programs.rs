@@ -18,7 +18,7 @@ pub fn pass(minutes: i64) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
         let clock = Clock::at(case.stage.at(minutes));
-        let runner = runner(spool, &case.ledger, &clock, case.stage.start).threads(1);
+        let runner = case.runner(spool, &clock).threads(1);
         runner.pass().map(Said::Passed).map_err(text_of)
     })
 }
@@ -64,6 +64,17 @@ pub fn flushing() -> Program {
         let spool = open(case, seam)?;
         let flushed = flush(&spool, &Action::Retry(by()), case.stage.at(2));
         flushed.map(Said::Flushed).map_err(text_of)
+    })
+}
+
+/// An operator wants every host tried that is down.
+pub fn clearing() -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        for down in spool.all_down().map_err(text_of)? {
+            spool.forget_down(&down.hop).map_err(text_of)?;
+        }
+        Ok(Said::Made)
     })
 }
 

@@ -3,18 +3,20 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Method, Seam};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Finding, Level, act};
-use mailspool::queue::{Action, By, Resting};
-use mailspool::runner::Summary;
+use mailspool::queue::{Action, By, Resting, Routes};
+use mailspool::runner::{Runner, Summary};
 use mailspool::spool::{Claim, Listing, Locked, Place, Spool};
 use tempfile::TempDir;
 
 use super::explore::{Bound, Explored, caught, explore};
+use super::net::{self, Net};
 use super::programs::At;
 use super::proof;
 use super::schedule::{Schedule, follow};
@@ -29,6 +31,10 @@ pub struct Stage {
     /// When the spool was made; minutes are counted from here.
     pub start: Timestamp,
     pub ids: Vec<QueueId>,
+    /// Whether hosts are over their troubles; see `net.rs`.
+    pub is_over: bool,
+    /// As many connections each of them takes at once.
+    pub connections: usize,
 }
 
 /// One copy of it, in one schedule.
@@ -36,6 +42,10 @@ pub struct Case<'a> {
     pub stage: &'a Stage,
     pub path: PathBuf,
     pub ledger: Ledger,
+    /// The hosts, which both processes speak to.
+    pub net: Net,
+    /// Whether they are over their troubles.
+    pub is_over: Arc<AtomicBool>,
     /// What happened, when it is over.
     trace: OnceLock<Arc<Trace>>,
 }
@@ -105,6 +115,8 @@ impl Stage {
             dir: tempdir(),
             start: Timestamp::now(),
             ids: Vec::new(),
+            is_over: false,
+            connections: Net::CONNECTIONS,
         };
         Spool::create(&stage.path(), None).unwrap();
         prepare(&mut stage);
@@ -201,10 +213,19 @@ impl<'p> Pair<'p> {
             true => tempdir(),
             false => copy_of(&self.stage.path()),
         };
+        let ledger = Ledger::default();
+        let is_over = Arc::new(AtomicBool::new(self.stage.is_over));
+        let (taking, over) = (ledger.clone(), Arc::clone(&is_over));
+        let net = Net::new(
+            move |message, to| taking.deliver(message, to),
+            move || over.load(SeqCst),
+        );
         let case = Case {
             stage: self.stage,
             path: dir.path().join("spool"),
-            ledger: Ledger::default(),
+            ledger,
+            net: net.taking(self.stage.connections),
+            is_over,
             trace: OnceLock::new(),
         };
         let (decide, decisions) = follow(schedule.clone());
@@ -244,6 +265,16 @@ impl Case<'_> {
         Spool::open(&self.path).unwrap()
     }
 
+    /// A runner that speaks to the hosts as well.
+    pub fn runner(&self, spool: Spool, clock: &Clock) -> Runner {
+        let mut routes = net::rules();
+        routes.extend(Routes::all_by("relay").0);
+        runner(spool, &self.ledger, clock, self.stage.start)
+            .transport("net", self.net.clone())
+            .transport("strict", self.net.strict())
+            .routes(Routes(routes))
+    }
+
     pub fn trace(&self) -> &Trace {
         self.trace.get().unwrap()
     }
@@ -281,9 +312,10 @@ impl Case<'_> {
         };
         let spool = self.spool();
         let clock = Clock::at(self.stage.at(minutes));
+        self.is_over.store(true, SeqCst);
         let kept = loop {
             let before = spool.listing().unwrap().messages;
-            let pass = runner(spool.clone(), &self.ledger, &clock, self.stage.start).pass();
+            let pass = self.runner(spool.clone(), &clock).pass();
             assert_eq!(pass.unwrap().trouble, 0);
             let messages = spool.listing().unwrap().messages;
             let staged = spool.ids_in(Place::New).unwrap().len();
