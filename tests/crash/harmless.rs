@@ -21,6 +21,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &[
             "file info/attempts/* with failed started before write",
+            "file info/attempts/* with failed before write",
             "dir info/attempts with failed started before write",
         ],
         &[],
@@ -34,6 +35,24 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "request to bounce",
         ],
         "what is written anew says what the old file says, and that was durable",
+    ),
+    (
+        &["dir info/attempts with delivered started before rename deferred/<minute>/* to active"],
+        &[
+            "a host is probed",
+            "killed with a host remembered to be down",
+        ],
+        "what is written anew says what the old file says, and that was durable",
+    ),
+    (
+        &["file info/attempts/*.part with started unknown before rename"],
+        &["killed with a host remembered to be down"],
+        "nobody has got anything yet: without its history it is tried anew",
+    ),
+    (
+        &["file info/attempts/* with freeze started unknown before"],
+        &["an answer is lost, and it is frozen"],
+        "who lost it is taken for interrupted, and the next outcome's sync covers it",
     ),
     (
         &["dir info/attempts with delivered failed started before unlink"],
@@ -51,6 +70,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "bounce",
             "fail and bounce",
             "killed with a notice",
+            "killed between two transactions",
             "expire",
             "request to bounce",
             "two lives",
@@ -173,6 +193,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "fail and bounce",
             "expire",
             "killed with a notice",
+            "killed between two transactions",
             "request to bounce",
             "two lives",
         ],

@@ -21,6 +21,17 @@ pub fn noted_outcome(step: &Step) -> bool {
         if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"outcome\""))
 }
 
+/// That a message is frozen is in its history.
+pub fn noted_freeze(step: &Step) -> bool {
+    matches!(step, Step::Write(path, bytes)
+        if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"freeze\""))
+}
+
+/// A host is remembered to be down.
+pub fn remembered(step: &Step) -> bool {
+    matches!(step, Step::Rename(_, to) if lies_in(to, "state/down"))
+}
+
 /// A notice is in its origin's history.
 pub fn noted_notice(step: &Step) -> bool {
     matches!(step, Step::Write(path, bytes)

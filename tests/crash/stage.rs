@@ -193,6 +193,16 @@ impl Stage {
         }
     }
 
+    /// An operator wants every host tried that is down.
+    pub fn clear(&self) {
+        let spool = self.spool();
+        let all = spool.all_down().unwrap();
+        assert!(!all.is_empty(), "nobody is down");
+        for down in all {
+            assert!(spool.forget_down(&down.hop).unwrap());
+        }
+    }
+
     /// The process is killed behind a step like this; nothing it does then has any effect.
     pub fn killed_behind(&self, when: When, deed: impl FnOnce()) {
         self.recorder().stop_behind(when);

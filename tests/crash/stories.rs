@@ -1,5 +1,6 @@
 //! The stories: every operation that changes a spool.
 
+pub mod hops;
 pub mod mail;
 pub mod mend;
 pub mod operate;
@@ -20,6 +21,13 @@ pub const NO: &str = "no@no.test";
 pub const NEVER: &str = "never@never.test";
 pub const BOX: &str = "c@box.test";
 pub const PIPE: &str = "d@pipe.test";
+/// Three with one host, and one with each of the others: see `net.rs`.
+pub const FAR: [&str; 3] = ["e@far.test", "f@far.test", "g@far.test"];
+pub const BUSY: &str = "h@busy.test";
+pub const GONE: &str = "i@gone.test";
+pub const DEAD: &str = "j@dead.test";
+pub const LOST: &str = "k@lost.test";
+pub const HELD: &str = "l@held.test";
 
 /// Stories of one kind, told with a method.
 pub type Group = fn(Method) -> Vec<Story>;
@@ -37,6 +45,9 @@ pub const GROUPS: &[Group] = &[
     requests,
     forgetting,
     mending,
+    in_parts,
+    down,
+    losing_answers,
     living,
 ];
 
@@ -110,6 +121,24 @@ pub fn forgetting(method: Method) -> Vec<Story> {
 
 pub fn mending(method: Method) -> Vec<Story> {
     vec![mend::quarantine(method), mend::repair(method)]
+}
+
+/// What is remembered of hosts, and their slots, are never synced: that makes very many states.
+fn sampled(mut all: Vec<Story>) -> Vec<Story> {
+    all.iter_mut().for_each(|story| story.one_in *= 24);
+    all
+}
+
+pub fn in_parts(method: Method) -> Vec<Story> {
+    sampled(hops::in_parts(method))
+}
+
+pub fn down(method: Method) -> Vec<Story> {
+    sampled(hops::down(method))
+}
+
+pub fn losing_answers(method: Method) -> Vec<Story> {
+    sampled(hops::lost(method))
 }
 
 pub fn living(method: Method) -> Vec<Story> {

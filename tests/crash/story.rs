@@ -16,8 +16,8 @@ use super::world::{Calm, Known, Ledger, Site};
 /// What was recorded of a story.
 pub struct Story {
     pub title: String,
-    /// Only some of its states are judged, unless there is time.
-    pub sampled: bool,
+    /// Only one in so many of its states is judged, unless there is time.
+    pub one_in: usize,
     pub base: Tree,
     pub known: Known,
     pub steps: Vec<Step>,
@@ -64,7 +64,7 @@ impl Story {
         deed(&stage);
         Story {
             title: format!("{title}, {method:?}"),
-            sampled: method != Method::Each,
+            one_in: if method == Method::Each { 1 } else { 4 },
             base,
             known,
             steps: stage.recorder().steps(),
@@ -73,6 +73,13 @@ impl Story {
             times: stage.times(),
             recorder: None,
         }
+    }
+
+    /// Whether a person lets go, in the end, what is held because an answer was lost.
+    pub fn is_looked_at(&self) -> bool {
+        self.fates
+            .iter()
+            .any(|fate| fate.to.ends_with("@held.test"))
     }
 
     /// The work on what a cut left, as a story of its own.
@@ -86,7 +93,7 @@ impl Story {
         known.note(&case.tree);
         let mut again = Story {
             title: format!("{}, again {method:?}", self.title),
-            sampled: false,
+            one_in: 1,
             base: case.tree.clone(),
             known,
             steps: Vec::new(),

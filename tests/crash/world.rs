@@ -17,6 +17,7 @@ use mailspool::transport::{BoxFuture, Maildir, Message, Pipe, Relay, Session, Tr
 use tempfile::TempDir;
 
 use super::log::{Recorder, Step};
+use super::net::{self, Net};
 use super::shared::{Clock, HOST, tempdir};
 use super::tree::Tree;
 
@@ -214,7 +215,8 @@ impl Site<'_> {
     }
 
     /// A runner that delivers as the recipient's domain says: `box.test` into the Maildir,
-    /// `pipe.test` through a command, all others by a function, for which `no.test` fails for
+    /// `pipe.test` through a command, the hosts of `net.rs` over connections (for ten minutes with
+    /// their troubles), all others by a function, for which `no.test` fails for
     /// good, `never.test` is always deferred, `first.test` for ten minutes, `later.test` for an
     /// hour, and everybody else gets the mail.
     pub fn runner(&self, spool: Spool) -> Runner {
@@ -239,11 +241,19 @@ impl Site<'_> {
             transport: transport.into(),
         };
         let mut routes = vec![rule("box.test", "box"), rule("pipe.test", "pipe")];
+        routes.extend(net::rules());
         routes.extend(Routes::all_by("relay").0);
+        let (ledger, at, over) = (self.ledger.clone(), self.clock.clone(), self.clock.clone());
+        let net = Net::new(
+            move |message, to| ledger.deliver(message, to, at.now()),
+            move || over.now().duration_since(start) >= SignedDuration::from_mins(10),
+        );
         let runner = Runner::new(spool, HOST)
             .transport("relay", relay)
             .transport("box", maildir)
             .transport("pipe", Piped(self.ledger.clone()))
+            .transport("net", net.clone())
+            .transport("strict", net.strict())
             .routes(Routes(routes))
             .retry(schedule())
             .budget(Budget {

@@ -374,7 +374,7 @@ fn slots_and_memory_that_cannot_be_had() {
             case.help_only = true;
         }
         let all = cases.len();
-        let cases = sample(cases, 120);
+        let cases = sample(cases, 60);
         let tally = explore(when, &cases, |case| hosts.judge(case, true));
         tally.print(&format!("hosts, {when}, of help, of {all}"));
     }
@@ -388,7 +388,7 @@ fn pass_to_hosts() {
             let seen = hosts.calls(method);
             let cases = all_cases(method, &seen, None);
             let all = cases.len();
-            let cases = sample(cases, 60);
+            let cases = sample(cases, 20);
             let tally = explore(when, &cases, |case| hosts.judge(case, false));
             let calls = seen.len();
             tally.print(&format!(

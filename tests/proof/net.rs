@@ -38,6 +38,7 @@ pub struct Net {
     is_over: Arc<dyn Fn() -> bool + Send + Sync>,
     on_unknown: OnUnknown,
     connections: usize,
+    is_reusable: bool,
     hosts: Arc<Mutex<HashMap<String, Host>>>,
 }
 
@@ -66,6 +67,7 @@ impl Net {
             is_over: Arc::new(is_over),
             on_unknown: OnUnknown::Retry,
             connections: Net::CONNECTIONS,
+            is_reusable: true,
             hosts: Arc::default(),
         }
     }
@@ -83,6 +85,16 @@ impl Net {
     pub fn taking(self, connections: usize) -> Net {
         Net {
             connections,
+            ..self
+        }
+    }
+
+    /// The same hosts, which take one message by each connection: those that are kept are closed
+    /// when a real time is over.
+    #[allow(dead_code, reason = "not everybody asks")]
+    pub fn once(self) -> Net {
+        Net {
+            is_reusable: false,
             ..self
         }
     }
@@ -168,7 +180,7 @@ impl Session for Line {
     }
 
     fn is_reusable(&self) -> bool {
-        true
+        self.net.is_reusable
     }
 }
 

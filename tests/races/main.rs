@@ -22,7 +22,7 @@
 //!
 //! **Bounds.** All schedules with up to two changes of the turn that nothing forced (two requests:
 //! three), and for some pairs all those in which one of the two is killed at a call as well; where
-//! there are more than 300 with one number of changes, every n-th of them. `MAILSPOOL_LONG` adds a
+//! there are more than 250 with one number of changes, every n-th of them. `MAILSPOOL_LONG` adds a
 //! change and takes 20,000; `MAILSPOOL_RACE_SAMPLES` sets that number. Each test prints how many
 //! schedules it ran and whether these were all. Inside of one process calls come in one order: its
 //! runner has one thread for them.

@@ -224,7 +224,7 @@ impl<'p> Pair<'p> {
             stage: self.stage,
             path: dir.path().join("spool"),
             ledger,
-            net: net.taking(self.stage.connections),
+            net: net.taking(self.stage.connections).once(),
             is_over,
             trace: OnceLock::new(),
         };
