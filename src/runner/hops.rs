@@ -163,7 +163,7 @@ impl Hops {
             .is_none_or(|at| now.duration_since(*at) >= SAID)
         {
             said.insert(help, now);
-            tracing::warn!(destination = %hop, %error, "{}", help.without());
+            tracing::warn!(destination = hop.to_string(), %error, "{}", help.without());
         }
     }
 
