@@ -1,6 +1,8 @@
 //! What several fuzz targets need: envelopes, spools in memory, and the promise that no message
 //! vanishes.
 
+pub mod smtp;
+
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};

@@ -1,0 +1,205 @@
+//! The SMTP and LMTP client, on a connection whose server says anything, at any moment.
+//!
+//! What was said is understood once more, by other means: nobody has a message without the server's
+//! word for it, nobody is sent one in clear where TLS is required, and it comes to an end.
+#![no_main]
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use help::smtp::{Plan, Said, Session, codes};
+use libfuzzer_sys::fuzz_target;
+use mailspool::message::ReversePath;
+use mailspool::smtp::{
+    Client, HelloName, Settings, Shape, Tls, TlsPolicy, TlsSettings, Transaction,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// As often a connection is looked at for each octet of the server's, and altogether.
+const LOOKS: usize = 20_000;
+
+/// A connection to a server that keeps to a script.
+struct Line {
+    pieces: Vec<Vec<u8>>,
+    next: usize,
+    plan: Plan,
+    /// The client has written something since the last piece.
+    asked: bool,
+    looks: usize,
+    said: Arc<Mutex<(Vec<u8>, Vec<u8>)>>,
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.looks += 1;
+        assert!(self.looks < LOOKS, "no end of it");
+        let next = self.next;
+        if next == self.pieces.len() {
+            return match self.plan.end & 3 {
+                0 | 1 => Poll::Ready(Ok(())),
+                2 => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                // It says nothing more: time passes.
+                _ => Poll::Pending,
+            };
+        }
+        // Some servers wait until they are asked, at least a little.
+        if !self.asked && self.plan.end & 4 == 0 && next > 0 {
+            self.asked = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = std::mem::take(&mut self.pieces[next]);
+        let (now, later) = piece.split_at(piece.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.said.lock().unwrap().1.extend_from_slice(now);
+        match later.is_empty() {
+            true => self.next += 1,
+            false => self.pieces[next] = later.to_vec(),
+        }
+        self.asked = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.looks += 1;
+        assert!(self.looks < LOOKS, "no end of it");
+        let mut said = self.said.lock().unwrap();
+        // Some break when so much has been written.
+        let room = match self.plan.end & 8 {
+            0 => usize::MAX,
+            _ => usize::from(self.plan.end) * 10,
+        };
+        if said.0.len() >= room {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let most = match self.plan.pieces & 4 {
+            0 => bytes.len(),
+            _ => usize::from(self.plan.pieces),
+        };
+        let count = bytes.len().min(most).min(room - said.0.len());
+        said.0.extend_from_slice(&bytes[..count]);
+        drop(said);
+        self.asked = true;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+thread_local! {
+    /// For TLS as it is wanted: it takes a while to make.
+    static TLS: [Tls; 3] = {
+        let with = |policy| Tls::new(TlsSettings {
+            policy,
+            ..TlsSettings::default()
+        });
+        let [optional, required] = [TlsPolicy::Opportunistic, TlsPolicy::Required];
+        [Tls::none(), with(optional).unwrap(), with(required).unwrap()]
+    };
+}
+
+fuzz_target!(|input: &[u8]| {
+    let [plan, server] = help::parts(input);
+    let plan = Plan::of(plan);
+    let said = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+    let line = Line {
+        pieces: plan.split(server).into_iter().map(<[u8]>::to_vec).collect(),
+        next: 0,
+        plan: plan.clone(),
+        asked: false,
+        looks: 0,
+        said: Arc::clone(&said),
+    };
+    let settings = Settings {
+        protocol: plan.protocol,
+        tls: TLS.with(|tls| tls[usize::from(plan.tls)].clone()),
+        login: plan.login.clone(),
+        ..Settings::new(HelloName::parse("me.test").unwrap())
+    };
+    // Time passes only when everybody waits.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    let sender = ReversePath::parse(b"s@a.test").unwrap();
+    let transaction = Transaction {
+        sender: &sender,
+        recipients: &plan.recipients,
+        shape: Shape::of(plan.message).unwrap(),
+        dsn: None,
+    };
+    let all = runtime.block_on(async {
+        let mut all = Vec::new();
+        if let Ok(mut client) = Client::open(line, "mx.test", &settings).await {
+            for _ in 0..2 {
+                if client.is_alive().await {
+                    let before = said.lock().unwrap().0.len();
+                    let verdicts = client.deliver(&transaction, plan.message).await;
+                    let after = said.lock().unwrap().0[before..].to_vec();
+                    all.push((after, verdicts));
+                }
+            }
+            client.quit().await;
+        }
+        all
+    });
+    let (sent, got) = said.lock().unwrap().clone();
+    // What is written is bounded by what there is to say.
+    assert!(sent.len() < 20_000, "{} octets", sent.len());
+    let start_tls = sent.windows(10).position(|ten| ten == b"STARTTLS\r\n");
+    let clear = match start_tls {
+        // What comes behind it is TLS, or nothing in words: nothing here can answer it. Whoever
+        // may go without it says more where it is refused.
+        Some(at) if plan.tls == 2 => &sent[..at + 10],
+        _ => &sent[..],
+    };
+    let session = Session::of(plan.protocol, clear, codes(&got));
+    if plan.tls == 2 {
+        let may = ["EHLO", "LHLO", "HELO", "STARTTLS", "QUIT"];
+        let wrong = |verb: &&String| !may.contains(&verb.as_str());
+        let wrong = session.others.iter().find(wrong);
+        assert!(
+            wrong.is_none() && session.transactions.is_empty(),
+            "in clear: {wrong:?}"
+        );
+        assert!(all.is_empty(), "without TLS: {all:?}");
+    }
+    if plan
+        .login
+        .as_ref()
+        .is_some_and(|login| login.needs > mailspool::smtp::Protection::Clear)
+    {
+        assert!(
+            !session.others.iter().any(|verb| verb == "AUTH"),
+            "a password in clear"
+        );
+    }
+    let mut transactions = session.transactions.iter();
+    for (sent, verdicts) in all {
+        let began = sent.windows(11).any(|words| words == b"MAIL FROM:<");
+        let said = began.then(|| transactions.next()).flatten();
+        Said::judge(
+            said,
+            plan.protocol,
+            &plan.recipients,
+            &verdicts,
+            plan.message.is_empty(),
+        );
+    }
+});

@@ -1,0 +1,378 @@
+//! What a client and a server said to each other, understood without the client's own parsers, and
+//! what must be true of the outcomes.
+
+use mailspool::message::Address;
+use mailspool::queue::Status;
+use mailspool::smtp::{Credentials, Login, Protection, Protocol, Verdict};
+
+/// The messages that are sent: one like any other, one with dots, NULs, bare CRs and a line that is
+/// too long, one whose header is UTF-8, none.
+pub const MESSAGES: [&[u8]; 4] = [
+    b"Subject: hello\n\n.\nhello\n..\n",
+    &{
+        let mut long = [b'x'; 1500];
+        long[0] = b'\n';
+        long[10] = 0;
+        long[20] = b'\r';
+        long[21] = b'.';
+        long
+    },
+    "Subject: gr\u{fc}\u{df}e\n\nhello".as_bytes(),
+    b"",
+];
+
+/// Recipients, some of whom not every server can be told of.
+pub const RECIPIENTS: [&str; 6] = [
+    "a@b.test",
+    "\"x y\"@b.test",
+    "\u{f6}@b.test",
+    "bad>name@b.test",
+    "c@d.test",
+    "e@f.test",
+];
+
+/// What the first octets of an input stand for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// SMTP or LMTP.
+    pub protocol: Protocol,
+    /// 0 without TLS, 1 where it is offered, 2 required.
+    pub tls: u8,
+    /// As whom to authenticate.
+    pub login: Option<Login>,
+    /// To whom to write.
+    pub recipients: Vec<Address>,
+    /// What to send.
+    pub message: &'static [u8],
+    /// What decides where the server's octets are split, and how much is written at a time.
+    pub pieces: u8,
+    /// How the connection ends, when the server has said everything.
+    pub end: u8,
+}
+
+impl Plan {
+    /// Reads a plan: six bits of each octet count, so that all of it can be written in letters.
+    pub fn of(bytes: &[u8]) -> Plan {
+        let bits = |n: usize| bytes.get(n).map_or(0, |byte| byte & 0x3f);
+        let password = || Credentials::Password {
+            user: "u".into(),
+            password: "secret".into(),
+        };
+        let token = || Credentials::Token {
+            user: "u".into(),
+            token: "t".repeat(600),
+        };
+        let login = |credentials: Credentials, needs: Protection| Login {
+            needs,
+            ..Login::new(credentials)
+        };
+        let all = RECIPIENTS.iter().filter_map(|one| Address::parse(one).ok());
+        let chosen = all.enumerate().filter(|(n, _)| bits(1) >> n & 1 == 1);
+        let mut recipients: Vec<Address> = chosen.map(|(_, one)| one).collect();
+        if recipients.is_empty() {
+            recipients.extend(Address::parse(RECIPIENTS[0]));
+        }
+        Plan {
+            protocol: match bits(0) & 1 {
+                0 => Protocol::Smtp,
+                _ => Protocol::Lmtp,
+            },
+            tls: (bits(0) >> 1) % 3,
+            login: match bits(0) >> 3 & 3 {
+                0 => None,
+                1 => Some(login(password(), Protection::Encrypted)),
+                2 => Some(login(password(), Protection::Clear)),
+                _ => Some(login(token(), Protection::Encrypted)),
+            },
+            recipients,
+            message: MESSAGES[usize::from(bits(2)) % MESSAGES.len()],
+            pieces: bits(3),
+            end: bits(4),
+        }
+    }
+
+    /// The server's octets in the pieces in which they come.
+    pub fn split<'a>(&self, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
+        let mut pieces = Vec::new();
+        let mut state = u32::from(self.pieces);
+        while !bytes.is_empty() {
+            // Lines, single octets, all at once, or anything.
+            let line = bytes.iter().position(|byte| *byte == b'\n');
+            let line = line.map_or(bytes.len(), |at| at + 1);
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let length = match self.pieces & 3 {
+                0 => line,
+                1 => 1,
+                2 => bytes.len(),
+                _ => (state >> 24) as usize % 40 + 1,
+            };
+            let (piece, rest) = bytes.split_at(length.min(bytes.len()));
+            pieces.push(piece);
+            bytes = rest;
+        }
+        pieces
+    }
+}
+
+/// The codes of the replies in what a server said, up to the first that is none.
+pub fn codes(bytes: &[u8]) -> Vec<u16> {
+    let mut codes = Vec::new();
+    let mut open: Option<u16> = None;
+    let mut rest = bytes;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line = &rest[..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        rest = &rest[end + 1..];
+        let code = match line {
+            [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', ..] => {
+                u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
+            }
+            _ => break,
+        };
+        if open.is_some_and(|open| open != code) {
+            break;
+        }
+        match line.get(3) {
+            Some(b'-') => open = Some(code),
+            None | Some(b' ') => {
+                open = None;
+                codes.push(code);
+            }
+            Some(_) => break,
+        }
+    }
+    codes
+}
+
+/// One transaction as it was said. A code is missing where nothing was answered.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    mail: Option<u16>,
+    recipients: Vec<(String, Option<u16>)>,
+    data: Option<u16>,
+    /// Something of the message was sent, or all of it.
+    began: bool,
+    ended: bool,
+    /// A dot on a line of its own was all.
+    is_lone_dot: bool,
+    answers: Vec<u16>,
+}
+
+/// A session: what the client sent, and the codes of what it was answered, each in its order.
+pub struct Session<'a> {
+    sent: &'a [u8],
+    codes: std::vec::IntoIter<u16>,
+    protocol: Protocol,
+    /// Commands apart from those of a transaction.
+    pub others: Vec<String>,
+    /// The transactions.
+    pub transactions: Vec<Said>,
+}
+
+impl<'a> Session<'a> {
+    /// Understands a session. `codes` begins with the greeting.
+    pub fn of(protocol: Protocol, sent: &'a [u8], codes: Vec<u16>) -> Session<'a> {
+        let mut session = Session {
+            sent,
+            codes: codes.into_iter(),
+            protocol,
+            others: Vec::new(),
+            transactions: Vec::new(),
+        };
+        session.codes.next();
+        while let Some(line) = session.line() {
+            session.command(&line);
+        }
+        session
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let end = self.sent.windows(2).position(|two| two == b"\r\n")?;
+        let line = String::from_utf8_lossy(&self.sent[..end]).into_owned();
+        self.sent = &self.sent[end + 2..];
+        Some(line)
+    }
+
+    fn command(&mut self, line: &str) {
+        let verb = line.split([' ', ':']).next().unwrap_or_default();
+        match verb {
+            "MAIL" => {
+                let mail = self.codes.next();
+                self.transactions.push(Said {
+                    mail,
+                    ..Said::default()
+                });
+            }
+            "RCPT" => {
+                let code = self.codes.next();
+                let path = line.strip_prefix("RCPT TO:<").expect("a path");
+                let transaction = self.transactions.last_mut().expect("RCPT without MAIL");
+                transaction.recipients.push((path.to_owned(), code));
+            }
+            "DATA" => {
+                let code = self.codes.next();
+                self.transaction().data = code;
+                if code.is_some_and(|code| code / 100 == 3) {
+                    self.body();
+                }
+            }
+            "BDAT" => {
+                let size = line.split(' ').nth(1).and_then(|size| size.parse().ok());
+                let size: usize = size.expect("a size");
+                assert!(line.ends_with(" LAST"), "{line}");
+                let (body, rest) = self.sent.split_at(size.min(self.sent.len()));
+                self.sent = rest;
+                let said = self.transaction();
+                said.data = Some(354);
+                said.began = true;
+                said.ended = body.len() == size;
+                self.answers();
+            }
+            "AUTH" => {
+                self.others.push(verb.to_owned());
+                while self.codes.next() == Some(334) {
+                    if self.line().is_none() {
+                        return;
+                    }
+                }
+            }
+            _ => {
+                self.codes.next();
+                self.others.push(verb.to_owned());
+            }
+        }
+    }
+
+    fn transaction(&mut self) -> &mut Said {
+        self.transactions.last_mut().expect("no MAIL before it")
+    }
+
+    /// The message behind DATA, to its dot.
+    fn body(&mut self) {
+        let sent = self.sent;
+        let end = match sent.starts_with(b".\r\n") {
+            true => Some(0),
+            false => {
+                let end = sent.windows(5).position(|five| five == b"\r\n.\r\n");
+                end.map(|end| end + 2)
+            }
+        };
+        let body = &sent[..end.unwrap_or(sent.len())];
+        assert!(!body.contains(&0), "a NUL in DATA");
+        for line in body.split_inclusive(|byte| *byte == b'\n') {
+            let text = line.strip_suffix(b"\r\n").unwrap_or(line);
+            let bare = |byte: &u8| *byte == b'\r' || *byte == b'\n';
+            let whole = line.ends_with(b"\r\n");
+            assert!(!whole || !text.iter().any(bare), "a bare CR or LF in DATA");
+            assert!(!whole || text != b".", "the message ends within itself");
+        }
+        self.sent = end.map_or(&[], |end| &sent[end + 3..]);
+        let said = self.transaction();
+        said.began = !sent.is_empty();
+        said.ended = end.is_some();
+        said.is_lone_dot = end == Some(0);
+        self.answers();
+    }
+
+    fn answers(&mut self) {
+        let said = self.transactions.last().expect("a transaction");
+        let accepted = said.accepted();
+        let count = match self.protocol {
+            Protocol::Smtp => 1,
+            Protocol::Lmtp => accepted,
+        };
+        if said.ended {
+            let answers: Vec<u16> = self.codes.by_ref().take(count).collect();
+            self.transaction().answers = answers;
+        }
+    }
+}
+
+impl Said {
+    fn accepted(&self) -> usize {
+        let accepted = |code: Option<u16>| code.is_some_and(|code| code / 100 == 2);
+        self.recipients.iter().filter(|one| accepted(one.1)).count()
+    }
+
+    /// What must be true of the outcomes of a transaction; without one nobody was written to.
+    pub fn judge(
+        said: Option<&Said>,
+        protocol: Protocol,
+        to: &[Address],
+        verdicts: &[Verdict],
+        is_empty: bool,
+    ) {
+        assert_eq!(verdicts.len(), to.len(), "not one outcome for each");
+        if let Some(said) = said {
+            // Nothing but the dot that a server asked for, though it had refused everybody.
+            let only_dot = said.is_lone_dot && protocol == Protocol::Smtp;
+            assert!(
+                !said.began || said.accepted() > 0 || only_dot,
+                "a message for nobody: {said:?}"
+            );
+            let taken = said.mail.is_some_and(|code| code / 100 == 2);
+            assert!(
+                !said.began || taken || only_dot,
+                "MAIL was refused: {said:?}"
+            );
+        }
+        for (to, verdict) in to.iter().zip(verdicts) {
+            let outcome = &verdict.outcome;
+            match outcome.status {
+                Status::Delivered => {
+                    let said = said.expect("delivered, and nothing was said");
+                    said.has_delivered(protocol, to, is_empty);
+                }
+                Status::Unknown => {
+                    let ended = said.is_some_and(|said| said.ended);
+                    assert!(ended, "unknown, and not sent: {said:?}");
+                }
+                Status::Failed => {
+                    let code = outcome.reply.code;
+                    assert!(code.is_none_or(|code| code / 100 == 5), "{outcome:?}");
+                }
+                Status::Deferred => {}
+            }
+        }
+    }
+
+    /// Whom the server says that it has the message for, in an answer that was heard, has it.
+    pub fn judge_taken(&self, protocol: Protocol, to: &[Address], verdicts: &[Verdict]) {
+        let is_taken = |code: &u16| code / 100 == 2;
+        let accepted = |one: &&(String, Option<u16>)| one.1.as_ref().is_some_and(is_taken);
+        let taken = self.mail.as_ref().is_some_and(is_taken) && self.ended;
+        for (n, (path, _)) in self.recipients.iter().filter(accepted).enumerate() {
+            let answer = match protocol {
+                Protocol::Smtp => self.answers.first(),
+                Protocol::Lmtp => self.answers.get(n),
+            };
+            if taken && answer.is_some_and(is_taken) {
+                let own = |one: &&Address| path.starts_with(&format!("{}>", one.as_str()));
+                let at = to.iter().position(|one| own(&one)).expect("a recipient");
+                let status = verdicts[at].outcome.status;
+                assert_eq!(status, Status::Delivered, "{path}: {self:?}");
+            }
+        }
+    }
+
+    fn has_delivered(&self, protocol: Protocol, to: &Address, is_empty: bool) {
+        let is_class = |code: Option<u16>, class: u16| code.is_some_and(|code| code / 100 == class);
+        assert!(is_class(self.mail, 2) && is_class(self.data, 3), "{self:?}");
+        assert!(self.ended && (is_empty || !self.is_lone_dot), "{self:?}");
+        let path = |one: &&(String, Option<u16>)| one.0.starts_with(&format!("{}>", to.as_str()));
+        let own = self.recipients.iter().find(path);
+        assert!(
+            own.is_some_and(|own| is_class(own.1, 2)),
+            "{to:?}: {self:?}"
+        );
+        let answer = match protocol {
+            Protocol::Smtp => 0,
+            Protocol::Lmtp => {
+                let before = self.recipients.iter().take_while(|one| !path(one));
+                before.filter(|one| is_class(one.1, 2)).count()
+            }
+        };
+        let answer = self.answers.get(answer).copied();
+        assert!(is_class(answer, 2), "{to:?}: {self:?}");
+    }
+}
