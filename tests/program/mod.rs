@@ -244,11 +244,20 @@ impl Site {
         };
         let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw);
         let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-        all.filter(of_ours)
-            .filter_map(pid)
-            .filter(|pid| *pid != Pid::this())
-            .collect()
+        let mut found: Vec<Pid> = all.filter(of_ours).filter_map(pid).collect();
+        let all = found.clone();
+        // Whoever has just been forked for a command has his parent's arguments.
+        found.retain(|pid| {
+            *pid != Pid::this() && parent(*pid).is_none_or(|parent| !all.contains(&parent))
+        });
+        found
     }
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok().map(Pid::from_raw)
 }
 
 impl Drop for Site {
