@@ -286,6 +286,30 @@ fn those_who_wait_for_a_first_connection_hold_nobody_up() {
     assert_eq!(scene.net.delivered("dead.test"), 30);
 }
 
+/// Many hosts that do not answer, one message for each, among those for one that does.
+#[test]
+fn many_who_do_not_answer_hold_nobody_up() {
+    let scene = Scene::new();
+    let silent: Vec<String> = (0..40).map(|n| format!("silent{n}.test")).collect();
+    scene.queue(1, "ok.test");
+    for host in &silent {
+        scene.net.hang(host, true);
+        scene.queue(1, host);
+    }
+    scene.queue(19, "ok.test");
+    thread::scope(|scope| {
+        let pass = scope.spawn(|| scene.pass());
+        while scene.net.delivered("ok.test") < 20 {
+            assert!(!pass.is_finished(), "some were left");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let tried = silent.iter().filter(|host| scene.net.connects(host) > 0);
+        assert!(tried.count() <= 10, "more than half of the jobs");
+        silent.iter().for_each(|host| scene.net.hang(host, false));
+        assert_eq!(pass.join().unwrap().delivered, 60);
+    });
+}
+
 #[test]
 fn the_first_connection_is_alone_and_the_others_follow() {
     let scene = Scene::new();

@@ -253,14 +253,24 @@ impl Drive {
         } else {
             jobs - jobs / 4
         };
+        // And half of them from all those together of whom it is not known yet whether they
+        // answer: a hundred hosts that are dead leave room for who is not.
+        let most_strangers = jobs.div_ceil(2);
         let now = self.core.now();
         while self.tasks.len() < jobs && !self.is_over() {
             let core = &self.core;
+            let connections = |lane: &Hop| core.transports.get(&lane.transport)?.connections();
+            let strange = |lane: &Hop| connections(lane).is_some() && !core.hops.answers(lane);
+            let in_hand = self.lanes.in_hand();
+            let strangers: usize = in_hand
+                .filter(|(lane, _)| strange(lane))
+                .map(|(_, count)| count)
+                .sum();
             let room = |lane: &Hop, in_hand: usize| {
-                let transport = core.transports.get(&lane.transport);
-                let most = transport.and_then(|transport| transport.connections());
                 in_hand < cap
-                    && most.is_none_or(|most| core.hops.has_room(lane, most, in_hand, now))
+                    && connections(lane)
+                        .is_none_or(|most| core.hops.has_room(lane, most, in_hand, now))
+                    && (strangers < most_strangers || !strange(lane))
             };
             let Some((lane, candidate)) = self.lanes.take(room) else {
                 break;

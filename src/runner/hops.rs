@@ -315,6 +315,11 @@ impl Hops {
         }
     }
 
+    /// Whether it has answered since it failed last.
+    pub fn answers(&self, hop: &Hop) -> bool {
+        self.known().get(hop).is_some_and(|known| known.answered)
+    }
+
     /// Returns when more may be possible than before.
     pub async fn changed(&self) {
         let until = self.next_change();

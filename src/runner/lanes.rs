@@ -89,6 +89,11 @@ impl Lanes {
         None
     }
 
+    /// Of whose messages some are in hand, and how many.
+    pub fn in_hand(&self) -> impl Iterator<Item = (&Hop, usize)> {
+        self.in_hand.iter().map(|(lane, count)| (lane, *count))
+    }
+
     /// A candidate that was taken is no longer in hand.
     pub fn put_down(&mut self, lane: &Hop, id: QueueId) {
         self.known.remove(&id);

@@ -20,6 +20,8 @@ pub struct Net {
 #[derive(Clone, Default)]
 pub struct Host {
     dead: bool,
+    /// Nobody is answered until it does not.
+    hangs: bool,
     loses_answers: bool,
     pub connects: usize,
     /// Connections that were begun before the first was answered.
@@ -49,6 +51,10 @@ impl Net {
 
     pub fn revive(&self, domain: &str) {
         self.change(domain, |host| host.dead = false);
+    }
+
+    pub fn hang(&self, domain: &str, hangs: bool) {
+        self.change(domain, |host| host.hangs = hangs);
     }
 
     pub fn lose_answers(&self, domain: &str) {
@@ -96,6 +102,9 @@ impl Transport for Net {
                 host.connects += 1;
             });
             tokio::time::sleep(DELAY).await;
+            while self.host(destination).hangs {
+                tokio::time::sleep(DELAY).await;
+            }
             if self.host(destination).dead {
                 let code = EnhancedCode::new(4, 4, 1);
                 return Err(Outcome::deferred(code, "timed out"));
