@@ -226,13 +226,25 @@ fn power_cuts_on_btrfs() {
     cut(Kind::Btrfs);
 }
 
-/// A few cuts where loss is to be found.
+/// Cuts where loss is to be found.
 const TEETH: Effort = Effort {
-    windows: 4,
+    windows: 16,
     time: Duration::from_secs(40),
     subsets: Subsets::None,
     enough: 1,
 };
+
+/// Whether cuts of one of some storms show that something is wrong. It depends on when the kernel
+/// writes by itself, and on whoever syncs all the machine's file systems at that moment; mostly the
+/// first storm shows it.
+fn is_found_out(kind: Kind, effort: &Effort, storm: impl Fn(&Ground) -> Cuts) -> bool {
+    const MOST_STORMS: usize = 6;
+    (0..MOST_STORMS).any(|_| {
+        let ground = Ground::new();
+        let mut cuts = storm(&ground);
+        !explore(&ground, kind, &mut cuts, effort).wrong.is_empty()
+    })
+}
 
 /// strace answers every sync of the program with success, and none is made.
 #[test]
@@ -246,21 +258,20 @@ fn a_program_that_does_not_sync_is_found_out() {
         strace.arg(command.get_program()).args(command.get_args());
         with_environment(strace, command)
     };
-    let ground = Ground::new();
     // Otherwise ext4 commits by itself every 5 seconds, and on a busy machine the program is slower.
-    let mut cuts = record_on(&ground, Kind::Ext4, "commit=300", 16, &without_syncs);
-    let explored = explore(&ground, Kind::Ext4, &mut cuts, &TEETH);
-    assert!(explored.lost > 0, "{:?}", explored.wrong);
+    let storm = |ground: &Ground| record_on(ground, Kind::Ext4, "commit=300", 16, &without_syncs);
+    assert!(is_found_out(Kind::Ext4, &TEETH, storm), "nothing was found");
 }
 
 /// As if the disk took a flush for done that it has not begun.
 #[test]
 fn a_disk_that_does_not_flush_is_found_out() {
-    let ground = Ground::new();
-    let mut cuts = record(&ground, Kind::Ext4, 16, &as_it_is);
-    cuts.ignore_flushes();
-    let explored = explore(&ground, Kind::Ext4, &mut cuts, &TEETH);
-    assert!(explored.lost > 0, "{:?}", explored.wrong);
+    let storm = |ground: &Ground| {
+        let mut cuts = record(ground, Kind::Ext4, 16, &as_it_is);
+        cuts.ignore_flushes();
+        cuts
+    };
+    assert!(is_found_out(Kind::Ext4, &TEETH, storm), "nothing was found");
 }
 
 /// ext4 without a journal writes the two directories of a rename when it likes: after a cut a
@@ -268,18 +279,11 @@ fn a_disk_that_does_not_flush_is_found_out() {
 /// assumes, and here is how it shows.
 #[test]
 fn a_file_system_that_takes_renames_apart_is_found_out() {
-    /// It depends on when the kernel writes; mostly the first storm shows it.
-    const MOST_STORMS: usize = 6;
     let effort = Effort {
-        windows: 16,
         subsets: Subsets::Several,
         ..TEETH
     };
-    let found = (0..MOST_STORMS).any(|_| {
-        let ground = Ground::new();
-        let mut cuts = record(&ground, Kind::Ext4WithoutJournal, 32, &as_it_is);
-        let explored = explore(&ground, Kind::Ext4WithoutJournal, &mut cuts, &effort);
-        !explored.wrong.is_empty()
-    });
-    assert!(found, "nothing was found");
+    let kind = Kind::Ext4WithoutJournal;
+    let storm = |ground: &Ground| record(ground, kind, 32, &as_it_is);
+    assert!(is_found_out(kind, &effort, storm), "nothing was found");
 }
