@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 
 use crate::message::QueueId;
 use crate::notice::{BounceBuilder, NoticeBuilder};
-use crate::queue::{RetryPolicy, Routes, Schedule};
+use crate::queue::{RetryPolicy, Routes, Schedules};
 use crate::spool::Spool;
 use crate::transport::Transport;
 
@@ -173,7 +173,7 @@ impl Stop {
 
 impl Runner {
     /// A runner for a spool, under the name `hostname`, with no transports, no routes, the
-    /// default schedule and bounces in English.
+    /// default schedules and bounces in English.
     pub fn new(spool: Spool, hostname: impl Into<String>) -> Runner {
         let hostname = hostname.into();
         Runner {
@@ -183,7 +183,7 @@ impl Runner {
                 hostname,
                 transports: HashMap::new(),
                 routes: Routes::default(),
-                retry: Arc::new(Schedule::default()),
+                retry: Arc::new(Schedules::default()),
                 budget: Budget::default(),
                 threads: None,
                 observer: None,

@@ -4,8 +4,8 @@
 use jiff::SignedDuration;
 use libfuzzer_sys::fuzz_target;
 use mailspool::config::Config;
-use mailspool::message::Address;
-use mailspool::queue::RetryPolicy;
+use mailspool::message::{Address, EnhancedCode, ReversePath};
+use mailspool::queue::{FailedAttempt, Outcome, RetryPolicy};
 
 fuzz_target!(|text: &str| {
     let config = match Config::parse(text, "config.toml") {
@@ -22,7 +22,18 @@ fuzz_target!(|text: &str| {
     for attempts in [1, 2, 3, 100] {
         for age in [0, 1, 60, 3600, 100_000, 10_000_000] {
             let now = now + SignedDuration::from_secs(age);
-            if let Some(next) = config.retry.next_attempt(id, attempts, now) {
+            let outcome = Outcome::deferred(EnhancedCode::new(4, 2, 2), "greylisted");
+            let failed = FailedAttempt {
+                id,
+                sender: &ReversePath::Null,
+                recipient: &anybody,
+                transport: config.routes.transport_for(&anybody),
+                attempts,
+                status: outcome.status,
+                reply: &outcome.reply,
+                now,
+            };
+            if let Some(next) = config.retry.next_attempt(&failed) {
                 assert!(next > now, "{next} is not after {now}");
                 assert!(
                     next.duration_since(now) <= longest,

@@ -91,6 +91,7 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                     settle(
                         &state,
                         &state.recipients[*n].address,
+                        None,
                         later(),
                         &schedule,
                         now,

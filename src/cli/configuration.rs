@@ -118,7 +118,10 @@ fn phases(config: &config::Config) -> String {
         let factor = phase.factor;
         format!("  {{ until = \"{until}s\", every = \"{every}s\", factor = {factor:?} }},\n")
     };
-    config.retry.phases().iter().map(line).collect()
+    match config.retry.rhythm() {
+        crate::queue::Rhythm::Phases(phases) => phases.iter().map(line).collect(),
+        crate::queue::Rhythm::Delays(_) => String::new(),
+    }
 }
 
 fn transport_keys(transport: &Transport) -> String {

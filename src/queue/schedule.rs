@@ -1,4 +1,4 @@
-//! When to try again: phases, jitter, the lifetime.
+//! When to try again: a rhythm, jitter, a cap, a lifetime.
 //!
 //! A schedule is a list of ages. A message whose attempt fails at some age is tried again at
 //! the next age in the list, so attempts by hand, late runners and restarts do not stretch or
@@ -6,7 +6,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::message::QueueId;
+use super::retry::{FailedAttempt, RetryPolicy};
 
 /// A stretch of a message's life with its own rhythm.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,54 +19,55 @@ pub struct Phase {
     pub factor: f64,
 }
 
-/// A list of phases, each ending later than the one before.
+/// How delays follow one another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rhythm {
+    /// In phases, each ending later than the one before. A delay that would reach over the end
+    /// of its phase is cut there.
+    Phases(Vec<Phase>),
+    /// These delays, one after the other; the last one is repeated.
+    Delays(Vec<SignedDuration>),
+}
+
+/// The ages at which a message is tried again. As a [`RetryPolicy`] it is the same for all mail;
+/// [`Schedules`](super::Schedules) tells domains, transports and senders apart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    phases: Vec<Phase>,
-    /// What the phases come to.
+    rhythm: Rhythm,
+    jitter: f64,
+    cap: Option<SignedDuration>,
+    lifetime: SignedDuration,
+    /// What all of it comes to.
     ages: Vec<SignedDuration>,
 }
 
-/// Why phases make no schedule.
+/// Why these are no schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// There are none.
-    #[error("a retry schedule needs at least one phase")]
+    /// There are no phases, or no delays.
+    #[error("a retry schedule needs at least one phase or delay")]
     Empty,
     /// A phase does not end after the one before it.
     #[error("each retry phase must end later than the one before")]
     Order,
-    /// A delay under a minute, which buckets cannot express, or over the phase's end.
+    /// A delay under a minute, which buckets cannot express.
     #[error("a retry delay must be at least a minute")]
     Delay,
     /// More attempts than anybody would want.
     #[error(
-        "the retry phases come to more than {} attempts",
+        "the retry schedule comes to more than {} attempts",
         Schedule::MAX_ATTEMPTS
     )]
     TooMany,
     /// A factor under 1 or over 100.
     #[error("a retry factor must be between 1 and 100")]
     Factor,
-}
-
-/// Decides when a message is tried again. [`Schedule`] is the one the program uses; an
-/// embedder may give another.
-pub trait RetryPolicy: Send + Sync {
-    /// The time of the next attempt for a message that was accepted at `accepted` (see
-    /// [`QueueId::accepted`]) and has just, at `now`, failed temporarily for the
-    /// `attempts`-th time; none to give up.
-    fn next_attempt(&self, id: QueueId, attempts: u32, now: Timestamp) -> Option<Timestamp>;
-
-    /// No delay this policy gives is longer. What is further ahead is due at once: only a
-    /// clock that was wrong explains it.
-    fn longest_delay(&self) -> SignedDuration;
-
-    /// When a message is tried for the last time, if there is such a time: nothing is put off
-    /// beyond it.
-    fn last_attempt(&self, _id: QueueId) -> Option<Timestamp> {
-        None
-    }
+    /// A part of a delay that is none.
+    #[error("jitter is a part of a delay, from 0 to 1")]
+    Jitter,
+    /// A lifetime under a minute or over a hundred years.
+    #[error("a lifetime must be between a minute and a hundred years")]
+    Lifetime,
 }
 
 impl Default for Schedule {
@@ -79,8 +80,7 @@ impl Default for Schedule {
             factor,
         };
         let phases = vec![phase(2, 15, 1.0), phase(16, 15, 1.5), phase(96, 360, 1.0)];
-        let ages = ages(&phases);
-        Schedule { phases, ages }
+        Schedule::unchecked(Rhythm::Phases(phases), SignedDuration::from_hours(96))
     }
 }
 
@@ -90,52 +90,217 @@ impl Schedule {
     pub const MIN_ATTEMPTS: u32 = 3;
 
     /// No schedule has more attempts.
-    const MAX_ATTEMPTS: usize = 10_000;
+    pub const MAX_ATTEMPTS: usize = 10_000;
 
-    /// Jitter adds at most this part of a delay.
-    const JITTER: f64 = 0.1;
+    /// Jitter adds at most this part of a delay, if nothing else is said.
+    pub const JITTER: f64 = 0.1;
 
-    /// A schedule of these phases.
+    /// The shortest delay: buckets are minutes.
+    pub const SHORTEST: SignedDuration = SignedDuration::from_mins(1);
+
+    /// The longest lifetime: a hundred years of 365 days.
+    pub const LONGEST_LIFETIME: SignedDuration = SignedDuration::from_hours(100 * 365 * 24);
+
+    /// A schedule of these phases; the lifetime is the end of the last.
     pub fn new(phases: Vec<Phase>) -> Result<Schedule, ScheduleError> {
-        if phases.is_empty() {
-            return Err(ScheduleError::Empty);
+        let end = phases
+            .last()
+            .map_or(SignedDuration::ZERO, |last| last.until);
+        Schedule::unchecked(Rhythm::Phases(phases), end).checked()
+    }
+
+    /// A schedule of these delays, one after the other; the last is repeated until the lifetime
+    /// is over. With the default jitter, `[5 min, 15 min, 1 h]` are the ages 5 min, 20 min, 1 h
+    /// 20 min, 2 h 20 min and so on.
+    pub fn of_delays(
+        delays: Vec<SignedDuration>,
+        lifetime: SignedDuration,
+    ) -> Result<Schedule, ScheduleError> {
+        Schedule::unchecked(Rhythm::Delays(delays), lifetime).checked()
+    }
+
+    /// The same with up to this part of a delay added to it, from 0 to 1. What is added is the
+    /// message's own: the same message always gets the same.
+    pub fn with_jitter(self, jitter: f64) -> Result<Schedule, ScheduleError> {
+        Schedule { jitter, ..self }.checked()
+    }
+
+    /// The same with no delay longer than this, jitter included.
+    pub fn with_cap(self, cap: SignedDuration) -> Result<Schedule, ScheduleError> {
+        let cap = Some(cap);
+        Schedule { cap, ..self }.counted().checked()
+    }
+
+    /// The same with another lifetime. Phases that begin later go, and the last one that is left
+    /// ends then.
+    pub fn with_lifetime(mut self, lifetime: SignedDuration) -> Result<Schedule, ScheduleError> {
+        if let Rhythm::Phases(phases) = &mut self.rhythm {
+            let begun = phases.iter().filter(|phase| phase.until < lifetime).count();
+            phases.truncate(begun + 1);
+            if let Some(last) = phases.last_mut() {
+                last.until = lifetime;
+            }
         }
-        let mut end = SignedDuration::ZERO;
-        for phase in &phases {
-            if phase.until <= end {
-                return Err(ScheduleError::Order);
-            }
-            end = phase.until;
-            if phase.every < SignedDuration::from_mins(1) {
-                return Err(ScheduleError::Delay);
-            }
-            if !(1.0..=100.0).contains(&phase.factor) {
-                return Err(ScheduleError::Factor);
-            }
+        Schedule { lifetime, ..self }.counted().checked()
+    }
+
+    /// The same, ended at this age if it does not end before. At an age of nothing there is no
+    /// second attempt.
+    pub fn ended_at(&self, age: SignedDuration) -> Schedule {
+        let lifetime = self.lifetime.min(age).max(SignedDuration::ZERO);
+        let mut ages = self.ages.clone();
+        if lifetime < self.lifetime {
+            ages.retain(|age| *age < lifetime);
+            ages.extend((lifetime > SignedDuration::ZERO).then_some(lifetime));
         }
-        let ages = ages(&phases);
-        match ages.len() > Schedule::MAX_ATTEMPTS {
-            true => Err(ScheduleError::TooMany),
-            false => Ok(Schedule { phases, ages }),
+        Schedule {
+            lifetime,
+            ages,
+            ..self.clone()
         }
     }
 
-    /// The phases.
-    pub fn phases(&self) -> &[Phase] {
-        &self.phases
+    fn unchecked(rhythm: Rhythm, lifetime: SignedDuration) -> Schedule {
+        let schedule = Schedule {
+            rhythm,
+            jitter: Schedule::JITTER,
+            cap: None,
+            lifetime,
+            ages: Vec::new(),
+        };
+        schedule.counted()
+    }
+
+    /// With its ages, up to one more than there may be.
+    fn counted(mut self) -> Schedule {
+        let cap = self.cap.unwrap_or(SignedDuration::MAX);
+        let mut ages = Ages {
+            ages: Vec::new(),
+            end: self.lifetime,
+        };
+        match &self.rhythm {
+            Rhythm::Phases(phases) => {
+                for phase in phases {
+                    let mut delay = phase.every;
+                    while ages.add(delay.min(cap), phase.until) {
+                        delay = times(delay, phase.factor);
+                    }
+                }
+            }
+            Rhythm::Delays(delays) => {
+                let last = delays.last().copied().into_iter().cycle();
+                for delay in delays.iter().copied().chain(last) {
+                    if !ages.add(delay.min(cap), self.lifetime) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.ages = ages.ages;
+        self
+    }
+
+    fn checked(self) -> Result<Schedule, ScheduleError> {
+        let long_enough = |delay: &SignedDuration| *delay >= Schedule::SHORTEST;
+        let is_empty = match &self.rhythm {
+            Rhythm::Phases(phases) => phases.is_empty(),
+            Rhythm::Delays(delays) => delays.is_empty(),
+        };
+        if is_empty {
+            return Err(ScheduleError::Empty);
+        }
+        if !(Schedule::SHORTEST..=Schedule::LONGEST_LIFETIME).contains(&self.lifetime) {
+            return Err(ScheduleError::Lifetime);
+        }
+        match &self.rhythm {
+            Rhythm::Phases(phases) => {
+                let mut end = SignedDuration::ZERO;
+                for phase in phases {
+                    if phase.until <= end {
+                        return Err(ScheduleError::Order);
+                    }
+                    end = phase.until;
+                    if !long_enough(&phase.every) {
+                        return Err(ScheduleError::Delay);
+                    }
+                    if !(1.0..=100.0).contains(&phase.factor) {
+                        return Err(ScheduleError::Factor);
+                    }
+                }
+            }
+            Rhythm::Delays(delays) if !delays.iter().all(long_enough) => {
+                return Err(ScheduleError::Delay);
+            }
+            Rhythm::Delays(_) => {}
+        }
+        if !self.cap.iter().all(long_enough) {
+            return Err(ScheduleError::Delay);
+        }
+        if !(0.0..=1.0).contains(&self.jitter) {
+            return Err(ScheduleError::Jitter);
+        }
+        match self.ages.len() > Schedule::MAX_ATTEMPTS {
+            true => Err(ScheduleError::TooMany),
+            false => Ok(self),
+        }
+    }
+
+    /// How delays follow one another.
+    pub fn rhythm(&self) -> &Rhythm {
+        &self.rhythm
+    }
+
+    /// The part of a delay that may be added to it.
+    pub fn jitter(&self) -> f64 {
+        self.jitter
+    }
+
+    /// The longest delay there may be, if one was set.
+    pub fn cap(&self) -> Option<SignedDuration> {
+        self.cap
     }
 
     /// The age at which a message is tried for the last time.
     pub fn lifetime(&self) -> SignedDuration {
-        self.phases
-            .last()
-            .map_or(SignedDuration::ZERO, |phase| phase.until)
+        self.lifetime
     }
 
-    /// The ages at which a message is tried again, the lifetime last. A delay that would
-    /// reach over the end of its phase is cut there.
+    /// The ages at which a message is tried again, the lifetime last.
     pub fn ages(&self) -> &[SignedDuration] {
         &self.ages
+    }
+
+    /// How many attempts must have failed before a message is given up: three, or as many as
+    /// the schedule has.
+    pub fn min_attempts(&self) -> u32 {
+        let all = u32::try_from(self.ages.len()).unwrap_or(u32::MAX);
+        all.saturating_add(1).min(Schedule::MIN_ATTEMPTS)
+    }
+
+    /// The time of the next attempt, `delay` from now where it is given, at the next age where it
+    /// is not; none to give up.
+    pub(super) fn next(
+        &self,
+        failed: &FailedAttempt<'_>,
+        delay: Option<SignedDuration>,
+    ) -> Option<Timestamp> {
+        let age = failed.age();
+        let wait = if age >= self.lifetime {
+            let first = self.ages.first().copied()?;
+            (failed.attempts < self.min_attempts()).then_some(first)?
+        } else {
+            let left = self.lifetime - age;
+            let (wait, spread) = match delay {
+                Some(delay) => (delay, delay),
+                None => self.after(age).map(|(next, delay)| (next - age, delay))?,
+            };
+            // What comes at the end of the lifetime comes neither later nor before.
+            let salt = age.saturating_add(wait).as_secs().unsigned_abs();
+            let spread = times(spread, self.jitter * failed.id.fraction(salt));
+            self.capped(wait.saturating_add(spread)).min(left)
+        };
+        let time = failed.now.saturating_add(wait).ok()?;
+        Timestamp::from_second(time.as_second() + i64::from(time.subsec_nanosecond() > 0)).ok()
     }
 
     /// The next age after a failure at `age`, and the delay that leads to it. An age that is
@@ -145,27 +310,51 @@ impl Schedule {
         for next in self.ages.iter().copied() {
             let delay = next - before;
             before = next;
-            let last = next == self.lifetime();
+            let last = next == self.lifetime;
             if next > age && (last || next - age >= delay / 2) {
                 return Some((next, delay));
             }
         }
         None
     }
+
+    fn capped(&self, delay: SignedDuration) -> SignedDuration {
+        self.cap.map_or(delay, |cap| delay.min(cap))
+    }
+
+    /// No attempt is further ahead, if no other delay than this is asked for.
+    pub(super) fn furthest(&self, delay: Option<SignedDuration>) -> SignedDuration {
+        let mut before = SignedDuration::ZERO;
+        let all = self.ages.iter().copied();
+        let delays = all.map(|age| age - std::mem::replace(&mut before, age));
+        let longest = delays.max().unwrap_or_default();
+        // Half as much again: an attempt early in a delay waits for the next one. And jitter.
+        let ours = longest + longest / 2 + times(longest, self.jitter);
+        let other = delay.map(|delay| delay.saturating_add(times(delay, self.jitter)));
+        // Times are rounded up to a second; a minute more does no harm.
+        let most = ours.max(other.unwrap_or_default());
+        self.capped(most).saturating_add(Schedule::SHORTEST)
+    }
 }
 
-fn ages(phases: &[Phase]) -> Vec<SignedDuration> {
-    let mut ages = Vec::new();
-    let mut age = SignedDuration::ZERO;
-    for phase in phases {
-        let mut delay = phase.every;
-        while age < phase.until && ages.len() <= Schedule::MAX_ATTEMPTS {
-            age = age.saturating_add(delay).min(phase.until);
-            delay = times(delay, phase.factor);
-            ages.push(age);
+/// Ages in the making.
+struct Ages {
+    ages: Vec<SignedDuration>,
+    end: SignedDuration,
+}
+
+impl Ages {
+    /// Adds the next, unless `until` is reached or there are too many; whether it did.
+    fn add(&mut self, delay: SignedDuration, until: SignedDuration) -> bool {
+        let until = until.min(self.end);
+        let age = self.ages.last().copied().unwrap_or_default();
+        // What is no delay is refused later; here it must only not go on for ever.
+        let more = age < until && self.ages.len() <= Schedule::MAX_ATTEMPTS;
+        if more {
+            self.ages.push(age.saturating_add(delay).min(until));
         }
+        more
     }
-    ages
 }
 
 fn times(delay: SignedDuration, factor: f64) -> SignedDuration {
@@ -174,114 +363,197 @@ fn times(delay: SignedDuration, factor: f64) -> SignedDuration {
 }
 
 impl RetryPolicy for Schedule {
-    fn next_attempt(&self, id: QueueId, attempts: u32, now: Timestamp) -> Option<Timestamp> {
-        // A clock that ran backwards makes a message younger than new: it counts as new.
-        let age = now.duration_since(id.accepted()).max(SignedDuration::ZERO);
-        let Some((next, delay)) = self.after(age) else {
-            let retry = attempts < Schedule::MIN_ATTEMPTS;
-            return retry.then(|| now.saturating_add(self.phases[0].every).ok())?;
-        };
-        let spread = match next == self.lifetime() {
-            true => SignedDuration::ZERO,
-            false => {
-                let most = delay.as_secs_f64() * Schedule::JITTER;
-                SignedDuration::from_secs_f64(most * id.fraction(next.as_secs() as u64))
-            }
-        };
-        let from = now.saturating_sub(age).ok()?;
-        let time = from.saturating_add(next + spread).ok()?;
-        Timestamp::from_second(time.as_second() + i64::from(time.subsec_nanosecond() > 0)).ok()
+    fn next_attempt(&self, failed: &FailedAttempt<'_>) -> Option<Timestamp> {
+        self.next(failed, None)
     }
 
     fn longest_delay(&self) -> SignedDuration {
-        let mut before = SignedDuration::ZERO;
-        let longest = self
-            .ages
-            .iter()
-            .copied()
-            .map(|age| age - std::mem::replace(&mut before, age))
-            .max();
-        // Half as much again: an attempt early in a delay waits for the next one, and jitter.
-        // And the delay of one that is past its lifetime and was hardly tried.
-        let longest = longest.unwrap_or_default().max(self.phases[0].every);
-        longest + longest / 2 + longest / 10
+        self.furthest(None)
     }
 
-    fn last_attempt(&self, id: QueueId) -> Option<Timestamp> {
-        id.accepted().saturating_add(self.lifetime()).ok()
+    fn last_attempt(&self, failed: &FailedAttempt<'_>) -> Option<Timestamp> {
+        let accepted = failed.id.accepted();
+        accepted.saturating_add(self.lifetime).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Address, EnhancedCode, QueueId, ReversePath};
+    use crate::queue::Outcome;
 
-    #[test]
-    fn no_delay_is_longer_than_the_longest() {
-        let mins = SignedDuration::from_mins;
-        let phase = Phase {
-            until: mins(1),
-            every: mins(2),
-            factor: 1.0,
-        };
-        let schedule = Schedule::new(vec![phase]).unwrap();
-        let now = Timestamp::UNIX_EPOCH + mins(60);
-        let id = QueueId::new(now, [1; 10]);
-        let now = now + mins(5);
-        let next = schedule.next_attempt(id, 1, now).unwrap();
-        assert!(next.duration_since(now) <= schedule.longest_delay());
+    fn mins(minutes: i64) -> SignedDuration {
+        SignedDuration::from_mins(minutes)
     }
 
-    fn minutes(schedule: &Schedule) -> Vec<f64> {
-        schedule
-            .ages()
-            .iter()
-            .map(|age| age.as_secs_f64() / 60.0)
-            .collect()
+    fn phase(until: i64, every: i64, factor: f64) -> Phase {
+        Phase {
+            until: mins(until),
+            every: mins(every),
+            factor,
+        }
     }
 
-    #[test]
-    fn the_default_is_the_documented_one() {
-        let ages = minutes(&Schedule::default());
-        assert_eq!(
-            ages[..8],
-            [15.0, 30.0, 45.0, 60.0, 75.0, 90.0, 105.0, 120.0]
-        );
-        assert_eq!(ages[8..11], [135.0, 157.5, 191.25]);
-        let late: Vec<f64> = ages
-            .iter()
-            .filter(|age| **age >= 960.0)
-            .map(|age| age / 60.0)
-            .collect();
-        assert_eq!(late[..3], [16.0, 22.0, 28.0]);
-        assert_eq!(late[late.len() - 2..], [94.0, 96.0]);
+    fn delays(delays: &[i64], lifetime: i64) -> Schedule {
+        let delays = delays.iter().copied().map(mins).collect();
+        Schedule::of_delays(delays, mins(lifetime)).unwrap()
     }
 
-    #[test]
-    fn each_failure_leads_to_the_next_age_and_the_last_to_none() {
-        let schedule = Schedule::default();
-        let accepted: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
-        let id = QueueId::new(accepted, [9; 10]);
-        let (mut now, mut attempts) = (accepted, 0);
+    /// What the schedule says to a failure.
+    fn next(schedule: &Schedule, id: QueueId, attempts: u32, now: Timestamp) -> Option<Timestamp> {
+        let sender = ReversePath::parse(b"s@z").unwrap();
+        let recipient = Address::parse("a@x").unwrap();
+        let outcome = Outcome::deferred(EnhancedCode::new(4, 0, 0), "later");
+        schedule.next_attempt(&FailedAttempt {
+            id,
+            sender: &sender,
+            recipient: &recipient,
+            transport: None,
+            attempts,
+            status: outcome.status,
+            reply: &outcome.reply,
+            now,
+        })
+    }
+
+    fn id() -> QueueId {
+        QueueId::new("2026-11-22T00:00:00Z".parse().unwrap(), [9; 10])
+    }
+
+    /// The ages of the attempts of a message that always fails, each made when it is due.
+    fn lived(schedule: &Schedule) -> Vec<SignedDuration> {
+        let id = id();
+        let (mut now, mut attempts) = (id.accepted(), 1);
         let mut ages = Vec::new();
-        loop {
-            attempts += 1;
-            let Some(next) = schedule.next_attempt(id, attempts, now) else {
-                break;
-            };
+        while let Some(next) = next(schedule, id, attempts, now) {
             assert!(next > now);
             assert!(next.duration_since(now) <= schedule.longest_delay());
             now = next;
-            ages.push(now.duration_since(accepted));
+            attempts += 1;
+            ages.push(now.duration_since(id.accepted()));
         }
-        assert_eq!(ages.len(), schedule.ages().len());
-        for (real, ideal) in ages.iter().zip(schedule.ages().iter().copied()) {
-            assert!(
-                *real >= ideal && real.as_secs_f64() <= ideal.as_secs_f64() * 1.1,
-                "{real} {ideal}"
-            );
+        ages
+    }
+
+    fn minutes(ages: &[SignedDuration]) -> Vec<f64> {
+        ages.iter().map(|age| age.as_secs_f64() / 60.0).collect()
+    }
+
+    /// Every attempt of each schedule, by the documents' own numbers, in minutes.
+    #[test]
+    fn each_schedule_is_the_documented_one() {
+        let hours = |from: i64, to: i64, step: usize| (from..=to).step_by(step).map(|h| h * 60);
+        let quarters: Vec<f64> = (1..=8).map(|n| f64::from(n * 15)).collect();
+        // From 15 minutes, each 1.5 times the one before, from 2 hours until 16 hours.
+        let growing = [
+            135.0,
+            157.5,
+            191.25,
+            241.875,
+            317.8125,
+            431.71875,
+            602.578125,
+            858.8671875,
+            960.0,
+        ];
+        let mut default = [quarters.as_slice(), &growing].concat();
+        default.extend(hours(22, 94, 6).map(|minute| minute as f64));
+        default.push(96.0 * 60.0);
+        let day = |of: &[f64]| {
+            of.iter()
+                .copied()
+                .filter(|age| *age < 1440.0)
+                .collect::<Vec<_>>()
+        };
+        let capped: Vec<f64> = (1..=384).map(|n| f64::from(n * 15)).collect();
+        let of = Schedule::default;
+        for (schedule, expected) in [
+            (of(), default.clone()),
+            (
+                of().with_lifetime(mins(1440)).unwrap(),
+                [day(&default), vec![1440.0]].concat(),
+            ),
+            (
+                of().ended_at(mins(1440)),
+                [day(&default), vec![1440.0]].concat(),
+            ),
+            (of().ended_at(mins(100_000)), default.clone()),
+            (
+                of().with_lifetime(mins(100 * 60)).unwrap(),
+                [&default[..default.len() - 1], &[100.0 * 60.0]].concat(),
+            ),
+            (of().with_cap(mins(15)).unwrap(), capped),
+            (
+                delays(&[5, 15, 60], 200),
+                vec![5.0, 20.0, 80.0, 140.0, 200.0],
+            ),
+            (
+                delays(&[5, 15, 60], 150),
+                vec![5.0, 20.0, 80.0, 140.0, 150.0],
+            ),
+            (delays(&[5, 15, 60], 10), vec![5.0, 10.0]),
+            (
+                delays(&[5, 15, 60], 80).with_cap(mins(10)).unwrap(),
+                vec![5.0, 15.0, 25.0, 35.0, 45.0, 55.0, 65.0, 75.0, 80.0],
+            ),
+            (of().ended_at(SignedDuration::ZERO), vec![]),
+            (of().ended_at(mins(1)), vec![1.0]),
+        ] {
+            assert_eq!(minutes(schedule.ages()), expected, "{schedule:?}");
+            let steady = Schedule {
+                jitter: 0.0,
+                ..schedule
+            };
+            // Times are whole seconds, rounded up.
+            let expected: Vec<f64> = expected.iter().map(|age| (age * 60.0).ceil()).collect();
+            let real: Vec<f64> = lived(&steady).iter().map(|age| age.as_secs_f64()).collect();
+            assert_eq!(real, expected, "{steady:?}");
         }
-        assert_eq!(*ages.last().unwrap(), schedule.lifetime());
+    }
+
+    #[test]
+    fn jitter_adds_up_to_its_part_of_a_delay_and_nothing_to_the_end() {
+        for jitter in [0.1, 0.5, 1.0] {
+            let schedule = delays(&[60], 601).with_jitter(jitter).unwrap();
+            let (mut before, mut any) = (SignedDuration::ZERO, false);
+            let id = id();
+            for (n, ideal) in schedule.ages().iter().copied().enumerate() {
+                let now = id.accepted() + before;
+                let next = next(&schedule, id, n as u32 + 1, now).unwrap();
+                let late = next.duration_since(id.accepted()) - ideal;
+                let most = (ideal - before).as_secs_f64() * jitter;
+                assert!((0.0..=most + 1.0).contains(&late.as_secs_f64()), "{late}");
+                any |= !late.is_zero();
+                before = ideal;
+            }
+            assert!(any, "{jitter}");
+            assert_eq!(lived(&schedule).last(), Some(&mins(601)));
+        }
+    }
+
+    #[test]
+    fn no_delay_is_longer_than_the_cap_nor_than_the_longest() {
+        let schedule = Schedule::default()
+            .with_jitter(1.0)
+            .and_then(|schedule| schedule.with_cap(mins(60)))
+            .unwrap();
+        let mut before = SignedDuration::ZERO;
+        for age in lived(&schedule) {
+            assert!(age - before <= mins(60), "{before} {age}");
+            before = age;
+        }
+        let short = Schedule::new(vec![phase(1, 2, 1.0)]).unwrap();
+        for schedule in [schedule, short, Schedule::default(), delays(&[1, 600], 900)] {
+            for age in 0..6000 {
+                let now = id().accepted() + mins(age);
+                if let Some(next) = next(&schedule, id(), 1, now) {
+                    let ahead = next.duration_since(now);
+                    assert!(ahead <= schedule.longest_delay(), "{age}: {ahead}");
+                    assert!(ahead > SignedDuration::ZERO);
+                }
+            }
+        }
     }
 
     #[test]
@@ -289,10 +561,14 @@ mod tests {
         let schedule = Schedule::default();
         let id = QueueId::new("2026-11-01T00:00:00Z".parse().unwrap(), [9; 10]);
         let now = "2026-11-22T00:00:00Z".parse().unwrap();
-        let quarter = SignedDuration::from_mins(15);
-        assert_eq!(schedule.next_attempt(id, 1, now), Some(now + quarter));
-        assert_eq!(schedule.next_attempt(id, 2, now), Some(now + quarter));
-        assert_eq!(schedule.next_attempt(id, 3, now), None);
+        assert_eq!(next(&schedule, id, 1, now), Some(now + mins(15)));
+        assert_eq!(next(&schedule, id, 2, now), Some(now + mins(15)));
+        assert_eq!(next(&schedule, id, 3, now), None);
+        // A schedule that has fewer attempts wants no more than it has.
+        let once = Schedule::new(vec![phase(1, 2, 1.0)]).unwrap();
+        assert_eq!(next(&once, id, 1, now), Some(now + mins(1)));
+        assert_eq!(next(&once, id, 2, now), None);
+        assert_eq!(next(&once.ended_at(SignedDuration::ZERO), id, 1, now), None);
     }
 
     #[test]
@@ -300,30 +576,47 @@ mod tests {
         let schedule = Schedule::default();
         let id = QueueId::new("2030-01-01T00:00:00Z".parse().unwrap(), [9; 10]);
         let now = "2026-11-22T00:00:00Z".parse().unwrap();
-        let next = schedule.next_attempt(id, 1, now).unwrap();
-        assert!(next.duration_since(now) <= SignedDuration::from_mins(17));
+        for attempts in [1, 2, 3, 1000] {
+            let next = next(&schedule, id, attempts, now).unwrap();
+            assert!(next.duration_since(now) <= mins(17));
+        }
     }
 
     #[test]
     fn nonsense_is_refused() {
-        let phase = |until, every, factor| Phase {
-            until: SignedDuration::from_mins(until),
-            every: SignedDuration::from_mins(every),
-            factor,
+        use ScheduleError::{Delay, Empty, Factor, Jitter, Lifetime, Order, TooMany};
+        let of = Schedule::default;
+        let list = |list: &[i64], lifetime| {
+            Schedule::of_delays(list.iter().copied().map(mins).collect(), mins(lifetime))
         };
-        assert_eq!(Schedule::new(vec![]), Err(ScheduleError::Empty));
-        assert_eq!(
-            Schedule::new(vec![phase(9, 1, 1.0), phase(9, 1, 1.0)]),
-            Err(ScheduleError::Order)
-        );
-        assert_eq!(
-            Schedule::new(vec![phase(9, 0, 1.0)]),
-            Err(ScheduleError::Delay)
-        );
-        assert_eq!(
-            Schedule::new(vec![phase(9, 1, 0.5)]),
-            Err(ScheduleError::Factor)
-        );
+        for (schedule, error) in [
+            (Schedule::new(vec![]), Empty),
+            (
+                Schedule::new(vec![phase(9, 1, 1.0), phase(9, 1, 1.0)]),
+                Order,
+            ),
+            (Schedule::new(vec![phase(9, 0, 1.0)]), Delay),
+            (Schedule::new(vec![phase(9, -5, 1.0)]), Delay),
+            (Schedule::new(vec![phase(9, 1, 0.5)]), Factor),
+            (Schedule::new(vec![phase(9, 1, f64::NAN)]), Factor),
+            (Schedule::new(vec![phase(10_002, 1, 1.0)]), TooMany),
+            (list(&[], 60), Empty),
+            (list(&[5, 0], 60), Delay),
+            (list(&[5], 0), Lifetime),
+            (list(&[5], -5), Lifetime),
+            (list(&[5], 1 << 25), TooMany),
+            (list(&[1 << 50], 1 << 50), Lifetime),
+            (list(&[1], 10_002), TooMany),
+            (of().with_lifetime(mins(0)), Lifetime),
+            (of().with_cap(mins(0)), Delay),
+            (of().with_cap(mins(-1)), Delay),
+            (of().with_jitter(-0.1), Jitter),
+            (of().with_jitter(1.1), Jitter),
+            (of().with_jitter(f64::NAN), Jitter),
+        ] {
+            assert_eq!(schedule, Err(error));
+        }
         assert!(Schedule::new(vec![phase(9, 1, 1.0)]).is_ok());
+        assert!(of().with_jitter(0.0).is_ok());
     }
 }

@@ -240,6 +240,12 @@ impl State {
         }
     }
 
+    /// Where this recipient stands, if it is one.
+    pub fn recipient(&self, address: &Address) -> Option<&RecipientState> {
+        let n = self.index.get(address)?;
+        self.recipients.get(*n)
+    }
+
     /// The earliest next attempt of anybody, if anybody is left.
     pub fn next_attempt(&self) -> Option<Timestamp> {
         let next = |recipient: &RecipientState| match recipient.fate {

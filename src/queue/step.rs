@@ -3,7 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::state::Fate;
-use super::{Hold, Outcome, RecipientResult, RecipientState, RetryPolicy, State, Status};
+use super::{
+    FailedAttempt, Hold, Outcome, RecipientResult, RecipientState, RetryPolicy, State, Status,
+};
 use crate::message::{Address, EnhancedCode, ReversePath};
 
 /// The next step. Recipients are given by their place in [`State::recipients`].
@@ -121,19 +123,22 @@ fn same_cause(state: &State, untold: Vec<usize>) -> Vec<usize> {
 }
 
 /// What an outcome means for a recipient's future: when it is tried again, or that its time
-/// is up.
+/// is up. `transport` is by whose schedule it goes, if its domain has none of its own.
 pub fn settle(
     state: &State,
     recipient: &Address,
+    transport: Option<&str>,
     outcome: Outcome,
     retry: &dyn RetryPolicy,
     now: Timestamp,
 ) -> RecipientResult {
-    let Outcome { status, reply } = outcome;
-    let next = match status {
+    let next = match outcome.status {
         Status::Delivered | Status::Failed => None,
-        Status::Deferred | Status::Unknown => retry.next_attempt(state.id, state.attempts, now),
+        Status::Deferred | Status::Unknown => {
+            retry.next_attempt(&failed_attempt(state, recipient, transport, &outcome, now))
+        }
     };
+    let Outcome { status, reply } = outcome;
     let over = next.is_none() && matches!(status, Status::Deferred | Status::Unknown);
     RecipientResult {
         recipient: recipient.clone(),
@@ -141,6 +146,27 @@ pub fn settle(
         reply,
         next,
         expired: over,
+    }
+}
+
+/// What a retry policy is told of an outcome that has just come about and is not recorded yet.
+pub fn failed_attempt<'a>(
+    state: &'a State,
+    recipient: &'a Address,
+    transport: Option<&'a str>,
+    outcome: &'a Outcome,
+    now: Timestamp,
+) -> FailedAttempt<'a> {
+    let before = state.recipient(recipient).map_or(0, |one| one.attempts);
+    FailedAttempt {
+        id: state.id,
+        sender: &state.sender,
+        recipient,
+        transport,
+        attempts: before.saturating_add(1),
+        status: outcome.status,
+        reply: &outcome.reply,
+        now,
     }
 }
 
@@ -212,6 +238,7 @@ mod tests {
                 settle(
                     &self.state,
                     &address,
+                    transport,
                     outcome.clone(),
                     &self.schedule,
                     self.now,

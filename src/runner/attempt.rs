@@ -293,7 +293,10 @@ impl Core {
         let results: Vec<RecipientResult> = outcomes
             .into_iter()
             .map(|(recipient, outcome)| {
-                settle(entry.state(), &recipient, outcome, &*self.retry, now)
+                // Who was not tried by any has the schedule of the one he would go by.
+                let by = transport.as_deref();
+                let by = by.or_else(|| self.transport_for(&entry, &recipient));
+                settle(entry.state(), &recipient, by, outcome, &*self.retry, now)
             })
             .collect();
         log_results(&entry, transport.as_deref(), &results, now);

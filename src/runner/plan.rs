@@ -11,6 +11,7 @@ use super::hops::Gate;
 use super::sessions::Open;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
+use crate::queue::step::failed_attempt;
 use crate::queue::{Action, Outcome, What};
 use crate::spool::{Down, Entry, Hop};
 use crate::transport::Transport;
@@ -88,10 +89,9 @@ impl Core {
             later: Later::default(),
         };
         let mut hops: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
-        let wanted = entry.envelope().submission.transport.as_deref();
         for n in who {
             let recipient = &entry.state().recipients[*n].address;
-            let Some(name) = wanted.or_else(|| self.routes.transport_for(recipient)) else {
+            let Some(name) = self.transport_for(entry, recipient) else {
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 4), "no route");
                 plan.known.push((recipient.clone(), outcome));
                 continue;
@@ -114,6 +114,16 @@ impl Core {
             }
         }
         plan
+    }
+
+    /// The transport for a recipient, now: what the submitter named, else what the routes say.
+    pub(super) fn transport_for<'a>(
+        &'a self,
+        entry: &'a Entry,
+        recipient: &Address,
+    ) -> Option<&'a str> {
+        let wanted = entry.envelope().submission.transport.as_deref();
+        wanted.or_else(|| self.routes.transport_for(recipient))
     }
 
     fn plan_hop(
@@ -144,22 +154,24 @@ impl Core {
                 match gate {
                     Gate::Open(permit) => Seat::Permit(permit),
                     Gate::Down(down) => {
-                        match self.put_off(entry, down.probe, now) {
-                            Some(until) => plan.later.until(until),
-                            // Its time is up, and what happened last is why.
-                            None => {
-                                let outcome = words(&down);
-                                let known = recipients.into_iter();
-                                plan.known.extend(known.map(|one| (one, outcome.clone())));
+                        let outcome = words(&down);
+                        for one in recipients {
+                            match self.put_off(entry, &one, &hop, &outcome, down.probe, now) {
+                                Some(until) => plan.later.until(until),
+                                // Its time is up, and what happened last is why.
+                                None => plan.known.push((one, outcome.clone())),
                             }
                         }
                         return;
                     }
                     Gate::Probed => {
                         let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
-                        // At the end of its time it is not the probe's result that decides.
-                        let until = self.put_off(entry, later, now).unwrap_or(later);
-                        plan.later.until(until);
+                        let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 1), "being probed");
+                        for one in recipients {
+                            let until = self.put_off(entry, &one, &hop, &outcome, later, now);
+                            // At the end of its time it is not the probe's result that decides.
+                            plan.later.until(until.unwrap_or(later));
+                        }
                         return;
                     }
                     Gate::Wait => {
@@ -181,16 +193,22 @@ impl Core {
         });
     }
 
-    /// Until when a message waits for a destination that is down until `probe`: never beyond its
-    /// own last attempt, and never where a run would take it for a clock's mistake. None if
-    /// its time is up.
-    fn put_off(&self, entry: &Entry, probe: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let id = entry.id();
-        let last = self.retry.last_attempt(id);
-        let attempts = entry.state().attempts.saturating_add(1);
-        if last.is_some_and(|last| last <= now)
-            || self.retry.next_attempt(id, attempts, now).is_none()
-        {
+    /// Until when a recipient waits for a destination that is down until `probe`, for this reason:
+    /// never beyond its own last attempt, and never where a run would take it for a clock's
+    /// mistake. None if its time is up.
+    fn put_off(
+        &self,
+        entry: &Entry,
+        recipient: &Address,
+        hop: &Hop,
+        why: &Outcome,
+        probe: Timestamp,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let transport = Some(hop.transport.as_str());
+        let failed = failed_attempt(entry.state(), recipient, transport, why, now);
+        let last = self.retry.last_attempt(&failed);
+        if last.is_some_and(|last| last <= now) || self.retry.next_attempt(&failed).is_none() {
             return None;
         }
         let longest = now.saturating_add(self.retry.longest_delay());

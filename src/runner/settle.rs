@@ -156,7 +156,16 @@ impl Core {
             .iter()
             .map(|n| {
                 let recipient = &entry.state().recipients[*n].address;
-                settle(entry.state(), recipient, interrupted(), &*self.retry, now)
+                let transport = self.transport_for(entry, recipient);
+                let outcome = interrupted();
+                settle(
+                    entry.state(),
+                    recipient,
+                    transport,
+                    outcome,
+                    &*self.retry,
+                    now,
+                )
             })
             .collect();
         log_results(entry, None, &results, now);

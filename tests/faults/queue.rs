@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act};
-use mailspool::queue::{Action, By, RetryPolicy, Schedule, What};
+use mailspool::queue::{Action, By, FailedAttempt, RetryPolicy, Schedule, What};
 use mailspool::spool::{Claim, Entry, Place, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
@@ -83,8 +83,8 @@ fn records_notice(call: &Call<'_>) -> bool {
 pub struct GivesUp(QueueId);
 
 impl RetryPolicy for GivesUp {
-    fn next_attempt(&self, id: QueueId, attempts: u32, now: Timestamp) -> Option<Timestamp> {
-        (id != self.0).then(|| Schedule::default().next_attempt(id, attempts, now))?
+    fn next_attempt(&self, failed: &FailedAttempt<'_>) -> Option<Timestamp> {
+        (failed.id != self.0).then(|| Schedule::default().next_attempt(failed))?
     }
 
     fn longest_delay(&self) -> SignedDuration {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::Acceptor;
 use mailspool::disk::Seam;
-use mailspool::message::{Door, QueueId};
+use mailspool::message::Door;
 use mailspool::operator::{act, check, flush};
-use mailspool::queue::{Action, RetryPolicy};
+use mailspool::queue::{Action, FailedAttempt, RetryPolicy};
 use mailspool::spool::Spool;
 
 use super::shared::{Clock, limits, request, runner, text};
@@ -39,7 +39,7 @@ pub fn pass_to(minutes: i64, next: i64) -> Program {
 pub struct At(pub Timestamp);
 
 impl RetryPolicy for At {
-    fn next_attempt(&self, _: QueueId, _: u32, _: Timestamp) -> Option<Timestamp> {
+    fn next_attempt(&self, _: &FailedAttempt<'_>) -> Option<Timestamp> {
         Some(self.0)
     }
 

@@ -1,0 +1,173 @@
+//! Rules for certain replies: greylisting is over in minutes, a full mailbox in hours.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::SignedDuration;
+
+use crate::message::{EnhancedCode, Reply};
+
+/// What is said of a reply that matches: when the next attempt follows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplyRule {
+    /// Its enhanced status code, if that matters.
+    pub status: Option<StatusPattern>,
+    /// Its text, without codes, if that matters.
+    pub reply: Option<Glob>,
+    /// So much later the next attempt is made, but not behind the end of the lifetime.
+    pub after: SignedDuration,
+    /// Only messages younger than this, if that matters.
+    pub until: Option<SignedDuration>,
+}
+
+impl ReplyRule {
+    /// Whether the rule is for this reply to a message of this age.
+    pub fn matches(&self, reply: &Reply, age: SignedDuration) -> bool {
+        let status =
+            |pattern: &StatusPattern| reply.enhanced.is_some_and(|code| pattern.matches(code));
+        self.until.is_none_or(|until| age < until)
+            && self.status.as_ref().is_none_or(status)
+            && self
+                .reply
+                .as_ref()
+                .is_none_or(|glob| glob.matches(&reply.text))
+    }
+}
+
+/// An enhanced status code (RFC 3463) or the beginning of one: `4.7` is 4.7.0, 4.7.1 and so on,
+/// but not 4.70.1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusPattern(Vec<u16>);
+
+/// The text is no enhanced status code of a failure, and no beginning of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an enhanced status code of a failure; write for example \"4.2.2\" or \"4.7\"")]
+pub struct NotAStatus;
+
+impl StatusPattern {
+    /// Whether the code is, or begins with, this.
+    pub fn matches(&self, code: EnhancedCode) -> bool {
+        let numbers = [u16::from(code.class), code.subject, code.detail];
+        numbers.starts_with(&self.0)
+    }
+}
+
+impl FromStr for StatusPattern {
+    type Err = NotAStatus;
+
+    fn from_str(text: &str) -> Result<StatusPattern, NotAStatus> {
+        let number = |part: &str| {
+            let digits = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            digits.then(|| part.parse().ok()).flatten()
+        };
+        let numbers: Option<Vec<u16>> = text.split('.').map(number).collect();
+        match numbers {
+            Some(numbers) if numbers.len() <= 3 && matches!(numbers[..], [4 | 5, ..]) => {
+                Ok(StatusPattern(numbers))
+            }
+            _ => Err(NotAStatus),
+        }
+    }
+}
+
+impl fmt::Display for StatusPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<String> = self.0.iter().map(u16::to_string).collect();
+        f.write_str(&numbers.join("."))
+    }
+}
+
+/// A pattern for a whole text, whatever its case: `*` is anything, `?` one character.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob {
+    given: String,
+    pattern: Vec<char>,
+}
+
+impl Glob {
+    /// Every text is a pattern.
+    pub fn new(pattern: &str) -> Glob {
+        Glob {
+            given: pattern.to_owned(),
+            pattern: pattern.to_lowercase().chars().collect(),
+        }
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.given
+    }
+
+    /// Whether it is the pattern of this text. Takes at most the product of their lengths.
+    pub fn matches(&self, text: &str) -> bool {
+        let text: Vec<char> = text.to_lowercase().chars().collect();
+        let (mut at, mut p) = (0, 0);
+        // Where the last star stands, and what it has taken: if the rest does not fit, it takes
+        // one more.
+        let mut star = None;
+        while at < text.len() {
+            match self.pattern.get(p) {
+                Some('*') => {
+                    star = Some((p, at));
+                    p += 1;
+                }
+                Some(one) if *one == '?' || *one == text[at] => (at, p) = (at + 1, p + 1),
+                _ => match &mut star {
+                    Some((place, taken)) => {
+                        *taken += 1;
+                        (at, p) = (*taken, *place + 1);
+                    }
+                    None => return false,
+                },
+            }
+        }
+        self.pattern[p..].iter().all(|one| *one == '*')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, text, fits) in [
+            ("", "", true),
+            ("", "x", false),
+            ("*", "", true),
+            ("**", "whatever", true),
+            ("greylist", "Greylist", true),
+            ("greylist", "greylisted", false),
+            ("*greylist*", "You are GREYLISTED", true),
+            ("*greylist*", "grey listed", false),
+            ("a*b*c", "axxbyybzzc", true),
+            ("a*b*c", "axxbyybzz", false),
+            ("?", "ä", true),
+            ("?", "", false),
+            ("*ÜBER*", "das ist über der Quote", true),
+            ("*a*a*a*a*b", &"a".repeat(1000), false),
+        ] {
+            assert_eq!(Glob::new(pattern).matches(text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn status_patterns() {
+        let code = |text: &str| text.parse::<EnhancedCode>().unwrap();
+        for (pattern, yes, no) in [
+            ("4.2.2", "4.2.2", "4.2.1"),
+            ("4.7", "4.7.1", "4.70.1"),
+            ("4", "4.0.0", "5.0.0"),
+            ("5.7.8", "5.7.8", "4.7.8"),
+        ] {
+            let pattern: StatusPattern = pattern.parse().unwrap();
+            assert!(pattern.matches(code(yes)) && !pattern.matches(code(no)));
+            assert_eq!(pattern.to_string().parse(), Ok(pattern));
+        }
+        for bad in [
+            "", "4.", ".2", "2.0.0", "4.2.2.1", "4.x", "450", "4.1234", "+4.2",
+        ] {
+            assert_eq!(bad.parse::<StatusPattern>(), Err(NotAStatus), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Recipients of one message with schedules of their own, and clocks that jump.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::message::{Door, EnhancedCode, QueueId};
+use mailspool::queue::{
+    Bucket, Glob, Outcome, Pattern, ReplyRule, Routes, Rule, Schedule, Schedules,
+};
+use mailspool::runner::{Runner, Summary};
+use mailspool::spool::{Place, Spool};
+use mailspool::transport::Relay;
+use tempfile::TempDir;
+
+use super::world::{Clock, HOST, accept, findings, tempdir};
+
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+
+/// Who was tried when.
+type Tried = Arc<Mutex<BTreeMap<String, Vec<Timestamp>>>>;
+
+struct Scene {
+    _dir: TempDir,
+    spool: Spool,
+    clock: Clock,
+    tried: Tried,
+    schedules: Schedules,
+}
+
+fn schedule(delays: &[i32], lifetime: i32) -> Schedule {
+    let delays = delays.iter().map(|delay| MINUTE * *delay).collect();
+    let schedule = Schedule::of_delays(delays, MINUTE * lifetime);
+    schedule.unwrap().with_jitter(0.0).unwrap()
+}
+
+/// Default without jitter; 10 minutes for a domain, 30 and 60 for a transport; greylisting is over
+/// in 5 minutes while the message is young; an hour for the null sender.
+fn schedules() -> Schedules {
+    Schedules::new(Schedule::default().with_jitter(0.0).unwrap())
+        .with_domain("own.test", schedule(&[10], 45))
+        .with_transport("slow", schedule(&[30, 60], 180))
+        .with_null_lifetime(MINUTE * 60)
+        .with_rule(ReplyRule {
+            status: Some("4.7".parse().unwrap()),
+            reply: Some(Glob::new("*greylist*")),
+            after: MINUTE * 5,
+            until: Some(MINUTE * 30),
+        })
+}
+
+impl Scene {
+    fn new(schedules: Schedules) -> Scene {
+        let dir = tempdir();
+        Scene {
+            spool: Spool::create(&dir.path().join("spool"), None).unwrap(),
+            _dir: dir,
+            clock: Clock::at(Timestamp::now()),
+            tried: Tried::default(),
+            schedules,
+        }
+    }
+
+    /// Accepts a message, and sets the clock to that moment.
+    fn accept(&self, sender: &str, to: &[&str]) -> QueueId {
+        let id = accept(&self.spool, Door::Active, "m", sender, to);
+        self.clock.set(id.accepted());
+        id
+    }
+
+    /// Everything is deferred, but what goes to `sender.test`.
+    fn pass(&self) -> Summary {
+        let relay = || {
+            let (tried, clock) = (Arc::clone(&self.tried), self.clock.clone());
+            Relay::new(move |_, recipients| {
+                let deliver = |to: &mailspool::message::Address| {
+                    let mut tried = tried.lock().unwrap();
+                    let of = tried.entry(to.to_string()).or_default();
+                    of.push(clock.now());
+                    let code = EnhancedCode::new(4, 7, 1);
+                    match to.domain() {
+                        Some("sender.test") => Outcome::delivered("taken"),
+                        Some("grey.test") => Outcome::deferred(code, "Greylisted, come back"),
+                        _ => Outcome::deferred(code, "later"),
+                    }
+                };
+                recipients.iter().map(deliver).collect()
+            })
+        };
+        let rule = |pattern, transport: &str| Rule {
+            pattern,
+            transport: transport.into(),
+        };
+        let routes = Routes(vec![
+            rule(Pattern::Domain("slow.test".into()), "slow"),
+            rule(Pattern::Domain("own.test".into()), "slow"),
+            rule(Pattern::Any, "relay"),
+        ]);
+        let clock = self.clock.clone();
+        let runner = Runner::new(self.spool.clone(), HOST)
+            .transport("relay", relay())
+            .transport("slow", relay())
+            .routes(routes)
+            .retry(self.schedules.clone())
+            .clock(move || clock.now());
+        runner.pass().unwrap()
+    }
+
+    fn bucket(&self, id: QueueId) -> Option<Bucket> {
+        match self.spool.locate(id).unwrap()? {
+            Place::Deferred(bucket) => Some(bucket),
+            _ => None,
+        }
+    }
+
+    /// Passes at each minute for which the message waits, and one just before it.
+    fn live(&self, id: QueueId) {
+        self.pass();
+        while let Some(bucket) = self.bucket(id) {
+            let due = bucket.due().unwrap();
+            self.clock.set(due - SignedDuration::from_millis(1));
+            assert_eq!(self.pass(), Summary::default());
+            self.clock.set(due);
+            assert_ne!(self.pass(), Summary::default());
+        }
+        // And what was left for others.
+        self.pass();
+    }
+
+    fn tried(&self, who: &str) -> Vec<Timestamp> {
+        self.tried
+            .lock()
+            .unwrap()
+            .get(who)
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+/// The minute that begins then or next.
+fn minute(time: Timestamp) -> Timestamp {
+    Bucket::for_time(time).due().unwrap()
+}
+
+/// The first attempt, and those at these ages, each at the minute that begins then or next.
+fn at_ages(id: QueueId, ages: &[f64]) -> Vec<Timestamp> {
+    let at = |age: &f64| minute(id.accepted() + SignedDuration::from_secs_f64(age * 60.0));
+    std::iter::once(id.accepted())
+        .chain(ages.iter().map(at))
+        .collect()
+}
+
+#[test]
+fn each_recipient_has_its_own_times_and_its_own_end() {
+    let scene = Scene::new(schedules());
+    let to = ["a@own.test", "b@slow.test", "c@rest.test", "d@grey.test"];
+    let id = scene.accept("s@sender.test", &to);
+    scene.live(id);
+    assert_eq!(
+        scene.tried("a@own.test"),
+        at_ages(id, &[10.0, 20.0, 30.0, 40.0, 45.0])
+    );
+    assert_eq!(
+        scene.tried("b@slow.test"),
+        at_ages(id, &[30.0, 90.0, 150.0, 180.0])
+    );
+    let default: Vec<f64> = Schedule::default()
+        .ages()
+        .iter()
+        .map(|age| age.as_secs_f64() / 60.0)
+        .collect();
+    assert_eq!(default.len(), 31);
+    assert_eq!(scene.tried("c@rest.test"), at_ages(id, &default));
+    // Greylisted: 5 minutes after each failure as long as it is younger than 30 minutes, then as
+    // all others.
+    let mut grey = vec![id.accepted()];
+    while grey[grey.len() - 1].duration_since(id.accepted()) < MINUTE * 30 {
+        grey.push(minute(grey[grey.len() - 1] + MINUTE * 5));
+    }
+    assert!((7..=8).contains(&grey.len()), "{grey:?}");
+    grey.extend(&at_ages(id, &default)[3..]);
+    grey.dedup();
+    let tried = scene.tried("d@grey.test");
+    assert_eq!(tried, grey);
+    // Three ends, three bounces: the last two end together.
+    assert_eq!(scene.tried("s@sender.test").len(), 3);
+    assert_eq!(scene.spool.messages().unwrap(), []);
+    assert_eq!(findings(&scene.spool), []);
+}
+
+#[test]
+fn mail_of_the_null_sender_is_frozen_when_its_time_is_up() {
+    for (lifetime, ages) in [(60, &[15.0, 30.0, 45.0, 60.0][..]), (0, &[])] {
+        let schedules = schedules().with_null_lifetime(MINUTE * lifetime);
+        let scene = Scene::new(schedules);
+        let id = scene.accept("", &["c@rest.test"]);
+        scene.live(id);
+        assert_eq!(scene.tried("c@rest.test"), at_ages(id, ages));
+        let place = scene.spool.locate(id).unwrap();
+        assert_eq!(place, Some(Place::Frozen(Bucket::Never)), "{lifetime}");
+        assert_eq!(findings(&scene.spool), []);
+    }
+}
+
+/// A delay that only one of the schedules gives is no clock's mistake, one that none gives is.
+#[test]
+fn what_is_further_ahead_than_any_schedule_is_due() {
+    let schedules = schedules().with_domain("far.test", schedule(&[1200], 10_000));
+    let scene = Scene::new(schedules);
+    let id = scene.accept("s@sender.test", &["a@far.test"]);
+    scene.pass();
+    let bucket = scene.bucket(id).unwrap();
+    let expected = minute(id.accepted() + MINUTE * 1200);
+    assert_eq!(bucket.due(), Some(expected));
+    scene.clock.forward(1);
+    assert_eq!(scene.pass(), Summary::default());
+    // The clock goes back for a month: what seems to be a month ahead is due, and nothing expires.
+    let back = id.accepted() - SignedDuration::from_hours(30 * 24);
+    for n in 0..5 {
+        scene.clock.set(back + MINUTE * (1300 * n));
+        scene.pass();
+        assert_eq!(scene.tried("a@far.test").len() as i32, 2 + n);
+        let ahead = scene.bucket(id).unwrap().due().unwrap();
+        let ahead = ahead.duration_since(scene.clock.now());
+        assert!(ahead > MINUTE * 1199 && ahead <= MINUTE * 1201, "{ahead}");
+    }
+    // And right again.
+    scene.clock.set(expected);
+    scene.pass();
+    assert_eq!(scene.tried("a@far.test").len(), 7);
+    assert!(scene.bucket(id).is_some());
+}
+
+/// A spool that stood still, or a clock that jumped ahead, beyond every lifetime.
+#[test]
+fn nothing_expires_before_three_attempts_of_each_recipient() {
+    let scene = Scene::new(schedules());
+    let id = scene.accept("s@sender.test", &["a@own.test", "c@rest.test"]);
+    // One recipient has been tried often, the other once.
+    scene.pass();
+    for _ in 0..3 {
+        scene.clock.forward(10);
+        scene.clock.set(minute(scene.clock.now()));
+        scene.pass();
+    }
+    assert_eq!(scene.tried("a@own.test").len(), 4);
+    let before = scene.tried("c@rest.test").len();
+    assert!((2..=3).contains(&before));
+    scene.clock.forward(10 * 24 * 60);
+    scene.live(id);
+    assert_eq!(scene.tried("a@own.test").len(), 5);
+    assert_eq!(scene.tried("c@rest.test").len(), 3.max(before + 1));
+    assert_eq!(scene.spool.messages().unwrap(), []);
+}
