@@ -7,6 +7,7 @@
 mod dns;
 mod login;
 mod raw;
+mod retry;
 mod value;
 mod wire;
 
@@ -19,9 +20,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::message::{Address, domain};
-use crate::queue::{Pattern, Phase, Routes, Rule, Schedule};
+use crate::queue::{Pattern, Routes, Rule, Schedules};
 
-use raw::{Raw, RawAccept, RawPhase, RawRoute, RawTransport};
+use raw::{Raw, RawAccept, RawRoute, RawTransport};
 use value::Text;
 
 pub use dns::Dns;
@@ -42,8 +43,8 @@ pub struct Config {
     pub accept: Accept,
     /// `[run]`.
     pub run: Run,
-    /// `[retry]`.
-    pub retry: Schedule,
+    /// `[retry]`, `[transport.*.retry]`, and `[bounce]`'s lifetime.
+    pub retry: Schedules,
     /// `[log]`.
     pub log: Log,
     /// How long a discarded message can be taken back.
@@ -197,10 +198,7 @@ impl Config {
                 jobs: text.at_least_one(&raw.run.jobs, "jobs")?,
                 background: text.at_least_one(&raw.run.background, "background")?,
             },
-            retry: match &raw.retry {
-                Some(retry) => text.schedule(&retry.phases)?,
-                None => Schedule::default(),
-            },
+            retry: text.schedules(&raw)?,
             log: raw.log,
             discard_keep: signed(raw.discard.keep.0),
             dns: text.dns(&raw.dns)?,
@@ -248,16 +246,6 @@ impl Text<'_> {
         }
     }
 
-    fn schedule(&self, phases: &Spanned<Vec<RawPhase>>) -> Result<Schedule, Error> {
-        let phase = |raw: &RawPhase| Phase {
-            until: signed(raw.until.0),
-            every: signed(raw.every.0),
-            factor: raw.factor,
-        };
-        let all = phases.get_ref().iter().map(phase).collect();
-        Schedule::new(all).map_err(|error| self.error(phases.span(), error))
-    }
-
     fn transports(
         &self,
         raw: &BTreeMap<Spanned<String>, RawTransport>,
@@ -287,7 +275,8 @@ impl Text<'_> {
                 return Err(self.error(raw.r#type.span(), what));
             }
         };
-        if let Some((key, span)) = raw.keys().find(|(key, _)| !keys.contains(key)) {
+        let mut others = raw.keys().filter(|(key, _)| *key != "retry");
+        if let Some((key, span)) = others.find(|(key, _)| !keys.contains(key)) {
             return Err(self.error(span, format!("`{key}` is no key of type {kind:?}")));
         }
         let missing =

@@ -2,12 +2,15 @@
 
 use std::io;
 
+use jiff::SignedDuration;
+
 use super::args::{Config, ConfigCommand, Global, Init};
 use super::exit::{EX_CONFIG, Failure, write_once};
 use super::privilege;
 use super::site::{IfMissing, Site, make, spool_path};
 use super::transports::mistakes;
 use crate::config::{self, Secret, Transport, Wire};
+use crate::queue::{Phase, Rhythm, Schedule, Schedules};
 use crate::smtp::{MinimumTls, Protocol, TlsPolicy};
 
 /// `mailspool init`.
@@ -91,12 +94,17 @@ fn in_force(site: &Site) -> String {
         "\n[dns]\nservers = {servers:?}\ntimeout = \"{}\"\n",
         humantime::format_duration(config.dns.timeout)
     ));
-    text.push_str(&format!("\n[retry]\nphases = [\n{}]\n", phases(config)));
+    text.push_str(&retry(&config.retry));
     for (name, transport) in &config.transports {
         text.push_str(&format!(
             "\n[transport.{name:?}]\n{}",
             transport_keys(transport)
         ));
+        let own = config.retry.transports().find(|(of, _)| of == name);
+        if let Some((_, schedule)) = own {
+            let keys = schedule_keys(schedule);
+            text.push_str(&format!("\n[transport.{name:?}.retry]\n{keys}"));
+        }
     }
     for rule in &config.routes.0 {
         let pattern = match &rule.pattern {
@@ -112,16 +120,62 @@ fn in_force(site: &Site) -> String {
     text
 }
 
-fn phases(config: &config::Config) -> String {
-    let line = |phase: &crate::queue::Phase| {
-        let (until, every) = (phase.until.as_secs(), phase.every.as_secs());
-        let factor = phase.factor;
-        format!("  {{ until = \"{until}s\", every = \"{every}s\", factor = {factor:?} }},\n")
-    };
-    match config.retry.rhythm() {
-        crate::queue::Rhythm::Phases(phases) => phases.iter().map(line).collect(),
-        crate::queue::Rhythm::Delays(_) => String::new(),
+/// `[retry]` but what transports have of their own, and `[bounce]`.
+fn retry(schedules: &Schedules) -> String {
+    let keys = schedule_keys(schedules.default_schedule());
+    let mut text = format!("\n[retry]\n{keys}");
+    for (domain, schedule) in schedules.domains() {
+        let keys = schedule_keys(schedule);
+        text.push_str(&format!("\n[[retry.domain]]\ndomain = {domain:?}\n{keys}"));
     }
+    for rule in schedules.rules() {
+        text.push_str("\n[[retry.rule]]\n");
+        if let Some(status) = &rule.status {
+            text.push_str(&format!("status = \"{status}\"\n"));
+        }
+        if let Some(reply) = &rule.reply {
+            text.push_str(&format!("reply = {:?}\n", reply.as_str()));
+        }
+        text.push_str(&format!("after = {}\n", span(rule.after)));
+        if let Some(until) = rule.until {
+            text.push_str(&format!("until = {}\n", span(until)));
+        }
+    }
+    let lifetime = span(schedules.null_lifetime());
+    text.push_str(&format!("\n[bounce]\nlifetime = {lifetime}\n"));
+    text
+}
+
+fn schedule_keys(schedule: &Schedule) -> String {
+    let mut text = match schedule.rhythm() {
+        Rhythm::Phases(phases) => {
+            let line = |phase: &Phase| {
+                let (until, every) = (span(phase.until), span(phase.every));
+                let factor = phase.factor;
+                format!("  {{ until = {until}, every = {every}, factor = {factor:?} }},\n")
+            };
+            let lines: String = phases.iter().map(line).collect();
+            format!("phases = [\n{lines}]\n")
+        }
+        Rhythm::Delays(delays) => {
+            let delays: Vec<String> = delays.iter().copied().map(span).collect();
+            format!("delays = [{}]\n", delays.join(", "))
+        }
+    };
+    text.push_str(&format!("jitter = {:?}\n", schedule.jitter()));
+    if let Some(cap) = schedule.cap() {
+        text.push_str(&format!("cap = {}\n", span(cap)));
+    }
+    text.push_str(&format!("lifetime = {}\n", span(schedule.lifetime())));
+    text
+}
+
+/// A duration in quotes.
+fn span(duration: SignedDuration) -> String {
+    format!(
+        "\"{}\"",
+        humantime::format_duration(duration.unsigned_abs())
+    )
 }
 
 fn transport_keys(transport: &Transport) -> String {

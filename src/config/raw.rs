@@ -21,7 +21,10 @@ pub(super) struct Raw {
     pub accept: RawAccept,
     #[serde(default)]
     pub run: RawRun,
-    pub retry: Option<RawRetry>,
+    #[serde(default)]
+    pub retry: RawRetry,
+    #[serde(default)]
+    pub bounce: RawBounce,
     #[serde(default)]
     pub log: Log,
     #[serde(default)]
@@ -74,10 +77,96 @@ impl Default for RawRun {
     }
 }
 
+/// The keys of a schedule, and what else stands beside them.
+macro_rules! with_schedule_keys {
+    ($name:ident { $($(#[$attribute:meta])* $key:ident: $type:ty,)* }) => {
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $($(#[$attribute])* pub $key: $type,)*
+            pub phases: Option<Spanned<Vec<RawPhase>>>,
+            pub delays: Option<Spanned<Vec<Span>>>,
+            pub jitter: Option<Spanned<f64>>,
+            pub cap: Option<Spanned<Span>>,
+            pub lifetime: Option<Spanned<Span>>,
+        }
+
+        impl $name {
+            pub fn schedule(&self) -> ScheduleKeys<'_> {
+                ScheduleKeys {
+                    phases: self.phases.as_ref(),
+                    delays: self.delays.as_ref(),
+                    jitter: self.jitter.as_ref(),
+                    cap: self.cap.as_ref(),
+                    lifetime: self.lifetime.as_ref(),
+                }
+            }
+        }
+    };
+}
+
+/// What is said of a schedule.
+#[derive(Clone, Copy)]
+pub(super) struct ScheduleKeys<'a> {
+    pub phases: Option<&'a Spanned<Vec<RawPhase>>>,
+    pub delays: Option<&'a Spanned<Vec<Span>>>,
+    pub jitter: Option<&'a Spanned<f64>>,
+    pub cap: Option<&'a Spanned<Span>>,
+    pub lifetime: Option<&'a Spanned<Span>>,
+}
+
+impl ScheduleKeys<'_> {
+    /// The place of the first that is there.
+    pub fn place(&self) -> Option<Range<usize>> {
+        let all = [
+            self.phases.map(Spanned::span),
+            self.delays.map(Spanned::span),
+            self.lifetime.map(Spanned::span),
+            self.cap.map(Spanned::span),
+            self.jitter.map(Spanned::span),
+        ];
+        all.into_iter().flatten().next()
+    }
+}
+
+with_schedule_keys! {
+    RawRetry {
+        #[serde(default)]
+        domain: Vec<RawRetryDomain>,
+        #[serde(default)]
+        rule: Vec<RawRetryRule>,
+    }
+}
+
+with_schedule_keys! { RawTransportRetry {} }
+
+with_schedule_keys! {
+    RawRetryDomain {
+        domain: Option<Spanned<String>>,
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawRetry {
-    pub phases: Spanned<Vec<RawPhase>>,
+pub(super) struct RawRetryRule {
+    pub status: Option<Spanned<String>>,
+    pub reply: Option<Spanned<String>>,
+    pub after: Spanned<Span>,
+    pub until: Option<Spanned<Span>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawBounce {
+    pub lifetime: Spanned<Span>,
+}
+
+impl Default for RawBounce {
+    fn default() -> RawBounce {
+        RawBounce {
+            lifetime: Spanned::new(0..0, Span::from_secs(86_400)),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -160,6 +249,7 @@ transport_keys! {
     concurrency: usize,
     connect_timeout: Span,
     on_unknown: OnUnknown,
+    retry: RawTransportRetry,
 }
 
 /// A text, or a list of them.

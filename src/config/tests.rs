@@ -14,7 +14,7 @@ fn the_default_delivers_everything_to_the_outbox() {
         path: "outbox".into(),
     };
     assert_eq!(config.transports.get(name), Some(&expected));
-    assert_eq!(config.retry, Schedule::default());
+    assert_eq!(config.retry, Schedules::default());
     assert_eq!(config.accept.max_size, 50_000_000);
 }
 
@@ -50,7 +50,8 @@ fn what_the_documentation_shows_can_be_read() {
     assert_eq!(config.accept.min_free, 0);
     assert_eq!(config.accept.attempt, Attempt::Now);
     assert_eq!(config.postmaster.as_str(), "root@mail.example.net");
-    assert_eq!(config.retry.lifetime(), SignedDuration::from_hours(96));
+    let lifetime = config.retry.default_schedule().lifetime();
+    assert_eq!(lifetime, SignedDuration::from_hours(96));
 }
 
 #[test]
@@ -75,6 +76,82 @@ fn errors_name_their_line() {
             "there is no transport",
         ),
         ("[retry]\nphases = []", 2, "at least one phase"),
+        ("[retry]\ndelays = []", 2, "at least one phase or delay"),
+        ("[retry]\ndelays = ['1h', '30s']", 2, "at least a minute"),
+        ("[retry]\ndelays = ['soon']", 2, "not a duration"),
+        (
+            "[retry]\ndelays = ['1m']\nlifetime = '30d'",
+            2,
+            "more than 10000",
+        ),
+        (
+            "[retry]\ndelays = ['1h']\nphases = []",
+            2,
+            "either `phases` or `delays`",
+        ),
+        ("[retry]\njitter = 1.5", 2, "from 0 to 1"),
+        ("[retry]\njitter = '10%'", 2, "f64"),
+        ("[retry]\ndelays = ['1h']\ncap = '0s'", 3, "a cap must be"),
+        ("[retry]\nphases = []\nlifetime = '0s'", 2, ""),
+        ("[retry]\nlifetime = '0s'", 2, "a lifetime must be"),
+        ("[retry]\nlifetime = '200y'", 2, "a lifetime must be"),
+        ("[retry]\nfactor = 2", 2, "unknown field"),
+        ("[bounce]\nlifetime = '5s'", 2, "at least a minute"),
+        ("[bounce]\nlifetimes = '5d'", 2, "unknown field"),
+        ("[[retry.domain]]\nlifetime = '1d'", 2, "needs `domain`"),
+        (
+            "[[retry.domain]]\ndomain = 'a b'\ncap = '1h'",
+            2,
+            "host name",
+        ),
+        ("[[retry.domain]]\ndomain = 'a.test'", 2, "nothing is said"),
+        (
+            "[[retry.domain]]\ndomain = 'a.test'\ncap = '0s'",
+            3,
+            "a cap must be",
+        ),
+        (
+            "[[retry.domain]]\ndomain = 'a.test'\ncap = '1h'\n\
+             [[retry.domain]]\ndomain = 'A.test'\ncap = '2h'",
+            5,
+            "a second schedule",
+        ),
+        (
+            "[[retry.rule]]\nafter = '5m'",
+            2,
+            "needs `status` or `reply`",
+        ),
+        ("[[retry.rule]]\nstatus = '4.7'", 1, "missing field `after`"),
+        (
+            "[[retry.rule]]\nstatus = '450'\nafter = '5m'",
+            2,
+            "not an enhanced status code",
+        ),
+        (
+            "[[retry.rule]]\nstatus = '4.7'\nafter = '5s'",
+            3,
+            "at least a minute",
+        ),
+        (
+            "[[retry.rule]]\nstatus = '4.7'\nafter = '5m'\nuntil = '0s'",
+            4,
+            "too short",
+        ),
+        (
+            "[retry]\ncap = '1h'\n[[retry.rule]]\nstatus = '4.7'\nafter = '2h'",
+            5,
+            "longer than `cap`",
+        ),
+        (
+            "[transport.x]\ntype = 'maildir'\npath = 'x'\n[transport.x.retry]\ndelays = []",
+            5,
+            "at least one phase or delay",
+        ),
+        (
+            "[transport.x]\ntype = 'maildir'\npath = 'x'\nretry.rule = []",
+            4,
+            "unknown field",
+        ),
         ("[run]\njobs = 0", 2, "at least 1"),
         ("[log]\nto = 'printer'", 2, "unknown variant"),
         ("a = = b", 1, ""),
@@ -85,6 +162,81 @@ fn errors_name_their_line() {
             "{text}: {message}"
         );
         assert!(message.contains(words), "{text}: {message}");
+    }
+}
+
+/// Ages in minutes, the cap and the jitter of whose schedule it is.
+#[test]
+fn schedules_say_what_is_different() {
+    let config = Config::parse(
+        r#"
+        [retry]
+        delays = ["5m", "15m", "1h"]
+        lifetime = "3h"
+        jitter = 0
+        cap = "2h"
+        [[retry.domain]]
+        domain = "Short.test"
+        lifetime = "30m"
+        [[retry.domain]]
+        domain = "phases.test"
+        phases = [ { until = "1h", every = "20m" }, { until = "3h", every = "30m", factor = 2 } ]
+        [[retry.domain]]
+        domain = "longer.test"
+        phases = [ { until = "1h", every = "20m" } ]
+        lifetime = "80m"
+        [[retry.rule]]
+        status = "4.7"
+        reply = "*Greylist*"
+        after = "5m"
+        until = "1h"
+        [[retry.rule]]
+        status = "4.2.2"
+        after = "2h"
+        [bounce]
+        lifetime = "20m"
+        [transport.out]
+        type = "smtp"
+        retry.cap = "10m"
+        "#,
+        "config.toml",
+    )
+    .unwrap();
+    let schedules = config.retry;
+    let minutes = |null, domain, transport| {
+        let (schedule, _) = schedules.choose(null, Some(domain), transport);
+        assert_eq!(schedule.jitter(), 0.0);
+        let ages = schedule.ages().iter();
+        ages.map(|age| age.as_secs() / 60).collect::<Vec<_>>()
+    };
+    assert_eq!(minutes(false, "x.test", None), [5, 20, 80, 140, 180]);
+    assert_eq!(minutes(true, "x.test", None), [5, 20]);
+    let out: Vec<i64> = [5].into_iter().chain((15..180).step_by(10)).collect();
+    let out = [&out[..], &[180]].concat();
+    assert_eq!(minutes(false, "x.test", Some("out")), out);
+    assert_eq!(minutes(false, "short.TEST", Some("out")), [5, 20, 30]);
+    assert_eq!(
+        minutes(false, "phases.test", Some("out")),
+        [20, 40, 60, 90, 150, 180]
+    );
+    assert_eq!(minutes(false, "longer.test", None), [20, 40, 60, 80]);
+    let rules: Vec<_> = schedules
+        .rules()
+        .iter()
+        .map(|rule| {
+            (
+                rule.status.as_ref().unwrap().to_string(),
+                rule.until.is_some(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [("4.7".to_owned(), true), ("4.2.2".to_owned(), false)]
+    );
+    for (none, lifetime) in [("0", 0), ("0s", 0), ("1d", 86_400)] {
+        let config = Config::parse(&format!("[bounce]\nlifetime = '{none}'"), "x").unwrap();
+        assert_eq!(config.retry.null_lifetime().as_secs(), lifetime);
     }
 }
 

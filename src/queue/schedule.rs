@@ -62,6 +62,9 @@ pub enum ScheduleError {
     /// A factor under 1 or over 100.
     #[error("a retry factor must be between 1 and 100")]
     Factor,
+    /// A cap under a minute.
+    #[error("a cap must be at least a minute")]
+    Cap,
     /// A part of a delay that is none.
     #[error("jitter is a part of a delay, from 0 to 1")]
     Jitter,
@@ -80,7 +83,14 @@ impl Default for Schedule {
             factor,
         };
         let phases = vec![phase(2, 15, 1.0), phase(16, 15, 1.5), phase(96, 360, 1.0)];
-        Schedule::unchecked(Rhythm::Phases(phases), SignedDuration::from_hours(96))
+        let schedule = Schedule {
+            rhythm: Rhythm::Phases(phases),
+            jitter: Schedule::JITTER,
+            cap: None,
+            lifetime: SignedDuration::from_hours(96),
+            ages: Vec::new(),
+        };
+        schedule.counted()
     }
 }
 
@@ -103,45 +113,60 @@ impl Schedule {
 
     /// A schedule of these phases; the lifetime is the end of the last.
     pub fn new(phases: Vec<Phase>) -> Result<Schedule, ScheduleError> {
-        let end = phases
-            .last()
-            .map_or(SignedDuration::ZERO, |last| last.until);
-        Schedule::unchecked(Rhythm::Phases(phases), end).checked()
+        let rhythm = Rhythm::Phases(phases);
+        Schedule::from_parts(rhythm, None, None, Schedule::JITTER)
     }
 
     /// A schedule of these delays, one after the other; the last is repeated until the lifetime
-    /// is over. With the default jitter, `[5 min, 15 min, 1 h]` are the ages 5 min, 20 min, 1 h
-    /// 20 min, 2 h 20 min and so on.
+    /// is over: `[5 min, 15 min, 1 h]` are the ages 5 min, 20 min, 1 h 20 min, 2 h 20 min and so
+    /// on.
     pub fn of_delays(
         delays: Vec<SignedDuration>,
         lifetime: SignedDuration,
     ) -> Result<Schedule, ScheduleError> {
-        Schedule::unchecked(Rhythm::Delays(delays), lifetime).checked()
+        let rhythm = Rhythm::Delays(delays);
+        Schedule::from_parts(rhythm, Some(lifetime), None, Schedule::JITTER)
     }
 
-    /// The same with up to this part of a delay added to it, from 0 to 1. What is added is the
-    /// message's own: the same message always gets the same.
+    /// A schedule of all that makes one. The lifetime is the end of the last phase if nothing
+    /// else is said; if something is, phases that begin later do not take place, and the last one
+    /// ends then. No delay is longer than the cap, jitter included. Jitter is the part of a delay,
+    /// from 0 to 1, up to which is added to it: so much is the message's own, and the same message
+    /// always gets the same.
+    pub fn from_parts(
+        rhythm: Rhythm,
+        lifetime: Option<SignedDuration>,
+        cap: Option<SignedDuration>,
+        jitter: f64,
+    ) -> Result<Schedule, ScheduleError> {
+        let end = match &rhythm {
+            Rhythm::Phases(phases) => phases.last().map(|last| last.until),
+            Rhythm::Delays(_) => None,
+        };
+        let schedule = Schedule {
+            lifetime: lifetime.or(end).unwrap_or_default(),
+            rhythm,
+            jitter,
+            cap,
+            ages: Vec::new(),
+        };
+        schedule.checked()
+    }
+
+    /// The same with another jitter.
     pub fn with_jitter(self, jitter: f64) -> Result<Schedule, ScheduleError> {
         Schedule { jitter, ..self }.checked()
     }
 
-    /// The same with no delay longer than this, jitter included.
+    /// The same with a cap.
     pub fn with_cap(self, cap: SignedDuration) -> Result<Schedule, ScheduleError> {
         let cap = Some(cap);
-        Schedule { cap, ..self }.counted().checked()
+        Schedule { cap, ..self }.checked()
     }
 
-    /// The same with another lifetime. Phases that begin later go, and the last one that is left
-    /// ends then.
-    pub fn with_lifetime(mut self, lifetime: SignedDuration) -> Result<Schedule, ScheduleError> {
-        if let Rhythm::Phases(phases) = &mut self.rhythm {
-            let begun = phases.iter().filter(|phase| phase.until < lifetime).count();
-            phases.truncate(begun + 1);
-            if let Some(last) = phases.last_mut() {
-                last.until = lifetime;
-            }
-        }
-        Schedule { lifetime, ..self }.counted().checked()
+    /// The same with another lifetime.
+    pub fn with_lifetime(self, lifetime: SignedDuration) -> Result<Schedule, ScheduleError> {
+        Schedule { lifetime, ..self }.checked()
     }
 
     /// The same, ended at this age if it does not end before. At an age of nothing there is no
@@ -160,18 +185,8 @@ impl Schedule {
         }
     }
 
-    fn unchecked(rhythm: Rhythm, lifetime: SignedDuration) -> Schedule {
-        let schedule = Schedule {
-            rhythm,
-            jitter: Schedule::JITTER,
-            cap: None,
-            lifetime,
-            ages: Vec::new(),
-        };
-        schedule.counted()
-    }
-
-    /// With its ages, up to one more than there may be.
+    /// With its ages, up to one more than there may be. A minute is the least for each: nothing
+    /// here goes on for ever.
     fn counted(mut self) -> Schedule {
         let cap = self.cap.unwrap_or(SignedDuration::MAX);
         let mut ages = Ages {
@@ -180,9 +195,13 @@ impl Schedule {
         };
         match &self.rhythm {
             Rhythm::Phases(phases) => {
-                for phase in phases {
+                for (n, phase) in phases.iter().enumerate() {
                     let mut delay = phase.every;
-                    while ages.add(delay.min(cap), phase.until) {
+                    let until = match n + 1 == phases.len() {
+                        true => self.lifetime,
+                        false => phase.until,
+                    };
+                    while ages.add(delay.min(cap), until) {
                         delay = times(delay, phase.factor);
                     }
                 }
@@ -234,14 +253,15 @@ impl Schedule {
             Rhythm::Delays(_) => {}
         }
         if !self.cap.iter().all(long_enough) {
-            return Err(ScheduleError::Delay);
+            return Err(ScheduleError::Cap);
         }
         if !(0.0..=1.0).contains(&self.jitter) {
             return Err(ScheduleError::Jitter);
         }
-        match self.ages.len() > Schedule::MAX_ATTEMPTS {
+        let counted = self.counted();
+        match counted.ages.len() > Schedule::MAX_ATTEMPTS {
             true => Err(ScheduleError::TooMany),
-            false => Ok(self),
+            false => Ok(counted),
         }
     }
 
@@ -348,7 +368,6 @@ impl Ages {
     fn add(&mut self, delay: SignedDuration, until: SignedDuration) -> bool {
         let until = until.min(self.end);
         let age = self.ages.last().copied().unwrap_or_default();
-        // What is no delay is refused later; here it must only not go on for ever.
         let more = age < until && self.ages.len() <= Schedule::MAX_ATTEMPTS;
         if more {
             self.ages.push(age.saturating_add(delay).min(until));
@@ -499,6 +518,13 @@ mod tests {
             ),
             (of().ended_at(SignedDuration::ZERO), vec![]),
             (of().ended_at(mins(1)), vec![1.0]),
+            // A lifetime that is cut and given back.
+            (
+                of().with_lifetime(mins(1))
+                    .and_then(|short| short.with_lifetime(mins(96 * 60)))
+                    .unwrap(),
+                default.clone(),
+            ),
         ] {
             assert_eq!(minutes(schedule.ages()), expected, "{schedule:?}");
             let steady = Schedule {
@@ -584,7 +610,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        use ScheduleError::{Delay, Empty, Factor, Jitter, Lifetime, Order, TooMany};
+        use ScheduleError::{Cap, Delay, Empty, Factor, Jitter, Lifetime, Order, TooMany};
         let of = Schedule::default;
         let list = |list: &[i64], lifetime| {
             Schedule::of_delays(list.iter().copied().map(mins).collect(), mins(lifetime))
@@ -608,8 +634,8 @@ mod tests {
             (list(&[1 << 50], 1 << 50), Lifetime),
             (list(&[1], 10_002), TooMany),
             (of().with_lifetime(mins(0)), Lifetime),
-            (of().with_cap(mins(0)), Delay),
-            (of().with_cap(mins(-1)), Delay),
+            (of().with_cap(mins(0)), Cap),
+            (of().with_cap(mins(-1)), Cap),
             (of().with_jitter(-0.1), Jitter),
             (of().with_jitter(1.1), Jitter),
             (of().with_jitter(f64::NAN), Jitter),
