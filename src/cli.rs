@@ -17,6 +17,7 @@ mod privilege;
 mod probe;
 mod route;
 mod run;
+mod schedule;
 mod show;
 mod site;
 mod submit;
@@ -104,6 +105,7 @@ fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Discard(discard) => return act::discard(global, discard),
         Command::Bounce(bounce) => return act::bounce(global, bounce),
         Command::Route(route) => return route::route(global, route),
+        Command::Schedule(args) => schedule::schedule(global, args),
         Command::Probe(probe) => return probe::probe(global, probe),
         Command::Destinations(args) => return destinations::destinations(global, args),
         Command::Check(check) => return check::check(global, check),

@@ -73,6 +73,8 @@ pub(super) enum Command {
     Bounce(Act),
     /// Say which way mail for an address goes, and why
     Route(Route),
+    /// Print the times at which a message accepted now would be tried, and why then
+    Schedule(Schedule),
     /// Connect to where mail for an address goes next, and say what is there; exits 0, 75 (mail would
     /// be deferred) or 69 (it would bounce, or there is no host to ask)
     Probe(Probe),
@@ -239,6 +241,18 @@ pub(super) struct Route {
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<OsString>,
     /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Schedule {
+    /// The recipient's address; without one, the schedule of all mail that has no other
+    pub address: Option<OsString>,
+    /// For mail from the null sender, such as a bounce
+    #[arg(long)]
+    pub bounce: bool,
+    /// A JSON object
     #[arg(long)]
     pub json: bool,
 }

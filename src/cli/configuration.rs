@@ -8,6 +8,7 @@ use super::args::{Config, ConfigCommand, Global, Init};
 use super::exit::{EX_CONFIG, Failure, write_once};
 use super::privilege;
 use super::site::{IfMissing, Site, make, spool_path};
+use super::table;
 use super::transports::mistakes;
 use crate::config::{self, Secret, Transport, Wire};
 use crate::queue::{Phase, Rhythm, Schedule, Schedules};
@@ -172,10 +173,7 @@ fn schedule_keys(schedule: &Schedule) -> String {
 
 /// A duration in quotes.
 fn span(duration: SignedDuration) -> String {
-    format!(
-        "\"{}\"",
-        humantime::format_duration(duration.unsigned_abs())
-    )
+    format!("\"{}\"", table::span(duration))
 }
 
 fn transport_keys(transport: &Transport) -> String {

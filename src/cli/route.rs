@@ -181,7 +181,7 @@ pub(super) fn refusal(outcome: &Outcome) -> (u8, String) {
     (status, printable(&format!("{becomes}: {}", outcome.reply)))
 }
 
-fn because(number: usize, rule: &Rule) -> String {
+pub(super) fn because(number: usize, rule: &Rule) -> String {
     let pattern = match &rule.pattern {
         Pattern::Any => "everything".to_owned(),
         Pattern::Domain(domain) => format!("domain {domain}"),

@@ -1,8 +1,8 @@
 //! Tables and words for people.
 
 use comfy_table::{ContentArrangement, Table};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 /// Rows under a heading, each on one line, its note, if it has one, on a line below it.
 /// Nothing is broken: what is in a column is copied, or has been made short.
@@ -52,6 +52,22 @@ pub(super) fn age(seconds: i64) -> String {
         3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
+}
+
+/// A span of time to the second, rounded up, as it may stand in a configuration.
+pub(super) fn span(duration: SignedDuration) -> String {
+    let mut left = duration.as_secs() + i64::from(duration.subsec_nanos() > 0);
+    if left <= 0 {
+        return "0s".to_owned();
+    }
+    let mut parts = Vec::new();
+    for (unit, seconds) in [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)] {
+        if left >= seconds {
+            parts.push(format!("{}{unit}", left / seconds));
+            left %= seconds;
+        }
+    }
+    parts.join(" ")
 }
 
 /// A time in the local zone, to the second.
@@ -109,6 +125,15 @@ mod tests {
             (100_000, "1d03h"),
         ] {
             assert_eq!(age(seconds), text);
+        }
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (1, "1s"),
+            (60_000, "1m"),
+            (9_450_000, "2h 37m 30s"),
+            (345_600_000, "4d"),
+        ] {
+            assert_eq!(span(SignedDuration::from_millis(milliseconds)), text);
         }
     }
 }

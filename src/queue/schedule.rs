@@ -290,6 +290,19 @@ impl Schedule {
         &self.ages
     }
 
+    /// The same ages, each with the one at which jitter may put it at the latest.
+    pub fn attempts(&self) -> impl Iterator<Item = (SignedDuration, SignedDuration)> {
+        let mut before = SignedDuration::ZERO;
+        self.ages.iter().copied().map(move |age| {
+            let delay = age - std::mem::replace(&mut before, age);
+            let most = self.capped(delay.saturating_add(times(delay, self.jitter)));
+            match age == self.lifetime {
+                true => (age, age),
+                false => (age, (age - delay + most).min(self.lifetime)),
+            }
+        })
+    }
+
     /// How many attempts must have failed before a message is given up: three, or as many as
     /// the schedule has.
     pub fn min_attempts(&self) -> u32 {
