@@ -7,5 +7,6 @@ mod program;
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod world;
 
+mod days;
 mod recipients;
 mod shown;

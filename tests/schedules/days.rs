@@ -1,0 +1,205 @@
+//! The program through five days of a dead destination, by faketime(1): runs at the times the queue
+//! names, and just before them.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::queue::Bucket;
+use serde_json::Value;
+
+use crate::program::{BOX, LETTER, Site, ended, pipe, route};
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+struct Life {
+    site: Site,
+    begin: Timestamp,
+    /// When a run tried it, by the count of lines in the command's log.
+    tried: Vec<Timestamp>,
+}
+
+impl Life {
+    /// A message from `sender`, accepted at the beginning, by this transport to `dead.test`.
+    fn new(sender: &str, transport: &str) -> Life {
+        let config = format!("{transport}{}{BOX}", route("domain", "dead.test", "dead"));
+        let life = Life {
+            site: Site::new(&config),
+            begin: "2026-11-22T10:00:07Z".parse().unwrap(),
+            tried: Vec::new(),
+        };
+        let send = ["send", "--queue-only", "-f", sender, "--", "a@dead.test"];
+        life.at(life.begin, &send, LETTER);
+        life
+    }
+
+    /// Runs the program at that time. Its clock goes on from there, and only that for waiting is
+    /// the real one.
+    fn at(&self, time: Timestamp, arguments: &[&str], input: &[u8]) -> String {
+        let inner = self.site.command(arguments);
+        let mut command = Command::new("faketime");
+        command.arg("--exclude-monotonic").arg("-f");
+        command.arg(time.strftime("@%Y-%m-%d %H:%M:%S").to_string());
+        command.arg(inner.get_program()).args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        ended(command.env("NO_FAKE_STAT", "1"), input).ok()
+    }
+
+    /// A run, and whether it tried the message, as far as the log shows it.
+    fn run(&mut self, time: Timestamp) -> bool {
+        let before = self.site.lines("log").len();
+        self.at(time, &["run"], b"");
+        let tried = self.site.lines("log").len() - before;
+        assert!(tried <= 1, "{tried} attempts by one run at {time}");
+        self.tried.extend((tried == 1).then_some(time));
+        tried == 1
+    }
+
+    /// When the queue says that it is tried next; none if it rests for good, or is gone.
+    fn next(&self) -> Option<Timestamp> {
+        let rows = self.site.rows();
+        let row = rows.iter().find(|row| row["queue"] == "deferred")?;
+        Some(row["next_attempt"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// Five days. Nothing is done a moment before it is due, and nothing after the end.
+    fn live(&mut self, each_is_tried: bool) {
+        // Some seconds later: a message that is younger than new is not due.
+        let first = self.begin + SignedDuration::from_secs(30);
+        assert!(self.run(first) || !each_is_tried);
+        let mut runs = 0;
+        while let Some(next) = self.next() {
+            runs += 1;
+            assert!(runs < 200, "no end");
+            let before = next - SignedDuration::from_secs(10);
+            assert!(!self.run(before), "before it was due: {next}");
+            assert_eq!(self.next(), Some(next));
+            assert!(
+                self.run(next) || !each_is_tried,
+                "due and not tried: {next}"
+            );
+        }
+        for hours in (97..=120).step_by(6) {
+            let late = self.begin + SignedDuration::from_hours(hours);
+            assert!(!self.run(late));
+        }
+    }
+
+    /// What `mailspool schedule` said at the beginning: from when until when each attempt may
+    /// come. The message is accepted within this second or the next few; a run waits for the minute.
+    fn promised(&self, arguments: &[&str]) -> Vec<(Timestamp, Timestamp)> {
+        let command = [&["schedule", "--json", "a@dead.test"], arguments].concat();
+        let said = self.at(self.begin, &command, b"");
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let time = |value: &Value| -> Timestamp { value.as_str().unwrap().parse().unwrap() };
+        let window = |one: &Value| {
+            let latest = time(&one["latest"]) + SignedDuration::from_secs(60 + 30);
+            (time(&one["time"]), latest)
+        };
+        said["attempts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(window)
+            .collect()
+    }
+
+    fn is_as_promised(&self, arguments: &[&str]) {
+        let promised = self.promised(arguments);
+        assert_eq!(self.tried.len(), promised.len(), "{:?}", self.tried);
+        for (real, (from, to)) in self.tried.iter().zip(promised) {
+            assert!(*real >= from && *real <= to, "{real}: {from} to {to}");
+        }
+    }
+
+    fn ages(&self) -> Vec<i64> {
+        let age = |time: &Timestamp| time.duration_since(self.begin).as_mins();
+        self.tried.iter().map(age).collect()
+    }
+}
+
+fn temporary() -> String {
+    pipe(
+        "dead",
+        "cat >/dev/null; echo x >>{dir}/log; echo 4.4.1 nobody there; exit 75",
+    )
+}
+
+#[test]
+fn five_days_of_a_dead_destination_end_in_one_bounce() {
+    let mut life = Life::new("sender@example.org", &temporary());
+    life.live(true);
+    life.is_as_promised(&[]);
+    // The documented numbers themselves: every 15 minutes for 2 hours, every 6 hours from 16 hours
+    // on, a last one at 4 days; up to a tenth of its delay later, and then the minute.
+    let ages = life.ages();
+    assert_eq!(ages.len(), 32);
+    for n in 1..=8 {
+        assert!(
+            (n * 15..=n * 15 + 3).contains(&ages[n as usize]),
+            "{ages:?}"
+        );
+    }
+    for (n, hours) in (16..=94).step_by(6).enumerate() {
+        let late = if hours == 16 { 27 } else { 38 };
+        assert!(
+            (hours * 60..=hours * 60 + late).contains(&ages[17 + n]),
+            "{ages:?}"
+        );
+    }
+    assert_eq!(ages[31], 96 * 60);
+    let bounces = life.site.boxed();
+    assert_eq!(bounces.len(), 1, "{bounces:?}");
+    for part in [
+        "Return-Path: <>\n",
+        "a@dead.test",
+        "Action: failed\n",
+        "4.4.1",
+    ] {
+        assert!(bounces[0].contains(part), "{part}\n{}", bounces[0]);
+    }
+    life.site.is_clean_and_empty();
+}
+
+#[test]
+fn mail_of_the_null_sender_is_frozen_after_a_day_of_it() {
+    let mut life = Life::new("<>", &temporary());
+    life.live(true);
+    life.is_as_promised(&["--bounce"]);
+    let end = Bucket::for_time(life.begin + DAY).due();
+    assert_eq!(life.tried.last().copied(), end);
+    assert_eq!(life.site.row()["queue"], "frozen");
+    assert_eq!(life.site.boxed(), Vec::<String>::new());
+}
+
+/// A host that refuses connections is probed at times of its own, but its mail ends in time.
+#[test]
+fn a_host_that_is_down_for_days_ends_in_one_bounce_too() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let transport = format!("\n[transport.dead]\ntype = \"smtp\"\nhost = \"127.0.0.1:{port}\"\n");
+    let mut life = Life::new("sender@example.org", &transport);
+    life.live(false);
+    let bounces = life.site.boxed();
+    assert_eq!(bounces.len(), 1, "{bounces:?}");
+    let field = |name: &str| {
+        let line = bounces[0].lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} {}", bounces[0]))
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(field("Action:"), "failed");
+    let last = jiff::fmt::rfc2822::parse(&field("Last-Attempt-Date:")).unwrap();
+    let end = life.begin + DAY * 4;
+    let late = last.timestamp().duration_since(end);
+    assert!((0..=70).contains(&late.as_secs()), "{last}");
+    life.site.is_clean_and_empty();
+}
