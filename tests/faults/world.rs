@@ -202,10 +202,6 @@ impl Clock {
         *self.0.lock().unwrap()
     }
 
-    pub fn set(&self, time: Timestamp) {
-        *self.0.lock().unwrap() = time;
-    }
-
     pub fn forward(&self, minutes: i64) {
         *self.0.lock().unwrap() += SignedDuration::from_mins(minutes);
     }

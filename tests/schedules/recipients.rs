@@ -13,12 +13,30 @@ use mailspool::spool::{Place, Spool};
 use mailspool::transport::Relay;
 use tempfile::TempDir;
 
-use super::world::{Clock, HOST, accept, findings, tempdir};
+use super::world::{HOST, accept, findings, tempdir};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 
 /// Who was tried when.
 type Tried = Arc<Mutex<BTreeMap<String, Vec<Timestamp>>>>;
+
+/// A clock that stands until it is set, to whatever time.
+#[derive(Clone)]
+struct Clock(Arc<Mutex<Timestamp>>);
+
+impl Clock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    fn set(&self, time: Timestamp) {
+        *self.0.lock().unwrap() = time;
+    }
+
+    fn forward(&self, minutes: i32) {
+        *self.0.lock().unwrap() += MINUTE * minutes;
+    }
+}
 
 struct Scene {
     _dir: TempDir,
@@ -55,7 +73,7 @@ impl Scene {
         Scene {
             spool: Spool::create(&dir.path().join("spool"), None).unwrap(),
             _dir: dir,
-            clock: Clock::at(Timestamp::now()),
+            clock: Clock(Arc::new(Mutex::new(Timestamp::now()))),
             tried: Tried::default(),
             schedules,
         }
