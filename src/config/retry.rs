@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::raw::{Raw, RawPhase, RawRetryDomain, RawRetryRule, ScheduleKeys};
 use super::value::{Span, Text};
 use super::{Error, signed};
+use crate::message::domain;
 use crate::queue::schedule::ScheduleError;
 use crate::queue::{Glob, Phase, ReplyRule, Rhythm, Schedule, Schedules, StatusPattern};
 
@@ -25,7 +26,7 @@ impl Text<'_> {
         let mut seen = BTreeSet::new();
         for own in &raw.retry.domain {
             let name = self.retry_domain(own)?;
-            if !seen.insert(name.get_ref().to_ascii_lowercase()) {
+            if !seen.insert(domain::key(name.get_ref()).into_owned()) {
                 let what = format!("a second schedule for {:?}", name.get_ref());
                 return Err(self.error(name.span(), what));
             }

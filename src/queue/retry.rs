@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{ReplyRule, Schedule, Status};
+use crate::message::domain::key;
 use crate::message::{Address, QueueId, Reply, ReversePath};
 
 /// An attempt that failed temporarily for one recipient, or whose end nobody knows.
@@ -159,7 +160,7 @@ impl Schedules {
     /// Gives a domain, but not those below it, a schedule of its own.
     pub fn with_domain(mut self, domain: &str, schedule: Schedule) -> Schedules {
         let pair = Pair::new(schedule, self.null_lifetime);
-        self.domains.insert(domain.to_ascii_lowercase(), pair);
+        self.domains.insert(key(domain).into_owned(), pair);
         self
     }
 
@@ -178,7 +179,7 @@ impl Schedules {
         transport: Option<&str>,
     ) -> (&Schedule, Whose) {
         let domain = domain.filter(|_| !self.domains.is_empty());
-        let of_domain = domain.and_then(|name| self.domains.get(&name.to_ascii_lowercase()));
+        let of_domain = domain.and_then(|name| self.domains.get(&*key(name)));
         let of_transport = transport.and_then(|name| self.transports.get(name));
         let (pair, whose) = match (of_domain, of_transport) {
             (Some(pair), _) => (pair, Whose::Domain),
@@ -309,6 +310,7 @@ mod tests {
         let schedules = Schedules::new(every(30, 600))
             .with_transport("relay", every(20, 60))
             .with_domain("Example.ORG", every(10, 40))
+            .with_domain("bücher.test", every(15, 60))
             .with_null_lifetime(MINUTE * 45);
         for (whose, expected, last) in [
             (("s@z", "a@x", None), 30.0, 600),
@@ -318,6 +320,7 @@ mod tests {
             (("s@z", "a@EXAMPLE.org", None), 10.0, 40),
             (("s@z", "a@sub.example.org", None), 30.0, 600),
             (("s@z", "root", None), 30.0, 600),
+            (("s@z", "a@xn--bcher-kva.test", None), 15.0, 60),
             (("", "a@x", None), 30.0, 45),
             (("", "a@x", Some("relay")), 20.0, 45),
             (("", "a@example.org", Some("relay")), 10.0, 40),
