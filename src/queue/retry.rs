@@ -89,7 +89,7 @@ pub trait RetryPolicy: Send + Sync {
 pub struct Schedules {
     default: Pair,
     transports: BTreeMap<String, Pair>,
-    /// In lower case.
+    /// By [`key`].
     domains: BTreeMap<String, Pair>,
     null_lifetime: SignedDuration,
     rules: Vec<ReplyRule>,
@@ -203,7 +203,7 @@ impl Schedules {
         all.map(|(name, pair)| (name.as_str(), &pair.usual))
     }
 
-    /// Domains, in lower case, with a schedule of their own.
+    /// Domains, in their ASCII form, with a schedule of their own.
     pub fn domains(&self) -> impl Iterator<Item = (&str, &Schedule)> {
         let all = self.domains.iter();
         all.map(|(name, pair)| (name.as_str(), &pair.usual))

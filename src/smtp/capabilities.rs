@@ -33,7 +33,10 @@ impl Capabilities {
     pub fn of(reply: &ServerReply) -> Capabilities {
         let mut caps = Capabilities::default();
         for line in reply.lines.iter().skip(1) {
-            caps.add(printable(line));
+            // Some servers end with an empty one.
+            if !line.trim().is_empty() {
+                caps.add(printable(line));
+            }
         }
         caps
     }
@@ -100,6 +103,11 @@ mod tests {
         assert_eq!(caps.max_size, Some(1000));
         assert_eq!(caps.auth, ["PLAIN", "LOGIN", "XOAUTH2"]);
         assert_eq!(caps.lines.len(), 9);
+    }
+
+    #[test]
+    fn an_empty_line_offers_nothing() {
+        assert_eq!(caps(&["name", "DSN", " ", ""]).lines, ["DSN"]);
     }
 
     #[test]
