@@ -6,6 +6,7 @@
 pub mod address;
 pub mod date;
 pub mod domain;
+pub mod dsn;
 pub mod envelope;
 pub mod header;
 pub mod id;
@@ -14,6 +15,7 @@ pub mod reply;
 pub mod seal;
 
 pub use address::{Address, AddressError, ReversePath};
+pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};
 pub use envelope::{Door, Envelope, EnvelopeError, NoticeKind, Origin, Submission};
 pub use id::QueueId;
 pub use reply::{EnhancedCode, Reply, printable};

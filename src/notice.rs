@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use crate::disk::{self, Body};
 use crate::message::{
-    Address, Door, Envelope, NoticeKind, Origin, QueueId, Reply, ReversePath, Submission,
+    Address, Door, Envelope, NoticeKind, Origin, OriginalRecipient, QueueId, Reply, Ret,
+    ReversePath, Submission,
 };
 use crate::queue::state::Fate;
 use crate::queue::{RecipientState, What};
@@ -30,12 +31,55 @@ pub struct Report<'a> {
     pub kind: NoticeKind,
     /// That message's sender: to whom it is told.
     pub sender: &'a Address,
-    /// The recipients it is told about.
-    pub recipients: Vec<&'a RecipientState>,
+    /// The recipients it is told about, at least one.
+    pub recipients: Vec<Reported<'a>>,
+    /// How much of the message its sender wants back, if he said. It is about failures: of one that
+    /// was delivered or is delayed, only the header goes back (RFC 3461, 4.3).
+    pub ret: Option<Ret>,
+    /// The sender's own mark for the message: Original-Envelope-Id, not encoded.
+    pub envid: Option<&'a str>,
     /// That message's bytes.
     pub body: Body,
     /// When it is told.
     pub at: Timestamp,
+}
+
+/// One recipient in a notice.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported<'a> {
+    /// Where it stands: address, last reply, last attempt.
+    pub state: &'a RecipientState,
+    /// To whom the sender wrote, if that is known: Original-Recipient.
+    pub original: Option<&'a OriginalRecipient>,
+    /// What became of it.
+    pub action: Action,
+    /// Of a delay: until when it is tried, if that is known: Will-Retry-Until.
+    pub until: Option<Timestamp>,
+}
+
+/// What became of a recipient, in the terms of RFC 3464, 2.3.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It does not get the message.
+    Failed,
+    /// It has not got it yet, and is still tried.
+    Delayed,
+    /// It has it: it is in the mailbox, or whatever else was final.
+    Delivered,
+    /// A host has it that tells nobody what becomes of it.
+    Relayed,
+}
+
+impl Action {
+    /// The value of the field.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Failed => "failed",
+            Action::Delayed => "delayed",
+            Action::Delivered => "delivered",
+            Action::Relayed => "relayed",
+        }
+    }
 }
 
 /// Writes notices. [`BounceBuilder`] is the one the program uses; an embedder may give another.
@@ -97,6 +141,10 @@ pub fn tell(
         .iter()
         .map(|n| entry.state().recipients[*n].clone())
         .collect();
+    let dsn = &entry.envelope().submission.dsn;
+    let originals: Vec<Option<OriginalRecipient>> =
+        who.iter().map(|n| dsn.of(*n).original).collect();
+    let (ret, envid) = (dsn.ret, dsn.envid.clone());
     let cause = happened(&states);
     let recipients: Vec<Address> = states.iter().map(|one| one.address.clone()).collect();
     let named: Vec<&Address> = recipients.iter().collect();
@@ -110,7 +158,9 @@ pub fn tell(
                 origin: entry.id(),
                 kind,
                 sender: &sender,
-                recipients: states.iter().collect(),
+                recipients: reported(&states, &originals),
+                ret,
+                envid: envid.as_deref(),
                 body: entry.body(),
                 at: now,
             };
@@ -145,6 +195,20 @@ pub fn tell(
     let id = staged.id();
     staged.release()?;
     Ok(Told::Queued(id))
+}
+
+fn reported<'a>(
+    states: &'a [RecipientState],
+    originals: &'a [Option<OriginalRecipient>],
+) -> Vec<Reported<'a>> {
+    let both = states.iter().zip(originals);
+    both.map(|(state, original)| Reported {
+        state,
+        original: original.as_ref(),
+        action: Action::Failed,
+        until: None,
+    })
+    .collect()
 }
 
 fn envelope(origin: QueueId, kind: NoticeKind, sender: Address) -> Envelope {

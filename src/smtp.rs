@@ -71,5 +71,5 @@ pub use opening::{HelloName, OpenError, Protocol};
 pub use sasl::{Credentials, Login, Mechanism, Protection};
 pub use step::{Deadlines, Step};
 pub use tls::{ClientIdentity, MinimumTls, Roots, Tls, TlsError, TlsPolicy, TlsSettings};
-pub use transaction::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, Transaction};
+pub use transaction::Transaction;
 pub use verdict::{Scope, Trouble, Verdict, null_mx};

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::address::{Address, AddressError, ReversePath};
+use super::dsn::Dsn;
 use super::id::QueueId;
 use super::seal::{self, Seal};
 
@@ -22,6 +23,10 @@ pub enum Door {
 pub enum NoticeKind {
     /// Delivery to some recipients failed for good (RFC 3464 "failed").
     Bounce,
+    /// Some have not got it yet, and are still tried (RFC 3464 "delayed").
+    Delay,
+    /// Some have it, or whoever has it now tells nobody (RFC 3464 "delivered" and "relayed").
+    Success,
 }
 
 /// The message that a notice is about.
@@ -43,6 +48,8 @@ pub struct Submission {
     pub transport: Option<String>,
     /// What it is a notice about, if it is one.
     pub origin: Option<Origin>,
+    /// Of what its sender wants to hear, for [`Envelope::recipients`] in their order.
+    pub dsn: Dsn,
 }
 
 impl Submission {
@@ -52,6 +59,7 @@ impl Submission {
             door,
             transport: None,
             origin: None,
+            dsn: Dsn::default(),
         }
     }
 }
@@ -242,6 +250,7 @@ impl Submission {
             door: door.ok_or(EnvelopeError::Transport(1))?,
             transport,
             origin,
+            dsn: Dsn::default(),
         })
     }
 }
@@ -251,11 +260,14 @@ impl NoticeKind {
     pub fn as_str(self) -> &'static str {
         match self {
             NoticeKind::Bounce => "bounce",
+            NoticeKind::Delay => "delay",
+            NoticeKind::Success => "success",
         }
     }
 
     fn parse(text: &str) -> Option<NoticeKind> {
-        (text == "bounce").then_some(NoticeKind::Bounce)
+        let all = [NoticeKind::Bounce, NoticeKind::Delay, NoticeKind::Success];
+        all.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -276,6 +288,7 @@ mod tests {
                     id: QueueId::new(jiff::Timestamp::UNIX_EPOCH, [1; 10]),
                     kind: NoticeKind::Bounce,
                 }),
+                dsn: Dsn::default(),
             },
         }
     }

@@ -7,7 +7,7 @@ use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::raw::Raw;
 use mail_builder::mime::{BodyPart, MimePart};
 
-use super::{NoticeBuilder, Report};
+use super::{NoticeBuilder, Report, Reported};
 use crate::message::date::rfc5322 as date;
 use crate::message::header::HeaderScan;
 use crate::message::{Address, EnhancedCode, Reply, printable};
@@ -46,7 +46,10 @@ impl BounceBuilder {
              It will not be tried again for:\r\n",
             self.hostname
         );
-        for recipient in &report.recipients {
+        for Reported {
+            state: recipient, ..
+        } in &report.recipients
+        {
             let reply = Report::reply(recipient);
             let remote = match &reply.remote {
                 Some(remote) => format!("{remote} said: "),
@@ -78,15 +81,21 @@ impl BounceBuilder {
             "Reporting-MTA: dns; {}\r\nArrival-Date: {arrival}\r\nX-Mailspool-Id: {}\r\n",
             self.hostname, report.origin
         );
-        for recipient in &report.recipients {
+        for Reported {
+            state: recipient,
+            action,
+            ..
+        } in &report.recipients
+        {
             let reply = Report::reply(recipient);
             let kind = match recipient.address.as_str().is_ascii() {
                 true => "rfc822",
                 false => "utf-8",
             };
             fields.push_str(&format!(
-                "\r\nFinal-Recipient: {kind}; {}\r\nAction: failed\r\nStatus: {}\r\n",
+                "\r\nFinal-Recipient: {kind}; {}\r\nAction: {}\r\nStatus: {}\r\n",
                 recipient.address,
+                action.as_str(),
                 status(recipient, &reply)
             ));
             if let Some(remote) = &reply.remote {

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use super::capabilities::Capabilities;
 use super::content::{Framing, MAX_LINE, Shape};
 use crate::message::domain::NotADomain;
-use crate::message::{Address, ReversePath};
+use crate::message::dsn::encoded_envid;
+use crate::message::{Address, Dsn, Notify, RecipientDsn, Ret, ReversePath};
 
 /// What is to be sent, but for the message itself.
 #[derive(Clone, Debug)]
@@ -16,64 +17,10 @@ pub struct Transaction<'a> {
     pub recipients: &'a [Address],
     /// What the message is like. Measured once, it serves all transactions with that message.
     pub shape: Shape,
-    /// What notices the next server is asked for, if it knows how. By default nothing is asked.
+    /// What notices the next server is asked for, if it offers DSN ([`Capabilities::dsn`] tells; where
+    /// it does not, whoever is last to know the wishes has to tell). One that cannot be said, because it
+    /// is too long or not ASCII, is dropped: no message fails for it. By default nothing is asked.
     pub dsn: Option<&'a Dsn>,
-}
-
-/// Wishes about notices, handed on to servers that offer DSN and dropped at others
-/// ([`Capabilities::dsn`] tells which: for those, whoever is last to know them has to tell). One that
-/// cannot be said, because it is too long or not ASCII, is dropped too: no message fails for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dsn {
-    /// How much of the message a notice should have.
-    pub ret: Option<Ret>,
-    /// The sender's own mark for this message.
-    pub envid: Option<String>,
-    /// One for each recipient, in their order. Where there are fewer, nothing is asked.
-    pub recipients: Vec<RecipientDsn>,
-}
-
-/// Wishes about one recipient.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecipientDsn {
-    /// Of what the sender wants to hear.
-    pub notify: Option<Notify>,
-    /// To whom the sender wrote.
-    pub original: Option<OriginalRecipient>,
-}
-
-/// How much of the message a notice should have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ret {
-    /// All of it.
-    Full,
-    /// The header.
-    Headers,
-}
-
-/// Of what the sender wants to hear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notify {
-    /// Of nothing.
-    Never,
-    /// Of those that are true. None of them asks for nothing.
-    When {
-        /// The message was delivered.
-        success: bool,
-        /// It cannot be.
-        failure: bool,
-        /// It takes long.
-        delay: bool,
-    },
-}
-
-/// The address that the sender wrote to, before anybody forwarded it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OriginalRecipient {
-    /// Its type: letters, digits and `-`, such as `rfc822` or `utf-8`.
-    pub kind: String,
-    /// The address as it was, not encoded.
-    pub address: String,
 }
 
 impl Transaction<'_> {
@@ -119,8 +66,9 @@ impl Transaction<'_> {
                 Some(Ret::Headers) => out.extend_from_slice(b" RET=HDRS"),
                 None => {}
             }
-            if let Some(envid) = dsn.envid.as_deref().and_then(xtext) {
-                write_parameter(" ENVID=", &envid, MAX_ENVID, out);
+            if let Some(envid) = dsn.envid.as_deref().and_then(encoded_envid) {
+                out.extend_from_slice(b" ENVID=");
+                out.extend_from_slice(envid.as_bytes());
             }
         }
         out.extend_from_slice(b"\r\n");
@@ -135,7 +83,7 @@ impl Transaction<'_> {
         out.push(b'>');
         let dsn = self.dsn.filter(|_| caps.dsn);
         if let Some(dsn) = dsn.and_then(|dsn| dsn.recipients.get(index)) {
-            dsn.write(out);
+            write_wishes(dsn, out);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -146,77 +94,27 @@ pub(super) fn needs_utf8(on_wire: Result<Cow<'_, str>, NotADomain>) -> bool {
     on_wire.is_ok_and(|address| !address.is_ascii())
 }
 
-impl RecipientDsn {
-    fn write(&self, out: &mut Vec<u8>) {
-        match self.notify {
-            None => {}
-            Some(Notify::Never) => out.extend_from_slice(b" NOTIFY=NEVER"),
-            Some(Notify::When {
-                success,
-                failure,
-                delay,
-            }) => {
-                let words = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
-                let wanted: Vec<_> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
-                if !wanted.is_empty() {
-                    out.extend_from_slice(b" NOTIFY=");
-                    out.extend_from_slice(wanted.join(",").as_bytes());
-                }
-            }
-        }
-        if let Some(OriginalRecipient { kind, address }) = &self.original {
-            let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-            if kind.is_empty() || !kind.bytes().all(is_word) {
-                return;
-            }
-            let address = match kind.eq_ignore_ascii_case("utf-8") {
-                true => utf8_xtext(address),
-                false => xtext(address),
-            };
-            if let Some(address) = address {
-                write_parameter(" ORCPT=", &format!("{kind};{address}"), MAX_ORCPT, out);
+fn write_wishes(dsn: &RecipientDsn, out: &mut Vec<u8>) {
+    match dsn.notify {
+        None => {}
+        Some(Notify::Never) => out.extend_from_slice(b" NOTIFY=NEVER"),
+        Some(Notify::When {
+            success,
+            failure,
+            delay,
+        }) => {
+            let words = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
+            let wanted: Vec<_> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
+            if !wanted.is_empty() {
+                out.extend_from_slice(b" NOTIFY=");
+                out.extend_from_slice(wanted.join(",").as_bytes());
             }
         }
     }
-}
-
-/// The most octets that ENVID and ORCPT may have (RFC 3461 4.4 and 4.2).
-const MAX_ENVID: usize = 100;
-const MAX_ORCPT: usize = 500;
-
-fn write_parameter(name: &str, value: &str, most: usize, out: &mut Vec<u8>) {
-    if !value.is_empty() && value.len() <= most {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(value.as_bytes());
+    if let Some(original) = dsn.original.as_ref().and_then(|one| one.encoded()) {
+        out.extend_from_slice(b" ORCPT=");
+        out.extend_from_slice(original.as_bytes());
     }
-}
-
-/// RFC 3461 4: blanks, `+` and `=` as `+` and two hexadecimal digits. There is no way to say what is
-/// not printable ASCII, not even so.
-fn xtext(text: &str) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '+' | '=' | ' ' => out.push_str(&format!("+{:02X}", c as u32)),
-            '!'..='~' => out.push(c),
-            _ => return None,
-        }
-    }
-    Some(out)
-}
-
-/// RFC 6533 3, the form that any server can carry: `\x{F6}`.
-fn utf8_xtext(text: &str) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '+' | '=' | '\\' => out.push_str(&format!("\\x{{{:X}}}", c as u32)),
-            '!'..='~' => out.push(c),
-            c if c.is_control() => return None,
-            _ => out.push_str(&format!("\\x{{{:X}}}", c as u32)),
-        }
-    }
-    Some(out)
 }
 
 /// Whether an address can stand between `<` and `>` and mean itself. Much that the grammar
@@ -241,6 +139,7 @@ pub fn is_path(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::OriginalRecipient;
 
     fn all() -> Capabilities {
         Capabilities {
@@ -319,7 +218,7 @@ mod tests {
             }),
         };
         assert_eq!(
-            written(|out| dsn.write(out)),
+            written(|out| write_wishes(&dsn, out)),
             " NOTIFY=NEVER ORCPT=utf-8;\\x{F6}\\x{2B}x@example.org"
         );
         let smuggled = RecipientDsn {
@@ -329,7 +228,7 @@ mod tests {
                 address: "\r\nDATA".into(),
             }),
         };
-        assert_eq!(written(|out| smuggled.write(out)), "");
+        assert_eq!(written(|out| write_wishes(&smuggled, out)), "");
     }
 
     /// Postfix answers 501 to a mark that is not ASCII once it is decoded.
@@ -365,7 +264,7 @@ mod tests {
                     address: address.into(),
                 }),
             };
-            assert_eq!(written(|out| dsn.write(out)), "", "{address:?}");
+            assert_eq!(written(|out| write_wishes(&dsn, out)), "", "{address:?}");
         }
     }
 

@@ -1,10 +1,10 @@
 //! Postfix: TLS, certificates, authentication.
 
-use mailspool::message::{Address, ReversePath};
+use mailspool::message::{Address, Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, ReversePath};
 use mailspool::queue::Status::{Deferred, Delivered, Failed};
 use mailspool::smtp::{
-    Client, Credentials, Dsn, Login, Mechanism, Notify, OpenError, OriginalRecipient, Protocol,
-    RecipientDsn, Ret, Roots, Settings, Shape, Tls, TlsPolicy, TlsSettings, Transaction,
+    Client, Credentials, Login, Mechanism, OpenError, Protocol, Roots, Settings, Shape, Tls,
+    TlsPolicy, TlsSettings, Transaction,
 };
 use tokio::net::TcpStream;
 
