@@ -27,7 +27,7 @@ use crate::disk::{self, Disk, Kind, Seam};
 pub use destinations::{Down, Forgotten, Hop};
 pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
-pub use layout::{Kept, MAX_RECIPIENTS, Place};
+pub use layout::{Kept, MAX_RECIPIENTS, MAX_TRANSPORT, Place};
 pub use lock::{Claim, Locked, Unreadable};
 pub use part::Leftover;
 pub use requests::{Posted, Served};

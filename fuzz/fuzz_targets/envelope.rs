@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use mailspool::message::Seal;
 use mailspool::message::envelope::{
-    EnvelopeFiles, parse_recipients, parse_sender, parse_transport,
+    EnvelopeFiles, parse_recipients, parse_seal, parse_sender,
 };
 use mailspool::message::seal::of_envelope;
 
@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
     let _ = (
         parse_sender(sender),
         parse_recipients(recipients),
-        parse_transport(lines),
+        parse_seal(lines),
     );
     let mut files = EnvelopeFiles {
         sender: sender.to_vec(),

@@ -1,5 +1,12 @@
 //! Wishes about notices, as a sender gives them (RFC 3461): of what he wants to hear, how much of his
 //! message he wants back, and by what he will know it again.
+//!
+//! The lines that say so in `info/transport/<id>` are written and read here, each wish in one
+//! spelling only. A wish about recipients names them by their lines in `info/recipients/<id>`, and
+//! neighbours with the same wish share a line.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
 
 /// Wishes about a message. By default nothing is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +80,236 @@ impl Dsn {
     pub fn of(&self, recipient: usize) -> RecipientDsn {
         self.recipients.get(recipient).cloned().unwrap_or_default()
     }
+
+    /// What can be said of it, and no more entries than that takes.
+    pub(crate) fn write_lines(&self, text: &mut String) {
+        if let Some(ret) = self.ret {
+            let _ = writeln!(text, "ret: {}", ret.as_str());
+        }
+        if let Some(envid) = self.envid.as_deref().filter(|one| is_envid(one)) {
+            let _ = writeln!(text, "envid: {envid}");
+        }
+        let mut from = 0;
+        for run in self.recipients.chunk_by(|a, b| a.notify == b.notify) {
+            let last = from + run.len();
+            if let Some(notify) = run[0].notify.filter(|notify| !notify.is_nothing()) {
+                let range = match run.len() {
+                    1 => last.to_string(),
+                    _ => format!("{}-{last}", from + 1),
+                };
+                let _ = writeln!(text, "notify: {range} {notify}");
+            }
+            from = last;
+        }
+        for (n, one) in self.recipients.iter().enumerate() {
+            if let Some(original) = one.original.as_ref().filter(|one| one.encoded().is_some()) {
+                let _ = writeln!(text, "orcpt: {} {original}", n + 1);
+            }
+        }
+    }
+}
+
+/// The lines of `info/transport/<id>` as they are read.
+pub(crate) struct DsnLines {
+    /// What they say so far.
+    pub dsn: Dsn,
+    /// How many recipients there are.
+    most: usize,
+    /// Up to which of them something was said, and what of the last one.
+    notified: (usize, Option<Notify>),
+    /// Up to which of them an original is known.
+    named: usize,
+}
+
+impl DsnLines {
+    pub fn of(recipients: usize) -> DsnLines {
+        DsnLines {
+            dsn: Dsn::default(),
+            most: recipients,
+            notified: (0, None),
+            named: 0,
+        }
+    }
+
+    /// One more line; none if it is not what [`Dsn::write_lines`] would have written there.
+    pub fn add(&mut self, name: &str, value: &str) -> Option<()> {
+        match name {
+            "ret" if self.dsn.ret.is_none() => {
+                let ret: Ret = value.parse().ok()?;
+                self.dsn.ret = Some(ret).filter(|ret| ret.as_str() == value);
+                self.dsn.ret.map(|_| ())
+            }
+            "envid" if self.dsn.envid.is_none() && is_envid(value) => {
+                self.dsn.envid = Some(value.to_owned());
+                Some(())
+            }
+            "notify" => {
+                let (range, words) = value.split_once(' ')?;
+                let (first, last) = match range.split_once('-') {
+                    None => (number(range)?, number(range)?),
+                    Some((first, last)) => (number(first)?, number(last)?),
+                };
+                let is_one = !range.contains('-');
+                let notify: Notify = words
+                    .parse()
+                    .ok()
+                    .filter(|one: &Notify| one.to_string() == words)?;
+                let (before, same) = self.notified;
+                let joins = first == before + 1 && same == Some(notify);
+                if first <= before || joins || is_one != (first == last) || last < first {
+                    return None;
+                }
+                self.reach(last)?;
+                for one in &mut self.dsn.recipients[first - 1..last] {
+                    one.notify = Some(notify);
+                }
+                self.notified = (last, Some(notify));
+                Some(())
+            }
+            "orcpt" => {
+                let (place, original) = value.split_once(' ')?;
+                let place = number(place).filter(|place| *place > self.named)?;
+                let original: OriginalRecipient = original.parse().ok()?;
+                self.reach(place)?;
+                self.dsn.recipients[place - 1].original = Some(original);
+                self.named = place;
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn reach(&mut self, count: usize) -> Option<()> {
+        if count > self.most {
+            return None;
+        }
+        let count = count.max(self.dsn.recipients.len());
+        self.dsn
+            .recipients
+            .resize_with(count, RecipientDsn::default);
+        Some(())
+    }
+}
+
+/// A number from 1, in its one spelling.
+fn number(text: &str) -> Option<usize> {
+    let number: usize = text.parse().ok()?;
+    (number > 0 && number.to_string() == text).then_some(number)
+}
+
+/// Why something is no wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DsnError {
+    /// Of NOTIFY.
+    #[error("not `never`, nor a list of `success`, `failure` and `delay`, each once at most")]
+    Notify,
+    /// Of RET.
+    #[error("neither `full` nor `hdrs`")]
+    Ret,
+    /// Of ENVID.
+    #[error(
+        "not 1 to {} octets of printable ASCII (blanks, `+` and `=` count as three)",
+        Dsn::MAX_ENVID
+    )]
+    Envid,
+    /// Of ORCPT.
+    #[error(
+        "not a type, a semicolon and an address, such as `rfc822;you@example.net`, of at most {} \
+         octets; only type `utf-8` has addresses that are not printable ASCII",
+        OriginalRecipient::MAX_LEN
+    )]
+    Original,
+}
+
+impl Ret {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ret::Full => "full",
+            Ret::Headers => "hdrs",
+        }
+    }
+}
+
+impl FromStr for Ret {
+    type Err = DsnError;
+
+    /// `full` or `hdrs`, in any case.
+    fn from_str(text: &str) -> Result<Ret, DsnError> {
+        let all = [Ret::Full, Ret::Headers];
+        let found = all
+            .into_iter()
+            .find(|ret| ret.as_str().eq_ignore_ascii_case(text));
+        found.ok_or(DsnError::Ret)
+    }
+}
+
+impl FromStr for Notify {
+    type Err = DsnError;
+
+    /// `never`, or some of `success`, `failure` and `delay` with commas between them, in any case.
+    fn from_str(text: &str) -> Result<Notify, DsnError> {
+        if text.eq_ignore_ascii_case("never") {
+            return Ok(Notify::Never);
+        }
+        let (mut success, mut failure, mut delay) = (false, false, false);
+        for word in text.split(',') {
+            let wish = match () {
+                () if word.eq_ignore_ascii_case("success") => &mut success,
+                () if word.eq_ignore_ascii_case("failure") => &mut failure,
+                () if word.eq_ignore_ascii_case("delay") => &mut delay,
+                () => return Err(DsnError::Notify),
+            };
+            if std::mem::replace(wish, true) {
+                return Err(DsnError::Notify);
+            }
+        }
+        Ok(Notify::When {
+            success,
+            failure,
+            delay,
+        })
+    }
+}
+
+impl std::fmt::Display for Notify {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Notify::Never => f.write_str("never"),
+            Notify::When {
+                success,
+                failure,
+                delay,
+            } => {
+                let words = [(success, "success"), (failure, "failure"), (delay, "delay")];
+                let wanted: Vec<_> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
+                f.write_str(&wanted.join(","))
+            }
+        }
+    }
+}
+
+impl FromStr for OriginalRecipient {
+    type Err = DsnError;
+
+    /// `rfc822;you@example.net`, not encoded.
+    fn from_str(text: &str) -> Result<OriginalRecipient, DsnError> {
+        let (kind, address) = text.split_once(';').ok_or(DsnError::Original)?;
+        let original = OriginalRecipient {
+            kind: kind.to_owned(),
+            address: address.to_owned(),
+        };
+        match original.encoded() {
+            Some(_) => Ok(original),
+            None => Err(DsnError::Original),
+        }
+    }
+}
+
+impl std::fmt::Display for OriginalRecipient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{};{}", self.kind, self.address)
+    }
 }
 
 impl RecipientDsn {
@@ -99,7 +336,7 @@ impl RecipientDsn {
 }
 
 impl Notify {
-    fn is_nothing(self) -> bool {
+    pub(crate) fn is_nothing(self) -> bool {
         let nothing = Notify::When {
             success: false,
             failure: false,
@@ -133,6 +370,10 @@ impl OriginalRecipient {
 pub fn encoded_envid(envid: &str) -> Option<String> {
     let text = xtext(envid)?;
     (1..=Dsn::MAX_ENVID).contains(&text.len()).then_some(text)
+}
+
+fn is_envid(text: &str) -> bool {
+    encoded_envid(text).is_some()
 }
 
 /// RFC 3461 4: blanks, `+` and `=` as `+` and two hexadecimal digits. There is no way to say what is

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::address::{Address, AddressError, ReversePath};
-use super::dsn::Dsn;
+use super::dsn::{Dsn, DsnLines};
 use super::id::QueueId;
 use super::seal::{self, Seal};
 
@@ -143,13 +143,16 @@ impl EnvelopeFiles {
     /// Reads the files back. The seal that comes with the envelope has been checked against
     /// these files; checking it against the message file is left to who holds that.
     pub fn parse(&self) -> Result<(Envelope, Seal), EnvelopeError> {
-        let (submission, seal, above) = parse_transport(&self.transport)?;
-        if seal::of_envelope(&self.sender, &self.recipients, above) != seal.envelope {
+        let (above, seal) = parse_seal(&self.transport)?;
+        if seal::of_envelope(&self.sender, &self.recipients, above.as_bytes()) != seal.envelope {
             return Err(EnvelopeError::Broken);
         }
+        let sender = parse_sender(&self.sender)?;
+        let recipients = parse_recipients(&self.recipients)?;
+        let submission = Submission::parse(above, recipients.len())?;
         let envelope = Envelope {
-            sender: parse_sender(&self.sender)?,
-            recipients: parse_recipients(&self.recipients)?,
+            sender,
+            recipients,
             submission,
         };
         Ok((envelope, seal))
@@ -191,9 +194,11 @@ pub fn parse_recipients(bytes: &[u8]) -> Result<Vec<Address>, EnvelopeError> {
         .collect()
 }
 
-/// Reads `info/transport/<id>`: the submission, the seal, and the bytes above the seal.
-pub fn parse_transport(bytes: &[u8]) -> Result<(Submission, Seal, &[u8]), EnvelopeError> {
-    let text = bytes.strip_suffix(b"\n").ok_or(EnvelopeError::Unsealed)?;
+/// Reads the last line of `info/transport/<id>`: the lines above it, and the seal.
+pub fn parse_seal(transport: &[u8]) -> Result<(&str, Seal), EnvelopeError> {
+    let text = transport
+        .strip_suffix(b"\n")
+        .ok_or(EnvelopeError::Unsealed)?;
     let text = std::str::from_utf8(text).map_err(|_| EnvelopeError::Unsealed)?;
     let (above, last) = match text.rfind('\n') {
         Some(at) => (&text[..=at], &text[at + 1..]),
@@ -203,11 +208,12 @@ pub fn parse_transport(bytes: &[u8]) -> Result<(Submission, Seal, &[u8]), Envelo
         .strip_prefix("seal: ")
         .and_then(Seal::parse)
         .ok_or(EnvelopeError::Unsealed)?;
-    Ok((Submission::parse(above)?, seal, above.as_bytes()))
+    Ok((above, seal))
 }
 
 impl Submission {
-    fn lines(&self) -> String {
+    /// The lines of `info/transport/<id>`, but for the seal.
+    pub(crate) fn lines(&self) -> String {
         let mut text = String::new();
         let door = match self.door {
             Door::Incoming => "incoming",
@@ -220,13 +226,15 @@ impl Submission {
         if let Some(Origin { id, kind }) = &self.origin {
             let _ = writeln!(text, "origin: {id} {}", kind.as_str());
         }
+        self.dsn.write_lines(&mut text);
         text
     }
 
     /// A name this version does not write is an error, not something to skip: it would be a
     /// wish of the submitter's that nobody honours.
-    fn parse(lines: &str) -> Result<Submission, EnvelopeError> {
+    fn parse(lines: &str, recipients: usize) -> Result<Submission, EnvelopeError> {
         let (mut door, mut transport, mut origin) = (None, None, None);
+        let mut dsn = DsnLines::of(recipients);
         // Split at LF alone: `lines` would take a CR for part of the line's end.
         for (number, line) in lines.split_terminator('\n').enumerate() {
             let wrong = EnvelopeError::Transport(number + 1);
@@ -243,14 +251,15 @@ impl Submission {
                         kind: NoticeKind::parse(kind).ok_or(wrong)?,
                     });
                 }
-                _ => return Err(wrong),
+                Some((name, value)) => dsn.add(name, value).ok_or(wrong)?,
+                None => return Err(wrong),
             }
         }
         Ok(Submission {
             door: door.ok_or(EnvelopeError::Transport(1))?,
             transport,
             origin,
-            dsn: Dsn::default(),
+            dsn: dsn.dsn,
         })
     }
 }
@@ -274,6 +283,7 @@ impl NoticeKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Notify, OriginalRecipient, RecipientDsn, Ret};
 
     fn envelope() -> Envelope {
         Envelope {
@@ -288,7 +298,20 @@ mod tests {
                     id: QueueId::new(jiff::Timestamp::UNIX_EPOCH, [1; 10]),
                     kind: NoticeKind::Bounce,
                 }),
-                dsn: Dsn::default(),
+                dsn: Dsn {
+                    ret: Some(Ret::Headers),
+                    envid: Some("  a mark; of 1+1=2  ".into()),
+                    recipients: vec![
+                        RecipientDsn::default(),
+                        RecipientDsn {
+                            notify: Some(Notify::Never),
+                            original: Some(OriginalRecipient {
+                                kind: "utf-8".into(),
+                                address: "ö; c+d@example.net".into(),
+                            }),
+                        },
+                    ],
+                },
             },
         }
     }
@@ -300,6 +323,107 @@ mod tests {
         assert_eq!(read, envelope());
         assert_eq!((seal.size, seal.message), (42, 7));
         assert_eq!(files.recipients, b"b@example.org\nc@example.net\n");
+        let transport = String::from_utf8(files.transport).unwrap();
+        let (lines, _) = transport.split_once("seal: ").unwrap();
+        assert_eq!(
+            lines,
+            "door: active\ntransport: out\n\
+             origin: 00000000-0000-7101-8101-010101010101 bounce\n\
+             ret: hdrs\nenvid:   a mark; of 1+1=2  \nnotify: 2 never\n\
+             orcpt: 2 utf-8;ö; c+d@example.net\n"
+        );
+    }
+
+    #[test]
+    fn a_wish_for_many_is_one_line() {
+        let when = |success| {
+            Some(Notify::When {
+                success,
+                failure: true,
+                delay: false,
+            })
+        };
+        let of = |notify| RecipientDsn {
+            notify,
+            original: None,
+        };
+        let mut dsn = Dsn::default();
+        for (count, notify) in [(1, when(true)), (2, None), (9_000, when(false))] {
+            dsn.recipients.extend(vec![of(notify); count]);
+        }
+        dsn.recipients.push(of(Some(Notify::Never)));
+        let mut submission = Submission::by(Door::Active);
+        submission.dsn = dsn;
+        let lines = submission.lines();
+        assert_eq!(
+            lines,
+            "door: active\nnotify: 1 success,failure\nnotify: 4-9003 failure\nnotify: 9004 never\n"
+        );
+        assert_eq!(Submission::parse(&lines, 9_004), Ok(submission));
+        assert!(Submission::parse(&lines, 9_003).is_err());
+    }
+
+    #[test]
+    fn a_wish_has_one_spelling() {
+        for line in [
+            "ret: FULL",
+            "ret: full\nret: full",
+            "envid: ",
+            "envid: ö",
+            "envid: a\nenvid: a",
+            "notify: 0 never",
+            "notify: 01 never",
+            "notify: +1 never",
+            "notify: 1-1 never",
+            "notify: 2-1 never",
+            "notify: 1-4 never",
+            "notify: 1-18446744073709551615 never",
+            "notify: 1 ",
+            "notify: 1 NEVER",
+            "notify: 1 never,failure",
+            "notify: 1 failure,success",
+            "notify: 1 failure,failure",
+            "notify: 1  never",
+            "notify: never",
+            "notify: 1 never\nnotify: 1 never",
+            "notify: 1 never\nnotify: 2 never",
+            "notify: 2 never\nnotify: 1 failure",
+            "notify: 1-2 never\nnotify: 2 failure",
+            "orcpt: 1-2 rfc822;a",
+            "orcpt: 4 rfc822;a",
+            "orcpt: 1 rfc822;",
+            "orcpt: 1 ;a",
+            "orcpt: 1 a b;c",
+            "orcpt: 1 rfc822;ö",
+            "orcpt: 2 rfc822;a\norcpt: 2 rfc822;a",
+        ] {
+            let lines = format!("door: active\n{line}\n");
+            assert!(Submission::parse(&lines, 3).is_err(), "{line:?}");
+        }
+        let good = "door: active\nnotify: 1-2 never\nnotify: 3 delay\norcpt: 2 x-1;a\n";
+        assert_eq!(Submission::parse(good, 3).unwrap().lines(), good);
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_not_written() {
+        let dsn = Dsn {
+            ret: None,
+            envid: Some("a\nseal: x".into()),
+            recipients: vec![RecipientDsn {
+                notify: Some(Notify::When {
+                    success: false,
+                    failure: false,
+                    delay: false,
+                }),
+                original: Some(OriginalRecipient {
+                    kind: "rfc822".into(),
+                    address: "a\nb".into(),
+                }),
+            }],
+        };
+        let mut submission = Submission::by(Door::Active);
+        submission.dsn = dsn;
+        assert_eq!(submission.lines(), "door: active\n");
     }
 
     #[test]
@@ -342,7 +466,7 @@ mod tests {
     #[test]
     fn a_line_from_another_version_is_not_skipped() {
         assert_eq!(
-            Submission::parse("door: active\nrelease: 2027-01-01T00:00:00Z\n"),
+            Submission::parse("door: active\nrelease: 2027-01-01T00:00:00Z\n", 1),
             Err(EnvelopeError::Transport(2))
         );
     }
@@ -350,7 +474,7 @@ mod tests {
     #[test]
     fn a_line_with_something_behind_it_is_another_line() {
         for lines in ["door: active\r\n", "door: active\ntransport: out\r\n"] {
-            assert!(Submission::parse(lines).is_err(), "{lines:?}");
+            assert!(Submission::parse(lines, 1).is_err(), "{lines:?}");
         }
     }
 }

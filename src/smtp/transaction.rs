@@ -97,17 +97,11 @@ pub(super) fn needs_utf8(on_wire: Result<Cow<'_, str>, NotADomain>) -> bool {
 fn write_wishes(dsn: &RecipientDsn, out: &mut Vec<u8>) {
     match dsn.notify {
         None => {}
-        Some(Notify::Never) => out.extend_from_slice(b" NOTIFY=NEVER"),
-        Some(Notify::When {
-            success,
-            failure,
-            delay,
-        }) => {
-            let words = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
-            let wanted: Vec<_> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
-            if !wanted.is_empty() {
+        Some(notify) => {
+            let words = notify.to_string().to_ascii_uppercase();
+            if !words.is_empty() {
                 out.extend_from_slice(b" NOTIFY=");
-                out.extend_from_slice(wanted.join(",").as_bytes());
+                out.extend_from_slice(words.as_bytes());
             }
         }
     }

@@ -34,6 +34,9 @@ pub(super) const INFO_DIRS: &[&str] = &[
 /// The most octets of `info/recipients/<id>`.
 pub const MAX_RECIPIENTS: u64 = 16 << 20;
 
+/// The most octets of `info/transport/<id>`.
+pub const MAX_TRANSPORT: u64 = 8 << 20;
+
 /// Where a message file stands.
 ///
 /// The order is that of a message's way. When a power cut leaves two names of one message, the
@@ -179,10 +182,12 @@ impl Info {
     ];
 
     /// No such file of a message is larger, in octets. Recipients: 10,000 of the longest kind.
+    /// Transport: the longest original address for each of these.
     /// Attempts: as many in 40 attempts, with long replies.
     pub(super) fn most(self) -> u64 {
         match self {
-            Info::Sender | Info::Transport => 4 << 10,
+            Info::Sender => 4 << 10,
+            Info::Transport => MAX_TRANSPORT,
             Info::Recipients => MAX_RECIPIENTS,
             Info::Attempts => 256 << 20,
             Info::Request => 1 << 20,

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::layout::{Info, reason_path};
 use super::{Kept, Place, Spool};
 use crate::disk::{self, Body, Kind, Stat};
-use crate::message::envelope::{EnvelopeFiles, parse_recipients, parse_transport};
+use crate::message::envelope::{EnvelopeFiles, parse_recipients, parse_seal};
 use crate::message::{Address, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
@@ -275,7 +275,7 @@ impl Spool {
     /// envelope.
     pub fn sealed_body(&self, id: QueueId, place: Place) -> disk::Result<Option<(Body, Seal)>> {
         let transport = self.read_info(Info::Transport, id)?.unwrap_or_default();
-        let Ok((_, seal, _)) = parse_transport(&transport) else {
+        let Ok((_, seal)) = parse_seal(&transport) else {
             return Ok(None);
         };
         Ok(Some((self.body(id, place)?, seal)))
