@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, EnhancedCode, ReversePath};
+use mailspool::message::{Address, Door, Dsn, EnhancedCode, ReversePath};
 use mailspool::queue::{Outcome, Routes};
 use mailspool::runner::Runner;
 use mailspool::spool::Spool;
@@ -62,6 +62,7 @@ fn fill(path: &Path, count: usize, size: usize) -> Result<(), Box<dyn Error>> {
                 number % 100
             ))?],
             transport: None,
+            dsn: Dsn::default(),
             submitter: "load".into(),
         };
         acceptor.accept(request, message.as_slice())?;

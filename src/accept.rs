@@ -14,11 +14,14 @@ use jiff::Timestamp;
 
 use self::input::Input;
 use crate::disk::{self, Space};
-use crate::message::address::without_repeats;
+use crate::message::address::without_repeats_of;
+use crate::message::dsn::{DsnError, is_envid};
 use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, line_ending, mbox_separator};
-use crate::message::{Address, AddressError, Door, Envelope, QueueId, ReversePath, Submission};
-use crate::spool::{Draft, MAX_RECIPIENTS, Spool};
+use crate::message::{
+    Address, AddressError, Door, Dsn, Envelope, QueueId, RecipientDsn, ReversePath, Submission,
+};
+use crate::spool::{Draft, MAX_RECIPIENTS, MAX_TRANSPORT, Spool};
 
 /// What acceptance is told by the configuration.
 #[derive(Clone, Debug)]
@@ -59,6 +62,9 @@ pub struct Request {
     pub recipients: Vec<Address>,
     /// By which transport, if not as the routes say.
     pub transport: Option<String>,
+    /// Of what the sender wants to hear, for the recipients in their order (RFC 3461). Where one is
+    /// named twice, the first counts. By default nothing is asked.
+    pub dsn: Dsn,
     /// Who handed it in, for `Received:` (a user's name or number).
     pub submitter: String,
 }
@@ -87,6 +93,20 @@ pub enum Error {
     /// More recipients than one message can have.
     #[error("the recipients together are longer than {MAX_RECIPIENTS} octets")]
     TooManyRecipients,
+    /// A wish about notices that there is no way to hand on.
+    #[error("{name}: {source}")]
+    Dsn {
+        /// Of which parameter.
+        name: &'static str,
+        /// What is wrong with it.
+        source: DsnError,
+    },
+    /// Wishes about more recipients than there are.
+    #[error("there are wishes about more recipients than the message has")]
+    TooManyWishes,
+    /// More wishes than one message can have.
+    #[error("the wishes about notices are longer than {MAX_TRANSPORT} octets")]
+    WishesTooLong,
     /// An address that is none once our name is behind it.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -136,14 +156,13 @@ impl Acceptor {
     /// directory entries included, and the message stands in `incoming/` or `active/`.
     pub fn accept(&self, request: Request, input: impl Read) -> Result<QueueId, Error> {
         let hostname = &self.limits.hostname;
-        let recipients = request.recipients.into_iter();
-        let recipients: Result<Vec<Address>, AddressError> =
-            recipients.map(|one| one.qualified(hostname)).collect();
+        let (recipients, dsn) = with_wishes(request.recipients, request.dsn, hostname)?;
         let envelope = Envelope {
             sender: request.sender.qualified(hostname)?,
-            recipients: without_repeats(recipients?),
+            recipients,
             submission: Submission {
                 transport: request.transport,
+                dsn,
                 ..Submission::by(request.door)
             },
         };
@@ -162,6 +181,10 @@ impl Acceptor {
             && !is_transport_name(name)
         {
             return Err(Error::BadTransport(name.clone()));
+        }
+        // With room for the seal.
+        if envelope.submission.lines().len() as u64 > MAX_TRANSPORT - 1024 {
+            return Err(Error::WishesTooLong);
         }
         self.check_space()?;
         let now = Timestamp::now();
@@ -293,6 +316,50 @@ impl Acceptor {
     }
 }
 
+/// The recipients with our name behind bare ones and without repeats, and the wishes about those
+/// that are left.
+fn with_wishes(
+    recipients: Vec<Address>,
+    dsn: Dsn,
+    hostname: &str,
+) -> Result<(Vec<Address>, Dsn), Error> {
+    let wrong = |name, source| Error::Dsn { name, source };
+    if dsn.envid.as_deref().is_some_and(|one| !is_envid(one)) {
+        return Err(wrong("ENVID", DsnError::Envid));
+    }
+    let unsayable = |one: &RecipientDsn| {
+        one.original
+            .as_ref()
+            .is_some_and(|one| one.encoded().is_none())
+    };
+    if dsn.recipients.iter().any(unsayable) {
+        return Err(wrong("ORCPT", DsnError::Original));
+    }
+    if dsn.recipients.len() > recipients.len() {
+        return Err(Error::TooManyWishes);
+    }
+    let mut wishes = dsn.recipients.into_iter();
+    let both = recipients.into_iter().map(|one| {
+        let wish = wishes.next().unwrap_or_default().normal();
+        one.qualified(hostname).map(|one| (one, wish))
+    });
+    let both = both.collect::<Result<Vec<_>, AddressError>>()?;
+    let both = without_repeats_of(both, |(address, _)| address);
+    let (recipients, mut wishes): (Vec<Address>, Vec<RecipientDsn>) = both.into_iter().unzip();
+    let nothing = RecipientDsn::default();
+    wishes.truncate(
+        wishes
+            .iter()
+            .rposition(|one| *one != nothing)
+            .map_or(0, |last| last + 1),
+    );
+    let dsn = Dsn {
+        recipients: wishes,
+        ..dsn
+    };
+    Ok((recipients, dsn))
+}
+
 /// A new id at `now`.
 pub fn new_id(now: Timestamp) -> QueueId {
     let mut random = [0; 10];
@@ -326,6 +393,7 @@ mod tests {
             sender: ReversePath::Null,
             recipients: vec![Address::parse(to).unwrap()],
             transport: None,
+            dsn: Dsn::default(),
             submitter: "tester".into(),
         };
         let id = Acceptor::new(spool.clone(), limits).accept(request, Drops(message))?;
@@ -342,6 +410,42 @@ mod tests {
             stored.matches("\r\n").count(),
             "{stored:?}"
         );
+    }
+
+    #[test]
+    fn wishes_stay_with_their_recipients() {
+        let of = |original: &str| RecipientDsn {
+            notify: None,
+            original: Some(format!("rfc822;{original}").parse().unwrap()),
+        };
+        let dsn = Dsn {
+            recipients: ["1@o", "2@o", "3@o"].map(of).to_vec(),
+            ..Dsn::default()
+        };
+        let to = ["a@x", "a@X", "b", "c@x"].map(|one| Address::parse(one).unwrap());
+        let (recipients, dsn) = with_wishes(to.to_vec(), dsn, "h").unwrap();
+        let recipients: Vec<String> = recipients.into_iter().map(String::from).collect();
+        assert_eq!(recipients, ["a@x", "b@h", "c@x"]);
+        assert_eq!(dsn.recipients, [of("1@o"), of("3@o")]);
+        for (dsn, words) in [
+            (
+                Dsn {
+                    recipients: vec![of("1@o"), of("2@o")],
+                    ..Dsn::default()
+                },
+                "there are wishes about more recipients than the message has",
+            ),
+            (
+                Dsn {
+                    envid: Some("x".repeat(101)),
+                    ..Dsn::default()
+                },
+                "ENVID: not 1 to 100 octets of printable ASCII (blanks, `+` and `=` count as three)",
+            ),
+        ] {
+            let refused = with_wishes(to[..1].to_vec(), dsn, "h").unwrap_err();
+            assert_eq!(refused.to_string(), words);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use mailspool::accept::{Acceptor, Error, Limits, Request};
 use mailspool::message::header::{HeaderScan, line_ending, mbox_separator};
-use mailspool::message::{Address, Door, ReversePath};
+use mailspool::message::{Address, Door, Dsn, ReversePath};
 use mailspool::spool::{Claim, Spool};
 
 /// The spool is made once and stays; every message leaves it again.
@@ -29,6 +29,7 @@ fuzz_target!(|input: &[u8]| {
         sender: ReversePath::parse(b"a@example.org").unwrap(),
         recipients: vec![Address::parse("b@example.net").unwrap()],
         transport: None,
+        dsn: Dsn::default(),
         submitter: "fuzzer".into(),
     };
     let limits = Limits {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, QueueId, ReversePath};
+use mailspool::message::{Address, Door, Dsn, QueueId, ReversePath};
 use mailspool::operator::{Found, find};
 use mailspool::spool::Spool;
 
@@ -31,6 +31,7 @@ fn queue() -> &'static Queue {
                 sender: ReversePath::Null,
                 recipients: vec![Address::parse("b@example.net").unwrap()],
                 transport: None,
+                dsn: Dsn::default(),
                 submitter: "fuzzer".into(),
             };
             acceptor.accept(request, &b"Subject: x\n\n"[..]).unwrap()

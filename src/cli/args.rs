@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::message::{Notify, Ret};
+
 /// A mail spool that is nothing but files.
 ///
 /// Takes mail from an MTA's pipe (`receive`) or from people and programs (`send`), keeps it
@@ -115,6 +117,8 @@ pub(super) struct Send {
     /// The recipients
     #[arg(value_name = "RCPT")]
     pub recipients: Vec<OsString>,
+    #[command(flatten)]
+    pub wishes: Wishes,
 }
 
 #[derive(Debug, clap::Args)]
@@ -131,6 +135,28 @@ pub(super) struct Receive {
     /// The recipients
     #[arg(value_name = "RCPT", required = true)]
     pub recipients: Vec<OsString>,
+    #[command(flatten)]
+    pub wishes: Wishes,
+}
+
+/// Of what the sender wants to hear (RFC 3461).
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Notices to the sender")]
+pub(super) struct Wishes {
+    /// When to tell the sender: `never`, or some of `success,failure,delay` [default: of failures, and
+    /// of delays as the configuration says]
+    #[arg(short = 'N', long, value_name = "WHEN")]
+    pub notify: Option<Notify>,
+    /// How much of the message to return if it fails: `full` or `hdrs`
+    #[arg(short = 'R', long, value_name = "HOW")]
+    pub ret: Option<Ret>,
+    /// The sender's own mark for the message, which notices repeat; nothing is none
+    #[arg(short = 'V', long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub envid: Option<String>,
+    /// To whom the sender wrote, such as `rfc822;you@example.net`; for each recipient one, in their
+    /// order, where an empty address says nothing
+    #[arg(long, value_name = "TYPE;ADDR")]
+    pub orcpt: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

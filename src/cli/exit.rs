@@ -64,7 +64,10 @@ impl From<accept::Error> for Failure {
             accept::Error::NoRecipients
             | accept::Error::TooManyRecipients
             | accept::Error::Address(_)
-            | accept::Error::BadTransport(_) => EX_USAGE,
+            | accept::Error::BadTransport(_)
+            | accept::Error::Dsn { .. }
+            | accept::Error::TooManyWishes
+            | accept::Error::WishesTooLong => EX_USAGE,
             accept::Error::NoRoom { .. } | accept::Error::Input(_) | accept::Error::Disk(_) => {
                 EX_TEMPFAIL
             }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use super::args::{Global, Receive, Send};
+use super::args::{Global, Receive, Send, Wishes};
 use super::background;
 use super::exit::{EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
@@ -14,7 +14,9 @@ use crate::accept::{Acceptor, Request};
 use crate::config::Attempt;
 use crate::message::header::{HeaderScan, without_field};
 use crate::message::recipients::named_recipients;
-use crate::message::{Address, AddressError, Door, ReversePath};
+use crate::message::{
+    Address, AddressError, Door, Dsn, OriginalRecipient, RecipientDsn, ReversePath,
+};
 
 /// `mailspool receive`.
 pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
@@ -28,11 +30,13 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         ));
     };
     let sender = ReversePath::parse(from.as_bytes()).map_err(|error| unusable(&from, error))?;
+    let recipients = addresses(&args.recipients)?;
     let request = Request {
         door: Door::Incoming,
         sender,
-        recipients: addresses(&args.recipients)?,
         transport: None,
+        dsn: dsn(&args.wishes, recipients.len())?,
+        recipients,
         submitter: site.caller.name.clone(),
     };
     let acceptor = Acceptor::new(site.spool.clone(), site.limits());
@@ -87,8 +91,9 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     let request = Request {
         door: Door::Active,
         sender,
-        recipients,
         transport: args.transport.clone(),
+        dsn: dsn(&args.wishes, recipients.len())?,
+        recipients,
         submitter: site.caller.name.clone(),
     };
     let id = Acceptor::new(site.spool.clone(), site.limits()).accept(request, input)?;
@@ -104,6 +109,53 @@ fn addresses(given: &[OsString]) -> Result<Vec<Address>, Failure> {
         Address::from_bytes(text.as_bytes()).map_err(|error| unusable(text, error))
     };
     given.iter().map(parse).collect()
+}
+
+/// What is asked for so many recipients.
+fn dsn(wishes: &Wishes, recipients: usize) -> Result<Dsn, Failure> {
+    let Wishes {
+        notify,
+        ret,
+        envid,
+        orcpt,
+    } = wishes;
+    if !orcpt.is_empty() && orcpt.len() != recipients {
+        let text = format!(
+            "--orcpt is given {} times for {recipients} recipients",
+            orcpt.len()
+        );
+        return Err(Failure::new(EX_USAGE, text));
+    }
+    let mut dsn = Dsn {
+        ret: *ret,
+        envid: envid.clone().filter(|envid| !envid.is_empty()),
+        recipients: Vec::new(),
+    };
+    if notify.is_some() || !orcpt.is_empty() {
+        let of = |n: usize| {
+            let original = orcpt.get(n).map(|text| original(text)).transpose()?;
+            Ok(RecipientDsn {
+                notify: *notify,
+                original: original.flatten(),
+            })
+        };
+        dsn.recipients = (0..recipients).map(of).collect::<Result<_, Failure>>()?;
+    }
+    Ok(dsn)
+}
+
+/// An original recipient as an MTA can write it without looking: nothing behind the semicolon is
+/// none, and an address that is not ASCII has the type of those (RFC 6533).
+fn original(text: &str) -> Result<Option<OriginalRecipient>, Failure> {
+    let text = match text.split_once(';') {
+        Some((_, "")) => return Ok(None),
+        Some((kind, address)) if kind.eq_ignore_ascii_case("rfc822") && !address.is_ascii() => {
+            format!("utf-8;{address}")
+        }
+        _ => text.to_owned(),
+    };
+    let parsed = text.parse().map(Some);
+    parsed.map_err(|error| Failure::new(EX_USAGE, format!("--orcpt {text:?}: {error}")))
 }
 
 fn unusable(given: &OsString, error: AddressError) -> Failure {

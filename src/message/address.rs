@@ -200,14 +200,18 @@ impl ReversePath {
 
 /// Takes out what names the same mailbox as an earlier one; the order stays.
 pub fn without_repeats(recipients: Vec<Address>) -> Vec<Address> {
-    let mut seen = std::collections::HashSet::with_capacity(recipients.len());
+    without_repeats_of(recipients, |address| address)
+}
+
+/// As [`without_repeats`], of what has an address.
+pub fn without_repeats_of<T>(list: Vec<T>, address: impl Fn(&T) -> &Address) -> Vec<T> {
+    let mut seen = std::collections::HashSet::with_capacity(list.len());
     let key = |address: &Address| {
         let domain = domain::key(address.domain().unwrap_or(""));
         (address.local_part().to_owned(), domain.into_owned())
     };
-    recipients
-        .into_iter()
-        .filter(|address| seen.insert(key(address)))
+    list.into_iter()
+        .filter(|one| seen.insert(key(address(one))))
         .collect()
 }
 

@@ -313,6 +313,12 @@ impl std::fmt::Display for OriginalRecipient {
 }
 
 impl RecipientDsn {
+    /// With a list that asks for nothing taken for none.
+    pub(crate) fn normal(mut self) -> RecipientDsn {
+        self.notify = self.notify.filter(|notify| !notify.is_nothing());
+        self
+    }
+
     /// Whether the sender is told if this recipient has the message. Only if he asks for it.
     pub fn wants_success(&self) -> bool {
         matches!(self.notify, Some(Notify::When { success: true, .. }))
@@ -372,7 +378,8 @@ pub fn encoded_envid(envid: &str) -> Option<String> {
     (1..=Dsn::MAX_ENVID).contains(&text.len()).then_some(text)
 }
 
-fn is_envid(text: &str) -> bool {
+/// Whether a text can be an ENVID.
+pub fn is_envid(text: &str) -> bool {
     encoded_envid(text).is_some()
 }
 

@@ -6,7 +6,7 @@ use super::capabilities::Capabilities;
 use super::content::{Framing, MAX_LINE, Shape};
 use crate::message::domain::NotADomain;
 use crate::message::dsn::encoded_envid;
-use crate::message::{Address, Dsn, Notify, RecipientDsn, Ret, ReversePath};
+use crate::message::{Address, Dsn, RecipientDsn, Ret, ReversePath};
 
 /// What is to be sent, but for the message itself.
 #[derive(Clone, Debug)]
@@ -133,7 +133,7 @@ pub fn is_path(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::OriginalRecipient;
+    use crate::message::{Notify, OriginalRecipient};
 
     fn all() -> Capabilities {
         Capabilities {

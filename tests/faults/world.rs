@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, EnhancedCode, QueueId, ReversePath};
+use mailspool::message::{Address, Door, Dsn, EnhancedCode, QueueId, ReversePath};
 use mailspool::operator::{Finding, check};
 use mailspool::queue::{Outcome, Routes};
 use mailspool::runner::{Budget, Runner};
@@ -94,6 +94,7 @@ pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
             .map(|one| Address::parse(one).unwrap())
             .collect(),
         transport: None,
+        dsn: Dsn::default(),
         submitter: "tester".into(),
     }
 }

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, ReversePath};
+use mailspool::message::{Address, Door, Dsn, ReversePath};
 use mailspool::spool::Spool;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -138,6 +138,7 @@ impl Site {
                 sender: ReversePath::parse(b"a@example.org").unwrap(),
                 recipients: vec![Address::parse(&to(n)).unwrap()],
                 transport: None,
+                dsn: Dsn::default(),
                 submitter: "crowd".into(),
             };
             let message = format!("Subject: {n}\n\nbody\n");
