@@ -6,6 +6,7 @@
 
 mod dns;
 mod login;
+mod notice;
 mod raw;
 mod retry;
 mod value;
@@ -20,7 +21,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::message::{Address, domain};
-use crate::queue::{Pattern, Routes, Rule, Schedules};
+use crate::queue::{DelayAges, Pattern, Routes, Rule, Schedules};
 
 use raw::{Raw, RawAccept, RawRoute, RawTransport};
 use value::Text;
@@ -45,6 +46,8 @@ pub struct Config {
     pub run: Run,
     /// `[retry]`, `[transport.*.retry]`, and `[bounce]`'s lifetime.
     pub retry: Schedules,
+    /// `[notice]`'s delays.
+    pub delays: DelayAges,
     /// `[log]`.
     pub log: Log,
     /// How long a discarded message can be taken back.
@@ -199,6 +202,7 @@ impl Config {
                 background: text.at_least_one(&raw.run.background, "background")?,
             },
             retry: text.schedules(&raw)?,
+            delays: text.delays(&raw)?,
             log: raw.log,
             discard_keep: signed(raw.discard.keep.0),
             dns: text.dns(&raw.dns)?,

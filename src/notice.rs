@@ -11,11 +11,13 @@ use jiff::Timestamp;
 
 use crate::disk::{self, Body};
 use crate::message::{
-    Address, Door, Envelope, NoticeKind, Origin, OriginalRecipient, QueueId, Reply, Ret,
-    ReversePath, Submission,
+    Address, Door, Dsn, Envelope, NoticeKind, Notify, Origin, OriginalRecipient, QueueId,
+    RecipientDsn, Reply, Ret, ReversePath, Submission,
 };
 use crate::queue::state::Fate;
-use crate::queue::{RecipientState, What};
+use crate::queue::{
+    DelayAges, FailedAttempt, Handover, Occasion, RecipientState, RetryPolicy, State, Status, What,
+};
 use crate::spool::{Entry, Staging};
 
 pub use bounce::BounceBuilder;
@@ -122,59 +124,69 @@ pub enum Error {
     Builder(#[from] io::Error),
 }
 
-/// Tells the sender of a message in hand that delivery to `who` failed. The sender is not the
-/// null sender.
+/// What goes into a notice besides what happened.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// Whose words it has.
+    pub builder: &'a dyn NoticeBuilder,
+    /// Until when a delayed recipient is tried.
+    pub retry: &'a dyn RetryPolicy,
+    /// When the next delay is told.
+    pub delays: &'a DelayAges,
+}
+
+/// Tells the sender of a message in hand what became of some of its recipients.
 pub fn tell(
     entry: &mut Entry,
-    who: &[usize],
-    builder: &dyn NoticeBuilder,
+    occasion: &Occasion,
+    means: Means<'_>,
     now: Timestamp,
 ) -> Result<Told, Error> {
-    let kind = NoticeKind::Bounce;
+    let Occasion { kind, cause, who } = occasion;
+    let kind = *kind;
     let ReversePath::Mailbox(sender) = entry.envelope().sender.clone() else {
         return Ok(Told::Nothing);
     };
     // First what happened becomes durable, whoever wrote it down: the notice must not outlive
     // the event, nor have a second one made under another id.
     entry.sync()?;
-    let states: Vec<RecipientState> = who
-        .iter()
-        .map(|n| entry.state().recipients[*n].clone())
-        .collect();
-    let dsn = &entry.envelope().submission.dsn;
-    let originals: Vec<Option<OriginalRecipient>> =
-        who.iter().map(|n| dsn.of(*n).original).collect();
-    let (ret, envid) = (dsn.ret, dsn.envid.clone());
-    let cause = happened(&states);
-    let recipients: Vec<Address> = states.iter().map(|one| one.address.clone()).collect();
+    let states = who.iter().map(|n| &entry.state().recipients[*n]);
+    let recipients: Vec<Address> = states.map(|one| one.address.clone()).collect();
     let named: Vec<&Address> = recipients.iter().collect();
-    let id = QueueId::of_notice(cause, entry.id(), kind, &named);
+    let id = QueueId::of_notice(*cause, entry.id(), kind, &named);
+    let warn = match kind {
+        NoticeKind::Delay => means.delays.next(entry.id().accepted(), Some(now), now),
+        NoticeKind::Bounce | NoticeKind::Success => None,
+    };
+    let notice = |id: Option<QueueId>| What::Notice {
+        kind,
+        id,
+        recipients,
+        warn,
+    };
     let staging = entry.spool().stage_notice(id)?;
     let staged = match staging {
         Staging::Busy => return Ok(Told::Busy),
         Staging::Fresh(mut draft) => {
+            let state = entry.state();
+            let dsn = &entry.envelope().submission.dsn;
             let report = Report {
                 id,
                 origin: entry.id(),
                 kind,
                 sender: &sender,
-                recipients: reported(&states, &originals),
-                ret,
-                envid: envid.as_deref(),
+                recipients: who
+                    .iter()
+                    .map(|n| reported(state, &state.recipients[*n], means.retry, now))
+                    .collect(),
+                ret: dsn.ret,
+                envid: dsn.envid.as_deref(),
                 body: entry.body(),
                 at: now,
             };
-            let Some(bytes) = builder.build(&report)? else {
+            let Some(bytes) = means.builder.build(&report)? else {
                 drop(draft);
-                let id = None;
-                entry.record_durably(
-                    now,
-                    What::Notice {
-                        kind,
-                        id,
-                        recipients,
-                    },
-                )?;
+                entry.record_durably(now, notice(None))?;
                 return Ok(Told::Nothing);
             };
             draft.write(&bytes)?;
@@ -183,55 +195,69 @@ pub fn tell(
     };
     // Then the origin records it, durably; until it has, nobody moves the notice on, and the
     // next holder of the origin finds it under the same id.
-    let id = Some(staged.id());
-    entry.record_durably(
-        now,
-        What::Notice {
-            kind,
-            id,
-            recipients,
-        },
-    )?;
+    entry.record_durably(now, notice(Some(staged.id())))?;
     let id = staged.id();
     staged.release()?;
     Ok(Told::Queued(id))
 }
 
-fn reported<'a>(
-    states: &'a [RecipientState],
-    originals: &'a [Option<OriginalRecipient>],
-) -> Vec<Reported<'a>> {
-    let both = states.iter().zip(originals);
-    both.map(|(state, original)| Reported {
-        state,
-        original: original.as_ref(),
-        action: Action::Failed,
-        until: None,
-    })
-    .collect()
-}
-
+/// A notice asks for no notices about itself: NEVER is all it may ask (RFC 3461, 6.1). And
+/// whatever the message asked for is not copied to it.
 fn envelope(origin: QueueId, kind: NoticeKind, sender: Address) -> Envelope {
     Envelope {
         sender: ReversePath::Null,
         recipients: vec![sender],
         submission: Submission {
             origin: Some(Origin { id: origin, kind }),
+            dsn: Dsn {
+                recipients: vec![RecipientDsn {
+                    notify: Some(Notify::Never),
+                    original: None,
+                }],
+                ..Dsn::default()
+            },
             ..Submission::by(Door::Active)
         },
     }
 }
 
-fn happened(states: &[RecipientState]) -> Timestamp {
-    let when = |one: &RecipientState| match one.fate {
-        Fate::Failed { since, .. } => Some(since),
+fn reported<'a>(
+    state: &State,
+    recipient: &'a RecipientState,
+    retry: &dyn RetryPolicy,
+    now: Timestamp,
+) -> Reported<'a> {
+    let action = match recipient.fate {
+        Fate::Delivered {
+            handover: Handover::Final,
+            ..
+        } => Action::Delivered,
+        Fate::Delivered { .. } => Action::Relayed,
+        Fate::Failed { .. } => Action::Failed,
+        Fate::Pending { .. } | Fate::InFlight => Action::Delayed,
+    };
+    let until = match (action, &recipient.last) {
+        (Action::Delayed, Some(reply)) => retry.last_attempt(&FailedAttempt {
+            id: state.id,
+            sender: &state.sender,
+            recipient: &recipient.address,
+            transport: recipient
+                .last_attempt
+                .as_ref()
+                .and_then(|(_, by)| by.as_deref()),
+            attempts: recipient.attempts,
+            status: Status::Deferred,
+            reply,
+            now,
+        }),
         _ => None,
     };
-    states
-        .iter()
-        .filter_map(when)
-        .min()
-        .unwrap_or(Timestamp::UNIX_EPOCH)
+    Reported {
+        state: recipient,
+        original: recipient.dsn.original.as_ref(),
+        action,
+        until,
+    }
 }
 
 impl Report<'_> {

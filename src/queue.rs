@@ -2,6 +2,7 @@
 //! exit status means, and what comes next for a message. `now` is always an argument.
 
 pub mod bucket;
+pub mod delay;
 pub mod history;
 pub mod outcome;
 pub mod reply_rule;
@@ -12,11 +13,12 @@ pub mod state;
 pub mod step;
 
 pub use bucket::Bucket;
+pub use delay::DelayAges;
 pub use history::{Action, By, Event, History, HistoryError, RecipientResult, What};
-pub use outcome::{Outcome, Status};
+pub use outcome::{Handover, Outcome, Status};
 pub use reply_rule::{Glob, ReplyRule, StatusPattern};
 pub use retry::{FailedAttempt, RetryPolicy, Schedules, Whose};
 pub use route::{Pattern, Routes, Rule};
 pub use schedule::{Phase, Rhythm, Schedule, ScheduleError};
 pub use state::{Hold, RecipientState, State};
-pub use step::{Resting, Step, next_step, settle};
+pub use step::{Occasion, Resting, Step, next_step, settle};

@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 
 use crate::message::QueueId;
 use crate::notice::{BounceBuilder, NoticeBuilder};
-use crate::queue::{RetryPolicy, Routes, Schedules};
+use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules};
 use crate::spool::Spool;
 use crate::transport::Transport;
 
@@ -134,6 +134,7 @@ struct Core {
     transports: HashMap<String, Arc<dyn Transport>>,
     routes: Routes,
     retry: Arc<dyn RetryPolicy>,
+    delays: DelayAges,
     notices: Arc<dyn NoticeBuilder>,
     budget: Budget,
     threads: Option<usize>,
@@ -184,6 +185,7 @@ impl Runner {
                 transports: HashMap::new(),
                 routes: Routes::default(),
                 retry: Arc::new(Schedules::default()),
+                delays: DelayAges::default(),
                 budget: Budget::default(),
                 threads: None,
                 observer: None,
@@ -233,6 +235,11 @@ impl Runner {
     /// Sets when messages are tried again.
     pub fn retry(self, policy: impl RetryPolicy + 'static) -> Runner {
         self.with(|core| core.retry = Arc::new(policy))
+    }
+
+    /// Sets when senders are told that it takes long.
+    pub fn delays(self, ages: DelayAges) -> Runner {
+        self.with(|core| core.delays = ages)
     }
 
     /// Sets who writes notices.

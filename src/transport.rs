@@ -12,13 +12,15 @@ mod relay;
 #[cfg(feature = "smtp")]
 mod smtp;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::Body;
-use crate::message::{Address, QueueId, ReversePath};
-use crate::queue::Outcome;
+use crate::message::{Address, Dsn, QueueId, RecipientDsn, ReversePath};
+use crate::queue::{Outcome, RecipientState, State};
 
 pub use maildir::Maildir;
 pub use pipe::{Pipe, PipeError, PipeUser};
@@ -37,8 +39,42 @@ pub struct Message {
     pub id: QueueId,
     /// Its sender.
     pub sender: ReversePath,
+    /// Of what its sender wants to hear; none if he asked for nothing.
+    pub dsn: Option<Arc<Wishes>>,
     /// Its bytes, as they were accepted.
     pub body: Body,
+}
+
+/// Wishes about notices (RFC 3461), by recipient.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// About the whole message.
+    all: Dsn,
+    recipients: HashMap<Address, RecipientDsn>,
+}
+
+impl Wishes {
+    /// What is asked for a message; none if nothing is.
+    pub(crate) fn of(state: &State, dsn: &Dsn) -> Option<Wishes> {
+        let asked = |one: &&RecipientState| one.dsn != RecipientDsn::default();
+        let pair = |one: &RecipientState| (one.address.clone(), one.dsn.clone());
+        (!dsn.is_empty()).then(|| Wishes {
+            all: Dsn {
+                recipients: Vec::new(),
+                ..dsn.clone()
+            },
+            recipients: state.recipients.iter().filter(asked).map(pair).collect(),
+        })
+    }
+
+    /// What is asked for these recipients, in their order.
+    pub fn about(&self, recipients: &[Address]) -> Dsn {
+        let wish = |one: &Address| self.recipients.get(one).cloned().unwrap_or_default();
+        Dsn {
+            recipients: recipients.iter().map(wish).collect(),
+            ..self.all.clone()
+        }
+    }
 }
 
 /// What is done after an attempt whose outcome is not known: the answer was lost.

@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
         true => Exit::Signal(number.saturating_neg()),
         false => Exit::Code(number),
     };
-    let Outcome { status, reply } = Outcome::of_exit(exit, &output);
+    let Outcome { status, reply, .. } = Outcome::of_exit(exit, &output);
     assert!(reply.text.len() <= Reply::MAX_TEXT);
     assert_printable(&reply.to_string());
     let class = reply.enhanced.expect("there is always a code").class;

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
-use mailspool::queue::state::Fate;
 use mailspool::queue::{
-    Action, By, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, What, next_step, settle,
+    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, What, next_step,
+    settle,
 };
 use mailspool::spool::Spool;
 use tempfile::TempDir;
@@ -56,8 +56,8 @@ pub fn spool() -> (TempDir, Spool) {
 /// Follows the steps of a message as a runner does, every attempt deferred, and asserts that they
 /// come to an end, and that the message is forgotten only if nobody waits for anything.
 pub fn follow_steps(mut state: State, mut now: Timestamp) {
-    // Each recipient may be interrupted once, and have a notice of its own.
-    let most = 10 + 3 * state.recipients.len();
+    // Each recipient may be interrupted once, and have notices of its own.
+    let most = 10 + 5 * state.recipients.len();
     let schedule = Schedule::default();
     let longest = schedule.longest_delay();
     for _ in 0..most {
@@ -69,13 +69,14 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                 by: By::rule(reason),
                 until: None,
             }),
-            Step::Notify(who) => {
-                assert!(!who.is_empty());
+            Step::Notify(occasion) => {
+                assert!(!occasion.who.is_empty());
                 assert_ne!(state.sender, ReversePath::Null);
                 What::Notice {
-                    kind: mailspool::message::NoticeKind::Bounce,
+                    kind: occasion.kind,
                     id: None,
-                    recipients: who
+                    warn: None,
+                    recipients: occasion.who
                         .iter()
                         .map(|n| state.recipients[*n].address.clone())
                         .collect(),
@@ -94,6 +95,7 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                         None,
                         later(),
                         &schedule,
+                        &DelayAges::default(),
                         now,
                     )
                 };
@@ -118,13 +120,7 @@ fn assert_nobody_is_left(state: &State, now: Timestamp) {
     }
     for one in &state.recipients {
         assert!(!one.is_left(), "forgotten with {one:?}");
-        let untold = matches!(
-            one.fate,
-            Fate::Failed {
-                notified: false,
-                ..
-            }
-        );
+        let untold = one.is_untold() || one.is_unconfirmed();
         assert!(!untold, "forgotten without telling of {one:?}");
     }
 }
@@ -134,7 +130,7 @@ fn assert_comes_back(state: &State, resting: Resting, now: Timestamp, longest: S
     match resting {
         Resting::Deferred(next) => {
             assert!(next > now && next.duration_since(now) <= longest, "{next}");
-            assert_eq!(state.next_attempt(), Some(next));
+            assert_eq!(state.next_due(), Some(next));
         }
         Resting::Frozen(until) => {
             assert!(until.is_none_or(|until| until > now));

@@ -14,8 +14,9 @@ use super::table;
 use crate::message::header::HeaderScan;
 use crate::message::{QueueId, printable};
 use crate::operator::{Found, Row, find, row};
-use crate::queue::{Event, RecipientResult, Status, What};
-use crate::spool::{Spool, View};
+use crate::queue::state::Fate;
+use crate::queue::{Event, RecipientResult, RecipientState, Status, What};
+use crate::spool::{Content, Spool, View};
 
 /// `show --json`: a row of the listing and the history.
 #[derive(Serialize)]
@@ -44,7 +45,7 @@ pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
         .unwrap_or_default();
     match args.json {
         true => json_line(&mut out, &Shown { row: &row, history })?,
-        false => put(&mut out, &text(&row, history, now))?,
+        false => put(&mut out, &text(&row, view.content.as_ref().ok(), now))?,
     }
     finish(out)
 }
@@ -99,7 +100,13 @@ fn raw(spool: &Spool, view: &View, headers: bool, out: &mut impl Write) -> Resul
     }
 }
 
-fn text(row: &Row, history: &[Event], now: Timestamp) -> String {
+fn text(row: &Row, content: Option<&Content>, now: Timestamp) -> String {
+    let history = content
+        .map(|content| &content.events[..])
+        .unwrap_or_default();
+    let states = content
+        .map(|content| &content.state.recipients[..])
+        .unwrap_or_default();
     let mut text = String::new();
     let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
     line("Id", &row.id);
@@ -118,7 +125,14 @@ fn text(row: &Row, history: &[Event], now: Timestamp) -> String {
     if let Some(transport) = &row.transport {
         line("Transport", transport);
     }
-    for recipient in &row.recipients {
+    let dsn = content.map(|content| &content.envelope.submission.dsn);
+    if let Some(envid) = dsn.and_then(|dsn| dsn.envid.as_deref()) {
+        line("Envid", envid);
+    }
+    if let Some(ret) = dsn.and_then(|dsn| dsn.ret) {
+        line("Return", ret.as_str());
+    }
+    for (n, recipient) in row.recipients.iter().enumerate() {
         let reply = recipient
             .reply
             .as_deref()
@@ -127,6 +141,9 @@ fn text(row: &Row, history: &[Event], now: Timestamp) -> String {
         let address = printable(&recipient.address);
         let value = format!("{address}  {}  {reply}", recipient.status);
         line("To", value.trim_end());
+        for wish in states.get(n).map(wishes).unwrap_or_default() {
+            line("", &format!("  {wish}"));
+        }
     }
     if !history.is_empty() {
         text.push_str("\nHistory\n");
@@ -138,6 +155,24 @@ fn text(row: &Row, history: &[Event], now: Timestamp) -> String {
         }
     }
     text
+}
+
+/// What the sender wants to hear of a recipient, and whether that is why he is not told.
+fn wishes(recipient: &RecipientState) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(notify) = recipient.dsn.notify {
+        let untold = match recipient.fate {
+            Fate::Failed { .. } if !recipient.dsn.wants_failure() => {
+                "; so nobody is told that it failed"
+            }
+            _ => "",
+        };
+        lines.push(format!("notify {notify}{untold}"));
+    }
+    if let Some(original) = &recipient.dsn.original {
+        lines.push(format!("originally {}", printable(&original.to_string())));
+    }
+    lines
 }
 
 fn words(what: &What) -> Vec<String> {
@@ -159,6 +194,7 @@ fn words(what: &What) -> Vec<String> {
             kind,
             id: Some(id),
             recipients,
+            ..
         } => {
             vec![format!(
                 "{} for {} queued as {id}",

@@ -36,6 +36,7 @@ pub(super) fn runner(site: &Site) -> Runner {
     let mut runner = Runner::new(site.spool.clone(), config.hostname.clone())
         .routes(config.routes.clone())
         .retry(config.retry.clone())
+        .delays(config.delays.clone())
         .notices(bounces);
     let maker = Maker::new(site);
     for (name, configured) in &config.transports {

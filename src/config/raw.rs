@@ -26,6 +26,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub bounce: RawBounce,
     #[serde(default)]
+    pub notice: RawNotice,
+    #[serde(default)]
     pub log: Log,
     #[serde(default)]
     pub discard: RawDiscard,
@@ -167,6 +169,12 @@ impl Default for RawBounce {
             lifetime: Spanned::new(0..0, Span::from_secs(86_400)),
         }
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawNotice {
+    pub delay: Option<Spanned<Vec<Span>>>,
 }
 
 #[derive(Deserialize)]

@@ -146,7 +146,16 @@ fn next_attempt(status: RowStatus, place: Place, state: &State) -> Option<Timest
         _ => None,
     };
     match status {
-        RowStatus::Scheduled => bucket.or_else(|| state.next_attempt()),
+        // Where only a sender is told something at that time, the attempt comes behind it.
+        RowStatus::Scheduled => match (bucket, state.next_due(), state.next_attempt()) {
+            (Some(bucket), Some(due), Some(next)) if due < next && bucket < next => {
+                match Bucket::for_time(due).due() == Some(bucket) {
+                    true => Bucket::for_time(next).due(),
+                    false => Some(bucket),
+                }
+            }
+            (bucket, _, next) => bucket.or(next),
+        },
         RowStatus::Frozen => bucket,
         _ => None,
     }
@@ -159,7 +168,7 @@ fn recipients(state: &State) -> Vec<RecipientRow> {
             Fate::Pending { .. } if one.attempts == 0 => "pending",
             Fate::Pending { .. } => "deferred",
             Fate::InFlight => "in-progress",
-            Fate::Delivered => "delivered",
+            Fate::Delivered { .. } => "delivered",
             Fate::Failed { .. } => "failed",
         },
         reply: one.last.as_ref().map(|reply| reply.to_string()),

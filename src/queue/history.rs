@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Status;
+use super::{Handover, Status};
 use crate::message::{Address, NoticeKind, QueueId, Reply};
 
 /// One thing that happened.
@@ -47,6 +47,9 @@ pub enum What {
         id: Option<QueueId>,
         /// Whom it is about.
         recipients: Vec<Address>,
+        /// Of a delay: when the next one is told of, if there is to be one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warn: Option<Timestamp>,
     },
     /// Somebody, or a rule, acted on the message.
     #[serde(untagged)]
@@ -99,11 +102,17 @@ pub struct RecipientResult {
     pub recipient: Address,
     /// What became of it.
     pub status: Status,
+    /// Of what was delivered: who has it now.
+    #[serde(default, skip_serializing_if = "Handover::is_final")]
+    pub handover: Handover,
     /// In whose words.
     pub reply: Reply,
     /// When it is tried again, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
+    /// When the sender is told that it takes long, if it has not got it by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn: Option<Timestamp>,
     /// It failed because its time was up, not because of this reply.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expired: bool,
@@ -200,7 +209,11 @@ mod tests {
     fn events() -> Vec<Event> {
         let at: Timestamp = "2026-11-22T14:05:00.5Z".parse().unwrap();
         let address = Address::parse("a@example.org").unwrap();
-        let Outcome { status, reply } = Outcome::delivered("250 ok");
+        let Outcome {
+            status,
+            handover,
+            reply,
+        } = Outcome::delivered("250 ok");
         let whats = vec![
             What::Started {
                 host: "h".into(),
@@ -212,8 +225,10 @@ mod tests {
                 results: vec![RecipientResult {
                     recipient: address.clone(),
                     status,
+                    handover,
                     reply,
                     next: None,
+                    warn: None,
                     expired: false,
                 }],
             },
@@ -221,6 +236,7 @@ mod tests {
                 kind: NoticeKind::Bounce,
                 id: None,
                 recipients: vec![address],
+                warn: None,
             },
             What::Action(Action::Freeze {
                 by: By::rule("why"),

@@ -18,20 +18,47 @@ pub enum Status {
     Unknown,
 }
 
+/// Who has a message that was delivered, and so who tells the sender of it, if he wants to hear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Handover {
+    /// The recipient, as far as anybody can know: a mailbox, a program. We tell: "delivered".
+    #[default]
+    Final,
+    /// A host that does not offer DSN. We tell: "relayed" (RFC 3461, 5.2.2).
+    Relayed,
+    /// A host that offers DSN, and has the sender's wishes with it. It tells.
+    PassedOn,
+}
+
+impl Handover {
+    /// Whether nobody behind us has it to deliver.
+    pub fn is_final(&self) -> bool {
+        *self == Handover::Final
+    }
+}
+
 /// What became of one recipient, and in whose words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Outcome {
     /// Which of the four.
     pub status: Status,
+    /// Of what was delivered: who has it now.
+    pub handover: Handover,
     /// The next hop's answer, or our own words.
     pub reply: Reply,
 }
 
 impl Outcome {
-    /// The next hop has taken the message.
+    /// The next hop has taken the message, for good ([`Handover::Final`]).
     pub fn delivered(text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Delivered, EnhancedCode::new(2, 0, 0), text)
+    }
+
+    /// The same, with who has it now.
+    pub fn handed(self, handover: Handover) -> Outcome {
+        Outcome { handover, ..self }
     }
 
     /// Not now, for a reason of ours.
@@ -52,6 +79,7 @@ impl Outcome {
     fn local(status: Status, enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
         Outcome {
             status,
+            handover: Handover::Final,
             reply: Reply::local(enhanced, text),
         }
     }

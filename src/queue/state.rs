@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::{Action, Event, Status, What};
-use crate::message::{Address, EnhancedCode, Envelope, QueueId, Reply, ReversePath};
+use super::{Action, Event, Handover, Status, What};
+use crate::message::{
+    Address, EnhancedCode, Envelope, NoticeKind, QueueId, RecipientDsn, Reply, ReversePath,
+};
 
 /// Where a message stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,12 +34,18 @@ pub struct State {
 pub struct RecipientState {
     /// The address.
     pub address: Address,
+    /// Of what the sender wants to hear.
+    pub dsn: RecipientDsn,
     /// The last outcome, if there was one.
     pub last: Option<Reply>,
     /// By which transport, and when.
     pub last_attempt: Option<(Timestamp, Option<String>)>,
     /// Attempts that ended for this recipient.
     pub attempts: u32,
+    /// When the sender is told that it takes long, if it is pending then.
+    pub warn: Option<Timestamp>,
+    /// When he was told so last.
+    pub warned: Option<Timestamp>,
     /// What is to be done about it.
     pub fate: Fate,
 }
@@ -52,15 +60,22 @@ pub enum Fate {
     },
     /// An attempt began and nothing is known of its end.
     InFlight,
-    /// Nothing: it has the message.
-    Delivered,
-    /// The sender is to be told, or has been.
+    /// It has the message. The sender is to be told, if he wants to be.
+    Delivered {
+        /// When that attempt began.
+        since: Timestamp,
+        /// Who has it now.
+        handover: Handover,
+        /// A notice is recorded, or none is to be.
+        notified: bool,
+    },
+    /// It cannot have it. The sender is to be told, unless he does not want to be.
     Failed {
         /// What it failed in: the time at which that attempt began, or of the operator's action.
         since: Timestamp,
         /// Its time was up.
         expired: bool,
-        /// A notice is recorded.
+        /// A notice is recorded, or none is to be.
         notified: bool,
     },
 }
@@ -89,11 +104,15 @@ pub enum Hold {
 impl State {
     /// A message fresh from acceptance: everybody is due at once.
     pub fn new(id: QueueId, envelope: &Envelope) -> State {
-        let fresh = |address: &Address| RecipientState {
+        let dsn = &envelope.submission.dsn;
+        let fresh = |n: usize, address: &Address| RecipientState {
             address: address.clone(),
+            dsn: dsn.of(n),
             last: None,
             last_attempt: None,
             attempts: 0,
+            warn: None,
+            warned: None,
             fate: Fate::Pending {
                 next: id.accepted(),
             },
@@ -101,10 +120,10 @@ impl State {
         // Who is named twice is one recipient: an outcome is for an address, not for a line.
         let mut index = HashMap::with_capacity(envelope.recipients.len());
         let mut recipients = Vec::with_capacity(envelope.recipients.len());
-        for address in &envelope.recipients {
+        for (n, address) in envelope.recipients.iter().enumerate() {
             if !index.contains_key(address) {
                 index.insert(address.clone(), recipients.len());
-                recipients.push(fresh(address));
+                recipients.push(fresh(n, address));
             }
         }
         State {
@@ -141,6 +160,8 @@ impl State {
                 }
             }
             What::Outcome { transport, results } => {
+                let since = self.started.unwrap_or(event.at);
+                let is_null = self.sender == ReversePath::Null;
                 for result in results {
                     let Some(n) = self.index.get(&result.recipient) else {
                         continue;
@@ -150,14 +171,23 @@ impl State {
                     recipient.last = Some(result.reply.clone());
                     recipient.last_attempt = Some((event.at, transport.clone()));
                     recipient.fate = match (result.status, result.next) {
-                        (Status::Delivered, _) => Fate::Delivered,
+                        (Status::Delivered, _) => {
+                            let passed_on = result.handover == Handover::PassedOn;
+                            let told = is_null || passed_on || !recipient.dsn.wants_success();
+                            Fate::Delivered {
+                                since,
+                                handover: result.handover,
+                                notified: told,
+                            }
+                        }
                         (Status::Failed, _) | (_, None) => Fate::Failed {
-                            since: self.started.unwrap_or(event.at),
+                            since,
                             expired: result.expired,
-                            notified: false,
+                            notified: !is_null && !recipient.dsn.wants_failure(),
                         },
                         (Status::Deferred | Status::Unknown, Some(next)) => Fate::Pending { next },
                     };
+                    recipient.warn = result.warn.filter(|_| recipient.is_left());
                     // Whoever recorded that a transport lost an answer lived to tell: only
                     // what nobody recorded at the time may have ended its runner.
                     if transport.is_some() || result.status != Status::Unknown {
@@ -165,10 +195,24 @@ impl State {
                     }
                 }
             }
-            What::Notice { recipients, .. } => {
+            What::Notice {
+                kind,
+                recipients,
+                warn,
+                ..
+            } => {
                 for recipient in self.pick(Some(recipients)) {
-                    if let Fate::Failed { notified, .. } = &mut recipient.fate {
-                        *notified = true;
+                    match (kind, &mut recipient.fate) {
+                        (NoticeKind::Bounce, Fate::Failed { notified, .. })
+                        | (NoticeKind::Success, Fate::Delivered { notified, .. }) => {
+                            *notified = true;
+                        }
+                        // Told late, it is told of all the times until now.
+                        (NoticeKind::Delay, _) => {
+                            recipient.warned = recipient.warn.max(Some(event.at));
+                            recipient.warn = warn.filter(|_| recipient.is_left());
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -211,13 +255,15 @@ impl State {
                 let why = by.reason.as_deref().unwrap_or("no reason was given");
                 let text = format!("returned to the sender by {}: {why}", by.by);
                 let reply = Reply::local(EnhancedCode::new(5, 0, 0), text);
+                let is_null = self.sender == ReversePath::Null;
                 for recipient in self.recipients.iter_mut().filter(|one| one.is_left()) {
                     recipient.last = Some(reply.clone());
                     recipient.fate = Fate::Failed {
                         since: at,
                         expired: false,
-                        notified: false,
+                        notified: !is_null && !recipient.dsn.wants_failure(),
                     };
+                    recipient.warn = None;
                 }
             }
         }
@@ -255,6 +301,15 @@ impl State {
         self.recipients.iter().filter_map(next).min()
     }
 
+    /// When something is to be done about it by itself: the earliest of the next attempts, and of the
+    /// times at which the sender is told that it takes long.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let pending = |one: &&RecipientState| matches!(one.fate, Fate::Pending { .. });
+        let warn = self.recipients.iter().filter(pending);
+        let warn = warn.filter_map(|one| one.warn).min();
+        [self.next_attempt(), warn].into_iter().flatten().min()
+    }
+
     /// The last reply that was not a success, of whoever is not done; if everybody is, of
     /// whoever failed.
     pub fn last_error(&self) -> Option<&Reply> {
@@ -266,7 +321,7 @@ impl State {
                 if any {
                     open(one)
                 } else {
-                    one.fate != Fate::Delivered
+                    !matches!(one.fate, Fate::Delivered { .. })
                 }
             })
             .filter_map(|one| {
@@ -286,7 +341,19 @@ impl RecipientState {
         matches!(self.fate, Fate::Pending { .. } | Fate::InFlight)
     }
 
-    /// Whether it failed and no notice is recorded.
+    /// Whether it has the message, and the sender wants to hear that and has not been told.
+    pub fn is_unconfirmed(&self) -> bool {
+        matches!(
+            self.fate,
+            Fate::Delivered {
+                notified: false,
+                ..
+            }
+        )
+    }
+
+    /// Whether it failed and its sender is to be told and has not been; to the null sender
+    /// nobody can tell it.
     pub fn is_untold(&self) -> bool {
         matches!(
             self.fate,

@@ -4,9 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::state::Fate;
 use super::{
-    FailedAttempt, Hold, Outcome, RecipientResult, RecipientState, RetryPolicy, State, Status,
+    DelayAges, FailedAttempt, Handover, Hold, Outcome, RecipientResult, RecipientState,
+    RetryPolicy, State, Status,
 };
-use crate::message::{Address, EnhancedCode, ReversePath};
+use crate::message::{Address, EnhancedCode, NoticeKind, ReversePath};
 
 /// The next step. Recipients are given by their place in [`State::recipients`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +16,8 @@ pub enum Step {
     Attempt(Vec<usize>),
     /// Record that these were begun and never ended.
     Interrupted(Vec<usize>),
-    /// Tell the sender that these failed.
-    Notify(Vec<usize>),
+    /// Tell the sender.
+    Notify(Occasion),
     /// Record that the message is frozen by rule, with this reason.
     Freeze(String),
     /// Record that a freeze has run out.
@@ -27,10 +28,22 @@ pub enum Step {
     Finish,
 }
 
+/// What there is to tell a sender, in one notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occasion {
+    /// What.
+    pub kind: NoticeKind,
+    /// When the cause came about: the beginning of an attempt, an operator's action, or the age
+    /// at which a delay is told. The notice's id is made of it.
+    pub cause: Timestamp,
+    /// About whom.
+    pub who: Vec<usize>,
+}
+
 /// Where a message rests, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resting {
-    /// In `deferred/`, until its next attempt.
+    /// In `deferred/`, until its next attempt, or until its sender is told that it takes long.
     Deferred(Timestamp),
     /// In `frozen/`, until then or until somebody says so.
     Frozen(Option<Timestamp>),
@@ -69,27 +82,22 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
             state.interrupted
         ));
     }
-    let untold = these(&|fate| {
-        matches!(
-            fate,
-            Fate::Failed {
-                notified: false,
-                ..
-            }
-        )
-    });
-    if !untold.is_empty() && state.sender != ReversePath::Null {
-        return Step::Notify(same_cause(state, untold));
+    if let Some(occasion) = untold(state) {
+        return Step::Notify(occasion);
     }
     let due = |next: Timestamp| next <= now || next.duration_since(now) > longest_delay;
     let ready = these(&|fate| matches!(fate, Fate::Pending { next } if due(*next)));
     if !ready.is_empty() {
         return Step::Attempt(ready);
     }
-    if let Some(next) = state.next_attempt() {
+    // Behind an attempt that is due: it may be delivered.
+    if let Some(occasion) = overdue(state, now) {
+        return Step::Notify(occasion);
+    }
+    if let Some(next) = state.next_due() {
         return Step::Rest(Resting::Deferred(next));
     }
-    if !untold.is_empty() {
+    if state.recipients.iter().any(RecipientState::is_untold) {
         return Step::Freeze("delivery failed and there is no sender to tell".into());
     }
     Step::Finish
@@ -103,33 +111,86 @@ pub fn resting(state: &State) -> Option<Resting> {
         Hold::Discarded { until, .. } => return Some(Resting::Discarded(*until)),
         Hold::None => {}
     }
-    let open = |one: &RecipientState| one.fate == Fate::InFlight || one.is_untold();
+    let open = |one: &RecipientState| {
+        one.fate == Fate::InFlight || one.is_untold() || one.is_unconfirmed()
+    };
     match state.recipients.iter().any(open) {
         true => None,
-        false => state.next_attempt().map(Resting::Deferred),
+        false => state.next_due().map(Resting::Deferred),
     }
 }
 
-/// Those of `untold` that failed in the same attempt as the first of them, or by the same action:
-/// one cause, one notice. All of an attempt's outcomes are recorded before anybody is told, so
-/// who is meant cannot change while a notice is under way.
-fn same_cause(state: &State, untold: Vec<usize>) -> Vec<usize> {
-    let moment = |n: &usize| match state.recipients[*n].fate {
-        Fate::Failed { since, .. } => Some(since),
+/// What failed, or was delivered, and is to be told. One cause, one notice: those who failed, or
+/// have it, by the same attempt as the first of them, or by the same action. All of an attempt's
+/// outcomes are recorded before anybody is told, so who is meant cannot change while a notice is
+/// under way.
+fn untold(state: &State) -> Option<Occasion> {
+    if state.sender == ReversePath::Null {
+        return None;
+    }
+    let cause = |one: &RecipientState| match one.fate {
+        Fate::Failed {
+            since,
+            notified: false,
+            ..
+        } => Some((since, NoticeKind::Bounce)),
+        Fate::Delivered {
+            since,
+            notified: false,
+            ..
+        } => Some((since, NoticeKind::Success)),
         _ => None,
     };
-    let first = untold.iter().filter_map(moment).min();
-    untold.into_iter().filter(|n| moment(n) == first).collect()
+    let causes = state.recipients.iter().filter_map(cause);
+    let first = causes.min_by_key(|(since, kind)| (*since, *kind == NoticeKind::Success))?;
+    let all = state.recipients.iter().enumerate();
+    let who = all.filter(|(_, one)| cause(one) == Some(first));
+    Some(Occasion {
+        kind: first.1,
+        cause: first.0,
+        who: who.map(|(n, _)| n).collect(),
+    })
+}
+
+/// The recipients that wait, and of whom the sender is to be told by now that it takes long.
+pub fn overdue(state: &State, now: Timestamp) -> Option<Occasion> {
+    let time = |one: &RecipientState| match one.fate {
+        Fate::Pending { .. } => one.warn.filter(|warn| *warn <= now),
+        _ => None,
+    };
+    let all = || state.recipients.iter().enumerate();
+    let who = all().filter(|(_, one)| time(one).is_some());
+    Some(Occasion {
+        kind: NoticeKind::Delay,
+        cause: all().filter_map(|(_, one)| time(one)).max()?,
+        who: who.map(|(n, _)| n).collect(),
+    })
+}
+
+/// When the sender is told that a recipient takes long who has an outcome now; none if he does not
+/// want to be.
+pub fn warn_time(
+    state: &State,
+    recipient: &RecipientState,
+    delays: &DelayAges,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    match state.sender == ReversePath::Null || !recipient.dsn.wants_delay() {
+        true => None,
+        false => delays.next(state.id.accepted(), recipient.warned, now),
+    }
 }
 
 /// What an outcome means for a recipient's future: when it is tried again, or that its time
-/// is up. `transport` is by whose schedule it goes, if its domain has none of its own.
+/// is up; and when its sender is told that it takes long. `transport` is by whose schedule it goes,
+/// if its domain has none of its own.
 pub fn settle(
     state: &State,
     recipient: &Address,
     transport: Option<&str>,
     outcome: Outcome,
     retry: &dyn RetryPolicy,
+    delays: &DelayAges,
     now: Timestamp,
 ) -> RecipientResult {
     let next = match outcome.status {
@@ -138,13 +199,20 @@ pub fn settle(
             retry.next_attempt(&failed_attempt(state, recipient, transport, &outcome, now))
         }
     };
-    let Outcome { status, reply } = outcome;
+    let Outcome {
+        status,
+        handover,
+        reply,
+    } = outcome;
+    let waits = state.recipient(recipient).filter(|_| next.is_some());
     let over = next.is_none() && matches!(status, Status::Deferred | Status::Unknown);
     RecipientResult {
         recipient: recipient.clone(),
         status: if over { Status::Failed } else { status },
+        handover,
         reply,
         next,
+        warn: waits.and_then(|one| warn_time(state, one, delays, now)),
         expired: over,
     }
 }
@@ -174,6 +242,7 @@ pub fn failed_attempt<'a>(
 pub fn interrupted() -> Outcome {
     Outcome {
         status: Status::Unknown,
+        handover: Handover::Final,
         reply: crate::message::Reply::local(
             EnhancedCode::new(4, 3, 0),
             "the attempt was interrupted; its outcome is not known",
@@ -191,6 +260,7 @@ mod tests {
         state: State,
         now: Timestamp,
         schedule: Schedule,
+        delays: DelayAges,
     }
 
     impl Story {
@@ -207,7 +277,43 @@ mod tests {
                 state: State::new(QueueId::new(now, [1; 10]), &envelope),
                 now,
                 schedule: Schedule::default(),
+                delays: DelayAges::never(),
             }
+        }
+
+        /// What is asked of the first recipient and of the second.
+        fn wishing(mut self, first: &str, second: &str) -> Story {
+            for (recipient, text) in self.state.recipients.iter_mut().zip([first, second]) {
+                recipient.dsn.notify = (!text.is_empty()).then(|| text.parse().unwrap());
+            }
+            self
+        }
+
+        /// The step that tells of these, whose attempt began now.
+        fn told(&self, kind: NoticeKind, who: &[usize]) -> Step {
+            Step::Notify(Occasion {
+                kind,
+                cause: self.now,
+                who: who.to_vec(),
+            })
+        }
+
+        fn bounce(&self, who: &[usize]) -> Step {
+            self.told(NoticeKind::Bounce, who)
+        }
+
+        fn is_told(&mut self, kind: NoticeKind, who: &[usize]) -> Step {
+            let recipients = who
+                .iter()
+                .map(|n| self.state.recipients[*n].address.clone());
+            self.happens(What::Notice {
+                kind,
+                id: None,
+                recipients: recipients.collect(),
+                warn: self
+                    .delays
+                    .next(self.state.id.accepted(), Some(self.now), self.now),
+            })
         }
 
         fn step(&self) -> Step {
@@ -241,6 +347,7 @@ mod tests {
                     transport,
                     outcome.clone(),
                     &self.schedule,
+                    &self.delays,
                     self.now,
                 )
             });
@@ -280,12 +387,13 @@ mod tests {
         let mut story = Story::new("s@z");
         story.starts();
         let step = story.ends(&[(0, later()), (1, never())]);
-        assert_eq!(step, Step::Notify(vec![1]));
+        assert_eq!(step, story.bounce(&[1]));
         let told = vec![story.state.recipients[1].address.clone()];
         let notice = What::Notice {
             kind: NoticeKind::Bounce,
             id: None,
             recipients: told,
+            warn: None,
         };
         let Step::Rest(Resting::Deferred(next)) = story.happens(notice) else {
             panic!()
@@ -307,8 +415,9 @@ mod tests {
                     story.ends(&all);
                 }
                 Step::Rest(Resting::Deferred(next)) => story.now = next,
-                Step::Notify(these) => {
-                    assert_eq!(these, [0, 1]);
+                Step::Notify(occasion) => {
+                    assert_eq!(occasion.kind, NoticeKind::Bounce);
+                    assert_eq!(occasion.who, [0, 1]);
                     let age = story.now.duration_since(story.state.id.accepted());
                     assert_eq!(age, story.schedule.lifetime());
                     assert!(matches!(
@@ -427,7 +536,8 @@ mod tests {
         story.now = until;
         assert_eq!(story.step(), Step::Thaw);
         story.acts(Action::Thaw(by()));
-        assert_eq!(story.acts(Action::Bounce(by())), Step::Notify(vec![0, 1]));
+        let step = story.acts(Action::Bounce(by()));
+        assert_eq!(step, story.bounce(&[0, 1]));
 
         let mut story = Story::new("s@z");
         let step = story.acts(Action::Discard { by: by(), until });
@@ -439,10 +549,14 @@ mod tests {
 
     #[test]
     fn a_failure_that_can_be_told_is_told_whoever_retries() {
-        for (sender, step) in [("s@z", Step::Notify(vec![0])), ("", Step::Attempt(vec![0]))] {
+        for sender in ["s@z", ""] {
             let mut story = Story::new(sender);
             story.starts();
             story.ends(&[(0, never()), (1, ok())]);
+            let step = match sender {
+                "" => Step::Attempt(vec![0]),
+                _ => story.bounce(&[0]),
+            };
             let retry = Action::Retry(By::rule("why not"));
             assert_eq!(story.acts(retry), step, "{sender:?}");
         }
@@ -456,5 +570,140 @@ mod tests {
         story.ends(&[(0, later()), (1, later())]);
         story.now = "2026-11-22T00:00:00Z".parse().unwrap();
         assert_eq!(story.step(), Step::Attempt(vec![0, 1]));
+    }
+
+    #[test]
+    fn a_failure_that_nobody_wants_to_hear_of_is_no_reason_to_stay() {
+        for wish in ["never", "success", "delay", "success,delay"] {
+            let mut story = Story::new("s@z").wishing(wish, "");
+            story.starts();
+            assert_eq!(
+                story.ends(&[(0, never()), (1, ok())]),
+                Step::Finish,
+                "{wish}"
+            );
+        }
+        let mut story = Story::new("s@z").wishing("never", "");
+        story.acts(Action::Bounce(By::rule("test")));
+        assert_eq!(story.step(), story.bounce(&[1]));
+        // Nobody gets what is returned to the null sender, whatever he wanted.
+        let mut story = Story::new("").wishing("never", "");
+        story.starts();
+        let step = story.ends(&[(0, never()), (1, ok())]);
+        assert!(matches!(step, Step::Freeze(_)), "{step:?}");
+    }
+
+    #[test]
+    fn a_success_is_told_to_who_asks_unless_the_next_host_tells() {
+        let success = "success,failure";
+        for (handover, tells) in [
+            (Handover::Final, true),
+            (Handover::Relayed, true),
+            (Handover::PassedOn, false),
+        ] {
+            let mut story = Story::new("s@z").wishing(success, "failure");
+            story.starts();
+            let got = ok().handed(handover);
+            let step = story.ends(&[(0, got.clone()), (1, got)]);
+            match tells {
+                false => assert_eq!(step, Step::Finish),
+                true => {
+                    assert_eq!(step, story.told(NoticeKind::Success, &[0]));
+                    assert_eq!(resting(&story.state), None);
+                    assert_eq!(story.is_told(NoticeKind::Success, &[0]), Step::Finish);
+                }
+            }
+        }
+        let mut story = Story::new("").wishing(success, success);
+        story.starts();
+        assert_eq!(story.ends(&[(0, ok()), (1, ok())]), Step::Finish);
+    }
+
+    #[test]
+    fn failures_and_successes_of_one_attempt_are_two_notices() {
+        let mut story = Story::new("s@z").wishing("success,failure", "success,failure");
+        story.starts();
+        assert_eq!(story.ends(&[(0, ok()), (1, never())]), story.bounce(&[1]));
+        // A notice of one kind says nothing of the other.
+        assert_eq!(story.is_told(NoticeKind::Success, &[1]), story.bounce(&[1]));
+        let step = story.is_told(NoticeKind::Bounce, &[0, 1]);
+        assert_eq!(step, story.told(NoticeKind::Success, &[0]));
+        assert_eq!(story.is_told(NoticeKind::Success, &[0]), Step::Finish);
+    }
+
+    #[test]
+    fn a_delay_is_told_once_at_each_age_to_who_may_hear_of_it() {
+        let hours = SignedDuration::from_hours;
+        for (first, second, who) in [
+            ("", "", &[0, 1][..]),
+            ("", "failure", &[0]),
+            ("never", "delay", &[1]),
+            ("never", "success", &[]),
+        ] {
+            let mut story = Story::new("s@z").wishing(first, second);
+            story.delays = DelayAges::new([hours(4), hours(30)]);
+            let start = story.now;
+            let mut told = Vec::new();
+            while story.now < start + hours(48) {
+                match story.step() {
+                    Step::Attempt(these) => {
+                        story.starts();
+                        let all: Vec<_> = these.into_iter().map(|n| (n, later())).collect();
+                        story.ends(&all);
+                    }
+                    Step::Rest(Resting::Deferred(until)) => {
+                        assert!(until > story.now);
+                        story.now = until;
+                    }
+                    step => {
+                        assert_eq!(step, story.told(NoticeKind::Delay, who));
+                        told.push(story.now.duration_since(start));
+                        story.is_told(NoticeKind::Delay, who);
+                    }
+                }
+            }
+            let ages: &[_] = if who.is_empty() {
+                &[]
+            } else {
+                story.delays.ages()
+            };
+            assert_eq!(told, ages, "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn a_delay_is_told_behind_an_attempt_that_is_due_and_never_of_what_is_done() {
+        let hours = SignedDuration::from_hours;
+        let mut story = Story::new("s@z");
+        story.delays = DelayAges::new([hours(4)]);
+        story.starts();
+        story.ends(&[(0, later()), (1, later())]);
+        story.now += hours(9);
+        assert_eq!(story.step(), Step::Attempt(vec![0, 1]));
+        story.starts();
+        let step = story.ends(&[(0, ok()), (1, later())]);
+        let warn = story.state.recipients[1].warn.unwrap();
+        assert_eq!(warn, story.state.id.accepted() + hours(4));
+        let occasion = Occasion {
+            kind: NoticeKind::Delay,
+            cause: warn,
+            who: vec![1],
+        };
+        assert_eq!(step, Step::Notify(occasion));
+        let step = story.is_told(NoticeKind::Delay, &[1]);
+        assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
+        // Once told, it stays told, whatever the clock does.
+        story.now = story.state.id.accepted() + hours(1);
+        story.starts();
+        story.ends(&[(1, later())]);
+        assert_eq!(story.state.recipients[1].warn, None);
+
+        // The null sender is told nothing.
+        let mut story = Story::new("");
+        story.delays = DelayAges::new([hours(4)]);
+        story.now += hours(5);
+        story.starts();
+        let step = story.ends(&[(0, later()), (1, later())]);
+        assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
     }
 }

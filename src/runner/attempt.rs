@@ -13,11 +13,12 @@ use super::{Core, Error, Settled};
 use crate::disk;
 use crate::message::{Address, QueueId, Reply};
 use crate::queue::state::Fate;
+use crate::queue::step::overdue;
 use crate::queue::{
     Action, By, Event, Hold, Outcome, RecipientResult, Resting, Status, What, settle,
 };
 use crate::spool::Entry;
-use crate::transport::{Message, OnUnknown, Transport};
+use crate::transport::{Message, OnUnknown, Transport, Wishes};
 
 /// Why a message is frozen after an attempt.
 const ANSWER_LOST: &str = "the answer to the message was lost; it may have been delivered";
@@ -166,6 +167,7 @@ impl Core {
         let message = Arc::new(Message {
             id,
             sender: entry.envelope().sender.clone(),
+            dsn: Wishes::of(entry.state(), &entry.envelope().submission.dsn).map(Arc::new),
             body: entry.body(),
         });
         let transact = |group: Group| {
@@ -259,7 +261,8 @@ impl Core {
     }
 
     /// A message nobody of whom can be tried now waits here for its turn, or until then.
-    fn put_back(&self, entry: Entry, later: Later) -> Next {
+    /// One that stays until later may take so long that its sender is to be told.
+    fn put_back(&self, mut entry: Entry, later: Later) -> Next {
         let Later { until, wait } = later;
         if let Some(wait) = wait {
             return Next::Waits(entry.place(), wait, Vec::new());
@@ -268,13 +271,20 @@ impl Core {
             // Still more to attempt at the same moment: the next pass.
             return Next::Settled(Settled::Left, Vec::new());
         };
+        let mut notices = Vec::new();
+        if let Some(occasion) = overdue(entry.state(), self.now()) {
+            match self.tell(&mut entry, &occasion) {
+                Ok(notice) => notices.extend(notice),
+                Err(settled) => return Next::Settled(settled, notices),
+            }
+        }
         let (id, until) = (entry.id(), self.rest_until(&entry, until));
         tracing::debug!(%id, %until, "put off: its destination is down");
         let settled = match entry.postpone(until) {
             Ok(()) => Settled::Resting(Resting::Deferred(until)),
             Err(error) => self.trouble(id, &error.to_string()),
         };
-        Next::Settled(settled, Vec::new())
+        Next::Settled(settled, notices)
     }
 
     /// Records the outcome of a transaction, durably, before anything else is done with the
@@ -296,7 +306,15 @@ impl Core {
                 // Who was not tried by any has the schedule of the one he would go by.
                 let by = transport.as_deref();
                 let by = by.or_else(|| self.transport_for(&entry, &recipient));
-                settle(entry.state(), &recipient, by, outcome, &*self.retry, now)
+                settle(
+                    entry.state(),
+                    &recipient,
+                    by,
+                    outcome,
+                    &*self.retry,
+                    &self.delays,
+                    now,
+                )
             })
             .collect();
         log_results(&entry, transport.as_deref(), &results, now);
@@ -311,8 +329,12 @@ impl Core {
             let mut after = entry.state().clone();
             let event = Event { at: now, what };
             after.apply(&event);
-            let done =
-                |fate: &Fate| matches!(fate, Fate::Delivered | Fate::Failed { notified: true, .. });
+            let done = |fate: &Fate| {
+                matches!(
+                    fate,
+                    Fate::Delivered { notified: true, .. } | Fate::Failed { notified: true, .. }
+                )
+            };
             if after.recipients.iter().all(|one| done(&one.fate)) {
                 entry.imagine(event);
                 return (entry, None);

@@ -11,8 +11,8 @@ use super::hops::Gate;
 use super::sessions::Open;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
-use crate::queue::step::failed_attempt;
-use crate::queue::{Action, Outcome, What};
+use crate::queue::step::{failed_attempt, warn_time};
+use crate::queue::{Action, Outcome, RecipientState, What};
 use crate::spool::{Down, Entry, Hop};
 use crate::transport::Transport;
 
@@ -195,7 +195,8 @@ impl Core {
 
     /// Until when a recipient waits for a destination that is down until `probe`, for this reason:
     /// never beyond its own last attempt, and never where a run would take it for a clock's
-    /// mistake. None if its time is up.
+    /// mistake. None if its time is up; or if its sender is to be told by now that it takes long, and
+    /// nothing is recorded that he could be told.
     fn put_off(
         &self,
         entry: &Entry,
@@ -211,23 +212,27 @@ impl Core {
         if last.is_some_and(|last| last <= now) || self.retry.next_attempt(&failed).is_none() {
             return None;
         }
+        let untried = |one: &&RecipientState| one.attempts == 0;
+        let warn = entry.state().recipient(recipient).filter(untried);
+        let warn = warn.and_then(|one| warn_time(entry.state(), one, &self.delays, now));
+        if warn.is_some_and(|warn| warn <= now) {
+            return None;
+        }
         let longest = now.saturating_add(self.retry.longest_delay());
-        let ends = [Some(probe), last, longest.ok()];
+        let ends = [Some(probe), last, longest.ok(), warn];
         ends.into_iter().flatten().min()
     }
 
     /// Until when a message rests that has only these recipients left who are due.
     pub(super) fn rest_until(&self, entry: &Entry, until: Timestamp) -> Timestamp {
         let now = self.now();
-        let next = entry
-            .state()
-            .recipients
-            .iter()
-            .filter_map(|one| match one.fate {
-                Fate::Pending { next } if next > now => Some(next),
-                _ => None,
-            });
-        next.min().map_or(until, |next| next.min(until))
+        let times = |one: &RecipientState| match one.fate {
+            Fate::Pending { next } => [Some(next), one.warn],
+            _ => [None, None],
+        };
+        let times = entry.state().recipients.iter().flat_map(times).flatten();
+        let next = times.filter(|time| *time > now).min();
+        next.map_or(until, |next| next.min(until))
     }
 }
 

@@ -6,10 +6,12 @@ use super::lanes::Candidate;
 use super::plan::Wait;
 use super::{CORRUPT_LIMIT, Core, Error};
 use crate::disk;
-use crate::message::{EnhancedCode, QueueId, ReversePath};
-use crate::notice::{self, Told, tell};
+use crate::message::{EnhancedCode, NoticeKind, QueueId, ReversePath};
+use crate::notice::{self, Means, Told, tell};
 use crate::queue::step::interrupted;
-use crate::queue::{Action, By, Hold, RecipientResult, Resting, Step, What, next_step, settle};
+use crate::queue::{
+    Action, By, Hold, Occasion, RecipientResult, Resting, Step, What, next_step, settle,
+};
 use crate::spool::{Claim, Entry, Place, Served, Unreadable};
 
 /// What became of one message that was looked at.
@@ -104,18 +106,12 @@ impl Core {
                     let thaw = Action::Thaw(By::rule("the freeze ran out"));
                     self.record(&mut entry, thaw)
                 }
-                Step::Notify(who) => match tell(&mut entry, &who, &*self.notices, self.now()) {
-                    Ok(Told::Queued(notice)) => {
-                        tracing::info!(%id, %notice, recipients = who.len(), "bounced");
-                        notices.push(notice);
+                Step::Notify(occasion) => match self.tell(&mut entry, &occasion) {
+                    Ok(notice) => {
+                        notices.extend(notice);
                         Ok(())
                     }
-                    Ok(Told::Nothing) => Ok(()),
-                    Ok(Told::Busy) => return Next::Settled(Settled::Busy, notices),
-                    Err(notice::Error::Disk(error)) => Err(error),
-                    Err(error) => {
-                        return Next::Settled(self.trouble(id, &error.to_string()), notices);
-                    }
+                    Err(settled) => return Next::Settled(settled, notices),
                 },
                 Step::Rest(resting) => {
                     let settled = match entry.rest(resting) {
@@ -136,6 +132,37 @@ impl Core {
             };
             if let Err(error) = done {
                 return Next::Settled(self.trouble(id, &error.to_string()), notices);
+            }
+        }
+    }
+
+    /// Tells a sender; the notice, if there is one. Else what became of the message.
+    pub(super) fn tell(
+        &self,
+        entry: &mut Entry,
+        occasion: &Occasion,
+    ) -> Result<Option<QueueId>, Settled> {
+        let id = entry.id();
+        let means = Means {
+            builder: &*self.notices,
+            retry: &*self.retry,
+            delays: &self.delays,
+        };
+        match tell(entry, occasion, means, self.now()) {
+            Ok(Told::Queued(notice)) => {
+                let recipients = occasion.who.len();
+                let words = match occasion.kind {
+                    NoticeKind::Bounce => "bounced",
+                    NoticeKind::Delay => "the sender is told of a delay",
+                    NoticeKind::Success => "the sender is told of a delivery",
+                };
+                tracing::info!(%id, %notice, recipients, "{words}");
+                Ok(Some(notice))
+            }
+            Ok(Told::Nothing) => Ok(None),
+            Ok(Told::Busy) => Err(Settled::Busy),
+            Err(error @ (notice::Error::Disk(_) | notice::Error::Builder(_))) => {
+                Err(self.trouble(id, &error.to_string()))
             }
         }
     }
@@ -164,6 +191,7 @@ impl Core {
                     transport,
                     outcome,
                     &*self.retry,
+                    &self.delays,
                     now,
                 )
             })
@@ -239,6 +267,12 @@ pub(super) fn log_results(
         let relay = result.reply.remote.as_deref().unwrap_or("none");
         let transport = transport.unwrap_or("none");
         let reply = result.reply.to_string();
-        tracing::info!(%id, from, to, transport, relay, delay, dsn, status, reply, "attempt");
+        // Whoever looks for the bounce finds here that there is none.
+        let unwanted = result.status == crate::queue::Status::Failed
+            && entry.envelope().sender != ReversePath::Null
+            && (entry.state().recipient(&result.recipient))
+                .is_some_and(|one| !one.dsn.wants_failure());
+        let notice = unwanted.then_some("not wanted");
+        tracing::info!(%id, from, to, transport, relay, delay, dsn, status, reply, notice, "attempt");
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::reply::{ReplyError, ServerReply};
 use super::step::Step;
 use crate::message::{EnhancedCode, Reply};
-use crate::queue::{Outcome, Status};
+use crate::queue::{Handover, Outcome, Status};
 
 /// Whose trouble an outcome is, and so what else may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,7 +135,11 @@ impl Verdict {
         };
         let reply = reply.to_reply(remote);
         Some(Verdict {
-            outcome: Outcome { status, reply },
+            outcome: Outcome {
+                status,
+                handover: Handover::Final,
+                reply,
+            },
             scope,
             step,
         })
@@ -159,6 +163,7 @@ pub fn null_mx(domain: &str) -> Outcome {
     );
     Outcome {
         status: Status::Failed,
+        handover: Handover::Final,
         reply: Reply {
             code: Some(556),
             ..reply

@@ -11,7 +11,7 @@ use super::layout::{Info, Place};
 use super::lock::{Claim, Locked, Unreadable};
 use super::{Entry, Spool};
 use crate::disk::{self, Disk, File};
-use crate::message::{Door, Envelope, Origin, QueueId, SealHasher};
+use crate::message::{Door, Envelope, NoticeKind, Origin, QueueId, SealHasher};
 use crate::queue::{History, What};
 
 /// Small messages are written with one call.
@@ -117,8 +117,8 @@ impl Spool {
     }
 
     /// Decides about an unlocked file in `new/`. Whole: it is made durable and moved on, unless
-    /// it is a notice whose origin has not recorded it. Not whole: it was never acknowledged
-    /// and is removed.
+    /// it is a notice whose origin has not recorded it, or one of a delay that is over. Not whole:
+    /// it was never acknowledged and is removed.
     pub fn sweep_new(&self, id: QueueId) -> Result<Swept, Unreadable> {
         let locked = match self.lock(Place::New, id)? {
             Claim::Locked(locked) => locked,
@@ -126,10 +126,18 @@ impl Spool {
         };
         match locked.read() {
             Ok(entry) => {
-                if let Some(origin) = entry.envelope().submission.origin
-                    && self.awaits_record(origin, id)?
-                {
-                    return Ok(Swept::Left);
+                if let Some(origin) = entry.envelope().submission.origin {
+                    match (self.origin(origin, id)?, origin.kind) {
+                        (OfOrigin::Awaits, _) => return Ok(Swept::Left),
+                        // Of a message that is finished nobody waits. And it may be one that a
+                        // killed holder staged for recipients that were delivered, or told
+                        // otherwise, by the next.
+                        (OfOrigin::Finished, NoticeKind::Delay) => {
+                            entry.into_locked().remove()?;
+                            return Ok(Swept::Removed);
+                        }
+                        (OfOrigin::Recorded | OfOrigin::Finished, _) => {}
+                    }
                 }
                 Staged::of(entry)?.release()?;
                 Ok(Swept::Moved)
@@ -148,33 +156,34 @@ impl Spool {
         }
     }
 
-    /// Whether a notice's origin stands in the queue and has not recorded it, durably. Then only
-    /// the origin's holder may move it: it might be staged a second time otherwise.
-    fn awaits_record(&self, origin: Origin, notice: QueueId) -> disk::Result<bool> {
+    /// How far a notice's origin is. If it stands in the queue and has not recorded it, durably,
+    /// only its holder may move the notice: it might be staged a second time otherwise.
+    fn origin(&self, origin: Origin, notice: QueueId) -> disk::Result<OfOrigin> {
         if !self.exists(origin.id)? {
-            return Ok(false);
+            return Ok(OfOrigin::Finished);
         }
         let (recorded, _) = self.records(origin.id, notice)?;
         let Some(place) = self.locate(origin.id)? else {
             // Finished, whatever a power cut brought back of its envelope and history: nobody
             // is left who could tell again.
-            return Ok(false);
+            return Ok(OfOrigin::Finished);
         };
         if !recorded {
-            return Ok(true);
+            return Ok(OfOrigin::Awaits);
         }
         // Who wrote the record may have been killed before it was durable, or have seen its
         // sync fail; once the notice is under way a power cut must not take it back.
         match self.lock(place, origin.id)? {
             Claim::Locked(_locked) => {
                 let (recorded, lines) = self.records(origin.id, notice)?;
-                if recorded {
-                    write_anew(&self.disk, origin.id, &lines)?;
+                if !recorded {
+                    return Ok(OfOrigin::Awaits);
                 }
-                Ok(!recorded)
+                write_anew(&self.disk, origin.id, &lines)?;
+                Ok(OfOrigin::Recorded)
             }
             // In somebody's hand, or on its way: the next run.
-            Claim::Busy | Claim::Absent | Claim::NotAFile => Ok(true),
+            Claim::Busy | Claim::Absent | Claim::NotAFile => Ok(OfOrigin::Awaits),
         }
     }
 
@@ -196,6 +205,16 @@ impl Spool {
     }
 }
 
+/// How far the message is that a staged notice is about.
+enum OfOrigin {
+    /// It is in the queue, and has not recorded the notice, or somebody has it in hand.
+    Awaits,
+    /// It has recorded it, durably.
+    Recorded,
+    /// It is no longer in the queue.
+    Finished,
+}
+
 /// What became of a file in `new/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swept {
@@ -203,7 +222,7 @@ pub enum Swept {
     Left,
     /// It was whole and is in the queue now.
     Moved,
-    /// It was not whole and is gone.
+    /// It was not whole, or told of a delay that is over, and is gone.
     Removed,
 }
 

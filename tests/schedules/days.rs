@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::queue::Bucket;
 use serde_json::Value;
 
-use crate::program::{BOX, LETTER, Site, ended, pipe, route};
+use crate::program::{BOX, LETTER, Site, ended, names, pipe, route};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -60,30 +60,45 @@ impl Life {
         tried == 1
     }
 
-    /// When the queue says that it is tried next; none if it rests for good, or is gone.
-    fn next(&self) -> Option<Timestamp> {
+    /// When the queue says that it is looked at next, and whether it is tried then; none if it rests
+    /// for good, or is gone.
+    fn next(&self) -> Option<(Timestamp, bool)> {
         let rows = self.site.rows();
         let row = rows.iter().find(|row| row["queue"] == "deferred")?;
-        Some(row["next_attempt"].as_str().unwrap().parse().unwrap())
+        let attempt: Timestamp = row["next_attempt"].as_str().unwrap().parse().unwrap();
+        let buckets = names(&self.site.spool().join("deferred")).into_iter();
+        let first = buckets
+            .filter_map(|name| name.parse::<Bucket>().ok()?.due())
+            .min()?;
+        assert!(first <= attempt);
+        Some((first, first == attempt))
     }
 
-    /// Five days. Nothing is done a moment before it is due, and nothing after the end.
-    fn live(&mut self, each_is_tried: bool) {
+    /// Five days. Nothing is done a moment before it is due, and nothing after the end. A delay is
+    /// told once, when the message is 4 hours old, if `warns`.
+    fn live(&mut self, each_is_tried: bool, warns: bool) {
         // Some seconds later: a message that is younger than new is not due.
         let first = self.begin + SignedDuration::from_secs(30);
         assert!(self.run(first) || !each_is_tried);
         let mut runs = 0;
-        while let Some(next) = self.next() {
+        let mut warned = None;
+        while let Some((next, is_tried)) = self.next() {
             runs += 1;
             assert!(runs < 200, "no end");
             let before = next - SignedDuration::from_secs(10);
             assert!(!self.run(before), "before it was due: {next}");
-            assert_eq!(self.next(), Some(next));
-            assert!(
-                self.run(next) || !each_is_tried,
-                "due and not tried: {next}"
+            assert_eq!(self.next(), Some((next, is_tried)));
+            assert_eq!(
+                self.run(next) || !each_is_tried && is_tried,
+                is_tried,
+                "due and not tried, or not due and tried: {next}"
             );
+            if warned.is_none() && !self.site.boxed().is_empty() {
+                warned = Some(next);
+            }
         }
+        let at_four = Bucket::for_time(self.begin + SignedDuration::from_secs(4 * 3600 + 3)).due();
+        assert_eq!(warned.filter(|_| warns), at_four.filter(|_| warns));
         for hours in (97..=120).step_by(6) {
             let late = self.begin + SignedDuration::from_hours(hours);
             assert!(!self.run(late));
@@ -117,6 +132,26 @@ impl Life {
         }
     }
 
+    /// Exactly one notice of a delay, and exactly one of a failure, which is returned.
+    fn notices(&self) -> Vec<String> {
+        let is = |action: &'static str| {
+            move |notice: &String| {
+                notice
+                    .lines()
+                    .any(|line| line == format!("Action: {action}"))
+            }
+        };
+        let (bounces, others): (Vec<_>, Vec<_>) =
+            self.site.boxed().into_iter().partition(is("failed"));
+        assert_eq!(
+            (bounces.len(), others.len()),
+            (1, 1),
+            "{bounces:?} {others:?}"
+        );
+        assert!(is("delayed")(&others[0]), "{others:?}");
+        bounces
+    }
+
     fn ages(&self) -> Vec<i64> {
         let age = |time: &Timestamp| time.duration_since(self.begin).as_mins();
         self.tried.iter().map(age).collect()
@@ -133,7 +168,7 @@ fn temporary() -> String {
 #[test]
 fn five_days_of_a_dead_destination_end_in_one_bounce() {
     let mut life = Life::new("sender@example.org", &temporary());
-    life.live(true);
+    life.live(true, true);
     life.is_as_promised(&[]);
     // The documented numbers themselves: every 15 minutes for 2 hours, every 6 hours from 16 hours
     // on, a last one at 4 days; up to a tenth of its delay later, and then the minute.
@@ -153,8 +188,7 @@ fn five_days_of_a_dead_destination_end_in_one_bounce() {
         );
     }
     assert_eq!(ages[31], 96 * 60);
-    let bounces = life.site.boxed();
-    assert_eq!(bounces.len(), 1, "{bounces:?}");
+    let bounces = life.notices();
     for part in [
         "Return-Path: <>\n",
         "a@dead.test",
@@ -169,7 +203,7 @@ fn five_days_of_a_dead_destination_end_in_one_bounce() {
 #[test]
 fn mail_of_the_null_sender_is_frozen_after_a_day_of_it() {
     let mut life = Life::new("<>", &temporary());
-    life.live(true);
+    life.live(true, false);
     life.is_as_promised(&["--bounce"]);
     let end = Bucket::for_time(life.begin + DAY).due();
     assert_eq!(life.tried.last().copied(), end);
@@ -187,9 +221,8 @@ fn a_host_that_is_down_for_days_ends_in_one_bounce_too() {
         .port();
     let transport = format!("\n[transport.dead]\ntype = \"smtp\"\nhost = \"127.0.0.1:{port}\"\n");
     let mut life = Life::new("sender@example.org", &transport);
-    life.live(false);
-    let bounces = life.site.boxed();
-    assert_eq!(bounces.len(), 1, "{bounces:?}");
+    life.live(false, true);
+    let bounces = life.notices();
     let field = |name: &str| {
         let line = bounces[0].lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_else(|| panic!("{name} {}", bounces[0]))

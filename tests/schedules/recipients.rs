@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Door, EnhancedCode, QueueId};
 use mailspool::queue::{
-    Bucket, Glob, Outcome, Pattern, ReplyRule, Routes, Rule, Schedule, Schedules,
+    Bucket, DelayAges, Glob, Outcome, Pattern, ReplyRule, Routes, Rule, Schedule, Schedules,
 };
 use mailspool::runner::{Runner, Summary};
 use mailspool::spool::{Place, Spool};
@@ -44,6 +44,7 @@ struct Scene {
     clock: Clock,
     tried: Tried,
     schedules: Schedules,
+    delays: DelayAges,
 }
 
 fn schedule(delays: &[i32], lifetime: i32) -> Schedule {
@@ -76,6 +77,7 @@ impl Scene {
             clock: Clock(Arc::new(Mutex::new(Timestamp::now()))),
             tried: Tried::default(),
             schedules,
+            delays: DelayAges::default(),
         }
     }
 
@@ -120,6 +122,7 @@ impl Scene {
             .transport("slow", relay())
             .routes(routes)
             .retry(self.schedules.clone())
+            .delays(self.delays.clone())
             .clock(move || clock.now());
         runner.pass().unwrap()
     }
@@ -200,8 +203,10 @@ fn each_recipient_has_its_own_times_and_its_own_end() {
     grey.dedup();
     let tried = scene.tried("d@grey.test");
     assert_eq!(tried, grey);
-    // Three ends, three bounces: the last two end together.
-    assert_eq!(scene.tried("s@sender.test").len(), 3);
+    // Three ends, three bounces: the last two end together. They also had a delay that was told.
+    assert_eq!(scene.tried("s@sender.test").len(), 4);
+    let warned = minute(id.accepted() + SignedDuration::from_hours(4));
+    assert_eq!(scene.tried("s@sender.test")[2], warned);
     assert_eq!(scene.spool.messages().unwrap(), []);
     assert_eq!(findings(&scene.spool), []);
 }
@@ -224,7 +229,8 @@ fn mail_of_the_null_sender_is_frozen_when_its_time_is_up() {
 #[test]
 fn what_is_further_ahead_than_any_schedule_is_due() {
     let schedules = schedules().with_domain("far.test", schedule(&[1200], 10_000));
-    let scene = Scene::new(schedules);
+    let mut scene = Scene::new(schedules);
+    scene.delays = DelayAges::never();
     let id = scene.accept("s@sender.test", &["a@far.test"]);
     scene.pass();
     let bucket = scene.bucket(id).unwrap();
@@ -269,4 +275,37 @@ fn nothing_expires_before_three_attempts_of_each_recipient() {
     assert_eq!(scene.tried("a@own.test").len(), 5);
     assert_eq!(scene.tried("c@rest.test").len(), 3.max(before + 1));
     assert_eq!(scene.spool.messages().unwrap(), []);
+}
+
+#[test]
+fn a_delay_is_told_once_at_each_age_whatever_the_clock_does() {
+    let hours = SignedDuration::from_hours;
+    let mut scene = Scene::new(schedules());
+    scene.delays = DelayAges::new([hours(4), hours(24)]);
+    let id = scene.accept("s@sender.test", &["c@rest.test", "d@rest.test"]);
+    scene.pass();
+    let told = || scene.tried("s@sender.test");
+    // Runs at all times of a day, whether they are due or not, and the clock a day back in between.
+    for hour in 0..12 {
+        scene.clock.set(id.accepted() + hours(hour % 4));
+        scene.pass();
+    }
+    assert_eq!(told(), []);
+    let due = minute(id.accepted() + hours(4));
+    scene.clock.set(due - MINUTE);
+    scene.pass();
+    assert_eq!(told(), []);
+    scene.clock.set(due);
+    scene.pass();
+    assert_eq!(told(), [due]);
+    for hour in [4, 3, 2, 1, 0, -24, 5, 20] {
+        scene.clock.set(id.accepted() + hours(hour));
+        scene.pass();
+        assert_eq!(told(), [due]);
+    }
+    for _ in 0..3 {
+        scene.clock.set(minute(id.accepted() + hours(25)));
+        scene.pass();
+        assert_eq!(told().len(), 2);
+    }
 }

@@ -179,7 +179,7 @@ impl Look<'_> {
                 let what = "discarded, and its history does not say by whom";
                 self.mendable(path, what, to_active);
             }
-            (Place::Deferred(bucket), Hold::None) => match state.next_attempt() {
+            (Place::Deferred(bucket), Hold::None) => match state.next_due() {
                 // Where its destination is down, or was, a message is put off without an event.
                 Some(next)
                     if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket)

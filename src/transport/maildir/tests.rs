@@ -24,6 +24,7 @@ fn message_on(disk: Disk, number: u8, sender: &[u8], bytes: &[u8]) -> Message {
     Message {
         id: id(number),
         sender: ReversePath::parse(sender).unwrap(),
+        dsn: None,
         body: Body::new(disk, Arc::new(file), bytes.len() as u64),
     }
 }
@@ -378,6 +379,7 @@ fn a_message_that_cannot_be_read_is_not_delivered_in_part() {
         let message = Message {
             id: id(2),
             sender: ReversePath::Null,
+            dsn: None,
             body: Body::new(disk, file, bytes.len() as u64),
         };
         let to = [address("a@b"), address("c@d")];

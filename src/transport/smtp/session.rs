@@ -3,8 +3,8 @@
 use super::Smtp;
 use super::connection::Connection;
 use crate::message::{Address, EnhancedCode};
-use crate::queue::{Outcome, Status};
-use crate::smtp::{Scope, Shape, Step, Transaction, Verdict};
+use crate::queue::{Handover, Outcome, Status};
+use crate::smtp::{Protocol, Scope, Shape, Step, Transaction, Verdict};
 use crate::transport::{BoxFuture, Message, Session};
 
 /// What is larger is measured where it may block: it may have to come from the disk.
@@ -45,14 +45,22 @@ impl SmtpSession {
                 .filter(|n| outcomes[*n].is_none())
                 .collect();
             let these: Vec<Address> = left.iter().map(|n| recipients[*n].clone()).collect();
+            let dsn = message.dsn.as_ref().map(|wishes| wishes.about(&these));
             let transaction = Transaction {
                 sender: &message.sender,
                 recipients: &these,
                 shape,
-                dsn: None,
+                dsn: dsn.as_ref(),
             };
             let verdicts = match self.transact(&transaction, message).await {
-                Ok(verdicts) => verdicts,
+                Ok(verdicts) => {
+                    let handover = self.handover();
+                    let handed = |one: Verdict| Verdict {
+                        outcome: one.outcome.handed(handover),
+                        ..one
+                    };
+                    verdicts.into_iter().map(handed).collect()
+                }
                 Err(outcome) => vec![of_trouble(outcome); these.len()],
             };
             // A server that took some and no more takes the others in a transaction of their own.
@@ -65,6 +73,20 @@ impl SmtpSession {
             if outcomes.iter().all(Option::is_some) {
                 return outcomes.into_iter().flatten().collect();
             }
+        }
+    }
+
+    /// Who has what this connection took. A mail store that does not offer DSN is the end of the
+    /// way; one that does tells itself.
+    fn handover(&self) -> Handover {
+        let info = self.connection.as_ref().map(|one| one.client.info());
+        match (
+            info.is_some_and(|info| info.capabilities.dsn),
+            self.transport.inner.settings.protocol,
+        ) {
+            (true, _) => Handover::PassedOn,
+            (false, Protocol::Lmtp) => Handover::Final,
+            (false, Protocol::Smtp) => Handover::Relayed,
         }
     }
 
