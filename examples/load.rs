@@ -64,6 +64,7 @@ fn fill(path: &Path, count: usize, size: usize) -> Result<(), Box<dyn Error>> {
             transport: None,
             dsn: Dsn::default(),
             submitter: "load".into(),
+            key: None,
         };
         acceptor.accept(request, message.as_slice())?;
     }

@@ -10,7 +10,7 @@ mod trace;
 
 use std::io::{self, Read};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use self::input::Input;
 use crate::disk::{self, Space};
@@ -19,9 +19,10 @@ use crate::message::dsn::{DsnError, is_envid};
 use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, line_ending, mbox_separator};
 use crate::message::{
-    Address, AddressError, Door, Dsn, Envelope, QueueId, RecipientDsn, ReversePath, Submission,
+    Address, AddressError, Door, Dsn, Envelope, Keyed, QueueId, RecipientDsn, ReversePath,
+    Submission, SubmissionKey,
 };
-use crate::spool::{Draft, MAX_RECIPIENTS, MAX_TRANSPORT, Spool};
+use crate::spool::{Draft, Holder, MAX_RECIPIENTS, MAX_TRANSPORT, Spool, Staged};
 
 /// What acceptance is told by the configuration.
 #[derive(Clone, Debug)]
@@ -36,10 +37,12 @@ pub struct Limits {
     pub min_free_inodes: u64,
     /// The most `Received:` fields a message may come with.
     pub hop_limit: usize,
+    /// How long a submission's key is known, from its acceptance.
+    pub key_lifetime: SignedDuration,
 }
 
 impl Limits {
-    /// The defaults, under a name: 50 MB, 100 MB and 1,000 files free, 50 hops.
+    /// The defaults, under a name: 50 MB, 100 MB and 1,000 files free, 50 hops, keys for a day.
     pub fn new(hostname: impl Into<String>) -> Limits {
         Limits {
             hostname: hostname.into(),
@@ -47,6 +50,7 @@ impl Limits {
             min_free: 100_000_000,
             min_free_inodes: 1_000,
             hop_limit: 50,
+            key_lifetime: SignedDuration::from_hours(24),
         }
     }
 }
@@ -67,6 +71,19 @@ pub struct Request {
     pub dsn: Dsn,
     /// Who handed it in, for `Received:` (a user's name or number).
     pub submitter: String,
+    /// What another submission of the same would have as its key: of those that are handed in under
+    /// one key, within its lifetime, only the first is accepted.
+    pub key: Option<SubmissionKey>,
+}
+
+/// A submission that is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The message that was accepted.
+    pub id: QueueId,
+    /// It was accepted before, under the same key, and may have been delivered since; nothing was
+    /// queued now.
+    pub repeated: bool,
 }
 
 /// Why a message was not accepted. Nothing is left behind.
@@ -121,6 +138,9 @@ pub enum Error {
         /// What must stay.
         reserve: u64,
     },
+    /// Another process is accepting a message under the same key, and takes too long for that.
+    #[error("another submission with the same key is under way")]
+    KeyBusy,
     /// The input broke off. That is not its end.
     #[error("reading the message: {0}")]
     Input(#[source] io::Error),
@@ -155,9 +175,15 @@ impl Acceptor {
     /// Takes a message in. When this returns an id, the message and its envelope are durable,
     /// directory entries included, and the message stands in `incoming/` or `active/`.
     pub fn accept(&self, request: Request, input: impl Read) -> Result<QueueId, Error> {
+        self.submit(request, input).map(|accepted| accepted.id)
+    }
+
+    /// As [`accept`](Acceptor::accept), and says whether the message had been accepted before,
+    /// under the key that the request has. Then the input is read and thrown away, whatever it is.
+    pub fn submit(&self, request: Request, input: impl Read) -> Result<Accepted, Error> {
         let hostname = &self.limits.hostname;
         let (recipients, dsn) = with_wishes(request.recipients, request.dsn, hostname)?;
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             sender: request.sender.qualified(hostname)?,
             recipients,
             submission: Submission {
@@ -186,9 +212,15 @@ impl Acceptor {
         if envelope.submission.lines().len() as u64 > MAX_TRANSPORT - 1024 {
             return Err(Error::WishesTooLong);
         }
-        self.check_space()?;
         let now = Timestamp::now();
         let mut input = Input::new(input);
+        if let Some(key) = &request.key
+            && let Some(id) = self.spool.key_holder(key, now)?
+        {
+            self.drain(&mut input);
+            return Ok(repeated(id));
+        }
+        self.check_space()?;
         input.fill()?;
         if input.bytes().is_empty() {
             return Err(Error::Empty);
@@ -202,7 +234,13 @@ impl Acceptor {
             envelope: &envelope,
         };
         self.stream(&mut draft, &mut input, &arrival)?;
-        let staged = draft.seal(&envelope)?;
+        let staged = match request.key {
+            None => draft.seal(&envelope)?,
+            Some(key) => match self.seal_keyed(draft, &mut envelope, key)? {
+                Sealed::Staged(staged) => *staged,
+                Sealed::Known(id) => return Ok(repeated(id)),
+            },
+        };
         let id = staged.id();
         // From here on nothing may report failure: the message is durable, and a caller who
         // kept it would have it delivered twice. If this rename fails, the next run makes it.
@@ -210,7 +248,44 @@ impl Acceptor {
             tracing::warn!(%id, error = %error, "accepted, but left in new/ for the next run");
         }
         trace::log_acceptance(id, &envelope, input.total);
-        Ok(id)
+        Ok(Accepted {
+            id,
+            repeated: false,
+        })
+    }
+
+    /// Seals a message under a key, unless another message has it by now. The key is locked only
+    /// from here: whoever is slow at sending his message is in nobody's way, and may find that
+    /// somebody else was quicker.
+    fn seal_keyed(
+        &self,
+        draft: Draft,
+        envelope: &mut Envelope,
+        key: SubmissionKey,
+    ) -> Result<Sealed, Error> {
+        let lock = self.spool.lock_key(&key)?.ok_or(Error::KeyBusy)?;
+        let accepted = draft.id().accepted();
+        match lock.holder(&key, accepted)? {
+            Holder::Message(id) => return Ok(Sealed::Known(id)),
+            Holder::Busy => return Err(Error::KeyBusy),
+            Holder::Nobody => {}
+        }
+        let until = accepted.saturating_add(self.limits.key_lifetime);
+        let until = until.unwrap_or(Timestamp::MAX);
+        envelope.submission.key = Some(Keyed { key, until });
+        let staged = draft.seal_keyed(envelope, lock)?;
+        Ok(Sealed::Staged(Box::new(staged)))
+    }
+
+    /// Reads what is not wanted: whoever writes it may take a broken pipe for a failure.
+    fn drain(&self, input: &mut Input<impl Read>) {
+        let most = input.total.saturating_add(self.limits.max_size);
+        while !input.eof && input.total < most {
+            input.consume(input.bytes().len());
+            if input.fill().is_err() {
+                break;
+            }
+        }
     }
 
     fn stream(
@@ -288,13 +363,7 @@ impl Acceptor {
     /// Reads on for a while before a message is refused: an MTA that gets a broken pipe may
     /// not look at the exit status, and it is the status that tells it what to do.
     fn refused(&self, input: &mut Input<impl Read>, error: Error) -> Error {
-        let most = input.total.saturating_add(self.limits.max_size);
-        while !input.eof && input.total < most {
-            input.consume(input.bytes().len());
-            if input.fill().is_err() {
-                break;
-            }
-        }
+        self.drain(input);
         error
     }
 
@@ -360,6 +429,18 @@ fn with_wishes(
     Ok((recipients, dsn))
 }
 
+/// What became of a message under a key.
+enum Sealed {
+    Staged(Box<Staged>),
+    /// Another one has the key.
+    Known(QueueId),
+}
+
+fn repeated(id: QueueId) -> Accepted {
+    tracing::info!(%id, "submitted again under its key");
+    Accepted { id, repeated: true }
+}
+
 /// A new id at `now`.
 pub fn new_id(now: Timestamp) -> QueueId {
     let mut random = [0; 10];
@@ -395,6 +476,7 @@ mod tests {
             transport: None,
             dsn: Dsn::default(),
             submitter: "tester".into(),
+            key: None,
         };
         let id = Acceptor::new(spool.clone(), limits).accept(request, Drops(message))?;
         let path = crate::spool::Place::Active.path(id);

@@ -75,6 +75,8 @@ pub struct Accept {
     pub attempt: Attempt,
     /// The longest that `receive` may take altogether.
     pub timeout: Duration,
+    /// How long a submission's key is known.
+    pub key_lifetime: SignedDuration,
 }
 
 /// When `receive` has a message attempted.
@@ -196,6 +198,7 @@ impl Config {
                 hop_limit: raw.accept.hop_limit,
                 attempt: raw.accept.attempt,
                 timeout: timeout.0,
+                key_lifetime: text.key_lifetime(&raw.accept.key_lifetime)?,
             },
             run: Run {
                 jobs: text.at_least_one(&raw.run.jobs, "jobs")?,
@@ -247,6 +250,13 @@ impl Text<'_> {
         match *given.get_ref() {
             0 => Err(self.error(given.span(), format!("`{key}` must be at least 1"))),
             count => Ok(count),
+        }
+    }
+
+    fn key_lifetime(&self, given: &Spanned<value::Span>) -> Result<SignedDuration, Error> {
+        match given.get_ref().0 {
+            Duration::ZERO => Err(self.error(given.span(), "`key_lifetime` must be more than 0")),
+            time => Ok(signed(time)),
         }
     }
 

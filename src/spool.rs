@@ -10,6 +10,7 @@ mod draft;
 mod entry;
 mod forget;
 mod journal;
+mod keys;
 mod layout;
 mod lock;
 mod part;
@@ -27,6 +28,7 @@ use crate::disk::{self, Disk, Kind, Seam};
 pub use destinations::{Down, Forgotten, Hop};
 pub use draft::{Draft, Staged, Staging, Swept};
 pub use entry::{Entry, apply};
+pub use keys::{Holder, KeyLock};
 pub use layout::{Kept, MAX_RECIPIENTS, MAX_TRANSPORT, Place};
 pub use lock::{Claim, Locked, Unreadable};
 pub use part::Leftover;
@@ -34,7 +36,7 @@ pub use requests::{Posted, Served};
 pub use scan::{Content, Listing, View};
 pub use slots::Slot;
 
-use layout::{INFO_DIRS, PLACES, VERSION, VERSION_FILE};
+use layout::{INFO_DIRS, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE};
 use part::Part;
 
 /// Buckets held open at once.
@@ -136,7 +138,7 @@ impl Spool {
             .iter()
             .chain(["info"].iter())
             .chain(INFO_DIRS)
-            .chain(["state"].iter())
+            .chain(["state", KEYS, INTENDED_KEYS, KEY_LOCKS].iter())
         {
             disk.mkdir(Path::new(dir))?;
             dirs.push(Path::new(dir));
@@ -190,6 +192,17 @@ impl Spool {
             if stat.identity.0 != root.identity.0 {
                 return Err(self.damaged(dir, "it is on another file system"));
             }
+        }
+        // Older programs did not make it. What it has is renamed in it, and becomes durable with
+        // what is elsewhere.
+        match self.disk.stat(Path::new(KEYS))? {
+            Some(stat) if stat.kind != Kind::Dir => {
+                return Err(self.damaged(KEYS, "it is not a directory"));
+            }
+            Some(stat) if stat.identity.0 != root.identity.0 => {
+                return Err(self.damaged(KEYS, "it is on another file system"));
+            }
+            _ => {}
         }
         // It may be missing. A link in its place would lead us out of the spool.
         match self.disk.stat(Path::new("state"))? {

@@ -114,6 +114,10 @@ pub(super) struct Send {
     /// Deliver by this transport, whatever the routes say
     #[arg(long, value_name = "NAME")]
     pub transport: Option<String>,
+    /// Name the submission, by up to 256 octets: another one with the same name, within
+    /// accept.key_lifetime, is the same one; it prints the first one's id and queues nothing
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub key: Option<OsString>,
     /// The recipients
     #[arg(value_name = "RCPT")]
     pub recipients: Vec<OsString>,
@@ -132,6 +136,11 @@ pub(super) struct Receive {
         allow_hyphen_values = true
     )]
     pub from: Option<OsString>,
+    /// Name the submission, by up to 256 octets such as the MTA's queue id (Postfix:
+    /// ${queue_id}): another one with the same name and the same recipients, within
+    /// accept.key_lifetime, is the same one, and queues nothing
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub key: Option<OsString>,
     /// The recipients
     #[arg(value_name = "RCPT", required = true)]
     pub recipients: Vec<OsString>,

@@ -66,7 +66,8 @@ fn in_force(site: &Site) -> String {
          min_free_inodes = {}\n\
          hop_limit = {}\n\
          attempt = {}\n\
-         timeout = \"{}\"\n\n\
+         timeout = \"{}\"\n\
+         key_lifetime = \"{}s\"\n\n\
          [run]\n\
          jobs = {}\n\
          background = {}\n\n\
@@ -84,6 +85,7 @@ fn in_force(site: &Site) -> String {
         accept.hop_limit,
         quoted(&accept.attempt),
         humantime::format_duration(accept.timeout),
+        accept.key_lifetime.as_secs(),
         config.run.jobs,
         config.run.background,
         config.discard_keep.as_secs(),

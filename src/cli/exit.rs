@@ -68,9 +68,10 @@ impl From<accept::Error> for Failure {
             | accept::Error::Dsn { .. }
             | accept::Error::TooManyWishes
             | accept::Error::WishesTooLong => EX_USAGE,
-            accept::Error::NoRoom { .. } | accept::Error::Input(_) | accept::Error::Disk(_) => {
-                EX_TEMPFAIL
-            }
+            accept::Error::NoRoom { .. }
+            | accept::Error::KeyBusy
+            | accept::Error::Input(_)
+            | accept::Error::Disk(_) => EX_TEMPFAIL,
         };
         Failure {
             permanent: error.is_permanent(),

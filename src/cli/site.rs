@@ -76,6 +76,7 @@ impl Site {
             min_free: accept.min_free,
             min_free_inodes: accept.min_free_inodes,
             hop_limit: accept.hop_limit,
+            key_lifetime: accept.key_lifetime,
         }
     }
 }

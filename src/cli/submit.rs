@@ -15,7 +15,7 @@ use crate::config::Attempt;
 use crate::message::header::{HeaderScan, without_field};
 use crate::message::recipients::named_recipients;
 use crate::message::{
-    Address, AddressError, Door, Dsn, OriginalRecipient, RecipientDsn, ReversePath,
+    Address, AddressError, Door, Dsn, OriginalRecipient, RecipientDsn, ReversePath, SubmissionKey,
 };
 
 /// `mailspool receive`.
@@ -31,6 +31,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
     };
     let sender = ReversePath::parse(from.as_bytes()).map_err(|error| unusable(&from, error))?;
     let recipients = addresses(&args.recipients)?;
+    let key = key(args.key.as_ref())?.map(|key| key.for_recipients(&recipients));
     let request = Request {
         door: Door::Incoming,
         sender,
@@ -38,11 +39,12 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         dsn: dsn(&args.wishes, recipients.len())?,
         recipients,
         submitter: site.caller.name.clone(),
+        key,
     };
     let acceptor = Acceptor::new(site.spool.clone(), site.limits());
-    acceptor.accept(request, io::stdin().lock())?;
+    let accepted = acceptor.submit(request, io::stdin().lock())?;
     // It is ours: nothing that happens now may look like a failure.
-    if site.config.accept.attempt == Attempt::Now {
+    if site.config.accept.attempt == Attempt::Now && !accepted.repeated {
         background::attempt(&site, global);
     }
     // No unwinding, no destructors: the watchdog must not get another word in.
@@ -95,10 +97,11 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
         dsn: dsn(&args.wishes, recipients.len())?,
         recipients,
         submitter: site.caller.name.clone(),
+        key: key(args.key.as_ref())?,
     };
-    let id = Acceptor::new(site.spool.clone(), site.limits()).accept(request, input)?;
-    write_once(io::stdout(), &format!("{id}\n"));
-    if !args.queue_only {
+    let accepted = Acceptor::new(site.spool.clone(), site.limits()).submit(request, input)?;
+    write_once(io::stdout(), &format!("{}\n", accepted.id));
+    if !args.queue_only && !accepted.repeated {
         background::attempt(&site, global);
     }
     Ok(())
@@ -156,6 +159,12 @@ fn original(text: &str) -> Result<Option<OriginalRecipient>, Failure> {
     };
     let parsed = text.parse().map(Some);
     parsed.map_err(|error| Failure::new(EX_USAGE, format!("--orcpt {text:?}: {error}")))
+}
+
+fn key(given: Option<&OsString>) -> Result<Option<SubmissionKey>, Failure> {
+    let key = given.map(|given| SubmissionKey::new(given.as_bytes()));
+    key.transpose()
+        .map_err(|error| Failure::new(EX_USAGE, error))
 }
 
 fn unusable(given: &OsString, error: AddressError) -> Failure {

@@ -48,6 +48,7 @@ pub(super) struct RawAccept {
     pub hop_limit: usize,
     pub attempt: Attempt,
     pub timeout: Span,
+    pub key_lifetime: Spanned<Span>,
 }
 
 impl Default for RawAccept {
@@ -59,6 +60,7 @@ impl Default for RawAccept {
             hop_limit: 50,
             attempt: Attempt::default(),
             timeout: Span::from_secs(600),
+            key_lifetime: Spanned::new(0..0, Span::from_secs(24 * 3600)),
         }
     }
 }

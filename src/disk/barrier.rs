@@ -164,6 +164,15 @@ impl Disk {
         (self.inner.method != Method::Each && self.little_is_dirty()).then_some(patience)
     }
 
+    /// How long to wait for somebody else, who usually needs no longer than `usual`. A test's seam
+    /// has nobody wait, unless it says otherwise.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        match &self.inner.seam {
+            None => usual,
+            Some(seam) => seam.patience().unwrap_or_default(),
+        }
+    }
+
     /// Waits until files have been written, and reports the errors of that: for who is served
     /// by somebody else's barrier, which reports errors to whoever made it.
     pub fn written(&self, files: &[&File]) -> Result<()> {

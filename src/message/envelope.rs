@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::address::{Address, AddressError, ReversePath};
 use super::dsn::{Dsn, DsnLines};
 use super::id::QueueId;
+use super::key::Keyed;
 use super::seal::{self, Seal};
 
 /// Through which door a message came in, and so which directory it enters.
@@ -50,6 +51,8 @@ pub struct Submission {
     pub origin: Option<Origin>,
     /// Of what its sender wants to hear, for [`Envelope::recipients`] in their order.
     pub dsn: Dsn,
+    /// Under which key it was accepted, if it has one.
+    pub key: Option<Keyed>,
 }
 
 impl Submission {
@@ -60,6 +63,7 @@ impl Submission {
             transport: None,
             origin: None,
             dsn: Dsn::default(),
+            key: None,
         }
     }
 }
@@ -211,6 +215,19 @@ pub fn parse_seal(transport: &[u8]) -> Result<(&str, Seal), EnvelopeError> {
     Ok((above, seal))
 }
 
+/// Reads of `info/transport/<id>` under which key the message was accepted. Everything else in it may
+/// be anything but cut off.
+pub fn parse_key(transport: &[u8]) -> Result<Option<Keyed>, EnvelopeError> {
+    let (above, _) = parse_seal(transport)?;
+    let lines = above.split_terminator('\n').enumerate();
+    let mut values = lines.filter_map(|(n, line)| Some((n, line.strip_prefix("key: ")?)));
+    let key = values.next().map(|(n, value)| {
+        let keyed = Keyed::from_line(value);
+        keyed.ok_or(EnvelopeError::Transport(n + 1))
+    });
+    key.transpose()
+}
+
 impl Submission {
     /// The lines of `info/transport/<id>`, but for the seal.
     pub(crate) fn lines(&self) -> String {
@@ -227,6 +244,9 @@ impl Submission {
             let _ = writeln!(text, "origin: {id} {}", kind.as_str());
         }
         self.dsn.write_lines(&mut text);
+        if let Some(keyed) = &self.key {
+            let _ = writeln!(text, "key: {}", keyed.to_line());
+        }
         text
     }
 
@@ -235,6 +255,7 @@ impl Submission {
     fn parse(lines: &str, recipients: usize) -> Result<Submission, EnvelopeError> {
         let (mut door, mut transport, mut origin) = (None, None, None);
         let mut dsn = DsnLines::of(recipients);
+        let mut keyed = None;
         // Split at LF alone: `lines` would take a CR for part of the line's end.
         for (number, line) in lines.split_terminator('\n').enumerate() {
             let wrong = EnvelopeError::Transport(number + 1);
@@ -251,6 +272,9 @@ impl Submission {
                         kind: NoticeKind::parse(kind).ok_or(wrong)?,
                     });
                 }
+                Some(("key", value)) if keyed.is_none() => {
+                    keyed = Some(Keyed::from_line(value).ok_or(wrong)?);
+                }
                 Some((name, value)) => dsn.add(name, value).ok_or(wrong)?,
                 None => return Err(wrong),
             }
@@ -260,6 +284,7 @@ impl Submission {
             transport,
             origin,
             dsn: dsn.dsn,
+            key: keyed,
         })
     }
 }
@@ -283,7 +308,7 @@ impl NoticeKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Notify, OriginalRecipient, RecipientDsn, Ret};
+    use crate::message::{Notify, OriginalRecipient, RecipientDsn, Ret, SubmissionKey};
 
     fn envelope() -> Envelope {
         Envelope {
@@ -312,6 +337,10 @@ mod tests {
                         },
                     ],
                 },
+                key: Some(Keyed {
+                    key: SubmissionKey::new("order 5").unwrap(),
+                    until: "2026-11-23T14:05:00.123Z".parse().unwrap(),
+                }),
             },
         }
     }
@@ -466,7 +495,7 @@ mod tests {
     #[test]
     fn a_line_from_another_version_is_not_skipped() {
         assert_eq!(
-            Submission::parse("door: active\nrelease: 2027-01-01T00:00:00Z\n", 1),
+            Submission::parse("door: active\npriority: 5\n", 1),
             Err(EnvelopeError::Transport(2))
         );
     }

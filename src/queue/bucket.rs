@@ -32,6 +32,21 @@ impl Bucket {
         Bucket::At(minute.clamp(0, last))
     }
 
+    /// As [`for_time`](Bucket::for_time), and only at full hours.
+    pub fn for_hour(time: Timestamp) -> Bucket {
+        match Bucket::for_time(time) {
+            Bucket::At(minute) => {
+                let hour = Bucket::At(minute.div_euclid(60) * 60 + i64::from(minute % 60 > 0) * 60);
+                if hour.due().is_some() {
+                    hour
+                } else {
+                    Bucket::At(minute)
+                }
+            }
+            Bucket::Never => Bucket::Never,
+        }
+    }
+
     /// The moment the bucket becomes due; none for never.
     pub fn due(&self) -> Option<Timestamp> {
         match self {
@@ -109,11 +124,23 @@ mod tests {
     }
 
     #[test]
+    fn a_time_rounds_up_to_its_hour() {
+        for (time, name) in [
+            ("2026-11-22T14:00:00Z", "2026-11-22T1400Z"),
+            ("2026-11-22T14:00:00.001Z", "2026-11-22T1500Z"),
+            ("2026-12-31T23:01:00Z", "2027-01-01T0000Z"),
+        ] {
+            assert_eq!(Bucket::for_hour(at(time)).to_string(), name);
+        }
+    }
+
+    #[test]
     fn every_time_has_a_bucket_with_a_name() {
         for time in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
-            let bucket = Bucket::for_time(time);
-            assert!(bucket.due().is_some(), "{time}");
-            assert_eq!(bucket.to_string().parse(), Ok(bucket), "{time}");
+            for bucket in [Bucket::for_time(time), Bucket::for_hour(time)] {
+                assert!(bucket.due().is_some(), "{time}");
+                assert_eq!(bucket.to_string().parse(), Ok(bucket), "{time}");
+            }
         }
     }
 

@@ -40,6 +40,11 @@ impl Core {
             self.note_trouble(&error.to_string());
         }
         self.sweep()?;
+        if let Err(error) = spool.purge_keys(self.now()) {
+            // What is known too long does no harm.
+            tracing::warn!(%error, "keys/ could not be tidied up");
+            self.note_trouble(&error.to_string());
+        }
         let (mut due, drained) = self.due()?;
         let mut fresh = Vec::new();
         for place in [Place::Incoming, Place::Active] {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::journal::write_anew;
+use super::keys::{Intended, KEY_DIRS, KeyLock};
 use super::layout::{Info, Place};
 use super::lock::{Claim, Locked, Unreadable};
 use super::{Entry, Spool};
@@ -33,6 +34,8 @@ pub struct Draft {
 pub struct Staged {
     locked: Locked,
     door: Door,
+    /// The record of its key, not where it counts yet.
+    intended: Option<Intended>,
 }
 
 /// What became of the wish to stage a notice.
@@ -139,19 +142,16 @@ impl Spool {
                         (OfOrigin::Recorded | OfOrigin::Finished, _) => {}
                     }
                 }
-                Staged::of(entry)?.release()?;
+                match entry.envelope().submission.key.clone() {
+                    None => Staged::of(entry, None)?.release()?,
+                    Some(keyed) => match self.try_lock_key(&keyed.key.hash())? {
+                        Some(lock) => lock.move_on(entry)?,
+                        None => return Ok(Swept::Left),
+                    },
+                }
                 Ok(Swept::Moved)
             }
-            Err(Unreadable::Corrupt(locked, reason)) => {
-                // Who has a history was accepted, whatever else is wrong with it: that is no
-                // leftover.
-                if self.disk.stat(&Info::Attempts.path(id))?.is_some() {
-                    locked.quarantine(&reason)?;
-                    return Ok(Swept::Left);
-                }
-                locked.remove()?;
-                Ok(Swept::Removed)
-            }
+            Err(Unreadable::Corrupt(locked, reason)) => Ok(locked.sweep(&reason)?),
             Err(failed) => Err(failed),
         }
     }
@@ -259,7 +259,48 @@ impl Draft {
     /// directories that name them, behind one barrier (commit point *durable*). After an error
     /// nothing is left behind, and nothing may be believed: not even a later success of the
     /// same sync.
-    pub fn seal(mut self, envelope: &Envelope) -> disk::Result<Staged> {
+    pub fn seal(self, envelope: &Envelope) -> disk::Result<Staged> {
+        self.seal_with(envelope, None)
+    }
+
+    /// As [`seal`](Draft::seal), under a key that nobody has: the record that says who has it
+    /// becomes durable by the same barrier (commit point *keyed*).
+    pub fn seal_keyed(self, envelope: &Envelope, lock: KeyLock) -> disk::Result<Staged> {
+        let intended = match &envelope.submission.key {
+            Some(keyed) => Some(lock.intend(self.id, keyed.clone())?),
+            None => None,
+        };
+        self.seal_with(envelope, intended)
+    }
+
+    fn seal_with(
+        mut self,
+        envelope: &Envelope,
+        intended: Option<Intended>,
+    ) -> disk::Result<Staged> {
+        match self.make_durable(envelope, intended.as_ref()) {
+            Ok(locked) => Ok(Staged {
+                locked,
+                door: envelope.submission.door,
+                intended,
+            }),
+            Err(error) => {
+                // First the message: a record without one says nothing, a message without its
+                // record may be moved on.
+                drop(self);
+                if let Some(intended) = &intended {
+                    intended.take_back();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn make_durable(
+        &mut self,
+        envelope: &Envelope,
+        intended: Option<&Intended>,
+    ) -> disk::Result<Locked> {
         self.flush()?;
         let files = envelope.files(self.hasher.size(), self.hasher.digest());
         let disk = self.spool.disk.clone();
@@ -274,32 +315,34 @@ impl Draft {
         // the seal is a checksum, not a flag.
         let transport = write(Info::Transport, &files.transport)?;
         if let Some(file) = &self.file {
-            let files = [file, &sender, &recipients, &transport];
-            self.spool.durable_together(&files, &dirs())?;
+            let mut files = vec![file, &sender, &recipients, &transport];
+            files.extend(intended.map(|intended| &intended.file));
+            self.spool.durable_together(&files, &dirs(intended))?;
         }
         let Some(file) = self.file.take() else {
             unreachable!("a draft has its file until it is sealed")
         };
-        Ok(Staged {
-            locked: Locked {
-                spool: self.spool.clone(),
-                id: self.id,
-                place: Place::New,
-                file: Arc::new(file),
-                size: self.hasher.size(),
-            },
-            door: envelope.submission.door,
+        Ok(Locked {
+            spool: self.spool.clone(),
+            id: self.id,
+            place: Place::New,
+            file: Arc::new(file),
+            size: self.hasher.size(),
         })
     }
 }
 
-fn dirs() -> [&'static Path; 4] {
-    [
+fn dirs(intended: Option<&Intended>) -> Vec<&'static Path> {
+    let mut dirs = vec![
         Path::new("new"),
         Path::new(Info::Sender.dir()),
         Path::new(Info::Recipients.dir()),
         Path::new(Info::Transport.dir()),
-    ]
+    ];
+    if intended.is_some() {
+        dirs.extend(KEY_DIRS.map(Path::new));
+    }
+    dirs
 }
 
 impl Drop for Draft {
@@ -324,6 +367,18 @@ fn remove_infos(disk: &Disk, id: QueueId) -> disk::Result<()> {
 }
 
 impl Locked {
+    /// Sees to a message in `new/` that is not whole.
+    pub(super) fn sweep(self, reason: &str) -> disk::Result<Swept> {
+        // Who has a history was accepted, whatever else is wrong with it: that is no leftover.
+        let history = self.spool.disk.stat(&Info::Attempts.path(self.id))?;
+        if history.is_some() {
+            self.quarantine(reason)?;
+            return Ok(Swept::Left);
+        }
+        self.remove()?;
+        Ok(Swept::Removed)
+    }
+
     /// Removes a message that nobody was told about, its message file last.
     fn remove(self) -> disk::Result<()> {
         remove_infos(&self.spool.disk, self.id)?;
@@ -334,7 +389,7 @@ impl Locked {
 impl Staged {
     /// A whole message that somebody else left in `new/`. It may have been killed before its
     /// barrier, so that is done (again) before the message can be seen anywhere else.
-    fn of(entry: Entry) -> disk::Result<Staged> {
+    pub(super) fn of(entry: Entry, intended: Option<Intended>) -> disk::Result<Staged> {
         let door = entry.envelope().submission.door;
         let locked = entry.into_locked();
         let disk = &locked.spool.disk;
@@ -344,8 +399,13 @@ impl Staged {
         }
         let mut all: Vec<&File> = files.iter().collect();
         all.push(&locked.file);
-        disk.durable(&all, &dirs())?;
-        Ok(Staged { locked, door })
+        all.extend(intended.as_ref().map(|intended| &intended.file));
+        disk.durable(&all, &dirs(intended.as_ref()))?;
+        Ok(Staged {
+            locked,
+            door,
+            intended,
+        })
     }
 
     /// The message.
@@ -355,7 +415,10 @@ impl Staged {
 
     /// Moves the message on, to `incoming/` or `active/`. The rename is not synced: a power cut
     /// that takes it back leaves a whole message in `new/`, and the next run moves it on.
+    /// The key's record goes first: it counts as soon as the message can be seen to be accepted.
     pub fn release(mut self) -> disk::Result<()> {
+        // The lock goes when the message has been moved on.
+        let _lock = self.intended.take().map(Intended::count);
         let to = match self.door {
             Door::Incoming => Place::Incoming,
             Door::Active => Place::Active,

@@ -27,6 +27,7 @@ impl Spool {
     /// message comes back in a power cut would be a message without envelope, or one delivered
     /// twice.
     pub fn forget(&self, ids: &[QueueId], left: &[Place], now: Timestamp) -> disk::Result<()> {
+        let (ids, keys) = self.keep_keys(ids)?;
         if ids.is_empty() {
             return Ok(());
         }
@@ -34,6 +35,7 @@ impl Spool {
             .iter()
             .chain(left)
             .map(Place::dir)
+            .chain(keys)
             .collect();
         for kept in Kept::ALL {
             let buckets = self.buckets(kept)?;
@@ -45,7 +47,24 @@ impl Spool {
         dirs.sort_unstable();
         dirs.dedup();
         self.barrier(dirs)?;
-        self.unlink_each(ids)
+        self.unlink_each(&ids)
+    }
+
+    /// Sees to it that the keys of messages outlast them: those that can be forgotten, and the
+    /// directories that the barrier is to cover for their keys. One whose key somebody has in hand
+    /// stays in `done/`, for the next run.
+    fn keep_keys(&self, ids: &[QueueId]) -> disk::Result<(Vec<QueueId>, Vec<PathBuf>)> {
+        if ids.is_empty() || !self.has_keys()? {
+            return Ok((ids.to_vec(), Vec::new()));
+        }
+        let (mut ready, mut dirs) = (Vec::new(), Vec::new());
+        for id in ids {
+            if let Some(keys) = self.keep_key(*id)? {
+                ready.push(*id);
+                dirs.extend(keys);
+            }
+        }
+        Ok((ready, dirs))
     }
 
     /// One that cannot be removed is nothing to the others.
@@ -97,8 +116,13 @@ impl Spool {
                 self.settle_names(*id, stat.identity)?;
             }
         }
-        self.barrier(self.places()?.iter().map(Place::dir).collect())?;
         let ids: Vec<QueueId> = ids.into_iter().map(|(id, _)| id).collect();
+        let (ids, keys) = self.keep_keys(&ids)?;
+        let places = self.places()?;
+        let mut dirs: Vec<PathBuf> = places.iter().map(Place::dir).chain(keys).collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        self.barrier(dirs)?;
         self.unlink_each(&ids)?;
         Ok(ids.len())
     }

@@ -31,6 +31,13 @@ pub(super) const INFO_DIRS: &[&str] = &[
     "info/request",
 ];
 
+/// Submission keys. Spools that older programs made have none of these directories.
+pub(super) const KEYS: &str = "keys";
+/// Those of messages that are about to be accepted.
+pub(super) const INTENDED_KEYS: &str = "keys/new";
+/// Their locks.
+pub(super) const KEY_LOCKS: &str = "keys/lock";
+
 /// The most octets of `info/recipients/<id>`.
 pub const MAX_RECIPIENTS: u64 = 16 << 20;
 

@@ -96,6 +96,7 @@ pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
         transport: None,
         dsn: Dsn::default(),
         submitter: "tester".into(),
+        key: None,
     }
 }
 

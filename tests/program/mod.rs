@@ -140,6 +140,7 @@ impl Site {
                 transport: None,
                 dsn: Dsn::default(),
                 submitter: "crowd".into(),
+                key: None,
             };
             let message = format!("Subject: {n}\n\nbody\n");
             acceptor.accept(request, message.as_bytes()).unwrap();

@@ -19,6 +19,7 @@ const ROOT_NAMES: &[&str] = &[
     "frozen",
     "incoming",
     "info",
+    "keys",
     "new",
     "outbox",
     "state",
@@ -62,6 +63,7 @@ impl Look<'_> {
             };
             self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
         }
+        self.keys()?;
         self.names_below(Path::new("state"), is_state, "")?;
         let is_entry = |name: &str| !name.ends_with(".part");
         let down = Path::new("state/down");
@@ -73,6 +75,46 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is known of submission keys. Spools that older programs made have none.
+    fn keys(&mut self) -> disk::Result<()> {
+        let keys = Path::new("keys");
+        let is_hour = |name: &str| name != "never" && name.parse::<Bucket>().is_ok();
+        let ours = |name: &str| ["new", "lock"].contains(&name) || is_hour(name);
+        self.names_below(keys, ours, "/")?;
+        // If it cannot be listed, that has been said.
+        for name in self.spool.names_in(keys).unwrap_or_default() {
+            let Some(hour) = name.to_str().filter(|name| ours(name)) else {
+                continue;
+            };
+            let dir = keys.join(hour);
+            self.names_below(&dir, Spool::is_key_name, "/")?;
+            for name in self.spool.names_in(&dir).unwrap_or_default() {
+                if !name.to_str().is_some_and(Spool::is_key_name) {
+                    continue;
+                }
+                let path = dir.join(name);
+                match hour {
+                    "lock" => {}
+                    "new" => self.note(
+                        path,
+                        "a key of a message that is being accepted, or work for the next run",
+                    ),
+                    _ => self.key(path),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// No power cut leaves a damaged one here.
+    fn key(&mut self, path: PathBuf) {
+        let looked = self.spool.is_damaged_key(&path, false);
+        if self.unless(&path, looked) == Some(true) {
+            let what = "is damaged: a submission with this key would be accepted again";
+            self.mendable(path, what, Mend::Remove);
+        }
     }
 
     /// What is remembered of a destination. That it says nothing is no more than a power cut
@@ -145,7 +187,12 @@ impl Look<'_> {
     /// Every directory of ours lets its owner in and nobody else.
     pub(super) fn directories(&mut self) -> disk::Result<()> {
         let mut dirs: Vec<PathBuf> = Place::FIXED.iter().map(Place::dir).collect();
-        dirs.extend(["info", "state"].map(PathBuf::from));
+        dirs.extend(["info", "state", "keys", "keys/new", "keys/lock"].map(PathBuf::from));
+        // If they cannot be listed, the directory above says why.
+        let hours = self.spool.names_in(Path::new("keys")).unwrap_or_default();
+        let hours = hours.iter().filter_map(|name| name.to_str());
+        let hours = hours.filter(|name| name.parse::<Bucket>().is_ok());
+        dirs.extend(hours.map(|hour| Path::new("keys").join(hour)));
         dirs.extend(INFO.iter().map(|dir| Path::new("info").join(dir)));
         for kept in Kept::ALL {
             dirs.push(PathBuf::from(kept.as_str()));

@@ -24,6 +24,7 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
         Some(Mend::Remove) if path.extension().is_some_and(|end| end == "part") => {
             Ok(spool.leftover(path, true)? == Leftover::Dead)
         }
+        Some(Mend::Remove) if path.starts_with("keys") => spool.is_damaged_key(path, true),
         Some(Mend::Remove) => spool.is_damaged_down(path, true),
         Some(Mend::SayWhy) => match standing_at(spool, path)? {
             Some((place, id)) => Ok(quarantine(spool, place, id)? || acquit(spool, place, id)?),

@@ -1,0 +1,181 @@
+//! Submission keys: by which a submitter says that two submissions are one.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Address;
+
+/// What a submitter calls a submission, so that the same one again is not accepted twice. Any
+/// octets, 1 to [`MAX_LEN`](SubmissionKey::MAX_LEN) of them; as text it is xtext (RFC 3461,
+/// section 4).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SubmissionKey(Vec<u8>);
+
+/// The octets cannot be a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// There are none.
+    #[error("a key is not empty")]
+    Empty,
+    /// There are too many.
+    #[error("a key has no more than {} octets", SubmissionKey::MAX_LEN)]
+    TooLong,
+}
+
+/// A message's key, and until when no other message is accepted under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyed {
+    /// The key.
+    pub key: SubmissionKey,
+    /// The end of the key's lifetime, counted from the message's acceptance.
+    pub until: Timestamp,
+}
+
+impl SubmissionKey {
+    /// The most octets of a key.
+    pub const MAX_LEN: usize = 256;
+
+    /// A key of these octets.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<SubmissionKey, KeyError> {
+        let bytes = bytes.into();
+        match bytes.len() {
+            0 => Err(KeyError::Empty),
+            1..=SubmissionKey::MAX_LEN => Ok(SubmissionKey(bytes)),
+            _ => Err(KeyError::TooLong),
+        }
+    }
+
+    /// The same key for these recipients only, in whatever order: an MTA hands a message with many
+    /// of them in in parts.
+    pub fn for_recipients(self, recipients: &[Address]) -> SubmissionKey {
+        let mut all: Vec<&str> = recipients.iter().map(Address::as_str).collect();
+        all.sort_unstable();
+        let mut bytes = self.0;
+        // No line of an address has a NUL, nor has the sum.
+        let sum = xxh3_128(all.join("\0").as_bytes());
+        bytes.extend_from_slice(format!("\0{sum:032x}").as_bytes());
+        SubmissionKey(bytes)
+    }
+
+    /// The octets.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// XXH3-128 of the octets, in hexadecimal: the name of the key's files. Two keys may share
+    /// it; what is in the files tells them apart.
+    pub fn hash(&self) -> String {
+        format!("{:032x}", xxh3_128(&self.0))
+    }
+
+    /// Reads the one spelling that [`Display`](fmt::Display) writes.
+    pub fn from_xtext(text: &str) -> Option<SubmissionKey> {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let [first, after @ ..] = rest {
+            rest = after;
+            if *first != b'+' {
+                bytes.push(*first);
+                continue;
+            }
+            let (hex, after) = rest.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
+            rest = after;
+        }
+        /// What [`for_recipients`](SubmissionKey::for_recipients) adds.
+        const MORE: usize = 33;
+        if bytes.is_empty() || bytes.len() > SubmissionKey::MAX_LEN + MORE {
+            return None;
+        }
+        let key = SubmissionKey(bytes);
+        (key.to_string() == text).then_some(key)
+    }
+}
+
+impl fmt::Display for SubmissionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0 {
+            match byte {
+                b'+' | b'=' => write!(f, "+{byte:02X}")?,
+                b'!'..=b'~' => write!(f, "{}", char::from(*byte))?,
+                _ => write!(f, "+{byte:02X}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SubmissionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Keyed {
+    /// What stands behind `key:` in `info/transport/<id>`: the end, then the key.
+    pub(super) fn to_line(&self) -> String {
+        format!("{} {}", self.until, self.key)
+    }
+
+    pub(super) fn from_line(text: &str) -> Option<Keyed> {
+        let (until, key) = text.split_once(' ')?;
+        Some(Keyed {
+            until: parse_time(until)?,
+            key: SubmissionKey::from_xtext(key)?,
+        })
+    }
+}
+
+/// Reads a time in the one spelling that we write.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    let time: Timestamp = text.parse().ok()?;
+    (time.to_string() == text).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_octets_are_a_key_and_read_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        for bytes in [b"job 1\n".as_slice(), b"a+b=c", &[0xff, 0], &all] {
+            let key = SubmissionKey::new(bytes).unwrap();
+            let text = key.to_string();
+            assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text}");
+            assert_eq!(SubmissionKey::from_xtext(&text), Some(key));
+        }
+        assert_eq!(SubmissionKey::new(""), Err(KeyError::Empty));
+        assert_eq!(SubmissionKey::new(vec![b'x'; 257]), Err(KeyError::TooLong));
+    }
+
+    #[test]
+    fn a_key_may_be_for_certain_recipients() {
+        let [a, b] = ["a@x", "b@y"].map(|one| Address::parse(one).unwrap());
+        let key = || SubmissionKey::new(vec![0xff; SubmissionKey::MAX_LEN]).unwrap();
+        let both = key().for_recipients(&[a.clone(), b.clone()]);
+        assert_eq!(both, key().for_recipients(&[b, a.clone()]));
+        assert_ne!(both, key().for_recipients(&[a]));
+        assert_ne!(both, key());
+        assert_eq!(SubmissionKey::from_xtext(&both.to_string()), Some(both));
+    }
+
+    #[test]
+    fn a_key_has_one_spelling() {
+        for bad in [
+            "", "a b", "+41", "+3d", "+3", "+", "a=b", "\u{e9}", "+zz", "++1",
+        ] {
+            assert_eq!(SubmissionKey::from_xtext(bad), None, "{bad}");
+        }
+        for bad in [
+            "x",
+            "2026-11-22T14:05Z x",
+            "2026-11-22T14:05:00+00:00 x",
+            "",
+        ] {
+            assert_eq!(Keyed::from_line(bad), None, "{bad}");
+        }
+    }
+}

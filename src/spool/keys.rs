@@ -1,0 +1,560 @@
+//! Submission keys: what must not be accepted twice, and for how long.
+//!
+//! `keys/new/<hash>` names the id that is about to have a key, `keys/<hour>/<hash>` the one that
+//! has it, in the bucket of the hour in which that ends. The first is written before its message is
+//! *durable*, and becomes so by the same barrier; it counts if its message does. Then it is
+//! renamed into its bucket, where it counts by itself. Nobody forgets a message before its key is
+//! there, durably. So of a record in `keys/new/` whose message is nowhere, the message never was
+//! accepted. `spool-layout.md` has the argument (commit point *keyed*).
+//!
+//! All that is done under the key's lock, a file in `keys/lock/` that is there as long as it is
+//! held, or until somebody tidies up behind a process that was killed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Spool;
+use super::draft::{Staged, Swept};
+use super::entry::Entry;
+use super::layout::{INTENDED_KEYS, Info, KEY_LOCKS, KEYS, Place};
+use super::lock::{Claim, Unreadable};
+use crate::disk::{self, File};
+use crate::message::envelope::parse_key;
+use crate::message::key::parse_time;
+use crate::message::{Keyed, QueueId, SubmissionKey};
+use crate::queue::Bucket;
+
+/// So long somebody else's submission of the same key is waited for: as long as a barrier may
+/// take on a busy disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// So often it is looked for.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// No record is longer.
+const MOST: u64 = 4 << 10;
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    id: QueueId,
+    keyed: Keyed,
+}
+
+/// A key's lock. Dropping the last clone lets it go.
+#[derive(Clone, Debug)]
+pub struct KeyLock(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    spool: Spool,
+    /// The name of the key's files.
+    hash: String,
+    /// Has the lock.
+    _file: File,
+}
+
+impl Drop for Held {
+    /// The file goes while the lock is held: who opened it meanwhile finds that it has no name any
+    /// more. Best effort: one that stays is taken by whoever comes next.
+    fn drop(&mut self) {
+        let path = Path::new(KEY_LOCKS).join(&self.hash);
+        let _ = self.spool.disk.unlink(&path);
+    }
+}
+
+/// Who has a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody.
+    Nobody,
+    /// This message, which is accepted.
+    Message(QueueId),
+    /// A message whose submission was cut off, and which somebody looks at at this moment.
+    Busy,
+}
+
+/// A record that is written and not durable, under the key's lock.
+#[derive(Debug)]
+pub(super) struct Intended {
+    lock: KeyLock,
+    pub file: File,
+    bucket: PathBuf,
+    /// The bucket whose name becomes durable with the record: one that somebody removes and makes
+    /// again is another one.
+    opened: File,
+}
+
+/// What becomes durable with a record.
+pub(super) const KEY_DIRS: [&str; 2] = [KEYS, INTENDED_KEYS];
+
+impl Record {
+    fn text(&self) -> String {
+        let Record { id, keyed } = self;
+        let Keyed { key, until } = keyed;
+        let lines = format!("id: {id}\nuntil: {until}\nkey: {key}\n");
+        format!("{lines}sum: xxh128 {:032x}\n", xxh3_128(lines.as_bytes()))
+    }
+
+    /// What is torn is no record.
+    fn parse(bytes: &[u8]) -> Option<Record> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut lines = text.split('\n');
+        let mut value = |name| lines.next()?.strip_prefix(name);
+        let id = value("id: ")?.parse().ok()?;
+        let until = parse_time(value("until: ")?)?;
+        let key = SubmissionKey::from_xtext(value("key: ")?)?;
+        let record = Record {
+            id,
+            keyed: Keyed { key, until },
+        };
+        (record.text() == text).then_some(record)
+    }
+
+    fn bucket(&self) -> PathBuf {
+        bucket_of(self.keyed.until)
+    }
+}
+
+/// The bucket of what ends at a time, one for each hour.
+fn bucket_of(until: Timestamp) -> PathBuf {
+    Path::new(KEYS).join(Bucket::for_hour(until).to_string())
+}
+
+impl Spool {
+    /// Whether a name, without its directory, is one that a key's files have.
+    pub fn is_key_name(name: &str) -> bool {
+        let is_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        name.len() == 32 && name.bytes().all(is_hex)
+    }
+
+    /// Whether the record of a key in a bucket says nothing, or not what its place says; with
+    /// `remove`, such a one is removed.
+    pub fn is_damaged_key(&self, path: &Path, remove: bool) -> disk::Result<bool> {
+        let hash = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let _lock = match remove {
+            true => match self.try_lock_key(hash)? {
+                None => return Ok(false),
+                held => held,
+            },
+            false => None,
+        };
+        let sound = |one: &Record| one.bucket().join(one.keyed.key.hash()) == path;
+        let there = self.disk.stat(path)?.is_some();
+        let damaged = there && !self.key_record(path)?.as_ref().is_some_and(sound);
+        if damaged && remove {
+            self.disk.unlink(path)?;
+        }
+        Ok(damaged)
+    }
+
+    /// Who has a key at a time, as far as that can be said without its lock: that nobody has it
+    /// may be wrong.
+    pub fn key_holder(&self, key: &SubmissionKey, at: Timestamp) -> disk::Result<Option<QueueId>> {
+        self.counted(&key.hash(), key, at)
+    }
+
+    /// Takes the lock of a key; none if somebody has it for too long.
+    pub fn lock_key(&self, key: &SubmissionKey) -> disk::Result<Option<KeyLock>> {
+        let end = Instant::now() + self.disk.patience(PATIENCE);
+        loop {
+            match self.try_lock_key(&key.hash())? {
+                None if Instant::now() < end => std::thread::sleep(LOOK),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    pub(super) fn try_lock_key(&self, hash: &str) -> disk::Result<Option<KeyLock>> {
+        /// Whoever lets go removes the file.
+        const MOST_TRIES: usize = 10;
+        self.make_keys()?;
+        let path = Path::new(KEY_LOCKS).join(hash);
+        for _ in 0..MOST_TRIES {
+            let file = self.disk.open_append(&path)?;
+            if !self.disk.try_lock(&file)? {
+                return Ok(None);
+            }
+            let ours = self.disk.stat_file(&file)?.identity;
+            if self
+                .disk
+                .stat(&path)?
+                .is_some_and(|there| there.identity == ours)
+            {
+                let (spool, hash) = (self.clone(), hash.to_owned());
+                let held = Held {
+                    spool,
+                    hash,
+                    _file: file,
+                };
+                return Ok(Some(KeyLock(Arc::new(held))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Spools that older programs made have no `keys/`. The directory of the locks is made when
+    /// the others are durable: who finds it finds that.
+    fn make_keys(&self) -> disk::Result<()> {
+        let (keys, new, locks) = (
+            Path::new(KEYS),
+            Path::new(INTENDED_KEYS),
+            Path::new(KEY_LOCKS),
+        );
+        if self.disk.stat(locks)?.is_some() {
+            return Ok(());
+        }
+        self.disk.mkdir(keys)?;
+        self.disk.mkdir(new)?;
+        self.disk.durable(&[], &[Path::new("."), keys])?;
+        self.disk.mkdir(locks).map(drop)
+    }
+
+    /// The message that has a key by a record that counts by itself. Of two, which only a clock
+    /// that was wrong explains, the later.
+    fn counted(
+        &self,
+        hash: &str,
+        key: &SubmissionKey,
+        at: Timestamp,
+    ) -> disk::Result<Option<QueueId>> {
+        for bucket in self.key_buckets()?.into_iter().rev() {
+            let path = Path::new(KEYS).join(bucket.to_string()).join(hash);
+            if let Some(record) = self.key_record(&path)?
+                && record.keyed.key == *key
+                && record.keyed.until > at
+            {
+                return Ok(Some(record.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The buckets of keys, earliest first.
+    fn key_buckets(&self) -> disk::Result<Vec<Bucket>> {
+        let names = self.names_in(Path::new(KEYS))?;
+        let named = |name: &std::ffi::OsString| name.to_str()?.parse().ok();
+        let mut buckets: Vec<Bucket> = names.iter().filter_map(named).collect();
+        buckets.retain(|bucket| *bucket != Bucket::Never);
+        buckets.sort_unstable();
+        Ok(buckets)
+    }
+
+    /// Reads a record; none if there is none, or none that can be believed.
+    fn key_record(&self, path: &Path) -> disk::Result<Option<Record>> {
+        match self.disk.read_all(path, MOST) {
+            Ok(bytes) => Ok(Record::parse(&bytes)),
+            Err(error) if error.is_absent() || error.is_wrong_kind() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the record stands in its bucket.
+    fn is_counted(&self, record: &Record, hash: &str) -> disk::Result<bool> {
+        let there = self.key_record(&record.bucket().join(hash))?;
+        Ok(there.is_some_and(|there| there.id == record.id))
+    }
+
+    /// The key of a message; none if it has none, or no whole envelope.
+    fn keyed(&self, id: QueueId) -> disk::Result<Option<Keyed>> {
+        let transport = self.read_info(Info::Transport, id)?.unwrap_or_default();
+        Ok(parse_key(&transport).ok().flatten())
+    }
+
+    /// Before a message is forgotten: has the record of its key, if there is one, stand where it
+    /// counts by itself. Returns the directories that must be durable before anything of the
+    /// message goes; none if somebody has the key in hand.
+    pub(super) fn keep_key(&self, id: QueueId) -> disk::Result<Option<Vec<PathBuf>>> {
+        // Without an envelope: somebody who was killed had begun to forget, behind his barrier.
+        let Some(keyed) = self.keyed(id)? else {
+            return Ok(Some(Vec::new()));
+        };
+        let hash = keyed.key.hash();
+        let record = Record { id, keyed };
+        let dirs = vec![record.bucket(), PathBuf::from(INTENDED_KEYS)];
+        if self.is_counted(&record, &hash)? {
+            return Ok(Some(dirs));
+        }
+        let path = Path::new(INTENDED_KEYS).join(&hash);
+        let is_intended = |there: Option<Record>| there.is_some_and(|there| there.id == id);
+        if !is_intended(self.key_record(&path)?) {
+            // Its time is over, or a hand removed it; or it was moved between our two looks.
+            let counted = self.is_counted(&record, &hash)?;
+            return Ok(Some(if counted { dirs } else { Vec::new() }));
+        }
+        let Some(lock) = self.try_lock_key(&hash)? else {
+            return Ok(None);
+        };
+        lock.count(&record)?;
+        Ok(Some(dirs))
+    }
+
+    /// Whether any key is remembered at all: if not, no message need be asked for its own. (The
+    /// bucket of a record is made before the record.)
+    pub(super) fn has_keys(&self) -> disk::Result<bool> {
+        Ok(!self.key_buckets()?.is_empty())
+    }
+
+    /// Forgets keys whose time is over, and tidies up behind processes that were killed. To be
+    /// called after `new/` has been looked through. Costs the number of buckets, and of keys that
+    /// go.
+    pub fn purge_keys(&self, now: Timestamp) -> disk::Result<()> {
+        for bucket in self.key_buckets()? {
+            if bucket.due().is_none_or(|due| due > now) {
+                continue;
+            }
+            let dir = Path::new(KEYS).join(bucket.to_string());
+            for name in key_names(&self.names_in(&dir)?) {
+                self.disk.unlink(&dir.join(name))?;
+            }
+            // As with any bucket: no name must come back when the directory is gone.
+            match self.disk.durable(&[], &[&dir]) {
+                Err(error) if error.is_absent() => continue,
+                other => other?,
+            }
+            self.disk.rmdir(&dir)?;
+        }
+        for name in key_names(&self.names_in(Path::new(INTENDED_KEYS))?) {
+            if let Some(lock) = self.try_lock_key(&name)? {
+                lock.tidy(now)?;
+            }
+        }
+        for name in key_names(&self.names_in(Path::new(KEY_LOCKS))?) {
+            // What is not locked, somebody who was killed has left: it goes with our lock.
+            drop(self.try_lock_key(&name)?);
+        }
+        Ok(())
+    }
+}
+
+fn key_names(names: &[std::ffi::OsString]) -> Vec<String> {
+    let names = names.iter().filter_map(|name| name.to_str());
+    let names = names.filter(|name| Spool::is_key_name(name));
+    names.map(str::to_owned).collect()
+}
+
+impl KeyLock {
+    fn intended_path(&self) -> PathBuf {
+        Path::new(INTENDED_KEYS).join(&self.0.hash)
+    }
+
+    /// Who has the key for a submission at a time. A message that stands in `new/`, left by
+    /// somebody who was killed, is moved on first; one that is not whole is removed, and the key is
+    /// free.
+    pub fn holder(&self, key: &SubmissionKey, at: Timestamp) -> disk::Result<Holder> {
+        let end = Instant::now() + self.0.spool.disk.patience(PATIENCE);
+        loop {
+            match self.look(key, at)? {
+                Holder::Busy if Instant::now() < end => std::thread::sleep(LOOK),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn look(&self, key: &SubmissionKey, at: Timestamp) -> disk::Result<Holder> {
+        let Held { spool, hash, .. } = &*self.0;
+        // In this order: a record goes from there to a bucket, and never back.
+        let intended = spool.key_record(&self.intended_path())?;
+        if let Some(id) = spool.counted(hash, key, at)? {
+            return Ok(Holder::Message(id));
+        }
+        if let Some(record) = intended.filter(|one| one.keyed.key == *key && one.keyed.until > at) {
+            match spool.locate(record.id)? {
+                Some(Place::New) | None => {}
+                // It is accepted, or it would not be there.
+                Some(_) => {
+                    self.count_later(&record)?;
+                    return Ok(Holder::Message(record.id));
+                }
+            }
+            // It may have been finished meanwhile; then its record was brought there first.
+            if let Some(id) = spool.counted(hash, key, at)? {
+                return Ok(Holder::Message(id));
+            }
+        }
+        // A power cut may have kept a message and not the record. Whoever writes an envelope with
+        // this key has the lock that we have: what is in `new/` has nobody.
+        for id in spool.ids_in(Place::New)? {
+            let keyed = spool.keyed(id)?;
+            if !keyed.is_some_and(|one| one.key == *key && one.until > at) {
+                continue;
+            }
+            match self.settle(id)? {
+                Some(Swept::Moved) => return Ok(Holder::Message(id)),
+                Some(Swept::Removed) => {}
+                Some(Swept::Left) | None => return Ok(Holder::Busy),
+            }
+        }
+        spool.disk.unlink(&self.intended_path())?;
+        Ok(Holder::Nobody)
+    }
+
+    /// Decides about a message in `new/` whose key this is; none if somebody has it in hand.
+    fn settle(&self, id: QueueId) -> disk::Result<Option<Swept>> {
+        let spool = &self.0.spool;
+        let locked = match spool.lock(Place::New, id)? {
+            Claim::Locked(locked) => locked,
+            // Caught by a power cut between two names; or removed by a run.
+            Claim::Absent if spool.exists(id)? => return Ok(Some(Swept::Moved)),
+            Claim::Absent => return Ok(Some(Swept::Removed)),
+            Claim::Busy | Claim::NotAFile => return Ok(None),
+        };
+        match locked.read() {
+            Ok(entry) => self.move_on(entry).map(|()| Some(Swept::Moved)),
+            Err(Unreadable::Corrupt(locked, reason)) => locked.sweep(&reason).map(Some),
+            Err(Unreadable::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Moves a whole message on from `new/` whose key this is. Its acceptor may have been killed
+    /// before his barrier, or have seen it fail: so the record is written anew.
+    pub(super) fn move_on(&self, entry: Entry) -> disk::Result<()> {
+        let Held { spool, hash, .. } = &*self.0;
+        let id = entry.id();
+        let Some(keyed) = entry.envelope().submission.key.clone() else {
+            return Staged::of(entry, None)?.release();
+        };
+        // In this order, as above.
+        let intended = spool.key_record(&self.intended_path())?;
+        let has_key = spool.counted(hash, &keyed.key, id.accepted())?.is_some()
+            || intended.is_some_and(|one| one.id != id && one.keyed.key == keyed.key);
+        // If it is another that has the key, this one's time was over, or a hand has been here: a
+        // message is not thrown away for that.
+        if has_key {
+            return Staged::of(entry, None)?.release();
+        }
+        let intended = self.clone().intend(id, keyed)?;
+        Staged::of(entry, Some(intended))?.release()
+    }
+
+    /// Writes the record of a message that is about to become durable, and that with it.
+    pub(super) fn intend(self, id: QueueId, keyed: Keyed) -> disk::Result<Intended> {
+        let disk = &self.0.spool.disk;
+        let record = Record { id, keyed };
+        let (path, bucket) = (self.intended_path(), record.bucket());
+        disk.mkdir(&bucket)?;
+        let opened = disk.open_read(&bucket)?;
+        disk.unlink(&path)?;
+        let written = disk.create(&path).and_then(|file| {
+            disk.write_all(&file, record.text().as_bytes())?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => Ok(Intended {
+                file,
+                bucket,
+                opened,
+                lock: self,
+            }),
+            Err(error) => {
+                // Best effort: a record whose message is nowhere says nothing.
+                let _ = disk.unlink(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings the record of a message that is accepted to its bucket, whose name is made durable
+    /// first.
+    fn count(&self, record: &Record) -> disk::Result<()> {
+        let Held { spool, hash, .. } = &*self.0;
+        let (path, bucket) = (self.intended_path(), record.bucket());
+        let file = match spool.disk.open_read(&path) {
+            Err(error) if error.is_absent() => return Ok(()),
+            other => other?,
+        };
+        // Caught by a power cut between two names: a rename would leave both.
+        if spool.is_counted(record, hash)? {
+            return spool.disk.unlink(&path).map(drop);
+        }
+        spool.disk.mkdir(&bucket)?;
+        spool.disk.durable(&[], &[Path::new(KEYS)])?;
+        spool.disk.rename(&file, &path, &bucket.join(hash))
+    }
+
+    /// The same where it need not be now: whoever forgets the message sees to it.
+    fn count_later(&self, record: &Record) -> disk::Result<()> {
+        if let Err(error) = self.count(record) {
+            tracing::warn!(id = %record.id, %error, "its key is left in keys/new/");
+        }
+        Ok(())
+    }
+
+    /// What somebody who was killed has left in `keys/new/`.
+    fn tidy(&self, now: Timestamp) -> disk::Result<()> {
+        let spool = &self.0.spool;
+        let Some(record) = spool.key_record(&self.intended_path())? else {
+            // Torn, or gone: if its message is whole, it has been moved on with a record of its own.
+            return spool.disk.unlink(&self.intended_path()).map(drop);
+        };
+        match spool.locate(record.id)? {
+            _ if record.keyed.until <= now => {}
+            // For whoever moves it on.
+            Some(Place::New) => return Ok(()),
+            Some(_) => return self.count(&record),
+            // Never accepted; or forgotten, and its record is where it belongs.
+            None => {}
+        }
+        spool.disk.unlink(&self.intended_path()).map(drop)
+    }
+}
+
+impl Intended {
+    /// The message and the record are durable: it counts by itself from now on. Not synced: a
+    /// power cut that takes the rename back leaves a record whose message is there. Gives the lock
+    /// back.
+    pub(super) fn count(self) -> KeyLock {
+        let Held { spool, hash, .. } = &*self.lock.0;
+        let (path, bucket) = (self.lock.intended_path(), &self.bucket);
+        let renamed = spool.disk.stat_file(&self.opened).and_then(|ours| {
+            match spool.disk.stat(bucket)? {
+                Some(there) if there.identity == ours.identity => {
+                    spool.disk.rename(&self.file, &path, &bucket.join(hash))
+                }
+                // Purged in the meantime: it lasts no longer than that.
+                _ => Ok(()),
+            }
+        });
+        if let Err(error) = renamed {
+            tracing::warn!(%error, "a key is left in keys/new/ for the next run");
+        }
+        self.lock
+    }
+
+    /// Nothing became durable. Best effort: without its message it says nothing.
+    pub(super) fn take_back(&self) {
+        let _ = self.lock.0.spool.disk.unlink(&self.lock.intended_path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_and_a_torn_one_does_not() {
+        let record = Record {
+            id: QueueId::new(Timestamp::UNIX_EPOCH, [3; 10]),
+            keyed: Keyed {
+                key: SubmissionKey::new("a key\n").unwrap(),
+                until: "2026-11-22T14:05:00.5Z".parse().unwrap(),
+            },
+        };
+        let text = record.text();
+        assert_eq!(Record::parse(text.as_bytes()), Some(record.clone()));
+        for at in 0..text.len() {
+            assert_eq!(Record::parse(&text.as_bytes()[..at]), None, "cut at {at}");
+            let mut zeroed = text.clone().into_bytes();
+            zeroed[at..].fill(0);
+            assert_eq!(Record::parse(&zeroed), None, "zeroes from {at}");
+        }
+        assert_eq!(record.bucket(), Path::new("keys/2026-11-22T1500Z"));
+    }
+}

@@ -1,0 +1,349 @@
+//! Submissions with a key: repeated, at once, killed, and when the key's time is over.
+//!
+//! What belongs here: that of all submissions with one key exactly one is accepted, whoever is
+//! killed when, and that a key is forgotten no sooner and no later than promised.
+
+mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::accept::{Accepted, Acceptor, Limits, Request};
+use mailspool::message::{Address, Door, ReversePath, SubmissionKey};
+use mailspool::runner::Runner;
+use mailspool::spool::Spool;
+use program::crowd::Random;
+use program::{BOX, Ended, LETTER, Site, files, names, outcome, until};
+
+fn send(site: &Site, key: &[u8], to: &str, letter: &[u8]) -> Ended {
+    let key = std::ffi::OsStr::from_bytes(key);
+    let mut command = site.command(["send", "--queue-only", "-f", "s@example.org", "--key"]);
+    program::ended(command.arg(key).arg("--").arg(to), letter)
+}
+
+#[test]
+fn the_second_submission_prints_the_first_ones_id_and_queues_nothing() {
+    let site = Site::with_box();
+    let first = send(&site, b"order 5", "a@example.test", LETTER).ok();
+    // Even with another message for somebody else.
+    let again = || {
+        send(
+            &site,
+            b"order 5",
+            "b@example.test",
+            b"Subject: other\n\nother\n",
+        )
+        .ok()
+    };
+    assert_eq!(again(), first);
+    assert_eq!(names(&site.spool().join("info/sender")).len(), 1);
+    let other = send(&site, b"order 6", "a@example.test", LETTER).ok();
+    assert_ne!(other, first);
+    site.run().ok();
+    assert!(site.is_empty());
+    assert_eq!(
+        again(),
+        first,
+        "also when it has been delivered and forgotten"
+    );
+    site.run().ok();
+    assert_eq!(again(), first, "also behind another run");
+    assert_eq!(site.boxed().len(), 2);
+    site.is_clean_and_empty();
+}
+
+#[test]
+fn a_repeated_submission_is_read_to_its_end() {
+    let site = Site::with_box();
+    let first = send(&site, b"k", "a@example.test", LETTER).ok();
+    let mut long = LETTER.to_vec();
+    long.resize(3_000_000, b'x');
+    let mut child = site
+        .command(["send", "--queue-only", "--key", "k", "a@example.test"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, &long).expect("a broken pipe");
+    drop(stdin);
+    let command = site.command(["send"]);
+    assert_eq!(outcome(child, &command).ok(), first);
+}
+
+#[test]
+fn any_octets_are_a_key_and_not_too_many() {
+    let site = Site::with_box();
+    let odd: [&[u8]; 4] = [b"\xff\xfe\n", b"+41", b"A", b"-f"];
+    let ids: BTreeSet<String> = odd
+        .iter()
+        .map(|key| send(&site, key, "a@example.test", LETTER).ok())
+        .collect();
+    assert_eq!(ids.len(), odd.len());
+    for key in odd {
+        assert!(ids.contains(&send(&site, key, "a@example.test", LETTER).ok()));
+    }
+    for bad in [vec![], vec![b'k'; 257]] {
+        let refused = send(&site, &bad, "a@example.test", LETTER);
+        assert_eq!(refused.code, 64, "{refused}");
+    }
+    assert_eq!(site.rows().len(), odd.len());
+    assert_eq!(site.program(["check"], b"").code, 0);
+}
+
+#[test]
+fn an_mta_that_tries_again_hands_in_once() {
+    let site = Site::with_box();
+    let receive = |key: &str, letter: &[u8]| {
+        let command = [
+            "receive",
+            "--key",
+            key,
+            "-f",
+            "s@example.org",
+            "--",
+            "a@example.test",
+        ];
+        site.program(command, letter)
+    };
+    for _ in 0..3 {
+        let received = receive("4Zm1Xq0Bz", LETTER);
+        assert_eq!((received.code, received.text()), (0, String::new()));
+    }
+    assert_eq!(site.row()["queue"], "incoming");
+    let too_long = receive(&"k".repeat(257), LETTER);
+    assert_eq!(too_long.code, 75, "{too_long}");
+    // What was not accepted leaves its key free.
+    site.configure(&format!("[accept]\nmax_size = \"100k\"\n{BOX}"));
+    assert_eq!(receive("other", &vec![b'x'; 200_000]).code, 65);
+    assert_eq!(receive("other", LETTER).code, 0);
+    assert_eq!(site.rows().len(), 2);
+    // The same message for more than one command takes.
+    let rest = ["receive", "--key", "4Zm1Xq0Bz", "-f", "s@example.org", "--"];
+    let rest = rest.iter().chain(&["b@example.test", "c@example.test"]);
+    let rest: Vec<&str> = rest.copied().collect();
+    site.program(&rest, LETTER).ok();
+    site.program(&rest, LETTER).ok();
+    assert_eq!(site.rows().len(), 3);
+}
+
+#[test]
+fn a_key_is_free_when_its_time_is_over() {
+    let site = Site::new(&format!("[accept]\nkey_lifetime = \"1s\"\n{BOX}"));
+    let first = send(&site, b"k", "a@example.test", LETTER).ok();
+    let mut second = first.clone();
+    until("the key is free", || {
+        second = send(&site, b"k", "a@example.test", LETTER).ok();
+        second != first
+    });
+    assert_eq!(site.rows().len(), 2);
+    assert_eq!(site.program(["check"], b"").code, 0);
+}
+
+/// A spool, and its messages under a key, by the library.
+struct Shelf {
+    _dir: tempfile::TempDir,
+    spool: Spool,
+}
+
+impl Shelf {
+    fn new() -> Shelf {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        Shelf { _dir: dir, spool }
+    }
+
+    fn submit(&self, key: &str) -> Accepted {
+        let mut limits = Limits::new("mail.test");
+        limits.min_free = 0;
+        let request = Request {
+            door: Door::Active,
+            sender: ReversePath::Null,
+            recipients: vec![Address::parse("a@example.test").unwrap()],
+            transport: None,
+            dsn: mailspool::message::Dsn::default(),
+            submitter: "shelf".into(),
+            key: Some(SubmissionKey::new(key).unwrap()),
+        };
+        let acceptor = Acceptor::new(self.spool.clone(), limits);
+        acceptor.submit(request, LETTER).unwrap()
+    }
+
+    fn pass_in(&self, hours: i64) {
+        let now = Timestamp::now() + SignedDuration::from_hours(hours);
+        let runner = Runner::new(self.spool.clone(), "mail.test").clock(move || now);
+        runner.pass().unwrap();
+    }
+
+    fn keys(&self) -> usize {
+        files(&self.spool.path().join("keys")).len()
+    }
+}
+
+#[test]
+fn runs_forget_keys_when_their_time_is_over_and_not_before() {
+    let shelf = Shelf::new();
+    let first = shelf.submit("k");
+    assert!(!first.repeated);
+    shelf.pass_in(23);
+    assert_eq!(shelf.keys(), 1);
+    let again = shelf.submit("k");
+    assert_eq!((again.id, again.repeated), (first.id, true));
+    // The bucket of the hour in which its day ends.
+    shelf.pass_in(26);
+    assert_eq!(shelf.keys(), 0);
+    assert_eq!(names(&shelf.spool.path().join("keys")), ["lock", "new"]);
+    assert!(!shelf.submit("k").repeated);
+}
+
+#[test]
+fn a_key_further_ahead_than_its_lifetime_is_kept_until_then() {
+    let shelf = Shelf::new();
+    let first = shelf.submit("k");
+    // The clock was a year ahead when it was accepted, for all that the spool can know.
+    shelf.pass_in(-24 * 365);
+    assert_eq!(shelf.keys(), 1);
+    assert_eq!(shelf.submit("k").id, first.id);
+}
+
+#[test]
+fn a_spool_without_keys_gets_them_with_the_first() {
+    let site = Site::with_box();
+    fs::remove_dir_all(site.spool().join("keys")).unwrap();
+    site.run().ok();
+    assert_eq!(site.program(["check"], b"").code, 0);
+    let first = send(&site, b"k", "a@example.test", LETTER).ok();
+    assert_eq!(send(&site, b"k", "a@example.test", LETTER).ok(), first);
+    assert_eq!(site.program(["check"], b"").code, 0);
+}
+
+#[test]
+fn check_reports_and_removes_a_damaged_key() {
+    let site = Site::with_box();
+    send(&site, b"k", "a@example.test", LETTER).ok();
+    let record = files(&site.spool().join("keys")).remove(0);
+    fs::write(&record, "id: torn").unwrap();
+    let found = site.program(["check"], b"");
+    assert_eq!(found.code, 65, "{found}");
+    assert!(found.text().contains("would be accepted again"), "{found}");
+    site.program(["check", "--repair"], b"").ok();
+    assert!(!record.exists());
+}
+
+fn start(site: &Site, key: &str, to: &str) -> Child {
+    let mut command = site.command(["send", "--queue-only", "--key", key, "--", to]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn feed(child: &mut Child) {
+    let mut stdin = child.stdin.take().unwrap();
+    // Who was killed reads nothing.
+    let _ = std::io::Write::write_all(&mut stdin, LETTER);
+}
+
+#[test]
+fn fifty_at_the_same_moment_are_one() {
+    let site = Site::with_box();
+    let to = |n: usize| format!("r{n}@example.test");
+    let mut children: Vec<Child> = (0..50).map(|n| start(&site, "k", &to(n))).collect();
+    // All of them wait for their message.
+    children.iter_mut().for_each(feed);
+    let command = site.command(["send"]);
+    let ids: BTreeSet<String> = children
+        .into_iter()
+        .map(|child| outcome(child, &command).ok())
+        .collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    assert_eq!(site.rows().len(), 1);
+    assert_eq!(
+        files(&site.spool().join("keys")).len(),
+        1,
+        "and no lock is left"
+    );
+    assert_eq!(files(&site.spool().join("new")), [] as [&Path; 0]);
+    assert_eq!(site.program(["check"], b"").code, 0);
+}
+
+/// Submitters are killed at random moments, and each is repeated until it succeeds, while runs
+/// sweep, deliver and forget.
+#[test]
+fn killed_submitters_that_are_repeated_are_accepted_once() {
+    const KEYS: usize = 60;
+    const AT_ONCE: usize = 6;
+    let site = Site::with_box();
+    let mut random = Random::new();
+    let mut waiting: Vec<usize> = (0..KEYS).collect();
+    let mut under_way: Vec<(usize, Child, u64)> = Vec::new();
+    let mut ids: BTreeMap<usize, String> = BTreeMap::new();
+    let (mut kills, mut repeats) = (0, 0);
+    let command = site.command(["send"]);
+    while !waiting.is_empty() || !under_way.is_empty() {
+        while under_way.len() < AT_ONCE
+            && let Some(key) = waiting.pop()
+        {
+            let to = format!("r{key}@example.test");
+            let mut child = start(&site, &format!("key {key}"), &to);
+            feed(&mut child);
+            under_way.push((key, child, random.pick(60) as u64));
+        }
+        if random.pick(40) == 0 {
+            site.run().ok();
+        }
+        thread::sleep(Duration::from_millis(1));
+        let mut left = Vec::new();
+        for (key, mut child, patience) in std::mem::take(&mut under_way) {
+            if patience > 0 && child.try_wait().unwrap().is_none() {
+                left.push((key, child, patience - 1));
+                continue;
+            }
+            // Killed, unless it was quicker. One in three is not: it prints its id.
+            if random.pick(3) > 0 {
+                let _ = child.kill();
+            }
+            let ended = outcome(child, &command);
+            match ended.code {
+                0 => {
+                    let id = ended.text();
+                    let first = ids.entry(key).or_insert_with(|| id.clone());
+                    assert_eq!(*first, id, "key {key}");
+                    // Some are repeated although they were told.
+                    if random.pick(4) == 0 {
+                        repeats += 1;
+                        waiting.push(key);
+                    }
+                }
+                -1 => {
+                    kills += 1;
+                    waiting.push(key);
+                }
+                _ => panic!("key {key}: {ended}"),
+            }
+        }
+        under_way = left;
+    }
+    assert!(kills > 0 && repeats > 0, "no storm: {kills}, {repeats}");
+    println!("{kills} killed, {repeats} repeated");
+    until("everything is delivered", || {
+        site.run().ok();
+        site.is_empty()
+    });
+    let boxed = site.boxed();
+    assert_eq!(boxed.len(), KEYS, "lost or doubled");
+    for (key, id) in &ids {
+        let copies = boxed.iter().filter(|copy| copy.contains(id.trim_end()));
+        assert_eq!(copies.count(), 1, "key {key}, {id}");
+    }
+    site.is_clean_and_empty();
+    let keys = site.spool().join("keys");
+    assert_eq!(
+        files(&keys.join("new")).len() + files(&keys.join("lock")).len(),
+        0
+    );
+}
