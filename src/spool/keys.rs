@@ -423,8 +423,14 @@ impl KeyLock {
         };
         // In this order, as above.
         let intended = spool.key_record(&self.intended_path())?;
-        let has_key = spool.counted(hash, &keyed.key, id.accepted())?.is_some()
-            || intended.is_some_and(|one| one.id != id && one.keyed.key == keyed.key);
+        let other = intended.filter(|one| one.id != id && one.keyed.key == keyed.key);
+        let has_key = match (spool.counted(hash, &keyed.key, id.accepted())?, other) {
+            (Some(_), _) => true,
+            // One that is nowhere never was accepted, and one in `new/` was not whole when this
+            // one's acceptor looked.
+            (None, Some(other)) => !matches!(spool.locate(other.id)?, None | Some(Place::New)),
+            (None, None) => false,
+        };
         // If it is another that has the key, this one's time was over, or a hand has been here: a
         // message is not thrown away for that.
         if has_key {

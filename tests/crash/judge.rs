@@ -13,7 +13,7 @@ use super::explore::Case;
 use super::log::Step;
 use super::mend::{findings, is_leftover, mend, problems, said, strays};
 use super::shared::{Clock, is_whole, tempdir, text};
-use super::stage::by;
+use super::stage::{by, submit};
 use super::story::Story;
 use super::tree::Tree;
 use super::world::{Calm, Delivery, Known, Ledger, Site};
@@ -92,12 +92,23 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
         wrong.extend(mend(&spool, dir.path()));
     }
     let ledger = Ledger::default();
-    let (_, worked) = work_off(dir.path(), &spool, &ledger, story, case.known.now);
+    let mut known = case.known.clone();
+    // Before anything else is done, or when everything is.
+    if case.number.is_multiple_of(2) {
+        wrong.extend(repeat(story, &spool, &mut known));
+    }
+    let (cut, worked) = work_off(dir.path(), &spool, &ledger, story, case.known.now);
     wrong.extend(worked);
+    let late = repeat(story, &spool, &mut known);
+    if story.key.is_some() {
+        wrong.extend(late);
+        let (_, worked) = work_off(dir.path(), &spool, &ledger, story, Some(cut));
+        wrong.extend(worked);
+    }
     let end = Tree::read(dir.path());
     let mut seen = Seen {
         spool: &spool,
-        known: &case.known,
+        known: &known,
         got: ledger.all(),
         boxed: copies(&end),
         wrong: torn_copies(&end),
@@ -105,6 +116,9 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
     seen.bodies();
     seen.repeats();
     for fate in &story.fates {
+        if story.key == Some(fate.name) {
+            seen.once(fate);
+        }
         seen.fate(fate);
         seen.held(fate, story.times.start);
     }
@@ -112,6 +126,18 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
     wrong.append(&mut seen.wrong);
     wrong.extend(findings(&spool));
     wrong
+}
+
+/// Hands the message in once more that has the key: it is the same, or now it is the first.
+fn repeat(story: &Story, spool: &Spool, known: &mut Known) -> Option<String> {
+    let name = story.key?;
+    let fate = story.fates.iter().find(|fate| fate.name == name)?;
+    let id = match submit(spool, name, fate.to, None) {
+        Ok(id) => id,
+        Err(error) => return Some(format!("{name} is not taken again: {error}")),
+    };
+    let first = *known.acked.entry(name).or_insert(id);
+    (first != id).then(|| format!("{name} was accepted as {first}, and again as {id}"))
 }
 
 /// What was acknowledged has a name, until it is forgotten.
@@ -316,6 +342,17 @@ impl Seen<'_> {
             if self.known.settled.contains(&whom) {
                 self.wrong.push(format!("{whom:?} again, though settled"));
             }
+        }
+    }
+
+    /// Of messages under one key one is delivered, whoever was told of it.
+    fn once(&mut self, fate: &Fate) {
+        let now = self.got.iter().map(|one| (one.id, &one.to));
+        let before = self.known.delivered.iter().map(|(id, to)| (*id, to));
+        let all = now.chain(before).filter(|(_, to)| *to == fate.to);
+        let ids: BTreeSet<QueueId> = all.map(|(id, _)| id).collect();
+        if ids.len() > 1 {
+            self.wrong.push(format!("{} as {ids:?}", fate.name));
         }
     }
 

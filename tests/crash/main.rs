@@ -126,6 +126,11 @@ fn mending() {
 }
 
 #[test]
+fn under_a_key() {
+    tell(stories::under_a_key);
+}
+
+#[test]
 fn in_parts() {
     tell(stories::in_parts);
 }

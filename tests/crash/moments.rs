@@ -10,6 +10,16 @@ pub fn written(step: &Step) -> bool {
     matches!(step, Step::Write(path, _) if lies_in(path, "info/transport"))
 }
 
+/// The record of a key is written; it is not durable.
+pub fn intended(step: &Step) -> bool {
+    matches!(step, Step::Write(path, _) if lies_in(path, "keys/new"))
+}
+
+/// The record of a key stands where it counts by itself.
+pub fn kept(step: &Step) -> bool {
+    matches!(step, Step::Rename(_, to) if lies_in(to, "keys"))
+}
+
 /// Something is in the history.
 pub fn noted(step: &Step) -> bool {
     matches!(step, Step::Write(path, _) if lies_in(path, "info/attempts"))

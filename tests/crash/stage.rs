@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::Acceptor;
+use mailspool::accept::{Acceptor, Error as Refused, Limits};
 use mailspool::disk::{self, Disk, Method};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Door, QueueId, SubmissionKey};
 use mailspool::operator::{Acted, act, check, flush};
 use mailspool::queue::{Action, By};
 use mailspool::runner::Error;
@@ -31,6 +31,22 @@ pub struct Stage {
     recorder: Option<Arc<Recorder>>,
     /// Which process does what is done.
     who: usize,
+}
+
+/// Hands a message in under the one key there is.
+pub fn submit(
+    spool: &Spool,
+    name: &str,
+    to: &str,
+    lifetime: Option<i64>,
+) -> Result<QueueId, Refused> {
+    let mut limits: Limits = limits();
+    if let Some(milliseconds) = lifetime {
+        limits.key_lifetime = SignedDuration::from_millis(milliseconds);
+    }
+    let mut request = request(Door::Active, "s@sender.test", &[to]);
+    request.key = Some(SubmissionKey::new("the key").unwrap());
+    Acceptor::new(spool.clone(), limits).accept(request, text(name).as_slice())
 }
 
 pub fn by() -> By {
@@ -130,14 +146,29 @@ impl Stage {
     pub fn accept(&self, door: Door, name: &'static str, sender: &str, to: &[&str]) {
         let acceptor = Acceptor::new(self.spool(), limits());
         let request = request(door, sender, to);
-        let accepted = acceptor.accept(request, text(name).as_slice());
-        if let Ok(id) = accepted {
-            // The next one gets an id that comes behind this one.
-            while Timestamp::now().as_millisecond() <= id.accepted().as_millisecond() {
-                std::hint::spin_loop();
-            }
-            self.mark(Step::Acked(name, id));
+        if let Ok(id) = acceptor.accept(request, text(name).as_slice()) {
+            self.acked(name, id);
         }
+    }
+
+    fn acked(&self, name: &'static str, id: QueueId) {
+        // The next one gets an id that comes behind this one.
+        while Timestamp::now().as_millisecond() <= id.accepted().as_millisecond() {
+            std::hint::spin_loop();
+        }
+        self.mark(Step::Acked(name, id));
+    }
+
+    /// Under the one key there is.
+    pub fn submit(&self, name: &'static str, to: &str) {
+        if let Ok(id) = submit(&self.spool(), name, to, None) {
+            self.acked(name, id);
+        }
+    }
+
+    /// The same, for a key that lasts so many milliseconds, and nobody is told.
+    pub fn submit_and_forget(&self, name: &str, to: &str, lifetime: i64) {
+        submit(&self.spool(), name, to, Some(lifetime)).unwrap();
     }
 
     /// A message whose input breaks off when most of it is written.

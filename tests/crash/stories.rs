@@ -1,6 +1,7 @@
 //! The stories: every operation that changes a spool.
 
 pub mod hops;
+pub mod keys;
 pub mod mail;
 pub mod mend;
 pub mod operate;
@@ -45,6 +46,7 @@ pub const GROUPS: &[Group] = &[
     requests,
     forgetting,
     mending,
+    under_a_key,
     in_parts,
     down,
     losing_answers,
@@ -121,6 +123,13 @@ pub fn forgetting(method: Method) -> Vec<Story> {
 
 pub fn mending(method: Method) -> Vec<Story> {
     vec![mend::quarantine(method), mend::repair(method)]
+}
+
+pub fn under_a_key(method: Method) -> Vec<Story> {
+    let mut all = keys::all(method);
+    // Each is told eight times, with a kill somewhere else.
+    all.iter_mut().for_each(|story| story.one_in *= 12);
+    all
 }
 
 /// What is remembered of hosts, and their slots, are never synced: that makes very many states.

@@ -24,6 +24,8 @@ pub struct Story {
     pub end: Tree,
     pub fates: Vec<Fate>,
     pub times: Times,
+    /// The message that is handed in once more under its key, whatever became of it.
+    pub key: Option<&'static str>,
     /// Who writes the log while it is worked off, if somebody does.
     pub recorder: Option<Arc<Recorder>>,
 }
@@ -71,6 +73,7 @@ impl Story {
             end: Tree::read(stage.dir()),
             fates,
             times: stage.times(),
+            key: None,
             recorder: None,
         }
     }
@@ -100,6 +103,7 @@ impl Story {
             end: Tree::default(),
             fates: self.fates.clone(),
             times: self.times,
+            key: self.key,
             recorder: Some(Arc::clone(&recorder)),
         };
         let (start, cut) = (self.times.start, self.times.cut);

@@ -171,7 +171,7 @@ fn is_of_slot(step: &Step) -> bool {
         ["to", "probe"].iter().any(|dir| {
             let dir = Path::new("spool/state").join(dir);
             path.starts_with(&dir) && path != dir
-        })
+        }) || path.starts_with("spool/keys/lock")
     };
     match step {
         Step::Open(path) | Step::Create(path) | Step::Unlink(path) => slots(path),

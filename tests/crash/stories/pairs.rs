@@ -36,6 +36,23 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         assert_no_repeats(&story);
         story
     };
+    let keyed = |title: &str, before: Deed<'_>, deeds: [Deed<'_>; 2]| {
+        let fates = vec![fate("one", A, Delivered)];
+        let title = format!("{title}, seed {seed}");
+        let mut story = Story::record(
+            &title,
+            method,
+            fates,
+            |_| {},
+            |stage| {
+                before(stage);
+                stage.at_once(seed, deeds);
+            },
+        );
+        story.key = Some("one");
+        assert_no_repeats(&story);
+        story
+    };
     let told = || vec![fate("one", A, Delivered), fate("one", NO, Told)];
     let mixed = || {
         vec![
@@ -129,6 +146,13 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
             &one,
             [&Stage::repair, &|stage| stage.send("two", &[B, NO])],
         ),
+        keyed("one key by two", &|_| {}, [&submit, &submit]),
+        keyed("a key beside a run", &|_| {}, [&submit, &run]),
+        keyed(
+            "a key that was cut off, by a run and again",
+            &|stage| stage.killed_behind(durable(method), || submit(stage)),
+            [&submit, &run],
+        ),
         killed("a notice not durable", told(), written),
         killed("a notice durable", told(), durable(method)),
         killed("a notice recorded", told(), noted_notice),
@@ -138,6 +162,10 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
 
 fn run(stage: &Stage) {
     stage.pass();
+}
+
+fn submit(stage: &Stage) {
+    stage.submit("one", A);
 }
 
 fn finished_by_two(method: Method, seed: u64) -> Story {
