@@ -1,0 +1,302 @@
+//! What a sender wants to hear (RFC 3461), from `send` and `receive` to the notices he gets.
+//!
+//! What other hosts make of his wishes is in `tests/deliver`; when a delay is told, in
+//! `tests/schedules`.
+
+mod program;
+
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+
+use mailspool::accept::{Acceptor, Error, Limits, Request};
+use mailspool::message::{
+    Address, Door, Dsn, Notify, OriginalRecipient, RecipientDsn, ReversePath,
+};
+use mailspool::queue::{Handover, Outcome, Routes};
+use mailspool::runner::Runner;
+use mailspool::spool::Spool;
+use mailspool::transport::Relay;
+use program::{BOX, LETTER, Site, pipe, route};
+
+/// Everybody has a mailbox, but for these domains.
+fn config() -> String {
+    pipe("no", "cat >/dev/null; echo 5.1.1 no such user; exit 67")
+        + &pipe("later", "cat >/dev/null; exit 75")
+        + &route("domain", "no.test", "no")
+        + &route("domain", "later.test", "later")
+        + BOX
+        + "\n[log]\nto = \"stderr\"\n"
+}
+
+fn send(site: &Site, wishes: &[&str], to: &[&str]) -> String {
+    let send = ["send", "--queue-only", "-f", "sender@example.org"];
+    let arguments: Vec<&str> = [&send[..], wishes, &["--"], to].concat();
+    site.program(arguments, LETTER).ok().trim().to_owned()
+}
+
+/// The notices in the box: for each the actions it reports, and about whom.
+fn told(site: &Site) -> Vec<Vec<(String, String)>> {
+    let mut told = Vec::new();
+    for mail in site.boxed() {
+        let field = |name: &str| -> Vec<String> {
+            let lines = mail.lines().filter_map(|line| line.strip_prefix(name));
+            lines.map(|value| value.trim().to_owned()).collect()
+        };
+        let actions = field("Action:");
+        if !actions.is_empty() {
+            assert!(mail.starts_with("Return-Path: <>\n"), "{mail}");
+            let whom = field("Final-Recipient: rfc822;");
+            assert_eq!(whom.len(), actions.len(), "{mail}");
+            told.push(actions.into_iter().zip(whom).collect());
+        }
+    }
+    told.sort();
+    told
+}
+
+fn one(action: &str, whom: &str) -> (String, String) {
+    (action.to_owned(), whom.to_owned())
+}
+
+#[test]
+fn who_asks_for_successes_is_told_and_nobody_else() {
+    for (wishes, expected) in [
+        (&[][..], None),
+        (&["-N", "never"], None),
+        (&["-N", "failure,delay"], None),
+        (&["-V", "mark", "-R", "full"], None),
+        (&["--notify", "Success"], Some("delivered")),
+    ] {
+        let site = Site::new(&config());
+        send(&site, wishes, &["b@example.test"]);
+        site.run().ok();
+        let expected: Vec<_> = expected
+            .map(|action| vec![one(action, "b@example.test")])
+            .into_iter()
+            .collect();
+        assert_eq!(told(&site), expected, "{wishes:?}");
+        site.is_clean_and_empty();
+    }
+}
+
+#[test]
+fn a_failure_that_nobody_wants_to_hear_of_finishes_the_message() {
+    let site = Site::new(&config());
+    for wish in ["never", "success", "success,delay"] {
+        send(&site, &["-N", wish], &["b@no.test"]);
+        let said = site.run();
+        assert_eq!(said.ok(), "1 message: 0 delivered, 0 deferred, 1 failed.\n");
+        assert!(said.err.contains("notice=\"not wanted\""), "{}", said.err);
+        site.is_clean_and_empty();
+    }
+    send(&site, &["-N", "failure"], &["b@no.test"]);
+    let said = site.run();
+    assert!(!said.err.contains("not wanted"), "{}", said.err);
+    assert_eq!(told(&site), [[one("failed", "b@no.test")]]);
+    // To the null sender nobody can say anything, so a person has to look.
+    let send = [
+        "send",
+        "--queue-only",
+        "-f",
+        "<>",
+        "-N",
+        "never",
+        "--",
+        "b@no.test",
+    ];
+    site.program(send, LETTER).ok();
+    site.run().ok();
+    assert_eq!(site.row()["queue"], "frozen");
+}
+
+#[test]
+fn what_failed_and_what_was_delivered_are_two_notices_and_who_waits_keeps_the_message() {
+    let site = Site::new(&config());
+    let to = ["b@example.test", "c@no.test", "d@later.test"];
+    let wishes = ["-N", "success,failure", "-V", "order 17", "-R", "hdrs"];
+    let original = [
+        "--orcpt=rfc822;b@list",
+        "--orcpt=rfc822;",
+        "--orcpt=rfc822;ö@list",
+    ];
+    let id = send(&site, &[&wishes[..], &original].concat(), &to);
+    let said = site.run().ok();
+    assert!(said.contains("2 notices"), "{said}");
+    let expected = [
+        [one("delivered", "b@example.test")],
+        [one("failed", "c@no.test")],
+    ];
+    assert_eq!(told(&site), expected);
+    let shown = site.program(["show", &id], b"").ok();
+    for line in [
+        "Envid       order 17\n",
+        "Return      hdrs\n",
+        "  notify success,failure\n",
+        "  originally rfc822;b@list\n",
+        "  originally utf-8;ö@list\n",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    // What is told stays told.
+    site.program(["retry", "--queue-only", &id], b"").ok();
+    site.run().ok();
+    assert_eq!(told(&site), expected);
+    // And the one that waits is told of when it is given up.
+    site.program(["bounce", "--queue-only", &id], b"").ok();
+    site.run().ok();
+    let given_up = vec![one("failed", "d@later.test")];
+    assert!(told(&site).contains(&given_up), "{:?}", told(&site));
+    site.is_clean_and_empty();
+}
+
+#[test]
+fn show_says_that_nobody_was_told() {
+    let site = Site::new(&config());
+    let id = send(&site, &["-N", "never"], &["b@no.test", "d@later.test"]);
+    site.run().ok();
+    let shown = site.program(["show", &id], b"").ok();
+    let line = "  notify never; so nobody is told that it failed\n";
+    assert_eq!(shown.matches(line).count(), 1, "{shown}");
+    assert_eq!(site.row()["status"], "scheduled");
+    // Nor is he if an operator gives it up.
+    site.program(["bounce", "--queue-only", &id], b"").ok();
+    site.run().ok();
+    assert_eq!(told(&site), [[]; 0]);
+    site.is_clean_and_empty();
+}
+
+#[test]
+fn a_wish_that_is_none_is_a_usage_error_and_leaves_the_mail_with_the_mta() {
+    let site = Site::new(&config());
+    for (wish, words) in [
+        (&["-N", "never,failure"][..], "not `never`"),
+        (&["-N", ""], "not `never`"),
+        (&["-R", "head"], "neither `full` nor `hdrs`"),
+        (&["-V", "ö"], "ENVID: not 1 to 100 octets"),
+        (&["--orcpt", "b@x"], "--orcpt \"b@x\": not a type"),
+        (
+            &["--orcpt=rfc822;a", "--orcpt=rfc822;b"],
+            "given 2 times for 1 recipients",
+        ),
+    ] {
+        for (verb, code) in [("send", 64), ("receive", 75)] {
+            let arguments = [&[verb, "-f", "a@x"][..], wish, &["--", "b@x"]].concat();
+            let said = site.program(arguments, LETTER);
+            assert_eq!(said.code, code, "{verb} {wish:?}");
+            assert!(said.err.contains(words), "{}", said.err);
+        }
+    }
+    assert!(site.is_empty());
+    // What an MTA has nothing to say about is nothing.
+    let nothing = [
+        "receive",
+        "-f",
+        "a@x",
+        "-V",
+        "",
+        "--orcpt=rfc822;",
+        "--",
+        "b@x",
+    ];
+    site.program(nothing, LETTER).ok();
+    let transport = program::files(&site.spool().join("info/transport"));
+    let lines = std::fs::read_to_string(&transport[0]).unwrap();
+    assert!(lines.starts_with("door: incoming\nseal: "), "{lines}");
+}
+
+#[test]
+fn ten_thousand_recipients_have_their_wishes_in_one_line() {
+    let site = Site::new(&config());
+    let to: Vec<String> = (0..10_000)
+        .map(|n| format!("r{n}@d{}.test", n % 7))
+        .collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    send(&site, &["-N", "success"], &to);
+    let transport = program::files(&site.spool().join("info/transport"));
+    let lines = std::fs::read_to_string(&transport[0]).unwrap();
+    assert!(lines.contains("\nnotify: 1-10000 success\n"), "{lines}");
+    assert!(lines.len() < 300, "{lines}");
+}
+
+/// Each of them has the longest original address there is.
+#[test]
+fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+    let limits = Limits {
+        min_free: 0,
+        ..Limits::new("host.test")
+    };
+    let all: Vec<Address> = (0..10_000)
+        .map(|n| Address::parse(&format!("r{n}@x.test")).unwrap())
+        .collect();
+    let original = |to: &Address| OriginalRecipient {
+        kind: "rfc822".into(),
+        address: format!("{to:-<493}", to = to.as_str()),
+    };
+    let request = Request {
+        door: Door::Active,
+        sender: ReversePath::parse(b"sender@example.org").unwrap(),
+        transport: None,
+        dsn: Dsn {
+            ret: None,
+            envid: None,
+            recipients: all
+                .iter()
+                .map(|to| RecipientDsn {
+                    notify: Some(Notify::When {
+                        success: true,
+                        failure: to.as_str().len() % 2 == 0,
+                        delay: false,
+                    }),
+                    original: Some(original(to)),
+                })
+                .collect(),
+        },
+        recipients: all,
+        submitter: "tester".into(),
+    };
+    let acceptor = Acceptor::new(spool.clone(), limits);
+    let id = acceptor.accept(request.clone(), LETTER).unwrap();
+    let transport = spool.path().join(format!("info/transport/{id}"));
+    assert!(std::fs::metadata(transport).unwrap().len() > 5_000_000);
+
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&notices);
+    let relay = Relay::new(move |message, recipients| {
+        if message.sender == ReversePath::Null {
+            let mut text = String::new();
+            message.body.reader().read_to_string(&mut text).unwrap();
+            seen.lock().unwrap().push(text);
+        } else {
+            let dsn = message.dsn.as_ref().unwrap().about(recipients);
+            for (to, wish) in recipients.iter().zip(dsn.recipients) {
+                assert_eq!(wish.original, Some(original(to)));
+            }
+        }
+        let taken = || Outcome::delivered("taken").handed(Handover::Relayed);
+        recipients.iter().map(|_| taken()).collect()
+    });
+    let runner = Runner::new(spool.clone(), "host.test")
+        .transport("relay", relay)
+        .routes(Routes::all_by("relay"));
+    assert_eq!(runner.pass().unwrap().delivered, 10_001);
+    let notices = notices.lock().unwrap();
+    assert_eq!(notices.len(), 1);
+    assert_eq!(notices[0].matches("\nAction: relayed\n").count(), 10_000);
+    assert_eq!(spool.messages().unwrap(), []);
+
+    // More than the file may have are refused, with nothing left behind.
+    let mut more = request;
+    for n in 10_000..20_000 {
+        let to = Address::parse(&format!("r{n}@x.test")).unwrap();
+        more.dsn.recipients.push(RecipientDsn {
+            notify: None,
+            original: Some(original(&to)),
+        });
+        more.recipients.push(to);
+    }
+    let refused = acceptor.accept(more, LETTER);
+    assert!(matches!(refused, Err(Error::WishesTooLong)), "{refused:?}");
+    assert_eq!(spool.messages().unwrap(), []);
+}
