@@ -14,6 +14,7 @@ pub mod key;
 pub mod recipients;
 pub mod reply;
 pub mod seal;
+pub mod template;
 
 pub use address::{Address, AddressError, ReversePath};
 pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};

@@ -1,14 +1,14 @@
 //! An argument of a command, with places for what is only known at delivery.
 
 use super::PipeError;
+use crate::message::template::{Template, TemplateError};
 
 /// One argument. Filled in, it is one argument still.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Argument(Vec<Piece>);
+pub(super) struct Argument(Template<Place>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
+enum Place {
     Sender,
     Recipient,
     Id,
@@ -26,60 +26,37 @@ impl Argument {
         if argument.contains('\0') {
             return Err(PipeError::Nul(argument.to_owned()));
         }
-        let mut pieces = Vec::new();
-        let mut text = String::new();
-        let mut rest = argument;
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, from) = rest.split_at(at);
-            text += before;
-            if let Some(behind) = from.strip_prefix("{{") {
-                text.push('{');
-                rest = behind;
-            } else if let Some(behind) = from.strip_prefix("}}") {
-                text.push('}');
-                rest = behind;
-            } else {
-                let word = from.strip_prefix('{').and_then(|from| from.split_once('}'));
-                let (word, behind) = word.ok_or_else(|| PipeError::Brace(argument.to_owned()))?;
-                pieces.push(Piece::Text(std::mem::take(&mut text)));
-                pieces.push(Piece::named(word).ok_or_else(|| PipeError::Placeholder {
-                    argument: argument.to_owned(),
-                    word: word.to_owned(),
-                })?);
-                rest = behind;
-            }
-        }
-        pieces.push(Piece::Text(text + rest));
-        Ok(Argument(pieces))
+        let template = Template::parse(argument, Place::named);
+        template.map(Argument).map_err(|error| match error {
+            TemplateError::Brace { .. } => PipeError::Brace(argument.to_owned()),
+            TemplateError::Unknown { word, .. } => PipeError::Placeholder {
+                argument: argument.to_owned(),
+                word,
+            },
+        })
     }
 
     /// The text, if there is nothing to fill in.
     pub(super) fn constant(&self) -> Option<String> {
-        match self.0.as_slice() {
-            [Piece::Text(text)] => Some(text.clone()),
-            _ => None,
-        }
+        self.0.constant().map(str::to_owned)
     }
 
-    /// The argument as the command gets it. A value is not looked at again: one that contains
-    /// `{id}` keeps it.
+    /// The argument as the command gets it.
     pub(super) fn fill(&self, values: &Values<'_>) -> String {
-        let piece = |piece: &Piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Sender => values.sender.to_owned(),
-            Piece::Recipient => values.recipient.to_owned(),
-            Piece::Id => values.id.to_owned(),
-        };
-        self.0.iter().map(piece).collect()
+        self.0.fill(|place| match place {
+            Place::Sender => values.sender.to_owned(),
+            Place::Recipient => values.recipient.to_owned(),
+            Place::Id => values.id.to_owned(),
+        })
     }
 }
 
-impl Piece {
-    fn named(word: &str) -> Option<Piece> {
+impl Place {
+    fn named(word: &str) -> Option<Place> {
         match word {
-            "sender" => Some(Piece::Sender),
-            "recipient" => Some(Piece::Recipient),
-            "id" => Some(Piece::Id),
+            "sender" => Some(Place::Sender),
+            "recipient" => Some(Place::Recipient),
+            "id" => Some(Place::Id),
             _ => None,
         }
     }
