@@ -28,6 +28,7 @@ use value::Text;
 
 pub use dns::Dns;
 pub use login::{Secret, WireLogin};
+pub use notice::{Notices, TextFile};
 pub use wire::{OnUnknown, Wire, WireTls};
 
 /// What a new spool's `config.toml` says. Without any configuration the same holds.
@@ -46,8 +47,10 @@ pub struct Config {
     pub run: Run,
     /// `[retry]`, `[transport.*.retry]`, and `[bounce]`'s lifetime.
     pub retry: Schedules,
-    /// `[notice]`'s delays.
+    /// `[notice.delay]`'s ages.
     pub delays: DelayAges,
+    /// `[notice]`.
+    pub notices: Notices,
     /// `[log]`.
     pub log: Log,
     /// How long a discarded message can be taken back.
@@ -205,7 +208,8 @@ impl Config {
                 background: text.at_least_one(&raw.run.background, "background")?,
             },
             retry: text.schedules(&raw)?,
-            delays: text.delays(&raw)?,
+            delays: text.delays(&raw.notice)?,
+            notices: text.notices(&raw.notice)?,
             log: raw.log,
             discard_keep: signed(raw.discard.keep.0),
             dns: text.dns(&raw.dns)?,

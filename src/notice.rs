@@ -3,7 +3,7 @@
 //! [`tell`] is the protocol, [`NoticeBuilder`] the words. The protocol's order is what keeps
 //! a crash from telling twice or not at all; `spool-layout.md` has the argument.
 
-mod bounce;
+mod builder;
 
 use std::io;
 
@@ -20,7 +20,7 @@ use crate::queue::{
 };
 use crate::spool::{Entry, Staging};
 
-pub use bounce::BounceBuilder;
+pub use builder::{DsnBuilder, Templates, Wording, WordingError};
 
 /// What a notice is about.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub struct Reported<'a> {
 }
 
 /// What became of a recipient, in the terms of RFC 3464, 2.3.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// It does not get the message.
     Failed,
@@ -84,7 +84,47 @@ impl Action {
     }
 }
 
-/// Writes notices. [`BounceBuilder`] is the one the program uses; an embedder may give another.
+/// Writes notices. [`DsnBuilder`] is the one the program uses; an embedder may give another, and
+/// need not tell everything:
+///
+/// ```
+/// use std::io;
+///
+/// use mailspool::notice::{DsnBuilder, NoticeBuilder, Report, Templates};
+/// use mailspool::message::NoticeKind;
+///
+/// /// Bounces in words of our own, as soon as anybody failed; nothing of delays.
+/// struct Ours(DsnBuilder);
+///
+/// impl NoticeBuilder for Ours {
+///     fn build(&self, report: &Report<'_>) -> io::Result<Option<Vec<u8>>> {
+///         match report.kind {
+///             NoticeKind::Delay => Ok(None),
+///             _ => self.0.build(report),
+///         }
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut templates = Templates::default();
+/// templates.bounce = templates.bounce
+///     .with_from("The post room <post@{hostname}>")?
+///     .with_text("\"{subject}\" did not arrive.\n\n{replies}\n")?;
+/// let ours = Ours(DsnBuilder { templates, ..DsnBuilder::new("mail.example.org") });
+///
+/// // What it looks like:
+/// let bounce = ours.0.example(NoticeKind::Bounce)?;
+/// assert!(String::from_utf8(bounce)?.contains("\"An example of a message\" did not arrive."));
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let spool = mailspool::spool::Spool::create(dir.path().join("spool"), None)?;
+/// let runner = mailspool::runner::Runner::new(spool, "mail.example.org").notices(ours);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// One that writes all of it itself has what it needs in the [`Report`]; [`Report::reply`] is the
+/// reply for a recipient.
 pub trait NoticeBuilder: Send + Sync {
     /// The whole message, header and body; none if nobody is to be told. It is queued from the
     /// null sender to the sender of the message it is about. An error leaves the message as it

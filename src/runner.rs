@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::message::QueueId;
-use crate::notice::{BounceBuilder, NoticeBuilder};
+use crate::notice::{DsnBuilder, NoticeBuilder};
 use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules};
 use crate::spool::Spool;
 use crate::transport::Transport;
@@ -180,7 +180,7 @@ impl Runner {
         Runner {
             core: Arc::new(Core {
                 spool,
-                notices: Arc::new(BounceBuilder::new(hostname.clone())),
+                notices: Arc::new(DsnBuilder::new(hostname.clone())),
                 hostname,
                 transports: HashMap::new(),
                 routes: Routes::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::message::{Notify, Ret};
+use crate::message::{NoticeKind, Notify, Ret};
 
 /// A mail spool that is nothing but files.
 ///
@@ -331,8 +331,35 @@ pub(super) struct Config {
 pub(super) enum ConfigCommand {
     /// Find mistakes
     Check,
+    /// Print what the sender of a message would get: an example of each notice, in the words that
+    /// are in force
+    Notices {
+        /// Only this kind
+        kind: Option<Kind>,
+    },
     /// Print the configuration to begin with
     Default,
+}
+
+/// A kind of notice.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// Of mail that cannot be delivered
+    Bounce,
+    /// Of mail that could not be delivered yet
+    Delay,
+    /// Of mail that was delivered, for those who asked for it
+    Success,
+}
+
+impl From<Kind> for NoticeKind {
+    fn from(kind: Kind) -> NoticeKind {
+        match kind {
+            Kind::Bounce => NoticeKind::Bounce,
+            Kind::Delay => NoticeKind::Delay,
+            Kind::Success => NoticeKind::Success,
+        }
+    }
 }
 
 /// Whether these arguments call `receive`, judged as simply as possible: before anything that

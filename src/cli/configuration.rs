@@ -4,13 +4,14 @@ use std::io;
 
 use jiff::SignedDuration;
 
-use super::args::{Config, ConfigCommand, Global, Init};
-use super::exit::{EX_CONFIG, Failure, write_once};
+use super::args::{Config, ConfigCommand, Global, Init, Kind};
+use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure, write_once};
 use super::privilege;
 use super::site::{IfMissing, Site, make, spool_path};
 use super::table;
-use super::transports::mistakes;
-use crate::config::{self, Secret, Transport, Wire};
+use super::transports::{Maker, mistakes};
+use crate::config::{self, Notices, Secret, Transport, Wire};
+use crate::message::NoticeKind;
 use crate::queue::{Phase, Rhythm, Schedule, Schedules};
 use crate::smtp::{MinimumTls, Protocol, TlsPolicy};
 
@@ -34,6 +35,9 @@ pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
         return Ok(());
     }
     let site = Site::open(global, IfMissing::Fail)?;
+    if let Some(ConfigCommand::Notices { kind }) = args.what {
+        return examples(&site, kind);
+    }
     if let Some(ConfigCommand::Check) = args.what {
         let mistakes = mistakes(&site);
         if !mistakes.is_empty() {
@@ -50,6 +54,29 @@ pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
     }
     say(&in_force(&site));
     Ok(())
+}
+
+/// `mailspool config notices`.
+fn examples(site: &Site, kind: Option<Kind>) -> Result<(), Failure> {
+    let (notices, mistakes) = Maker::new(site).notices();
+    let example = |kind| {
+        let example = notices.example(kind);
+        let example = example.map_err(|error| Failure::new(EX_SOFTWARE, error))?;
+        Ok::<_, Failure>(String::from_utf8_lossy(&example).into_owned())
+    };
+    match kind {
+        // Alone, it is a message that can be saved and opened with a mail program.
+        Some(kind) => say(&example(kind.into())?),
+        None => {
+            for kind in [NoticeKind::Bounce, NoticeKind::Delay, NoticeKind::Success] {
+                say(&format!("==> {} <==\n{}\n", kind.as_str(), example(kind)?));
+            }
+        }
+    }
+    match mistakes.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(EX_CONFIG, mistakes.join("\nmailspool: "))),
+    }
 }
 
 /// The configuration with every default filled in, as TOML.
@@ -98,6 +125,7 @@ fn in_force(site: &Site) -> String {
         humantime::format_duration(config.dns.timeout)
     ));
     text.push_str(&retry(&config.retry));
+    text.push_str(&notice_keys(&config.notices));
     for (name, transport) in &config.transports {
         text.push_str(&format!(
             "\n[transport.{name:?}]\n{}",
@@ -121,6 +149,24 @@ fn in_force(site: &Site) -> String {
         ));
     }
     text
+}
+
+/// `[notice]`.
+fn notice_keys(notices: &Notices) -> String {
+    let toml = |text: String| toml::Value::String(text).to_string();
+    let mut keys = format!("\n[notice]\nreturn_whole = {}\n", notices.return_whole);
+    for kind in [NoticeKind::Bounce, NoticeKind::Delay, NoticeKind::Success] {
+        let wording = notices.templates.of(kind);
+        let file = notices.files.iter().find(|file| file.kind == kind);
+        let text = match file {
+            Some(file) => format!("text_file = {}", toml(file.path.display().to_string())),
+            None => format!("text = {}", toml(wording.text())),
+        };
+        let (from, subject) = (toml(wording.from()), toml(wording.subject()));
+        let kind = kind.as_str();
+        keys += &format!("\n[notice.{kind}]\nfrom = {from}\nsubject = {subject}\n{text}\n");
+    }
+    keys
 }
 
 /// `[retry]` but what transports have of their own, and `[bounce]`.

@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::site::Site;
-use crate::config::{self, Config, Secret, Transport as Configured, Wire, WireLogin, WireTls};
+use crate::config::{
+    self, Config, Secret, TextFile, Transport as Configured, Wire, WireLogin, WireTls,
+};
 use crate::hop::Resolver;
-use crate::message::{Address, EnhancedCode};
-use crate::notice::BounceBuilder;
+use crate::message::{Address, EnhancedCode, NoticeKind};
+use crate::notice::{DsnBuilder, Wording};
 use crate::queue::Outcome;
 use crate::runner::Runner;
 use crate::smtp::{
@@ -29,16 +31,19 @@ const MAX_FILE: u64 = 1 << 20;
 /// A runner as the configuration says.
 pub(super) fn runner(site: &Site) -> Runner {
     let config = &site.config;
-    let bounces = BounceBuilder {
-        postmaster: Some(config.postmaster.clone()),
-        ..BounceBuilder::new(config.hostname.clone())
-    };
+    let maker = Maker::new(site);
+    let (notices, mistakes) = maker.notices();
+    for mistake in mistakes {
+        tracing::error!(
+            mistake,
+            "notices go out in other words than the configuration's"
+        );
+    }
     let mut runner = Runner::new(site.spool.clone(), config.hostname.clone())
         .routes(config.routes.clone())
         .retry(config.retry.clone())
         .delays(config.delays.clone())
-        .notices(bounces);
-    let maker = Maker::new(site);
+        .notices(notices);
     for (name, configured) in &config.transports {
         let transport = maker.transport(configured).unwrap_or_else(|error| {
             tracing::error!(
@@ -56,7 +61,12 @@ pub(super) fn runner(site: &Site) -> Runner {
 /// What a run would stumble over: users, placeholders, files.
 pub(super) fn mistakes(site: &Site) -> Vec<String> {
     let maker = Maker::new(site);
-    let mut found = Vec::new();
+    let (notices, mut found) = maker.notices();
+    for kind in [NoticeKind::Bounce, NoticeKind::Delay, NoticeKind::Success] {
+        if let Err(error) = notices.example(kind) {
+            found.push(format!("notice.{}: {error}", kind.as_str()));
+        }
+    }
     for (name, configured) in &site.config.transports {
         let mut say = |text: &str| found.push(format!("transport.{name}: {text}"));
         if let Err(text) = maker.transport(configured) {
@@ -106,6 +116,41 @@ impl Maker<'_> {
             site,
             resolver: Arc::new(resolver),
         }
+    }
+
+    /// What writes notices, and what is wrong with the texts that stand in files: instead of those our own
+    /// go out. A sender who hears nothing would be worse.
+    pub fn notices(&self) -> (DsnBuilder, Vec<String>) {
+        let config = &self.site.config;
+        let mut templates = config.notices.templates.clone();
+        let mut mistakes = Vec::new();
+        for file in &config.notices.files {
+            let wording = match file.kind {
+                NoticeKind::Bounce => &mut templates.bounce,
+                NoticeKind::Delay => &mut templates.delay,
+                NoticeKind::Success => &mut templates.success,
+            };
+            match self.text(file, wording) {
+                Ok(with) => *wording = with,
+                Err(mistake) => mistakes.push(format!("{}: {mistake}", file.place)),
+            }
+        }
+        let builder = DsnBuilder {
+            postmaster: Some(config.postmaster.clone()),
+            return_whole: config.notices.return_whole,
+            templates,
+            ..DsnBuilder::new(config.hostname.clone())
+        };
+        (builder, mistakes)
+    }
+
+    fn text(&self, file: &TextFile, wording: &Wording) -> Result<Wording, String> {
+        let bytes = self.read("text_file", &file.path, Readers::Any)?;
+        let path = file.path.display();
+        let text = String::from_utf8(bytes);
+        let text = text.map_err(|_| format!("text_file {path}: it is not UTF-8"))?;
+        let with = wording.clone().with_text(&text);
+        with.map_err(|error| format!("text_file {path}, line {}: {error}", error.line))
     }
 
     fn transport(&self, configured: &Configured) -> Result<Arc<dyn Transport>, String> {

@@ -1,14 +1,47 @@
-//! `[notice]`: what senders are told besides failures.
+//! `[notice]`: what goes back of a message, the words of notices, and when a delay is told.
 
-use super::raw::Raw;
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::raw::{RawNotice, RawWording};
 use super::value::Text;
 use super::{Error, signed};
+use crate::message::NoticeKind;
+use crate::notice::{Templates, Wording, WordingError};
 use crate::queue::{DelayAges, Schedule};
+
+/// `[notice]`.
+#[derive(Clone, Debug)]
+pub struct Notices {
+    /// Messages up to this size come back whole.
+    pub return_whole: u64,
+    /// The words, but for texts in files.
+    pub templates: Templates,
+    /// Texts in files.
+    pub files: Vec<TextFile>,
+}
+
+/// A `text_file`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextFile {
+    /// Of which notice.
+    pub kind: NoticeKind,
+    /// The file; a relative path is below the spool.
+    pub path: PathBuf,
+    /// Where the configuration names it: its name and the line.
+    pub place: String,
+}
 
 impl Text<'_> {
     /// The ages at which a sender is told of a delay.
-    pub(super) fn delays(&self, raw: &Raw) -> Result<DelayAges, Error> {
-        let Some(given) = &raw.notice.delay else {
+    pub(super) fn delays(&self, raw: &RawNotice) -> Result<DelayAges, Error> {
+        for other in [&raw.bounce, &raw.success] {
+            if let Some(after) = &other.after {
+                return Err(self.error(after.span(), "only `[notice.delay]` has `after`"));
+            }
+        }
+        let Some(given) = &raw.delay.after else {
             return Ok(DelayAges::default());
         };
         let ages: Vec<_> = given.get_ref().iter().map(|age| signed(age.0)).collect();
@@ -17,5 +50,64 @@ impl Text<'_> {
             return Err(self.error(given.span(), what));
         }
         Ok(DelayAges::new(ages))
+    }
+
+    pub(super) fn notices(&self, raw: &RawNotice) -> Result<Notices, Error> {
+        let mut files = Vec::new();
+        let mut wording = |kind, raw: &RawWording| {
+            let given = raw.text_file.as_ref().map(|path| TextFile {
+                kind,
+                path: path.get_ref().clone(),
+                place: self.place(path.span()),
+            });
+            files.extend(given);
+            self.wording(kind, raw)
+        };
+        Ok(Notices {
+            return_whole: raw.return_whole.0,
+            templates: Templates {
+                bounce: wording(NoticeKind::Bounce, &raw.bounce)?,
+                delay: wording(NoticeKind::Delay, &raw.delay)?,
+                success: wording(NoticeKind::Success, &raw.success)?,
+            },
+            files,
+        })
+    }
+
+    fn wording(&self, kind: NoticeKind, raw: &RawWording) -> Result<Wording, Error> {
+        if let (Some(_), Some(file)) = (&raw.text, &raw.text_file) {
+            let what = "a notice has either `text` or `text_file`";
+            return Err(self.error(file.span(), what));
+        }
+        let mut wording = Wording::of(kind);
+        type With = fn(Wording, &str) -> Result<Wording, WordingError>;
+        let given: [(_, &str, With); 3] = [
+            (&raw.from, "from", Wording::with_from),
+            (&raw.subject, "subject", Wording::with_subject),
+            (&raw.text, "text", Wording::with_text),
+        ];
+        for (given, key, with) in given {
+            if let Some(given) = given {
+                let error = |error| self.wrong_words(given, key, &error);
+                wording = with(wording, given.get_ref()).map_err(error)?;
+            }
+        }
+        Ok(wording)
+    }
+
+    /// The line is that of the mistake, where the text spans several.
+    fn wrong_words(&self, given: &Spanned<String>, key: &str, error: &WordingError) -> Error {
+        let span = given.span();
+        let source = self.text.get(span.clone()).unwrap_or("");
+        // A text in three quotes begins with its first line, or behind a line break that is no part of
+        // it. Elsewhere a text's line is no line of the file.
+        let quotes = ["\"\"\"", "'''"];
+        let lines = match quotes.iter().find_map(|quotes| source.strip_prefix(quotes)) {
+            Some(rest) => error.line - 1 + usize::from(rest.starts_with(['\n', '\r'])),
+            None => 0,
+        };
+        let line_ends = source.match_indices('\n').map(|(at, _)| at + 1);
+        let at = [0].into_iter().chain(line_ends).nth(lines).unwrap_or(0);
+        self.error(span.start + at..span.end, format!("{key}: {error}"))
     }
 }

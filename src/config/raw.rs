@@ -173,10 +173,35 @@ impl Default for RawBounce {
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawNotice {
-    pub delay: Option<Spanned<Vec<Span>>>,
+    pub return_whole: Size,
+    pub bounce: RawWording,
+    pub delay: RawWording,
+    pub success: RawWording,
+}
+
+impl Default for RawNotice {
+    fn default() -> RawNotice {
+        RawNotice {
+            return_whole: Size(64_000),
+            bounce: RawWording::default(),
+            delay: RawWording::default(),
+            success: RawWording::default(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawWording {
+    pub from: Option<Spanned<String>>,
+    pub subject: Option<Spanned<String>>,
+    pub text: Option<Spanned<String>>,
+    pub text_file: Option<Spanned<PathBuf>>,
+    /// Of a delay alone.
+    pub after: Option<Spanned<Vec<Span>>>,
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,6 @@
 use super::*;
+use crate::message::NoticeKind;
+use crate::notice::Wording;
 use crate::smtp::TlsPolicy;
 
 fn error(text: &str) -> String {
@@ -396,10 +398,13 @@ fn servers_have_port_53_unless_they_name_another() {
 #[test]
 fn the_examples_of_the_default_can_be_read() {
     let mut text = String::new();
+    let mut in_text = false;
     for line in DEFAULT.lines() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
-        let is_example = bare.starts_with(['[', ' ']) || bare.contains(" = ");
-        let is_other_way = bare.starts_with("token_file");
+        let bare = if in_text && bare == "#" { "" } else { bare };
+        let is_example = in_text || bare.starts_with(['[', ' ']) || bare.contains(" = ");
+        let is_other_way = bare.starts_with("token_file") || bare.starts_with("text_file");
+        in_text ^= bare.matches("\"\"\"").count() == 1;
         if is_example && !is_other_way {
             text.push_str(bare);
         }
@@ -407,4 +412,63 @@ fn the_examples_of_the_default_can_be_read() {
     }
     let config = Config::parse(&text, "default.toml").unwrap();
     assert_eq!(config.transports.len(), 5, "{config:?}");
+    let bounce = &config.notices.templates.bounce;
+    assert!(bounce.text().ends_with("help you, {sender}.\n"));
+    let as_usual = bounce
+        .clone()
+        .with_text(&Wording::of(NoticeKind::Bounce).text());
+    assert_eq!(as_usual.unwrap(), Wording::of(NoticeKind::Bounce));
+}
+
+#[test]
+fn words_of_notices_are_read_and_their_mistakes_found() {
+    let text = "[notice]\nreturn_whole = '5K'\n[notice.delay]\nsubject = 'Noch: {subject}'\n\
+                text_file = 'delay.txt'\n[notice.success]\nfrom = 'Post <{postmaster}>'\n";
+    let notices = Config::parse(text, "config.toml").unwrap().notices;
+    assert_eq!(notices.return_whole, 5_000);
+    assert_eq!(notices.templates.delay.subject(), "Noch: {subject}");
+    assert_eq!(notices.templates.success.from(), "Post <{postmaster}>");
+    assert_eq!(notices.templates.bounce, Wording::of(NoticeKind::Bounce));
+    let file = TextFile {
+        kind: NoticeKind::Delay,
+        path: "delay.txt".into(),
+        place: "config.toml:5".to_owned(),
+    };
+    assert_eq!(notices.files, [file]);
+    for (text, message) in [
+        (
+            "bounce]\nsubject = '{until}'",
+            ":2: subject: {until} is not one of {hostname},",
+        ),
+        (
+            "bounce]\nsubject = \"a\\nBcc: b\"",
+            ":2: subject: a header field here is one line",
+        ),
+        (
+            "bounce]\nfrom = 'post'",
+            ":2: from: \"post\" has no local part or no domain",
+        ),
+        (
+            "delay]\ntext = '''\na\nb {c}'''",
+            ":4: text: {c} is not one of",
+        ),
+        (
+            "delay]\n\ntext = \"\"\"a\nb {\n\"\"\"",
+            ":4: text: a brace is not closed",
+        ),
+        (
+            "delay]\ntext = \"a\\nb\\n{c}\"",
+            ":2: text: {c} is not one of",
+        ),
+        (
+            "delay]\ntext = 'x'\ntext_file = 'y'",
+            ":3: a notice has either `text` or `text_file`",
+        ),
+        ("delay]\ntext = ' '", ":2: text: nothing is there"),
+        ("other]\ntext = ' '", ":1: unknown field `other`"),
+    ] {
+        let found = error(&format!("[notice.{text}"));
+        let expected = format!("config.toml{message}");
+        assert!(found.starts_with(&expected), "{text}: {found}");
+    }
 }

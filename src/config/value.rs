@@ -68,11 +68,16 @@ pub(super) struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// An error at a place in the text.
-    pub fn error(&self, span: Range<usize>, what: impl fmt::Display) -> Error {
+    /// The name and the line of a place in the text.
+    pub fn place(&self, span: Range<usize>) -> String {
         let before = self.text.get(..span.start).unwrap_or("");
         let line = before.matches('\n').count() + 1;
-        Error(format!("{}:{line}: {what}", self.name))
+        format!("{}:{line}", self.name)
+    }
+
+    /// An error at a place in the text.
+    pub fn error(&self, span: Range<usize>, what: impl fmt::Display) -> Error {
+        Error(format!("{}: {what}", self.place(span)))
     }
 
     /// A time that is not nothing.

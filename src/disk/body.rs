@@ -9,9 +9,14 @@ use super::{Disk, File};
 /// descriptor's offset and never hand the descriptor itself to anybody: it carries the lock.
 #[derive(Clone, Debug)]
 pub struct Body {
-    disk: Disk,
-    file: Arc<File>,
+    source: Source,
     size: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    File { disk: Disk, file: Arc<File> },
+    Bytes(Arc<[u8]>),
 }
 
 /// Reads a [`Body`] from its beginning.
@@ -24,7 +29,17 @@ pub struct BodyReader {
 impl Body {
     /// The first `size` octets of a file.
     pub fn new(disk: Disk, file: Arc<File>, size: u64) -> Body {
-        Body { disk, file, size }
+        let source = Source::File { disk, file };
+        Body { source, size }
+    }
+
+    /// A message that is in no file: an example, or one to try a transport or a notice with.
+    pub fn of_bytes(bytes: impl Into<Arc<[u8]>>) -> Body {
+        let bytes = bytes.into();
+        Body {
+            size: bytes.len() as u64,
+            source: Source::Bytes(bytes),
+        }
     }
 
     /// Octets.
@@ -62,8 +77,14 @@ impl io::Read for BodyReader {
         if most == 0 {
             return Ok(0);
         }
-        let Body { disk, file, .. } = &self.body;
-        let got = disk.read_at(file, &mut bytes[..most], self.offset)?;
+        let got = match &self.body.source {
+            Source::File { disk, file } => disk.read_at(file, &mut bytes[..most], self.offset)?,
+            Source::Bytes(all) => {
+                let from = usize::try_from(self.offset).unwrap_or(usize::MAX);
+                bytes[..most].copy_from_slice(&all[from..from + most]);
+                most
+            }
+        };
         if got == 0 {
             // The size was sealed; a file that ends before it is not the message.
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -86,12 +86,13 @@ impl<P> Template<P> {
         }
     }
 
-    /// The places, as they follow one another.
-    pub fn places(&self) -> impl Iterator<Item = &P> {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Text(_) => None,
-            Piece::Place(place) => Some(place),
-        })
+    /// The text as [`parse`](Template::parse) reads it, with the words that `name` gives.
+    pub fn written(&self, name: impl Fn(&P) -> &'static str) -> String {
+        let piece = |piece: &Piece<P>| match piece {
+            Piece::Text(text) => text.replace('{', "{{").replace('}', "}}"),
+            Piece::Place(place) => format!("{{{}}}", name(place)),
+        };
+        self.0.iter().map(piece).collect()
     }
 
     /// The text with everything filled in. A value is not looked at again: one that contains a
@@ -123,7 +124,9 @@ mod tests {
         assert_eq!(filled("a{1}b"), "a<1>{1}b");
         assert_eq!(filled("{{1}} {{{2}}} }}{{"), "{1} {<2>{1}} }{");
         let template = Template::parse("{3}{{x}}{4}", digit).unwrap();
-        assert_eq!(template.places().collect::<Vec<_>>(), [&3, &4]);
+        let digits = ["0", "1", "2", "3", "4"];
+        let written = template.written(|digit| digits[usize::from(*digit)]);
+        assert_eq!(written, "{3}{{x}}{4}");
         assert_eq!(template.constant(), None);
         assert_eq!(Template::parse("}}", digit).unwrap().constant(), Some("}"));
     }

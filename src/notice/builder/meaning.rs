@@ -1,0 +1,148 @@
+//! What an enhanced status code says, in words for somebody who sends mail and knows nothing of it
+//! (RFC 3463, and the registry of IANA that continues it).
+
+use crate::message::EnhancedCode;
+
+/// What happened, and what the sender of the message can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meaning {
+    /// Whole sentences.
+    pub what: &'static str,
+    /// Whole sentences, or nothing.
+    pub advice: &'static str,
+}
+
+/// By which other way a recipient learns of it.
+const OTHERWISE: &str = "Send the message again later, or reach the recipient by other means.";
+const SPELLING: &str = "Check the address for mistakes. If it is right, \
+                        ask the recipient by other means for one that works.";
+const DOMAIN: &str = "Check the part of the address behind the @ for mistakes.";
+const THEIR_POSTMASTER: &str = "Sending it again will hardly help. The recipient, or the postmaster \
+                                over there, may know why, and can change it.";
+const OUR_POSTMASTER: &str = "You can do nothing about it; the postmaster named below can.";
+const NOTHING: &str = "";
+
+/// Subject, detail, what happened, what can be done.
+#[rustfmt::skip]
+const MEANINGS: &[(u16, u16, &str, &str)] = &[
+    (1, 0, "Something is wrong with the address.", SPELLING),
+    (1, 1, "There is no such mailbox.", SPELLING),
+    (1, 2, "There is no mail system for the domain of the address.", DOMAIN),
+    (1, 3, "The address is not of a form that is understood.", SPELLING),
+    (1, 4, "The address could mean more than one mailbox.", SPELLING),
+    (1, 6, "The mailbox has moved, and it is not known where to.", SPELLING),
+    (1, 7, "Your own address, as the sender's, is not of a form that is understood.", OUR_POSTMASTER),
+    (1, 8, "The domain of your own address was not accepted.", OUR_POSTMASTER),
+    (1, 10, "The domain of the address takes no mail at all.", DOMAIN),
+    (2, 0, "Something is wrong with the mailbox.", OTHERWISE),
+    (2, 1, "The mailbox takes no mail at present; it may have been closed.", OTHERWISE),
+    (2, 2, "The mailbox is full.", OTHERWISE),
+    (2, 3, "The message is larger than this mailbox takes.",
+        "Send a smaller one: without attachments, for example, or in parts."),
+    (2, 4, "The mailing list could not be made out.", OTHERWISE),
+    (3, 0, "There was trouble in the mail system that should have taken the message.", OTHERWISE),
+    (3, 1, "The mail system that should have taken the message has no room left.", OTHERWISE),
+    (3, 2, "The mail system of the recipient takes no mail at present.", OTHERWISE),
+    (3, 3, "The message needs something that the mail system of the recipient cannot do.", THEIR_POSTMASTER),
+    (3, 4, "The message is larger than the mail system of the recipient takes.",
+        "Send a smaller one: without attachments, for example, or in parts."),
+    (3, 5, "A mail system on the way is set up wrongly.", OUR_POSTMASTER),
+    (4, 0, "There was no way to the mail system of the recipient.", OTHERWISE),
+    (4, 1, "The mail system of the recipient could not be reached.", OTHERWISE),
+    (4, 2, "The connection to the mail system of the recipient broke off.", OTHERWISE),
+    (4, 3, "The directory that knows the way to the recipient did not answer.", OTHERWISE),
+    (4, 4, "No way to the mail system of the recipient is known.", DOMAIN),
+    (4, 5, "The mail system of the recipient is overloaded.", OTHERWISE),
+    (4, 6, "The message went in circles.", OUR_POSTMASTER),
+    (4, 7, "The time for delivery was over.", OTHERWISE),
+    (5, 3, "The message has more recipients than are taken at once.",
+        "Send it again, to fewer recipients at a time."),
+    (6, 0, "The message's content was not accepted.", THEIR_POSTMASTER),
+    (6, 1, "The message's content is of a kind that is not accepted.",
+        "Send it again in another form, for example without attachments."),
+    (6, 2, "The message would have to be converted to be delivered, which is not allowed.", THEIR_POSTMASTER),
+    (6, 3, "The message would have to be converted to be delivered, which is not possible.", THEIR_POSTMASTER),
+    (6, 7, "The address has characters that the mail system of the recipient does not know.",
+        "Ask the recipient for an address that has no letters but a to z before the @."),
+    (6, 9, "The message has characters in its header that the mail system of the recipient does not know.",
+        "Send it again with plain letters in the subject and in the names."),
+    (7, 0, "The mail system of the recipient refused the message by its rules.", THEIR_POSTMASTER),
+    (7, 1, "The mail system of the recipient refused the message by its rules.", THEIR_POSTMASTER),
+    (7, 2, "You are not allowed to write to this mailing list.",
+        "Ask those who run the list."),
+    (7, 13, "The account of the recipient has been closed.", OTHERWISE),
+    (7, 17, "The mailbox belongs to somebody else than it used to.", SPELLING),
+    (7, 20, "The message has no valid signature (DKIM) of your domain.", OUR_POSTMASTER),
+    (7, 21, "The message has no valid signature (DKIM) that is accepted.", OUR_POSTMASTER),
+    (7, 22, "The message has no valid signature (DKIM) of its author's domain.", OUR_POSTMASTER),
+    (7, 23, "Your domain does not allow this mail system to send its mail (SPF).", OUR_POSTMASTER),
+    (7, 24, "What your domain says of who may send its mail (SPF) is not understood.", OUR_POSTMASTER),
+    (7, 25, "The address of this mail system has no name that is accepted (reverse DNS).", OUR_POSTMASTER),
+    (7, 26, "The message failed more than one check of its origin (SPF, DKIM).", OUR_POSTMASTER),
+    (7, 27, "The domain of your own address takes no mail, so that no mail is taken from it.", OUR_POSTMASTER),
+    (7, 28, "The recipient gets too much mail at present.", OTHERWISE),
+];
+
+/// For a policy, "no" and "not now" are different answers.
+const NOT_NOW: Meaning = Meaning {
+    what: "The mail system of the recipient asks to be tried again later.",
+    advice: OTHERWISE,
+};
+
+impl Meaning {
+    /// What a code says, if it says something that people understand. `ours` says that no other
+    /// mail system is involved: then much of it is our own trouble.
+    pub fn of(code: EnhancedCode, ours: bool) -> Option<Meaning> {
+        if (code.class, code.subject) == (4, 7) && code.detail <= 1 {
+            return Some(NOT_NOW);
+        }
+        if ours && (code.subject, code.detail) == (3, 0) {
+            return Some(Meaning {
+                what: "There was trouble in this mail system.",
+                advice: OUR_POSTMASTER,
+            });
+        }
+        let is_it = |one: &&(u16, u16, &str, &str)| (one.0, one.1) == (code.subject, code.detail);
+        let (_, _, what, advice) = MEANINGS.iter().find(is_it)?;
+        Some(Meaning { what, advice })
+    }
+
+    /// What is said where a code says nothing.
+    pub fn unknown(ours: bool) -> Meaning {
+        match ours {
+            true => Meaning {
+                what: NOTHING,
+                advice: NOTHING,
+            },
+            false => Meaning {
+                what: "The mail system of the recipient did not take the message.",
+                advice: NOTHING,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_in_order_and_sentences_end() {
+        assert!(MEANINGS.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)));
+        for (_, _, what, advice) in MEANINGS {
+            assert!(what.ends_with('.') && (advice.is_empty() || advice.ends_with('.')));
+        }
+    }
+
+    #[test]
+    fn no_and_not_now_are_told_apart() {
+        let what = |code: &str| Meaning::of(code.parse().unwrap(), false).map(|one| one.what);
+        assert!(what("5.7.1").unwrap().contains("refused"));
+        assert!(what("4.7.1").unwrap().contains("later"));
+        assert_eq!(what("5.2.2"), what("4.2.2"));
+        assert_eq!(what("5.0.0"), None);
+        assert_eq!(what("5.7.509"), None);
+        let ours = Meaning::of(EnhancedCode::new(4, 3, 0), true).unwrap();
+        assert!(ours.what.contains("this mail system"));
+    }
+}

@@ -1,0 +1,395 @@
+//! The words of notices, as an administrator may change them.
+
+use std::fmt;
+
+use crate::message::template::{Template, TemplateError};
+use crate::message::{Address, NoticeKind};
+
+/// The words of each kind of notice. By default they are our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Templates {
+    /// Of a bounce.
+    pub bounce: Wording,
+    /// Of a notice of delay.
+    pub delay: Wording,
+    /// Of a notice of success.
+    pub success: Wording,
+}
+
+/// The words of one kind of notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wording {
+    kind: NoticeKind,
+    pub(super) from: From,
+    pub(super) subject: Template<Place>,
+    pub(super) text: Template<Place>,
+}
+
+/// The From field: a name, which may be empty, and an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct From(Template<Place>);
+
+/// What a word in braces stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Hostname,
+    Postmaster,
+    Id,
+    Sender,
+    Subject,
+    Recipients,
+    Replies,
+    Returned,
+    Arrival,
+    Until,
+}
+
+/// Why words cannot be those of a notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WordingError {
+    /// The line of the text that is wrong, counted from 1.
+    pub line: usize,
+    what: String,
+}
+
+impl fmt::Display for WordingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for WordingError {}
+
+const EVERYWHERE: &[(&str, Place)] = &[
+    ("hostname", Place::Hostname),
+    ("postmaster", Place::Postmaster),
+];
+const OF_THE_MESSAGE: &[(&str, Place)] = &[
+    ("id", Place::Id),
+    ("sender", Place::Sender),
+    ("subject", Place::Subject),
+    ("recipients", Place::Recipients),
+    ("arrival", Place::Arrival),
+];
+const OF_A_DELAY: &[(&str, Place)] = &[("until", Place::Until)];
+const OF_A_TEXT: &[(&str, Place)] = &[("replies", Place::Replies), ("returned", Place::Returned)];
+
+/// The longest text of an administrator's, in octets.
+const MAX_TEXT: usize = 64 << 10;
+
+impl Wording {
+    /// Our own words.
+    pub fn of(kind: NoticeKind) -> Wording {
+        let (subject, text) = match kind {
+            NoticeKind::Bounce => ("Not delivered: {subject}", include_str!("words/bounce.txt")),
+            NoticeKind::Delay => ("Delayed: {subject}", include_str!("words/delay.txt")),
+            NoticeKind::Success => (
+                "Delivery report: {subject}",
+                include_str!("words/success.txt"),
+            ),
+        };
+        // What is ours is tested; that it can be read is no question for a caller.
+        let own = |text, places: &[&[(&'static str, Place)]]| {
+            parse(text, places).unwrap_or_else(|error| unreachable!("{error}: {text}"))
+        };
+        let places = [EVERYWHERE, OF_THE_MESSAGE, OF_A_DELAY, OF_A_TEXT];
+        Wording {
+            kind,
+            from: From(own(
+                "Mail Delivery System <MAILER-DAEMON@{hostname}>",
+                &places[..1],
+            )),
+            subject: own(subject, &places[..3]),
+            text: own(text, &places),
+        }
+    }
+
+    /// The same with another From field: `Name <address>`, or an address. It may have `{hostname}`
+    /// and `{postmaster}`.
+    ///
+    /// # Errors
+    /// An unknown word in braces, a line break or another control character, something that is no
+    /// address.
+    pub fn with_from(mut self, from: &str) -> Result<Wording, WordingError> {
+        one_line(from)?;
+        let from = From(parse(from, &[EVERYWHERE])?);
+        from.check()?;
+        self.from = from;
+        Ok(self)
+    }
+
+    /// The same with another subject. It may have `{hostname}`, `{postmaster}`, `{id}`, `{sender}`,
+    /// `{subject}`, `{recipients}`, `{arrival}`, and in a notice of delay `{until}`.
+    ///
+    /// # Errors
+    /// An unknown word in braces, a line break or another control character, nothing at all.
+    pub fn with_subject(mut self, subject: &str) -> Result<Wording, WordingError> {
+        one_line(subject)?;
+        self.subject = parse(subject, &self.places(false))?;
+        Ok(self)
+    }
+
+    /// The same with another text. It may have what a subject may, `{replies}` and `{returned}`.
+    ///
+    /// # Errors
+    /// An unknown word in braces, a control character but tab and line feed, nothing at all, more than
+    /// 64 KiB.
+    pub fn with_text(mut self, text: &str) -> Result<Wording, WordingError> {
+        let text = text.replace("\r\n", "\n");
+        if text.len() > MAX_TEXT {
+            return Err(WordingError::new(
+                1,
+                format!("longer than {MAX_TEXT} octets"),
+            ));
+        }
+        not_empty(&text)?;
+        no_controls(&text, &['\n', '\t'])?;
+        self.text = parse(&text, &self.places(true))?;
+        Ok(self)
+    }
+
+    /// The From field, as [`with_from`](Wording::with_from) takes it.
+    pub fn from(&self) -> String {
+        self.from.0.written(Place::name)
+    }
+
+    /// The subject, as [`with_subject`](Wording::with_subject) takes it.
+    pub fn subject(&self) -> String {
+        self.subject.written(Place::name)
+    }
+
+    /// The text, as [`with_text`](Wording::with_text) takes it.
+    pub fn text(&self) -> String {
+        self.text.written(Place::name)
+    }
+
+    fn places(&self, text: bool) -> Vec<&'static [(&'static str, Place)]> {
+        let mut places = vec![EVERYWHERE, OF_THE_MESSAGE];
+        if self.kind == NoticeKind::Delay {
+            places.push(OF_A_DELAY);
+        }
+        if text {
+            places.push(OF_A_TEXT);
+        }
+        places
+    }
+}
+
+impl Place {
+    fn name(&self) -> &'static str {
+        let all = [EVERYWHERE, OF_THE_MESSAGE, OF_A_DELAY, OF_A_TEXT];
+        let mut all = all.into_iter().flatten();
+        all.find(|(_, place)| place == self)
+            .map_or("", |(name, _)| name)
+    }
+}
+
+impl Default for Templates {
+    fn default() -> Templates {
+        Templates {
+            bounce: Wording::of(NoticeKind::Bounce),
+            delay: Wording::of(NoticeKind::Delay),
+            success: Wording::of(NoticeKind::Success),
+        }
+    }
+}
+
+impl Templates {
+    /// The words of this kind.
+    pub fn of(&self, kind: NoticeKind) -> &Wording {
+        match kind {
+            NoticeKind::Bounce => &self.bounce,
+            NoticeKind::Delay => &self.delay,
+            NoticeKind::Success => &self.success,
+        }
+    }
+}
+
+impl From {
+    /// The name and the address.
+    pub fn fill(&self, value: impl Fn(Place) -> String) -> (String, String) {
+        let text = self.0.fill(|place| value(*place));
+        let text = text.trim();
+        match text
+            .strip_suffix('>')
+            .and_then(|text| text.rsplit_once('<'))
+        {
+            Some((name, address)) => {
+                let name = name.trim();
+                let bare = name
+                    .strip_prefix('"')
+                    .and_then(|name| name.strip_suffix('"'));
+                (bare.unwrap_or(name).to_owned(), address.to_owned())
+            }
+            None => (String::new(), text.to_owned()),
+        }
+    }
+
+    fn check(&self) -> Result<(), WordingError> {
+        let (name, address) = self.fill(|place| match place {
+            Place::Postmaster => "postmaster@mail.example.net".to_owned(),
+            _ => "mail.example.net".to_owned(),
+        });
+        let what = match Address::parse(&address) {
+            Err(error) => error.to_string(),
+            Ok(one) if one.domain().is_none() || one.local_part().is_empty() => {
+                format!("{address:?} has no local part or no domain")
+            }
+            Ok(one) if !one.on_wire().is_ok_and(|wire| wire.is_ascii()) => {
+                "an address here is ASCII, but for its domain: every mail system has to understand it"
+                    .to_owned()
+            }
+            Ok(_) if address.contains([' ', ',', ';', '<', '>', '"', '(', ')', ':']) => {
+                format!("{address:?} is more or less than one address; write `Name <address>`")
+            }
+            Ok(_) if name.contains(['<', '>']) => "more than one pair of angle brackets".to_owned(),
+            Ok(_) => return Ok(()),
+        };
+        Err(WordingError::new(1, what))
+    }
+}
+
+impl WordingError {
+    fn new(line: usize, what: impl Into<String>) -> WordingError {
+        let what = what.into();
+        WordingError { line, what }
+    }
+}
+
+fn one_line(text: &str) -> Result<(), WordingError> {
+    not_empty(text)?;
+    if text.contains(['\r', '\n']) {
+        return Err(WordingError::new(1, "a header field here is one line"));
+    }
+    no_controls(text, &[])
+}
+
+fn not_empty(text: &str) -> Result<(), WordingError> {
+    match text.trim().is_empty() {
+        true => Err(WordingError::new(1, "nothing is there")),
+        false => Ok(()),
+    }
+}
+
+fn no_controls(text: &str, but: &[char]) -> Result<(), WordingError> {
+    match text.find(|c: char| c.is_control() && !but.contains(&c)) {
+        None => Ok(()),
+        Some(at) => {
+            let line = 1 + text[..at].matches('\n').count();
+            Err(WordingError::new(line, "a control character"))
+        }
+    }
+}
+
+fn parse(text: &str, places: &[&[(&'static str, Place)]]) -> Result<Template<Place>, WordingError> {
+    let all = || places.iter().copied().flatten();
+    let named = |word: &str| {
+        all()
+            .find(|(name, _)| *name == word)
+            .map(|(_, place)| *place)
+    };
+    Template::parse(text, named).map_err(|error| {
+        let what = match &error {
+            TemplateError::Brace { .. } => error.to_string(),
+            TemplateError::Unknown { word, .. } => {
+                let names: Vec<String> = all().map(|(name, _)| format!("{{{name}}}")).collect();
+                let names = names.join(", ");
+                format!("{{{word}}} is not one of {names}; a brace itself is written twice")
+            }
+        };
+        WordingError::new(error.line(), what)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wording() -> Wording {
+        Wording::of(NoticeKind::Bounce)
+    }
+
+    #[test]
+    fn our_own_words_can_be_given_back() {
+        let own = Templates::default();
+        for (kind, text) in [
+            (NoticeKind::Bounce, include_str!("words/bounce.txt")),
+            (NoticeKind::Delay, include_str!("words/delay.txt")),
+            (NoticeKind::Success, include_str!("words/success.txt")),
+        ] {
+            let own = own.of(kind);
+            assert_eq!(own.text(), text);
+            let again = Wording::of(kind).with_text(&own.text()).unwrap();
+            let again = again.with_subject(&own.subject()).unwrap();
+            assert_eq!(&again.with_from(&own.from()).unwrap(), own);
+        }
+    }
+
+    #[test]
+    fn a_from_field_is_a_name_and_an_address() {
+        let from = |text: &str| {
+            let wording = wording()
+                .with_from(text)
+                .map_err(|error| error.to_string())?;
+            Ok::<_, String>(wording.from.fill(|place| match place {
+                Place::Postmaster => "pm@h.test".to_owned(),
+                _ => "h.test".to_owned(),
+            }))
+        };
+        for (text, name, address) in [
+            ("mailer@{hostname}", "", "mailer@h.test"),
+            ("<{postmaster}>", "", "pm@h.test"),
+            ("Die Post <x@y.test>", "Die Post", "x@y.test"),
+            ("\"Post, die\" <x@y.test>", "Post, die", "x@y.test"),
+            (
+                "Zustellung für {hostname} <{postmaster}>",
+                "Zustellung für h.test",
+                "pm@h.test",
+            ),
+        ] {
+            assert_eq!(
+                from(text),
+                Ok((name.to_owned(), address.to_owned())),
+                "{text}"
+            );
+        }
+        for (text, why) in [
+            ("", "nothing is there"),
+            ("post", "no domain"),
+            ("<@x>", "no local part"),
+            ("a@b, c@d", "more or less than one address"),
+            ("Post <a@b> <c@d>", "more than one pair"),
+            ("ä@b.test", "ASCII"),
+            ("a@b\r\nBcc: c@d", "one line"),
+            ("a@b\u{1b}[31m", "control character"),
+            (
+                "{sender}",
+                "{sender} is not one of {hostname}, {postmaster};",
+            ),
+            ("{hostname", "not closed"),
+        ] {
+            let error = from(text).unwrap_err();
+            assert!(error.contains(why), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_only_of_a_delay_is_an_error_elsewhere() {
+        let error = wording().with_text("x\n\nuntil {until}").unwrap_err();
+        assert_eq!(error.line, 3);
+        let names = "{hostname}, {postmaster}, {id}, {sender}, {subject}, {recipients}, \
+                     {arrival}, {replies}, {returned}";
+        assert_eq!(
+            error.to_string(),
+            format!("{{until}} is not one of {names}; a brace itself is written twice")
+        );
+        assert!(wording().with_subject("{replies}").is_err());
+        assert!(wording().with_subject("a\nb").is_err());
+        assert!(wording().with_subject(" ").is_err());
+        assert!(wording().with_text("\n\n").is_err());
+        assert_eq!(wording().with_text("a\n\0").unwrap_err().line, 2);
+        assert!(wording().with_text(&"x".repeat(70_000)).is_err());
+        let delay = Wording::of(NoticeKind::Delay);
+        assert!(delay.with_text("{until}\r\n{replies}").is_ok());
+    }
+}

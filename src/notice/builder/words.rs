@@ -1,0 +1,242 @@
+//! The part of a notice that people read.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::case::Case;
+use super::meaning::Meaning;
+use crate::message::reply::shortened;
+use crate::message::{Address, EnhancedCode, Reply, printable};
+use crate::notice::Action;
+
+/// Longer lines are broken at blanks.
+const WIDTH: usize = 76;
+
+/// Recipients of whom something is to be said that is the same for all of them.
+struct Group<'a> {
+    action: Action,
+    expired: bool,
+    reply: &'a Reply,
+    members: Vec<&'a Case<'a>>,
+}
+
+/// All recipients: those with the same reply together, the reply once.
+pub(super) fn replies(cases: &[Case<'_>], accepted: Timestamp) -> String {
+    let groups = groups(cases);
+    let texts: Vec<String> = groups.iter().map(|one| one.text(accepted)).collect();
+    texts.join("\n\n")
+}
+
+fn groups<'a>(cases: &'a [Case<'a>]) -> Vec<Group<'a>> {
+    let mut places = HashMap::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for case in cases {
+        let Reply {
+            code,
+            enhanced,
+            text,
+            remote,
+        } = &*case.reply;
+        let key = (case.action, case.expired, code, enhanced, text, remote);
+        let place = *places.entry(key).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push(Group {
+                action: case.action,
+                expired: case.expired,
+                reply: &case.reply,
+                members: Vec::new(),
+            });
+        }
+        groups[place].members.push(case);
+    }
+    groups
+}
+
+impl Group<'_> {
+    fn text(&self, accepted: Timestamp) -> String {
+        let mut lines: Vec<String> = self.members.iter().map(|one| recipient(one)).collect();
+        lines.push(String::new());
+        let said = match self.action {
+            Action::Failed => self.failed(accepted),
+            Action::Delayed => self.delayed(),
+            Action::Delivered => vec!["The message was delivered.".to_owned()],
+            Action::Relayed => self.relayed(),
+        };
+        for paragraph in said {
+            fold(&paragraph, "    ", &mut lines);
+            lines.push(String::new());
+        }
+        let introduction = match (&self.reply.remote, self.action, self.expired) {
+            (Some(remote), Action::Delayed, _) | (Some(remote), _, true) => {
+                format!("The last answer of {} was:", printable(remote))
+            }
+            (Some(remote), _, _) => format!("{} said:", printable(remote)),
+            (None, Action::Failed | Action::Delayed, _) => "In technical terms:".to_owned(),
+            (None, _, _) => return lines.join("\n").trim_end().to_owned(),
+        };
+        fold(&introduction, "    ", &mut lines);
+        fold(&printable(&self.reply.to_string()), "      ", &mut lines);
+        lines.join("\n")
+    }
+
+    /// What happened, and what can be done, each a paragraph.
+    fn failed(&self, accepted: Timestamp) -> Vec<String> {
+        let meaning = self.meaning();
+        let mut said = Vec::new();
+        if self.expired {
+            let tried = self.members.iter().map(|one| one.attempts);
+            let last = self.members.iter().filter_map(|one| one.last_attempt).max();
+            let last = last.map_or(String::new(), |at| {
+                format!(", the last time on {}", time(at))
+            });
+            let tried = match (tried.clone().min(), tried.max()) {
+                (Some(least), Some(most)) if least == most => times(most),
+                (_, most) => format!("up to {}", times(most.unwrap_or_default())),
+            };
+            said.push(format!(
+                "The time for delivery is over. It was tried {tried} since {}{last}.",
+                time(accepted)
+            ));
+        }
+        let words = format!("{} {}", meaning.what, meaning.advice);
+        if !words.trim().is_empty() {
+            said.push(words.trim().to_owned());
+        }
+        said
+    }
+
+    fn delayed(&self) -> Vec<String> {
+        let what = self.meaning().what;
+        match what.is_empty() {
+            true => Vec::new(),
+            false => vec![what.to_owned()],
+        }
+    }
+
+    fn relayed(&self) -> Vec<String> {
+        let to = match &self.reply.remote {
+            Some(remote) => printable(remote),
+            None => "the next mail system".to_owned(),
+        };
+        vec![format!(
+            "The message was passed on to {to}, which does not confirm deliveries. You will hear \
+             from there only if something goes wrong."
+        )]
+    }
+
+    fn meaning(&self) -> Meaning {
+        let ours = self.reply.remote.is_none();
+        let known = self.reply.enhanced.and_then(|code| Meaning::of(code, ours));
+        known.unwrap_or_else(|| {
+            match (self.reply.code, ours) {
+                // Without an enhanced code, these two say the same everywhere (RFC 5321, 4.2.3).
+                (Some(552), _) => Meaning::of(EnhancedCode::new(5, 3, 4), ours),
+                (Some(421), _) => Meaning::of(EnhancedCode::new(4, 3, 2), ours),
+                _ => None,
+            }
+            .unwrap_or(Meaning::unknown(ours))
+        })
+    }
+}
+
+fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        _ => format!("{count} times"),
+    }
+}
+
+/// The line of a recipient; whom the sender wrote to, if that is somebody else.
+fn recipient(case: &Case<'_>) -> String {
+    let address = printable(case.address.as_str());
+    let original = case.original.map(|one| printable(&one.address));
+    match original {
+        Some(original) if !is_same(&original, case.address) => {
+            format!("  {address} (you wrote to {original})")
+        }
+        _ => format!("  {address}"),
+    }
+}
+
+fn is_same(original: &str, address: &Address) -> bool {
+    Address::parse(original).is_ok_and(|one| one.same_mailbox(address))
+}
+
+/// The addresses in one line, at most so many.
+pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
+    let named = cases.iter().take(most);
+    let mut names: Vec<String> = named.map(|one| printable(one.address.as_str())).collect();
+    if cases.len() > most {
+        names.push(format!("and {} more", cases.len() - most));
+    }
+    names.join(", ")
+}
+
+/// A time for people. In UTC: no file about time zones needs to be read for it.
+pub(super) fn time(at: Timestamp) -> String {
+    let at = at.to_zoned(TimeZone::UTC);
+    at.strftime("%-d %B %Y, %H:%M UTC").to_string()
+}
+
+/// A text's lines, the long ones broken at blanks; what follows has the indentation of its line.
+pub(super) fn folded(text: &str) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let line = line.trim_end();
+        let (indent, words) = line.split_at(line.len() - line.trim_start().len());
+        match line.chars().count() > WIDTH {
+            true => fold(words, &shortened(indent.to_owned(), 40), &mut lines),
+            false => lines.push(line.to_owned()),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn fold(words: &str, indent: &str, lines: &mut Vec<String>) {
+    let mut line = indent.to_owned();
+    let mut length = indent.chars().count();
+    let begun = length;
+    for word in words.split(' ').filter(|word| !word.is_empty()) {
+        let more = word.chars().count();
+        if length > begun && length + 1 + more > WIDTH {
+            lines.push(std::mem::replace(&mut line, indent.to_owned()));
+            length = begun;
+        }
+        if length > begun {
+            line.push(' ');
+            length += 1;
+        }
+        line.push_str(word);
+        length += more;
+    }
+    lines.push(line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_at_blanks_and_keep_their_indentation() {
+        let long = format!(
+            "  a {} b\n\n{}\nshort  \n",
+            "x".repeat(80),
+            "word ".repeat(20)
+        );
+        let folded = folded(&long);
+        let lines: Vec<&str> = folded.split('\n').collect();
+        assert_eq!(lines[0], "  a");
+        assert_eq!(lines[1], format!("  {}", "x".repeat(80)));
+        assert_eq!(lines[2..4], ["  b", ""]);
+        assert_eq!(lines[4], "word ".repeat(15).trim_end());
+        assert_eq!(lines[5..], ["word word word word word", "short", ""]);
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        let at = "2026-11-02T14:05:59Z".parse().unwrap();
+        assert_eq!(time(at), "2 November 2026, 14:05 UTC");
+    }
+}
