@@ -190,7 +190,10 @@ fn connections_at_the_limit() {
         [pass(1), pass(1)],
         |case, said| {
             let host = case.net.host("far.test");
-            assert_eq!((host.most, host.open), (1, 0), "{host:?}");
+            // Who is killed between his slot and his connection had the other one do without.
+            let killed = said.iter().any(|one| matches!(one, Said::Killed));
+            let never = killed && host.most == 0;
+            assert!(host.open == 0 && (host.most == 1 || never), "{host:?}");
             no_slots(case, said);
             case.ends(said, &ends);
         },
