@@ -18,7 +18,9 @@ const ACCEPTED: i64 = 1_795_356_300;
 const MESSAGE: &str = "\
 Received: from client.example.net by mail.example.net; Sun, 22 Nov 2026 14:05:00 +0000
 From: Example Sender <sender@example.net>
-To: first@example.com, second@example.com, third@example.org
+To: first@example.com,
+ second@example.com,
+ third@example.org
 Subject: An example of a message
 Date: Sun, 22 Nov 2026 14:04:58 +0000
 Message-ID: <example@example.net>
