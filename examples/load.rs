@@ -65,6 +65,7 @@ fn fill(path: &Path, count: usize, size: usize) -> Result<(), Box<dyn Error>> {
             dsn: Dsn::default(),
             submitter: "load".into(),
             key: None,
+            release: None,
         };
         acceptor.accept(request, message.as_slice())?;
     }

@@ -39,10 +39,13 @@ pub struct Limits {
     pub hop_limit: usize,
     /// How long a submission's key is known, from its acceptance.
     pub key_lifetime: SignedDuration,
+    /// How far ahead a release may be.
+    pub max_hold: SignedDuration,
 }
 
 impl Limits {
-    /// The defaults, under a name: 50 MB, 100 MB and 1,000 files free, 50 hops, keys for a day.
+    /// The defaults, under a name: 50 MB, 100 MB and 1,000 files free, 50 hops, keys for a day, 30
+    /// days to the release.
     pub fn new(hostname: impl Into<String>) -> Limits {
         Limits {
             hostname: hostname.into(),
@@ -51,6 +54,7 @@ impl Limits {
             min_free_inodes: 1_000,
             hop_limit: 50,
             key_lifetime: SignedDuration::from_hours(24),
+            max_hold: SignedDuration::from_hours(30 * 24),
         }
     }
 }
@@ -74,6 +78,8 @@ pub struct Request {
     /// What another submission of the same would have as its key: of those that are handed in under
     /// one key, within its lifetime, only the first is accepted.
     pub key: Option<SubmissionKey>,
+    /// Not to be attempted before this time (RFC 4865, HOLDUNTIL). One that is past is no wish.
+    pub release: Option<Timestamp>,
 }
 
 /// A submission that is safe.
@@ -130,6 +136,17 @@ pub enum Error {
     /// A transport's name that could not be written to a line.
     #[error("not a transport's name: {0:?}")]
     BadTransport(String),
+    /// A release further ahead than `accept.max_hold`.
+    #[error(
+        "it is to be released at {release}: mail is held no longer than {}",
+        hours(limit)
+    )]
+    HoldTooLong {
+        /// When it is wanted.
+        release: Timestamp,
+        /// The limit.
+        limit: SignedDuration,
+    },
     /// The reserve of the file system is reached.
     #[error("the spool's file system has {what} left, the reserve is {reserve}")]
     NoRoom {
@@ -213,6 +230,7 @@ impl Acceptor {
             return Err(Error::WishesTooLong);
         }
         let now = Timestamp::now();
+        envelope.submission.release = self.release(request.release, now)?;
         let mut input = Input::new(input);
         if let Some(key) = &request.key
             && let Some(id) = self.spool.key_holder(key, now)?
@@ -252,6 +270,21 @@ impl Acceptor {
             id,
             repeated: false,
         })
+    }
+
+    /// The release, if it is ahead.
+    fn release(
+        &self,
+        wanted: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Error> {
+        let limit = self.limits.max_hold;
+        match wanted.filter(|release| *release > now) {
+            Some(release) if release.duration_since(now) > limit => {
+                Err(Error::HoldTooLong { release, limit })
+            }
+            release => Ok(release),
+        }
     }
 
     /// Seals a message under a key, unless another message has it by now. The key is locked only
@@ -436,6 +469,14 @@ enum Sealed {
     Known(QueueId),
 }
 
+/// A limit in words.
+fn hours(limit: &SignedDuration) -> String {
+    match limit.as_hours() {
+        hours if hours >= 48 => format!("{} days", hours / 24),
+        _ => format!("{} minutes", limit.as_mins()),
+    }
+}
+
 fn repeated(id: QueueId) -> Accepted {
     tracing::info!(%id, "submitted again under its key");
     Accepted { id, repeated: true }
@@ -477,6 +518,7 @@ mod tests {
             dsn: Dsn::default(),
             submitter: "tester".into(),
             key: None,
+            release: None,
         };
         let id = Acceptor::new(spool.clone(), limits).accept(request, Drops(message))?;
         let path = crate::spool::Place::Active.path(id);

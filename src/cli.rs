@@ -22,6 +22,7 @@ mod show;
 mod site;
 mod submit;
 mod table;
+mod time;
 mod transports;
 
 use std::ffi::OsString;

@@ -80,6 +80,8 @@ pub struct Accept {
     pub timeout: Duration,
     /// How long a submission's key is known.
     pub key_lifetime: SignedDuration,
+    /// How far ahead a release may be.
+    pub max_hold: SignedDuration,
 }
 
 /// When `receive` has a message attempted.
@@ -202,6 +204,7 @@ impl Config {
                 attempt: raw.accept.attempt,
                 timeout: timeout.0,
                 key_lifetime: text.key_lifetime(&raw.accept.key_lifetime)?,
+                max_hold: signed(raw.accept.max_hold.0),
             },
             run: Run {
                 jobs: text.at_least_one(&raw.run.jobs, "jobs")?,

@@ -195,7 +195,7 @@ pub fn tell(
     let named: Vec<&Address> = recipients.iter().collect();
     let id = QueueId::of_notice(*cause, entry.id(), kind, &named);
     let warn = match kind {
-        NoticeKind::Delay => means.delays.next(entry.id().accepted(), Some(now), now),
+        NoticeKind::Delay => means.delays.next(entry.state().begin, Some(now), now),
         NoticeKind::Bounce | NoticeKind::Success => None,
     };
     let notice = |id: Option<QueueId>| What::Notice {
@@ -279,6 +279,7 @@ fn reported<'a>(
     let until = match (action, &recipient.last) {
         (Action::Delayed, Some(reply)) => retry.last_attempt(&FailedAttempt {
             id: state.id,
+            begin: state.begin,
             sender: &state.sender,
             recipient: &recipient.address,
             transport: recipient

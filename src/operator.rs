@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::disk;
 use crate::message::QueueId;
+use crate::queue::step::awaits_release;
 use crate::queue::{Action, Hold};
 use crate::spool::{Claim, Entry, Kept, Place, Posted, Served, Spool, Unreadable, apply};
 
@@ -101,8 +102,9 @@ fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
     }
 }
 
-/// Makes everything in `deferred/` due. What somebody has in hand is being tried already, and
-/// what is corrupt is for the next run to find.
+/// Makes everything in `deferred/` due that is there because of trouble. What waits for its release
+/// is left alone, what somebody has in hand is being tried already, and what is corrupt is for the
+/// next run to find.
 ///
 /// # Errors
 /// Of a message that the system would not let us have; the others are made due all the same.
@@ -118,6 +120,7 @@ pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usi
                     continue;
                 };
                 match locked.read() {
+                    Ok(entry) if awaits_release(entry.state(), now) => {}
                     Ok(entry) => entries.push(entry),
                     Err(Unreadable::Corrupt(..)) => {}
                     Err(Unreadable::Failed(error)) => failed = failed.and(Err(error)),

@@ -52,6 +52,13 @@ pub struct Spool {
     durable_buckets: Arc<Mutex<HashMap<PathBuf, disk::File>>>,
 }
 
+/// A bucket whose name may not be durable yet.
+struct FreshBucket {
+    parent: &'static str,
+    dir: PathBuf,
+    opened: disk::File,
+}
+
 /// Why a spool cannot be used. None of it is any message's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -251,28 +258,46 @@ impl Spool {
     /// is renamed into a bucket only after that: else the old name's end could outlast a power
     /// cut that the bucket does not.
     fn prepare_bucket(&self, place: &Place) -> disk::Result<()> {
-        let Some(parent) = place.bucket_parent() else {
+        let Some(bucket) = self.make_bucket(place)? else {
             return Ok(());
         };
-        let dir = place.dir();
-        if self.is_durable_bucket(&dir)? {
-            return Ok(());
-        }
-        self.disk.mkdir(&dir)?;
-        let opened = self.disk.open_read(&dir)?;
-        if let Err(error) = self.disk.durable(&[], &[Path::new(parent)]) {
+        if let Err(error) = self.disk.durable(&[], &[Path::new(bucket.parent)]) {
             // A later sync of the parent may succeed and say nothing about this name: unless
             // somebody uses it, it is made again.
             let _ = self.remove_empty_buckets(std::slice::from_ref(place));
             return Err(error);
         }
+        self.know_durable(bucket);
+        Ok(())
+    }
+
+    /// Makes a bucket whose name is then to be made durable in its parent; none if it is.
+    fn make_bucket(&self, place: &Place) -> disk::Result<Option<FreshBucket>> {
+        let Some(parent) = place.bucket_parent() else {
+            return Ok(None);
+        };
+        let dir = place.dir();
+        if self.is_durable_bucket(&dir)? {
+            return Ok(None);
+        }
+        self.disk.mkdir(&dir)?;
+        let opened = self.disk.open_read(&dir)?;
+        Ok(Some(FreshBucket {
+            parent,
+            dir,
+            opened,
+        }))
+    }
+
+    /// A bucket's name has been made durable.
+    fn know_durable(&self, bucket: FreshBucket) {
+        let FreshBucket { dir, opened, .. } = bucket;
         let mut buckets = self.buckets_made_durable();
         // One for each minute of the schedule; an end to that is a matter of descriptors.
         if buckets.len() >= MOST_BUCKETS_OPEN {
             buckets.clear();
         }
         buckets.insert(dir, opened);
-        Ok(())
     }
 
     fn is_durable_bucket(&self, dir: &Path) -> disk::Result<bool> {

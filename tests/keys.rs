@@ -170,6 +170,7 @@ impl Shelf {
             dsn: mailspool::message::Dsn::default(),
             submitter: "shelf".into(),
             key: Some(SubmissionKey::new(key).unwrap()),
+            release: None,
         };
         let acceptor = Acceptor::new(self.spool.clone(), limits);
         acceptor.submit(request, LETTER).unwrap()

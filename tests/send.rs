@@ -36,6 +36,62 @@ fn it_prints_the_id_and_nothing_else() {
     assert_eq!(site.processes(), [], "nothing was started");
 }
 
+fn send_at(site: &Site, at: &str) -> program::Ended {
+    let command = ["send", "-f", "a@example.org", "--at", at, "b@example.test"];
+    site.program(command, LETTER)
+}
+
+#[test]
+fn for_later_it_is_left_alone_until_an_operator_releases_it() {
+    let site = Site::with_box();
+    let id = send_at(&site, "+2h").ok();
+    let id = id.trim_end();
+    assert_eq!(site.processes(), [], "nothing was started");
+    let scheduled = |site: &Site| {
+        let row = site.row();
+        assert_eq!(
+            (&row["queue"], &row["attempts"]),
+            (&"deferred".into(), &0.into())
+        );
+        row["next_attempt"].clone()
+    };
+    let next = scheduled(&site);
+    site.run().ok();
+    // A flush tries what could not be delivered; this was not to be.
+    site.program(["flush"], b"").ok();
+    site.run().ok();
+    assert_eq!(scheduled(&site), next);
+    // A thaw takes back a freeze, not a wish.
+    site.program(["freeze", id], b"").ok();
+    site.run().ok();
+    assert_eq!(site.row()["queue"], "frozen");
+    site.program(["thaw", id], b"").ok();
+    until("it is scheduled again", || {
+        site.row()["queue"] == "deferred"
+    });
+    assert_eq!(scheduled(&site), next);
+    assert_eq!(site.program(["check"], b"").code, 0);
+    site.program(["retry", id], b"").ok();
+    site.until_empty();
+    assert_eq!(site.boxed().len(), 1);
+}
+
+#[test]
+fn a_time_for_later_is_within_a_limit_or_past() {
+    let site = Site::new(&format!("[accept]\nmax_hold = \"3d\"\n{BOX}"));
+    let refused = send_at(&site, "+4d");
+    assert_eq!(refused.code, 64, "{refused}");
+    assert!(refused.err.contains("no longer than 3 days"), "{refused}");
+    assert_eq!(send_at(&site, "tomorrow").code, 64);
+    assert!(site.is_empty());
+    // What is past is now.
+    send_at(&site, "2026-01-01T00:00:00Z").ok();
+    site.until_empty();
+    assert_eq!(site.boxed().len(), 1);
+    send_at(&site, "+2d").ok();
+    assert_eq!(site.row()["status"], "scheduled");
+}
+
 #[test]
 fn it_delivers_at_once() {
     let site = Site::with_box();

@@ -25,6 +25,7 @@ fuzz_target!(|text: &str| {
             let outcome = Outcome::deferred(EnhancedCode::new(4, 2, 2), "greylisted");
             let failed = FailedAttempt {
                 id,
+                begin: id.accepted(),
                 sender: &ReversePath::Null,
                 recipient: &anybody,
                 transport: config.routes.transport_for(&anybody),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 
 use crate::message::{NoticeKind, Notify, Ret};
 
@@ -61,13 +62,13 @@ pub(super) enum Command {
     Count(Count),
     /// Show one message: envelope, recipients, history
     Show(Show),
-    /// Try messages at once; also takes back discarded and mended corrupt ones
+    /// Try messages at once, also those for later; takes back discarded and mended corrupt ones
     Retry(Act),
-    /// Try everything that is deferred at once
+    /// Try everything at once that is deferred by trouble
     Flush(Flush),
     /// Hold messages: no attempts until they are thawed
     Freeze(Freeze),
-    /// Release frozen messages and try them at once
+    /// Let frozen messages go, and try them at once, or at the time of their release
     Thaw(Act),
     /// Take messages out of the queue; nobody is told
     Discard(Act),
@@ -111,6 +112,10 @@ pub(super) struct Send {
     /// Only store; the next run delivers
     #[arg(long)]
     pub queue_only: bool,
+    /// Deliver not before this time: `2026-11-23T08:00Z`, `2026-11-23 08:00` (local time), or `+2h`
+    /// from now; `retry` releases it before
+    #[arg(long, value_name = "TIME", value_parser = super::time::moment)]
+    pub at: Option<Timestamp>,
     /// Deliver by this transport, whatever the routes say
     #[arg(long, value_name = "NAME")]
     pub transport: Option<String>,

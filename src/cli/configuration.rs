@@ -94,6 +94,7 @@ fn in_force(site: &Site) -> String {
          hop_limit = {}\n\
          attempt = {}\n\
          timeout = \"{}\"\n\
+         max_hold = \"{}s\"\n\
          key_lifetime = \"{}s\"\n\n\
          [run]\n\
          jobs = {}\n\
@@ -112,6 +113,7 @@ fn in_force(site: &Site) -> String {
         accept.hop_limit,
         quoted(&accept.attempt),
         humantime::format_duration(accept.timeout),
+        accept.max_hold.as_secs(),
         accept.key_lifetime.as_secs(),
         config.run.jobs,
         config.run.background,

@@ -67,7 +67,8 @@ impl From<accept::Error> for Failure {
             | accept::Error::BadTransport(_)
             | accept::Error::Dsn { .. }
             | accept::Error::TooManyWishes
-            | accept::Error::WishesTooLong => EX_USAGE,
+            | accept::Error::WishesTooLong
+            | accept::Error::HoldTooLong { .. } => EX_USAGE,
             accept::Error::NoRoom { .. }
             | accept::Error::KeyBusy
             | accept::Error::Input(_)

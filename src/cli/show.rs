@@ -18,12 +18,36 @@ use crate::queue::state::Fate;
 use crate::queue::{Event, RecipientResult, RecipientState, Status, What};
 use crate::spool::{Content, Spool, View};
 
-/// `show --json`: a row of the listing and the history.
+/// `show --json`: a row of the listing, what the submitter wanted, and the history.
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
     row: &'a Row,
+    #[serde(flatten)]
+    wishes: &'a Wishes,
     history: &'a [Event],
+}
+
+/// What a submitter may want besides delivery.
+#[derive(Default, Serialize)]
+struct Wishes {
+    /// Not to be attempted before; none when that is over.
+    release: Option<Timestamp>,
+    /// The name of the submission.
+    key: Option<String>,
+}
+
+impl Wishes {
+    fn of(view: &View, now: Timestamp) -> Wishes {
+        let Ok(content) = &view.content else {
+            return Wishes::default();
+        };
+        let key = content.envelope.submission.key.as_ref();
+        Wishes {
+            release: content.state.release.filter(|release| *release > now),
+            key: key.map(|keyed| keyed.key.to_string()),
+        }
+    }
 }
 
 /// `mailspool show`.
@@ -38,14 +62,28 @@ pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
     }
     let mut row = row(&view, now);
     Waiting::look(&site).explain(&mut row, &view);
+    let wishes = &Wishes::of(&view, now);
     let history = view
         .content
         .as_ref()
         .map(|content| &content.events[..])
         .unwrap_or_default();
     match args.json {
-        true => json_line(&mut out, &Shown { row: &row, history })?,
-        false => put(&mut out, &text(&row, view.content.as_ref().ok(), now))?,
+        true => {
+            let row = &row;
+            json_line(
+                &mut out,
+                &Shown {
+                    row,
+                    wishes,
+                    history,
+                },
+            )?;
+        }
+        false => {
+            let content = view.content.as_ref().ok();
+            put(&mut out, &text(&row, wishes, content, now))?;
+        }
     }
     finish(out)
 }
@@ -100,7 +138,7 @@ fn raw(spool: &Spool, view: &View, headers: bool, out: &mut impl Write) -> Resul
     }
 }
 
-fn text(row: &Row, content: Option<&Content>, now: Timestamp) -> String {
+fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -> String {
     let history = content
         .map(|content| &content.events[..])
         .unwrap_or_default();
@@ -118,6 +156,13 @@ fn text(row: &Row, content: Option<&Content>, now: Timestamp) -> String {
         "Accepted",
         &format!("{} ({} ago)", table::time(row.added), table::age(row.age)),
     );
+    if let Some(release) = wanted.release {
+        let soon = table::soon(release, now);
+        line("Release", &format!("{} ({soon})", table::time(release)));
+    }
+    if let Some(key) = &wanted.key {
+        line("Key", key);
+    }
     line("Size", &table::size(row.size));
     if let Some(sender) = &row.sender {
         line("From", &table::address(sender));

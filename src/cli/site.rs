@@ -77,6 +77,7 @@ impl Site {
             min_free_inodes: accept.min_free_inodes,
             hop_limit: accept.hop_limit,
             key_lifetime: accept.key_lifetime,
+            max_hold: accept.max_hold,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::args::{Global, Receive, Send, Wishes};
 use super::background;
 use super::exit::{EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, write_once};
@@ -40,6 +42,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         recipients,
         submitter: site.caller.name.clone(),
         key,
+        release: None,
     };
     let acceptor = Acceptor::new(site.spool.clone(), site.limits());
     let accepted = acceptor.submit(request, io::stdin().lock())?;
@@ -98,10 +101,13 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
         recipients,
         submitter: site.caller.name.clone(),
         key: key(args.key.as_ref())?,
+        release: args.at,
     };
     let accepted = Acceptor::new(site.spool.clone(), site.limits()).submit(request, input)?;
     write_once(io::stdout(), &format!("{}\n", accepted.id));
-    if !args.queue_only && !accepted.repeated {
+    // What is released later is not due.
+    let is_due = args.at.is_none_or(|release| release <= Timestamp::now());
+    if !args.queue_only && !accepted.repeated && is_due {
         background::attempt(&site, global);
     }
     Ok(())

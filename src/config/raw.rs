@@ -49,6 +49,7 @@ pub(super) struct RawAccept {
     pub attempt: Attempt,
     pub timeout: Span,
     pub key_lifetime: Spanned<Span>,
+    pub max_hold: Span,
 }
 
 impl Default for RawAccept {
@@ -61,6 +62,7 @@ impl Default for RawAccept {
             attempt: Attempt::default(),
             timeout: Span::from_secs(600),
             key_lifetime: Spanned::new(0..0, Span::from_secs(24 * 3600)),
+            max_hold: Span::from_secs(30 * 24 * 3600),
         }
     }
 }

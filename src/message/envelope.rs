@@ -3,10 +3,12 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+
 use super::address::{Address, AddressError, ReversePath};
 use super::dsn::{Dsn, DsnLines};
 use super::id::QueueId;
-use super::key::Keyed;
+use super::key::{Keyed, parse_time};
 use super::seal::{self, Seal};
 
 /// Through which door a message came in, and so which directory it enters.
@@ -53,6 +55,8 @@ pub struct Submission {
     pub dsn: Dsn,
     /// Under which key it was accepted, if it has one.
     pub key: Option<Keyed>,
+    /// Not to be attempted before this time (RFC 4865).
+    pub release: Option<Timestamp>,
 }
 
 impl Submission {
@@ -64,6 +68,7 @@ impl Submission {
             origin: None,
             dsn: Dsn::default(),
             key: None,
+            release: None,
         }
     }
 }
@@ -215,17 +220,29 @@ pub fn parse_seal(transport: &[u8]) -> Result<(&str, Seal), EnvelopeError> {
     Ok((above, seal))
 }
 
-/// Reads of `info/transport/<id>` under which key the message was accepted. Everything else in it may
-/// be anything but cut off.
+/// Reads of `info/transport/<id>` under which key the message was accepted. The lines about anything
+/// else are not looked at.
 pub fn parse_key(transport: &[u8]) -> Result<Option<Keyed>, EnvelopeError> {
+    parse_line(transport, "key: ", Keyed::from_line)
+}
+
+/// Reads of `info/transport/<id>` when the message is to be released, as [`parse_key`] does.
+pub fn parse_release(transport: &[u8]) -> Result<Option<Timestamp>, EnvelopeError> {
+    parse_line(transport, "release: ", parse_time)
+}
+
+fn parse_line<T>(
+    transport: &[u8],
+    name: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, EnvelopeError> {
     let (above, _) = parse_seal(transport)?;
     let lines = above.split_terminator('\n').enumerate();
-    let mut values = lines.filter_map(|(n, line)| Some((n, line.strip_prefix("key: ")?)));
-    let key = values.next().map(|(n, value)| {
-        let keyed = Keyed::from_line(value);
-        keyed.ok_or(EnvelopeError::Transport(n + 1))
-    });
-    key.transpose()
+    let mut found = lines.filter_map(|(n, line)| Some((n, line.strip_prefix(name)?)));
+    let parsed = found
+        .next()
+        .map(|(n, value)| parse(value).ok_or(EnvelopeError::Transport(n + 1)));
+    parsed.transpose()
 }
 
 impl Submission {
@@ -247,6 +264,9 @@ impl Submission {
         if let Some(keyed) = &self.key {
             let _ = writeln!(text, "key: {}", keyed.to_line());
         }
+        if let Some(release) = &self.release {
+            let _ = writeln!(text, "release: {release}");
+        }
         text
     }
 
@@ -255,7 +275,7 @@ impl Submission {
     fn parse(lines: &str, recipients: usize) -> Result<Submission, EnvelopeError> {
         let (mut door, mut transport, mut origin) = (None, None, None);
         let mut dsn = DsnLines::of(recipients);
-        let mut keyed = None;
+        let (mut keyed, mut release) = (None, None);
         // Split at LF alone: `lines` would take a CR for part of the line's end.
         for (number, line) in lines.split_terminator('\n').enumerate() {
             let wrong = EnvelopeError::Transport(number + 1);
@@ -275,6 +295,9 @@ impl Submission {
                 Some(("key", value)) if keyed.is_none() => {
                     keyed = Some(Keyed::from_line(value).ok_or(wrong)?);
                 }
+                Some(("release", value)) if release.is_none() => {
+                    release = Some(parse_time(value).ok_or(wrong)?);
+                }
                 Some((name, value)) => dsn.add(name, value).ok_or(wrong)?,
                 None => return Err(wrong),
             }
@@ -285,6 +308,7 @@ impl Submission {
             origin,
             dsn: dsn.dsn,
             key: keyed,
+            release,
         })
     }
 }
@@ -341,6 +365,7 @@ mod tests {
                     key: SubmissionKey::new("order 5").unwrap(),
                     until: "2026-11-23T14:05:00.123Z".parse().unwrap(),
                 }),
+                release: Some("2026-11-23T08:00:00Z".parse().unwrap()),
             },
         }
     }

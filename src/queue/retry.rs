@@ -14,6 +14,8 @@ use crate::message::{Address, QueueId, Reply, ReversePath};
 pub struct FailedAttempt<'a> {
     /// The message; it was accepted at [`QueueId::accepted`].
     pub id: QueueId,
+    /// From when its age counts: its acceptance, or its release if it was held until then.
+    pub begin: Timestamp,
     /// Its sender. To the null sender nobody can return anything.
     pub sender: &'a ReversePath,
     /// The recipient.
@@ -34,7 +36,7 @@ impl FailedAttempt<'_> {
     /// How old the message is. A clock that ran backwards makes it younger than new: it counts
     /// as new.
     pub fn age(&self) -> SignedDuration {
-        let age = self.now.duration_since(self.id.accepted());
+        let age = self.now.duration_since(self.begin);
         age.max(SignedDuration::ZERO)
     }
 }
@@ -291,6 +293,7 @@ mod tests {
         let now = id.accepted() + MINUTE * age;
         let failed = FailedAttempt {
             id,
+            begin: id.accepted(),
             sender: &ReversePath::parse(sender.as_bytes()).unwrap(),
             recipient: &Address::parse(to).unwrap(),
             transport,

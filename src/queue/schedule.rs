@@ -404,8 +404,7 @@ impl RetryPolicy for Schedule {
     }
 
     fn last_attempt(&self, failed: &FailedAttempt<'_>) -> Option<Timestamp> {
-        let accepted = failed.id.accepted();
-        accepted.saturating_add(self.lifetime).ok()
+        failed.begin.saturating_add(self.lifetime).ok()
     }
 }
 
@@ -439,6 +438,7 @@ mod tests {
         let outcome = Outcome::deferred(EnhancedCode::new(4, 0, 0), "later");
         schedule.next_attempt(&FailedAttempt {
             id,
+            begin: id.accepted(),
             sender: &sender,
             recipient: &recipient,
             transport: None,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{Action, Event, Handover, Status, What};
 use crate::message::{
     Address, EnhancedCode, Envelope, NoticeKind, QueueId, RecipientDsn, Reply, ReversePath,
+    Submission,
 };
 
 /// Where a message stands.
@@ -26,6 +27,11 @@ pub struct State {
     pub interrupted: u32,
     /// Whether somebody holds it back.
     pub hold: Hold,
+    /// Before this time it is not attempted, because its submitter wanted that (RFC 4865); none if
+    /// he did not, or an operator has had it tried before.
+    pub release: Option<Timestamp>,
+    /// From when its age counts.
+    pub begin: Timestamp,
     index: HashMap<Address, usize>,
 }
 
@@ -102,9 +108,11 @@ pub enum Hold {
 }
 
 impl State {
-    /// A message fresh from acceptance: everybody is due at once.
+    /// A message fresh from acceptance: everybody is due at once, or at its release.
     pub fn new(id: QueueId, envelope: &Envelope) -> State {
-        let dsn = &envelope.submission.dsn;
+        let Submission { dsn, release, .. } = &envelope.submission;
+        let release = *release;
+        let begin = release.unwrap_or(id.accepted());
         let fresh = |n: usize, address: &Address| RecipientState {
             address: address.clone(),
             dsn: dsn.of(n),
@@ -113,9 +121,7 @@ impl State {
             attempts: 0,
             warn: None,
             warned: None,
-            fate: Fate::Pending {
-                next: id.accepted(),
-            },
+            fate: Fate::Pending { next: begin },
         };
         // Who is named twice is one recipient: an outcome is for an address, not for a line.
         let mut index = HashMap::with_capacity(envelope.recipients.len());
@@ -134,6 +140,8 @@ impl State {
             started: None,
             interrupted: 0,
             hold: Hold::None,
+            release,
+            begin,
             index,
         }
     }
@@ -229,12 +237,22 @@ impl State {
                     self.interrupted = 0;
                 }
                 self.hold = Hold::None;
+                // A thaw takes back a freeze, and nothing else; who retries it releases it.
+                let before = self.release.filter(|release| *release > at);
+                let next = match (before, action) {
+                    (Some(release), Action::Thaw(_)) => release,
+                    (Some(_), _) => {
+                        (self.release, self.begin) = (None, at);
+                        at
+                    }
+                    (None, _) => at,
+                };
                 // Who failed and nobody can be told of it gets another chance. Where somebody
                 // can, he will be: his notice may be staged already.
                 let nobody = self.sender == ReversePath::Null;
                 for recipient in &mut self.recipients {
                     if recipient.is_left() || nobody && recipient.is_untold() {
-                        recipient.fate = Fate::Pending { next: at };
+                        recipient.fate = Fate::Pending { next };
                     }
                 }
             }

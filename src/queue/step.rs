@@ -85,7 +85,9 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
     if let Some(occasion) = untold(state) {
         return Step::Notify(occasion);
     }
-    let due = |next: Timestamp| next <= now || next.duration_since(now) > longest_delay;
+    // What is far ahead is a clock's mistake, unless the submitter wanted it so.
+    let from = state.release.map_or(now, |release| release.max(now));
+    let due = |next: Timestamp| next <= now || next.duration_since(from) > longest_delay;
     let ready = these(&|fate| matches!(fate, Fate::Pending { next } if due(*next)));
     if !ready.is_empty() {
         return Step::Attempt(ready);
@@ -101,6 +103,11 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
         return Step::Freeze("delivery failed and there is no sender to tell".into());
     }
     Step::Finish
+}
+
+/// Whether a message waits for its release and for nothing else.
+pub fn awaits_release(state: &State, now: Timestamp) -> bool {
+    state.hold == Hold::None && state.release.is_some_and(|release| release > now)
 }
 
 /// Where a message rests by its history alone, whatever the time is; none while there is
@@ -177,7 +184,7 @@ pub fn warn_time(
 ) -> Option<Timestamp> {
     match state.sender == ReversePath::Null || !recipient.dsn.wants_delay() {
         true => None,
-        false => delays.next(state.id.accepted(), recipient.warned, now),
+        false => delays.next(state.begin, recipient.warned, now),
     }
 }
 
@@ -228,6 +235,7 @@ pub fn failed_attempt<'a>(
     let before = state.recipient(recipient).map_or(0, |one| one.attempts);
     FailedAttempt {
         id: state.id,
+        begin: state.begin,
         sender: &state.sender,
         recipient,
         transport,
@@ -265,13 +273,21 @@ mod tests {
 
     impl Story {
         fn new(sender: &str) -> Story {
+            Story::released(sender, None)
+        }
+
+        /// Accepted at the beginning, and to be released so much later.
+        fn released(sender: &str, ahead: Option<SignedDuration>) -> Story {
             let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
             let envelope = Envelope {
                 sender: ReversePath::parse(sender.as_bytes()).unwrap(),
                 recipients: ["a@x", "b@y"]
                     .map(|one| Address::parse(one).unwrap())
                     .to_vec(),
-                submission: Submission::by(Door::Active),
+                submission: Submission {
+                    release: ahead.map(|ahead| now + ahead),
+                    ..Submission::by(Door::Active)
+                },
             };
             Story {
                 state: State::new(QueueId::new(now, [1; 10]), &envelope),
@@ -310,9 +326,7 @@ mod tests {
                 kind,
                 id: None,
                 recipients: recipients.collect(),
-                warn: self
-                    .delays
-                    .next(self.state.id.accepted(), Some(self.now), self.now),
+                warn: self.delays.next(self.state.begin, Some(self.now), self.now),
             })
         }
 
@@ -430,6 +444,53 @@ mod tests {
             }
         }
         panic!("it never ends");
+    }
+
+    #[test]
+    fn what_is_for_later_rests_until_then_and_begins_then() {
+        let month = SignedDuration::from_hours(30 * 24);
+        let mut story = Story::released("s@z", Some(month));
+        let release = story.now + month;
+        let rests = Step::Rest(Resting::Deferred(release));
+        assert_eq!(story.step(), rests, "further ahead than any delay");
+        let by = || By::rule("because");
+        let freeze = Action::Freeze {
+            by: by(),
+            until: None,
+        };
+        assert_eq!(story.acts(freeze), Step::Rest(Resting::Frozen(None)));
+        assert_eq!(story.acts(Action::Thaw(by())), rests);
+        assert!(awaits_release(&story.state, story.now));
+        story.now = release;
+        assert!(!awaits_release(&story.state, story.now));
+        assert_eq!(story.step(), Step::Attempt(vec![0, 1]));
+        story.starts();
+        let step = story.ends(&[(0, later()), (1, later())]);
+        let Step::Rest(Resting::Deferred(next)) = step else {
+            panic!("{step:?}")
+        };
+        let delay = next.duration_since(release).as_mins();
+        assert!((15..=17).contains(&delay), "{delay}");
+        // Behind the release what is too far ahead is a clock's mistake again.
+        story.now = release - month;
+        assert_eq!(story.step(), Step::Rest(Resting::Deferred(next)));
+        story.now = next - story.schedule.longest_delay() - SignedDuration::from_hours(1);
+        assert!(story.now < release);
+        assert_eq!(story.step(), Step::Rest(Resting::Deferred(next)));
+    }
+
+    #[test]
+    fn a_retry_releases_and_its_lifetime_begins_then() {
+        let mut story = Story::released("s@z", Some(SignedDuration::from_hours(48)));
+        story.now += SignedDuration::from_hours(1);
+        let retry = Action::Retry(By::rule("because"));
+        assert_eq!(story.acts(retry), Step::Attempt(vec![0, 1]));
+        assert_eq!((story.state.begin, story.state.release), (story.now, None));
+        // So far ahead only a clock's mistake explains it.
+        story.starts();
+        story.ends(&[(0, later()), (1, later())]);
+        story.now -= SignedDuration::from_hours(24);
+        assert_eq!(story.step(), Step::Attempt(vec![0, 1]));
     }
 
     #[test]

@@ -7,7 +7,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::lanes::Candidate;
 use super::{Core, Error};
 use crate::message::QueueId;
-#[cfg(feature = "cli")]
 use crate::queue::Bucket;
 use crate::spool::{Hop, Kept, Place, Swept, Unreadable};
 
@@ -88,13 +87,31 @@ impl Core {
                 };
                 if open {
                     let place = kept.place(bucket);
-                    let ids = self.spool.ids_in(place)?;
+                    let mut ids = self.spool.ids_in(place)?;
+                    if bucket.due().is_some_and(|due| due > now) {
+                        // So far ahead are mistakes of a clock, and what is to be released then.
+                        self.leave_unreleased(&mut ids, bucket)?;
+                    } else {
+                        places.push(place);
+                    }
                     due.extend(ids.into_iter().map(|id| Candidate { id, place }));
-                    places.push(place);
                 }
             }
         }
         Ok((due, places))
+    }
+
+    /// Takes out those that stand in this bucket until they are released.
+    fn leave_unreleased(&self, ids: &mut Vec<QueueId>, bucket: Bucket) -> Result<(), Error> {
+        let mut others = Vec::new();
+        for id in ids.drain(..) {
+            let release = self.spool.peek_release(id)?;
+            if release.map(Bucket::for_time) != Some(bucket) {
+                others.push(id);
+            }
+        }
+        *ids = others;
+        Ok(())
     }
 
     /// Finishes `new/`. A file that cannot be judged now stays for the next run.

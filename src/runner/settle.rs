@@ -245,7 +245,10 @@ pub(super) fn log_results(
         ReversePath::Null => "<>",
         ReversePath::Mailbox(address) => address.as_str(),
     };
-    let delay = now.duration_since(id.accepted()).as_secs_f64().max(0.0);
+    let delay = now
+        .duration_since(entry.state().begin)
+        .as_secs_f64()
+        .max(0.0);
     let delay = (delay * 10.0).round() / 10.0;
     for result in results {
         let status = match (result.status, result.expired) {

@@ -101,7 +101,8 @@ fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> 
         }
     };
     let mut watcher = notify::recommended_watcher(handler)?;
-    for dir in ["incoming", "active", "info/request"] {
+    // In `deferred/` a bucket appears: something may be due sooner than what we know of.
+    for dir in ["incoming", "active", "deferred", "info/request"] {
         let path = core.spool.path().join(Path::new(dir));
         watcher.watch(&path, RecursiveMode::NonRecursive)?;
     }

@@ -12,8 +12,8 @@ use super::layout::{Info, Place};
 use super::lock::{Claim, Locked, Unreadable};
 use super::{Entry, Spool};
 use crate::disk::{self, Disk, File};
-use crate::message::{Door, Envelope, NoticeKind, Origin, QueueId, SealHasher};
-use crate::queue::{History, What};
+use crate::message::{Door, Envelope, NoticeKind, Origin, QueueId, SealHasher, Submission};
+use crate::queue::{History, Resting, What};
 
 /// Small messages are written with one call.
 const BUFFER: usize = 64 << 10;
@@ -33,7 +33,8 @@ pub struct Draft {
 #[derive(Debug)]
 pub struct Staged {
     locked: Locked,
-    door: Door,
+    /// Where it is to stand.
+    to: Place,
     /// The record of its key, not where it counts yet.
     intended: Option<Intended>,
 }
@@ -281,7 +282,7 @@ impl Draft {
         match self.make_durable(envelope, intended.as_ref()) {
             Ok(locked) => Ok(Staged {
                 locked,
-                door: envelope.submission.door,
+                to: entrance(&envelope.submission),
                 intended,
             }),
             Err(error) => {
@@ -317,7 +318,14 @@ impl Draft {
         if let Some(file) = &self.file {
             let mut files = vec![file, &sender, &recipients, &transport];
             files.extend(intended.map(|intended| &intended.file));
-            self.spool.durable_together(&files, &dirs(intended))?;
+            let mut dirs = dirs(intended);
+            // The name of its bucket as well, so that it can go there behind the same barrier.
+            let bucket = self.spool.make_bucket(&entrance(&envelope.submission))?;
+            dirs.extend(bucket.as_ref().map(|bucket| Path::new(bucket.parent)));
+            self.spool.durable_together(&files, &dirs)?;
+            if let Some(bucket) = bucket {
+                self.spool.know_durable(bucket);
+            }
         }
         let Some(file) = self.file.take() else {
             unreachable!("a draft has its file until it is sealed")
@@ -356,6 +364,15 @@ impl Drop for Draft {
     }
 }
 
+/// Where a message goes from `new/`.
+fn entrance(submission: &Submission) -> Place {
+    match (submission.release, submission.door) {
+        (Some(release), _) => Place::from(Resting::Deferred(release)),
+        (None, Door::Incoming) => Place::Incoming,
+        (None, Door::Active) => Place::Active,
+    }
+}
+
 /// Removes what can be removed, whatever fails: with any one of these files missing, what is
 /// left is not whole, and the next run removes it instead of moving it on.
 fn remove_infos(disk: &Disk, id: QueueId) -> disk::Result<()> {
@@ -390,7 +407,7 @@ impl Staged {
     /// A whole message that somebody else left in `new/`. It may have been killed before its
     /// barrier, so that is done (again) before the message can be seen anywhere else.
     pub(super) fn of(entry: Entry, intended: Option<Intended>) -> disk::Result<Staged> {
-        let door = entry.envelope().submission.door;
+        let to = entrance(&entry.envelope().submission);
         let locked = entry.into_locked();
         let disk = &locked.spool.disk;
         let mut files = Vec::new();
@@ -403,7 +420,7 @@ impl Staged {
         disk.durable(&all, &dirs(intended.as_ref()))?;
         Ok(Staged {
             locked,
-            door,
+            to,
             intended,
         })
     }
@@ -413,16 +430,12 @@ impl Staged {
         self.locked.id
     }
 
-    /// Moves the message on, to `incoming/` or `active/`. The rename is not synced: a power cut
+    /// Moves the message on, to `incoming/` or `active/`, or to where it waits for its release. The rename is not synced: a power cut
     /// that takes it back leaves a whole message in `new/`, and the next run moves it on.
     /// The key's record goes first: it counts as soon as the message can be seen to be accepted.
     pub fn release(mut self) -> disk::Result<()> {
         // The lock goes when the message has been moved on.
         let _lock = self.intended.take().map(Intended::count);
-        let to = match self.door {
-            Door::Incoming => Place::Incoming,
-            Door::Active => Place::Active,
-        };
-        self.locked.move_to(to)
+        self.locked.move_to(self.to)
     }
 }

@@ -269,31 +269,31 @@ impl Spool {
     }
 
     /// Before a message is forgotten: has the record of its key, if there is one, stand where it
-    /// counts by itself. Returns the directories that must be durable before anything of the
-    /// message goes; none if somebody has the key in hand.
-    pub(super) fn keep_key(&self, id: QueueId) -> disk::Result<Option<Vec<PathBuf>>> {
+    /// counts by itself. Returns the directory that must be durable before anything of the message
+    /// goes, if there is one; none at all if somebody has the key in hand.
+    pub(super) fn keep_key(&self, id: QueueId) -> disk::Result<Option<Option<PathBuf>>> {
         // Without an envelope: somebody who was killed had begun to forget, behind his barrier.
         let Some(keyed) = self.keyed(id)? else {
-            return Ok(Some(Vec::new()));
+            return Ok(Some(None));
         };
         let hash = keyed.key.hash();
         let record = Record { id, keyed };
-        let dirs = vec![record.bucket(), PathBuf::from(INTENDED_KEYS)];
+        let dir = Some(record.bucket());
         if self.is_counted(&record, &hash)? {
-            return Ok(Some(dirs));
+            return Ok(Some(dir));
         }
         let path = Path::new(INTENDED_KEYS).join(&hash);
         let is_intended = |there: Option<Record>| there.is_some_and(|there| there.id == id);
         if !is_intended(self.key_record(&path)?) {
             // Its time is over, or a hand removed it; or it was moved between our two looks.
             let counted = self.is_counted(&record, &hash)?;
-            return Ok(Some(if counted { dirs } else { Vec::new() }));
+            return Ok(Some(dir.filter(|_| counted)));
         }
         let Some(lock) = self.try_lock_key(&hash)? else {
             return Ok(None);
         };
         lock.count(&record)?;
-        Ok(Some(dirs))
+        Ok(Some(dir))
     }
 
     /// Whether any key is remembered at all: if not, no message need be asked for its own. (The
@@ -314,11 +314,7 @@ impl Spool {
             for name in key_names(&self.names_in(&dir)?) {
                 self.disk.unlink(&dir.join(name))?;
             }
-            // As with any bucket: no name must come back when the directory is gone.
-            match self.disk.durable(&[], &[&dir]) {
-                Err(error) if error.is_absent() => continue,
-                other => other?,
-            }
+            // Not synced before: should a name come back, it is of a key whose time is over.
             self.disk.rmdir(&dir)?;
         }
         for name in key_names(&self.names_in(Path::new(INTENDED_KEYS))?) {

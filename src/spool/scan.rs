@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::layout::{Info, reason_path};
 use super::{Kept, Place, Spool};
 use crate::disk::{self, Body, Kind, Stat};
-use crate::message::envelope::{EnvelopeFiles, parse_recipients, parse_seal};
+use crate::message::envelope::{EnvelopeFiles, parse_recipients, parse_release, parse_seal};
 use crate::message::{Address, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
@@ -111,6 +111,17 @@ impl Spool {
     pub fn peek_recipients(&self, id: QueueId) -> disk::Result<Vec<Address>> {
         let bytes = self.read_info(Info::Recipients, id)?.unwrap_or_default();
         Ok(parse_recipients(&bytes).unwrap_or_default())
+    }
+
+    /// When a message is to be released, read without its lock: its submitter's wish, which never
+    /// changes. None if he has none, or it cannot be read.
+    pub fn peek_release(&self, id: QueueId) -> disk::Result<Option<Timestamp>> {
+        let bytes = match self.read_info(Info::Transport, id) {
+            Err(error) if error.is_wrong_kind() => None,
+            other => other?,
+        };
+        let bytes = bytes.unwrap_or_default();
+        Ok(parse_release(&bytes).ok().flatten())
     }
 
     /// Asks about a message file; none if it is not in that place.

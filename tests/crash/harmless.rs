@@ -68,6 +68,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         &["dir new before unlink"],
         &[
             "bounce",
+            "retry what is for later",
             "fail and bounce",
             "killed with a notice",
             "killed between two transactions",
@@ -189,6 +190,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "dir info/attempts with notice before rename new/*",
         ],
         &[
+            "retry what is for later",
             "bounce",
             "fail and bounce",
             "expire",
@@ -212,6 +214,31 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         ],
         &["killed with a notice durable"],
         "who comes next repeats the barrier",
+    ),
+    (
+        &[
+            "file new/*",
+            "file info/sender",
+            "file info/recipients",
+            "file info/transport",
+            "file keys/new",
+            "dir new before",
+            "dir info/sender",
+            "dir info/recipients",
+            "dir info/transport",
+        ],
+        &["killed with a key durable", "move on what is for later"],
+        "the barrier is made twice, by who was killed and by who comes next",
+    ),
+    (
+        &["dir info/attempts with freeze thaw"],
+        &["thaw what is for later"],
+        "what is written anew says what the old file says, and that was durable",
+    ),
+    (
+        &["file info/attempts/*.part with "],
+        &["thaw what is for later", "retry what is for later"],
+        "without its history it is released at its time",
     ),
     (
         &[""],

@@ -131,6 +131,11 @@ fn under_a_key() {
 }
 
 #[test]
+fn for_later() {
+    tell(stories::for_later);
+}
+
+#[test]
 fn in_parts() {
     tell(stories::in_parts);
 }

@@ -151,6 +151,16 @@ impl Stage {
         }
     }
 
+    /// Not to be delivered before so long after the beginning.
+    pub fn send_at(&self, name: &'static str, to: &[&str], ahead: SignedDuration) {
+        let mut request = request(Door::Active, "s@sender.test", to);
+        request.release = Some(self.start + ahead);
+        let acceptor = Acceptor::new(self.spool(), limits());
+        if let Ok(id) = acceptor.accept(request, text(name).as_slice()) {
+            self.acked(name, id);
+        }
+    }
+
     fn acked(&self, name: &'static str, id: QueueId) {
         // The next one gets an id that comes behind this one.
         while Timestamp::now().as_millisecond() <= id.accepted().as_millisecond() {

@@ -6,6 +6,7 @@ pub mod mail;
 pub mod mend;
 pub mod operate;
 mod pairs;
+pub mod release;
 
 use mailspool::disk::Method;
 
@@ -47,6 +48,7 @@ pub const GROUPS: &[Group] = &[
     forgetting,
     mending,
     under_a_key,
+    for_later,
     in_parts,
     down,
     losing_answers,
@@ -129,6 +131,12 @@ pub fn under_a_key(method: Method) -> Vec<Story> {
     let mut all = keys::all(method);
     // Each is told eight times, with a kill somewhere else.
     all.iter_mut().for_each(|story| story.one_in *= 12);
+    all
+}
+
+pub fn for_later(method: Method) -> Vec<Story> {
+    let mut all = release::all(method);
+    all.iter_mut().for_each(|story| story.one_in *= 6);
     all
 }
 

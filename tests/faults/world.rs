@@ -97,6 +97,7 @@ pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
         dsn: Dsn::default(),
         submitter: "tester".into(),
         key: None,
+        release: None,
     }
 }
 

@@ -141,6 +141,7 @@ impl Site {
                 dsn: Dsn::default(),
                 submitter: "crowd".into(),
                 key: None,
+                release: None,
             };
             let message = format!("Subject: {n}\n\nbody\n");
             acceptor.accept(request, message.as_bytes()).unwrap();

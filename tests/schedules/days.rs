@@ -2,13 +2,13 @@
 //! names, and just before them.
 
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::queue::Bucket;
 use serde_json::Value;
 
-use crate::program::{BOX, LETTER, Site, ended, names, pipe, route};
+use crate::program::{BOX, LETTER, Site, ended, names, pipe, route, until};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -33,9 +33,9 @@ impl Life {
         life
     }
 
-    /// Runs the program at that time. Its clock goes on from there, and only that for waiting is
-    /// the real one.
-    fn at(&self, time: Timestamp, arguments: &[&str], input: &[u8]) -> String {
+    /// The program at that time. Its clock goes on from there, and only that for waiting is the
+    /// real one.
+    fn command(&self, time: Timestamp, arguments: &[&str]) -> Command {
         let inner = self.site.command(arguments);
         let mut command = Command::new("faketime");
         command.arg("--exclude-monotonic").arg("-f");
@@ -47,7 +47,13 @@ impl Life {
                 None => command.env_remove(name),
             };
         }
-        ended(command.env("NO_FAKE_STAT", "1"), input).ok()
+        command.env("NO_FAKE_STAT", "1");
+        command
+    }
+
+    /// Runs it to its end.
+    fn at(&self, time: Timestamp, arguments: &[&str], input: &[u8]) -> String {
+        ended(&mut self.command(time, arguments), input).ok()
     }
 
     /// A run, and whether it tried the message, as far as the log shows it.
@@ -209,6 +215,99 @@ fn mail_of_the_null_sender_is_frozen_after_a_day_of_it() {
     assert_eq!(life.tried.last().copied(), end);
     assert_eq!(life.site.row()["queue"], "frozen");
     assert_eq!(life.site.boxed(), Vec::<String>::new());
+}
+
+/// The program says when it is released, nobody touches it before, and its age counts from then.
+#[test]
+fn what_is_for_later_has_all_its_time_from_its_release() {
+    let config = format!(
+        "{}{}{BOX}",
+        temporary(),
+        route("domain", "dead.test", "dead")
+    );
+    let accepted: Timestamp = "2026-11-22T10:00:07Z".parse().unwrap();
+    let mut life = Life {
+        site: Site::new(&config),
+        begin: "2026-12-10T08:30:00Z".parse().unwrap(),
+        tried: Vec::new(),
+    };
+    let send = [
+        "send",
+        "-f",
+        "sender@example.org",
+        "--at",
+        "2026-12-10 08:30",
+        "a@dead.test",
+    ];
+    life.at(accepted, &send, LETTER);
+    let row = life.site.row();
+    assert_eq!(
+        (&row["queue"], &row["status"]),
+        (&"deferred".into(), &"scheduled".into())
+    );
+    assert_eq!(life.next(), Some((life.begin, true)));
+    let shown = life.site.shown(row["id"].as_str().unwrap());
+    assert_eq!(shown["release"], "2026-12-10T08:30:00Z");
+    // Further ahead than the longest delay, which is a clock's mistake elsewhere.
+    for before in [
+        SignedDuration::from_mins(17 * 24 * 60),
+        SignedDuration::from_secs(1),
+    ] {
+        assert!(!life.run(life.begin - before));
+        assert_eq!(life.next(), Some((life.begin, true)));
+    }
+    assert!(life.run(life.begin));
+    let mut runs = 0;
+    let mut warned = None;
+    while let Some((next, is_tried)) = life.next() {
+        runs += 1;
+        assert!(runs < 200, "no end");
+        assert_eq!(life.run(next), is_tried, "at {next}");
+        if !life.site.boxed().is_empty() {
+            warned.get_or_insert(next);
+        }
+    }
+    // As old as it is since its release.
+    assert_eq!(warned, Some(life.begin + SignedDuration::from_hours(4)));
+    let ages = life.ages();
+    assert_eq!(
+        (ages[0], ages.len(), ages[ages.len() - 1]),
+        (0, 32, 96 * 60),
+        "{ages:?}"
+    );
+    assert_eq!(life.site.boxed().len(), 2, "a delay and a bounce");
+    life.site.is_clean_and_empty();
+}
+
+#[test]
+fn a_run_that_stays_delivers_at_the_time() {
+    let life = Life {
+        site: Site::with_box(),
+        begin: "2026-12-10T08:30:00Z".parse().unwrap(),
+        tried: Vec::new(),
+    };
+    let before = life.begin - SignedDuration::from_secs(6);
+    let mut run = life.command(before, &["run", "--watch"]);
+    let mut run = run
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let send = [
+        "send",
+        "-f",
+        "sender@example.org",
+        "--at",
+        "2026-12-10T08:30Z",
+        "a@dead.test",
+    ];
+    life.at(before, &send, LETTER);
+    assert_eq!(life.next(), Some((life.begin, true)));
+    until("it is delivered", || !life.site.boxed().is_empty());
+    let _ = run.kill();
+    run.wait().unwrap();
+    let delivery = &life.site.boxed()[0];
+    assert!(delivery.contains("Subject: hello"), "{delivery}");
 }
 
 /// A host that refuses connections is probed at times of its own, but its mail ends in time.
