@@ -239,6 +239,7 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
         sender: ReversePath::parse(b"sender@example.org").unwrap(),
         transport: None,
         key: None,
+        release: None,
         dsn: Dsn {
             ret: None,
             envid: None,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error as Refused, Limits};
 use mailspool::disk::{self, Disk, Method};
-use mailspool::message::{Door, QueueId, SubmissionKey};
+use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act, check, flush};
 use mailspool::queue::{Action, By};
 use mailspool::runner::Error;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::judge::Times;
 use super::log::{Recorder, Step};
-use super::shared::{Clock, limits, request, tempdir, text};
+use super::shared::{Clock, keyed_request, limits, request, tempdir, text};
 use super::story::When;
 use super::world::{Known, Ledger, Site};
 
@@ -44,9 +44,7 @@ pub fn submit(
     if let Some(milliseconds) = lifetime {
         limits.key_lifetime = SignedDuration::from_millis(milliseconds);
     }
-    let mut request = request(Door::Active, "s@sender.test", &[to]);
-    request.key = Some(SubmissionKey::new("the key").unwrap());
-    Acceptor::new(spool.clone(), limits).accept(request, text(name).as_slice())
+    Acceptor::new(spool.clone(), limits).accept(keyed_request(to), text(name).as_slice())
 }
 
 pub fn by() -> By {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, Dsn, EnhancedCode, QueueId, ReversePath};
+use mailspool::accept::{Accepted, Acceptor, Error as Refused, Limits, Request};
+use mailspool::message::{Address, Door, Dsn, EnhancedCode, QueueId, ReversePath, SubmissionKey};
 use mailspool::operator::{Finding, check};
 use mailspool::queue::{Outcome, Routes};
 use mailspool::runner::{Budget, Runner};
@@ -65,10 +65,15 @@ pub fn walk(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Every file below a spool, except `version` and `state/`.
+/// Every file below a spool, except `version`, `state/`, and keys that are known.
 pub fn files(spool: &Path) -> Vec<PathBuf> {
     let mut found = walk(spool);
     found.retain(|path| !path.starts_with(spool.join("state")) && !path.ends_with("version"));
+    let known = |path: &PathBuf| {
+        let below = path.strip_prefix(spool.join("keys"));
+        below.is_ok_and(|path| !path.starts_with("new") && !path.starts_with("lock"))
+    };
+    found.retain(|path| !known(path));
     found.sort();
     found
         .iter()
@@ -108,6 +113,29 @@ pub fn text(name: &str) -> Vec<u8> {
          Subject: {name}\n\nThe message {name}.\n"
     )
     .into_bytes()
+}
+
+/// What is handed in under the one key there is.
+pub fn keyed_request(to: &str) -> Request {
+    Request {
+        key: Some(SubmissionKey::new("the key").unwrap()),
+        ..request(Door::Active, "s@sender.test", &[to])
+    }
+}
+
+/// Hands a message in under the one key there is.
+pub fn submit(spool: &Spool, to: &str) -> Result<Accepted, Refused> {
+    let acceptor = Acceptor::new(spool.clone(), limits());
+    acceptor.submit(keyed_request(to), text("keyed").as_slice())
+}
+
+/// The same for a key whose time is over at once.
+pub fn submit_briefly(spool: &Spool, to: &str) -> QueueId {
+    let mut limits = limits();
+    limits.key_lifetime = SignedDuration::from_millis(1);
+    let acceptor = Acceptor::new(spool.clone(), limits);
+    let accepted = acceptor.submit(keyed_request(to), text("keyed").as_slice());
+    accepted.unwrap().id
 }
 
 pub fn accept(spool: &Spool, door: Door, name: &str, sender: &str, to: &[&str]) -> QueueId {

@@ -22,11 +22,11 @@ use std::process::{Command, Output, Stdio};
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::Body;
 use mailspool::message::{
-    Address, EnhancedCode, NoticeKind, OriginalRecipient, QueueId, Reply, Ret,
+    Address, EnhancedCode, NoticeKind, OriginalRecipient, QueueId, RecipientDsn, Reply, Ret,
 };
 use mailspool::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wording};
-use mailspool::queue::RecipientState;
 use mailspool::queue::state::Fate;
+use mailspool::queue::{Handover, RecipientState};
 use serde_json::{Value, json};
 
 /// Where `scripts/test` has had flufl.bounce installed.
@@ -83,7 +83,7 @@ impl Notice {
                     notified: false,
                 },
                 Action::Delayed => Fate::Pending { next: at },
-                Action::Delivered | Action::Relayed => Fate::Delivered,
+                Action::Delivered | Action::Relayed => delivered(at),
             },
             ..state(to, reply)
         };
@@ -195,7 +195,18 @@ fn state(to: &str, reply: Reply) -> RecipientState {
         last: Some(reply),
         last_attempt: Some((accepted() + SignedDuration::from_hours(3), None)),
         attempts: 12,
-        fate: Fate::Delivered,
+        dsn: RecipientDsn::default(),
+        warn: None,
+        warned: None,
+        fate: delivered(accepted()),
+    }
+}
+
+fn delivered(since: Timestamp) -> Fate {
+    Fate::Delivered {
+        since,
+        handover: Handover::Final,
+        notified: false,
     }
 }
 

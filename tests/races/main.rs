@@ -12,6 +12,7 @@
 //! | `attempts.rs` | two runs; a run and acceptance; buckets that go while they are wanted |
 //! | `orders.rs` | an operator and a run; two operators |
 //! | `hops.rs` | two at a host: that is down, that takes no more connections; an operator |
+//! | `keys.rs` | two submissions with one key; one and a run that sweeps, forgets or purges |
 //! | `looks.rs` | `list`, `check` and its repair, and whoever works meanwhile |
 //! | `barriers.rs` | two who accept, and share a barrier |
 //! | `making.rs` | two who make a spool |
@@ -43,6 +44,7 @@ mod attempts;
 mod barriers;
 mod explore;
 mod hops;
+mod keys;
 mod looks;
 mod making;
 mod orders;

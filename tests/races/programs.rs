@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::Acceptor;
+use mailspool::accept::{Acceptor, Error as Refused};
 use mailspool::disk::Seam;
 use mailspool::message::Door;
 use mailspool::operator::{act, check, flush};
 use mailspool::queue::{Action, FailedAttempt, RetryPolicy};
 use mailspool::spool::Spool;
 
-use super::shared::{Clock, limits, request, runner, text};
+use super::shared::{Clock, limits, request, runner, submit, text};
 use super::stage::{Case, Program, Said, by};
 
 /// A runner's pass, by its own clock.
@@ -84,6 +84,15 @@ pub fn accepting(door: Door, to: &'static [&'static str]) -> Program {
         let request = request(door, "s@sender.test", to);
         let accepted = acceptor.accept(request, text("accepted").as_slice());
         accepted.map(Said::Accepted).map_err(text_of)
+    })
+}
+
+/// Under the one key there is. A process that finds it taken is told so here; on its own it waits.
+pub fn submitting(to: &'static str) -> Program {
+    Box::new(move |case, seam| match submit(&open(case, seam)?, to) {
+        Ok(accepted) => Ok(Said::Accepted(accepted.id)),
+        Err(Refused::KeyBusy) => Ok(Said::Busy),
+        Err(error) => Err(text_of(error)),
     })
 }
 

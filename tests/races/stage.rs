@@ -57,6 +57,8 @@ pub enum Said {
     Acted(Acted),
     Flushed(usize),
     Accepted(QueueId),
+    /// Somebody has the key in hand.
+    Busy,
     Listed(Vec<Listing>),
     Checked(Vec<Finding>),
     Made,
