@@ -10,6 +10,7 @@
 //! | file | what is run under faults |
 //! |---|---|
 //! | `accept.rs` | acceptance, by both doors |
+//! | `keys.rs` | submissions under a key, and for later |
 //! | `pass.rs` `queue.rs` | a runner's pass over a queue with something of everything |
 //! | `watching.rs` | the same by a run that stays |
 //! | `hops.rs` | delivery to hosts: several transactions, slots, what is remembered of those that are down |
@@ -32,6 +33,7 @@ mod errnos;
 mod explore;
 mod hops;
 mod inject;
+mod keys;
 mod looking;
 mod losing;
 mod lost;

@@ -1,0 +1,317 @@
+//! Submissions under a key, and for later, under faults: handed in, repeated, forgotten, purged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::accept::{Acceptor, Error};
+use mailspool::disk::{Method, Seam};
+use mailspool::message::{Door, QueueId};
+use mailspool::operator::act;
+use mailspool::queue::{Action, Bucket, By};
+use mailspool::spool::{Place, Spool};
+use tempfile::TempDir;
+
+use super::explore::explore;
+use super::inject::{Case, Injector, all_cases, sample};
+use super::losing::Disk;
+use super::scratch::Scratch;
+use super::world::{
+    Clock, Ledger, files, findings, is_whole, limits, request, runner, submit, submit_briefly,
+    tempdir, text, walk,
+};
+
+const TO: &str = "a@ok.test";
+const METHODS: [Method; 2] = [Method::Each, Method::SyncExt];
+
+/// What came of a deed under faults.
+#[derive(Default)]
+struct Done {
+    /// The id that somebody was told.
+    told: Option<QueueId>,
+    /// A run was cut off, or could not record something: what it had in hand may come twice.
+    cut_off: bool,
+}
+
+/// A spool before the deed, who has the key by then, and what of it counts.
+struct Scene {
+    _dir: TempDir,
+    template: PathBuf,
+    first: Option<QueueId>,
+    /// That has been delivered, and is to be forgotten.
+    is_done: bool,
+    start: Timestamp,
+}
+
+impl Scene {
+    fn new(prepare: impl FnOnce(&Spool) -> Option<QueueId>) -> Scene {
+        let dir = tempdir();
+        let template = dir.path().join("spool");
+        let spool = Spool::create(&template, None).unwrap();
+        Scene {
+            first: prepare(&spool),
+            is_done: !spool.ids_in(Place::Done).unwrap().is_empty(),
+            _dir: dir,
+            template,
+            start: Timestamp::now(),
+        }
+    }
+
+    fn pass(&self, spool: &Spool, ledger: &Ledger, minutes: i64) -> Result<(), String> {
+        let clock = Clock::at(self.start + SignedDuration::from_mins(minutes));
+        let runner = runner(spool.clone(), ledger, &clock, self.start);
+        let passed = runner.pass().map_err(|error| error.to_string())?;
+        match (passed.corrupt, passed.trouble) {
+            (0, 0) => Ok(()),
+            _ => Err(format!("{passed:?}")),
+        }
+    }
+
+    /// Whatever became of the deed: submitted once more, the message is one, and delivered once.
+    fn is_one(&self, path: &Path, done: &Done, ledger: &Ledger) -> String {
+        let Done { told, cut_off } = *done;
+        let spool = Spool::open(path).unwrap();
+        let before = ledger.all().len();
+        let again = submit(&spool, TO).unwrap();
+        let first = told.or(self.first).unwrap_or(again.id);
+        assert_eq!(again.id, first, "{again:?}");
+        // What was deferred under faults is due by then; what could not be recorded is held.
+        let held = spool.ids_in(Place::Frozen(Bucket::Never)).unwrap();
+        let thaw = Action::Thaw(By::rule("the disk is well again"));
+        let _ = act(&spool, &held, &thaw, Timestamp::now()).unwrap();
+        for minutes in [100, 160, 220] {
+            self.pass(&spool, ledger, minutes).unwrap();
+        }
+        let late = submit(&spool, TO).unwrap();
+        assert_eq!((late.id, late.repeated), (first, true));
+        let got = ledger.all();
+        let ours = got.iter().filter(|one| one.recipient == TO);
+        let ours: Vec<_> = ours.collect();
+        assert!(ours.iter().all(|one| is_whole(&one.bytes, &text("keyed"))));
+        assert!(ours.iter().all(|one| one.id == first), "{ours:?}");
+        assert_eq!(ours.is_empty(), self.is_done, "{ours:?}");
+        let most = if cut_off { 2 } else { 1 };
+        assert!(ours.len() <= most, "{} times", ours.len());
+        assert_eq!(files(path), [] as [PathBuf; 0], "left");
+        assert_eq!(findings(&spool), []);
+        let told = if told.is_some() { "told" } else { "not told" };
+        let knew = if again.repeated { "known" } else { "free" };
+        format!("{told}, {knew}, {} before", before.min(1))
+    }
+
+    /// Does it under every fault at every call.
+    fn explore(&self, what: &str, most: usize, deed: impl Fn(&Deed<'_>) -> Done + Sync) {
+        let run = |seam: Arc<dyn Seam>, path: &Path, ledger: &Ledger| {
+            let scene = self;
+            let spool = Spool::open_through(path, Some(seam));
+            spool.map_or(Done::default(), |spool| {
+                deed(&Deed {
+                    scene,
+                    spool,
+                    ledger,
+                })
+            })
+        };
+        for method in METHODS {
+            let scratch = Scratch::copy(&self.template);
+            let seam = Injector::new(Case::clean(method));
+            let hand = Arc::clone(&seam) as Arc<dyn Seam>;
+            run(hand, &scratch.spool(), &Ledger::default());
+            let seen = seam.seen();
+            let all = all_cases(method, &seen, None);
+            let count = all.len();
+            let tally = explore(what, &sample(all, most), |case| {
+                let dir = Scratch::copy(&self.template);
+                let ledger = Ledger::default();
+                let done = run(Injector::new(*case), &dir.spool(), &ledger);
+                let ended = self.is_one(&dir.spool(), &done, &ledger);
+                dir.end();
+                ended
+            });
+            let calls = seen.len();
+            tally.print(&format!("{what}, {method:?}, {calls} calls, of {count}"));
+        }
+    }
+}
+
+/// Somebody does something under faults.
+struct Deed<'a> {
+    scene: &'a Scene,
+    spool: Spool,
+    ledger: &'a Ledger,
+}
+
+impl Deed<'_> {
+    /// Who is told an id can rely on it.
+    fn submit(&self) -> Done {
+        let told = match submit(&self.spool, TO) {
+            Ok(accepted) => Some(accepted.id),
+            Err(Error::Disk(_) | Error::KeyBusy) => None,
+            Err(error) => panic!("{error}"),
+        };
+        Done {
+            told,
+            cut_off: false,
+        }
+    }
+
+    fn pass(&self, minutes: i64) -> Done {
+        let passed = self.scene.pass(&self.spool, self.ledger, minutes);
+        Done {
+            told: None,
+            cut_off: passed.is_err(),
+        }
+    }
+}
+
+fn nothing(_: &Spool) -> Option<QueueId> {
+    None
+}
+
+/// Its acceptor was killed behind his barrier.
+fn cut_off(spool: &Spool) -> Option<QueueId> {
+    let id = submitted(spool)?;
+    set_back(spool, id, Place::New);
+    Some(id)
+}
+
+fn submitted(spool: &Spool) -> Option<QueueId> {
+    Some(submit(spool, TO).unwrap().id)
+}
+
+/// The record of its key has not been renamed, and the message stands there.
+fn set_back(spool: &Spool, id: QueueId, place: Place) {
+    let path = spool.path();
+    let keys = path.join("keys");
+    let record = walk(&keys).remove(0);
+    fs::rename(&record, keys.join("new").join(record.file_name().unwrap())).unwrap();
+    let from = path.join(Place::Active.path(id));
+    fs::rename(from, path.join(place.path(id))).unwrap();
+}
+
+#[test]
+fn submitted_under_a_key() {
+    Scene::new(nothing).explore("submit", 300, |deed| deed.submit());
+}
+
+#[test]
+fn repeated_under_a_key() {
+    Scene::new(submitted).explore("repeat", 120, |deed| deed.submit());
+    Scene::new(cut_off).explore("repeat what was cut off", 300, |deed| deed.submit());
+}
+
+#[test]
+fn moved_on_delivered_and_forgotten_with_a_key() {
+    Scene::new(cut_off).explore("sweep and deliver", 300, |deed| deed.pass(50));
+    let in_hand = |spool: &Spool| {
+        let id = submitted(spool)?;
+        set_back(spool, id, Place::Done);
+        Some(id)
+    };
+    Scene::new(in_hand).explore("forget", 200, |deed| deed.pass(50));
+}
+
+#[test]
+fn a_key_that_is_over_is_purged() {
+    let scene = Scene::new(|spool| {
+        submit_briefly(spool, "b@ok.test");
+        None
+    });
+    scene.explore("purge", 200, |deed| {
+        deed.pass(70);
+        deed.submit()
+    });
+}
+
+/// A sync of a submission fails, and what it covered is lost when the power goes off.
+#[test]
+fn lost_under_a_key() {
+    let scene = Scene::new(nothing);
+    for method in METHODS {
+        let scratch = Scratch::copy(&scene.template);
+        let seam = Injector::new(Case::clean(method));
+        let hand = Arc::clone(&seam) as Arc<dyn Seam>;
+        submit(
+            &Spool::open_through(&scratch.spool(), Some(hand)).unwrap(),
+            TO,
+        )
+        .unwrap();
+        let seen = seam.seen();
+        let mut cases = Vec::new();
+        for (at, one) in seen.iter().enumerate().filter(|(_, one)| one.is_sync()) {
+            cases.extend(
+                super::inject::faults_at(*one)
+                    .into_iter()
+                    .map(|fault| Case {
+                        fault,
+                        at,
+                        ..Case::clean(method)
+                    }),
+            );
+        }
+        let tally = explore("lost, keyed", &sample(cases, 200), |case| {
+            let dir = Scratch::copy(&scene.template);
+            let disk = Disk::new(&dir.spool());
+            let seam = disk.process(Injector::new(*case));
+            let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
+            let told = told.and_then(|spool| submit(&spool, TO).ok());
+            let lost = disk.lose();
+            let done = Done {
+                told: told.map(|one| one.id),
+                cut_off: false,
+            };
+            scene.is_one(&dir.spool(), &done, &Ledger::default());
+            dir.end();
+            format!("{} lost", lost.min(2))
+        });
+        tally.print(&format!("lost, keyed, {method:?}"));
+    }
+}
+
+/// Accepted for later under faults: not before, and then once.
+#[test]
+fn submitted_for_later() {
+    let scene = Scene::new(nothing);
+    let hand_in = |spool: &Spool| {
+        let mut request = request(Door::Active, "s@sender.test", &[TO]);
+        request.release = Some(scene.start + SignedDuration::from_mins(90));
+        let acceptor = Acceptor::new(spool.clone(), limits());
+        acceptor.accept(request, text("keyed").as_slice())
+    };
+    for method in METHODS {
+        let scratch = Scratch::copy(&scene.template);
+        let seam = Injector::new(Case::clean(method));
+        let hand = Arc::clone(&seam) as Arc<dyn Seam>;
+        hand_in(&Spool::open_through(&scratch.spool(), Some(hand)).unwrap()).unwrap();
+        let all = all_cases(method, &seam.seen(), None);
+        let tally = explore("for later", &sample(all, 250), |case| {
+            let dir = Scratch::copy(&scene.template);
+            let seam = Injector::new(*case);
+            let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
+            let told = told.and_then(|spool| hand_in(&spool).ok());
+            let (spool, ledger) = (Spool::open(&dir.spool()).unwrap(), Ledger::default());
+            scene.pass(&spool, &ledger, 80).unwrap();
+            assert_eq!(ledger.all().len(), 0, "too early");
+            let waits = spool.listing().unwrap().messages;
+            let scheduled = |place: &Place| matches!(place, Place::Deferred(_));
+            assert!(waits.iter().all(|(_, place)| scheduled(place)), "{waits:?}");
+            scene.pass(&spool, &ledger, 92).unwrap();
+            let got: Vec<QueueId> = ledger.all().iter().map(|one| one.id).collect();
+            assert!(
+                got.len() <= 1 && told.is_none_or(|id| got == [id]),
+                "{got:?}"
+            );
+            assert_eq!(files(&dir.spool()), [] as [PathBuf; 0], "left");
+            assert_eq!(findings(&spool), []);
+            drop(spool);
+            dir.end();
+            match (told, got.len()) {
+                (Some(_), _) => "accepted".to_owned(),
+                (None, 0) => "refused".to_owned(),
+                (None, _) => "refused, yet whole".to_owned(),
+            }
+        });
+        tally.print(&format!("for later, {method:?}"));
+    }
+}
