@@ -120,7 +120,9 @@ impl Core {
             match self.spool.sweep_new(id) {
                 Ok(Swept::Left) => {}
                 Ok(Swept::Moved) => tracing::info!(%id, "moved on from new/"),
-                Ok(Swept::Removed) => tracing::info!(%id, "removed from new/: never accepted"),
+                Ok(Swept::Removed) => {
+                    tracing::info!(%id, "removed from new/: never accepted, or of a delay that is over")
+                }
                 Err(Unreadable::Failed(error)) => {
                     tracing::warn!(%id, %error, "left in new/");
                     self.note_trouble(&error.to_string());

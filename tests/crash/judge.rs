@@ -24,6 +24,10 @@ pub enum End {
     Delivered,
     /// The sender got one notice.
     Told,
+    /// It was delivered, and the sender got one notice that says so.
+    Heard,
+    /// It was delivered, and before that the sender got one notice that it takes long.
+    Warned,
     /// The sender got one notice all the same: an operator gave it up when it was delivered
     /// already and the power cut took the record.
     Both,
@@ -290,7 +294,7 @@ fn put_off(spool: &Spool) -> Vec<String> {
     for (id, place) in &listing.messages {
         let view = spool.view(*id, *place, &listing).unwrap().unwrap();
         let Ok(content) = view.content else { continue };
-        let due = content.state.next_attempt();
+        let due = content.state.next_due();
         if let (Place::Deferred(_), Hold::None, Some(due)) = (view.place, &content.state.hold, due)
             && Place::from(Resting::Deferred(due)) < view.place
         {
@@ -376,12 +380,18 @@ impl Seen<'_> {
                 told.insert((notice, origin, to));
             }
         }
-        let notices = told
-            .iter()
-            .filter(|(_, origin, about)| *origin == text && about == to)
-            .count();
+        let notices = |what: &str| {
+            let about = format!("{what}{to}");
+            told.iter()
+                .filter(|(_, origin, to)| *origin == text && *to == about)
+                .count()
+        };
+        let (heard, warned, notices) = (notices("delivered "), notices("delayed "), notices(""));
         let place = self.spool.locate(*id).unwrap();
         let end = match (delivered, notices, place) {
+            _ if heard > 1 || warned > 1 || heard + warned > 0 && may.contains(&End::Gone) => None,
+            (true, 0, None) if heard == 1 => Some(End::Heard),
+            (true, 0, None) if warned == 1 && !may.contains(&End::Delivered) => Some(End::Warned),
             (true, 0, None) => Some(End::Delivered),
             (false, 1, None) => Some(End::Told),
             (true, 1, None) => Some(End::Both),
@@ -395,7 +405,10 @@ impl Seen<'_> {
             _ => None,
         };
         if !end.is_some_and(|end| may.contains(&end)) {
-            let what = format!("delivered: {delivered}, notices: {notices}, stands in {place:?}");
+            let what = format!(
+                "delivered: {delivered}, notices: {notices}, of success {heard}, of delay {warned}, stands \
+                 in {place:?}"
+            );
             self.wrong
                 .push(format!("{name} for {to} should be {may:?}, but {what}"));
         }

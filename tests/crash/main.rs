@@ -101,6 +101,16 @@ fn bouncing_with_kills() {
 }
 
 #[test]
+fn confirming() {
+    tell(stories::confirming);
+}
+
+#[test]
+fn warning() {
+    tell(stories::warning);
+}
+
+#[test]
 fn freezing() {
     tell(stories::freezing);
 }

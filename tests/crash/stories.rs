@@ -20,6 +20,11 @@ pub const B: &str = "b@other.test";
 pub const SLOW: &str = "slow@first.test";
 pub const SLOWER: &str = "slower@later.test";
 pub const NO: &str = "no@no.test";
+/// Delivered, and the sender wants to hear of it; failed, and he does not.
+pub const TOLD: &str = "m@told.test";
+pub const HUSH: &str = "n@hush.test";
+/// Delivered after two hours, when the sender was told that it takes long.
+pub const LONG: &str = "o@long.test";
 pub const NEVER: &str = "never@never.test";
 pub const BOX: &str = "c@box.test";
 pub const PIPE: &str = "d@pipe.test";
@@ -42,6 +47,8 @@ pub const GROUPS: &[Group] = &[
     trying_again,
     bouncing,
     bouncing_with_kills,
+    confirming,
+    warning,
     freezing,
     throwing_away,
     requests,
@@ -101,6 +108,24 @@ pub fn bouncing(method: Method) -> Vec<Story> {
 
 pub fn bouncing_with_kills(method: Method) -> Vec<Story> {
     mail::bounce_killed(method)
+}
+
+pub fn confirming(method: Method) -> Vec<Story> {
+    let mut all = mail::confirm(method);
+    all.extend(fewer(mail::confirm_killed(method)));
+    all
+}
+
+pub fn warning(method: Method) -> Vec<Story> {
+    let mut all = vec![mail::warn(method)];
+    all.extend(fewer(mail::warn_killed(method)));
+    all
+}
+
+/// Much of it is as with bounces.
+fn fewer(mut all: Vec<Story>) -> Vec<Story> {
+    all.iter_mut().for_each(|story| story.one_in *= 4);
+    all
 }
 
 pub fn freezing(method: Method) -> Vec<Story> {

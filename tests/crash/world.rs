@@ -10,7 +10,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::Seam;
 use mailspool::message::{Address, EnhancedCode, QueueId, ReversePath};
-use mailspool::queue::{History, Outcome, Pattern, Phase, Routes, Rule, Schedule, Status, What};
+use mailspool::queue::{
+    DelayAges, History, Outcome, Pattern, Phase, Routes, Rule, Schedule, Status, What,
+};
 use mailspool::runner::{Budget, Runner};
 use mailspool::spool::{self, Spool};
 use mailspool::transport::{BoxFuture, Maildir, Message, Pipe, Relay, Session, Transport};
@@ -72,7 +74,15 @@ impl Delivery {
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::Delivered(self.id, self.to.clone())];
         for origin in self.fields("X-Mailspool-Id:") {
+            let actions = self.fields("Action:").into_iter();
             let about = self.fields("Final-Recipient: rfc822;").into_iter();
+            // What is not a failure stands before the recipient.
+            let about = about
+                .zip(actions)
+                .map(|(to, action)| match action.as_str() {
+                    "failed" => to,
+                    action => format!("{action} {to}"),
+                });
             steps.extend(about.map(|to| Step::Told(self.id, origin.clone(), to)));
         }
         steps
@@ -216,9 +226,9 @@ impl Site<'_> {
 
     /// A runner that delivers as the recipient's domain says: `box.test` into the Maildir,
     /// `pipe.test` through a command, the hosts of `net.rs` over connections (for ten minutes with
-    /// their troubles), all others by a function, for which `no.test` fails for
+    /// their troubles), all others by a function, for which `no.test` and `hush.test` fail for
     /// good, `never.test` is always deferred, `first.test` for ten minutes, `later.test` for an
-    /// hour, and everybody else gets the mail.
+    /// hour, `long.test` for two, and everybody else gets the mail. Delays are told after 75 minutes.
     pub fn runner(&self, spool: Spool) -> Runner {
         let (ledger, at, time) = (self.ledger.clone(), self.clock.clone(), self.clock.clone());
         let start = self.start;
@@ -226,9 +236,12 @@ impl Site<'_> {
             let age = at.now().duration_since(start);
             let young = |minutes| age < SignedDuration::from_mins(minutes);
             let outcome = |to: &Address| match to.domain() {
-                Some("no.test") => Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user"),
+                Some("no.test" | "hush.test") => {
+                    Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user")
+                }
                 Some("first.test") if young(10) => later(),
                 Some("later.test") if young(60) => later(),
+                Some("long.test") if young(120) => later(),
                 Some("never.test") => later(),
                 _ => ledger.deliver(message, to, at.now()),
             };
@@ -256,6 +269,7 @@ impl Site<'_> {
             .transport("strict", net.strict())
             .routes(Routes(routes))
             .retry(schedule())
+            .delays(DelayAges::new([SignedDuration::from_mins(75)]))
             .budget(Budget {
                 jobs: 1,
                 ..Budget::default()

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act};
-use mailspool::queue::{Action, By, FailedAttempt, RetryPolicy, Schedule, What};
+use mailspool::queue::{Action, By, DelayAges, FailedAttempt, RetryPolicy, Schedule, What};
 use mailspool::spool::{Claim, Entry, Place, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
@@ -24,6 +24,10 @@ pub enum End {
     Delivered,
     /// The sender is told, once.
     Told,
+    /// It gets the message, and the sender is told, once.
+    Heard,
+    /// It gets the message, and before that the sender is told, once, that it takes long.
+    Warned,
     /// Nothing: the message was done, torn or damaged, or there is nobody to tell.
     Nothing,
 }
@@ -131,6 +135,11 @@ impl Queue {
         queue
     }
 
+    /// Senders are told at the first pass of what was accepted before.
+    pub fn delays() -> DelayAges {
+        DelayAges::new([SignedDuration::from_mins(15)])
+    }
+
     /// When its messages are tried again.
     pub fn policy(&self) -> GivesUp {
         GivesUp(self.expires)
@@ -172,7 +181,7 @@ impl Queue {
     }
 
     fn in_active(&mut self, spool: &Spool) {
-        use End::{Delivered, Nothing, Told};
+        use End::{Delivered, Heard, Nothing, Told, Warned};
         self.add(
             spool,
             "plain",
@@ -181,20 +190,26 @@ impl Queue {
         );
         let mixed = [
             ("b@ok.test", Delivered),
-            ("c@later.test", Delivered),
+            ("c@later.test", Warned),
             ("d@no.test", Told),
         ];
         self.add(spool, "mixed", "mixed@sender.test", &mixed);
-        let failing = [("e@no.test", Told), ("f@never.test", Told)];
+        let failing = [
+            ("e@no.test", Told),
+            ("f@never.test", Told),
+            ("v@told.test", Heard),
+        ];
         self.add(spool, "failing", "failing@sender.test", &failing);
         self.frozen = self.add(spool, "null", "", &[("g@no.test", Nothing)]);
         let id = self.add(
             spool,
             "again",
             "again@sender.test",
-            &[("h@ok.test", Delivered)],
+            &[("h@ok.test", Warned)],
         );
         self.interrupted(spool, id);
+        let heard = [("t@told.test", Heard), ("u@hush.test", Nothing)];
+        self.add(spool, "heard", "heard@sender.test", &heard);
     }
 
     /// A message whose notice was staged when the process died, before the record of it or

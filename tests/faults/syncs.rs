@@ -198,6 +198,33 @@ fn a_notice_that_is_not_recorded_is_written_again() {
     assert_eq!(told, [1]);
 }
 
+/// A delay is told, and whoever is about to record that dies. The next attempt delivers the message:
+/// what was staged is of a delay that is over.
+#[test]
+fn a_delay_that_is_over_is_not_told() {
+    let scene = Scene::new(&["a@long.test"]);
+    scene.pass(scene.spool.clone()).unwrap();
+    scene.clock.forward(240);
+    let notices = |call: &Call<'_>| {
+        matches!(call, Call::Write { path, bytes } if path.starts_with("info/attempts")
+            && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
+    };
+    let seam = Fails::new(move |call, failed| notices(call) || failed > 0);
+    let _ = scene.pass(seam.open(&scene.path));
+    assert_eq!(fs::read_dir(scene.path.join("new")).unwrap().count(), 1);
+    // As long as the message waits, so does its notice.
+    let hold = scene.spool.lock(scene.place().unwrap(), scene.id).unwrap();
+    scene.pass(scene.spool.clone()).unwrap();
+    assert_eq!(fs::read_dir(scene.path.join("new")).unwrap().count(), 1);
+    drop(hold);
+    scene.clock.forward(100);
+    scene.pass(scene.spool.clone()).unwrap();
+    scene.pass(scene.spool.clone()).unwrap();
+    assert_eq!(scene.ledger.counts().len(), 1);
+    assert_eq!(scene.ledger.notices().len(), 0);
+    assert_eq!(files(&scene.path), [] as [std::path::PathBuf; 0]);
+}
+
 /// With its name lost and the one in `active/` gone, the message would be in no directory.
 #[test]
 fn a_bucket_whose_name_may_be_lost_is_made_again() {

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Accepted, Acceptor, Error as Refused, Limits, Request};
-use mailspool::message::{Address, Door, Dsn, EnhancedCode, QueueId, ReversePath, SubmissionKey};
+use mailspool::message::{
+    Address, Door, Dsn, EnhancedCode, QueueId, RecipientDsn, ReversePath, SubmissionKey,
+};
 use mailspool::operator::{Finding, check};
 use mailspool::queue::{Outcome, Routes};
 use mailspool::runner::{Budget, Runner};
@@ -90,7 +92,16 @@ pub fn limits() -> Limits {
 }
 
 /// What is handed in for a message from `sender` (empty: the null sender).
+/// Its sender wants to hear of successes for `told.test`, and of nothing for `hush.test`.
 pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
+    let wish = |to: &&str| RecipientDsn {
+        notify: match to.rsplit_once('@') {
+            Some((_, "told.test")) => Some("success,failure".parse().unwrap()),
+            Some((_, "hush.test")) => Some("never".parse().unwrap()),
+            _ => None,
+        },
+        original: None,
+    };
     Request {
         door,
         sender: ReversePath::parse(sender.as_bytes()).unwrap(),
@@ -99,7 +110,10 @@ pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
             .map(|one| Address::parse(one).unwrap())
             .collect(),
         transport: None,
-        dsn: Dsn::default(),
+        dsn: Dsn {
+            recipients: recipients.iter().map(wish).collect(),
+            ..Dsn::default()
+        },
         submitter: "tester".into(),
         key: None,
         release: None,
@@ -183,7 +197,8 @@ impl Ledger {
         counts
     }
 
-    /// The notices that were delivered: for each message and recipient, their ids.
+    /// The notices that were delivered: for each message and recipient, their ids. What is not a
+    /// failure stands before the recipient: `delayed a@x`.
     pub fn notices(&self) -> BTreeMap<(String, String), BTreeSet<QueueId>> {
         let mut notices: BTreeMap<_, BTreeSet<QueueId>> = BTreeMap::new();
         for one in self.all().iter().filter(|one| one.sender.is_empty()) {
@@ -193,7 +208,12 @@ impl Ledger {
                 lines.map(|value| value.trim().to_owned()).collect()
             };
             for origin in field("X-Mailspool-Id:") {
-                for to in field("Final-Recipient: rfc822;") {
+                let actions = field("Action:").into_iter();
+                for (to, action) in field("Final-Recipient: rfc822;").into_iter().zip(actions) {
+                    let to = match action.as_str() {
+                        "failed" => to,
+                        action => format!("{action} {to}"),
+                    };
                     notices
                         .entry((origin.clone(), to))
                         .or_default()
@@ -238,20 +258,21 @@ impl Clock {
     }
 }
 
-/// A runner whose transport does as the recipient's domain says: `no.test` fails for good,
-/// `first.test` and `later.test` are deferred until a time, `always.test` is for ever, everybody
-/// else gets the mail.
+/// A runner whose transport does as the recipient's domain says: `no.test` and `hush.test` fail for
+/// good, `first.test`, `later.test` and `long.test` are deferred until a time, `always.test` is for
+/// ever, everybody else gets the mail.
 pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> Runner {
     let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
     let relay = Relay::new(move |message, recipients| {
         let age = at.now().duration_since(start);
         let outcome = |to: &Address| match to.domain() {
-            Some("no.test" | "never.test") => {
+            Some("no.test" | "never.test" | "hush.test") => {
                 Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user")
             }
             Some("first.test") if age < SignedDuration::from_mins(10) => later(),
             Some("always.test") => later(),
             Some("later.test") if age < SignedDuration::from_mins(60) => later(),
+            Some("long.test") if age < SignedDuration::from_mins(300) => later(),
             _ => ledger.deliver(message, to),
         };
         recipients.iter().map(outcome).collect()

@@ -163,6 +163,62 @@ fn two_holders_tell() {
     .holds(Bound::of(2).kills(0));
 }
 
+#[test]
+fn two_holders_tell_of_a_delivery() {
+    let stage = Stage::new(|stage| {
+        stage.send(&["a@told.test", "b@no.test"]);
+    });
+    let ends = [
+        (stage.ids[0], "a@told.test", &[End::Heard][..]),
+        (stage.ids[0], "b@no.test", &[End::Told][..]),
+    ];
+    let programs = [pass(1), pass(1)];
+    Pair::new("tell of success", &stage, programs, |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2).kills(0));
+}
+
+/// A message whose sender is to be told by now that it takes long, and that is not tried yet.
+fn late() -> Stage {
+    Stage::new(|stage| {
+        stage.send(&["a@long.test"]);
+        stage.pass(1);
+        stage.pass(239);
+        stage.then = 243;
+    })
+}
+
+#[test]
+fn two_holders_tell_of_a_delay() {
+    let stage = late();
+    let ends = [(stage.ids[0], "a@long.test", &[End::Warned][..])];
+    let programs = [pass(242), pass(242)];
+    Pair::new("tell of delay", &stage, programs, |case, said| {
+        case.ends(said, &ends);
+    })
+    .holds(Bound::of(2));
+}
+
+/// One tells of the delay while another, whose clock is ahead, delivers the message; either may be
+/// killed in it.
+#[test]
+fn a_delay_is_told_and_a_delivery_made() {
+    let stage = late();
+    let ends = [(
+        stage.ids[0],
+        "a@long.test",
+        &[End::Warned, End::Delivered][..],
+    )];
+    for killed in [0, 1] {
+        let programs = [pass(242), pass(310)];
+        Pair::new("tell of delay, deliver", &stage, programs, |case, said| {
+            case.ends(said, &ends);
+        })
+        .holds(Bound::of(2).kills(killed));
+    }
+}
+
 /// A notice stands in `new/`, and its origin has not recorded it.
 pub fn staged() -> Stage {
     Stage::new(|stage| {

@@ -31,6 +31,8 @@ pub struct Stage {
     /// When the spool was made; minutes are counted from here.
     pub start: Timestamp,
     pub ids: Vec<QueueId>,
+    /// The minute in which what both left is worked off.
+    pub then: i64,
     /// Whether hosts are over their troubles; see `net.rs`.
     pub is_over: bool,
     /// As many connections each of them takes at once.
@@ -82,6 +84,10 @@ pub enum End {
     Delivered,
     /// The sender was told, once.
     Told,
+    /// It was delivered, and the sender was told that, once.
+    Heard,
+    /// It was delivered, and before that the sender was told, once, that it takes long.
+    Warned,
     /// It stands where an operator put it.
     Kept,
     /// Given up by an operator.
@@ -117,6 +123,7 @@ impl Stage {
             dir: tempdir(),
             start: Timestamp::now(),
             ids: Vec::new(),
+            then: 60,
             is_over: false,
             connections: Net::CONNECTIONS,
         };
@@ -305,7 +312,7 @@ impl Case<'_> {
     /// recipients has come to one of these ends, and nothing else is there.
     pub fn ends(&self, said: &[Said; 2], ends: &[(QueueId, &str, &[End])]) {
         let killed = said.iter().any(|one| matches!(one, Said::Killed));
-        let mut minutes = 60;
+        let mut minutes = self.stage.then;
         let held = |place: &Place| {
             matches!(
                 place,
@@ -339,16 +346,24 @@ impl Case<'_> {
         let (counts, notices) = (self.ledger.counts(), self.ledger.notices());
         for (id, to, allowed) in ends {
             let delivered = counts.get(&(*id, (*to).to_owned())).copied().unwrap_or(0);
-            let notices = notices.get(&(id.to_string(), (*to).to_owned()));
-            let told = notices.map_or(0, |ids| ids.len());
+            let told = |what: &str| {
+                let notices = notices.get(&(id.to_string(), format!("{what}{to}")));
+                notices.map_or(0, |ids| ids.len())
+            };
+            let (told, heard, warned) = (told(""), told("delivered "), told("delayed "));
             let kept = kept.iter().filter(|(one, _)| one == id).count();
-            let what = format!("{to}: delivered {delivered}, told {told}, kept {kept}; {said:?}");
+            let what = format!(
+                "{to}: delivered {delivered}, told {told}, {heard} and {warned}, kept {kept}; {said:?}"
+            );
             // What was in flight at a kill may come twice, or come and be held as well.
             let at_most = if killed { 2 } else { 1 };
             assert!(told <= 1 && kept <= 1 && delivered <= at_most, "{what}");
+            assert!(heard <= 1 && warned <= 1, "{what}");
             assert!(killed || delivered + told + kept <= 1, "{what}");
             let right = allowed.iter().any(|end| match end {
-                End::Delivered => delivered > 0,
+                End::Delivered => delivered > 0 && heard + warned == 0,
+                End::Heard => delivered > 0 && heard == 1,
+                End::Warned => delivered > 0 && warned == 1,
                 End::Told => told == 1,
                 End::Kept => kept == 1,
                 End::Gone => delivered + told + kept == 0,

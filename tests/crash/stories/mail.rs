@@ -3,13 +3,13 @@
 use mailspool::disk::Method;
 use mailspool::message::Door;
 
-use super::super::judge::End::{Delivered, Frozen, Told};
+use super::super::judge::End::{Delivered, Frozen, Gone, Heard, Told, Warned};
 use super::super::stage::Stage;
 use super::super::story::{Story, When, fate};
 use super::moments::{
     durable, finished, half_gone, in_the_box, noted, noted_notice, noted_outcome, written,
 };
-use super::{A, B, BOX, NEVER, NO, PIPE, SLOW, SLOWER, deferred, nothing};
+use super::{A, B, BOX, HUSH, LONG, NEVER, NO, PIPE, SLOW, SLOWER, TOLD, deferred, nothing};
 
 pub fn doors(method: Method) -> Vec<Story> {
     vec![accept(method, Door::Active), accept(method, Door::Incoming)]
@@ -175,6 +175,70 @@ pub fn bounce_killed(method: Method) -> Vec<Story> {
         Story::record(&title, method, fates, prepare, |stage| {
             stage.killed_behind(kill, || drop(stage.try_pass()));
             stage.pass_after(30);
+        })
+    };
+    kills.map(story).into()
+}
+
+/// What was delivered and is told, what failed and is told, and what failed and is not.
+pub fn confirm(method: Method) -> Vec<Story> {
+    let fates = vec![fate("one", TOLD, Heard), fate("one", HUSH, Gone)];
+    let prepare = |stage: &Stage| stage.send("one", &[TOLD, HUSH]);
+    let title = "tell of a delivery, and not of a failure";
+    let one = Story::record(title, method, fates, prepare, Stage::pass);
+    let fates = vec![
+        fate("one", TOLD, Heard),
+        fate("one", NO, Told),
+        fate("one", SLOW, Delivered),
+    ];
+    let prepare = |stage: &Stage| stage.send("one", &[TOLD, NO, SLOW]);
+    let title = "tell of a delivery and of a failure, and defer";
+    let mixed = Story::record(title, method, fates, prepare, Stage::pass);
+    vec![one, mixed]
+}
+
+pub fn confirm_killed(method: Method) -> Vec<Story> {
+    let kills: [(&str, When); 2] = [("durable", durable(method)), ("recorded", noted_notice)];
+    let story = |(when, kill): (&str, When)| {
+        let fates = vec![fate("one", TOLD, Heard), fate("one", A, Delivered)];
+        let prepare = |stage: &Stage| stage.send("one", &[A, TOLD]);
+        let title = format!("killed with a notice of a delivery {when}");
+        Story::record(&title, method, fates, prepare, |stage| {
+            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.pass_after(30);
+        })
+    };
+    kills.map(story).into()
+}
+
+/// A message that was tried for more than an hour, and is not due for another attempt.
+fn late(stage: &Stage) {
+    stage.send("one", &[A, LONG]);
+    for minutes in [1, 34, 36] {
+        stage.forward(minutes);
+        stage.pass();
+    }
+}
+
+pub fn warn(method: Method) -> Story {
+    let fates = vec![fate("one", A, Delivered), fate("one", LONG, Warned)];
+    let title = "tell of a delay";
+    Story::record(title, method, fates, late, |stage| stage.pass_after(5))
+}
+
+pub fn warn_killed(method: Method) -> Vec<Story> {
+    let kills: [(&str, When); 3] = [
+        ("not durable", written),
+        ("durable", durable(method)),
+        ("recorded", noted_notice),
+    ];
+    let story = |(when, kill): (&str, When)| {
+        let fates = vec![fate("one", A, Delivered), fate("one", LONG, Warned)];
+        let title = format!("killed with a notice of a delay {when}");
+        Story::record(&title, method, fates, late, |stage| {
+            stage.forward(5);
+            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.pass_after(1);
         })
     };
     kills.map(story).into()
