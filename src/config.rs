@@ -21,7 +21,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::message::{Address, domain};
-use crate::queue::{DelayAges, Pattern, Routes, Rule, Schedules};
+use crate::queue::{Pattern, Routes, Rule, Schedules};
 
 use raw::{Raw, RawAccept, RawRoute, RawTransport};
 use value::Text;
@@ -47,8 +47,6 @@ pub struct Config {
     pub run: Run,
     /// `[retry]`, `[transport.*.retry]`, and `[bounce]`'s lifetime.
     pub retry: Schedules,
-    /// `[notice.delay]`'s ages.
-    pub delays: DelayAges,
     /// `[notice]`.
     pub notices: Notices,
     /// `[log]`.
@@ -211,7 +209,6 @@ impl Config {
                 background: text.at_least_one(&raw.run.background, "background")?,
             },
             retry: text.schedules(&raw)?,
-            delays: text.delays(&raw.notice)?,
             notices: text.notices(&raw.notice)?,
             log: raw.log,
             discard_keep: signed(raw.discard.keep.0),

@@ -165,8 +165,15 @@ fn notice_keys(notices: &Notices) -> String {
             None => format!("text = {}", toml(wording.text())),
         };
         let (from, subject) = (toml(wording.from()), toml(wording.subject()));
+        let after = match kind {
+            NoticeKind::Delay => {
+                let ages: Vec<String> = notices.delays.ages().iter().copied().map(span).collect();
+                format!("after = [{}]\n", ages.join(", "))
+            }
+            _ => String::new(),
+        };
         let kind = kind.as_str();
-        keys += &format!("\n[notice.{kind}]\nfrom = {from}\nsubject = {subject}\n{text}\n");
+        keys += &format!("\n[notice.{kind}]\n{after}from = {from}\nsubject = {subject}\n{text}\n");
     }
     keys
 }

@@ -42,7 +42,7 @@ pub(super) fn runner(site: &Site) -> Runner {
     let mut runner = Runner::new(site.spool.clone(), config.hostname.clone())
         .routes(config.routes.clone())
         .retry(config.retry.clone())
-        .delays(config.delays.clone())
+        .delays(config.notices.delays.clone())
         .notices(notices);
     for (name, configured) in &config.transports {
         let transport = maker.transport(configured).unwrap_or_else(|error| {

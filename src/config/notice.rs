@@ -1,4 +1,4 @@
-//! `[notice]`: what goes back of a message, the words of notices, and when a delay is told.
+//! `[notice]`: when a delay is told, what goes back of a message, and the words of notices.
 
 use std::path::PathBuf;
 
@@ -14,6 +14,8 @@ use crate::queue::{DelayAges, Schedule};
 /// `[notice]`.
 #[derive(Clone, Debug)]
 pub struct Notices {
+    /// The ages of a message at which a delay is told.
+    pub delays: DelayAges,
     /// Messages up to this size come back whole.
     pub return_whole: u64,
     /// The words, but for texts in files.
@@ -34,24 +36,6 @@ pub struct TextFile {
 }
 
 impl Text<'_> {
-    /// The ages at which a sender is told of a delay.
-    pub(super) fn delays(&self, raw: &RawNotice) -> Result<DelayAges, Error> {
-        for other in [&raw.bounce, &raw.success] {
-            if let Some(after) = &other.after {
-                return Err(self.error(after.span(), "only `[notice.delay]` has `after`"));
-            }
-        }
-        let Some(given) = &raw.delay.after else {
-            return Ok(DelayAges::default());
-        };
-        let ages: Vec<_> = given.get_ref().iter().map(|age| signed(age.0)).collect();
-        if ages.iter().any(|age| *age < Schedule::SHORTEST) {
-            let what = "a delay is told at an age of at least a minute; an empty list: never";
-            return Err(self.error(given.span(), what));
-        }
-        Ok(DelayAges::new(ages))
-    }
-
     pub(super) fn notices(&self, raw: &RawNotice) -> Result<Notices, Error> {
         let mut files = Vec::new();
         let mut wording = |kind, raw: &RawWording| {
@@ -64,6 +48,7 @@ impl Text<'_> {
             self.wording(kind, raw)
         };
         Ok(Notices {
+            delays: self.delays(&raw.delay)?,
             return_whole: raw.return_whole.0,
             templates: Templates {
                 bounce: wording(NoticeKind::Bounce, &raw.bounce)?,
@@ -74,10 +59,26 @@ impl Text<'_> {
         })
     }
 
+    fn delays(&self, raw: &RawWording) -> Result<DelayAges, Error> {
+        let Some(given) = &raw.after else {
+            return Ok(DelayAges::default());
+        };
+        let ages: Vec<_> = given.get_ref().iter().map(|age| signed(age.0)).collect();
+        if ages.iter().any(|age| *age < Schedule::SHORTEST) {
+            let what = "a delay is told at an age of at least a minute; an empty list: never";
+            return Err(self.error(given.span(), what));
+        }
+        Ok(DelayAges::new(ages))
+    }
+
     fn wording(&self, kind: NoticeKind, raw: &RawWording) -> Result<Wording, Error> {
         if let (Some(_), Some(file)) = (&raw.text, &raw.text_file) {
             let what = "a notice has either `text` or `text_file`";
             return Err(self.error(file.span(), what));
+        }
+        if let (Some(after), false) = (&raw.after, kind == NoticeKind::Delay) {
+            let what = "only [notice.delay] has `after`: the others are told at once";
+            return Err(self.error(after.span(), what));
         }
         let mut wording = Wording::of(kind);
         type With = fn(Wording, &str) -> Result<Wording, WordingError>;

@@ -202,7 +202,7 @@ pub(super) struct RawWording {
     pub subject: Option<Spanned<String>>,
     pub text: Option<Spanned<String>>,
     pub text_file: Option<Spanned<PathBuf>>,
-    /// Of a delay alone.
+    /// Of a delay only.
     pub after: Option<Spanned<Vec<Span>>>,
 }
 

@@ -25,8 +25,8 @@ use mailspool::message::{
     Address, EnhancedCode, NoticeKind, OriginalRecipient, QueueId, RecipientDsn, Reply, Ret,
 };
 use mailspool::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wording};
+use mailspool::queue::RecipientState;
 use mailspool::queue::state::Fate;
-use mailspool::queue::{Handover, RecipientState};
 use serde_json::{Value, json};
 
 /// Where `scripts/test` has had flufl.bounce installed.
@@ -82,8 +82,8 @@ impl Notice {
                     expired: false,
                     notified: false,
                 },
-                Action::Delayed => Fate::Pending { next: at },
-                Action::Delivered | Action::Relayed => delivered(at),
+                // What became of it is the report's to say.
+                _ => Fate::Pending { next: at },
             },
             ..state(to, reply)
         };
@@ -192,21 +192,13 @@ impl Read {
 fn state(to: &str, reply: Reply) -> RecipientState {
     RecipientState {
         address: Address::parse(to).unwrap(),
-        last: Some(reply),
-        last_attempt: Some((accepted() + SignedDuration::from_hours(3), None)),
-        attempts: 12,
         dsn: RecipientDsn::default(),
         warn: None,
         warned: None,
-        fate: delivered(accepted()),
-    }
-}
-
-fn delivered(since: Timestamp) -> Fate {
-    Fate::Delivered {
-        since,
-        handover: Handover::Final,
-        notified: false,
+        last: Some(reply),
+        last_attempt: Some((accepted() + SignedDuration::from_hours(3), None)),
+        attempts: 12,
+        fate: Fate::Pending { next: accepted() },
     }
 }
 

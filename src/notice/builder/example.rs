@@ -66,8 +66,8 @@ pub(super) fn report<T>(
             Action::Delivered | Action::Relayed => Fate::Delivered {
                 since: at,
                 handover: match one.action {
-                    Action::Delivered => Handover::Final,
-                    _ => Handover::Relayed,
+                    Action::Relayed => Handover::Relayed,
+                    _ => Handover::Final,
                 },
                 notified: false,
             },

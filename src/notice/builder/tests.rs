@@ -92,11 +92,11 @@ fn state(to: &str, reply: Reply, expired: bool) -> RecipientState {
     RecipientState {
         address: address(to),
         dsn: RecipientDsn::default(),
+        warn: None,
+        warned: None,
         last: Some(reply),
         last_attempt: Some((at, None)),
         attempts: 7,
-        warn: None,
-        warned: None,
         fate: Fate::Failed {
             since: at,
             expired,
