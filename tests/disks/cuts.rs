@@ -23,7 +23,7 @@ fn record(ground: &Ground, kind: Kind, messages: usize, wrap: Wrap) -> Cuts {
 
 fn record_on(ground: &Ground, kind: Kind, options: &str, messages: usize, wrap: Wrap) -> Cuts {
     let [image, fuse, point] = ["image", "fuse", "disk"].map(|name| ground.dir().join(name));
-    kind.make(&image, &[]);
+    kind.make(&image, kind.size(), &[]);
     let before = Image::read_from(&image);
     fs::remove_file(&image).unwrap();
     fs::create_dir(&fuse).unwrap();

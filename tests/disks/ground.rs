@@ -12,6 +12,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
+use super::proof;
+
 /// A mount namespace, and a directory in memory in it.
 pub struct Ground {
     dir: TempDir,
@@ -83,22 +85,24 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The smallest that can be made of each, or little more.
-    fn size(self) -> &'static str {
+    /// The smallest that can be made of each, or little more, in MiB.
+    pub fn size(self) -> u32 {
         match self {
-            Kind::Xfs => "300m",
-            Kind::Btrfs => "128m",
-            _ => "64m",
+            Kind::Xfs => 300,
+            Kind::Btrfs => 128,
+            _ => 64,
         }
     }
 
-    /// Makes one in an image.
-    pub fn make(self, image: &Path, options: &[&str]) {
-        must(
-            Command::new("truncate")
-                .args(["-s", self.size()])
-                .arg(image),
-        );
+    /// One that has room for all mail of a storm.
+    fn roomy(self) -> u32 {
+        self.size() + if proof::long() { 400 } else { 0 }
+    }
+
+    /// Makes one of so many MiB in an image.
+    pub fn make(self, image: &Path, size: u32, options: &[&str]) {
+        let size = format!("{size}m");
+        must(Command::new("truncate").args(["-s", &size]).arg(image));
         let mut make = match self {
             Kind::Ext4 => command("mkfs.ext4 -q -F -b 4096 -m 0"),
             Kind::Ext4WithoutJournal => command("mkfs.ext4 -q -F -b 4096 -m 0 -O ^has_journal"),
@@ -129,14 +133,14 @@ impl Disk {
         fs::create_dir(&point).unwrap();
         match kind {
             Kind::Tmpfs => {
-                let size = format!("size={},{options}", kind.size());
+                let size = format!("size={}m,{options}", kind.roomy());
                 let mount = ["-t", "tmpfs", "-o", &size, "disk"];
                 must(Command::new("mount").args(mount).arg(&point));
             }
             Kind::OverlayOnTmpfs => return Disk::overlay(ground, point, None),
             Kind::OverlayOnExt4 => {
                 let image = ground.dir().join("image");
-                Kind::Ext4.make(&image, make);
+                Kind::Ext4.make(&image, kind.roomy(), make);
                 let upper = ground.dir().join("upper");
                 fs::create_dir(&upper).unwrap();
                 let upper = Disk::mount(&image, &upper, options).unwrap();
@@ -144,7 +148,7 @@ impl Disk {
             }
             _ => {
                 let image = ground.dir().join("image");
-                kind.make(&image, make);
+                kind.make(&image, kind.roomy(), make);
                 return Disk::mount(&image, &point, options).unwrap();
             }
         }

@@ -17,6 +17,11 @@ fn submissions() -> usize {
     if proof::long() { 1500 } else { 60 }
 }
 
+/// Of a disk that is to have few: enough for all mail of a storm.
+fn inodes() -> &'static str {
+    if proof::long() { "6000" } else { "1000" }
+}
+
 fn storm(kind: Kind) {
     let ground = Ground::new();
     let disk = Disk::new(&ground, kind);
@@ -141,14 +146,19 @@ fn a_storm_on_a_full_tmpfs() {
 #[test]
 fn a_storm_on_an_ext4_without_inodes() {
     let ground = Ground::new();
-    let disk = Disk::with_options(&ground, Kind::Ext4, &["-N", "1000"], "");
+    let disk = Disk::with_options(&ground, Kind::Ext4, &["-N", inodes()], "");
     storm_on_a_full_one(&disk, take_inodes);
 }
 
 #[test]
 fn a_storm_on_a_tmpfs_without_inodes() {
     let ground = Ground::new();
-    let disk = Disk::with_options(&ground, Kind::Tmpfs, &[], "nr_inodes=1000");
+    let disk = Disk::with_options(
+        &ground,
+        Kind::Tmpfs,
+        &[],
+        &format!("nr_inodes={}", inodes()),
+    );
     storm_on_a_full_one(&disk, take_inodes);
 }
 
