@@ -384,7 +384,8 @@ mod tests {
             "door: active\ntransport: out\n\
              origin: 00000000-0000-7101-8101-010101010101 bounce\n\
              ret: hdrs\nenvid:   a mark; of 1+1=2  \nnotify: 2 never\n\
-             orcpt: 2 utf-8;ö; c+d@example.net\n"
+             orcpt: 2 utf-8;ö; c+d@example.net\n\
+             key: 2026-11-23T14:05:00.123Z order+205\nrelease: 2026-11-23T08:00:00Z\n"
         );
     }
 
