@@ -55,13 +55,22 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "who lost it is taken for interrupted, and the next outcome's sync covers it",
     ),
     (
-        &["dir info/attempts with delivered failed started before unlink"],
+        &[
+            "dir info/attempts with delivered failed started before unlink",
+            "dir info/attempts with delivered started before unlink",
+        ],
         &["killed with a notice"],
         "what is written anew says what the old file says, and that was durable",
     ),
     (
-        &["dir info/attempts with delivered failed notice started before rename new"],
-        &["killed with a notice recorded"],
+        &[
+            "dir info/attempts with delivered failed notice started before rename new",
+            "dir info/attempts with delivered notice started before rename new",
+        ],
+        &[
+            "killed with a notice recorded",
+            "killed with a notice of a delivery recorded",
+        ],
         "a notice that is staged again has the same id, and takes the place of the first",
     ),
     (
@@ -74,9 +83,20 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "killed between two transactions",
             "expire",
             "request to bounce",
+            "tell of a delivery",
             "two lives",
         ],
         "the barrier of what is forgotten with it, or next, covers it",
+    ),
+    (
+        &["file info/attempts/* with notice before rename new/*"],
+        &["tell of a delivery and of a failure"],
+        "the record of the second notice is in the same file, and comes before either is delivered",
+    ),
+    (
+        &["dir deferred/<minute> before unlink info/transport"],
+        &["tell of a delay", "killed with a notice of a delay"],
+        "what is forgotten is the notice, which was in no bucket",
     ),
     (
         &["dir deferred/<minute> before unlink info/transport"],
@@ -197,6 +217,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "killed with a notice",
             "killed between two transactions",
             "request to bounce",
+            "tell of a delivery, and not of a failure",
             "two lives",
         ],
         "its origin is in done/, durably, before the notice can be gone; until then it has the same id",
@@ -212,7 +233,11 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "dir info/recipients",
             "dir info/transport",
         ],
-        &["killed with a notice durable"],
+        &[
+            "killed with a notice durable",
+            "killed with a notice of a delivery durable",
+            "killed with a notice of a delay durable",
+        ],
         "who comes next repeats the barrier",
     ),
     (

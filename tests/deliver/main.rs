@@ -23,6 +23,7 @@ mod servers;
 mod site;
 mod spellings;
 mod unusable;
+mod wishes;
 
 use program::{Site, route};
 
