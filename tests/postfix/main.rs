@@ -38,7 +38,15 @@ fn mail_arrives_with_its_envelope_and_every_byte() {
 
     // The spool, made on first use, holds the envelope until the mail is delivered.
     assert_eq!(site.info("sender"), [ALICE]);
-    assert_eq!(sorted(&site.info("recipients")), sorted(&to));
+    let recipients = site.info("recipients");
+    assert_eq!(sorted(&recipients), sorted(&to));
+    let lines = site.info("transport");
+    let original = lines.iter().filter(|line| line.starts_with("orcpt: "));
+    let each = recipients.iter().zip(1..);
+    let expected: Vec<String> = each
+        .map(|(to, n)| format!("orcpt: {n} rfc822;{to}"))
+        .collect();
+    assert!(original.eq(&expected), "{lines:?}");
 
     site.run();
     let copies = read_all(&site.outbox());

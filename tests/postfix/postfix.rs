@@ -231,5 +231,6 @@ tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 mailspool unix - n n - 4 pipe
   flags=q user=USER null_sender=
-  argv=DIR/mailspool --spool SPOOL receive -f ${sender} -- ${recipient}
+  argv=DIR/mailspool --spool SPOOL receive -f ${sender}
+    --orcpt=rfc822;${original_recipient} -- ${recipient}
 ";
