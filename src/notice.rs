@@ -93,7 +93,7 @@ impl Action {
 /// use mailspool::notice::{DsnBuilder, NoticeBuilder, Report, Templates};
 /// use mailspool::message::NoticeKind;
 ///
-/// /// Bounces in words of our own, as soon as anybody failed; nothing of delays.
+/// /// Bounces in words of our own, and nothing of delays.
 /// struct Ours(DsnBuilder);
 ///
 /// impl NoticeBuilder for Ours {
@@ -117,14 +117,74 @@ impl Action {
 /// assert!(String::from_utf8(bounce)?.contains("\"An example of a message\" did not arrive."));
 ///
 /// # let dir = tempfile::tempdir()?;
-/// # let spool = mailspool::spool::Spool::create(dir.path().join("spool"), None)?;
+/// # let spool = mailspool::spool::Spool::create(&dir.path().join("spool"), None)?;
 /// let runner = mailspool::runner::Runner::new(spool, "mail.example.org").notices(ours);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// One that writes all of it itself has what it needs in the [`Report`]; [`Report::reply`] is the
-/// reply for a recipient.
+/// One that writes all of it itself has what it needs in the [`Report`]:
+///
+/// ```
+/// use std::io;
+///
+/// use mailspool::disk::Body;
+/// use mailspool::message::{
+///     Address, Door, EnhancedCode, Envelope, NoticeKind, QueueId, Reply, ReversePath, Submission,
+/// };
+/// use mailspool::notice::{Action, NoticeBuilder, Report, Reported};
+/// use mailspool::queue::State;
+///
+/// struct Plain;
+///
+/// impl NoticeBuilder for Plain {
+///     fn build(&self, report: &Report<'_>) -> io::Result<Option<Vec<u8>>> {
+///         let mut text = format!(
+///             "From: <mailer-daemon@app.example.org>\nTo: <{}>\nSubject: About {}\n\
+///              Message-ID: <{}@app.example.org>\nAuto-Submitted: auto-replied\n\n",
+///             report.sender, report.origin, report.id,
+///         );
+///         for one in &report.recipients {
+///             let (to, reply) = (&one.state.address, Report::reply(one.state));
+///             text += &format!("{to} {}: {reply}\n", one.action.as_str());
+///         }
+///         Ok(Some(text.into_bytes()))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // To try one, no spool is needed:
+/// let sender = Address::parse("me@example.org")?;
+/// let envelope = Envelope {
+///     sender: ReversePath::Mailbox(sender.clone()),
+///     recipients: vec![Address::parse("you@example.net")?],
+///     submission: Submission::by(Door::Active),
+/// };
+/// let at = "2026-11-22T14:05:00Z".parse()?;
+/// let origin = QueueId::new(at, [1; 10]);
+/// let mut state = State::new(origin, &envelope);
+/// state.recipients[0].last = Some(Reply::local(EnhancedCode::new(5, 1, 1), "nobody"));
+/// let report = Report {
+///     id: QueueId::new(at, [2; 10]),
+///     origin,
+///     kind: NoticeKind::Bounce,
+///     sender: &sender,
+///     recipients: vec![Reported {
+///         state: &state.recipients[0],
+///         original: None,
+///         action: Action::Failed,
+///         until: None,
+///     }],
+///     ret: None,
+///     envid: None,
+///     body: Body::of_bytes(&b"Subject: hello\n\n"[..]),
+///     at,
+/// };
+/// let notice = String::from_utf8(Plain.build(&report)?.unwrap())?;
+/// assert!(notice.ends_with("\n\nyou@example.net failed: 5.1.1 nobody\n"));
+/// # Ok(())
+/// # }
+/// ```
 pub trait NoticeBuilder: Send + Sync {
     /// The whole message, header and body; none if nobody is to be told. It is queued from the
     /// null sender to the sender of the message it is about. An error leaves the message as it
