@@ -10,6 +10,7 @@ use super::journal::write_anew;
 use super::keys::{Intended, KEY_DIRS, KeyLock};
 use super::layout::{Info, Place};
 use super::lock::{Claim, Locked, Unreadable};
+use super::part::Part;
 use super::{Entry, Spool};
 use crate::disk::{self, Disk, File};
 use crate::message::{Door, Envelope, NoticeKind, Origin, QueueId, SealHasher, Submission};
@@ -144,7 +145,7 @@ impl Spool {
                     }
                 }
                 match entry.envelope().submission.key.clone() {
-                    None => Staged::of(entry, None)?.release()?,
+                    None => Staged::of(entry)?.release()?,
                     Some(keyed) => match self.try_lock_key(&keyed.key.hash())? {
                         Some(lock) => lock.move_on(entry)?,
                         None => return Ok(Swept::Left),
@@ -364,6 +365,13 @@ impl Drop for Draft {
     }
 }
 
+/// The name of a copy until it takes its message's place.
+fn beside(id: QueueId) -> QueueId {
+    let mut random = [0; 10];
+    random.copy_from_slice(&uuid::Uuid::new_v4().as_bytes()[..10]);
+    QueueId::new(id.accepted(), random)
+}
+
 /// Where a message goes from `new/`.
 fn entrance(submission: &Submission) -> Place {
     match (submission.release, submission.door) {
@@ -406,7 +414,7 @@ impl Locked {
 impl Staged {
     /// A whole message that somebody else left in `new/`. It may have been killed before its
     /// barrier, so that is done (again) before the message can be seen anywhere else.
-    pub(super) fn of(entry: Entry, intended: Option<Intended>) -> disk::Result<Staged> {
+    pub(super) fn of(entry: Entry) -> disk::Result<Staged> {
         let to = entrance(&entry.envelope().submission);
         let locked = entry.into_locked();
         let disk = &locked.spool.disk;
@@ -416,12 +424,61 @@ impl Staged {
         }
         let mut all: Vec<&File> = files.iter().collect();
         all.push(&locked.file);
-        all.extend(intended.as_ref().map(|intended| &intended.file));
-        disk.durable(&all, &dirs(intended.as_ref()))?;
+        disk.durable(&all, &dirs(None))?;
         Ok(Staged {
             locked,
             to,
-            intended,
+            intended: None,
+        })
+    }
+
+    /// The same for a message whose acceptance somebody will be told of, who submits it again under
+    /// its key: everything is written to files of its own, which take the places of those that are
+    /// there. The acceptor may have seen his barrier fail before he was killed, and then a
+    /// later one that succeeds says nothing of what he wrote.
+    pub(super) fn anew(entry: Entry, intended: Intended) -> disk::Result<Staged> {
+        /// As much is copied at once.
+        const CHUNK: usize = 64 << 10;
+        let to = entrance(&entry.envelope().submission);
+        let old = entry.into_locked();
+        let (spool, id) = (&old.spool, old.id);
+        let disk = &spool.disk;
+        let mut draft = spool.draft(|| beside(id))?;
+        let mut chunk = vec![0; CHUNK];
+        while draft.size() < old.size {
+            let got = disk.read_at(&old.file, &mut chunk, draft.size())?;
+            if got == 0 {
+                break;
+            }
+            draft.write(&chunk[..got])?;
+        }
+        draft.flush()?;
+        let mut infos = Vec::new();
+        for info in [Info::Sender, Info::Recipients, Info::Transport] {
+            let bytes = spool.read_info(info, id)?.unwrap_or_default();
+            infos.push((info, Part::write(disk, Path::new(info.dir()), "", &bytes)?));
+        }
+        if let Some(file) = &draft.file {
+            disk.durable(&[file], &[])?;
+            disk.rename(file, &Place::New.path(draft.id), &Place::New.path(id))?;
+        }
+        let Some(file) = draft.file.take() else {
+            unreachable!("a draft has its file until it is sealed")
+        };
+        for (info, part) in infos {
+            part.rename_to(&info.path(id))?;
+        }
+        disk.durable(&[&intended.file], &dirs(Some(&intended)))?;
+        Ok(Staged {
+            locked: Locked {
+                spool: spool.clone(),
+                id,
+                place: Place::New,
+                file: Arc::new(file),
+                size: draft.hasher.size(),
+            },
+            to,
+            intended: Some(intended),
         })
     }
 

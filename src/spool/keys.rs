@@ -410,12 +410,12 @@ impl KeyLock {
     }
 
     /// Moves a whole message on from `new/` whose key this is. Its acceptor may have been killed
-    /// before his barrier, or have seen it fail: so the record is written anew.
+    /// before his barrier, or have seen it fail: so it is written anew, and so is the record.
     pub(super) fn move_on(&self, entry: Entry) -> disk::Result<()> {
         let Held { spool, hash, .. } = &*self.0;
         let id = entry.id();
         let Some(keyed) = entry.envelope().submission.key.clone() else {
-            return Staged::of(entry, None)?.release();
+            return Staged::of(entry)?.release();
         };
         // In this order, as above.
         let intended = spool.key_record(&self.intended_path())?;
@@ -430,10 +430,10 @@ impl KeyLock {
         // If it is another that has the key, this one's time was over, or a hand has been here: a
         // message is not thrown away for that.
         if has_key {
-            return Staged::of(entry, None)?.release();
+            return Staged::of(entry)?.release();
         }
         let intended = self.clone().intend(id, keyed)?;
-        Staged::of(entry, Some(intended))?.release()
+        Staged::anew(entry, intended)?.release()
     }
 
     /// Writes the record of a message that is about to become durable, and that with it.

@@ -14,7 +14,7 @@ use mailspool::spool::{Place, Spool};
 use tempfile::TempDir;
 
 use super::explore::explore;
-use super::inject::{Case, Injector, all_cases, sample};
+use super::inject::{Case, Fault, Injector, all_cases, faults_at, sample};
 use super::losing::Disk;
 use super::scratch::Scratch;
 use super::world::{
@@ -240,22 +240,27 @@ fn lost_under_a_key() {
         let seen = seam.seen();
         let mut cases = Vec::new();
         for (at, one) in seen.iter().enumerate().filter(|(_, one)| one.is_sync()) {
-            cases.extend(
-                super::inject::faults_at(*one)
-                    .into_iter()
-                    .map(|fault| Case {
-                        fault,
-                        at,
-                        ..Case::clean(method)
-                    }),
-            );
+            // Killed before, while and when it tidies up, too.
+            let killed = (0..12).map(Fault::ThenStop);
+            let case = |fault| Case {
+                fault,
+                at,
+                ..Case::clean(method)
+            };
+            cases.extend(faults_at(*one).into_iter().chain(killed).map(case));
         }
         let tally = explore("lost, keyed", &sample(cases, 200), |case| {
             let dir = Scratch::copy(&scene.template);
             let disk = Disk::new(&dir.spool());
             let seam = disk.process(Injector::new(*case));
             let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
-            let told = told.and_then(|spool| submit(&spool, TO).ok());
+            let mut told = told.and_then(|spool| submit(&spool, TO).ok());
+            if told.is_none() {
+                // Somebody else is told, and every sync of his succeeds.
+                let seam = disk.process(Injector::new(Case::clean(method)));
+                let spool = Spool::open_through(&dir.spool(), Some(seam)).unwrap();
+                told = Some(submit(&spool, TO).unwrap());
+            }
             let lost = disk.lose();
             let done = Done {
                 told: told.map(|one| one.id),

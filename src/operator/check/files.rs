@@ -56,12 +56,7 @@ impl Look<'_> {
             }
         }
         for dir in INFO {
-            let prefix = if ["attempts", "request"].contains(dir) {
-                ""
-            } else {
-                "/"
-            };
-            self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
+            self.names_below(&Path::new("info").join(dir), is_id, "")?;
         }
         self.keys()?;
         self.names_below(Path::new("state"), is_state, "")?;
