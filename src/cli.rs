@@ -21,6 +21,7 @@ mod schedule;
 mod show;
 mod site;
 mod submit;
+mod suspend;
 mod table;
 mod time;
 mod transports;
@@ -105,6 +106,8 @@ fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Thaw(thaw) => return act::thaw(global, thaw),
         Command::Discard(discard) => return act::discard(global, discard),
         Command::Bounce(bounce) => return act::bounce(global, bounce),
+        Command::Suspend(args) => return suspend::suspend(global, args),
+        Command::Resume(args) => return suspend::resume(global, args),
         Command::Route(route) => return route::route(global, route),
         Command::Schedule(args) => schedule::schedule(global, args),
         Command::Probe(probe) => return probe::probe(global, probe),

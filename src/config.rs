@@ -49,6 +49,9 @@ pub struct Config {
     pub retry: Schedules,
     /// `[notice]`.
     pub notices: Notices,
+    /// `[frozen]`'s lifetime: how long frozen mail is kept that failed and of which nobody can be
+    /// told.
+    pub frozen_lifetime: Option<SignedDuration>,
     /// `[log]`.
     pub log: Log,
     /// How long a discarded message can be taken back.
@@ -210,6 +213,7 @@ impl Config {
             },
             retry: text.schedules(&raw)?,
             notices: text.notices(&raw.notice)?,
+            frozen_lifetime: text.frozen_lifetime(&raw)?,
             log: raw.log,
             discard_keep: signed(raw.discard.keep.0),
             dns: text.dns(&raw.dns)?,

@@ -6,6 +6,7 @@
 mod check;
 mod find;
 mod row;
+mod wake;
 
 use jiff::Timestamp;
 
@@ -17,7 +18,8 @@ use crate::spool::{Claim, Entry, Kept, Place, Posted, Served, Spool, Unreadable,
 
 pub use check::{Finding, Level, Mend, Tally, check, tally};
 pub use find::{Found, find};
-pub use row::{RecipientRow, Row, RowStatus, row};
+pub use row::{HoldRow, RecipientRow, Row, RowStatus, row};
+pub use wake::wake;
 
 /// What became of an action on one message.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ pub mod step;
 
 pub use bucket::Bucket;
 pub use delay::DelayAges;
-pub use history::{Action, By, Event, History, HistoryError, RecipientResult, What};
+pub use history::{Action, By, Event, History, HistoryError, RecipientResult, Then, What};
 pub use outcome::{Handover, Outcome, Status};
 pub use reply_rule::{Glob, ReplyRule, StatusPattern};
 pub use retry::{FailedAttempt, RetryPolicy, Schedules, Whose};

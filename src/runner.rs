@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
 use crate::message::QueueId;
@@ -135,6 +135,7 @@ struct Core {
     routes: Routes,
     retry: Arc<dyn RetryPolicy>,
     delays: DelayAges,
+    frozen_lifetime: Option<SignedDuration>,
     notices: Arc<dyn NoticeBuilder>,
     budget: Budget,
     threads: Option<usize>,
@@ -173,6 +174,10 @@ impl Stop {
 }
 
 impl Runner {
+    /// How long mail is kept, frozen, that failed and of which nobody can be told, if nothing else
+    /// is said: 14 days.
+    pub const FROZEN_LIFETIME: SignedDuration = SignedDuration::from_hours(14 * 24);
+
     /// A runner for a spool, under the name `hostname`, with no transports, no routes, the
     /// default schedules and bounces in English.
     pub fn new(spool: Spool, hostname: impl Into<String>) -> Runner {
@@ -186,6 +191,7 @@ impl Runner {
                 routes: Routes::default(),
                 retry: Arc::new(Schedules::default()),
                 delays: DelayAges::default(),
+                frozen_lifetime: Some(Runner::FROZEN_LIFETIME),
                 budget: Budget::default(),
                 threads: None,
                 observer: None,
@@ -240,6 +246,13 @@ impl Runner {
     /// Sets when senders are told that it takes long.
     pub fn delays(self, ages: DelayAges) -> Runner {
         self.with(|core| core.delays = ages)
+    }
+
+    /// Sets how long mail is kept, frozen, that failed and of which nobody can be told, before it is
+    /// discarded; none: until somebody acts. What an operator freezes, and what is frozen because
+    /// it may have been delivered or may be harmful, is never discarded.
+    pub fn frozen_lifetime(self, lifetime: Option<SignedDuration>) -> Runner {
+        self.with(|core| core.frozen_lifetime = lifetime)
     }
 
     /// Sets who writes notices.

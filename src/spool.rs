@@ -17,6 +17,7 @@ mod part;
 mod requests;
 mod scan;
 mod slots;
+mod suspensions;
 mod together;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ pub use part::Leftover;
 pub use requests::{Posted, Served};
 pub use scan::{Content, Listing, View};
 pub use slots::Slot;
+pub use suspensions::{Changed, Standing, Suspended, Suspension, Target};
 
 use layout::{INFO_DIRS, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE};
 use part::Part;
@@ -200,24 +202,21 @@ impl Spool {
                 return Err(self.damaged(dir, "it is on another file system"));
             }
         }
-        // Older programs did not make it. What it has is renamed in it, and becomes durable with
-        // what is elsewhere.
-        match self.disk.stat(Path::new(KEYS))? {
-            Some(stat) if stat.kind != Kind::Dir => {
-                return Err(self.damaged(KEYS, "it is not a directory"));
+        // These may be missing: older programs did not make them all. A link in their place would lead
+        // us out of the spool, and what is renamed in `keys/` becomes durable with what is elsewhere.
+        for dir in ["state", KEYS, suspensions::DIR] {
+            match self.disk.stat(Path::new(dir))? {
+                Some(stat) if stat.kind != Kind::Dir => {
+                    return Err(self.damaged(dir, "it is not a directory"));
+                }
+                // A suspension or a key that is not mounted is none, and nobody would know.
+                Some(stat) if dir != "state" && stat.identity.0 != root.identity.0 => {
+                    return Err(self.damaged(dir, "it is on another file system"));
+                }
+                _ => {}
             }
-            Some(stat) if stat.identity.0 != root.identity.0 => {
-                return Err(self.damaged(KEYS, "it is on another file system"));
-            }
-            _ => {}
         }
-        // It may be missing. A link in its place would lead us out of the spool.
-        match self.disk.stat(Path::new("state"))? {
-            Some(stat) if stat.kind != Kind::Dir => {
-                Err(self.damaged("state", "it is not a directory"))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn directory(&self, dir: &str) -> Result<disk::Stat> {

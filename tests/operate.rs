@@ -113,10 +113,11 @@ fn the_words_about_the_queue() {
 
 #[test]
 fn the_fields_of_a_listing_are_an_interface() {
-    const FIELDS: [&str; 12] = [
+    const FIELDS: [&str; 13] = [
         "added",
         "age",
         "attempts",
+        "hold",
         "id",
         "last_error",
         "next_attempt",

@@ -13,7 +13,9 @@ use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use mailspool::message::QueueId;
+use mailspool::queue::Bucket;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{BOX, LETTER, Site, code_of, names, outcome, pipe, route, until};
@@ -384,10 +386,19 @@ fn a_failure_that_nobody_can_be_told_is_kept() {
     );
     assert_eq!(
         row["last_error"],
-        "delivery failed and there is no sender to tell"
+        "delivery failed and there is no sender to tell: 5.1.1 the command exited with status 67"
     );
     assert_eq!(row["recipients"][0]["status"], "failed");
-    assert_eq!(names(&site.spool().join("frozen")), ["never"]);
+    let (hold, frozen) = (&row["hold"], names(&site.spool().join("frozen")));
+    assert_eq!(
+        (&hold["by"], &hold["then"]),
+        (&json!("mailspool"), &json!("discard"))
+    );
+    assert_eq!(row["next_attempt"], Value::Null);
+    let time = |name: &str| -> Timestamp { hold[name].as_str().unwrap().parse().unwrap() };
+    let kept = time("until").duration_since(time("since"));
+    assert_eq!(kept.as_hours(), 14 * 24);
+    assert_eq!(frozen, [Bucket::for_time(time("until")).to_string()]);
     assert_eq!(site.run().ok(), "Nothing is due.\n");
     site.configure(BOX);
     let id = row["id"].as_str().unwrap();

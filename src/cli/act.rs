@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::args::{Act, Flush, Freeze, Global, How};
 use super::background;
+use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
 use super::show::one;
@@ -14,7 +15,7 @@ use super::site::{IfMissing, Site};
 use super::table;
 use crate::message::QueueId;
 use crate::operator::{self, Acted};
-use crate::queue::{Action, By};
+use crate::queue::{Action, By, Then};
 use crate::spool::Kept;
 
 /// `mailspool retry`.
@@ -37,7 +38,11 @@ pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<ExitCode, Failure
         global,
         &args.act.ids,
         &args.act.how,
-        &Action::Freeze { by, until },
+        &Action::Freeze {
+            by,
+            until,
+            then: Then::Thaw,
+        },
         "frozen",
     )
 }
@@ -109,14 +114,19 @@ fn open(global: &Global) -> Result<Site, Failure> {
 }
 
 fn by(site: &Site, how: &How) -> By {
-    let reason = how.reason.as_deref().map(crate::message::printable);
+    by_caller(site, how.reason.as_deref())
+}
+
+/// Whoever called us, and why.
+pub(super) fn by_caller(site: &Site, reason: Option<&str>) -> By {
+    let reason = reason.map(crate::message::printable);
     By {
         by: site.caller.with_sudo(),
         reason: reason.filter(|reason| !reason.is_empty()),
     }
 }
 
-fn after(time: SignedDuration) -> Result<Timestamp, Failure> {
+pub(super) fn after(time: SignedDuration) -> Result<Timestamp, Failure> {
     let then = Timestamp::now().checked_add(time);
     then.map_err(|_| Failure::new(EX_USAGE, "that time is too far away"))
 }
@@ -140,6 +150,7 @@ fn act(
             .for_each(|id| say(&format!("{id} would be {done}.\n")));
         return Ok(ExitCode::SUCCESS);
     }
+    let waiting = Waiting::look(site);
     let mut status = 0;
     for (id, acted) in operator::act(&site.spool, &ids, action, Timestamp::now())? {
         let (words, code) = match acted {
@@ -155,7 +166,14 @@ fn act(
             Acted::Absent => ("gone".to_owned(), EX_UNAVAILABLE),
             Acted::Refused(why) => (format!("not done: {why}"), EX_UNAVAILABLE),
         };
-        say(&format!("{id} {words}.\n"));
+        let waits = match (code, action) {
+            (0, Action::Retry(_) | Action::Thaw(_)) => waiting.suspended(&site.spool, id)?,
+            _ => None,
+        };
+        match waits {
+            Some(why) => say(&format!("{id} {words}, but waits: {why}.\n")),
+            None => say(&format!("{id} {words}.\n")),
+        }
         status = status.max(code);
     }
     if !how.queue_only

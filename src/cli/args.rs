@@ -74,6 +74,10 @@ pub(super) enum Command {
     Discard(Act),
     /// Give messages up and tell their senders
     Bounce(Act),
+    /// Hold back all mail for a destination or by a transport: it is accepted, and waits
+    Suspend(Suspend),
+    /// Let mail go that was suspended, and try at once what has waited
+    Resume(Resume),
     /// Say which way mail for an address goes, and why
     Route(Route),
     /// Print the times at which a message accepted now would be tried, and why then
@@ -81,7 +85,7 @@ pub(super) enum Command {
     /// Connect to where mail for an address goes next, and say what is there; exits 0, 75 (mail would
     /// be deferred) or 69 (it would bounce, or there is no host to ask)
     Probe(Probe),
-    /// List the destinations that are down, or forget that they are
+    /// List the destinations that are down or suspended, or forget that they are down
     Destinations(Destinations),
     /// Account for every file in the spool
     Check(Check),
@@ -240,6 +244,39 @@ pub(super) struct Freeze {
     /// Thaw by itself after this time, such as 2h or 3d
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
+}
+
+/// What is suspended or resumed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Names {
+    /// Recipients' domains (example.net), or destinations as `destinations` and `route` have them,
+    /// with or without their transport (relay.example.net:587, relay:relay.example.net:587)
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The names are those of transports
+    #[arg(long)]
+    pub transport: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Suspend {
+    #[command(flatten)]
+    pub names: Names,
+    /// Let it go by itself after this time, such as 2h or 3d
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub time: Option<Duration>,
+    /// Why, for whoever wonders
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Resume {
+    #[command(flatten)]
+    pub names: Names,
+    /// Start no attempt in the background
+    #[arg(long)]
+    pub queue_only: bool,
 }
 
 #[derive(Debug, clap::Args)]

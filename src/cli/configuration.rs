@@ -128,6 +128,11 @@ fn in_force(site: &Site) -> String {
     ));
     text.push_str(&retry(&config.retry));
     text.push_str(&notice_keys(&config.notices));
+    let lifetime = match config.frozen_lifetime {
+        Some(lifetime) => span(lifetime),
+        None => "\"never\"".to_owned(),
+    };
+    text.push_str(&format!("\n[frozen]\nlifetime = {lifetime}\n"));
     for (name, transport) in &config.transports {
         text.push_str(&format!(
             "\n[transport.{name:?}]\n{}",

@@ -1,20 +1,21 @@
-//! `destinations`: those that are down, and what that means for messages.
+//! `destinations`: those that are down or suspended, and what that means for messages.
 
 use std::io::{self, BufWriter};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::args::{Destinations, DestinationsCommand, Global};
 use super::exit::{EX_UNAVAILABLE, Failure, write_once};
 use super::list::{finish, json_line, put};
 use super::site::{IfMissing, Site};
+use super::suspend::{self, Way};
 use super::table;
-use super::transports;
-use crate::config::Config;
-use crate::message::{Address, domain, printable};
+use crate::disk;
+use crate::message::{Address, QueueId, domain, printable};
 use crate::operator::{Row, RowStatus};
-use crate::spool::{Down, Spool, View};
+use crate::spool::{Content, Down, Listing, Spool, Standing, Target, View};
 
 /// `mailspool destinations`.
 pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<ExitCode, Failure> {
@@ -22,18 +23,89 @@ pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<ExitC
     if let Some(DestinationsCommand::Clear { names }) = &args.what {
         return clear(&site.spool, names);
     }
-    let all = site.spool.all_down()?;
+    let now = Timestamp::now();
+    let (down, suspended) = (site.spool.all_down()?, suspended(&site.spool, now)?);
     let mut out = BufWriter::new(io::stdout().lock());
-    match (args.json, all.is_empty()) {
-        (true, _) => all.iter().try_for_each(|down| json_line(&mut out, down))?,
+    match (args.json, down.is_empty() && suspended.is_empty()) {
+        (true, _) => {
+            let mut lines = suspended.iter().map(Line::of_suspended);
+            lines.try_for_each(|line| json_line(&mut out, &line))?;
+            let mut lines = down.iter().map(Line::of_down);
+            lines.try_for_each(|line| json_line(&mut out, &line))?;
+        }
         (false, true) => put(&mut out, "All destinations are up.\n")?,
-        (false, false) => put(&mut out, &table_of(&all, Timestamp::now()))?,
+        (false, false) => put(&mut out, &table_of(&suspended, &down, now))?,
     }
     finish(out)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn table_of(all: &[Down], now: Timestamp) -> String {
+/// What is suspended now, by name.
+fn suspended(spool: &Spool, now: Timestamp) -> disk::Result<Vec<Standing>> {
+    let mut all = spool.suspensions()?;
+    all.retain(|one| !one.is_over(now));
+    Ok(all)
+}
+
+/// One that is down or suspended, as JSON has it.
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+enum Line<'a> {
+    Down(&'a Down),
+    Suspended {
+        transport: Option<&'a str>,
+        destination: Option<&'a str>,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        by: Option<&'a str>,
+        reason: Option<&'a str>,
+        damaged: bool,
+    },
+}
+
+impl Line<'_> {
+    fn of_down(down: &Down) -> Line<'_> {
+        Line::Down(down)
+    }
+
+    fn of_suspended(one: &Standing) -> Line<'_> {
+        let (transport, destination) = match &one.target {
+            Target::Transport(name) => (Some(name.as_str()), None),
+            Target::Destination(name) => (None, Some(name.as_str())),
+        };
+        let says = one.says.as_ref();
+        Line::Suspended {
+            transport,
+            destination,
+            since: says.map(|says| says.since),
+            until: one.until(),
+            by: says.map(|says| says.by.by.as_str()),
+            reason: says.and_then(|says| says.by.reason.as_deref()),
+            damaged: says.is_none(),
+        }
+    }
+}
+
+fn table_of(suspended: &[Standing], down: &[Down], now: Timestamp) -> String {
+    let held = |one: &Standing| {
+        let since = one.says.as_ref().map(|says| table::soon(says.since, now));
+        let cells = vec![
+            printable(&one.target.to_string()),
+            "suspended".to_owned(),
+            since.unwrap_or_default(),
+            String::new(),
+            one.until()
+                .map_or("resume".to_owned(), |until| table::soon(until, now)),
+        ];
+        let note = match &one.says {
+            None => suspend::DAMAGED.to_owned(),
+            Some(says) => match &says.by.reason {
+                Some(reason) => format!("by {}: {reason}", says.by.by),
+                None => format!("by {}", says.by.by),
+            },
+        };
+        (cells, Some(printable(&note)))
+    };
     let cells = |down: &Down| {
         let next = match down.is_left_alone(now) {
             true => table::soon(down.probe, now),
@@ -41,14 +113,16 @@ fn table_of(all: &[Down], now: Timestamp) -> String {
         };
         let cells = vec![
             printable(&down.hop.to_string()),
+            "down".to_owned(),
             table::soon(down.since, now),
             down.tries.to_string(),
             next,
         ];
         (cells, Some(printable(&down.reply)))
     };
-    let rows = all.iter().map(cells).collect();
-    table::table(&["Destination", "Since", "Tries", "Next"], rows)
+    let rows = suspended.iter().map(held);
+    let rows = rows.chain(down.iter().map(cells)).collect();
+    table::table(&["Destination", "State", "Since", "Tries", "Next"], rows)
 }
 
 fn clear(spool: &Spool, names: &[String]) -> Result<ExitCode, Failure> {
@@ -79,22 +153,35 @@ fn clear(spool: &Spool, names: &[String]) -> Result<ExitCode, Failure> {
 
 /// Says of messages that wait for a destination why they do.
 pub(super) struct Waiting<'a> {
-    config: &'a Config,
+    site: &'a Site,
     down: Vec<Down>,
+    suspended: Vec<Standing>,
 }
 
 impl Waiting<'_> {
     pub fn look(site: &Site) -> Waiting<'_> {
         Waiting {
-            config: &site.config,
+            site,
             // A help only: a listing does not fail for want of it.
             down: site.spool.all_down().unwrap_or_default(),
+            suspended: suspended(&site.spool, Timestamp::now()).unwrap_or_default(),
         }
     }
 
-    /// Gives a deferred message without a reason of its own the destination's.
+    /// Gives a message that waits because its mail is suspended that for a reason, and a deferred
+    /// one without a reason of its own the destination's.
     pub fn explain(&self, row: &mut Row, view: &View) {
         let Ok(content) = &view.content else { return };
+        if let RowStatus::Incoming | RowStatus::Active | RowStatus::Scheduled = row.status
+            && let Some(one) = self.suspends(content)
+        {
+            row.last_error = Some(suspend::words(one));
+            // Another look is taken before, and that is no attempt.
+            if let Some(end) = self.all_suspended(content) {
+                row.next_attempt = end;
+            }
+            return;
+        }
         if self.down.is_empty() || row.last_error.is_some() || row.status != RowStatus::Scheduled {
             return;
         }
@@ -107,10 +194,48 @@ impl Waiting<'_> {
             .next();
     }
 
+    /// Why a message waits that an operator wants tried, if its mail is suspended.
+    pub fn suspended(&self, spool: &Spool, id: QueueId) -> Result<Option<String>, Failure> {
+        if self.suspended.is_empty() {
+            return Ok(None);
+        }
+        let Some(place) = spool.locate(id)? else {
+            return Ok(None);
+        };
+        let view = spool.view(id, place, &Listing::default())?;
+        let content = view.and_then(|view| view.content.ok());
+        let one = content.and_then(|content| self.suspends(&content));
+        Ok(one.map(suspend::words))
+    }
+
+    /// What suspends the mail of somebody who is left.
+    fn suspends(&self, content: &Content) -> Option<&Standing> {
+        self.of_left(content).flatten().next()
+    }
+
+    /// If the mail of everybody who is left is suspended: when that of the first of them may go,
+    /// if it does so by itself.
+    fn all_suspended(&self, content: &Content) -> Option<Option<Timestamp>> {
+        let all: Option<Vec<&Standing>> = self.of_left(content).collect();
+        Some(all?.iter().filter_map(|one| one.until()).min())
+    }
+
+    /// What suspends the mail of each who is left.
+    fn of_left(&self, content: &Content) -> impl Iterator<Item = Option<&Standing>> {
+        let wanted = content.envelope.submission.transport.as_deref();
+        let left = content.state.recipients.iter().filter(|one| one.is_left());
+        left.map(move |one| {
+            // None of them is asked which way it goes where nothing is suspended.
+            let way =
+                (!self.suspended.is_empty()).then(|| Way::of(self.site, wanted, &one.address));
+            way.and_then(|way| way.suspended(&self.suspended, &one.address))
+        })
+    }
+
     /// What is remembered of where this recipient's mail goes next.
     fn of(&self, wanted: Option<&str>, to: &Address) -> Option<&Down> {
-        let transport = wanted.or_else(|| self.config.routes.transport_for(to))?;
-        let destination = transports::destination(self.config, transport, to)?;
+        let way = Way::of(self.site, wanted, to);
+        let (transport, destination) = (way.transport?, way.destination?);
         self.down
             .iter()
             .find(|down| down.hop.transport == transport && down.hop.destination == destination)

@@ -12,6 +12,7 @@ use super::site::{IfMissing, Site};
 use super::table;
 use crate::message::{printable, reply::shortened};
 use crate::operator::{Row, RowStatus, row};
+use crate::queue::Then;
 
 /// `mailspool list`.
 pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
@@ -69,8 +70,9 @@ fn table_of(rows: &[Row], now: Timestamp) -> String {
             table::size(row.size),
             shortened(sender, ADDRESS),
             shortened(to(row), ADDRESS),
-            row.status.words().to_owned(),
+            words(row).to_owned(),
             row.next_attempt
+                .or(discarded_at(row))
                 .map_or(String::new(), |next| table::soon(next, now)),
         ]
     };
@@ -79,6 +81,20 @@ fn table_of(rows: &[Row], now: Timestamp) -> String {
         .map(|row| (cells(row), row.last_error.clone()))
         .collect();
     table::table(&["ID", "Age", "Size", "From", "To", "Status", "Next"], rows)
+}
+
+/// When it is discarded, if nobody does anything.
+fn discarded_at(row: &Row) -> Option<Timestamp> {
+    let hold = row.hold.as_ref()?;
+    hold.until.filter(|_| hold.then == Some(Then::Discard))
+}
+
+/// The status, and of what is frozen what comes next.
+fn words(row: &Row) -> &'static str {
+    match row.status {
+        RowStatus::Frozen if discarded_at(row).is_some() => "Frozen, will be discarded",
+        status => status.words(),
+    }
 }
 
 /// The recipients who are not done: the first by name, the others by number.
@@ -151,7 +167,10 @@ pub(super) fn finish(mut out: impl Write) -> Result<(), Failure> {
 
 /// One line about a message that is held up, for `show`.
 pub(super) fn status_words(row: &Row, now: Timestamp) -> String {
-    let mut text = row.status.words().to_owned();
+    let mut text = words(row).to_owned();
+    if let Some(at) = discarded_at(row) {
+        text.push_str(&format!(" {}", table::soon(at, now)));
+    }
     if let Some(next) = row.next_attempt {
         let verb = match row.status {
             RowStatus::Frozen => "thaws",

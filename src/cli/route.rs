@@ -5,6 +5,7 @@ use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Global, Route};
@@ -12,6 +13,7 @@ use super::destinations::words as down_words;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
 use super::list::{finish, json_line, put};
 use super::site::{IfMissing, Site};
+use super::suspend;
 use super::transports::{Maker, unusable};
 use crate::config::{Config, Transport, Wire};
 use crate::message::{Address, printable};
@@ -33,6 +35,8 @@ struct Way {
     hosts: Vec<String>,
     tls: Option<String>,
     down: Option<String>,
+    /// That its mail is suspended, and why.
+    suspended: Option<String>,
     /// What keeps mail from going there.
     error: Option<String>,
     #[serde(skip)]
@@ -74,7 +78,7 @@ pub(super) fn address(given: &OsString, config: &Config) -> Result<Address, Fail
 }
 
 fn way(site: &Site, maker: &Maker<'_>, address: &Address) -> Result<Way, Failure> {
-    let config = &site.config;
+    let (config, now) = (&site.config, Timestamp::now());
     let mut way = Way {
         address: address.to_string(),
         route: None,
@@ -85,9 +89,16 @@ fn way(site: &Site, maker: &Maker<'_>, address: &Address) -> Result<Way, Failure
         hosts: Vec::new(),
         tls: None,
         down: None,
+        suspended: None,
         error: None,
         status: 0,
     };
+    let all = site.spool.suspensions()?;
+    let all: Vec<_> = all.into_iter().filter(|one| !one.is_over(now)).collect();
+    let suspended = suspend::Way::of(site, None, address)
+        .suspended(&all, address)
+        .map(suspend::words);
+    way.suspended = suspended;
     let Some((number, rule)) = config.routes.rule_for(address) else {
         way.fail(EX_UNAVAILABLE, "no route: it is deferred".to_owned());
         return Ok(way);
@@ -222,6 +233,9 @@ fn text(way: &Way) -> String {
     }
     if let Some(tls) = &way.tls {
         line("TLS", tls);
+    }
+    if let Some(suspended) = &way.suspended {
+        line("Suspended", suspended);
     }
     if let Some(down) = &way.down {
         line("Down", down);

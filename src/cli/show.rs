@@ -13,9 +13,9 @@ use super::site::{IfMissing, Site};
 use super::table;
 use crate::message::header::HeaderScan;
 use crate::message::{QueueId, printable};
-use crate::operator::{Found, Row, find, row};
+use crate::operator::{Found, HoldRow, Row, find, row};
 use crate::queue::state::Fate;
-use crate::queue::{Event, RecipientResult, RecipientState, Status, What};
+use crate::queue::{Action, Event, RecipientResult, RecipientState, Status, Then, What};
 use crate::spool::{Content, Spool, View};
 
 /// `show --json`: a row of the listing, what the submitter wanted, and the history.
@@ -152,6 +152,13 @@ fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -
     if let Some(why) = &row.last_error {
         line("Why", why);
     }
+    if let Some(hold) = &row.hold {
+        let (by, since) = (&hold.by, table::time(hold.since));
+        line(
+            "Held",
+            &format!("by {by} since {since}{}", held_until(hold)),
+        );
+    }
     line(
         "Accepted",
         &format!("{} ({} ago)", table::time(row.added), table::age(row.age)),
@@ -255,12 +262,39 @@ fn words(what: &What) -> Vec<String> {
                 .as_deref()
                 .map(|why| format!(": {}", printable(why)));
             let who = printable(&by.by);
-            vec![format!(
-                "{} by {who}{}",
-                action.as_str(),
-                why.unwrap_or_default()
-            )]
+            let (verb, why) = (action.as_str(), why.unwrap_or_default());
+            vec![format!("{verb} by {who}{}{why}", action_until(action))]
         }
+    }
+}
+
+/// Until when an action holds a message back, and what happens then.
+fn action_until(action: &Action) -> String {
+    let (until, then) = match action {
+        Action::Freeze { until, then, .. } => (*until, *then),
+        Action::Discard { until, .. } => (Some(*until), Then::Discard),
+        Action::Retry(_) | Action::Thaw(_) | Action::Bounce(_) => (None, Then::Thaw),
+    };
+    match (until, action) {
+        (None, _) => String::new(),
+        // It is discarded now, and can be taken back until then.
+        (Some(until), Action::Discard { .. }) => format!(" until {}", table::time(until)),
+        (Some(until), _) => end(until, then),
+    }
+}
+
+fn held_until(hold: &HoldRow) -> String {
+    match (hold.until, hold.then) {
+        (Some(until), Some(then)) => format!(",{}", end(until, then)),
+        _ => String::new(),
+    }
+}
+
+fn end(until: Timestamp, then: Then) -> String {
+    let until = table::time(until);
+    match then {
+        Then::Thaw => format!(" until {until}"),
+        Then::Discard => format!(" to be discarded {until}"),
     }
 }
 

@@ -12,11 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::site::Site;
-use crate::config::{
-    self, Config, Secret, TextFile, Transport as Configured, Wire, WireLogin, WireTls,
-};
+use crate::config::{self, Secret, TextFile, Transport as Configured, Wire, WireLogin, WireTls};
 use crate::hop::Resolver;
-use crate::message::{Address, EnhancedCode, NoticeKind};
+use crate::message::{Address, EnhancedCode, NoticeKind, domain};
 use crate::notice::{DsnBuilder, Wording};
 use crate::queue::Outcome;
 use crate::runner::Runner;
@@ -42,6 +40,7 @@ pub(super) fn runner(site: &Site) -> Runner {
     let mut runner = Runner::new(site.spool.clone(), config.hostname.clone())
         .routes(config.routes.clone())
         .retry(config.retry.clone())
+        .frozen_lifetime(config.frozen_lifetime)
         .delays(config.notices.delays.clone())
         .notices(notices);
     for (name, configured) in &config.transports {
@@ -84,11 +83,12 @@ pub(super) fn mistakes(site: &Site) -> Vec<String> {
 }
 
 /// Where a recipient's mail goes next by a transport of the configuration, as the runner names it.
-pub(super) fn destination(config: &Config, transport: &str, to: &Address) -> Option<String> {
-    match config.transports.get(transport)? {
-        Configured::Wire(wire) => Some(wire.target().destination(to)),
-        Configured::Maildir { .. } | Configured::Pipe { .. } => None,
-    }
+pub(super) fn destination(site: &Site, transport: &str, to: &Address) -> Option<String> {
+    Some(match site.config.transports.get(transport)? {
+        Configured::Wire(wire) => wire.target().destination(to),
+        Configured::Maildir { path } => site.spool.path().join(path).display().to_string(),
+        Configured::Pipe { .. } => domain::key(to.domain().unwrap_or_default()).into_owned(),
+    })
 }
 
 /// What becomes of mail by a transport that cannot be used.

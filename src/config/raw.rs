@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
-use super::value::{Size, Span};
+use super::value::{Size, Span, SpanOrNever};
 use super::wire::OnUnknown;
 use super::{Attempt, Log};
 
@@ -27,6 +27,8 @@ pub(super) struct Raw {
     pub bounce: RawBounce,
     #[serde(default)]
     pub notice: RawNotice,
+    #[serde(default)]
+    pub frozen: RawFrozen,
     #[serde(default)]
     pub log: Log,
     #[serde(default)]
@@ -191,6 +193,20 @@ impl Default for RawNotice {
             bounce: RawWording::default(),
             delay: RawWording::default(),
             success: RawWording::default(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawFrozen {
+    pub lifetime: Spanned<SpanOrNever>,
+}
+
+impl Default for RawFrozen {
+    fn default() -> RawFrozen {
+        RawFrozen {
+            lifetime: Spanned::new(0..0, SpanOrNever(Some(Span::from_secs(14 * 86_400)))),
         }
     }
 }

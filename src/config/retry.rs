@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
 use toml::Spanned;
 
 use super::raw::{Raw, RawPhase, RawRetryDomain, RawRetryRule, ScheduleKeys};
@@ -42,6 +43,19 @@ impl Text<'_> {
             return Err(self.error(raw.bounce.lifetime.span(), what));
         }
         Ok(schedules.with_null_lifetime(lifetime))
+    }
+
+    /// How long frozen mail is kept that failed and of which nobody can be told.
+    pub(super) fn frozen_lifetime(&self, raw: &Raw) -> Result<Option<SignedDuration>, Error> {
+        let given = &raw.frozen.lifetime;
+        let lifetime = given.get_ref().0.map(|span| signed(span.0));
+        match lifetime {
+            Some(time) if time < Schedule::SHORTEST => {
+                let what = "a lifetime of frozen mail is \"never\" or at least a minute";
+                Err(self.error(given.span(), what))
+            }
+            lifetime => Ok(lifetime),
+        }
     }
 
     fn retry_domain<'a>(&self, own: &'a RawRetryDomain) -> Result<&'a Spanned<String>, Error> {

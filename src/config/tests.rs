@@ -100,6 +100,8 @@ fn errors_name_their_line() {
         ("[retry]\nfactor = 2", 2, "unknown field"),
         ("[bounce]\nlifetime = '5s'", 2, "at least a minute"),
         ("[bounce]\nlifetimes = '5d'", 2, "unknown field"),
+        ("[frozen]\nlifetime = '5s'", 2, "at least a minute"),
+        ("[frozen]\nlifetime = 'ever'", 2, "or \"never\""),
         ("[[retry.domain]]\nlifetime = '1d'", 2, "needs `domain`"),
         (
             "[[retry.domain]]\ndomain = 'a b'\ncap = '1h'",
@@ -238,6 +240,10 @@ fn schedules_say_what_is_different() {
     );
     for (none, lifetime) in [("0", 0), ("0s", 0), ("1d", 86_400)] {
         let config = Config::parse(&format!("[bounce]\nlifetime = '{none}'"), "x").unwrap();
+        assert_eq!(
+            config.frozen_lifetime,
+            Some(SignedDuration::from_hours(14 * 24))
+        );
         assert_eq!(config.retry.null_lifetime().as_secs(), lifetime);
     }
 }
@@ -471,4 +477,14 @@ fn words_of_notices_are_read_and_their_mistakes_found() {
         let expected = format!("config.toml{message}");
         assert!(found.starts_with(&expected), "{text}: {found}");
     }
+}
+
+#[test]
+fn frozen_mail_may_be_kept_for_ever() {
+    let frozen = |lifetime: &str| {
+        let text = format!("[frozen]\nlifetime = '{lifetime}'");
+        Config::parse(&text, "x").unwrap().frozen_lifetime
+    };
+    assert_eq!(frozen("never"), None);
+    assert_eq!(frozen("3d"), Some(SignedDuration::from_hours(72)));
 }

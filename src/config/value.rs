@@ -17,6 +17,10 @@ pub(super) struct Size(pub u64);
 #[derive(Clone, Copy)]
 pub(super) struct Span(pub Duration);
 
+/// A duration, or the word `never`.
+#[derive(Clone, Copy)]
+pub(super) struct SpanOrNever(pub Option<Span>);
+
 impl Span {
     pub const fn from_secs(seconds: u64) -> Span {
         Span(Duration::from_secs(seconds))
@@ -58,6 +62,22 @@ impl<'de> Deserialize<'de> for Span {
             ))
         };
         humantime::parse_duration(&text).map(Span).map_err(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for SpanOrNever {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SpanOrNever, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "never" {
+            return Ok(SpanOrNever(None));
+        }
+        let wrong = |_| {
+            de::Error::custom(format!(
+                "not a duration: {text:?}; write for example \"14d\", or \"never\""
+            ))
+        };
+        let span = humantime::parse_duration(&text).map(Span).map_err(wrong)?;
+        Ok(SpanOrNever(Some(span)))
     }
 }
 

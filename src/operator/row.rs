@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::message::printable;
 use crate::queue::state::Fate;
-use crate::queue::{Bucket, Hold, State};
+use crate::queue::{Bucket, Hold, State, Then};
 use crate::spool::{Place, View};
 
 /// A message in a listing. As JSON this is a stable interface: times are RFC 3339 in UTC,
@@ -25,6 +25,7 @@ pub struct Row {
     pub next_attempt: Option<Timestamp>,
     pub last_error: Option<String>,
     pub transport: Option<String>,
+    pub hold: Option<HoldRow>,
 }
 
 /// A recipient in a listing.
@@ -34,6 +35,19 @@ pub struct RecipientRow {
     pub address: String,
     pub status: &'static str,
     pub reply: Option<String>,
+}
+
+/// Who holds a message back, in a listing: it is frozen, or discarded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct HoldRow {
+    pub by: String,
+    pub reason: Option<String>,
+    pub since: Timestamp,
+    /// When that ends by itself.
+    pub until: Option<Timestamp>,
+    /// What happens then: `thaw` or `discard`; null where nothing does by itself.
+    pub then: Option<Then>,
 }
 
 /// What will happen to a message next.
@@ -91,6 +105,7 @@ pub fn row(view: &View, now: Timestamp) -> Row {
         next_attempt: None,
         last_error: None,
         transport: None,
+        hold: None,
     };
     match &view.content {
         Err(reason) => row.last_error = Some(printable(reason)),
@@ -101,6 +116,7 @@ pub fn row(view: &View, now: Timestamp) -> Row {
             row.recipients = recipients(state);
             row.attempts = state.attempts;
             row.next_attempt = next_attempt(row.status, view.place, state);
+            row.hold = hold(&state.hold);
             row.last_error = match (&state.hold, view.place) {
                 (Hold::Frozen { by, .. } | Hold::Discarded { by, .. }, _) => by.reason.clone(),
                 (Hold::None, Place::Frozen(Bucket::Never)) => {
@@ -156,9 +172,35 @@ fn next_attempt(status: RowStatus, place: Place, state: &State) -> Option<Timest
             }
             (bucket, _, next) => bucket.or(next),
         },
-        RowStatus::Frozen => bucket,
+        RowStatus::Frozen => match state.hold {
+            Hold::Frozen {
+                then: Then::Discard,
+                ..
+            } => None,
+            _ => bucket,
+        },
         _ => None,
     }
+}
+
+fn hold(hold: &Hold) -> Option<HoldRow> {
+    let (by, since, until, then) = match hold {
+        Hold::None => return None,
+        Hold::Frozen {
+            since,
+            until,
+            then,
+            by,
+        } => (by, since, *until, until.map(|_| *then)),
+        Hold::Discarded { since, until, by } => (by, since, Some(*until), Some(Then::Discard)),
+    };
+    Some(HoldRow {
+        by: printable(&by.by),
+        reason: by.reason.as_deref().map(printable),
+        since: *since,
+        until,
+        then,
+    })
 }
 
 fn recipients(state: &State) -> Vec<RecipientRow> {

@@ -67,9 +67,12 @@ pub enum Action {
         /// Who and why.
         #[serde(flatten)]
         by: By,
-        /// When it thaws by itself.
+        /// When that ends by itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
+        /// What happens then.
+        #[serde(default, skip_serializing_if = "Then::is_thaw")]
+        then: Then,
     },
     /// No longer frozen; try it at once.
     Thaw(By),
@@ -83,6 +86,23 @@ pub enum Action {
     },
     /// Give up on everybody who is left and tell the sender.
     Bounce(By),
+}
+
+/// What ends a freeze.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// It is tried again.
+    #[default]
+    Thaw,
+    /// It is forgotten: it failed, and there is nobody to tell.
+    Discard,
+}
+
+impl Then {
+    fn is_thaw(&self) -> bool {
+        *self == Then::Thaw
+    }
 }
 
 /// Who did something, and why.
@@ -241,6 +261,7 @@ mod tests {
             What::Action(Action::Freeze {
                 by: By::rule("why"),
                 until: Some(at),
+                then: Then::Thaw,
             }),
             What::Action(Action::Retry(By {
                 by: "root".into(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::{Action, Event, Handover, Status, What};
+use super::{Action, Event, Handover, Status, Then, What};
 use crate::message::{
     Address, EnhancedCode, Envelope, NoticeKind, QueueId, RecipientDsn, Reply, ReversePath,
     Submission,
@@ -93,13 +93,19 @@ pub enum Hold {
     None,
     /// No attempts until then, or until it is thawed.
     Frozen {
-        /// When it thaws by itself.
+        /// Since when.
+        since: Timestamp,
+        /// When that ends by itself.
         until: Option<Timestamp>,
+        /// What happens then.
+        then: Then,
         /// Who and why.
         by: super::By,
     },
     /// Out of the queue, forgotten then.
     Discarded {
+        /// Since when.
+        since: Timestamp,
         /// When.
         until: Timestamp,
         /// Who and why.
@@ -256,14 +262,17 @@ impl State {
                     }
                 }
             }
-            Action::Freeze { by, until } => {
+            Action::Freeze { by, until, then } => {
                 self.hold = Hold::Frozen {
+                    since: at,
                     until: *until,
+                    then: *then,
                     by: by.clone(),
                 };
             }
             Action::Discard { by, until } => {
                 self.hold = Hold::Discarded {
+                    since: at,
                     until: *until,
                     by: by.clone(),
                 };

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::state::Fate;
 use super::{
     DelayAges, FailedAttempt, Handover, Hold, Outcome, RecipientResult, RecipientState,
-    RetryPolicy, State, Status,
+    RetryPolicy, State, Status, Then,
 };
 use crate::message::{Address, EnhancedCode, NoticeKind, ReversePath};
 
@@ -18,8 +18,11 @@ pub enum Step {
     Interrupted(Vec<usize>),
     /// Tell the sender.
     Notify(Occasion),
-    /// Record that the message is frozen by rule, with this reason.
+    /// Record that the message is frozen by rule, with this reason, until a person lets it go.
     Freeze(String),
+    /// Record that it is frozen by rule because it failed, for this reason, and there is nobody to
+    /// tell. If nobody looks at it in a long time, it is discarded.
+    FreezeFailed(String),
     /// Record that a freeze has run out.
     Thaw,
     /// Let it rest there.
@@ -59,8 +62,15 @@ pub const MAX_INTERRUPTED: u32 = 3;
 pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -> Step {
     match &state.hold {
         Hold::Frozen {
-            until: Some(until), ..
-        } if *until <= now => return Step::Thaw,
+            until: Some(until),
+            then,
+            ..
+        } if *until <= now => {
+            return match then {
+                Then::Thaw => Step::Thaw,
+                Then::Discard => Step::Finish,
+            };
+        }
         Hold::Frozen { until, .. } => return Step::Rest(Resting::Frozen(*until)),
         Hold::Discarded { until, .. } if *until <= now => return Step::Finish,
         Hold::Discarded { until, .. } => return Step::Rest(Resting::Discarded(*until)),
@@ -100,7 +110,7 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
         return Step::Rest(Resting::Deferred(next));
     }
     if state.recipients.iter().any(RecipientState::is_untold) {
-        return Step::Freeze("delivery failed and there is no sender to tell".into());
+        return Step::FreezeFailed(nobody_to_tell(state));
     }
     Step::Finish
 }
@@ -108,6 +118,21 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
 /// Whether a message waits for its release and for nothing else.
 pub fn awaits_release(state: &State, now: Timestamp) -> bool {
     state.hold == Hold::None && state.release.is_some_and(|release| release > now)
+}
+
+/// Why a message is frozen of which recipients failed: what happened last.
+fn nobody_to_tell(state: &State) -> String {
+    let failed = state.recipients.iter().filter(|one| one.is_untold());
+    let last = failed.max_by_key(|one| one.last_attempt.as_ref().map(|(at, _)| *at));
+    let is_over = last.is_some_and(|one| matches!(one.fate, Fate::Failed { expired: true, .. }));
+    let what = match is_over {
+        true => "its time is up and there is no sender to tell",
+        false => "delivery failed and there is no sender to tell",
+    };
+    match last.and_then(|one| one.last.as_ref()) {
+        Some(reply) => format!("{what}: {reply}"),
+        None => what.to_owned(),
+    }
 }
 
 /// Where a message rests by its history alone, whatever the time is; none while there is
@@ -457,6 +482,7 @@ mod tests {
         let freeze = Action::Freeze {
             by: by(),
             until: None,
+            then: Then::Thaw,
         };
         assert_eq!(story.acts(freeze), Step::Rest(Resting::Frozen(None)));
         assert_eq!(story.acts(Action::Thaw(by())), rests);
@@ -501,18 +527,87 @@ mod tests {
         assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
         story.now = story.state.next_attempt().unwrap();
         story.starts();
-        let Step::Freeze(reason) = story.ends(&[(1, ok())]) else {
+        let Step::FreezeFailed(reason) = story.ends(&[(1, ok())]) else {
             panic!()
         };
+        assert_eq!(
+            reason,
+            "delivery failed and there is no sender to tell: 5.0.0 never"
+        );
         let step = story.acts(Action::Freeze {
             by: By::rule(reason),
             until: None,
+            then: Then::Thaw,
         });
         assert_eq!(step, Step::Rest(Resting::Frozen(None)));
         assert_eq!(
             story.acts(Action::Thaw(By::rule("test"))),
             Step::Attempt(vec![0])
         );
+    }
+
+    /// What failed and can be told to nobody is kept for a time. Whoever lets it go has it begin
+    /// anew, and an operator who freezes it has said that it stays.
+    #[test]
+    fn what_failed_for_a_null_sender_ends_unless_somebody_looks() {
+        let fail = |story: &mut Story| {
+            story.starts();
+            let step = story.ends(&[(0, never()), (1, ok())]);
+            let Step::FreezeFailed(reason) = step else {
+                panic!("{step:?}")
+            };
+            let until = story.now + SignedDuration::from_hours(24 * 14);
+            let step = story.acts(Action::Freeze {
+                by: By::rule(reason),
+                until: Some(until),
+                then: Then::Discard,
+            });
+            assert_eq!(step, Step::Rest(Resting::Frozen(Some(until))));
+            until
+        };
+        let mut story = Story::new("");
+        story.now = fail(&mut story);
+        assert_eq!(story.step(), Step::Finish);
+
+        let mut story = Story::new("");
+        let until = fail(&mut story);
+        story.now = until - SignedDuration::from_hours(1);
+        story.acts(Action::Thaw(By::rule("looked at")));
+        story.starts();
+        let Step::FreezeFailed(_) = story.ends(&[(0, never())]) else {
+            panic!()
+        };
+
+        let mut story = Story::new("");
+        let until = fail(&mut story);
+        story.acts(Action::Freeze {
+            by: By::rule("an operator"),
+            until: None,
+            then: Then::Thaw,
+        });
+        story.now = until;
+        assert_eq!(story.step(), Step::Rest(Resting::Frozen(None)));
+    }
+
+    #[test]
+    fn a_time_that_is_up_is_the_reason_of_a_freeze() {
+        let mut story = Story::new("");
+        story.starts();
+        let outcome = later();
+        let results = story.state.recipients.iter().map(|one| RecipientResult {
+            recipient: one.address.clone(),
+            status: Status::Failed,
+            reply: outcome.reply.clone(),
+            next: None,
+            expired: true,
+            handover: Handover::Final,
+            warn: None,
+        });
+        let results = results.collect();
+        let transport = None;
+        let step = story.happens(What::Outcome { transport, results });
+        let reason = "its time is up and there is no sender to tell: 4.0.0 later";
+        assert_eq!(step, Step::FreezeFailed(reason.into()));
     }
 
     #[test]
@@ -535,6 +630,7 @@ mod tests {
         story.acts(Action::Freeze {
             by: By::rule("poison"),
             until: None,
+            then: Then::Thaw,
         });
         assert_eq!(
             story.acts(Action::Thaw(By::rule("test"))),
@@ -592,6 +688,7 @@ mod tests {
         let step = story.acts(Action::Freeze {
             by: by(),
             until: Some(until),
+            then: Then::Thaw,
         });
         assert_eq!(step, Step::Rest(Resting::Frozen(Some(until))));
         story.now = until;

@@ -1,5 +1,6 @@
 //! An attempt: recipients grouped by where they go, each group one transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -15,9 +16,9 @@ use crate::message::{Address, QueueId, Reply};
 use crate::queue::state::Fate;
 use crate::queue::step::overdue;
 use crate::queue::{
-    Action, By, Event, Hold, Outcome, RecipientResult, Resting, Status, What, settle,
+    Action, By, Event, Hold, Outcome, RecipientResult, Resting, Status, Then, What, settle,
 };
-use crate::spool::Entry;
+use crate::spool::{Claim, Entry, Place};
 use crate::transport::{Message, OnUnknown, Transport, Wishes};
 
 /// Why a message is frozen after an attempt.
@@ -216,7 +217,13 @@ impl Core {
     /// down that it begins. *No record, no attempt*: there is room for the outcome before
     /// anybody is spoken to.
     fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>) -> Begun {
-        let plan = self.plan(&entry, who);
+        let plan = match self.plan(&entry, who) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let settled = self.trouble(entry.id(), &error.to_string());
+                return Begun::Over(Next::Settled(settled, early));
+            }
+        };
         let tried = plan.tried();
         if tried.is_empty() {
             return Begun::Over(self.put_back(entry, plan.later).with(early));
@@ -263,7 +270,11 @@ impl Core {
     /// A message nobody of whom can be tried now waits here for its turn, or until then.
     /// One that stays until later may take so long that its sender is to be told.
     fn put_back(&self, mut entry: Entry, later: Later) -> Next {
-        let Later { until, wait } = later;
+        let Later {
+            until,
+            suspended,
+            wait,
+        } = later;
         if let Some(wait) = wait {
             return Next::Waits(entry.place(), wait, Vec::new());
         }
@@ -279,12 +290,40 @@ impl Core {
             }
         }
         let (id, until) = (entry.id(), self.rest_until(&entry, until));
-        tracing::debug!(%id, %until, "put off: its destination is down");
+        let is_down = suspended.is_empty();
+        let why = if is_down { "down" } else { "suspended" };
+        tracing::debug!(%id, %until, "put off: its destination is {why}");
         let settled = match entry.postpone(until) {
             Ok(()) => Settled::Resting(Resting::Deferred(until)),
             Err(error) => self.trouble(id, &error.to_string()),
         };
+        let place = entry.place();
+        // The lock goes first: who resumes passes over what is locked, and counts on our look.
+        drop(entry);
+        if !is_down && !self.stand(&suspended) {
+            self.bring_back(id, place);
+        }
         Next::Settled(settled, notices)
+    }
+
+    /// Whether nobody has ended any of these suspensions. If that cannot be known, another look is
+    /// taken soon enough.
+    fn stand(&self, suspended: &BTreeSet<String>) -> bool {
+        let Ok(there) = self.spool.suspended() else {
+            return true;
+        };
+        suspended.iter().all(|file| there.has(file))
+    }
+
+    /// Makes due again what was put off for a suspension that is gone. Who has it in hand now looks
+    /// himself, and if it cannot be, another look is taken soon enough.
+    fn bring_back(&self, id: QueueId, place: Place) {
+        if let Ok(Claim::Locked(locked)) = self.spool.lock(place, id)
+            && let Ok(mut entry) = locked.read()
+            && let Err(error) = entry.activate()
+        {
+            tracing::warn!(%id, %error, "not made due, although it is no longer suspended");
+        }
     }
 
     /// Records the outcome of a transaction, durably, before anything else is done with the
@@ -321,7 +360,8 @@ impl Core {
         if freeze && entry.state().hold == Hold::None {
             tracing::warn!(id = %entry.id(), reason = ANSWER_LOST, "frozen");
             let by = By::rule(ANSWER_LOST);
-            entry.note(now, What::Action(Action::Freeze { by, until: None }));
+            let (until, then) = (None, Then::Thaw);
+            entry.note(now, What::Action(Action::Freeze { by, until, then }));
         }
         let delivered = results.iter().all(|one| one.status == Status::Delivered);
         let what = What::Outcome { transport, results };

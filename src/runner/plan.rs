@@ -1,7 +1,7 @@
-//! What can be tried of a message now: who goes where, for whom nobody is found, and whose
-//! destination takes nothing at the moment.
+//! What can be tried of a message now: who goes where, for whom nobody is found, whose destination
+//! takes nothing at the moment, and whose mail is suspended.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use super::Core;
 use super::hops::Gate;
 use super::sessions::Open;
+use crate::disk;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
 use crate::queue::step::{failed_attempt, warn_time};
 use crate::queue::{Action, Outcome, RecipientState, What};
-use crate::spool::{Down, Entry, Hop};
+use crate::spool::{Down, Entry, Hop, Standing};
 use crate::transport::Transport;
 
 /// So much later another look is taken at a destination that another process probes.
@@ -49,8 +50,10 @@ pub(super) struct Plan {
 /// When the rest of a message can be tried.
 #[derive(Debug, Default)]
 pub(super) struct Later {
-    /// Destinations are down until then.
+    /// Destinations are down, or suspended, until then.
     pub until: Option<Timestamp>,
+    /// What suspends some of them, by its files.
+    pub suspended: BTreeSet<String>,
     /// It waits for its turn.
     pub wait: Option<Wait>,
 }
@@ -82,7 +85,11 @@ impl Plan {
 impl Core {
     /// Plans an attempt for these recipients, and takes the places it needs. Runs where it may
     /// block.
-    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> Plan {
+    ///
+    /// # Errors
+    /// If it cannot be known what is suspended: then nobody is tried.
+    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<Plan> {
+        let suspended = self.spool.suspended()?;
         let mut plan = Plan {
             groups: Vec::new(),
             known: Vec::new(),
@@ -91,12 +98,28 @@ impl Core {
         let mut hops: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
         for n in who {
             let recipient = &entry.state().recipients[*n].address;
-            let Some(name) = self.transport_for(entry, recipient) else {
+            let name = self.transport_for(entry, recipient);
+            let transport = name.and_then(|name| self.transports.get(name));
+            let destination = transport.map(|transport| transport.destination(recipient));
+            let way = (name, destination.as_deref());
+            let now = self.now();
+            if let Some(one) = self.spool.suspension(&suspended, way, recipient, now) {
+                let warn = self.warn_untried(entry, recipient, now);
+                if warn.is_some_and(|warn| warn <= now) {
+                    plan.known.push((recipient.clone(), held()));
+                    continue;
+                }
+                let again = self.look_again(&one, now);
+                plan.later.until(warn.map_or(again, |warn| warn.min(again)));
+                plan.later.suspended.insert(one.file);
+                continue;
+            }
+            let Some(name) = name else {
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 4), "no route");
                 plan.known.push((recipient.clone(), outcome));
                 continue;
             };
-            let Some(transport) = self.transports.get(name) else {
+            let Some(destination) = destination else {
                 let text = format!("the configuration has no transport {name:?}");
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 5), text);
                 plan.known.push((recipient.clone(), outcome));
@@ -104,7 +127,7 @@ impl Core {
             };
             let hop = Hop {
                 transport: name.to_owned(),
-                destination: transport.destination(recipient),
+                destination,
             };
             hops.entry(hop).or_default().push(recipient.clone());
         }
@@ -113,7 +136,16 @@ impl Core {
                 self.plan_hop(&mut plan, entry, Arc::clone(transport), hop, recipients);
             }
         }
-        plan
+        Ok(plan)
+    }
+
+    /// When another look is taken at a message whose mail is suspended: at the end of that, and
+    /// never further away than for one whose destination is down.
+    fn look_again(&self, suspended: &Standing, now: Timestamp) -> Timestamp {
+        let most = [Down::LONGEST, self.retry.longest_delay()];
+        let most = most.into_iter().flat_map(|time| now.saturating_add(time));
+        let until = most.chain(suspended.until()).min();
+        until.unwrap_or(now)
     }
 
     /// The transport for a recipient, now: what the submitter named, else what the routes say.
@@ -212,15 +244,26 @@ impl Core {
         if last.is_some_and(|last| last <= now) || self.retry.next_attempt(&failed).is_none() {
             return None;
         }
-        let untried = |one: &&RecipientState| one.attempts == 0;
-        let warn = entry.state().recipient(recipient).filter(untried);
-        let warn = warn.and_then(|one| warn_time(entry.state(), one, &self.delays, now));
+        let warn = self.warn_untried(entry, recipient, now);
         if warn.is_some_and(|warn| warn <= now) {
             return None;
         }
         let longest = now.saturating_add(self.retry.longest_delay());
         let ends = [Some(probe), last, longest.ok(), warn];
         ends.into_iter().flatten().min()
+    }
+
+    /// When the sender is to be told that it takes long, if the recipient was never tried: then what
+    /// keeps it from that is recorded as its outcome, for there is nothing else that he could be told.
+    fn warn_untried(
+        &self,
+        entry: &Entry,
+        recipient: &Address,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let untried = |one: &&RecipientState| one.attempts == 0;
+        let one = entry.state().recipient(recipient).filter(untried)?;
+        warn_time(entry.state(), one, &self.delays, now)
     }
 
     /// Until when a message rests that has only these recipients left who are due.
@@ -243,6 +286,12 @@ fn retried(entry: &Entry) -> Option<Timestamp> {
         What::Action(Action::Retry(_)) => Some(last.at),
         _ => None,
     }
+}
+
+/// That mail is suspended, as the outcome for those who were not tried. Why is the operators' own.
+fn held() -> Outcome {
+    let text = "mail on this way is held for the time being";
+    Outcome::deferred(EnhancedCode::new(4, 3, 2), text)
 }
 
 /// What happened last at a destination, as the outcome for those who were not tried.

@@ -38,6 +38,7 @@ impl Core {
             tracing::warn!(%error, "done/ could not be finished");
             self.note_trouble(&error.to_string());
         }
+        self.end_suspensions();
         self.sweep()?;
         if let Err(error) = spool.purge_keys(self.now()) {
             // What is known too long does no harm.
@@ -72,6 +73,22 @@ impl Core {
         // Buckets that were empty when we came, or that a run before us emptied.
         spool.remove_empty_buckets(&drained)?;
         Ok(())
+    }
+
+    /// Tidies away suspensions that have run out. Nothing depends on it: what has run out suspends
+    /// nothing.
+    fn end_suspensions(&self) {
+        match self.spool.end_suspensions(self.now()) {
+            Ok(ended) => {
+                for one in ended {
+                    let (by, reason) = (&one.by.by, &one.by.reason);
+                    tracing::info!(suspended = %one.target, by, reason, "suspension has run out");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "suspensions that have run out could not be removed");
+            }
+        }
     }
 
     /// Everything in buckets that are due, earliest first, and the buckets.

@@ -10,7 +10,7 @@ use crate::message::{EnhancedCode, NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{
-    Action, By, Hold, Occasion, RecipientResult, Resting, Step, What, next_step, settle,
+    Action, By, Hold, Occasion, RecipientResult, Resting, Step, Then, What, next_step, settle,
 };
 use crate::spool::{Claim, Entry, Place, Served, Unreadable};
 
@@ -100,7 +100,13 @@ impl Core {
                 }
                 Step::Attempt(_) => return Next::Settled(Settled::Left, notices),
                 Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
-                Step::Freeze(reason) => self.record_freeze(&mut entry, reason),
+                Step::Freeze(reason) => self.record_freeze(&mut entry, reason, None),
+                Step::FreezeFailed(reason) => {
+                    let end = self
+                        .frozen_lifetime
+                        .map(|time| self.now().saturating_add(time));
+                    self.record_freeze(&mut entry, reason, end.and_then(Result::ok))
+                }
                 Step::Thaw => {
                     tracing::info!(%id, "thawed: its time has come");
                     let thaw = Action::Thaw(By::rule("the freeze ran out"));
@@ -121,9 +127,7 @@ impl Core {
                     return Next::Settled(settled, notices);
                 }
                 Step::Finish => {
-                    if let Hold::Discarded { by, .. } = &entry.state().hold {
-                        tracing::info!(%id, by = by.by, reason = by.reason, "discarded for good");
-                    }
+                    log_end(&entry);
                     return match entry.finish() {
                         Ok(left) => Next::Finished(left, notices),
                         Err(error) => Next::Settled(self.not_finished(entry, &error), notices),
@@ -171,10 +175,24 @@ impl Core {
         entry.record_durably(self.now(), What::Action(action))
     }
 
-    pub(super) fn record_freeze(&self, entry: &mut Entry, reason: String) -> disk::Result<()> {
-        tracing::warn!(id = %entry.id(), reason, "frozen");
-        let by = By::rule(reason);
-        self.record(entry, Action::Freeze { by, until: None })
+    /// Freezes a message by rule: until a person lets it go, or until it is discarded.
+    fn record_freeze(
+        &self,
+        entry: &mut Entry,
+        reason: String,
+        discard: Option<jiff::Timestamp>,
+    ) -> disk::Result<()> {
+        let then = match discard {
+            Some(_) => Then::Discard,
+            None => Then::Thaw,
+        };
+        let id = entry.id();
+        match discard {
+            Some(until) => tracing::warn!(%id, reason, discarded = %until, "frozen"),
+            None => tracing::warn!(%id, reason, "frozen"),
+        }
+        let (by, until) = (By::rule(reason), discard);
+        self.record(entry, Action::Freeze { by, until, then })
     }
 
     fn record_interruption(&self, entry: &mut Entry, who: &[usize]) -> disk::Result<()> {
@@ -233,6 +251,36 @@ impl Core {
     }
 }
 
+/// Says of a message that is forgotten without having been delivered why it is.
+fn log_end(entry: &Entry) {
+    let id = entry.id();
+    match &entry.state().hold {
+        Hold::Discarded { by, .. } => {
+            tracing::info!(%id, by = by.by, reason = by.reason, "discarded for good");
+        }
+        Hold::Frozen { by, since, .. } => {
+            let from = from(entry);
+            let failed = entry
+                .state()
+                .recipients
+                .iter()
+                .filter(|one| one.is_untold());
+            let to: Vec<&str> = failed.map(|one| one.address.as_str()).collect();
+            let (to, reason) = (to.join(", "), &by.reason);
+            let text = "discarded: nobody looked at it while it was frozen";
+            tracing::warn!(%id, from, to, frozen = %since, reason, "{text}");
+        }
+        Hold::None => {}
+    }
+}
+
+fn from(entry: &Entry) -> &str {
+    match &entry.envelope().sender {
+        ReversePath::Null => "<>",
+        ReversePath::Mailbox(address) => address.as_str(),
+    }
+}
+
 /// One log line for each recipient of an attempt.
 pub(super) fn log_results(
     entry: &Entry,
@@ -241,10 +289,7 @@ pub(super) fn log_results(
     now: jiff::Timestamp,
 ) {
     let id = entry.id();
-    let from = match &entry.envelope().sender {
-        ReversePath::Null => "<>",
-        ReversePath::Mailbox(address) => address.as_str(),
-    };
+    let from = from(entry);
     let delay = now
         .duration_since(entry.state().begin)
         .as_secs_f64()

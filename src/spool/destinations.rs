@@ -49,26 +49,30 @@ const MOST: u64 = 64 << 10;
 impl Hop {
     /// A name for a file: readable, and of no other hop.
     fn file_name(&self) -> String {
-        /// File systems take 255; a suffix of ours must fit.
-        const LONGEST: usize = 200;
-        let text = format!("{}:{}", self.transport, self.destination);
-        let mut name = String::new();
-        for byte in text.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b':' | b'@' => {
-                    name.push(char::from(byte));
-                }
-                b'.' if !name.is_empty() => name.push('.'),
-                _ => name += &format!("%{byte:02x}"),
-            }
-        }
-        if name.len() > LONGEST {
-            let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
-            name.truncate(LONGEST - 33);
-            name += &format!("%{hash:032x}");
-        }
-        name
+        file_name(&self.to_string())
     }
+}
+
+/// A name for a file: readable, and of no other text.
+pub(super) fn file_name(text: &str) -> String {
+    /// File systems take 255; a prefix or suffix of ours must fit.
+    const LONGEST: usize = 200;
+    let mut name = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b':' | b'@' => {
+                name.push(char::from(byte));
+            }
+            b'.' if !name.is_empty() => name.push('.'),
+            _ => name += &format!("%{byte:02x}"),
+        }
+    }
+    if name.len() > LONGEST {
+        let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
+        name.truncate(LONGEST - 33);
+        name += &format!("%{hash:032x}");
+    }
+    name
 }
 
 impl std::fmt::Display for Hop {

@@ -161,11 +161,11 @@ impl Entry {
         self.go(resting.into())
     }
 
-    /// Puts a message that is due off until a later time, because nobody can take it now. Not
-    /// an event, and not synced: its history is what it was, and it does not rest where that
+    /// Puts a message that is due off until a later time, because nobody can take it now, or is to.
+    /// Not an event, and not synced: its history is what it was, and it does not rest where that
     /// says, so whoever takes it next does not believe that the history is durable. Only where
     /// that would be the same place it is made so, as in [`rest`](Entry::rest).
-    pub fn postpone(mut self, until: Timestamp) -> disk::Result<()> {
+    pub fn postpone(&mut self, until: Timestamp) -> disk::Result<()> {
         let to = Place::from(Resting::Deferred(until));
         if resting(&self.state).map(Place::from) == Some(to) {
             self.sync()?;

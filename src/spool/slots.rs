@@ -41,7 +41,8 @@ impl Spool {
         Ok(None)
     }
 
-    fn is_still(&self, file: &File, path: &Path) -> disk::Result<bool> {
+    /// Whether a file still has its name.
+    pub(super) fn is_still(&self, file: &File, path: &Path) -> disk::Result<bool> {
         let named = self.disk.stat(path)?.map(|stat| stat.identity);
         Ok(named == Some(self.disk.stat_file(file)?.identity))
     }

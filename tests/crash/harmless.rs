@@ -45,6 +45,27 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "what is written anew says what the old file says, and that was durable",
     ),
     (
+        &[
+            "dir info/attempts with delivered started before rename deferred/<minute>/* to active",
+            "dir info/attempts with delivered started before create info/attempts",
+        ],
+        &["a suspension runs out", "resumed"],
+        "what is written anew says what the old file says, and that was durable",
+    ),
+    (
+        &["dir frozen/<minute> before the report"],
+        &["an operator freezes what would be discarded"],
+        "the new name, which is synced with it, carries the old name's end",
+    ),
+    (
+        &[
+            "dir info/attempts with freeze started before mkdir frozen/never",
+            "file info/attempts/* with freeze before mkdir frozen/never",
+        ],
+        &["an operator freezes what would be discarded"],
+        "it stands in frozen/never, where no run looks, durably, before it is reported",
+    ),
+    (
         &["file info/attempts/*.part with started unknown before rename"],
         &["killed with a host remembered to be down"],
         "nobody has got anything yet: without its history it is tried anew",

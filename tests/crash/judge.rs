@@ -68,6 +68,10 @@ pub struct Times {
 /// was lost.
 pub const LOOKED_AT: i64 = 120;
 
+/// How the titles of stories begin in which something is resumed: once that is reported, nothing
+/// is suspended.
+pub const RESUMED: &str = "resumed";
+
 /// More passes than any story needs.
 const MOST_PASSES: usize = 16;
 
@@ -83,6 +87,12 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
     };
     let mut wrong = Vec::new();
     wrong.extend(missing(case));
+    if story.title.starts_with(RESUMED)
+        && case.known.did
+        && !spool.suspended().is_ok_and(|all| all.is_empty())
+    {
+        wrong.push("what was resumed is suspended".to_owned());
+    }
     // A reader of the Maildir may be there at once.
     wrong.extend(torn_copies(&case.tree));
     if case.killed {
@@ -194,6 +204,8 @@ pub fn work_off(
             let mut found = problems(spool, false);
             // Nobody's destination is down, but in the stories that say so.
             let may_be_down = story.title.starts_with("move to the probe's bucket")
+                || story.title.contains("suspen")
+                || story.title.starts_with(RESUMED)
                 || story
                     .fates
                     .iter()

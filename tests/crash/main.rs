@@ -156,6 +156,11 @@ fn down() {
 }
 
 #[test]
+fn suspending() {
+    tell(stories::suspending);
+}
+
+#[test]
 fn losing_answers() {
     tell(stories::losing_answers);
 }

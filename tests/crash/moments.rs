@@ -42,6 +42,17 @@ pub fn remembered(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if lies_in(to, "state/down"))
 }
 
+/// Something is suspended.
+pub fn suspended(step: &Step) -> bool {
+    matches!(step, Step::Link(_, to) if lies_in(to, "suspended"))
+}
+
+/// Something is no longer suspended.
+pub fn resumed(step: &Step) -> bool {
+    matches!(step, Step::Unlink(path)
+        if lies_in(path, "suspended") && path.extension().is_none_or(|end| end != "part"))
+}
+
 /// A notice is in its origin's history.
 pub fn noted_notice(step: &Step) -> bool {
     matches!(step, Step::Write(path, bytes)

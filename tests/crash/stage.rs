@@ -7,10 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error as Refused, Limits};
 use mailspool::disk::{self, Disk, Method};
 use mailspool::message::{Door, QueueId};
-use mailspool::operator::{Acted, act, check, flush};
+use mailspool::operator::{Acted, act, check, flush, wake};
 use mailspool::queue::{Action, By};
 use mailspool::runner::Error;
-use mailspool::spool::{Claim, Spool};
+use mailspool::spool::{Changed, Claim, Spool, Suspension, Target};
 use tempfile::TempDir;
 
 use super::judge::Times;
@@ -240,6 +240,42 @@ impl Stage {
         for down in all {
             assert!(spool.forget_down(&down.hop).unwrap());
         }
+    }
+
+    pub fn try_suspend(&self, domain: &str, minutes: i64) -> disk::Result<Changed> {
+        let suspension = Suspension {
+            target: Target::destination(domain),
+            since: self.clock.now(),
+            until: Some(self.start + SignedDuration::from_mins(minutes)),
+            by: by(),
+        };
+        self.spool().suspend(&suspension)
+    }
+
+    /// Suspends a domain until so many minutes after the beginning.
+    pub fn suspend(&self, domain: &str, minutes: i64) {
+        let changed = self.try_suspend(domain, minutes).unwrap();
+        assert_eq!(changed, Changed::Done);
+        self.mark(Step::Did);
+    }
+
+    pub fn try_resume(&self, domain: &str) -> disk::Result<Changed> {
+        self.spool().resume(domain)
+    }
+
+    /// Lets its mail go, and makes due what has waited.
+    pub fn resume(&self, domain: &str) {
+        assert_eq!(self.try_resume(domain).unwrap(), Changed::Done);
+        self.mark(Step::Did);
+        let woken = wake(&self.spool(), &|_, _| true, self.clock.now());
+        assert_eq!(woken.unwrap(), 1);
+    }
+
+    /// The same when somebody was killed who had got that far.
+    pub fn resume_again(&self, domain: &str) {
+        assert_eq!(self.try_resume(domain).unwrap(), Changed::Absent);
+        self.mark(Step::Did);
+        wake(&self.spool(), &|_, _| true, self.clock.now()).unwrap();
     }
 
     /// The process is killed behind a step like this; nothing it does then has any effect.

@@ -7,6 +7,7 @@ pub mod mend;
 pub mod operate;
 mod pairs;
 pub mod release;
+pub mod suspend;
 
 use mailspool::disk::Method;
 
@@ -59,6 +60,7 @@ pub const GROUPS: &[Group] = &[
     in_parts,
     down,
     losing_answers,
+    suspending,
     living,
 ];
 
@@ -132,6 +134,9 @@ pub fn freezing(method: Method) -> Vec<Story> {
     let mut all = operate::hold(method);
     all.push(operate::null_sender(method));
     all.push(operate::hold_for_a_time(method));
+    let mut lapsing = operate::frozen_for_good(method);
+    lapsing.iter_mut().for_each(|story| story.one_in *= 3);
+    all.extend(lapsing);
     all.extend(operate::hold_killed(method));
     all
 }
@@ -177,6 +182,13 @@ pub fn in_parts(method: Method) -> Vec<Story> {
 
 pub fn down(method: Method) -> Vec<Story> {
     sampled(hops::down(method))
+}
+
+pub fn suspending(method: Method) -> Vec<Story> {
+    let mut all = suspend::suspend(method);
+    all.extend(suspend::end(method));
+    all.iter_mut().for_each(|story| story.one_in *= 3);
+    all
 }
 
 pub fn losing_answers(method: Method) -> Vec<Story> {

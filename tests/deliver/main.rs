@@ -22,6 +22,7 @@ mod servers;
 #[allow(dead_code)]
 mod site;
 mod spellings;
+mod suspended;
 mod unusable;
 mod wishes;
 

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Method, Seam};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act, flush};
-use mailspool::queue::{Action, By, Hold, State};
+use mailspool::queue::{Action, By, Hold, State, Then};
 use mailspool::spool::{Claim, Place, Spool};
 use tempfile::TempDir;
 
@@ -281,6 +281,7 @@ fn actions() {
     let freeze = Action::Freeze {
         by: by(),
         until: None,
+        then: Then::Thaw,
     };
     let discard = Action::Discard {
         by: by(),
@@ -293,6 +294,7 @@ fn actions() {
         Deed::Act(Action::Freeze {
             by: by(),
             until: Some(until()),
+            then: Then::Thaw,
         }),
     );
     explored("thaw", Some(freeze.clone()), Deed::Act(Action::Thaw(by())));

@@ -16,6 +16,7 @@
 //! | `hops.rs` | delivery to hosts: several transactions, slots, what is remembered of those that are down |
 //! | `ways.rs` | delivery into a Maildir, behind the same seam, and by a command |
 //! | `actions.rs` | operator actions and flush |
+//! | `suspensions.rs` | suspending, resuming, and runs meanwhile |
 //! | `looking.rs` | what is only looked at: listing, view, `check`; and `check --repair` |
 //! | `making.rs` | making a spool |
 //! | `lost.rs` `losing.rs` | what a failed sync covered is lost indeed |
@@ -48,6 +49,7 @@ mod regressions;
 mod said;
 mod scene;
 mod scratch;
+mod suspensions;
 mod syncs;
 mod watching;
 mod ways;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mailspool::disk::{Method, Seam};
 use mailspool::message::QueueId;
 use mailspool::operator::{Acted, Level, Mend, act, check};
-use mailspool::queue::{Action, Bucket, Hold};
+use mailspool::queue::{Action, Bucket, Hold, Resting, Then};
 use mailspool::runner::{Error, Runner, Summary};
 use mailspool::spool::{Place, Spool};
 use nix::errno::Errno;
@@ -197,9 +197,10 @@ impl Queue {
             .iter()
             .flat_map(|info| [frozen, corrupt].map(|id| format!("info/{info}/{id}").into()))
             .collect();
+        let place = spool.locate(frozen).unwrap().unwrap();
         expected.extend([
             format!("info/attempts/{frozen}").into(),
-            format!("frozen/never/{frozen}").into(),
+            place.path(frozen),
             format!("corrupt/{corrupt}").into(),
             format!("corrupt/{corrupt}.reason").into(),
         ]);
@@ -219,7 +220,12 @@ impl Queue {
             let view = spool.view(*id, *place, &listing).unwrap().unwrap();
             match (place, view.content) {
                 (Place::Frozen(_), Ok(content)) => {
-                    assert!(matches!(content.state.hold, Hold::Frozen { .. }))
+                    let hold = content.state.hold;
+                    let Hold::Frozen { until, then, .. } = hold else {
+                        panic!("{hold:?}");
+                    };
+                    assert_eq!(then, Then::Discard);
+                    assert_eq!(*place, Place::from(Resting::Frozen(until)));
                 }
                 (Place::Corrupt, Err(reason)) => assert!(reason.contains("seal"), "{reason}"),
                 (place, content) => panic!("{place:?}: {content:?}"),

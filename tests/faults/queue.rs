@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act};
-use mailspool::queue::{Action, By, DelayAges, FailedAttempt, RetryPolicy, Schedule, What};
+use mailspool::queue::{Action, By, DelayAges, FailedAttempt, RetryPolicy, Schedule, Then, What};
 use mailspool::spool::{Claim, Entry, Place, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
@@ -248,8 +248,15 @@ impl Queue {
         let freeze = Action::Freeze {
             by: by("wait"),
             until: Some(until),
+            then: Then::Thaw,
         };
-        for (id, action) in [(purged, discard), (thawed, freeze)] {
+        let lapsed = self.add(spool, "lapsed", "", &[("t@ok.test", End::Nothing)]);
+        let failed = Action::Freeze {
+            by: By::rule("it failed"),
+            until: Some(until),
+            then: Then::Discard,
+        };
+        for (id, action) in [(purged, discard), (thawed, freeze), (lapsed, failed)] {
             let acted = act(spool, &[id], &action, self.start).unwrap();
             assert_eq!(acted, [(id, Acted::Done)]);
         }
@@ -327,6 +334,7 @@ impl Queue {
         let freeze = Action::Freeze {
             by: by("wait"),
             until: Some(self.start + SignedDuration::from_mins(40)),
+            then: Then::Thaw,
         };
         let acted = act(spool, &[held], &freeze, self.start).unwrap();
         assert_eq!(acted, [(held, Acted::Requested)]);

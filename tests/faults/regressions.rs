@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Method, Seam, Verdict};
 use mailspool::message::{Door, EnhancedCode};
 use mailspool::operator::{Acted, Level, act, check};
-use mailspool::queue::{Action, By, Outcome, Routes};
+use mailspool::queue::{Action, By, Outcome, Routes, Then};
 use mailspool::runner::Runner;
 use mailspool::spool::{Place, Served, Spool};
 use mailspool::transport::Relay;
@@ -30,6 +30,7 @@ fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
     let freeze = Action::Freeze {
         by: by(),
         until: None,
+        then: Then::Thaw,
     };
     for action in [Action::Retry(by()), freeze] {
         let dir = tempdir();
@@ -276,6 +277,7 @@ fn an_operator_looks_for_requests_too() {
         let freeze = Action::Freeze {
             by: by(),
             until: None,
+            then: Then::Thaw,
         };
         let acted = act(&other, &[id], &freeze, Timestamp::now()).unwrap();
         assert_eq!(acted, [(id, Acted::Requested)]);
@@ -322,6 +324,7 @@ fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
     let freeze = Action::Freeze {
         by: by(),
         until: None,
+        then: Then::Thaw,
     };
     let bucket = path.join("frozen/never");
     std::fs::create_dir(&bucket).unwrap();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use mailspool::disk::{Call, Disk, Method, Seam, Verdict};
 use mailspool::message::{Door, EnhancedCode};
 use mailspool::operator::{Acted, act, check};
-use mailspool::queue::{Action, Bucket, Outcome, Routes};
+use mailspool::queue::{Action, Bucket, Outcome, Routes, Then};
 use mailspool::runner::{Budget, Error, Runner, Summary};
 use mailspool::spool::Place;
 use mailspool::transport::Relay;
@@ -250,6 +250,7 @@ fn an_action_repeated_syncs_the_place_that_was_left() {
     let freeze = Action::Freeze {
         by: by("wait"),
         until: None,
+        then: Then::Thaw,
     };
     let now = scene.clock.now();
     let _ = act(&scene.spool, &[scene.id], &freeze, now).unwrap();

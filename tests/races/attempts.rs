@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::Door;
-use mailspool::queue::{Action, Resting};
+use mailspool::queue::{Action, Resting, Then};
 use mailspool::spool::{Place, Spool};
 use nix::errno::Errno;
 
@@ -88,6 +88,7 @@ fn freezing_into_a_bucket_that_goes() {
     let freeze = Action::Freeze {
         by: by(),
         until: Some(stage.at(30)),
+        then: Then::Thaw,
     };
     let ends = [(stage.ids[0], "a@ok.test", &[End::Delivered][..])];
     let programs = [order(freeze), pass(40)];

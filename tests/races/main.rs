@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `attempts.rs` | two runs; a run and acceptance; buckets that go while they are wanted |
 //! | `orders.rs` | an operator and a run; two operators |
+//! | `suspensions.rs` | an operator who suspends or resumes, and a run, or another operator |
 //! | `hops.rs` | two at a host: that is down, that takes no more connections; an operator |
 //! | `keys.rs` | two submissions with one key; one and a run that sweeps, forgets or purges |
 //! | `looks.rs` | `list`, `check` and its repair, and whoever works meanwhile |
@@ -51,6 +52,7 @@ mod orders;
 mod programs;
 mod schedule;
 mod stage;
+mod suspensions;
 mod teeth;
 mod touch;
 mod trace;

@@ -1,7 +1,7 @@
 //! An operator beside a run, and beside another operator.
 
 use mailspool::operator::Acted;
-use mailspool::queue::Action;
+use mailspool::queue::{Action, Then};
 use mailspool::spool::Place;
 
 use super::explore::Bound;
@@ -12,6 +12,7 @@ fn freeze() -> Action {
     Action::Freeze {
         by: by(),
         until: None,
+        then: Then::Thaw,
     }
 }
 
@@ -200,7 +201,14 @@ fn thawing_what_thaws_by_itself() {
     let stage = Stage::new(|stage| {
         let id = stage.send(&["a@ok.test"]);
         let until = Some(stage.at(30));
-        stage.act(id, &Action::Freeze { by: by(), until });
+        stage.act(
+            id,
+            &Action::Freeze {
+                by: by(),
+                until,
+                then: Then::Thaw,
+            },
+        );
     });
     let programs = [pass(40), order(Action::Thaw(by()))];
     let ends = [(stage.ids[0], "a@ok.test", &[End::Delivered][..])];
@@ -230,6 +238,31 @@ fn taking_back_what_is_forgotten() {
         if matches!(said[0], Said::Passed(_)) {
             case.nothing_asked();
         }
+        case.ends(said, &[(case.stage.ids[0], "a@ok.test", end)]);
+    })
+    .holds(Bound::of(2));
+}
+
+/// What failed for the null sender is discarded at its time, or somebody looks at it just then.
+#[test]
+fn thawing_what_is_discarded_by_itself() {
+    let stage = Stage::new(|stage| {
+        let id = stage.send(&["a@ok.test"]);
+        let freeze = Action::Freeze {
+            by: by(),
+            until: Some(stage.at(30)),
+            then: Then::Discard,
+        };
+        stage.act(id, &freeze);
+    });
+    let programs = [pass(40), order(Action::Thaw(by()))];
+    Pair::new("lapse, thaw", &stage, programs, |case, said| {
+        let end = match acted(&said[1]) {
+            Some(Acted::Done) => &[End::Delivered][..],
+            Some(Acted::Requested) => &[End::Delivered, End::Gone],
+            Some(Acted::Absent) => &[End::Gone],
+            other => panic!("{other:?}"),
+        };
         case.ends(said, &[(case.stage.ids[0], "a@ok.test", end)]);
     })
     .holds(Bound::of(2));

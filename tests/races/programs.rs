@@ -6,12 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error as Refused};
 use mailspool::disk::Seam;
 use mailspool::message::Door;
-use mailspool::operator::{act, check, flush};
+use mailspool::operator::{act, check, flush, wake};
 use mailspool::queue::{Action, FailedAttempt, RetryPolicy};
-use mailspool::spool::Spool;
+use mailspool::spool::{Spool, Suspension, Target};
 
 use super::shared::{Clock, limits, request, runner, submit, text};
-use super::stage::{Case, Program, Said, by};
+use super::stage::{Case, Program, Said, Stage, by};
 
 /// A runner's pass, by its own clock.
 pub fn pass(minutes: i64) -> Program {
@@ -75,6 +75,36 @@ pub fn clearing() -> Program {
             spool.forget_down(&down.hop).map_err(text_of)?;
         }
         Ok(Said::Made)
+    })
+}
+
+/// An operator suspends a domain, for good or until a minute, and gives a reason.
+pub fn suspending(domain: &'static str, until: Option<i64>, reason: &'static str) -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let one = suspension(case.stage, domain, until, reason);
+        spool.suspend(&one).map(Said::Changed).map_err(text_of)
+    })
+}
+
+pub fn suspension(stage: &Stage, domain: &str, until: Option<i64>, reason: &str) -> Suspension {
+    let mut by = by();
+    by.reason = Some(reason.into());
+    Suspension {
+        target: Target::destination(domain),
+        since: stage.at(1),
+        until: until.map(|minutes| stage.at(minutes)),
+        by,
+    }
+}
+
+/// An operator lets everything go that is suspended, and has it tried.
+pub fn resuming(domain: &'static str) -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let changed = spool.resume(domain).map_err(text_of)?;
+        wake(&spool, &|_, _| true, case.stage.at(2)).map_err(text_of)?;
+        Ok(Said::Changed(changed))
     })
 }
 

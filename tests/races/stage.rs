@@ -12,7 +12,7 @@ use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Finding, Level, act};
 use mailspool::queue::{Action, By, Resting, Routes};
 use mailspool::runner::{Runner, Summary};
-use mailspool::spool::{Claim, Listing, Locked, Place, Spool};
+use mailspool::spool::{Changed, Claim, Listing, Locked, Place, Spool};
 use tempfile::TempDir;
 
 use super::explore::{Bound, Explored, caught, explore};
@@ -64,6 +64,7 @@ pub enum Said {
     Listed(Vec<Listing>),
     Checked(Vec<Finding>),
     Made,
+    Changed(Changed),
     Failed(String),
     /// Nothing any more.
     Killed,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::queue::{Action, Resting};
+use mailspool::queue::{Action, Resting, Then};
 use nix::errno::Errno;
 
 use super::attempts::staged;
@@ -194,6 +194,7 @@ fn without_a_look_for_requests_behind_the_lock() {
     let freeze = Action::Freeze {
         by: by(),
         until: None,
+        then: Then::Thaw,
     };
     let programs = [pass(1), order(freeze)];
     let pair = Pair::new("no look for requests", &stage, programs, |case, _| {

@@ -1,6 +1,7 @@
 //! The program through five days of a dead destination, by faketime(1): runs at the times the queue
 //! names, and just before them.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
@@ -8,9 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::queue::Bucket;
 use serde_json::Value;
 
-use crate::program::{BOX, LETTER, Site, ended, names, pipe, route, until};
+use crate::program::{BOX, Ended, LETTER, Site, ended, names, pipe, route, until};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 
 struct Life {
     site: Site,
@@ -53,7 +55,31 @@ impl Life {
 
     /// Runs it to its end.
     fn at(&self, time: Timestamp, arguments: &[&str], input: &[u8]) -> String {
-        ended(&mut self.command(time, arguments), input).ok()
+        self.try_at(time, arguments, input).ok()
+    }
+
+    fn try_at(&self, time: Timestamp, arguments: &[&str], input: &[u8]) -> Ended {
+        ended(&mut self.command(time, arguments), input)
+    }
+
+    fn id(&self) -> String {
+        self.site.row()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// When a frozen message is discarded.
+    fn frozen_until(&self) -> Timestamp {
+        let row = self.site.row();
+        assert_eq!(
+            (&row["queue"], &row["hold"]["then"]),
+            (&"frozen".into(), &"discard".into())
+        );
+        row["hold"]["until"].as_str().unwrap().parse().unwrap()
+    }
+
+    fn log_to_stderr(&self) {
+        let config = fs::read_to_string(self.site.spool().join("config.toml")).unwrap();
+        let config = config.replace("to = \"none\"", "to = \"stderr\"");
+        fs::write(self.site.spool().join("config.toml"), config).unwrap();
     }
 
     /// A run, and whether it tried the message, as far as the log shows it.
@@ -215,6 +241,98 @@ fn mail_of_the_null_sender_is_frozen_after_a_day_of_it() {
     assert_eq!(life.tried.last().copied(), end);
     assert_eq!(life.site.row()["queue"], "frozen");
     assert_eq!(life.site.boxed(), Vec::<String>::new());
+    let gone = life.frozen_until();
+    let kept = gone.duration_since(end.unwrap());
+    assert!((DAY * 14..DAY * 14 + MINUTE).contains(&kept), "{kept:#}");
+    for line in [
+        "Frozen, will be discarded Dec 07",
+        "Held        by mailspool",
+    ] {
+        let shown = life.at(end.unwrap(), &["show", &life.id()], b"");
+        assert!(shown.contains(line), "{shown}");
+    }
+    // A run a day, none of which finds anything to do, and one just before.
+    let mut day = end.unwrap() + DAY;
+    while day < gone {
+        assert_eq!(life.at(day, &["run"], b""), "Nothing is due.\n");
+        day += DAY;
+    }
+    life.at(gone - SignedDuration::from_secs(1), &["run"], b"");
+    assert_eq!(life.site.row()["queue"], "frozen");
+    life.log_to_stderr();
+    let bucket = Bucket::for_time(gone).due().unwrap();
+    let run = life.try_at(bucket, &["run"], b"");
+    assert_eq!(
+        run.text(),
+        "1 message: 0 delivered, 0 deferred, 0 failed.\n"
+    );
+    for words in [
+        "discarded: nobody looked at it",
+        "a@dead.test",
+        "its time is up",
+    ] {
+        assert!(run.err.contains(words), "{words}: {}", run.err);
+    }
+    assert_eq!(life.site.boxed(), Vec::<String>::new());
+    life.site.is_clean_and_empty();
+}
+
+/// Who tries it again has it begin anew, and who freezes it himself has said that it stays.
+#[test]
+fn a_frozen_failure_that_somebody_looks_at_stays() {
+    let refuses = pipe("dead", "cat >/dev/null; echo x >>{dir}/log; exit 67");
+    let mut life = Life::new("<>", &refuses);
+    let first = life.begin + MINUTE;
+    assert!(life.run(first));
+    let ends = life.frozen_until();
+    let tenth = first + DAY * 10;
+    life.at(tenth, &["retry", "--queue-only", &life.id()], b"");
+    assert!(life.run(tenth + MINUTE));
+    let later = life.frozen_until();
+    assert!((later - ends.duration_since(first) - DAY * 10).duration_since(first) < MINUTE * 2);
+    let held = ["freeze", "--reason", "evidence", &life.id()].map(str::to_owned);
+    life.at(tenth + DAY, &held.each_ref().map(String::as_str), b"");
+    for year in 1..3 {
+        let run = life.at(tenth + DAY * (365 * year), &["run"], b"");
+        assert_eq!(run, "Nothing is due.\n");
+    }
+    let row = life.site.row();
+    let hold = &row["hold"];
+    assert_eq!(
+        (&hold["reason"], &hold["until"]),
+        (&"evidence".into(), &Value::Null)
+    );
+    assert_eq!(
+        (&row["queue"], &hold["then"]),
+        (&"frozen".into(), &Value::Null)
+    );
+}
+
+/// `"never"`, and mail that was frozen for another reason than that it failed.
+#[test]
+fn what_is_frozen_without_end_is_never_discarded() {
+    let refuses = pipe("dead", "cat >/dev/null; exit 67");
+    let never = format!("{refuses}\n[frozen]\nlifetime = \"never\"\n");
+    let mut life = Life::new("<>", &never);
+    life.run(life.begin + MINUTE);
+    assert_eq!(life.site.row()["hold"]["until"], Value::Null);
+    life.at(life.begin + DAY * 400, &["run"], b"");
+    assert_eq!(life.site.row()["queue"], "frozen");
+}
+
+/// At the first failure, whatever it is.
+#[test]
+fn bounces_may_have_one_attempt_only() {
+    let once = format!("{}\n[bounce]\nlifetime = \"0\"\n", temporary());
+    let mut life = Life::new("<>", &once);
+    assert!(life.run(life.begin + MINUTE));
+    let row = life.site.row();
+    let reason = "its time is up and there is no sender to tell: 4.4.1 nobody there";
+    assert_eq!(
+        (&row["queue"], &row["last_error"]),
+        (&"frozen".into(), &reason.into())
+    );
+    life.frozen_until();
 }
 
 /// The program says when it is released, nobody touches it before, and its age counts from then.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Door, EnhancedCode, QueueId};
 use mailspool::queue::{
-    Bucket, DelayAges, Glob, Outcome, Pattern, ReplyRule, Routes, Rule, Schedule, Schedules,
+    Bucket, By, DelayAges, Glob, Hold, Outcome, Pattern, ReplyRule, Routes, Rule, Schedule,
+    Schedules, Then,
 };
 use mailspool::runner::{Runner, Summary};
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Changed, Place, Spool, Suspension, Target};
 use mailspool::transport::Relay;
 use tempfile::TempDir;
 
@@ -219,10 +220,59 @@ fn mail_of_the_null_sender_is_frozen_when_its_time_is_up() {
         let id = scene.accept("", &["c@rest.test"]);
         scene.live(id);
         assert_eq!(scene.tried("c@rest.test"), at_ages(id, ages));
+        let end = scene.clock.now() + Runner::FROZEN_LIFETIME;
+        let bucket = Bucket::for_time(end);
         let place = scene.spool.locate(id).unwrap();
-        assert_eq!(place, Some(Place::Frozen(Bucket::Never)), "{lifetime}");
+        assert_eq!(place, Some(Place::Frozen(bucket)), "{lifetime}");
+        assert_eq!(findings(&scene.spool), []);
+        let listing = scene.spool.listing().unwrap();
+        let view = scene.spool.view(id, place.unwrap(), &listing).unwrap();
+        let state = view.unwrap().content.unwrap().state;
+        let Hold::Frozen { by, then, .. } = &state.hold else {
+            panic!("{:?}", state.hold)
+        };
+        let reason = "its time is up and there is no sender to tell: 4.7.1 later";
+        assert_eq!((by.reason.as_deref(), then), (Some(reason), &Then::Discard));
+        // Nothing until then, and nothing is left of it then.
+        scene
+            .clock
+            .set(bucket.due().unwrap() - SignedDuration::from_millis(1));
+        assert_eq!(scene.pass(), Summary::default());
+        scene.clock.forward(1);
+        assert_eq!(scene.pass().messages, 1);
+        assert_eq!(scene.spool.messages().unwrap(), []);
+        assert_eq!(scene.tried("c@rest.test").len(), ages.len() + 1);
         assert_eq!(findings(&scene.spool), []);
     }
+}
+
+/// Who is suspended does not expire by that, and his sender is told once that it takes long. For that it
+/// is recorded why, which counts as an attempt.
+#[test]
+fn suspended_mail_outlives_its_lifetime() {
+    let scene = Scene::new(schedules());
+    let id = scene.accept("s@sender.test", &["c@rest.test", "d@sender.test"]);
+    let end = id.accepted() + SignedDuration::from_hours(6 * 24);
+    let suspension = Suspension {
+        target: Target::destination("rest.test"),
+        since: id.accepted(),
+        until: Some(end),
+        by: By::rule("they move"),
+    };
+    assert_eq!(scene.spool.suspend(&suspension).unwrap(), Changed::Done);
+    scene.live(id);
+    // At the end, and one more time at the shortest delay there is.
+    let first = minute(end);
+    let second = minute(first + MINUTE * 360);
+    let tried = scene.tried("c@rest.test");
+    assert_eq!(tried, [first, second]);
+    assert_eq!(scene.tried("d@sender.test"), [id.accepted()]);
+    // It is bounced then.
+    let told = scene.tried("s@sender.test");
+    assert_eq!(told[0], minute(id.accepted() + MINUTE * 240));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(scene.spool.messages().unwrap(), []);
+    assert_eq!(findings(&scene.spool), []);
 }
 
 /// A delay that only one of the schedules gives is no clock's mistake, one that none gives is.

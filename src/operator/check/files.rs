@@ -23,6 +23,7 @@ const ROOT_NAMES: &[&str] = &[
     "new",
     "outbox",
     "state",
+    "suspended",
     "version",
 ];
 
@@ -59,6 +60,7 @@ impl Look<'_> {
             self.names_below(&Path::new("info").join(dir), is_id, "")?;
         }
         self.keys()?;
+        self.suspensions()?;
         self.names_below(Path::new("state"), is_state, "")?;
         let is_entry = |name: &str| !name.ends_with(".part");
         let down = Path::new("state/down");
@@ -98,6 +100,30 @@ impl Look<'_> {
                     ),
                     _ => self.key(path),
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is suspended. One that says nothing is for a person: until then it suspends.
+    fn suspensions(&mut self) -> disk::Result<()> {
+        let dir = Path::new("suspended");
+        self.names_below(dir, |name| !Spool::is_part(name, ""), "")?;
+        let all = self.spool.suspensions();
+        for one in self.unless(dir, all).unwrap_or_default() {
+            let path = dir.join(&one.file);
+            if one.says.is_none() {
+                let what = format!(
+                    "is damaged: {} stays suspended until `mailspool resume` removes it",
+                    one.target
+                );
+                self.problem(path.clone(), what);
+            }
+            let stat = self.spool.disk().stat(&path);
+            if let Some(stat) = self.unless(&path, stat).flatten()
+                && stat.kind == Kind::File
+            {
+                self.access(&path, &stat, FILE_MODE);
             }
         }
         Ok(())
@@ -182,7 +208,15 @@ impl Look<'_> {
     /// Every directory of ours lets its owner in and nobody else.
     pub(super) fn directories(&mut self) -> disk::Result<()> {
         let mut dirs: Vec<PathBuf> = Place::FIXED.iter().map(Place::dir).collect();
-        dirs.extend(["info", "state", "keys", "keys/new", "keys/lock"].map(PathBuf::from));
+        let others = [
+            "info",
+            "state",
+            "suspended",
+            "keys",
+            "keys/new",
+            "keys/lock",
+        ];
+        dirs.extend(others.map(PathBuf::from));
         // If they cannot be listed, the directory above says why.
         let hours = self.spool.names_in(Path::new("keys")).unwrap_or_default();
         let hours = hours.iter().filter_map(|name| name.to_str());

@@ -3,19 +3,20 @@
 use jiff::SignedDuration;
 use mailspool::disk::Method;
 use mailspool::message::Door;
-use mailspool::queue::Action;
+use mailspool::queue::{Action, Then};
 
 use super::super::judge::End::{Delivered, Frozen, Gone, Told};
 use super::super::judge::{End, Fate};
 use super::super::stage::{Stage, by};
 use super::super::story::{Story, changed, fate};
-use super::moments::noted;
+use super::moments::{finished, noted};
 use super::{A, NO, SLOW, deferred};
 
 pub fn freeze() -> Action {
     Action::Freeze {
         by: by(),
         until: None,
+        then: Then::Thaw,
     }
 }
 
@@ -47,9 +48,48 @@ fn discarded(stage: &Stage) {
 }
 
 pub fn null_sender(method: Method) -> Story {
-    let fates = vec![fate("one", NO, Frozen)];
+    // And when its time is up, it goes.
+    let fates = vec![fate("one", NO, Gone)];
     let prepare = |stage: &Stage| stage.accept(Door::Incoming, "one", "", &[NO]);
     Story::record("null sender, frozen", method, fates, prepare, Stage::pass)
+}
+
+/// What failed for the null sender has been frozen for its time, and is discarded.
+pub fn frozen_for_good(method: Method) -> Vec<Story> {
+    let prepare = |stage: &Stage| {
+        stage.accept(Door::Incoming, "one", "", &[NO]);
+        stage.send("two", &[A, SLOW]);
+        stage.pass();
+    };
+    let lapse = |stage: &Stage| stage.pass_after(14 * 24 * 60 + 1);
+    let fates = || {
+        vec![
+            fate("one", NO, Gone),
+            fate("two", A, Delivered),
+            fate("two", SLOW, Delivered),
+        ]
+    };
+    let title = "frozen for its time, and discarded";
+    let over = Story::record(title, method, fates(), prepare, lapse);
+    let title = "killed when it is discarded";
+    let killed = Story::record(title, method, fates(), prepare, |stage| {
+        stage.forward(14 * 24 * 60 + 1);
+        stage.killed_behind(finished, || drop(stage.try_pass()));
+        stage.pass_after(1);
+    });
+    // Somebody looks at it a moment before.
+    let fates = vec![
+        changed("one", NO, &[Gone, Frozen], &[Frozen]),
+        fate("two", A, Delivered),
+        fate("two", SLOW, Delivered),
+    ];
+    let title = "an operator freezes what would be discarded";
+    let kept = Story::record(title, method, fates, prepare, |stage| {
+        stage.pass_after(14 * 24 * 60 - 5);
+        stage.act(&freeze());
+        stage.pass_after(20);
+    });
+    vec![over, killed, kept]
 }
 
 pub fn hold(method: Method) -> Vec<Story> {
@@ -85,7 +125,11 @@ pub fn hold_for_a_time(method: Method) -> Story {
     let title = "freeze until a time, and it comes";
     Story::record(title, method, fates, deferred, |stage| {
         let until = Some(stage.clock.now() + SignedDuration::from_mins(50));
-        stage.act(&Action::Freeze { by: by(), until });
+        stage.act(&Action::Freeze {
+            by: by(),
+            until,
+            then: Then::Thaw,
+        });
         stage.pass_after(40);
         stage.pass_after(20);
     })

@@ -1,0 +1,210 @@
+//! `suspend` and `resume`: destinations and transports to which nothing goes.
+
+use std::io;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::act::{after, by_caller};
+use super::args::{Global, Names, Resume, Suspend};
+use super::background;
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
+use super::log::{self, Quiet};
+use super::site::{IfMissing, Site};
+use super::table;
+use super::transports;
+use crate::disk;
+use crate::message::{Address, Envelope, printable};
+use crate::operator;
+use crate::spool::{Changed, Standing, Suspension, Target};
+
+/// `mailspool suspend`.
+pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<ExitCode, Failure> {
+    let site = open(global)?;
+    let targets = targets(&site, &args.names, true)?;
+    let until = match args.time {
+        None => None,
+        Some(time) => Some(seconds(after(
+            time.try_into().unwrap_or(SignedDuration::MAX),
+        )?)),
+    };
+    let by = by_caller(&site, args.reason.as_deref());
+    for target in targets {
+        let suspension = Suspension {
+            target,
+            since: seconds(Timestamp::now()),
+            until,
+            by: by.clone(),
+        };
+        if insist(|| site.spool.suspend(&suspension))? == Changed::Busy {
+            return Err(busy(&suspension.target));
+        }
+        let (target, by) = (&suspension.target, &suspension.by);
+        tracing::info!(suspended = %target, by = by.by, reason = by.reason, until = until.map(|until| until.to_string()), "suspended");
+        say(&format!("{}\n", done(&site, &suspension)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `mailspool resume`.
+pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure> {
+    let site = open(global)?;
+    let targets = targets(&site, &args.names, false)?;
+    let by = by_caller(&site, None).by;
+    let mut status = 0;
+    let mut resumed = Vec::new();
+    for target in targets {
+        let name = printable(&target.to_string());
+        match insist(|| site.spool.resume(&target.file_name()))? {
+            Changed::Busy => return Err(busy(&target)),
+            Changed::Absent => {
+                say(&format!("{name} is not suspended.\n"));
+                status = EX_UNAVAILABLE;
+            }
+            Changed::Done => {
+                tracing::info!(suspended = %target, by, "resumed");
+                say(&format!("{name} is no longer suspended.\n"));
+                resumed.push(target);
+            }
+        }
+    }
+    if resumed.is_empty() {
+        return Ok(ExitCode::from(status));
+    }
+    let is_meant = |envelope: &Envelope, to: &Address| {
+        let way = Way::of(&site, envelope.submission.transport.as_deref(), to);
+        resumed.iter().any(|target| way.has(target, to))
+    };
+    let count = operator::wake(&site.spool, &is_meant, Timestamp::now()).map_err(|error| {
+        let text = format!("{error}; what waits is tried within an hour, or `mailspool flush`");
+        Failure::new(EX_TEMPFAIL, text)
+    })?;
+    say(&format!("{} made due.\n", table::messages(count)));
+    if !args.queue_only {
+        background::attempt(&site, global);
+    }
+    Ok(ExitCode::from(status))
+}
+
+/// Which way a recipient's mail goes, as far as the configuration says.
+pub(super) struct Way {
+    pub transport: Option<String>,
+    pub destination: Option<String>,
+}
+
+impl Way {
+    pub fn of(site: &Site, wanted: Option<&str>, to: &Address) -> Way {
+        let transport = wanted.or_else(|| site.config.routes.transport_for(to));
+        Way {
+            destination: transport.and_then(|name| transports::destination(site, name, to)),
+            transport: transport.map(str::to_owned),
+        }
+    }
+
+    pub fn has(&self, target: &Target, to: &Address) -> bool {
+        target.is_on_way(self.transport.as_deref(), self.destination.as_deref(), to)
+    }
+
+    /// What suspends mail on this way: of several the last to end.
+    pub fn suspended<'a>(&self, all: &'a [Standing], to: &Address) -> Option<&'a Standing> {
+        all.iter()
+            .filter(|one| self.has(&one.target, to))
+            .max_by_key(|one| one.until().unwrap_or(Timestamp::MAX))
+    }
+}
+
+/// That something is suspended, by whom, why and until when.
+pub(super) fn words(standing: &Standing) -> String {
+    let name = &standing.target;
+    let Some(says) = &standing.says else {
+        return printable(&format!("{name} is suspended: {DAMAGED}"));
+    };
+    let (by, since) = (&says.by.by, table::time(says.since));
+    let until = says.until.map(table::time);
+    let until = until.map_or(String::new(), |until| format!(" until {until}"));
+    let why = says.by.reason.as_deref();
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    printable(&format!(
+        "{name} is suspended by {by} since {since}{until}{why}"
+    ))
+}
+
+/// What is said of a suspension that says nothing.
+pub(super) const DAMAGED: &str = "its file is damaged; `mailspool resume` removes it";
+
+fn open(global: &Global) -> Result<Site, Failure> {
+    let site = Site::open(global, IfMissing::Fail)?;
+    log::start(&site.config.log, Quiet::UnlessAsked);
+    Ok(site)
+}
+
+/// What the names mean. A transport that is not there may still be resumed.
+fn targets(site: &Site, names: &Names, must_be: bool) -> Result<Vec<Target>, Failure> {
+    let target = |name: &String| {
+        if names.transport {
+            if must_be && !site.config.transports.contains_key(name) {
+                let text = format!("the configuration has no transport {name:?}");
+                return Err(Failure::new(EX_USAGE, text));
+            }
+            return Ok(Target::Transport(name.clone()));
+        }
+        let wrong = |what: &str| Failure::new(EX_USAGE, format!("{:?}: {what}", printable(name)));
+        match name.rsplit_once('@') {
+            _ if name.trim().is_empty() => Err(wrong("not a destination")),
+            Some((_, domain)) if !name.contains('/') => Err(wrong(&format!(
+                "an address is no destination; its domain is {}",
+                printable(domain)
+            ))),
+            _ => Ok(Target::destination(name.trim())),
+        }
+    };
+    names.names.iter().map(target).collect()
+}
+
+/// What is said when it is done. A transport's name may have been meant for one.
+fn done(site: &Site, suspension: &Suspension) -> String {
+    let target = &suspension.target;
+    let name = printable(&target.to_string());
+    let until = match (suspension.until, target) {
+        (Some(until), _) => table::time(until),
+        (None, Target::Transport(name)) => format!("`mailspool resume --transport {name}`"),
+        (None, Target::Destination(_)) => format!("`mailspool resume {name}`"),
+    };
+    let mut text = format!("{name} is suspended until {until}.");
+    if let Target::Destination(name) = target
+        && site.config.transports.contains_key(name)
+    {
+        text += &format!(" That is a destination; for the transport {name}: --transport.");
+    }
+    text
+}
+
+/// A time to the second: nobody wants to read more of it.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// Others are at it for a moment only.
+fn insist(mut change: impl FnMut() -> disk::Result<Changed>) -> disk::Result<Changed> {
+    const TRIES: usize = 50;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 0..TRIES {
+        match change()? {
+            Changed::Busy => thread::sleep(PAUSE),
+            other => return Ok(other),
+        }
+    }
+    Ok(Changed::Busy)
+}
+
+fn busy(target: &Target) -> Failure {
+    let name = printable(&target.to_string());
+    let text = format!("{name}: somebody else suspends or resumes it; try again");
+    Failure::new(EX_TEMPFAIL, text)
+}
+
+fn say(text: &str) {
+    write_once(io::stdout(), text);
+}

@@ -1,0 +1,70 @@
+//! Makes due what was put off for a reason that is gone.
+
+use jiff::Timestamp;
+
+use crate::disk;
+use crate::message::{Address, Envelope, QueueId};
+use crate::queue::state::Fate;
+use crate::queue::{Hold, State};
+use crate::spool::{Claim, Kept, Listing, Place, Spool, Unreadable};
+
+/// Makes due what was put off although it was due, and has a recipient left whose mail is meant.
+/// No event, and nothing is synced: whoever is killed, and a power cut, leave it to be looked at
+/// within an hour. What somebody has in hand is brought back by him.
+///
+/// # Errors
+/// Of a message that the system would not let us have; the others are made due all the same.
+pub fn wake(
+    spool: &Spool,
+    is_meant: &dyn Fn(&Envelope, &Address) -> bool,
+    now: Timestamp,
+) -> disk::Result<usize> {
+    let (mut woken, mut failed) = (0, Ok(()));
+    let listing = Listing::default();
+    for bucket in spool.buckets(Kept::Deferred)? {
+        let place = Place::Deferred(bucket);
+        if bucket.due().is_none_or(|due| due <= now) {
+            continue;
+        }
+        for id in spool.ids_in(place)? {
+            match wake_one(spool, (id, place), &listing, is_meant, now) {
+                Ok(is_woken) => woken += usize::from(is_woken),
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        spool.remove_empty_buckets(&[place])?;
+    }
+    failed.map(|()| woken)
+}
+
+fn wake_one(
+    spool: &Spool,
+    (id, place): (QueueId, Place),
+    listing: &Listing,
+    is_meant: &dyn Fn(&Envelope, &Address) -> bool,
+    now: Timestamp,
+) -> disk::Result<bool> {
+    let waits = |envelope: &Envelope, state: &State| {
+        let mut all = state.recipients.iter();
+        state.hold == Hold::None
+            && all.any(|one| {
+                let is_due = matches!(one.fate, Fate::Pending { next } if next <= now);
+                is_due && is_meant(envelope, &one.address)
+            })
+    };
+    // Without its lock, and without reading all of it, as most are not meant.
+    let view = spool.view(id, place, listing)?;
+    let content = view.and_then(|view| view.content.ok());
+    if !content.is_some_and(|content| waits(&content.envelope, &content.state)) {
+        return Ok(false);
+    }
+    let Claim::Locked(locked) = spool.lock(place, id)? else {
+        return Ok(false);
+    };
+    match locked.read() {
+        Ok(mut entry) if waits(entry.envelope(), entry.state()) => entry.activate().map(|()| true),
+        // What is corrupt is for the next run to find.
+        Ok(_) | Err(Unreadable::Corrupt(..)) => Ok(false),
+        Err(Unreadable::Failed(error)) => Err(error),
+    }
+}

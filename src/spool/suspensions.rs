@@ -1,0 +1,504 @@
+//! Suspensions: destinations and transports to which nothing goes until an operator lets it.
+//!
+//! Each is one file in `suspended/`. That it is there is what counts: one that cannot be read, or
+//! does not say what we write, suspends what its name says until somebody resumes that. A spool
+//! without the directory has none; it is made for the first.
+//!
+//! Only who has the lock of the file that has the name replaces or removes it, so what was
+//! suspended anew is never taken for what has run out.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Spool;
+use super::destinations::{Hop, file_name};
+use super::part::Part;
+use crate::disk;
+use crate::message::{Address, domain};
+use crate::queue::By;
+
+/// What can be suspended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// A recipient's domain, or a destination with or without its transport, in the one spelling
+    /// by which it is compared: see [`Target::destination`].
+    Destination(String),
+    /// A transport, by its name.
+    Transport(String),
+}
+
+/// That something is suspended. As JSON this is the content of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// What.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Since when.
+    pub since: Timestamp,
+    /// When that ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Who and why.
+    #[serde(flatten)]
+    pub by: By,
+}
+
+/// A file in `suspended/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name.
+    pub file: String,
+    /// What it suspends.
+    pub target: Target,
+    /// What it says; none if it is damaged. Then it suspends all the same, until it is removed.
+    pub says: Option<Suspension>,
+}
+
+/// The names in `suspended/` at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspended(BTreeSet<String>);
+
+/// What became of a suspension or its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Changed {
+    /// It is so, durably.
+    Done,
+    /// It was so already: nothing of that name is suspended.
+    Absent,
+    /// Somebody else is at it at this moment.
+    Busy,
+}
+
+/// The file that has a name.
+enum Held {
+    Absent,
+    /// Ours to replace or remove, as long as that lives. None where nobody can have the lock: it is
+    /// no file, or one that cannot be opened.
+    Ours(Option<disk::File>),
+    Busy,
+}
+
+pub(super) const DIR: &str = "suspended";
+const TRANSPORT: &str = "transport=";
+/// No file is larger: a reason is a line.
+const MOST: u64 = 64 << 10;
+/// So often a name is looked at that changes hands.
+const TRIES: usize = 5;
+
+impl Target {
+    /// A destination, whatever its spelling: domains in upper case or U-labels are what they are
+    /// in lower case and A-labels. The path of a socket stays as it is.
+    pub fn destination(name: &str) -> Target {
+        let name = match name.contains('/') {
+            true => name.to_owned(),
+            false => name
+                .split(':')
+                .map(domain::key)
+                .collect::<Vec<_>>()
+                .join(":"),
+        };
+        Target::Destination(name)
+    }
+
+    /// The name of its file: readable, and of nothing else.
+    pub fn file_name(&self) -> String {
+        let name = match self {
+            Target::Transport(name) => return format!("{TRANSPORT}{}", file_name(name)),
+            Target::Destination(name) => file_name(name),
+        };
+        match Spool::is_part(&name, "") {
+            true => name.replace('.', "%2e"),
+            false => name,
+        }
+    }
+
+    /// What a file's name says; of a very long one only its beginning.
+    fn of_file(name: &str) -> Target {
+        let plain = |text: &str| {
+            let mut bytes = Vec::new();
+            let mut rest = text.as_bytes();
+            while let [first, others @ ..] = rest {
+                let code = others.get(..2).filter(|_| *first == b'%');
+                let code = code.and_then(|code| std::str::from_utf8(code).ok());
+                match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+                    Some(byte) => {
+                        bytes.push(byte);
+                        rest = &others[2..];
+                    }
+                    None => {
+                        bytes.push(*first);
+                        rest = others;
+                    }
+                }
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        match name.strip_prefix(TRANSPORT) {
+            Some(name) => Target::Transport(plain(name)),
+            None => Target::Destination(plain(name)),
+        }
+    }
+
+    /// Everything by which mail for this recipient may be suspended, as far as its way is known.
+    fn all_for(transport: Option<&str>, destination: Option<&str>, to: &Address) -> Vec<Target> {
+        let mut all = Vec::with_capacity(4);
+        all.extend(to.domain().map(Target::destination));
+        if let Some(destination) = destination {
+            let hop = |transport: &str| Hop {
+                transport: transport.to_owned(),
+                destination: destination.to_owned(),
+            };
+            all.push(Target::destination(destination));
+            all.extend(transport.map(|name| Target::destination(&hop(name).to_string())));
+        }
+        all.extend(transport.map(|name| Target::Transport(name.to_owned())));
+        all
+    }
+
+    /// Whether this suspends mail for a recipient, as far as its way is known.
+    pub fn is_on_way(
+        &self,
+        transport: Option<&str>,
+        destination: Option<&str>,
+        to: &Address,
+    ) -> bool {
+        Target::all_for(transport, destination, to).contains(self)
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Destination(name) => f.write_str(name),
+            Target::Transport(name) => write!(f, "transport {name}"),
+        }
+    }
+}
+
+impl Standing {
+    /// When it ends by itself.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.says.as_ref().and_then(|says| says.until)
+    }
+
+    /// Whether it has run out.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.until().is_some_and(|until| until <= now)
+    }
+}
+
+impl Suspended {
+    /// Whether nothing is suspended.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a file is there.
+    pub fn has(&self, file: &str) -> bool {
+        self.0.contains(file)
+    }
+}
+
+impl Spool {
+    /// Suspends something, in place of what may be said of it already. Durable when it returns
+    /// (commit point *suspended*).
+    pub fn suspend(&self, suspension: &Suspension) -> disk::Result<Changed> {
+        let dir = Path::new(DIR);
+        self.disk.mkdir(dir)?;
+        let path = dir.join(suspension.target.file_name());
+        let mut text = serde_json::to_vec(suspension).unwrap_or_default();
+        text.push(b'\n');
+        for _ in 0..TRIES {
+            let part = Part::write(&self.disk, dir, "", &text)?;
+            match self.hold(&path)? {
+                Held::Busy => return Ok(Changed::Busy),
+                Held::Absent => {
+                    // Somebody may be quicker than we are.
+                    if part.link_to(&path)? {
+                        return self.make_durable();
+                    }
+                }
+                Held::Ours(_lock) => {
+                    part.rename_to(&path)?;
+                    return self.make_durable();
+                }
+            }
+        }
+        Ok(Changed::Busy)
+    }
+
+    /// The directory's own name may be as new as what is in it.
+    fn make_durable(&self) -> disk::Result<Changed> {
+        let dirs = [Path::new("."), Path::new(DIR)];
+        self.disk.durable(&[], &dirs).map(|()| Changed::Done)
+    }
+
+    /// Ends a suspension by its file, whatever that says. Durable when it returns (commit point
+    /// *resumed*).
+    pub fn resume(&self, file: &str) -> disk::Result<Changed> {
+        let path = Path::new(DIR).join(file);
+        let found = match self.hold(&path)? {
+            Held::Busy => return Ok(Changed::Busy),
+            Held::Absent => false,
+            Held::Ours(_lock) => self.disk.unlink(&path)?,
+        };
+        match self.disk.durable(&[], &[Path::new(DIR)]) {
+            Ok(()) if found => Ok(Changed::Done),
+            // Whoever removed it may have been killed before that was durable.
+            Ok(()) => Ok(Changed::Absent),
+            Err(error) if error.is_absent() && !found => Ok(Changed::Absent),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the file that has a name now.
+    fn hold(&self, path: &Path) -> disk::Result<Held> {
+        for _ in 0..TRIES {
+            let file = match self.disk.open_rw(path) {
+                Ok(file) => file,
+                Err(error) if error.is_absent() => return Ok(Held::Absent),
+                Err(error) if error.is_wrong_kind() || error.is_denied() => {
+                    return Ok(Held::Ours(None));
+                }
+                Err(error) => return Err(error),
+            };
+            if !self.disk.try_lock(&file)? {
+                return Ok(Held::Busy);
+            }
+            if self.is_still(&file, path)? {
+                return Ok(Held::Ours(Some(file)));
+            }
+        }
+        Ok(Held::Busy)
+    }
+
+    /// The names of what is suspended, and of what has run out and is not tidied away.
+    pub fn suspended(&self) -> disk::Result<Suspended> {
+        let names = self.names_in(Path::new(DIR))?;
+        let names = names
+            .into_iter()
+            .map(|name| name.to_string_lossy().into_owned());
+        Ok(Suspended(
+            names.filter(|name| !Spool::is_part(name, "")).collect(),
+        ))
+    }
+
+    /// Everything that is suspended, and what has run out and is not tidied away, by name.
+    pub fn suspensions(&self) -> disk::Result<Vec<Standing>> {
+        let names = self.suspended()?.0;
+        Ok(names
+            .iter()
+            .filter_map(|name| self.standing(name))
+            .collect())
+    }
+
+    /// What suspends mail for a recipient, as far as its way is known: of several the last to end.
+    pub fn suspension(
+        &self,
+        suspended: &Suspended,
+        (transport, destination): (Option<&str>, Option<&str>),
+        to: &Address,
+        now: Timestamp,
+    ) -> Option<Standing> {
+        if suspended.is_empty() {
+            return None;
+        }
+        let all = Target::all_for(transport, destination, to).into_iter();
+        let files: BTreeSet<String> = all.map(|target| target.file_name()).collect();
+        let files = files.into_iter().filter(|file| suspended.has(file));
+        let standing = files.filter_map(|file| self.standing(&file));
+        let standing = standing.filter(|one| !one.is_over(now));
+        standing.max_by_key(|one| one.until().unwrap_or(Timestamp::MAX))
+    }
+
+    /// Reads a file; none if it is gone.
+    fn standing(&self, file: &str) -> Option<Standing> {
+        let bytes = match self.disk.read_all(&PathBuf::from(DIR).join(file), MOST) {
+            Err(error) if error.is_absent() => return None,
+            other => other.ok(),
+        };
+        let says = bytes.and_then(|bytes| serde_json::from_slice::<Suspension>(&bytes).ok());
+        let says = says.filter(|says| says.target.file_name() == file);
+        Some(Standing {
+            file: file.to_owned(),
+            target: match &says {
+                Some(says) => says.target.clone(),
+                None => Target::of_file(file),
+            },
+            says,
+        })
+    }
+
+    /// Tidies away what has run out, and returns it. Nothing is synced: what comes back in a power
+    /// cut has run out all the same.
+    pub fn end_suspensions(&self, now: Timestamp) -> disk::Result<Vec<Suspension>> {
+        let mut ended = Vec::new();
+        for name in self.suspended()?.0 {
+            if !self.standing(&name).is_some_and(|one| one.is_over(now)) {
+                continue;
+            }
+            let path = Path::new(DIR).join(&name);
+            let Held::Ours(_lock) = self.hold(&path)? else {
+                continue;
+            };
+            // It may have been suspended anew between the two.
+            let still = self.standing(&name).filter(|one| one.is_over(now));
+            if let Some(Standing { says, .. }) = still
+                && self.disk.unlink(&path)?
+            {
+                ended.extend(says);
+            }
+        }
+        Ok(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        (dir, spool)
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T14:05:00Z".parse().unwrap()
+    }
+
+    fn suspension(target: Target, hours: Option<i64>) -> Suspension {
+        Suspension {
+            target,
+            since: now(),
+            until: hours.map(|hours| now() + SignedDuration::from_hours(hours)),
+            by: By {
+                by: "root".into(),
+                reason: Some("they asked for it".into()),
+            },
+        }
+    }
+
+    fn found(spool: &Spool, to: &str) -> Option<Standing> {
+        let names = spool.suspended().unwrap();
+        let way = (Some("Relay"), Some("mx.example.net:587"));
+        spool.suspension(&names, way, &Address::parse(to).unwrap(), now())
+    }
+
+    #[test]
+    fn each_name_finds_its_mail_and_no_other() {
+        let targets = [
+            (Target::destination("bücher.TEST"), 1),
+            (Target::destination("MX.example.net:587"), 3),
+            (Target::destination("Relay:mx.example.net:587"), 3),
+            (Target::Transport("Relay".into()), 3),
+            (Target::destination("test"), 0),
+            (Target::destination("relay"), 0),
+            (Target::Transport("relay".into()), 0),
+            (Target::destination("unix:/run/x"), 0),
+            (Target::destination("example.net"), 0),
+            (Target::destination(&"x.".repeat(200)), 0),
+            (Target::destination(".."), 0),
+        ];
+        for (target, count) in targets {
+            let (_dir, spool) = spool();
+            assert!(spool.suspended().unwrap().is_empty());
+            let suspended = suspension(target.clone(), None);
+            assert_eq!(spool.suspend(&suspended).unwrap(), Changed::Done);
+            let all = ["a@xn--bcher-kva.test", "b@other.test", "root"];
+            let held = all.iter().filter(|to| found(&spool, to).is_some());
+            assert_eq!(held.count(), count, "{target}");
+            let all = spool.suspensions().unwrap();
+            assert_eq!(all.len(), 1);
+            assert_eq!(all[0].says.as_ref(), Some(&suspended));
+            assert_eq!(spool.resume(&target.file_name()).unwrap(), Changed::Done);
+            assert_eq!(spool.resume(&target.file_name()).unwrap(), Changed::Absent);
+            assert_eq!(spool.suspensions().unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_spool_that_never_had_one_needs_no_directory() {
+        let (_dir, spool) = spool();
+        assert!(!spool.path().join(DIR).exists());
+        assert_eq!(spool.resume("a.test").unwrap(), Changed::Absent);
+        assert_eq!(spool.end_suspensions(now()).unwrap(), []);
+        assert!(!spool.path().join(DIR).exists());
+    }
+
+    #[test]
+    fn the_last_to_end_decides_and_what_is_over_goes() {
+        let (_dir, spool) = spool();
+        let domain = Target::destination("b.test");
+        let transport = Target::Transport("Relay".into());
+        for (target, hours) in [(&domain, 1), (&transport, 2)] {
+            let one = suspension(target.clone(), Some(hours));
+            assert_eq!(spool.suspend(&one).unwrap(), Changed::Done);
+        }
+        assert_eq!(found(&spool, "a@b.test").unwrap().target, transport);
+        let later = now() + SignedDuration::from_hours(1);
+        let ended = spool.end_suspensions(later).unwrap();
+        assert_eq!(ended, [suspension(domain.clone(), Some(1))]);
+        // Suspended anew, it has not run out.
+        let anew = suspension(transport.clone(), None);
+        assert_eq!(spool.suspend(&anew).unwrap(), Changed::Done);
+        assert_eq!(spool.end_suspensions(Timestamp::MAX).unwrap(), []);
+        assert_eq!(found(&spool, "a@b.test").unwrap().says, Some(anew));
+    }
+
+    #[test]
+    fn what_is_damaged_suspends_until_somebody_resumes_it() {
+        let (_dir, spool) = spool();
+        let dir = spool.path().join(DIR);
+        let other = suspension(Target::destination("x.test"), None);
+        let other = serde_json::to_vec(&other).unwrap();
+        type Damage<'a> = &'a dyn Fn(&Path);
+        let write = |bytes: Vec<u8>| move |path: &Path| std::fs::write(path, &bytes).unwrap();
+        let damages: [Damage<'_>; 5] = [
+            &write(Vec::new()),
+            &write(b"{\"destination\":\"b.test\"".to_vec()),
+            &write(vec![0; 300]),
+            &write(other),
+            &|path| std::os::unix::fs::symlink("/dev/null", path).unwrap(),
+        ];
+        std::fs::create_dir(&dir).unwrap();
+        for damage in damages {
+            damage(&dir.join("b.test"));
+            let standing = found(&spool, "a@b.test").unwrap();
+            assert_eq!(standing.says, None);
+            assert_eq!(standing.target, Target::destination("b.test"));
+            assert_eq!(found(&spool, "a@other.test"), None);
+            assert_eq!(spool.end_suspensions(Timestamp::MAX).unwrap(), []);
+            let anew = suspension(Target::destination("b.test"), None);
+            assert_eq!(spool.suspend(&anew).unwrap(), Changed::Done);
+            assert_eq!(found(&spool, "a@b.test").unwrap().says, Some(anew));
+            std::fs::remove_file(dir.join("b.test")).unwrap();
+            damage(&dir.join("b.test"));
+            assert_eq!(spool.resume("b.test").unwrap(), Changed::Done);
+            assert_eq!(found(&spool, "a@b.test"), None);
+        }
+        std::fs::write(dir.join("transport=Relay"), "").unwrap();
+        let standing = found(&spool, "a@b.test").unwrap();
+        assert_eq!(standing.target, Target::Transport("Relay".into()));
+    }
+
+    #[test]
+    fn one_at_a_time_changes_a_name() {
+        let (_dir, spool) = spool();
+        let one = suspension(Target::destination("b.test"), None);
+        assert_eq!(spool.suspend(&one).unwrap(), Changed::Done);
+        let Held::Ours(Some(lock)) = spool.hold(Path::new("suspended/b.test")).unwrap() else {
+            panic!()
+        };
+        assert_eq!(spool.suspend(&one).unwrap(), Changed::Busy);
+        assert_eq!(spool.resume("b.test").unwrap(), Changed::Busy);
+        drop(lock);
+        assert_eq!(spool.resume("b.test").unwrap(), Changed::Done);
+    }
+}

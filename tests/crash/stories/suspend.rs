@@ -1,0 +1,81 @@
+//! Destinations that are suspended, and let go.
+
+use mailspool::disk::Method;
+
+use super::super::judge::End::Delivered;
+use super::super::judge::{Fate, RESUMED};
+use super::super::stage::Stage;
+use super::super::story::{Story, fate};
+use super::moments::{resumed, suspended};
+use super::{A, B};
+
+const DOMAIN: &str = "other.test";
+/// Of a suspension, in minutes from the beginning.
+const END: i64 = 50;
+
+/// Everybody gets it, and once something is suspended, its mail not before the end.
+fn fates(held: Option<i64>) -> Vec<Fate> {
+    let mut late = fate("one", B, Delivered);
+    late.held = held;
+    vec![fate("one", A, Delivered), late]
+}
+
+fn send(stage: &Stage) {
+    stage.send("one", &[A, B]);
+}
+
+/// Suspended for now; known, and nothing that is to be reported.
+fn held(stage: &Stage) {
+    send(stage);
+    stage.suspend(DOMAIN, END);
+    stage.forget_deed();
+    stage.pass();
+}
+
+pub fn suspend(method: Method) -> Vec<Story> {
+    let title = "suspend, and a pass";
+    let first = Story::record(title, method, fates(Some(END)), send, |stage| {
+        stage.suspend(DOMAIN, END);
+        stage.pass();
+        stage.pass_after(30);
+    });
+    let early = |stage: &Stage| {
+        send(stage);
+        stage.suspend(DOMAIN, 10);
+        stage.forget_deed();
+    };
+    let title = "suspend anew, for longer";
+    let anew = Story::record(title, method, fates(Some(END)), early, |stage| {
+        stage.suspend(DOMAIN, END);
+        stage.pass_after(20);
+    });
+    let title = "killed when it suspends";
+    let killed = Story::record(title, method, fates(Some(END)), send, |stage| {
+        stage.killed_behind(suspended, || drop(stage.try_suspend(DOMAIN, END)));
+        stage.pass_after(1);
+        stage.suspend(DOMAIN, END);
+        stage.pass_after(1);
+    });
+    vec![first, anew, killed]
+}
+
+pub fn end(method: Method) -> Vec<Story> {
+    let title = "a suspension runs out";
+    let over = Story::record(title, method, fates(Some(END)), held, |stage| {
+        stage.did();
+        stage.pass_after(40);
+        stage.pass_after(20);
+    });
+    let title = format!("{RESUMED}, and a pass");
+    let ended = Story::record(&title, method, fates(None), held, |stage| {
+        stage.resume(DOMAIN);
+        stage.pass();
+    });
+    let title = format!("{RESUMED} by one who is killed");
+    let killed = Story::record(&title, method, fates(None), held, |stage| {
+        stage.killed_behind(resumed, || drop(stage.try_resume(DOMAIN)));
+        stage.resume_again(DOMAIN);
+        stage.pass_after(1);
+    });
+    vec![over, ended, killed]
+}

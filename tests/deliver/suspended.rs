@@ -1,0 +1,209 @@
+//! `suspend` and `resume`: what is held back, what is not, and who says so.
+
+use std::fs;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::program::{Site, outcome, pipe, route, until};
+
+/// Every recipient's address goes into a file.
+fn noting() -> Site {
+    let note = "cat >/dev/null; echo \"$RECIPIENT\" >>{dir}/log";
+    let routes = route("domain", "other.test", "two") + &route("domain", "*", "one");
+    Site::new(&(pipe("one", note) + &pipe("two", note) + &routes))
+}
+
+fn objects(text: &str) -> Vec<Value> {
+    let object = |line| serde_json::from_str(line).unwrap();
+    text.lines().map(object).collect()
+}
+
+#[test]
+fn suspended_mail_waits_and_all_other_mail_goes() {
+    let site = noting();
+    let say = |arguments: &[&str]| site.program(arguments, b"");
+    let first = site.queue(&["a@Held.test", "b@free.test"]);
+    let suspend = [
+        "suspend",
+        "HELD.test",
+        "--for",
+        "2d",
+        "--reason",
+        "they move",
+    ];
+    let said = say(&suspend).ok();
+    assert!(said.starts_with("held.test is suspended until "), "{said}");
+    let second = site.queue(&["c@held.test"]);
+    let third = site.queue(&["d@sub.held.test"]);
+    site.run().ok();
+    let log = || {
+        let mut log = site.lines("log");
+        log.sort();
+        log
+    };
+    assert_eq!(log(), ["b@free.test", "d@sub.held.test"]);
+    assert!(!site.rows().iter().any(|row| row["id"] == *third));
+    // Who was not tried has no history.
+    let shown = site.shown(&second);
+    assert_eq!(
+        (&shown["queue"], &shown["attempts"]),
+        (&json!("deferred"), &json!(0))
+    );
+    assert_eq!(shown["history"], json!([]));
+    let listed = objects(&say(&["destinations", "--json"]).ok());
+    assert_eq!(listed.len(), 1);
+    let one = &listed[0];
+    assert_eq!(
+        (&one["state"], &one["destination"], &one["reason"]),
+        (
+            &json!("suspended"),
+            &json!("held.test"),
+            &json!("they move")
+        )
+    );
+    for id in [&first, &second] {
+        let shown = site.shown(id);
+        assert_eq!(shown["next_attempt"], one["until"]);
+        let why = shown["last_error"].as_str().unwrap();
+        assert!(why.starts_with("held.test is suspended by "), "{why}");
+        assert!(why.ends_with(": they move"), "{why}");
+    }
+    let table = say(&["destinations"]).ok();
+    assert!(table.contains("held.test    suspended"), "{table}");
+    let way = &objects(&say(&["route", "--json", "x@held.test"]).ok())[0];
+    assert!(way["suspended"].is_string(), "{way}");
+    let way = &objects(&say(&["route", "--json", "x@sub.held.test"]).ok())[0];
+    assert_eq!(way["suspended"], Value::Null);
+    // Whatever an operator does with a message, its mail stays where it is.
+    let said = say(&["retry", "--queue-only", &second]).ok();
+    assert!(
+        said.contains("made due, but waits: held.test is suspended"),
+        "{said}"
+    );
+    site.run().ok();
+    say(&["flush", "--queue-only"]).ok();
+    site.run().ok();
+    assert_eq!(site.lines("log").len(), 2);
+    assert_eq!(site.rows().len(), 2);
+    assert!(say(&["check"]).ok().ends_with("no problems.\n"));
+    assert_eq!(
+        say(&["resume", "--queue-only", "held.test"]).ok(),
+        "held.test is no longer suspended.\n2 messages made due.\n"
+    );
+    site.run().ok();
+    assert_eq!(
+        log(),
+        [
+            "a@Held.test",
+            "b@free.test",
+            "c@held.test",
+            "d@sub.held.test"
+        ]
+    );
+    site.is_clean_and_empty();
+    let again = say(&["resume", "held.test"]);
+    assert_eq!(
+        (again.code, again.text()),
+        (69, "held.test is not suspended.\n".to_owned())
+    );
+}
+
+#[test]
+fn transports_are_suspended_by_name_and_time_lets_them_go() {
+    let site = noting();
+    let say = |arguments: &[&str]| site.program(arguments, b"");
+    for wrong in [
+        &["suspend", "--transport", "three"][..],
+        &["suspend", "x@held.test"],
+        &["suspend", ""],
+        &["suspend"],
+    ] {
+        assert_eq!(say(wrong).code, 64, "{wrong:?}");
+    }
+    assert!(!site.spool().join("suspended").exists());
+    let hint = say(&["suspend", "two"]).ok();
+    assert!(
+        hint.contains("for the transport two: --transport"),
+        "{hint}"
+    );
+    say(&["suspend", "--transport", "two", "--for", "20s"]).ok();
+    site.queue(&["a@other.test", "b@x.test"]);
+    site.run().ok();
+    assert_eq!(site.lines("log"), ["b@x.test"]);
+    // It runs out, and the next run tidies it away.
+    say(&["suspend", "--transport", "two", "--for", "0s"]).ok();
+    site.run().ok();
+    assert!(!site.spool().join("suspended/transport=two").exists());
+    assert!(site.spool().join("suspended/two").exists());
+    say(&[
+        "retry",
+        "--queue-only",
+        &site.row()["id"].as_str().unwrap()[24..],
+    ])
+    .ok();
+    site.run().ok();
+    assert_eq!(site.lines("log"), ["b@x.test", "a@other.test"]);
+}
+
+#[test]
+fn a_damaged_suspension_is_found_and_stays_until_it_is_resumed() {
+    let site = noting();
+    let say = |arguments: &[&str]| site.program(arguments, b"");
+    say(&["suspend", "held.test"]).ok();
+    fs::write(
+        site.spool().join("suspended/held.test"),
+        "{\"destination\":",
+    )
+    .unwrap();
+    site.queue(&["a@held.test"]);
+    site.queue(&["b@free.test"]);
+    site.run().ok();
+    assert_eq!(site.lines("log"), ["b@free.test"]);
+    for arguments in [&["check"][..], &["check", "--repair"]] {
+        let found = say(arguments);
+        assert_eq!(found.code, 65, "{found}");
+        assert!(
+            found.text().contains("held.test stays suspended"),
+            "{found}"
+        );
+    }
+    let why = site.row()["last_error"].as_str().unwrap().to_owned();
+    assert!(why.contains("its file is damaged"), "{why}");
+    let listed = say(&["destinations"]).ok();
+    assert!(listed.contains("`mailspool resume` removes it"), "{listed}");
+    say(&["resume", "--queue-only", "held.test"]).ok();
+    site.run().ok();
+    assert_eq!(site.lines("log"), ["b@free.test", "a@held.test"]);
+    site.is_clean_and_empty();
+}
+
+/// From when it is reported, by a run that has been there for long.
+#[test]
+fn a_run_that_stays_heeds_what_is_suspended_and_resumed() {
+    let site = noting();
+    let say = |arguments: &[&str]| site.program(arguments, b"").ok();
+    let mut command = site.command(["run", "--watch", "--quiet"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let watch = command.stderr(Stdio::piped()).spawn().unwrap();
+    let has = |to: &str| site.lines("log").iter().any(|line| line == to);
+    site.queue(&["a@held.test"]);
+    until("the first is delivered", || has("a@held.test"));
+    for round in 0..3 {
+        say(&["suspend", "held.test"]);
+        let held = format!("h{round}@held.test");
+        let free = format!("f{round}@free.test");
+        let id = site.queue(&[&held]);
+        site.queue(&[&free]);
+        until("the other is delivered", || has(&free));
+        until("it is put off", || site.shown(&id)["queue"] == "deferred");
+        assert!(!has(&held), "although it is suspended");
+        say(&["resume", "--queue-only", "held.test"]);
+        until("it is delivered", || has(&held));
+    }
+    kill(Pid::from_raw(watch.id() as i32), Signal::SIGTERM).unwrap();
+    outcome(watch, &command).ok();
+    site.is_clean_and_empty();
+}

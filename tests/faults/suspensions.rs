@@ -1,0 +1,234 @@
+//! Suspensions under faults: what was reported holds, what was not may be done again, and
+//! whatever fails, nothing goes where it is not to go.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use mailspool::disk::{self, Method, Seam};
+use mailspool::message::{Door, QueueId};
+use mailspool::operator::{Acted, Level, act, check, wake};
+use mailspool::queue::{Action, Bucket};
+use mailspool::runner::Summary;
+use mailspool::spool::{Changed, Place, Spool, Suspension, Target};
+use tempfile::TempDir;
+
+use super::errnos::Seen;
+use super::explore::explore;
+use super::inject::{Case, Injector, all_cases, sample};
+use super::queue::by;
+use super::scratch::Scratch;
+use super::world::{Clock, Ledger, accept, files, findings, runner, tempdir};
+
+const DOMAIN: &str = "ok.test";
+const TO: &str = "a@ok.test";
+const OTHER: &str = "b@other.test";
+/// Of a suspension, in minutes: by the real clock no message is put off for more than an hour.
+const END: i64 = 55;
+
+/// A message to two, one of whom may be suspended, and one to each of them.
+struct Queue {
+    dir: TempDir,
+    start: Timestamp,
+    ids: Vec<QueueId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Suspend,
+    /// In place of one that stands.
+    SuspendAnew,
+    Resume,
+    /// A run, of which some mail is suspended.
+    Pass,
+    /// A run, as that has just run out.
+    Over,
+}
+
+impl Deed {
+    fn is_suspended_before(self) -> bool {
+        self != Deed::Suspend
+    }
+}
+
+impl Queue {
+    fn new(deed: Deed) -> Queue {
+        let dir = tempdir();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let mail: [(&str, &[&str]); 3] = [
+            ("both", &[TO, OTHER]),
+            ("suspended", &[TO]),
+            ("other", &[OTHER]),
+        ];
+        let send =
+            |(name, to): (&str, &[&str])| accept(&spool, Door::Active, name, "s@sender.test", to);
+        let ids = mail.map(send).to_vec();
+        let start = Timestamp::now();
+        let queue = Queue { dir, start, ids };
+        if deed.is_suspended_before() {
+            let until = match deed {
+                Deed::Over | Deed::SuspendAnew => 30,
+                _ => END,
+            };
+            let changed = queue.suspend(&spool, until).unwrap();
+            assert_eq!(changed, Changed::Done);
+        }
+        if deed == Deed::Over || deed == Deed::Resume {
+            let pass = queue.pass(&spool, &Ledger::default(), 1);
+            assert_eq!(pass.unwrap().delivered, 2);
+        }
+        queue
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
+    fn at(&self, minutes: i64) -> Timestamp {
+        self.start + SignedDuration::from_mins(minutes)
+    }
+
+    fn suspend(&self, spool: &Spool, until: i64) -> disk::Result<Changed> {
+        spool.suspend(&Suspension {
+            target: Target::destination(DOMAIN),
+            since: self.start,
+            until: Some(self.at(until)),
+            by: by("because"),
+        })
+    }
+
+    fn pass(&self, spool: &Spool, ledger: &Ledger, minutes: i64) -> Result<Summary, String> {
+        let clock = Clock::at(self.at(minutes));
+        let runner = runner(spool.clone(), ledger, &clock, self.start);
+        runner.pass().map_err(|error| error.to_string())
+    }
+
+    /// Does the deed; says whether it was reported as done.
+    fn do_it(&self, path: &Path, deed: Deed, ledger: &Ledger, seam: Arc<Injector>) -> bool {
+        let seam: Arc<dyn Seam> = seam;
+        let Ok(spool) = Spool::open_through(path, Some(seam)) else {
+            return false;
+        };
+        let done = |changed: disk::Result<Changed>| changed.is_ok_and(|one| one == Changed::Done);
+        match deed {
+            Deed::Suspend | Deed::SuspendAnew => done(self.suspend(&spool, END)),
+            Deed::Resume => {
+                done(spool.resume(DOMAIN)) && wake(&spool, &|_, _| true, self.at(2)).is_ok()
+            }
+            Deed::Pass => self.pass(&spool, ledger, 0).is_ok(),
+            Deed::Over => self.pass(&spool, ledger, 40).is_ok(),
+        }
+    }
+
+    fn delivered(&self, ledger: &Ledger, to: &str) -> usize {
+        let counts = ledger.counts();
+        counts.iter().filter(|((_, one), _)| one == to).count()
+    }
+
+    /// What could not be recorded waits for a person, who lets it go.
+    fn thaw(&self, spool: &Spool) {
+        for (id, place) in spool.messages().unwrap() {
+            if place == Place::Frozen(Bucket::Never) {
+                let thaw = Action::Thaw(by("looked at"));
+                let acted = act(spool, &[id], &thaw, self.at(0)).unwrap();
+                assert_eq!(acted, [(id, Acted::Done)]);
+            }
+        }
+    }
+
+    /// Passes until nothing is left.
+    fn work_off(&self, spool: &Spool, ledger: &Ledger) {
+        for round in 1..6 {
+            self.thaw(spool);
+            self.pass(spool, ledger, 180 * round).unwrap();
+        }
+        assert_eq!(spool.messages().unwrap(), []);
+    }
+
+    fn judge(&self, deed: Deed, case: &Case) -> String {
+        let dir = Scratch::copy(&self.path());
+        let ledger = Ledger::default();
+        let done = self.do_it(&dir.spool(), deed, &ledger, Injector::new(*case));
+        let spool = Spool::open(&dir.spool()).unwrap();
+        if deed != Deed::Over {
+            assert_eq!(self.delivered(&ledger, TO), 0, "although it is suspended");
+        }
+        self.thaw(&spool);
+        let mut found = findings(&spool);
+        found.retain(|one| one.level > Level::Note);
+        assert_eq!(found, []);
+        let is_suspended = || !spool.suspended().unwrap().is_empty();
+        match deed {
+            Deed::Suspend | Deed::SuspendAnew | Deed::Pass => {
+                if deed != Deed::Pass && !done {
+                    assert_eq!(self.suspend(&spool, END).unwrap(), Changed::Done);
+                }
+                assert!(is_suspended());
+                self.pass(&spool, &ledger, 40).unwrap();
+                assert_eq!(self.delivered(&ledger, TO), 0, "although it is suspended");
+                assert_eq!(spool.resume(DOMAIN).unwrap(), Changed::Done);
+            }
+            Deed::Resume => {
+                let again = spool.resume(DOMAIN).unwrap();
+                assert!(!done || again == Changed::Absent, "reported as resumed");
+                assert!(!is_suspended());
+            }
+            Deed::Over => {}
+        }
+        wake(&spool, &|_, _| true, self.at(41)).unwrap();
+        self.work_off(&spool, &ledger);
+        for (to, before) in [(TO, 0), (OTHER, 2)] {
+            let before = match deed {
+                Deed::Over | Deed::Resume => before,
+                _ => 0,
+            };
+            assert_eq!(before + self.delivered(&ledger, to), 2, "{to}");
+        }
+        // What a kill left half written is all that may be found, and goes.
+        check(&spool, true).unwrap();
+        assert_eq!(findings(&spool), []);
+        assert_eq!(files(spool.path()), [] as [PathBuf; 0]);
+        assert!(deed == Deed::Over || !is_suspended());
+        drop(spool);
+        dir.end();
+        match done {
+            true => "reported as done".to_owned(),
+            false => "reported as failed".to_owned(),
+        }
+    }
+}
+
+fn explored(name: &str, deed: Deed) {
+    let queue = Queue::new(deed);
+    assert_eq!(queue.ids.len(), 3);
+    for method in [Method::Each, Method::SyncExt] {
+        let seen: Vec<Seen> = {
+            let dir = Scratch::copy(&queue.path());
+            let seam = Injector::new(Case::clean(method));
+            let ledger = Ledger::default();
+            assert!(queue.do_it(&dir.spool(), deed, &ledger, Arc::clone(&seam)));
+            seam.seen()
+        };
+        let cases = all_cases(method, &seen, None);
+        let all = cases.len();
+        let cases = sample(cases, 80);
+        let tally = explore(name, &cases, |case| queue.judge(deed, case));
+        tally.print(&format!(
+            "{name}, {method:?}, {} calls, of {all}",
+            seen.len()
+        ));
+    }
+}
+
+#[test]
+fn suspending_and_resuming() {
+    explored("suspend", Deed::Suspend);
+    explored("suspend anew", Deed::SuspendAnew);
+    explored("resume", Deed::Resume);
+}
+
+#[test]
+fn running_with_suspended_mail() {
+    explored("pass, suspended", Deed::Pass);
+    explored("pass, run out", Deed::Over);
+}

@@ -1,0 +1,174 @@
+//! An operator who suspends or resumes, beside a run, and beside another operator.
+
+use jiff::Timestamp;
+use mailspool::spool::{Changed, Place, Standing};
+
+use super::explore::Bound;
+use super::programs::{pass, resuming, suspending, suspension};
+use super::shared::Clock;
+use super::stage::{Case, End, Pair, Said, Stage};
+
+const DOMAIN: &str = "ok.test";
+const TO: &str = "a@ok.test";
+/// Of a suspension, in minutes: by the real clock no message is put off for more than an hour.
+const END: i64 = 55;
+
+fn changed(said: &Said) -> Option<Changed> {
+    match said {
+        Said::Changed(changed) => Some(*changed),
+        Said::Killed => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn standing(case: &Case<'_>) -> Vec<Standing> {
+    let all = case.spool().suspensions().unwrap();
+    assert!(all.iter().all(|one| one.says.is_some()), "{all:?}");
+    all
+}
+
+fn reason(case: &Case<'_>) -> Option<String> {
+    let mut all = standing(case);
+    assert!(all.len() <= 1, "{all:?}");
+    all.pop()?.says?.by.reason
+}
+
+fn sent() -> Stage {
+    Stage::new(|stage| {
+        stage.send(&[TO]);
+    })
+}
+
+/// Suspended from the first minute, for good or until one.
+fn suspended(until: Option<i64>) -> Stage {
+    Stage::new(|stage| {
+        stage.send(&[TO]);
+        let one = suspension(stage, DOMAIN, until, "first");
+        assert_eq!(stage.spool().suspend(&one).unwrap(), Changed::Done);
+    })
+}
+
+/// Ends what is suspended, and sees to it that the mail is delivered.
+fn ends_when_resumed(case: &Case<'_>, said: &[Said; 2]) {
+    let spool = case.spool();
+    for one in standing(case) {
+        assert_eq!(spool.resume(&one.file).unwrap(), Changed::Done);
+    }
+    case.ends(said, &[(case.stage.ids[0], TO, &[End::Delivered])]);
+}
+
+/// An attempt that has begun is seen to its end. After it, or if there was none, nobody gets
+/// anything.
+#[test]
+fn suspending_what_is_delivered() {
+    let stage = sent();
+    let programs = [pass(1), suspending(DOMAIN, Some(END), "mine")];
+    Pair::new("deliver, suspend", &stage, programs, |case, said| {
+        let before = case.delivered(stage.ids[0]);
+        let in_force = reason(case).is_some();
+        // Who is killed may have got as far as that.
+        if let Some(done) = changed(&said[1]) {
+            assert_eq!((done, in_force), (Changed::Done, true));
+        }
+        let clock = Clock::at(stage.at(40));
+        case.runner(case.spool(), &clock).pass().unwrap();
+        let after = case.delivered(stage.ids[0]);
+        assert!(
+            !in_force || after == before,
+            "delivered although it is suspended"
+        );
+        ends_when_resumed(case, said);
+    })
+    .holds(Bound::of(2).kills(1));
+}
+
+/// One of two is what is said, whole; who could not is told so.
+#[test]
+fn two_suspend() {
+    for stage in [sent(), suspended(None)] {
+        let programs = [
+            suspending(DOMAIN, None, "one"),
+            suspending(DOMAIN, Some(6000), "two"),
+        ];
+        Pair::new("suspend, suspend", &stage, programs, |case, said| {
+            let mut may = Vec::new();
+            for (said, reason) in said.iter().zip(["one", "two"]) {
+                match changed(said) {
+                    Some(Changed::Done) => may.push(reason),
+                    Some(Changed::Busy) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(!may.is_empty(), "{said:?}");
+            let reason = reason(case).expect("nothing is suspended");
+            assert!(may.contains(&reason.as_str()), "{reason}: {said:?}");
+            ends_when_resumed(case, said);
+        })
+        .holds(Bound::of(2).costly());
+    }
+}
+
+#[test]
+fn suspending_what_is_resumed() {
+    let stage = suspended(None);
+    let programs = [suspending(DOMAIN, None, "second"), resuming(DOMAIN)];
+    Pair::new("suspend, resume", &stage, programs, |case, said| {
+        let reason = reason(case);
+        match (changed(&said[0]), changed(&said[1])) {
+            (Some(Changed::Done), Some(Changed::Busy)) => {
+                assert_eq!(reason.as_deref(), Some("second"));
+            }
+            (Some(Changed::Busy), Some(Changed::Done)) => assert_eq!(reason, None),
+            // Whoever came last.
+            (Some(Changed::Done), Some(Changed::Done)) => {
+                assert!(reason.is_none_or(|reason| reason == "second"));
+            }
+            (None, _) | (_, None) => {}
+            other => panic!("{other:?}"),
+        }
+        ends_when_resumed(case, said);
+    })
+    .holds(Bound::of(2).kills(1));
+}
+
+/// A run tidies away what has run out; what is suspended anew at that moment stays.
+#[test]
+fn suspending_anew_what_has_run_out() {
+    let stage = suspended(Some(30));
+    let programs = [pass(40), suspending(DOMAIN, Some(END), "anew")];
+    Pair::new("run out, suspend", &stage, programs, |case, said| {
+        match changed(&said[1]) {
+            Some(Changed::Done) => assert_eq!(reason(case).as_deref(), Some("anew")),
+            Some(Changed::Busy) => assert!(reason(case).is_none_or(|one| one == "first")),
+            None => {}
+            other => panic!("{other:?}"),
+        }
+        ends_when_resumed(case, said);
+    })
+    .holds(Bound::of(2).kills(0));
+}
+
+/// What a run puts off as its mail is let go does not wait for the bucket.
+#[test]
+fn resuming_what_is_put_off() {
+    let stage = suspended(Some(END));
+    let programs = [pass(1), resuming(DOMAIN)];
+    Pair::new("put off, resume", &stage, programs, |case, said| {
+        let killed = said.iter().any(|one| matches!(one, Said::Killed));
+        let place = case.place(stage.ids[0]);
+        if !killed {
+            assert_eq!(changed(&said[1]), Some(Changed::Done));
+            let waits = matches!(place, Some(Place::Deferred(_)));
+            assert!(!waits, "it waits in {place:?} for nothing");
+        }
+        if changed(&said[1]) == Some(Changed::Done) {
+            assert_eq!(standing(case), []);
+        }
+        let longest = Timestamp::from_second(stage.at(END + 1).as_second()).unwrap();
+        if let Some(Place::Deferred(bucket)) = place {
+            assert!(bucket.due().unwrap() <= longest, "{place:?}");
+        }
+        ends_when_resumed(case, said);
+    })
+    .holds(Bound::of(2).kills(0));
+}
