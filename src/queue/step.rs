@@ -748,7 +748,7 @@ mod tests {
         let mut story = Story::new("").wishing("never", "");
         story.starts();
         let step = story.ends(&[(0, never()), (1, ok())]);
-        assert!(matches!(step, Step::Freeze(_)), "{step:?}");
+        assert!(matches!(step, Step::FreezeFailed(_)), "{step:?}");
     }
 
     #[test]
