@@ -250,7 +250,7 @@ pub(super) struct Freeze {
 #[derive(Debug, clap::Args)]
 pub(super) struct Names {
     /// Recipients' domains (example.net), or destinations as `destinations` and `route` have them,
-    /// with or without their transport (relay.example.net:587, relay:relay.example.net:587)
+    /// with or without their transport and port (relay:relay.example.net:587, relay.example.net)
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
     /// The names are those of transports

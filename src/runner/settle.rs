@@ -102,10 +102,8 @@ impl Core {
                 Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
                 Step::Freeze(reason) => self.record_freeze(&mut entry, reason, None),
                 Step::FreezeFailed(reason) => {
-                    let end = self
-                        .frozen_lifetime
-                        .map(|time| self.now().saturating_add(time));
-                    self.record_freeze(&mut entry, reason, end.and_then(Result::ok))
+                    let end = self.end_of_frozen();
+                    self.record_freeze(&mut entry, reason, end)
                 }
                 Step::Thaw => {
                     tracing::info!(%id, "thawed: its time has come");
@@ -173,6 +171,19 @@ impl Core {
 
     fn record(&self, entry: &mut Entry, action: Action) -> disk::Result<()> {
         entry.record_durably(self.now(), What::Action(action))
+    }
+
+    /// When a message is discarded that is frozen now because it failed. Rounded up to the hour, so
+    /// that there is no bucket for each minute of a fortnight, which every run lists.
+    fn end_of_frozen(&self) -> Option<jiff::Timestamp> {
+        const HOUR: i64 = 3600;
+        let lifetime = self.frozen_lifetime?;
+        let end = self.now().saturating_add(lifetime).ok()?;
+        if lifetime.as_secs() < 24 * HOUR {
+            return Some(end);
+        }
+        let hours = end.as_second().div_euclid(HOUR) + 1;
+        Some(jiff::Timestamp::from_second(hours * HOUR).unwrap_or(end))
     }
 
     /// Freezes a message by rule: until a person lets it go, or until it is discarded.

@@ -24,8 +24,8 @@ use crate::queue::By;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// A recipient's domain, or a destination with or without its transport, in the one spelling
-    /// by which it is compared: see [`Target::destination`].
+    /// A recipient's domain, or a destination with or without its transport and its port, in the one
+    /// spelling by which it is compared: see [`Target::destination`].
     Destination(String),
     /// A transport, by its name.
     Transport(String),
@@ -146,9 +146,9 @@ impl Target {
 
     /// Everything by which mail for this recipient may be suspended, as far as its way is known.
     fn all_for(transport: Option<&str>, destination: Option<&str>, to: &Address) -> Vec<Target> {
-        let mut all = Vec::with_capacity(4);
+        let mut all = Vec::with_capacity(8);
         all.extend(to.domain().map(Target::destination));
-        if let Some(destination) = destination {
+        for destination in destination.into_iter().flat_map(spellings) {
             let hop = |transport: &str| Hop {
                 transport: transport.to_owned(),
                 destination: destination.to_owned(),
@@ -169,6 +169,22 @@ impl Target {
     ) -> bool {
         Target::all_for(transport, destination, to).contains(self)
     }
+}
+
+/// A destination as it is listed, and, if it is one host, as people call it: without its port, and
+/// an address without its brackets.
+fn spellings(destination: &str) -> impl Iterator<Item = &str> {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host = |host: &str| !host.contains([':', '/', ',']) || host.ends_with(']');
+    let host = match destination.rsplit_once(':') {
+        Some((host, port)) if is_port(port) && is_host(host) => Some(host),
+        _ => None,
+    };
+    let whole = host.unwrap_or(destination);
+    let address = whole
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    [Some(destination), host, address].into_iter().flatten()
 }
 
 impl std::fmt::Display for Target {
@@ -397,6 +413,9 @@ mod tests {
             (Target::destination("bücher.TEST"), 1),
             (Target::destination("MX.example.net:587"), 3),
             (Target::destination("Relay:mx.example.net:587"), 3),
+            (Target::destination("mx.example.net"), 3),
+            (Target::destination("Relay:mx.example.net"), 3),
+            (Target::destination("Other:mx.example.net"), 0),
             (Target::Transport("Relay".into()), 3),
             (Target::destination("test"), 0),
             (Target::destination("relay"), 0),
@@ -420,6 +439,28 @@ mod tests {
             assert_eq!(spool.resume(&target.file_name()).unwrap(), Changed::Done);
             assert_eq!(spool.resume(&target.file_name()).unwrap(), Changed::Absent);
             assert_eq!(spool.suspensions().unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_host_is_called_with_its_port_and_without() {
+        let all = |text| spellings(text).collect::<Vec<_>>();
+        assert_eq!(all("mx.test:25"), ["mx.test:25", "mx.test"]);
+        assert_eq!(all("mx.test"), ["mx.test"]);
+        assert_eq!(
+            all("[127.0.0.1]:25"),
+            ["[127.0.0.1]:25", "[127.0.0.1]", "127.0.0.1"]
+        );
+        assert_eq!(all("[::1]:25"), ["[::1]:25", "[::1]", "::1"]);
+        assert_eq!(all("[::1]"), ["[::1]", "::1"]);
+        for one in [
+            "unix:/run/x:25",
+            "a.test:25, b.test:25",
+            "",
+            ":25:",
+            "/var/box",
+        ] {
+            assert_eq!(all(one), [one]);
         }
     }
 

@@ -61,7 +61,9 @@ pub fn frozen_for_good(method: Method) -> Vec<Story> {
         stage.send("two", &[A, SLOW]);
         stage.pass();
     };
-    let lapse = |stage: &Stage| stage.pass_after(14 * 24 * 60 + 1);
+    // Until the hour that begins then or next.
+    const KEPT: i64 = 14 * 24 * 60 + 61;
+    let lapse = |stage: &Stage| stage.pass_after(KEPT);
     let fates = || {
         vec![
             fate("one", NO, Gone),
@@ -73,7 +75,7 @@ pub fn frozen_for_good(method: Method) -> Vec<Story> {
     let over = Story::record(title, method, fates(), prepare, lapse);
     let title = "killed when it is discarded";
     let killed = Story::record(title, method, fates(), prepare, |stage| {
-        stage.forward(14 * 24 * 60 + 1);
+        stage.forward(KEPT);
         stage.killed_behind(finished, || drop(stage.try_pass()));
         stage.pass_after(1);
     });
@@ -87,7 +89,7 @@ pub fn frozen_for_good(method: Method) -> Vec<Story> {
     let kept = Story::record(title, method, fates, prepare, |stage| {
         stage.pass_after(14 * 24 * 60 - 5);
         stage.act(&freeze());
-        stage.pass_after(20);
+        stage.pass_after(80);
     });
     vec![over, killed, kept]
 }
