@@ -4,9 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mailspool::message::Seal;
-use mailspool::message::envelope::{
-    EnvelopeFiles, parse_recipients, parse_seal, parse_sender,
-};
+use mailspool::message::envelope::{EnvelopeFiles, parse_recipients, parse_seal, parse_sender};
 use mailspool::message::seal::of_envelope;
 
 fuzz_target!(|input: &[u8]| {

@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use mailspool::message::RecipientDsn;
 use mailspool::queue::{Event, History, State, What};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,7 +20,13 @@ fuzz_target!(|bytes: &[u8]| {
 
     for sender in ["", "a@example.org"] {
         // Some who are named in the history, one who is not, and one who is named twice.
-        let envelope = help::envelope(sender, &["b@example.net", "c@x", "d@y", "c@x"]);
+        let mut envelope = help::envelope(sender, &["b@example.net", "c@x", "d@y", "c@x"]);
+        // Of one nothing is to be told, of another everything.
+        let wishes = ["never", "success,failure,delay"].map(|words| RecipientDsn {
+            notify: words.parse().ok(),
+            original: None,
+        });
+        envelope.submission.dsn.recipients = wishes.to_vec();
         let mut state = State::new(help::id(), &envelope);
         for event in &history.events {
             state.apply(event);

@@ -8,8 +8,8 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
 use mailspool::queue::{
-    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, What, next_step,
-    settle,
+    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, What,
+    next_step, settle,
 };
 use mailspool::spool::Spool;
 use tempfile::TempDir;
@@ -76,7 +76,8 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                     kind: occasion.kind,
                     id: None,
                     warn: None,
-                    recipients: occasion.who
+                    recipients: occasion
+                        .who
                         .iter()
                         .map(|n| state.recipients[*n].address.clone())
                         .collect(),

@@ -454,3 +454,76 @@ fn a_host_that_is_down_for_days_ends_in_one_bounce_too() {
     assert!((0..=70).contains(&late.as_secs()), "{last}");
     life.site.is_clean_and_empty();
 }
+
+/// While a host is down, one message probes it and the others are not tried at all. Their senders are
+/// told of the delay all the same, in the words of the last probe. Here nobody's turn to probe comes.
+#[test]
+fn a_message_that_was_never_tried_is_told_of_when_it_is_late() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let transport = format!("\n[transport.dead]\ntype = \"smtp\"\nhost = \"127.0.0.1:{port}\"\n");
+    let life = Life::new("sender@example.org", &transport);
+    life.at(life.begin + SignedDuration::from_secs(30), &["run"], b"");
+    let second = life.begin + SignedDuration::from_secs(100);
+    let send = [
+        "send",
+        "--queue-only",
+        "-f",
+        "second@example.org",
+        "--",
+        "a@dead.test",
+    ];
+    let id = life.at(second, &send, LETTER);
+    life.at(second + SignedDuration::from_secs(10), &["run"], b"");
+    let late = second + SignedDuration::from_hours(4);
+    let mut told = Vec::new();
+    loop {
+        let buckets = names(&life.site.spool().join("deferred")).into_iter();
+        let next = buckets.filter_map(|name| name.parse::<Bucket>().ok()?.due());
+        let next = next.min().unwrap();
+        if next > late + SignedDuration::from_mins(2) {
+            break;
+        }
+        let later = next + SignedDuration::from_mins(20);
+        for file in crate::program::files(&life.site.spool().join("state/down")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let mut down: Value = serde_json::from_str(&text).unwrap();
+            down["probe"] = later.to_string().into();
+            std::fs::write(&file, down.to_string()).unwrap();
+        }
+        life.at(next, &["run"], b"");
+        for mail in life.site.boxed() {
+            let to = mail
+                .lines()
+                .find_map(|line| line.strip_prefix("Delivered-To: "));
+            let to = to.unwrap().to_owned();
+            if !told.iter().any(|(one, _)| *one == to) {
+                assert!(mail.contains("\nAction: delayed\n"), "{mail}");
+                assert!(mail.contains("4.4.1"), "{mail}");
+                told.push((to, next));
+            }
+        }
+    }
+    let at =
+        |begin: Timestamp| Bucket::for_time(begin + SignedDuration::from_secs(4 * 3600 + 5)).due();
+    let expected = [
+        ("sender@example.org", at(life.begin)),
+        ("second@example.org", at(second)),
+    ];
+    let expected: Vec<_> = expected.map(|(to, at)| (to.to_owned(), at.unwrap())).into();
+    assert_eq!(told, expected);
+    assert_eq!(life.site.boxed().len(), 2);
+    // It was not tried before, and its one outcome is nobody's.
+    let shown = life.site.shown(id.trim());
+    let outcomes: Vec<&Value> = shown["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["event"] == "outcome")
+        .collect();
+    assert_eq!(outcomes.len(), 1, "{shown}");
+    assert_eq!(outcomes[0]["transport"], Value::Null, "{shown}");
+}
