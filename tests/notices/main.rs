@@ -460,6 +460,21 @@ fn what_is_not_ascii() {
         "smtp; 550 5.6.7 kein Zugang für sie"
     );
     assert_eq!(read.flufl(), (vec![], vec![]));
+    // Among others it is written in ASCII, and they are found.
+    let mut notice = Notice::of(NoticeKind::Bounce, MESSAGE);
+    notice = notice.failed("a@users.test", said(550, "5.1.1", "no"));
+    let mut more = Notice::of(NoticeKind::Bounce, MESSAGE);
+    more = more.failed("böb@users.test", said(550, "5.1.1", "no"));
+    notice.recipients.append(&mut more.recipients);
+    let read = crate::read(&notice.bytes());
+    assert_eq!(read.email["parts"][1], "message/delivery-status");
+    assert_eq!(
+        read.status()[2]["Final-Recipient"],
+        "utf-8; b\\x{F6}b@users.test"
+    );
+    assert_eq!(read.flufl(), (vec![], vec!["a@users.test"]));
+    let found = read.sisimai(["recipient", "status"]);
+    assert_eq!(found[0], ["a@users.test", "5.1.1"], "{found:?}");
     // Eight bits in no charset, and only the header.
     let mut notice = Notice::of(
         NoticeKind::Bounce,

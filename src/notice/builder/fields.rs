@@ -11,7 +11,7 @@ use crate::notice::{Action, Report};
 
 /// The media type, and the fields.
 pub(super) struct Status {
-    /// Some address is not ASCII: `message/global-delivery-status`.
+    /// `message/global-delivery-status`, which is UTF-8.
     pub is_global: bool,
     pub fields: String,
 }
@@ -25,7 +25,7 @@ struct Writer {
 /// The fields of a report.
 pub(super) fn status(hostname: &str, report: &Report<'_>, cases: &[Case<'_>]) -> Status {
     let mut writer = Writer {
-        is_global: cases.iter().any(needs_utf8),
+        is_global: is_global(cases),
         fields: String::new(),
     };
     writer.message(hostname, report);
@@ -39,18 +39,30 @@ pub(super) fn status(hostname: &str, report: &Report<'_>, cases: &[Case<'_>]) ->
     }
 }
 
-/// Whether an address can only be written in UTF-8. An ORCPT of type `utf-8` has an ASCII form.
-fn needs_utf8(case: &Case<'_>) -> bool {
-    let original = case
-        .original
-        .is_some_and(|one| !one.address.is_ascii() && !one.kind.eq_ignore_ascii_case("utf-8"));
-    original || !wire(case.address).is_ascii()
+/// Whether UTF-8 is the form to choose. Many readers know RFC 3464 only; so it is where no recipient has an
+/// address that they could read, or one of them has no ASCII form. In a report about others too, an
+/// address that is not ASCII has the form that RFC 6533 gives it for ASCII.
+fn is_global(cases: &[Case<'_>]) -> bool {
+    let is_ascii = |case: &Case<'_>| wire(case.address).is_ascii();
+    let has_no_form = |case: &Case<'_>| !is_ascii(case) && in_ascii(&wire(case.address)).is_none();
+    !cases.iter().any(is_ascii) || cases.iter().any(has_no_form)
+}
+
+/// A UTF-8 address in ASCII, with its type: `utf-8; b\x{F6}b@example.org` (RFC 6533, 3).
+fn in_ascii(address: &str) -> Option<String> {
+    let address = OriginalRecipient {
+        kind: "utf-8".to_owned(),
+        address: printable(address),
+    };
+    let encoded = address.encoded()?;
+    let (kind, address) = encoded.split_once(';')?;
+    Some(format!("{kind}; {address}"))
 }
 
 /// The address as servers were given it: a domain in A-labels.
 fn wire(address: &Address) -> String {
     let wire = address.on_wire();
-    wire.map_or_else(|_| address.as_str().to_owned(), |wire| wire.into_owned())
+    printable(&wire.unwrap_or(address.as_str().into()))
 }
 
 impl Writer {
@@ -70,13 +82,14 @@ impl Writer {
         if let Some(original) = case.original.and_then(|one| self.original(one)) {
             self.field("Original-Recipient", &original);
         }
-        let address = printable(&wire(case.address));
-        let kind = if address.is_ascii() {
-            "rfc822"
-        } else {
-            "utf-8"
+        let address = wire(case.address);
+        let in_ascii = in_ascii(&address).filter(|_| !self.is_global);
+        let address = match (address.is_ascii(), in_ascii) {
+            (true, _) => format!("rfc822; {address}"),
+            (false, Some(in_ascii)) => in_ascii,
+            (false, None) => format!("utf-8; {address}"),
         };
-        self.field("Final-Recipient", &format!("{kind}; {address}"));
+        self.field("Final-Recipient", &address);
         self.field("Action", case.action.as_str());
         self.field("Status", &case.status.to_string());
         if let Some(remote) = &case.reply.remote {
@@ -97,20 +110,17 @@ impl Writer {
 
     /// None if there is no way to write it.
     fn original(&self, original: &OriginalRecipient) -> Option<String> {
-        let encoded = original.encoded();
         let OriginalRecipient { kind, address } = original;
         let address = printable(address);
         let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if address.is_empty() || kind.is_empty() || !kind.bytes().all(is_word) {
             return None;
         }
-        // In ASCII, RFC 6533 has its own way to write a UTF-8 address.
-        if !self.is_global && kind.eq_ignore_ascii_case("utf-8") {
-            let encoded = encoded?;
-            let (kind, address) = encoded.split_once(';')?;
-            return Some(format!("{kind}; {address}"));
+        match self.is_global || address.is_ascii() && !kind.eq_ignore_ascii_case("utf-8") {
+            true => Some(format!("{kind}; {address}")),
+            false if kind.eq_ignore_ascii_case("utf-8") => in_ascii(&address),
+            false => None,
         }
-        Some(format!("{kind}; {address}"))
     }
 
     fn diagnostic(&mut self, reply: &Reply) {

@@ -73,7 +73,10 @@ impl Group<'_> {
                 format!("The last answer of {} was:", printable(remote))
             }
             (Some(remote), _, _) => format!("{} said:", printable(remote)),
-            (None, Action::Failed | Action::Delayed, _) => "In technical terms:".to_owned(),
+            (None, Action::Failed | Action::Delayed, _) => match self.meaning().what.is_empty() {
+                true => "The reason:".to_owned(),
+                false => "In technical terms:".to_owned(),
+            },
             (None, _, _) => return lines.join("\n").trim_end().to_owned(),
         };
         fold(&introduction, "    ", &mut lines);
