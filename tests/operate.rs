@@ -184,7 +184,7 @@ fn the_fields_of_a_listing_are_an_interface() {
     );
     let shown = site.shown(&id);
     let mut expected: BTreeSet<_> = FIELDS.map(str::to_owned).into();
-    expected.insert("history".into());
+    expected.extend(["history", "key", "release"].map(str::to_owned));
     assert_eq!(keys(&shown), expected);
     let events: Vec<_> = shown["history"]
         .as_array()

@@ -149,6 +149,11 @@ impl Stage {
         }
     }
 
+    /// A spool that an older program made.
+    pub fn without_keys(&self) {
+        std::fs::remove_dir_all(self.path().join("keys")).unwrap();
+    }
+
     /// Not to be delivered before so long after the beginning.
     pub fn send_at(&self, name: &'static str, to: &[&str], ahead: SignedDuration) {
         let mut request = request(Door::Active, "s@sender.test", to);

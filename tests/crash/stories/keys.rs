@@ -35,6 +35,13 @@ pub fn all(method: Method) -> Vec<Story> {
             submit(stage);
         }),
         over(method),
+        // Older programs made none of its directories.
+        story(
+            "submit under the first key",
+            method,
+            Stage::without_keys,
+            submit,
+        ),
     ];
     let kills: [(&str, When); 4] = [
         ("intended", intended),
