@@ -272,14 +272,18 @@ impl Acceptor {
         })
     }
 
-    /// The release, if it is ahead.
+    /// The release, if it is ahead, at a full second: finer is noise, and nothing comes out early.
     fn release(
         &self,
         wanted: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
         let limit = self.limits.max_hold;
-        match wanted.filter(|release| *release > now) {
+        let full = |time: Timestamp| {
+            let part = i64::from(time.subsec_nanosecond() > 0);
+            Timestamp::from_second(time.as_second() + part).unwrap_or(time)
+        };
+        match wanted.filter(|release| *release > now).map(full) {
             Some(release) if release.duration_since(now) > limit => {
                 Err(Error::HoldTooLong { release, limit })
             }

@@ -204,7 +204,7 @@ impl Spool {
         }
         // These may be missing: older programs did not make them all. A link in their place would lead
         // us out of the spool, and what is renamed in `keys/` becomes durable with what is elsewhere.
-        for dir in ["state", KEYS, suspensions::DIR] {
+        for dir in ["state", KEYS, INTENDED_KEYS, KEY_LOCKS, suspensions::DIR] {
             match self.disk.stat(Path::new(dir))? {
                 Some(stat) if stat.kind != Kind::Dir => {
                     return Err(self.damaged(dir, "it is not a directory"));

@@ -10,7 +10,6 @@ use super::journal::write_anew;
 use super::keys::{Intended, KEY_DIRS, KeyLock};
 use super::layout::{Info, Place};
 use super::lock::{Claim, Locked, Unreadable};
-use super::part::Part;
 use super::{Entry, Spool};
 use crate::disk::{self, Disk, File};
 use crate::message::{Door, Envelope, NoticeKind, Origin, QueueId, SealHasher, Submission};
@@ -257,6 +256,39 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds what is in another message's file.
+    fn copy(&mut self, other: &Locked) -> disk::Result<()> {
+        /// As much at once.
+        const CHUNK: usize = 64 << 10;
+        let mut chunk = vec![0; CHUNK];
+        while self.size() < other.size {
+            let got = self
+                .spool
+                .disk
+                .read_at(&other.file, &mut chunk, self.size())?;
+            if got == 0 {
+                break;
+            }
+            self.write(&chunk[..got])?;
+        }
+        self.flush()
+    }
+
+    /// Becomes the file of that name, in place of what is there.
+    fn take_place(&mut self, path: &Path) -> disk::Result<File> {
+        let Some(file) = self.file.take() else {
+            unreachable!("a draft has its file until it is sealed")
+        };
+        let from = Place::New.path(self.id);
+        match self.spool.disk.rename(&file, &from, path) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                self.file = Some(file);
+                Err(error)
+            }
+        }
+    }
+
     /// Writes the envelope and the seal and makes everything durable: four files and the four
     /// directories that name them, behind one barrier (commit point *durable*). After an error
     /// nothing is left behind, and nothing may be believed: not even a later success of the
@@ -435,38 +467,30 @@ impl Staged {
     /// The same for a message whose acceptance somebody will be told of, who submits it again under
     /// its key: everything is written to files of its own, which take the places of those that are
     /// there. The acceptor may have seen his barrier fail before he was killed, and then a
-    /// later one that succeeds says nothing of what he wrote.
+    /// later one that succeeds says nothing of what he wrote. Until they take their places these
+    /// files stand in `new/`, each a message without an envelope, so that what a kill leaves of them
+    /// is swept away.
     pub(super) fn anew(entry: Entry, intended: Intended) -> disk::Result<Staged> {
-        /// As much is copied at once.
-        const CHUNK: usize = 64 << 10;
         let to = entrance(&entry.envelope().submission);
         let old = entry.into_locked();
         let (spool, id) = (&old.spool, old.id);
         let disk = &spool.disk;
-        let mut draft = spool.draft(|| beside(id))?;
-        let mut chunk = vec![0; CHUNK];
-        while draft.size() < old.size {
-            let got = disk.read_at(&old.file, &mut chunk, draft.size())?;
-            if got == 0 {
-                break;
-            }
-            draft.write(&chunk[..got])?;
-        }
-        draft.flush()?;
+        let mut message = spool.draft(|| beside(id))?;
+        message.copy(&old)?;
         let mut infos = Vec::new();
         for info in [Info::Sender, Info::Recipients, Info::Transport] {
-            let bytes = spool.read_info(info, id)?.unwrap_or_default();
-            infos.push((info, Part::write(disk, Path::new(info.dir()), "", &bytes)?));
+            let mut draft = spool.draft(|| beside(id))?;
+            draft.write(&spool.read_info(info, id)?.unwrap_or_default())?;
+            draft.flush()?;
+            infos.push((info, draft));
         }
-        if let Some(file) = &draft.file {
-            disk.durable(&[file], &[])?;
-            disk.rename(file, &Place::New.path(draft.id), &Place::New.path(id))?;
-        }
-        let Some(file) = draft.file.take() else {
-            unreachable!("a draft has its file until it is sealed")
-        };
-        for (info, part) in infos {
-            part.rename_to(&info.path(id))?;
+        let drafts = infos.iter().map(|(_, draft)| draft).chain([&message]);
+        let files: Vec<&File> = drafts.filter_map(|draft| draft.file.as_ref()).collect();
+        disk.durable(&files, &[])?;
+        let size = message.size();
+        let file = message.take_place(&Place::New.path(id))?;
+        for (info, mut draft) in infos {
+            draft.take_place(&info.path(id))?;
         }
         disk.durable(&[&intended.file], &dirs(Some(&intended)))?;
         Ok(Staged {
@@ -475,7 +499,7 @@ impl Staged {
                 id,
                 place: Place::New,
                 file: Arc::new(file),
-                size: draft.hasher.size(),
+                size,
             },
             to,
             intended: Some(intended),

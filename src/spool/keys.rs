@@ -22,7 +22,7 @@ use super::draft::{Staged, Swept};
 use super::entry::Entry;
 use super::layout::{INTENDED_KEYS, Info, KEY_LOCKS, KEYS, Place};
 use super::lock::{Claim, Unreadable};
-use crate::disk::{self, File};
+use crate::disk::{self, File, Kind};
 use crate::message::envelope::parse_key;
 use crate::message::key::parse_time;
 use crate::message::{Keyed, QueueId, SubmissionKey};
@@ -237,12 +237,18 @@ impl Spool {
         Ok(None)
     }
 
-    /// The buckets of keys, earliest first.
+    /// The buckets of keys, earliest first. A link with a bucket's name is none: it would lead us
+    /// to files that are not in this spool.
     fn key_buckets(&self) -> disk::Result<Vec<Bucket>> {
         let names = self.names_in(Path::new(KEYS))?;
-        let named = |name: &std::ffi::OsString| name.to_str()?.parse().ok();
-        let mut buckets: Vec<Bucket> = names.iter().filter_map(named).collect();
-        buckets.retain(|bucket| *bucket != Bucket::Never);
+        let named = |name: &std::ffi::OsString| name.to_str()?.parse::<Bucket>().ok();
+        let mut buckets = Vec::with_capacity(names.len());
+        for bucket in names.iter().filter_map(named) {
+            let stat = self.disk.stat(&Path::new(KEYS).join(bucket.to_string()))?;
+            if bucket != Bucket::Never && stat.is_some_and(|stat| stat.kind == Kind::Dir) {
+                buckets.push(bucket);
+            }
+        }
         buckets.sort_unstable();
         Ok(buckets)
     }

@@ -192,24 +192,24 @@ fn set_back(spool: &Spool, id: QueueId, place: Place) {
 
 #[test]
 fn submitted_under_a_key() {
-    Scene::new(nothing).explore("submit", 300, |deed| deed.submit());
+    Scene::new(nothing).explore("submit", 200, |deed| deed.submit());
 }
 
 #[test]
 fn repeated_under_a_key() {
-    Scene::new(submitted).explore("repeat", 120, |deed| deed.submit());
-    Scene::new(cut_off).explore("repeat what was cut off", 300, |deed| deed.submit());
+    Scene::new(submitted).explore("repeat", 80, |deed| deed.submit());
+    Scene::new(cut_off).explore("repeat what was cut off", 200, |deed| deed.submit());
 }
 
 #[test]
 fn moved_on_delivered_and_forgotten_with_a_key() {
-    Scene::new(cut_off).explore("sweep and deliver", 300, |deed| deed.pass(50));
+    Scene::new(cut_off).explore("sweep and deliver", 200, |deed| deed.pass(50));
     let in_hand = |spool: &Spool| {
         let id = submitted(spool)?;
         set_back(spool, id, Place::Done);
         Some(id)
     };
-    Scene::new(in_hand).explore("forget", 200, |deed| deed.pass(50));
+    Scene::new(in_hand).explore("forget", 120, |deed| deed.pass(50));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_key_that_is_over_is_purged() {
         submit_briefly(spool, "b@ok.test");
         None
     });
-    scene.explore("purge", 200, |deed| {
+    scene.explore("purge", 120, |deed| {
         deed.pass(70);
         deed.submit()
     });
@@ -249,7 +249,7 @@ fn lost_under_a_key() {
             };
             cases.extend(faults_at(*one).into_iter().chain(killed).map(case));
         }
-        let tally = explore("lost, keyed", &sample(cases, 200), |case| {
+        let tally = explore("lost, keyed", &sample(cases, 120), |case| {
             let dir = Scratch::copy(&scene.template);
             let disk = Disk::new(&dir.spool());
             let seam = disk.process(Injector::new(*case));
@@ -290,7 +290,7 @@ fn submitted_for_later() {
         let hand = Arc::clone(&seam) as Arc<dyn Seam>;
         hand_in(&Spool::open_through(&scratch.spool(), Some(hand)).unwrap()).unwrap();
         let all = all_cases(method, &seam.seen(), None);
-        let tally = explore("for later", &sample(all, 250), |case| {
+        let tally = explore("for later", &sample(all, 150), |case| {
             let dir = Scratch::copy(&scene.template);
             let seam = Injector::new(*case);
             let told = Spool::open_through(&dir.spool(), Some(seam)).ok();

@@ -57,7 +57,12 @@ impl Look<'_> {
             }
         }
         for dir in INFO {
-            self.names_below(&Path::new("info").join(dir), is_id, "")?;
+            let prefix = if ["attempts", "request"].contains(dir) {
+                ""
+            } else {
+                "/"
+            };
+            self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
         }
         self.keys()?;
         self.suspensions()?;
