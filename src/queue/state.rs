@@ -201,7 +201,8 @@ impl State {
                         },
                         (Status::Deferred | Status::Unknown, Some(next)) => Fate::Pending { next },
                     };
-                    recipient.warn = result.warn.filter(|_| recipient.is_left());
+                    // Nobody is told of what comes from the null sender, whatever stands there.
+                    recipient.warn = result.warn.filter(|_| recipient.is_left() && !is_null);
                     // Whoever recorded that a transport lost an answer lived to tell: only
                     // what nobody recorded at the time may have ended its runner.
                     if transport.is_some() || result.status != Status::Unknown {
@@ -215,6 +216,7 @@ impl State {
                 warn,
                 ..
             } => {
+                let is_null = self.sender == ReversePath::Null;
                 for recipient in self.pick(Some(recipients)) {
                     match (kind, &mut recipient.fate) {
                         (NoticeKind::Bounce, Fate::Failed { notified, .. })
@@ -224,7 +226,7 @@ impl State {
                         // Told late, it is told of all the times until now.
                         (NoticeKind::Delay, _) => {
                             recipient.warned = recipient.warn.max(Some(event.at));
-                            recipient.warn = warn.filter(|_| recipient.is_left());
+                            recipient.warn = warn.filter(|_| recipient.is_left() && !is_null);
                         }
                         _ => {}
                     }

@@ -856,12 +856,34 @@ mod tests {
         story.ends(&[(1, later())]);
         assert_eq!(story.state.recipients[1].warn, None);
 
-        // The null sender is told nothing.
+        // The null sender is told nothing, not even where a history says so.
         let mut story = Story::new("");
         story.delays = DelayAges::new([hours(4)]);
         story.now += hours(5);
         story.starts();
         let step = story.ends(&[(0, later()), (1, later())]);
+        assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
+        let warn = Some(story.now);
+        let recipients = vec![story.state.recipients[0].address.clone()];
+        let outcome = settle(
+            &story.state,
+            &recipients[0],
+            None,
+            later(),
+            &story.schedule,
+            &story.delays,
+            story.now,
+        );
+        story.happens(What::Outcome {
+            transport: None,
+            results: vec![RecipientResult { warn, ..outcome }],
+        });
+        let step = story.happens(What::Notice {
+            kind: NoticeKind::Delay,
+            id: None,
+            recipients,
+            warn,
+        });
         assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
     }
 }
