@@ -8,13 +8,16 @@ mod program;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
+use jiff::SignedDuration;
 use mailspool::accept::{Acceptor, Error, Limits, Request};
 use mailspool::message::{
-    Address, Door, Dsn, Notify, OriginalRecipient, RecipientDsn, ReversePath,
+    Address, Door, Dsn, EnhancedCode, NoticeKind, Notify, OriginalRecipient, RecipientDsn,
+    ReversePath,
 };
+use mailspool::notice::{Action, NoticeBuilder, Report};
 use mailspool::queue::{Handover, Outcome, Routes};
 use mailspool::runner::Runner;
-use mailspool::spool::Spool;
+use mailspool::spool::{Place, Spool};
 use mailspool::transport::Relay;
 use program::{BOX, LETTER, Site, pipe, route};
 
@@ -301,4 +304,98 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
     let refused = acceptor.accept(more, LETTER);
     assert!(matches!(refused, Err(Error::WishesTooLong)), "{refused:?}");
     assert_eq!(spool.messages().unwrap(), []);
+}
+
+/// A builder of one's own: it is asked for notices of each kind, once, and may want none.
+struct Asked {
+    kinds: Arc<Mutex<Vec<(NoticeKind, Vec<Action>)>>>,
+    writes: bool,
+}
+
+impl NoticeBuilder for Asked {
+    fn build(&self, report: &Report<'_>) -> std::io::Result<Option<Vec<u8>>> {
+        let actions = report.recipients.iter().map(|one| one.action).collect();
+        self.kinds.lock().unwrap().push((report.kind, actions));
+        assert_eq!(report.envid, Some("mark"));
+        let delayed = report.kind == NoticeKind::Delay;
+        assert!(
+            report
+                .recipients
+                .iter()
+                .all(|one| one.until.is_some() == delayed)
+        );
+        Ok(self.writes.then(|| b"Subject: told\n\n".to_vec()))
+    }
+}
+
+#[test]
+fn a_builder_of_ones_own_may_want_no_notice_of_any_kind() {
+    for writes in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let limits = Limits {
+            min_free: 0,
+            ..Limits::new("host.test")
+        };
+        let to = ["b@x.test", "c@no.test", "d@later.test"].map(|to| Address::parse(to).unwrap());
+        let wish = RecipientDsn {
+            notify: Some("success,failure,delay".parse().unwrap()),
+            original: None,
+        };
+        let request = Request {
+            door: Door::Active,
+            sender: ReversePath::parse(b"sender@example.org").unwrap(),
+            recipients: to.to_vec(),
+            transport: None,
+            dsn: Dsn {
+                ret: None,
+                envid: Some("mark".into()),
+                recipients: vec![wish; 3],
+            },
+            submitter: "tester".into(),
+        };
+        let id = Acceptor::new(spool.clone(), limits)
+            .accept(request, LETTER)
+            .unwrap();
+        let told = Arc::new(Mutex::new(0));
+        let kinds = Arc::default();
+        let pass = |hours: i64| {
+            let count = Arc::clone(&told);
+            let relay = Relay::new(move |message, recipients| {
+                *count.lock().unwrap() += usize::from(message.sender == ReversePath::Null);
+                let code = |class| EnhancedCode::new(class, 0, 0);
+                let outcome = |to: &Address| match to.domain() {
+                    Some("no.test") => Outcome::failed(code(5), "no"),
+                    Some("later.test") => Outcome::deferred(code(4), "later"),
+                    _ => Outcome::delivered("taken"),
+                };
+                recipients.iter().map(outcome).collect()
+            });
+            let now = id.accepted() + SignedDuration::from_hours(hours);
+            let builder = Asked {
+                kinds: Arc::clone(&kinds),
+                writes,
+            };
+            let runner = Runner::new(spool.clone(), "host.test")
+                .transport("relay", relay)
+                .routes(Routes::all_by("relay"))
+                .notices(builder)
+                .clock(move || now);
+            runner.pass().unwrap();
+            runner.pass().unwrap();
+        };
+        for hours in [0, 1, 5, 6, 30] {
+            pass(hours);
+        }
+        let expected = [
+            (NoticeKind::Bounce, vec![Action::Failed]),
+            (NoticeKind::Success, vec![Action::Delivered]),
+            (NoticeKind::Delay, vec![Action::Delayed]),
+        ];
+        assert_eq!(*kinds.lock().unwrap(), expected);
+        assert_eq!(*told.lock().unwrap(), if writes { 3 } else { 0 });
+        let messages = spool.messages().unwrap();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert!(matches!(messages[0].1, Place::Deferred(_)), "{messages:?}");
+    }
 }
