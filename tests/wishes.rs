@@ -306,9 +306,12 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
     assert_eq!(spool.messages().unwrap(), []);
 }
 
+/// A notice's kind, and what it says of each recipient.
+type Kind = (NoticeKind, Vec<Action>);
+
 /// A builder of one's own: it is asked for notices of each kind, once, and may want none.
 struct Asked {
-    kinds: Arc<Mutex<Vec<(NoticeKind, Vec<Action>)>>>,
+    kinds: Arc<Mutex<Vec<Kind>>>,
     writes: bool,
 }
 
@@ -358,7 +361,7 @@ fn a_builder_of_ones_own_may_want_no_notice_of_any_kind() {
             .accept(request, LETTER)
             .unwrap();
         let told = Arc::new(Mutex::new(0));
-        let kinds = Arc::default();
+        let kinds: Arc<Mutex<Vec<Kind>>> = Arc::default();
         let pass = |hours: i64| {
             let count = Arc::clone(&told);
             let relay = Relay::new(move |message, recipients| {
