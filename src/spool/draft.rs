@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::journal::write_anew;
 use super::keys::{Intended, KEY_DIRS, KeyLock};
 use super::layout::{Info, Place};
@@ -397,10 +399,11 @@ impl Drop for Draft {
     }
 }
 
-/// The name of a copy until it takes its message's place.
-fn beside(id: QueueId) -> QueueId {
+/// The name of the n-th copy until it takes its place.
+fn beside(id: QueueId, n: u64) -> QueueId {
+    let sum = xxh3_128(format!("{id} {n}").as_bytes()).to_be_bytes();
     let mut random = [0; 10];
-    random.copy_from_slice(&uuid::Uuid::new_v4().as_bytes()[..10]);
+    random.copy_from_slice(&sum[..10]);
     QueueId::new(id.accepted(), random)
 }
 
@@ -475,11 +478,16 @@ impl Staged {
         let old = entry.into_locked();
         let (spool, id) = (&old.spool, old.id);
         let disk = &spool.disk;
-        let mut message = spool.draft(|| beside(id))?;
+        let mut copies = 0;
+        let mut next = || {
+            copies += 1;
+            beside(id, copies)
+        };
+        let mut message = spool.draft(&mut next)?;
         message.copy(&old)?;
         let mut infos = Vec::new();
         for info in [Info::Sender, Info::Recipients, Info::Transport] {
-            let mut draft = spool.draft(|| beside(id))?;
+            let mut draft = spool.draft(&mut next)?;
             draft.write(&spool.read_info(info, id)?.unwrap_or_default())?;
             draft.flush()?;
             infos.push((info, draft));

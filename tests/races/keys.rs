@@ -73,12 +73,12 @@ fn a_submission_that_was_cut_off_found_by_a_run_and_repeated() {
     Pair::new("repeat, sweep", &stage, programs, |case, said| {
         one(case, said, first);
     })
-    .holds(Bound::of(2).kills(1));
+    .holds(Bound::of(2).costly().kills(0));
     let programs = [submitting(TO), submitting(TO)];
     Pair::new("repeat, repeat", &stage, programs, |case, said| {
         one(case, said, first);
     })
-    .holds(Bound::of(2));
+    .holds(Bound::of(2).costly());
 }
 
 /// The rename of its key failed, or a power cut took it back, and a run finishes the message.
