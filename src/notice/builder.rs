@@ -152,10 +152,13 @@ fn report_parts(
             .transfer_encoding(encoding.as_str())
             .header("Content-Description", Raw::new(described))
     };
-    // A boundary that stands in what goes back is no boundary. What is looked through is in the last
-    // part only: words and fields have no line that begins with two dashes and the notice's id.
+    // A boundary that stands in a part is no boundary. Nobody can know the notice's id beforehand, but that
+    // is no reason to rely on it.
     let boundary = |n: u32| format!("=_{}.{n}", report.id);
-    let stands_there = |boundary: &String| contains(&original.bytes, boundary.as_bytes());
+    let stands_there = |boundary: &String| {
+        let parts = [text.as_bytes(), status.fields.as_bytes(), &original.bytes];
+        parts.iter().any(|part| contains(part, boundary.as_bytes()))
+    };
     let boundary = (0..).map(boundary).find(|one| !stands_there(one));
     let kind = ContentType::new("multipart/report")
         .attribute("report-type", "delivery-status")
