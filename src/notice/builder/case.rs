@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::message::{Address, EnhancedCode, OriginalRecipient, Reply};
 use crate::notice::{Action, Report, Reported};
+use crate::queue::RecipientState;
 use crate::queue::state::Fate;
 
 /// One recipient of a report, with all that the parts of a notice say of it.
@@ -28,7 +29,7 @@ impl<'a> Case<'a> {
         let expired = matches!(state.fate, Fate::Failed { expired: true, .. });
         let reply = match &state.last {
             Some(reply) => Cow::Borrowed(reply),
-            None => Cow::Owned(Report::reply(state)),
+            None => Cow::Owned(without_reply(action, state)),
         };
         Case {
             address: &state.address,
@@ -42,6 +43,17 @@ impl<'a> Case<'a> {
             until: reported.until.filter(|_| action == Action::Delayed),
         }
     }
+}
+
+/// What is said of a recipient of whom no attempt has ended: a message may do nothing but wait until its
+/// destination, which is down, is probed.
+fn without_reply(action: Action, state: &RecipientState) -> Reply {
+    let (class, words) = match action {
+        Action::Failed => return Report::reply(state),
+        Action::Delayed => (4, "no attempt has been made yet"),
+        Action::Delivered | Action::Relayed => (2, ""),
+    };
+    Reply::local(EnhancedCode::new(class, 0, 0), words)
 }
 
 /// The status, whose class goes with the action. A reply that was only temporary, and became

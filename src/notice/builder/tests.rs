@@ -264,6 +264,19 @@ fn success_is_told_without_a_status_of_failure() {
 }
 
 #[test]
+fn a_delay_may_be_told_before_the_first_attempt() {
+    let reply = said(451, "4.7.1", "never said");
+    let mut scene =
+        Scene::new("Subject: x\n\n").about(NoticeKind::Delay, Action::Delayed, "a@x.test", reply);
+    let state = &mut scene.states[0].0;
+    (state.last, state.last_attempt, state.attempts) = (None, None, 0);
+    let notice = scene.build();
+    let words = "\n    The reason:\n      4.0.0 no attempt has been made yet\n";
+    assert!(notice.contains(words), "{notice}");
+    assert!(notice.contains("\nStatus: 4.0.0\n") && !notice.contains("Last-Attempt-Date"));
+}
+
+#[test]
 fn addresses_that_are_not_ascii_are_written_as_rfc_6533_says() {
     let no = || said(550, "5.6.7", "no SMTPUTF8 hère");
     let scene = Scene::new("Subject: x\n\n");
