@@ -355,6 +355,8 @@ fn a_builder_of_ones_own_may_want_no_notice_of_any_kind() {
                 envid: Some("mark".into()),
                 recipients: vec![wish; 3],
             },
+            key: None,
+            release: None,
             submitter: "tester".into(),
         };
         let id = Acceptor::new(spool.clone(), limits)
