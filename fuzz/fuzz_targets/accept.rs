@@ -31,6 +31,8 @@ fuzz_target!(|input: &[u8]| {
         transport: None,
         dsn: Dsn::default(),
         submitter: "fuzzer".into(),
+        key: None,
+        release: None,
     };
     let limits = Limits {
         max_size: 3000,

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mailspool::message::address::without_repeats;
+use mailspool::message::domain::to_ascii;
 use mailspool::message::envelope::{parse_recipients, parse_sender};
 use mailspool::message::{Address, ReversePath};
 
@@ -29,6 +30,22 @@ fuzz_target!(|input: &[u8]| {
         assert!(qualified.as_str().contains('@'));
         assert_eq!(Address::parse(qualified.as_str()).as_ref(), Ok(&qualified));
         assert_eq!(qualified.clone().qualified("mail.test"), Ok(qualified));
+    }
+    // What goes out without SMTPUTF8 is ASCII, names the same mailbox, and is no more than that.
+    match address.on_wire() {
+        // A-labels are longer than what they stand for.
+        Ok(wire) if wire.len() > Address::MAX_LEN => {}
+        Ok(wire) => {
+            let ours = Address::parse(&wire).unwrap();
+            assert!(ours.same_mailbox(&address));
+            assert_eq!(ours.local_part(), address.local_part());
+            assert_eq!(wire.is_ascii(), address.local_part().is_ascii());
+            let ascii = to_ascii(ours.domain().unwrap_or("")).unwrap();
+            assert!(ascii.is_ascii() && to_ascii(&ascii).as_ref() == Ok(&ascii));
+            let new = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
+            assert!(*wire == *text || !ascii.contains(new), "{wire:?}");
+        }
+        Err(_) => assert!(!address.domain().unwrap().is_ascii()),
     }
     let json = serde_json::to_string(&address).unwrap();
     assert_eq!(serde_json::from_str::<Address>(&json).unwrap(), address);

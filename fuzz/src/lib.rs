@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
 use mailspool::queue::{
-    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, What,
+    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, Then, What,
     next_step, settle,
 };
 use mailspool::spool::Spool;
@@ -68,7 +68,16 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
             Step::Freeze(reason) => What::Action(Action::Freeze {
                 by: By::rule(reason),
                 until: None,
+                then: Then::Thaw,
             }),
+            Step::FreezeFailed(reason) => {
+                assert_eq!(state.sender, ReversePath::Null);
+                What::Action(Action::Freeze {
+                    by: By::rule(reason),
+                    until: now.checked_add(SignedDuration::from_hours(14 * 24)).ok(),
+                    then: Then::Discard,
+                })
+            }
             Step::Notify(occasion) => {
                 assert!(!occasion.who.is_empty());
                 assert_ne!(state.sender, ReversePath::Null);
@@ -116,8 +125,14 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
 }
 
 fn assert_nobody_is_left(state: &State, now: Timestamp) {
-    if let Hold::Discarded { until, .. } = &state.hold {
-        return assert!(*until <= now);
+    match &state.hold {
+        Hold::Discarded { until, .. } => return assert!(*until <= now),
+        Hold::Frozen {
+            until: Some(until),
+            then: Then::Discard,
+            ..
+        } => return assert!(*until <= now),
+        _ => {}
     }
     for one in &state.recipients {
         assert!(!one.is_left(), "forgotten with {one:?}");
