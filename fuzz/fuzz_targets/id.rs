@@ -33,6 +33,8 @@ fn queue() -> &'static Queue {
                 transport: None,
                 dsn: Dsn::default(),
                 submitter: "fuzzer".into(),
+                key: None,
+                release: None,
             };
             acceptor.accept(request, &b"Subject: x\n\n"[..]).unwrap()
         };
