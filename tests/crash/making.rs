@@ -14,7 +14,7 @@ use super::log::{Recorder, Step};
 use super::model::Model;
 use super::orders::later;
 use super::proof;
-use super::shared::{accept, findings, submit, tempdir};
+use super::shared::{accept, findings, tempdir};
 use super::teeth::label;
 use super::tree::Tree;
 use super::world::Known;
@@ -44,8 +44,10 @@ fn judge(case: &Case) -> Vec<String> {
             found.retain(|one| one.level > Level::Note);
             wrong.extend(found.into_iter().map(|one| format!("{one:?}")));
             accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
-            if let Err(error) = submit(&spool, "a@ok.test") {
-                wrong.push(format!("nothing is accepted under a key: {error}"));
+            // Whoever finds the directory of the locks believes the other one to be there.
+            let has = |dir: &str| path.join("keys").join(dir).is_dir();
+            if has("lock") && !has("new") {
+                wrong.push("nothing can be accepted under a key".to_owned());
             }
         }
     }
