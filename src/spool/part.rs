@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::Spool;
 use crate::disk::{self, Disk, File, Kind};
 
@@ -95,7 +97,12 @@ impl Spool {
     /// Looks what such a file is, and with `remove` removes it if a kill left it. Its lock is
     /// held meanwhile, so nobody who begins to write it can be disturbed unawares.
     pub fn leftover(&self, path: &Path, remove: bool) -> disk::Result<Leftover> {
-        let file = match self.disk.open_rw(path) {
+        let opened = match self.disk.open_rw(path) {
+            // Where nothing can be written any more it can still be looked at.
+            Err(error) if error.is(Errno::EROFS) && !remove => self.disk.open_read(path),
+            other => other,
+        };
+        let file = match opened {
             Ok(file) => file,
             Err(error) if error.is_absent() => return Ok(Leftover::Gone),
             Err(error) if error.is_wrong_kind() => return Ok(Leftover::NotAFile),

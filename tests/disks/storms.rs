@@ -169,7 +169,11 @@ fn read_only(kind: Kind) {
     let mut weather = Weather::new(&disk.point);
     weather.blow(submissions() / 2, Sky::Sound);
     weather.queue(10);
+    // As an operator leaves it who is killed.
+    let part = "info/request/1d3c7dd0-3b7c-4b5e-9a53-6f0a3a1a8a11.part";
+    fs::write(weather.site.spool().join(part), "{").unwrap();
     disk.remount("ro").unwrap();
+    weather.site.program(["check"], b"").ok();
     let before = files(&weather.site.spool());
     weather.blow(submissions() / 4, Sky::Broken);
     assert_eq!(weather.submit(), 75);
