@@ -10,8 +10,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::{Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Accepted, Acceptor, Limits, Request};
@@ -292,6 +293,17 @@ fn fifty_at_the_same_moment_are_one() {
     assert_eq!(site.program(["check"], b"").code, 0);
 }
 
+/// What all submitters of a storm have in common.
+struct Storm {
+    random: Random,
+    waiting: Vec<usize>,
+    /// Those who submit at this moment: one of them may be killed, and wait again.
+    busy: usize,
+    ids: BTreeMap<usize, String>,
+    kills: usize,
+    repeats: usize,
+}
+
 /// Submitters are killed at random moments, and each is repeated until it succeeds, while runs
 /// sweep, deliver and forget.
 #[test]
@@ -299,56 +311,83 @@ fn killed_submitters_that_are_repeated_are_accepted_once() {
     const KEYS: usize = 60;
     const AT_ONCE: usize = 6;
     let site = Site::with_box();
-    let mut random = Random::new();
-    let mut waiting: Vec<usize> = (0..KEYS).collect();
-    let mut under_way: Vec<(usize, Child, u64)> = Vec::new();
-    let mut ids: BTreeMap<usize, String> = BTreeMap::new();
-    let (mut kills, mut repeats) = (0, 0);
     let command = site.command(["send"]);
-    while !waiting.is_empty() || !under_way.is_empty() {
-        while under_way.len() < AT_ONCE
-            && let Some(key) = waiting.pop()
-        {
-            let to = format!("r{key}@example.test");
-            let mut child = start(&site, &format!("key {key}"), &to);
-            feed(&mut child);
-            under_way.push((key, child, random.pick(25) as u64));
+    let submit = |key: usize, killed_after: Option<Duration>| {
+        let to = format!("r{key}@example.test");
+        let mut child = start(&site, &format!("key {key}"), &to);
+        feed(&mut child);
+        if let Some(after) = killed_after {
+            thread::sleep(after);
+            let _ = child.kill();
         }
-        if random.pick(40) == 0 {
-            site.run().ok();
-        }
-        thread::sleep(Duration::from_millis(1));
-        let mut left = Vec::new();
-        for (key, mut child, patience) in std::mem::take(&mut under_way) {
-            if patience > 0 && child.try_wait().unwrap().is_none() {
-                left.push((key, child, patience - 1));
-                continue;
+        outcome(child, &command)
+    };
+    // How long one takes here and now, so that kills fall into its life.
+    let begun = Instant::now();
+    let first = submit(0, None).ok();
+    let life = begun.elapsed().as_micros() as usize;
+    let storm = Mutex::new(Storm {
+        random: Random::new(),
+        waiting: (1..KEYS).collect(),
+        busy: 0,
+        ids: [(0, first)].into(),
+        kills: 0,
+        repeats: 0,
+    });
+    let changed = Condvar::new();
+    // One in three is not killed. None: the storm is over.
+    let take = || {
+        let mut storm = storm.lock().unwrap();
+        let key = loop {
+            match storm.waiting.pop() {
+                Some(key) => break key,
+                None if storm.busy == 0 => return None,
+                None => storm = changed.wait(storm).unwrap(),
             }
-            // Killed, unless it was quicker. One in three is not: it prints its id.
-            if random.pick(3) > 0 {
-                let _ = child.kill();
-            }
-            let ended = outcome(child, &command);
+        };
+        storm.busy += 1;
+        let after = Duration::from_micros(storm.random.pick(life) as u64);
+        let is_run = storm.random.pick(40) == 0;
+        Some((key, (storm.random.pick(3) > 0).then_some(after), is_run))
+    };
+    let submitter = || {
+        while let Some((key, killed_after, is_run)) = take() {
+            let ran = is_run.then(|| site.run());
+            let ended = submit(key, killed_after);
+            let mut storm = storm.lock().unwrap();
+            let _ = ran.map(|ran| ran.ok());
+            storm.busy -= 1;
             match ended.code {
                 0 => {
                     let id = ended.text();
-                    let first = ids.entry(key).or_insert_with(|| id.clone());
+                    let first = storm.ids.entry(key).or_insert_with(|| id.clone());
                     assert_eq!(*first, id, "key {key}");
                     // Some are repeated although they were told.
-                    if random.pick(4) == 0 {
-                        repeats += 1;
-                        waiting.push(key);
+                    if storm.random.pick(4) == 0 {
+                        storm.repeats += 1;
+                        storm.waiting.push(key);
                     }
                 }
                 -1 => {
-                    kills += 1;
-                    waiting.push(key);
+                    storm.kills += 1;
+                    storm.waiting.push(key);
                 }
                 _ => panic!("key {key}: {ended}"),
             }
+            changed.notify_all();
         }
-        under_way = left;
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(submitter);
+        }
+    });
+    let Storm {
+        ids,
+        kills,
+        repeats,
+        ..
+    } = storm.into_inner().unwrap();
     assert!(kills > 0 && repeats > 0, "no storm: {kills}, {repeats}");
     println!("{kills} killed, {repeats} repeated");
     until("everything is delivered", || {
