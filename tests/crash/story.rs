@@ -66,7 +66,7 @@ impl Story {
         deed(&stage);
         Story {
             title: format!("{title}, {method:?}"),
-            one_in: if method == Method::Each { 1 } else { 4 },
+            one_in: if method == Method::Each { 4 } else { 16 },
             base,
             known,
             steps: stage.recorder().steps(),

@@ -233,9 +233,11 @@ fn every_sync_matters() {
 fn mutate(story: &Story, score: &Mutex<Score>) {
     let (left, syncs) = (left(story), syncs(story));
     // Of a story of which few states are judged, few syncs are taken out, unless there is time.
-    let step = match proof::long() || story.one_in < 24 {
-        true => 1,
-        false => 4,
+    let step = match story.one_in {
+        _ if proof::long() => 1,
+        ..12 => 1,
+        12..96 => 2,
+        _ => 4,
     };
     let syncs: Vec<(&String, &usize)> = syncs.iter().step_by(step).collect();
     let next = AtomicUsize::new(0);
