@@ -179,7 +179,9 @@ impl Smtp {
     }
 }
 
-/// No DNS, nothing that listens elsewhere, no limits of its own, and quick retries.
+/// No DNS, nothing that listens elsewhere, no limits of its own, and quick retries; but never within
+/// the second in which the last one ended: if its delivery agent still has the file locked then, the
+/// queue manager lays it aside for a minute, and looks at what lies there every five only.
 const MAIN_CF: &str = "\
 compatibility_level = 3.6
 queue_directory = DIR/queue
@@ -207,8 +209,8 @@ virtual_mailbox_maps = static:box/
 virtual_uid_maps = static:UID
 virtual_gid_maps = static:GID
 queue_run_delay = 1s
-minimal_backoff_time = 1s
-maximal_backoff_time = 2s
+minimal_backoff_time = 2s
+maximal_backoff_time = 3s
 transport_retry_time = 1s
 ";
 
