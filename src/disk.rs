@@ -388,9 +388,9 @@ impl Disk {
     pub fn list(&self, path: &Path) -> Result<Vec<OsString>> {
         let names = self.call(&Call::List { path }, path, || {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-            let mut dir = Dir::openat(&self.inner.root, path, flags, Mode::empty())?;
+            let dir = Dir::openat(&self.inner.root, path, flags, Mode::empty())?;
             let mut names = Vec::new();
-            for entry in dir.iter() {
+            for entry in dir {
                 let name = entry?.file_name().to_bytes().to_vec();
                 if name != b"." && name != b".." {
                     names.push(OsString::from_vec(name));

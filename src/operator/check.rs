@@ -10,13 +10,13 @@ mod messages;
 mod repair;
 mod tally;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::disk;
 use crate::message::QueueId;
-use crate::spool::Spool;
+use crate::spool::{Place, Spool};
 
 pub use tally::{Tally, tally};
 
@@ -163,6 +163,8 @@ fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
         owner: owner.unwrap_or_default(),
         barred: HashSet::new(),
         locked: None,
+        seen: BTreeMap::new(),
+        infos: Vec::new(),
         findings: Vec::new(),
     };
     look.directories()?;
@@ -192,6 +194,10 @@ struct Look<'a> {
     barred: HashSet<QueueId>,
     /// Inodes under a lock, once somebody wanted to know: the kernel takes its time.
     locked: Option<HashSet<u64>>,
+    /// Where messages were seen.
+    seen: BTreeMap<QueueId, Vec<Place>>,
+    /// The files that were seen below `info/`: in which directory, of which message.
+    infos: Vec<(&'static str, QueueId)>,
     findings: Vec<Finding>,
 }
 

@@ -1,6 +1,6 @@
 //! Names and places: the one module that knows where things lie in a spool.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::message::QueueId;
 use crate::queue::{Bucket, Resting};
@@ -148,6 +148,17 @@ impl Place {
         }
     }
 
+    /// The place that has this directory.
+    pub fn of_dir(dir: &Path) -> Option<Place> {
+        let bucket = |kept: &Kept| {
+            let name = dir.strip_prefix(kept.as_str()).ok()?.to_str()?;
+            Some(kept.place(name.parse().ok()?))
+        };
+        let fixed = Place::FIXED.into_iter();
+        let mut all = fixed.chain(Kept::ALL.iter().filter_map(bucket));
+        all.find(|place| place.dir() == dir)
+    }
+
     /// The message file.
     pub fn path(&self, id: QueueId) -> PathBuf {
         match self.bucket() {
@@ -224,4 +235,31 @@ pub(super) fn history_part(id: QueueId) -> PathBuf {
 /// The reason why a message is in `corrupt/`.
 pub(super) fn reason_path(id: QueueId) -> PathBuf {
     PathBuf::from(format!("corrupt/{id}.reason"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_known_by_its_directory() {
+        let minute = "2026-11-22T1405Z".parse().unwrap();
+        let mut all = Place::FIXED.to_vec();
+        for kept in Kept::ALL {
+            all.extend([kept.place(minute), kept.place(Bucket::Never)]);
+        }
+        for place in all {
+            assert_eq!(Place::of_dir(&place.dir()), Some(place));
+        }
+        for dir in [
+            "",
+            "info/sender",
+            "deferred",
+            "deferred/x",
+            "frozen/never/x",
+            "active/never",
+        ] {
+            assert_eq!(Place::of_dir(Path::new(dir)), None, "{dir}");
+        }
+    }
 }

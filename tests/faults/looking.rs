@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
+use mailspool::accept::{Acceptor, Request};
 use mailspool::disk::{self, Method, Seam};
+use mailspool::message::Door;
 use mailspool::operator::{Finding, Level, check, row};
 use mailspool::spool::Spool;
 
@@ -13,6 +16,7 @@ use super::explore::explore;
 use super::inject::{Case, Fault, Injector, all_cases, sample};
 use super::queue::Queue;
 use super::scratch::Scratch;
+use super::world::{limits, request, tempdir, text};
 
 /// Something that is asked of a spool.
 type Ask<T> = fn(&Spool) -> Result<T, String>;
@@ -74,6 +78,32 @@ fn a_list_is_complete_or_fails() {
         .to_owned()
     });
     tally.print(&format!("list, {} calls", seen.len()));
+}
+
+/// Each message stands in a bucket of its own. A check looked through all of them for each file.
+#[test]
+fn a_look_at_many_messages_costs_as_much_for_each() {
+    let calls = |count: usize| -> [usize; 2] {
+        let dir = tempdir();
+        let path = dir.path().join("spool");
+        let acceptor = Acceptor::new(Spool::create(&path, None).unwrap(), limits());
+        for minutes in 1..=count {
+            let hour = SignedDuration::from_hours(1) + SignedDuration::from_mins(minutes as i64);
+            let request = Request {
+                release: Some(Timestamp::now() + hour),
+                ..request(Door::Active, "s@sender.test", &["a@ok.test"])
+            };
+            acceptor.accept(request, text("m").as_slice()).unwrap();
+        }
+        let (rows, listed) = asked(&path, list);
+        let (found, checked) = asked(&path, findings);
+        assert_eq!((rows.len(), found), (count, Vec::new()));
+        [listed.len(), checked.len()]
+    };
+    let [few, some, many] = [20, 40, 60].map(calls);
+    for (what, n) in [("list", 0), ("check", 1)] {
+        assert_eq!(some[n] - few[n], many[n] - some[n], "calls of a {what}");
+    }
 }
 
 #[test]

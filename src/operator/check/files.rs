@@ -1,5 +1,6 @@
 //! Names, kinds, owners and modes, and files that belong to no message.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::{Level, Look, Mend};
@@ -43,17 +44,14 @@ impl Look<'_> {
         for place in Place::FIXED {
             let corrupt = place == Place::Corrupt;
             let ours = |name: &str| is_id(name) || corrupt && is_beside_an_id(name);
-            self.names_below(&place.dir(), ours, "/")?;
+            let names = self.names_below(&place.dir(), ours, "/")?;
+            self.saw(place, &names);
         }
         for kept in Kept::ALL {
             let is_bucket = |name: &str| name.parse::<Bucket>().is_ok();
-            let dir = Path::new(kept.as_str());
-            self.names_below(dir, is_bucket, "/")?;
-            let names = self.spool.names_in(dir);
-            for name in self.unless(dir, names).unwrap_or_default() {
-                if name.to_str().is_some_and(is_bucket) {
-                    self.bucket(&dir.join(name))?;
-                }
+            let names = self.names_below(Path::new(kept.as_str()), is_bucket, "/")?;
+            for bucket in names.iter().filter_map(|name| name.parse().ok()) {
+                self.bucket(kept.place(bucket))?;
             }
         }
         for dir in INFO {
@@ -62,21 +60,25 @@ impl Look<'_> {
             } else {
                 "/"
             };
-            self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
+            let names = self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
+            let ids = names.iter().filter_map(|name| name.parse().ok());
+            self.infos.extend(ids.map(|id| (*dir, id)));
         }
         self.keys()?;
         self.suspensions()?;
         self.names_below(Path::new("state"), is_state, "")?;
-        let is_entry = |name: &str| !name.ends_with(".part");
         let down = Path::new("state/down");
-        self.names_below(down, is_entry, "")?;
-        // If it cannot be listed, that has been said.
-        for name in self.spool.names_in(down).unwrap_or_default() {
-            if name.to_str().is_some_and(is_entry) {
-                self.remembered(down.join(name));
-            }
+        for name in self.names_below(down, |name| !name.ends_with(".part"), "")? {
+            self.remembered(down.join(name));
         }
         Ok(())
+    }
+
+    /// Takes down which messages stand in a place.
+    fn saw(&mut self, place: Place, names: &[String]) {
+        for id in names.iter().filter_map(|name| name.parse().ok()) {
+            self.seen.entry(id).or_default().push(place);
+        }
     }
 
     /// What is known of submission keys. Spools that older programs made have none.
@@ -84,20 +86,11 @@ impl Look<'_> {
         let keys = Path::new("keys");
         let is_hour = |name: &str| name != "never" && name.parse::<Bucket>().is_ok();
         let ours = |name: &str| ["new", "lock"].contains(&name) || is_hour(name);
-        self.names_below(keys, ours, "/")?;
-        // If it cannot be listed, that has been said.
-        for name in self.spool.names_in(keys).unwrap_or_default() {
-            let Some(hour) = name.to_str().filter(|name| ours(name)) else {
-                continue;
-            };
-            let dir = keys.join(hour);
-            self.names_below(&dir, Spool::is_key_name, "/")?;
-            for name in self.spool.names_in(&dir).unwrap_or_default() {
-                if !name.to_str().is_some_and(Spool::is_key_name) {
-                    continue;
-                }
+        for hour in self.names_below(keys, ours, "/")? {
+            let dir = keys.join(&hour);
+            for name in self.names_below(&dir, Spool::is_key_name, "/")? {
                 let path = dir.join(name);
-                match hour {
+                match hour.as_str() {
                     "lock" => {}
                     "new" => self.note(
                         path,
@@ -157,42 +150,43 @@ impl Look<'_> {
         }
     }
 
-    /// `prefix` is what the files begin with that get another name here; `/` is none.
+    /// The names in a directory that are ours; the others are reported, and so is that it cannot be
+    /// listed. `prefix` is what the files begin with that get another name here; `/` is none.
     fn names_below(
         &mut self,
         dir: &Path,
         ours: impl Fn(&str) -> bool,
         prefix: &str,
-    ) -> disk::Result<()> {
+    ) -> disk::Result<Vec<String>> {
         let here = if dir == Path::new("") {
             Path::new(".")
         } else {
             dir
         };
         let names = self.spool.names_in(here);
+        let mut found = Vec::new();
         for name in self.unless(dir, names).unwrap_or_default() {
             let path = dir.join(&name);
-            match name.to_str() {
-                Some(name) if ours(name) => {}
-                Some(name) if Spool::is_part(name, prefix) => self.part(path)?,
+            match name.into_string() {
+                Ok(name) if ours(&name) => found.push(name),
+                Ok(name) if Spool::is_part(&name, prefix) => self.part(path)?,
                 _ => self.note(path, FOREIGN),
             }
         }
-        Ok(())
+        Ok(found)
     }
 
-    fn bucket(&mut self, dir: &Path) -> disk::Result<()> {
-        match self.spool.disk().stat(dir)? {
-            Some(stat) if stat.kind == Kind::Dir => self.names_below(dir, is_id, "/"),
-            Some(_) => {
-                self.note(
-                    dir.to_owned(),
-                    "has a bucket's name, and is no directory; left alone",
-                );
-                Ok(())
+    fn bucket(&mut self, place: Place) -> disk::Result<()> {
+        let dir = place.dir();
+        match self.spool.disk().stat(&dir)? {
+            Some(stat) if stat.kind == Kind::Dir => {
+                let names = self.names_below(&dir, is_id, "/")?;
+                self.saw(place, &names);
             }
-            None => Ok(()),
+            Some(_) => self.note(dir, "has a bucket's name, and is no directory; left alone"),
+            None => {}
         }
+        Ok(())
     }
 
     fn part(&mut self, path: PathBuf) -> disk::Result<()> {
@@ -275,23 +269,26 @@ impl Look<'_> {
 
     /// The files below `info/`: each belongs to a message, and is the owner's alone.
     pub(super) fn infos(&mut self) -> disk::Result<()> {
-        for dir in INFO {
-            let below = Path::new("info").join(dir);
-            let names = self.spool.names_in(&below);
-            for name in self.unless(&below, names).unwrap_or_default() {
-                let id = name.to_str().and_then(|name| name.parse().ok());
-                if let Some(id) = id {
-                    self.info(dir, id, &below.join(&name))?;
+        let mut gone = HashSet::new();
+        for (dir, id) in std::mem::take(&mut self.infos) {
+            // Who was not seen may have been on the move, or have come since. That costs as much
+            // as there are buckets, so it is asked once for all files of a message.
+            if !self.seen.contains_key(&id) && !gone.contains(&id) {
+                match self.spool.locate(id)? {
+                    Some(place) => self.seen.entry(id).or_default().push(place),
+                    None => drop(gone.insert(id)),
                 }
+            }
+            let path = Path::new("info").join(dir).join(id.to_string());
+            match self.seen.get(&id).map(|places| places[0]) {
+                Some(place) => self.info(dir, id, &path, place)?,
+                None => self.orphan(dir, id, &path)?,
             }
         }
         Ok(())
     }
 
-    fn info(&mut self, dir: &str, id: QueueId, path: &Path) -> disk::Result<()> {
-        let Some(place) = self.spool.locate(id)? else {
-            return self.orphan(dir, id, path);
-        };
+    fn info(&mut self, dir: &str, id: QueueId, path: &Path, place: Place) -> disk::Result<()> {
         let Some(stat) = self.spool.disk().stat(path)? else {
             return Ok(());
         };

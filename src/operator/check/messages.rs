@@ -1,6 +1,5 @@
 //! Every message: one name, a file that is whole, a reason, and a next time.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use jiff::Timestamp;
@@ -9,24 +8,12 @@ use super::{Level, Look, Mend};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Action, Bucket, Hold, Resting, What};
-use crate::spool::{Content, Down, Kept, Listing, Place, View};
+use crate::spool::{Content, Down, Listing, Place, View};
 
 impl Look<'_> {
-    /// Every message there is.
+    /// Every message that was seen.
     pub(super) fn messages(&mut self) -> disk::Result<()> {
-        let mut places: BTreeMap<QueueId, Vec<Place>> = BTreeMap::new();
-        let mut all = Place::FIXED.to_vec();
-        for kept in Kept::ALL {
-            let buckets = self.spool.buckets(kept).unwrap_or_default();
-            all.extend(buckets.into_iter().map(|bucket| kept.place(bucket)));
-        }
-        for place in all {
-            let ids = self.spool.ids_in(place);
-            for id in self.unless(&place.dir(), ids).unwrap_or_default() {
-                places.entry(id).or_default().push(place);
-            }
-        }
-        for (id, named) in places {
+        for (id, named) in std::mem::take(&mut self.seen) {
             for place in self.true_names(id, named)? {
                 let looked = self.at(id, place);
                 self.unless(&place.path(id), looked);
@@ -42,15 +29,23 @@ impl Look<'_> {
             return Ok(named);
         }
         named.sort_unstable();
+        let mut there = Vec::new();
         let mut identities = Vec::new();
         for place in &named {
-            let stat = self.spool.disk().stat(&place.path(id))?;
-            identities.extend(stat.map(|stat| stat.identity));
+            if let Some(stat) = self.spool.disk().stat(&place.path(id))? {
+                there.push(*place);
+                identities.push(stat.identity);
+            }
         }
         // Seen in two places because it moved while we looked.
-        if identities.len() < 2 {
-            return Ok(named);
+        if there.len() < 2 {
+            return Ok(if there.is_empty() {
+                named.split_off(1)
+            } else {
+                there
+            });
         }
+        let mut named = there;
         let names: Vec<&str> = named.iter().map(Place::as_str).collect();
         let names = names.join(", ");
         if identities.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -68,11 +63,24 @@ impl Look<'_> {
         Ok(latest)
     }
 
-    fn at(&mut self, id: QueueId, place: Place) -> disk::Result<()> {
+    /// Looks at a message where it was seen, or where it has gone since.
+    fn at(&mut self, id: QueueId, mut place: Place) -> disk::Result<()> {
+        /// One that moves all the time is well.
+        const MOST_MOVES: usize = 5;
+        for _ in 0..MOST_MOVES {
+            if let Some(stat) = self.spool.disk().stat(&place.path(id))? {
+                return self.file(id, place, &stat);
+            }
+            match self.spool.locate(id)? {
+                Some(now) => place = now,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, id: QueueId, place: Place, stat: &Stat) -> disk::Result<()> {
         let path = place.path(id);
-        let Some(stat) = self.spool.disk().stat(&path)? else {
-            return Ok(());
-        };
         if stat.kind != Kind::File {
             match self.spool.exists(id)? {
                 true => self.problem(
@@ -83,8 +91,8 @@ impl Look<'_> {
             }
             return Ok(());
         }
-        self.access(&path, &stat, FILE_MODE);
-        if !self.lets_in(&stat) || self.barred.contains(&id) {
+        self.access(&path, stat, FILE_MODE);
+        if !self.lets_in(stat) || self.barred.contains(&id) {
             return Ok(());
         }
         match place {
@@ -94,7 +102,7 @@ impl Look<'_> {
             place => {
                 // Who is at work is asked only if it matters.
                 if let Some(view) = self.spool.view(id, place, &Listing::default())? {
-                    self.message(&view, &stat)?;
+                    self.message(&view, stat)?;
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Finding, Mend};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
-use crate::spool::{Claim, Entry, Kept, Leftover, Place, Spool, Unreadable};
+use crate::spool::{Claim, Entry, Leftover, Place, Spool, Unreadable};
 
 /// Mends a finding; false if it was not so any more, or somebody has it in hand.
 pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
@@ -43,19 +43,18 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
     }
 }
 
-/// The message whose file has this path.
+/// The message whose file has this path, and does not lie behind a link.
 fn standing_at(spool: &Spool, path: &Path) -> disk::Result<Option<(Place, QueueId)>> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok()) else {
+    let id = path
+        .file_name()
+        .and_then(|name| name.to_str()?.parse().ok());
+    let place = path.parent().and_then(Place::of_dir);
+    let (Some(id), Some(place)) = (id, place) else {
         return Ok(None);
     };
-    let mut places = Place::FIXED.to_vec();
-    for kept in Kept::ALL {
-        let buckets = spool.buckets(kept)?;
-        places.extend(buckets.into_iter().map(|bucket| kept.place(bucket)));
-    }
-    let place = places.into_iter().find(|place| place.path(id) == path);
-    Ok(place.map(|place| (place, id)))
+    let dir = spool.disk().stat(&place.dir())?;
+    let is_dir = dir.is_some_and(|stat| stat.kind == Kind::Dir);
+    Ok(is_dir.then_some((place, id)))
 }
 
 fn quarantine(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
