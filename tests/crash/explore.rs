@@ -1,10 +1,12 @@
 //! Every cut of a story, and what may be left of the spool at each.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mailspool::disk::Method;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::judge::judge;
 use super::log::Step;
@@ -39,8 +41,15 @@ pub struct Tally {
     pub violations: Vec<String>,
 }
 
-/// What a log leaves: which tree, what the world knows, and whether a kill leaves it.
-pub type Left = HashSet<(Tree, Known, bool)>;
+/// What a log leaves: which tree, what the world knows, and whether a kill leaves it; of all that
+/// the hash, as there are many.
+pub type Left = HashSet<u128>;
+
+fn hash(tree: &Tree, known: &Known, killed: bool) -> u128 {
+    let mut hasher = Xxh3::new();
+    (tree, known, killed).hash(&mut hasher);
+    hasher.digest128()
+}
 
 /// All cases of a log behind its first steps, as far as they are wanted. What is left twice, with
 /// the world knowing the same, is one case.
@@ -60,7 +69,7 @@ pub struct Cases<'a> {
 impl Cases<'_> {
     pub fn of<'a>(base: &Tree, known: &Known, steps: &'a [Step]) -> Cases<'a> {
         let model = Model::of(base);
-        debug_assert_eq!(model.now().numbered(), *base);
+        debug_assert_eq!(model.now(), *base);
         Cases {
             steps,
             at: 0,
@@ -95,6 +104,12 @@ impl Cases<'_> {
         self
     }
 
+    /// What the log leaves, all of it.
+    pub fn left(mut self) -> Left {
+        while self.next().is_some() {}
+        self.seen
+    }
+
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -114,10 +129,10 @@ impl Cases<'_> {
         let mut known = self.known.clone();
         known.forget_notes();
         self.cuts += 1;
-        let now = self.model.now().numbered();
+        let now = self.model.now();
         for tree in states(&self.model, &mut self.random, self.by_dirs) {
             let killed = tree == now;
-            if self.seen.insert((tree.clone(), known.clone(), killed)) {
+            if self.seen.insert(hash(&tree, &known, killed)) {
                 let last = self.at.checked_sub(1).map(|last| &self.steps[last]);
                 let behind = last.map_or("nothing".to_owned(), |last| shown(self.at, last));
                 self.found.push_back(Case {
@@ -164,10 +179,8 @@ fn shown(at: usize, step: &Step) -> String {
 pub fn explore_all(stories: Vec<Story>) {
     let mut wrong = String::new();
     for story in stories {
-        let (cuts, mut cases) = all_cases(&story);
-        if !proof::long() {
-            cases.retain(|case| case.number.is_multiple_of(story.one_in));
-        }
+        let one_in = if proof::long() { 1 } else { story.one_in };
+        let (cuts, cases) = all_cases(&story, one_in);
         let tally = run(cuts, &cases, |case| judge_twice(&story, case));
         tally.print(&story.title);
         wrong += &tally.shown(&story.title);
@@ -185,24 +198,26 @@ pub fn judge_twice(story: &Story, case: &Case) -> Vec<String> {
     wrong
 }
 
-fn all_cases(story: &Story) -> (usize, Vec<Case>) {
+/// One in so many of a story's cases.
+fn all_cases(story: &Story, one_in: usize) -> (usize, Vec<Case>) {
     let mut cases = Cases::of(&story.base, &story.known, &story.steps);
-    let all: Vec<Case> = cases.by_ref().collect();
+    let wanted = |case: &Case| case.number.is_multiple_of(one_in);
+    let all: Vec<Case> = cases.by_ref().filter(wanted).collect();
     // What was recorded is all that happened.
-    assert_eq!(cases.model().now().numbered(), story.end, "{}", story.title);
+    assert_eq!(cases.model().now(), story.end, "{}", story.title);
     (cases.cuts, all)
 }
 
 /// A second cut, while what the first one left is worked off: of so many states, each way.
 pub fn explore_again(story: &Story, count: usize) -> Tally {
-    let (_, cases) = all_cases(story);
+    let (_, cases) = all_cases(story, 1);
     let mut random = Random(count as u64);
     let mut total = Tally::default();
     for _ in 0..count {
         let case = &cases[random.below(cases.len())];
         for method in [Method::Each, Method::SyncExt] {
             let again = story.again(case, method);
-            let (cuts, cases) = all_cases(&again);
+            let (cuts, cases) = all_cases(&again, 1);
             let tally = run(cuts, &cases, |case| judge_twice(&again, case));
             total.cuts += tally.cuts;
             total.states += tally.states;

@@ -158,8 +158,8 @@ fn repeat(story: &Story, spool: &Spool, known: &mut Known) -> Option<String> {
 fn missing(case: &Case) -> Vec<String> {
     let named = |id: &QueueId| {
         let id = id.to_string();
-        let mut paths = case.tree.names.keys();
-        paths.any(|path| path.ends_with(&id) && !path.starts_with("spool/info"))
+        let mut names = case.tree.names();
+        names.any(|(path, _)| path.ends_with(&id) && !path.starts_with("spool/info"))
     };
     let acked = case.known.acked.iter();
     let lost = acked.filter(|(_, id)| !case.known.forgotten.contains(id) && !named(id));
@@ -266,14 +266,13 @@ fn thaw(spool: &Spool, now: Timestamp) {
 /// the fields of its delivery.
 fn copies(tree: &Tree) -> Vec<(String, String, Vec<u8>)> {
     let mut copies = Vec::new();
-    for (path, node) in &tree.names {
-        let Some(group) = node.filter(|_| path.starts_with("box/new")) else {
+    for (path, bytes) in tree.files() {
+        if !path.starts_with("box/new") {
             continue;
-        };
+        }
         let name = path.file_name().unwrap().to_string_lossy();
         let id = name.split_once(".Q").unwrap().1;
         let id = id.split_once('R').unwrap().0.to_owned();
-        let bytes = tree.contents[group].clone();
         let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
         let to = lines.by_ref().nth(1).unwrap_or_default();
         let to = String::from_utf8_lossy(to);
@@ -462,7 +461,7 @@ impl Seen<'_> {
                     .push(format!("{id} is left in {place:?}, held: {held}"));
             }
         }
-        for path in end.names.keys() {
+        for (path, _) in end.names() {
             // What a repair took for a leftover, and reasons, may be in `corrupt/`; who was moved
             // there wrongly does not meet his fate.
             let dir = path.parent().unwrap();

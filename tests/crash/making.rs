@@ -72,7 +72,7 @@ fn made(method: Method) -> (Vec<Step>, Tree) {
 fn all_cases(steps: &[Step]) -> (usize, Vec<Case>, Tree) {
     let mut cases = Cases::of(&Tree::default(), &Known::default(), steps);
     let all: Vec<Case> = cases.by_ref().collect();
-    let end = cases.model().now().numbered();
+    let end = cases.model().now();
     (cases.cuts, all, end)
 }
 

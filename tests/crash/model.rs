@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::log::Step;
 use super::tree::Tree;
@@ -60,9 +61,9 @@ pub struct Pin {
 #[derive(Clone, Default)]
 pub struct Data {
     /// What it certainly was.
-    pub kept: Vec<u8>,
+    pub kept: Arc<Vec<u8>>,
     /// What it became by each call since.
-    pub pending: Vec<Vec<u8>>,
+    pub pending: Vec<Arc<Vec<u8>>>,
     /// What a sync that failed may have lost.
     pub lost: Vec<Range<usize>>,
 }
@@ -82,7 +83,7 @@ impl Slot {
 }
 
 impl Data {
-    pub fn now(&self) -> &Vec<u8> {
+    pub fn now(&self) -> &Arc<Vec<u8>> {
         self.pending.last().unwrap_or(&self.kept)
     }
 
@@ -109,16 +110,16 @@ impl Model {
         };
         model.dirs.insert(ROOT, BTreeMap::new());
         let mut groups: HashMap<usize, Ino> = HashMap::new();
-        for (path, node) in &tree.names {
+        for (path, node) in tree.names() {
             let ino = match node {
                 None => {
                     let ino = model.fresh();
                     model.dirs.insert(ino, BTreeMap::new());
                     ino
                 }
-                Some(group) => *groups.entry(*group).or_insert_with(|| {
+                Some(group) => *groups.entry(group).or_insert_with(|| {
                     let ino = model.fresh();
-                    let kept = tree.contents[*group].clone();
+                    let kept = Arc::clone(tree.content(group));
                     let data = Data {
                         kept,
                         ..Data::default()
@@ -187,14 +188,14 @@ impl Model {
             Step::Write(path, bytes) => {
                 let data = self.opened_file(path);
                 let all = [data.now().as_slice(), bytes].concat();
-                data.pending.push(all);
+                data.pending.push(Arc::new(all));
             }
             Step::Truncate(path, len) => {
                 let data = self.opened_file(path);
-                let mut all = data.now().clone();
+                let mut all = data.now().to_vec();
                 all.resize(*len as usize, 0);
                 data.lost.retain(|lost| lost.start < all.len());
-                data.pending.push(all);
+                data.pending.push(Arc::new(all));
             }
             Step::Rename(from, to) => {
                 let ino = self.find(from);
@@ -293,34 +294,36 @@ impl Model {
     pub fn tree(
         &self,
         name: &dyn Fn(Ino, &str, &Slot) -> Option<Ino>,
-        data: &dyn Fn(Ino, &Data) -> Vec<u8>,
+        data: &dyn Fn(Ino, &Data) -> Arc<Vec<u8>>,
     ) -> Tree {
-        let mut tree = Tree::default();
-        let mut groups: HashMap<Ino, usize> = HashMap::new();
-        let mut left = vec![(PathBuf::new(), ROOT)];
+        let mut files = BTreeMap::new();
+        let mut left = vec![(String::new(), ROOT)];
         while let Some((path, dir)) = left.pop() {
             for (text, slot) in &self.dirs[&dir] {
                 let Some(ino) = name(dir, text, slot) else {
                     continue;
                 };
-                let path = path.join(text);
-                if self.dirs.contains_key(&ino) {
-                    tree.names.insert(path.clone(), None);
-                    left.push((path, ino));
-                    continue;
+                let path = match path.as_str() {
+                    "" => text.clone(),
+                    path => format!("{path}/{text}"),
+                };
+                match self.dirs.contains_key(&ino) {
+                    true => {
+                        left.push((path.clone(), ino));
+                        files.insert(path, None);
+                    }
+                    false => drop(files.insert(path, Some(ino as u64))),
                 }
-                let group = *groups.entry(ino).or_insert_with(|| {
-                    tree.contents.push(data(ino, &self.files[&ino]));
-                    tree.contents.len() - 1
-                });
-                tree.names.insert(path, Some(group));
             }
         }
-        tree
+        Tree::of(files, |ino| {
+            let ino = ino as Ino;
+            data(ino, &self.files[&ino])
+        })
     }
 
     /// The tree of the running system.
     pub fn now(&self) -> Tree {
-        self.tree(&|_, _, slot| slot.now(), &|_, data| data.now().clone())
+        self.tree(&|_, _, slot| slot.now(), &|_, data| Arc::clone(data.now()))
     }
 }

@@ -1,7 +1,9 @@
 //! The states that a power cut may leave, all of them or a sample.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::model::{Data, Ino, Model, Slot};
 use super::proof;
@@ -21,7 +23,7 @@ const PAGE: usize = 4096;
 /// last that everything did.
 enum Choice {
     Name(Ino, String, usize),
-    Content(Ino, Vec<Vec<u8>>),
+    Content(Ino, Vec<Arc<Vec<u8>>>),
 }
 
 impl Choice {
@@ -31,6 +33,25 @@ impl Choice {
             Choice::Content(_, all) => all.len(),
         }
     }
+}
+
+/// The choice that decides about a name. Those about names come first, in the order of
+/// directories and names.
+fn of_name(choices: &[Choice], dir: Ino, name: &str) -> Option<usize> {
+    let order = |one: &Choice| match one {
+        Choice::Name(d, n, _) => (*d, n.as_str()).cmp(&(dir, name)),
+        Choice::Content(..) => Ordering::Greater,
+    };
+    choices.binary_search_by(order).ok()
+}
+
+/// The choice that decides about a file's content.
+fn of_content(choices: &[Choice], ino: Ino) -> Option<usize> {
+    let order = |one: &Choice| match one {
+        Choice::Name(..) => Ordering::Less,
+        Choice::Content(other, _) => other.cmp(&ino),
+    };
+    choices.binary_search_by(order).ok()
 }
 
 impl Choice {
@@ -180,16 +201,16 @@ fn choices(model: &Model) -> Vec<Choice> {
 }
 
 /// What a file may contain.
-fn contents(data: &Data) -> Vec<Vec<u8>> {
-    let mut all = vec![data.kept.clone()];
-    for after in &data.pending {
+fn contents(data: &Data) -> Vec<Arc<Vec<u8>>> {
+    let mut all = vec![data.kept.to_vec()];
+    for after in data.pending.iter().map(|after| after.as_ref()) {
         let before = all.last().unwrap_or(&data.kept).len();
         let Some(grown) = after.len().checked_sub(data.kept.len()) else {
             all.push(after.clone());
             continue;
         };
         // The size without the data, from what was certain on.
-        let mut zeros = data.kept.clone();
+        let mut zeros = data.kept.to_vec();
         zeros.resize(after.len(), 0);
         all.push(zeros);
         // Cut off in the middle of this call.
@@ -217,13 +238,13 @@ fn contents(data: &Data) -> Vec<Vec<u8>> {
         all = all.iter().map(without).chain(all.iter().cloned()).collect();
     }
     let last = all.pop().unwrap_or_default();
-    let mut unique: Vec<Vec<u8>> = Vec::new();
+    let mut unique: Vec<Arc<Vec<u8>>> = Vec::new();
     for one in all {
-        if one != last && !unique.contains(&one) {
-            unique.push(one);
+        if one != last && !unique.iter().any(|other| **other == one) {
+            unique.push(Arc::new(one));
         }
     }
-    unique.push(last);
+    unique.push(Arc::new(last));
     unique
 }
 
@@ -246,8 +267,7 @@ fn unmet(
             let Some(needed) = there.pending.iter().position(|one| one.seq == pin.seq) else {
                 continue;
             };
-            let same = |one: &Choice| matches!(one, Choice::Name(dir, name, _) if *dir == pin.dir && *name == pin.name);
-            let other = choices.iter().position(same).unwrap();
+            let other = of_name(choices, pin.dir, &pin.name).unwrap();
             if picks[other] <= needed {
                 return Some((n, at, other, needed + 1));
             }
@@ -271,21 +291,16 @@ fn lower(model: &Model, choices: &[Choice], picks: &mut [usize]) {
 }
 
 fn build(model: &Model, choices: &[Choice], picks: &[usize]) -> Tree {
-    let chosen = |wanted: &dyn Fn(&Choice) -> bool| {
-        let found = choices.iter().position(wanted);
-        found.map(|n| (&choices[n], picks[n]))
-    };
-    let name = |dir: Ino, text: &str, slot: &super::model::Slot| {
-        let this =
-            |one: &Choice| matches!(one, Choice::Name(d, name, _) if *d == dir && name == text);
-        slot.after(chosen(&this).map_or(slot.pending.len(), |(_, pick)| pick))
+    let name = |dir: Ino, text: &str, slot: &Slot| {
+        let all = slot.pending.len();
+        slot.after(of_name(choices, dir, text).map_or(all, |choice| picks[choice]))
     };
     let content = |ino: Ino, data: &Data| {
-        let this = |one: &Choice| matches!(one, Choice::Content(other, _) if *other == ino);
-        match chosen(&this) {
-            Some((Choice::Content(_, all), pick)) => all[pick].clone(),
-            _ => data.now().clone(),
+        let choice = of_content(choices, ino).map(|choice| (&choices[choice], picks[choice]));
+        match choice {
+            Some((Choice::Content(_, all), pick)) => Arc::clone(&all[pick]),
+            _ => Arc::clone(data.now()),
         }
     };
-    model.tree(&name, &content).numbered()
+    model.tree(&name, &content)
 }

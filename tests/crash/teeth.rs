@@ -31,10 +31,8 @@ const FEW_STATES: usize = 10;
 
 /// All that a story's own log leaves.
 pub fn left(story: &Story) -> Left {
-    Cases::of(&story.base, &story.known, &story.steps)
-        .by_dirs()
-        .map(|case| (case.tree, case.known, case.killed))
-        .collect()
+    let cases = Cases::of(&story.base, &story.known, &story.steps);
+    cases.by_dirs().left()
 }
 
 /// Explores another log of the same story from a step on, until a violation is found. Says how

@@ -5,60 +5,89 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Names, and what they name. Equal trees are equal values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tree {
-    /// None for a directory, else which of the contents. Two names of one file have the same.
-    pub names: BTreeMap<PathBuf, Option<usize>>,
-    pub contents: Vec<Vec<u8>>,
+    /// None for a directory, else which of the contents, which are in the order of their first
+    /// names. Two names of one file have the same.
+    names: BTreeMap<String, Option<usize>>,
+    contents: Vec<Arc<Vec<u8>>>,
 }
 
 impl Tree {
-    /// What is below a directory.
-    pub fn read(base: &Path) -> Tree {
+    /// Of paths, each with none for a directory, or what is the same for each name of one file.
+    pub fn of(
+        files: BTreeMap<String, Option<u64>>,
+        mut content: impl FnMut(u64) -> Arc<Vec<u8>>,
+    ) -> Tree {
         let mut tree = Tree::default();
-        let mut groups: HashMap<u64, usize> = HashMap::new();
-        let mut left = vec![PathBuf::new()];
-        while let Some(dir) = left.pop() {
-            for entry in fs::read_dir(base.join(&dir)).unwrap() {
-                let entry = entry.unwrap();
-                let (path, meta) = (dir.join(entry.file_name()), entry.metadata().unwrap());
-                let node = match meta.is_dir() {
-                    true => {
-                        left.push(path.clone());
-                        None
-                    }
-                    false => Some(*groups.entry(meta.ino()).or_insert_with(|| {
-                        tree.contents.push(fs::read(entry.path()).unwrap());
-                        tree.contents.len() - 1
-                    })),
-                };
-                tree.names.insert(path, node);
-            }
-        }
-        tree.numbered()
-    }
-
-    /// The same with the contents in the order of their first names.
-    pub fn numbered(&self) -> Tree {
-        let mut tree = Tree::default();
-        let mut numbers: HashMap<usize, usize> = HashMap::new();
-        for (path, node) in &self.names {
-            let node = node.map(|group| {
-                *numbers.entry(group).or_insert_with(|| {
-                    tree.contents.push(self.contents[group].clone());
+        let mut numbers: HashMap<u64, usize> = HashMap::new();
+        for (path, file) in files {
+            let node = file.map(|file| {
+                *numbers.entry(file).or_insert_with(|| {
+                    tree.contents.push(content(file));
                     tree.contents.len() - 1
                 })
             });
-            tree.names.insert(path.clone(), node);
+            tree.names.insert(path, node);
         }
         tree
+    }
+
+    /// What is below a directory.
+    pub fn read(base: &Path) -> Tree {
+        let mut files = BTreeMap::new();
+        let mut paths: HashMap<u64, PathBuf> = HashMap::new();
+        let mut left = vec![String::new()];
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(base.join(&dir)).unwrap() {
+                let entry = entry.unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                let path = match dir.as_str() {
+                    "" => name,
+                    dir => format!("{dir}/{name}"),
+                };
+                let meta = entry.metadata().unwrap();
+                let file = (!meta.is_dir()).then(|| meta.ino());
+                match file {
+                    None => left.push(path.clone()),
+                    Some(ino) => drop(paths.insert(ino, entry.path())),
+                }
+                files.insert(path, file);
+            }
+        }
+        Tree::of(files, |ino| Arc::new(fs::read(&paths[&ino]).unwrap()))
+    }
+
+    /// Each path, and which file it names; none for a directory.
+    pub fn names(&self) -> impl Iterator<Item = (&Path, Option<usize>)> {
+        self.names
+            .iter()
+            .map(|(path, node)| (Path::new(path), *node))
+    }
+
+    /// Each path that names a file, and the file's content.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &Arc<Vec<u8>>)> {
+        self.names()
+            .filter_map(|(path, node)| Some((path, &self.contents[node?])))
+    }
+
+    /// The content of a file.
+    pub fn content(&self, file: usize) -> &Arc<Vec<u8>> {
+        &self.contents[file]
+    }
+
+    /// Whether a path is there.
+    pub fn has(&self, path: &Path) -> bool {
+        self.names.contains_key(path.to_str().unwrap())
     }
 
     /// Makes it below an empty directory.
     pub fn write(&self, base: &Path) {
         let mut first: Vec<Option<PathBuf>> = vec![None; self.contents.len()];
+        // A directory comes before what is in it.
         for (path, node) in &self.names {
             let path = base.join(path);
             let Some(group) = *node else {
@@ -85,13 +114,13 @@ impl Tree {
                 let bytes = &self.contents[*group];
                 let zeros = bytes.iter().filter(|byte| **byte == 0).count();
                 let len = bytes.len();
-                text += &format!("    {} #{group}, {len} octets", path.display());
+                text += &format!("    {path} #{group}, {len} octets");
                 text += &match zeros {
                     0 => "\n".to_owned(),
                     some => format!(", {some} of them zeros\n"),
                 };
-            } else if path.components().count() > 2 {
-                text += &format!("    {}/\n", path.display());
+            } else if path.matches('/').count() > 1 {
+                text += &format!("    {path}/\n");
             }
         }
         text

@@ -359,11 +359,9 @@ impl Known {
     /// What stands in the histories after a cut: no more than that was noted.
     pub fn note(&mut self, tree: &Tree) {
         self.forget_notes();
-        for (path, node) in &tree.names {
-            if let Some(group) = node
-                && path.starts_with("spool/info/attempts")
-            {
-                self.learn(&Step::Write(path.clone(), tree.contents[*group].clone()));
+        for (path, bytes) in tree.files() {
+            if path.starts_with("spool/info/attempts") {
+                self.learn(&Step::Write(path.to_owned(), bytes.to_vec()));
             }
         }
         self.fresh.clear();
