@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::QueueId;
 use mailspool::operator::act;
-use mailspool::queue::{Action, Hold, Resting};
+use mailspool::queue::{Action, History, Hold, Resting, Status, What};
 use mailspool::spool::{Kept, Place, Spool};
 
 use super::explore::Case;
@@ -47,7 +47,8 @@ pub struct Fate {
     pub to: &'static str,
     pub before: Vec<End>,
     pub after: Vec<End>,
-    /// Once it is reported as done, not before so many minutes after the beginning.
+    /// Once it is reported as done, or the history says that an answer was lost, not before so many
+    /// minutes after the beginning.
     pub held: Option<i64>,
 }
 
@@ -134,7 +135,9 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
             seen.once(fate);
         }
         seen.fate(fate);
-        seen.held(fate, story.times.start);
+        if known.did || answer_is_lost(&case.tree, fate) {
+            seen.held(fate, story.times.start);
+        }
     }
     seen.rest(&end, &story.fates);
     wrong.append(&mut seen.wrong);
@@ -318,6 +321,25 @@ fn put_off(spool: &Spool) -> Vec<String> {
     wrong
 }
 
+/// Whether some history says that the answer about this recipient was lost, as whoever waited for it
+/// wrote down. Whoever finds an interrupted attempt names no transport.
+fn answer_is_lost(tree: &Tree, fate: &Fate) -> bool {
+    let histories = tree
+        .files()
+        .filter(|(path, _)| path.starts_with("spool/info/attempts"));
+    let mut events =
+        histories.flat_map(|(_, bytes)| History::parse(bytes).unwrap_or_default().events);
+    events.any(|event| match event.what {
+        What::Outcome {
+            transport: Some(_),
+            results,
+        } => results
+            .iter()
+            .any(|one| one.status == Status::Unknown && one.recipient.as_str() == fate.to),
+        _ => false,
+    })
+}
+
 struct Seen<'a> {
     spool: &'a Spool,
     known: &'a Known,
@@ -427,9 +449,7 @@ impl Seen<'_> {
 
     /// Nobody gets what is held before its time.
     fn held(&mut self, fate: &Fate, start: Timestamp) {
-        let (Some(minutes), true) = (fate.held, self.known.did) else {
-            return;
-        };
+        let Some(minutes) = fate.held else { return };
         let until = start + SignedDuration::from_mins(minutes);
         let acked = self.known.acked.get(fate.name);
         let mut theirs = self.got.iter();

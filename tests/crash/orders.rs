@@ -4,6 +4,7 @@
 use mailspool::disk::Method;
 use mailspool::message::Door;
 
+use super::judge::RESUMED;
 use super::log::Step;
 use super::proof;
 use super::stories::{self, mail, mend, operate};
@@ -408,6 +409,156 @@ fn moving_on() {
         vec![undone(
             "what is moved on is made durable before",
             later(&story.steps, barrier, renamed("new", "active")),
+        )],
+    );
+}
+
+#[test]
+fn a_key() {
+    let all = stories::under_a_key(Method::Each);
+    let told = |title: &str| all.iter().find(|story| story.title.starts_with(title));
+    let first = told("submit under a key,").unwrap();
+    let steps = &first.steps;
+    let barrier = |step: &Step| ["new", "info", "keys"].iter().any(|dir| synced(dir)(step));
+    let kept = renamed("keys/new", "keys");
+    check(
+        first,
+        vec![
+            undone(
+                "a key's record is durable before the report",
+                later(steps, synced("keys"), reported),
+            ),
+            undone(
+                "a key's record counts by itself behind the barrier only",
+                later(steps, barrier, &kept),
+            ),
+            Undone {
+                order: "a key's record is in its bucket before the message leaves new/",
+                steps: later(steps, &kept, renamed("new", "active")),
+                harmless: Some("in keys/new/ it counts as long as its message is there"),
+            },
+        ],
+    );
+    // In a spool that an older program made.
+    let made = told("submit under the first key,").unwrap();
+    let durable = |step: &Step| matches!(step, Step::SyncDir(_));
+    let locks = |step: &Step| matches!(step, Step::Mkdir(path) if lies_in(path, "keys/lock"));
+    check(
+        made,
+        vec![undone(
+            "keys/lock/ is made when the others are durable",
+            later(&made.steps, durable, locks),
+        )],
+    );
+    let forgotten = told("killed with a key kept, and swept,").unwrap();
+    let bucket = |step: &Step| {
+        matches!(step, Step::SyncDir(path) if lies_in(path, "keys") && !path.ends_with("keys")
+            && !path.ends_with("keys/new"))
+    };
+    check(
+        forgotten,
+        vec![undone(
+            "a key's bucket is durable before its message is forgotten",
+            later(&forgotten.steps, bucket, unlinked("done")),
+        )],
+    );
+    let anew = told("killed with a key durable, and repeated,").unwrap();
+    let whole = |step: &Step| matches!(step, Step::SyncFile(path) if lies_in(path, "new"));
+    let killed = anew
+        .steps
+        .iter()
+        .position(|step| matches!(step, Step::Killed));
+    let (before, behind) = anew.steps.split_at(killed.unwrap());
+    let behind = later(behind, whole, renamed("new", "info/transport"));
+    check(
+        anew,
+        vec![Undone {
+            order: "what is written anew is whole before it has the old one's name",
+            steps: [before, behind.as_slice()].concat(),
+            harmless: Some("nobody was told yet, and the barrier comes before anybody is"),
+        }],
+    );
+}
+
+#[test]
+fn a_suspension() {
+    let all = stories::suspending(Method::Each);
+    let part = |step: &Step| matches!(step, Step::SyncFile(path) if lies_in(path, "suspended"));
+    let linked = |step: &Step| matches!(step, Step::Link(_, to) if lies_in(to, "suspended"));
+    let durable = |step: &Step| matches!(step, Step::SyncDir(path) if path.ends_with("spool") || lies_in(path, "suspended"));
+    let (first, anew) = (&all[0], &all[1]);
+    check(
+        first,
+        vec![
+            undone(
+                "a suspension is whole before it has its name",
+                later(&first.steps, part, linked),
+            ),
+            undone(
+                "a suspension is durable before it is reported",
+                later(&first.steps, durable, reported),
+            ),
+        ],
+    );
+    check(
+        anew,
+        vec![undone(
+            "a suspension is whole before it takes another one's place",
+            later(&anew.steps, part, renamed("suspended", "suspended")),
+        )],
+    );
+    let resumed = all.iter().find(|story| story.title.starts_with(RESUMED));
+    let resumed = resumed.unwrap();
+    check(
+        resumed,
+        vec![
+            undone(
+                "that it is resumed is durable before it is reported",
+                later(&resumed.steps, durable, reported),
+            ),
+            // Somebody was delivered to, and the message does not rest where its history says.
+            undone(
+                "a history is whole before it takes the old one's place",
+                later(
+                    &resumed.steps,
+                    |step| matches!(step, Step::SyncFile(path) if lies_in(path, "info/attempts")),
+                    renamed("info/attempts", "info/attempts"),
+                ),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn for_later() {
+    let all = stories::for_later(Method::Each);
+    let story = &all[0];
+    let acked = |step: &Step| matches!(step, Step::Acked(..));
+    let named = |step: &Step| matches!(step, Step::SyncDir(path) if path.ends_with("deferred"));
+    check(
+        story,
+        vec![undone(
+            "the bucket of a release has its name durably before the report",
+            later(&story.steps, named, acked),
+        )],
+    );
+}
+
+#[test]
+fn an_answer_that_is_lost() {
+    let all = stories::losing_answers(Method::Each);
+    let told = |story: &&Story| {
+        story
+            .title
+            .starts_with("an answer is lost, and it is frozen")
+    };
+    let story = all.iter().find(told).unwrap();
+    let unknown = |step: &Step| matches!(step, Step::Write(_, bytes) if String::from_utf8_lossy(bytes).contains("unknown"));
+    check(
+        story,
+        vec![undone(
+            "that it is frozen is written before that its answer was lost",
+            later(&story.steps, super::moments::noted_freeze, unknown),
         )],
     );
 }
