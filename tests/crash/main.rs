@@ -177,7 +177,7 @@ fn at_once() {
     for seed in 0..seeds {
         let method = METHODS[seed % METHODS.len()];
         let mut all = stories::pairs(method, seed as u64);
-        all.iter_mut().for_each(|story| story.one_in = 8);
+        all.iter_mut().for_each(|story| story.one_in = 12);
         explore_all(all);
     }
 }

@@ -276,6 +276,13 @@ impl Stage {
         assert_eq!(woken.unwrap(), 1);
     }
 
+    /// The same, whoever else makes it due.
+    pub fn resume_beside(&self, domain: &str) {
+        assert_eq!(self.try_resume(domain).unwrap(), Changed::Done);
+        self.mark(Step::Did);
+        wake(&self.spool(), &|_, _| true, self.clock.now()).unwrap();
+    }
+
     /// The same when somebody was killed who had got that far.
     pub fn resume_again(&self, domain: &str) {
         assert_eq!(self.try_resume(domain).unwrap(), Changed::Absent);
@@ -336,6 +343,12 @@ impl Stage {
     pub fn flush(&self) {
         let retry = Action::Retry(by());
         assert_eq!(flush(&self.spool(), &retry, self.clock.now()).unwrap(), 1);
+        self.mark(Step::Did);
+    }
+
+    /// The same, whoever else has it in hand.
+    pub fn flush_beside(&self) {
+        flush(&self.spool(), &Action::Retry(by()), self.clock.now()).unwrap();
         self.mark(Step::Did);
     }
 

@@ -212,7 +212,7 @@ pub fn confirm_killed(method: Method) -> Vec<Story> {
 }
 
 /// A message that was tried for more than an hour, and is not due for another attempt.
-fn late(stage: &Stage) {
+pub fn late(stage: &Stage) {
     stage.send("one", &[A, LONG]);
     for minutes in [1, 34, 36] {
         stage.forward(minutes);

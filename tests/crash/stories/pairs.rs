@@ -1,29 +1,25 @@
 //! Two processes at once.
 
+use jiff::SignedDuration;
 use mailspool::disk::Method;
 use mailspool::message::Door;
-use mailspool::queue::Action;
+use mailspool::queue::{Action, Then};
 
-use super::super::judge::End::{Both, Delivered, Frozen, Gone, Told};
-use super::super::judge::Fate;
+use super::super::judge::End::{Both, Delivered, Frozen, Gone, Told, Warned};
+use super::super::judge::{Fate, RESUMED};
 use super::super::log::Step;
 use super::super::stage::{Stage, by};
 use super::super::story::{Story, changed, fate};
 use super::moments::{durable, finished, noted_notice, written};
 use super::operate::{discard, freeze};
-use super::{A, B, BOX, NO, SLOW, deferred};
+use super::{A, B, BOX, BUSY, DEAD, FAR, GONE, LONG, NO, SLOW, deferred, mail};
 
 type Deed<'a> = &'a (dyn Fn(&Stage) + Sync);
 
 /// All pairs in the order of a seed.
 pub fn all(method: Method, seed: u64) -> Vec<Story> {
     let pair = |title: &str, fates: Vec<Fate>, prepare: &dyn Fn(&Stage), deeds: [Deed<'_>; 2]| {
-        let title = format!("{title}, seed {seed}");
-        let story = Story::record(&title, method, fates, prepare, |stage| {
-            stage.at_once(seed, deeds);
-        });
-        assert_no_repeats(&story);
-        story
+        pair(title, method, seed, fates, prepare, deeds)
     };
     let killed = |title: &str, fates: Vec<Fate>, kill: fn(&Step) -> bool| {
         let title = format!("two recoveries, {title}, seed {seed}");
@@ -93,7 +89,7 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         ]
     };
     let one = |stage: &Stage| stage.send("one", &[A]);
-    vec![
+    let mut all = vec![
         pair("a run beside a run", mixed(), &queue, [&run, &run]),
         pair(
             "accepting beside a run",
@@ -157,6 +153,150 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         killed("a notice durable", told(), durable(method)),
         killed("a notice recorded", told(), noted_notice),
         finished_by_two(method, seed),
+    ];
+    all.extend(held_back(method, seed));
+    all.extend(in_time(method, seed));
+    all
+}
+
+/// What two do at once, in the order of a seed.
+fn pair(
+    title: &str,
+    method: Method,
+    seed: u64,
+    fates: Vec<Fate>,
+    prepare: &dyn Fn(&Stage),
+    deeds: [Deed<'_>; 2],
+) -> Story {
+    let title = format!("{title}, seed {seed}");
+    let story = Story::record(&title, method, fates, prepare, |stage| {
+        stage.at_once(seed, deeds);
+    });
+    assert_no_repeats(&story);
+    story
+}
+
+/// Somebody holds mail back or lets it go, and a run is at it.
+fn held_back(method: Method, seed: u64) -> Vec<Story> {
+    const DOMAIN: &str = "other.test";
+    const END: i64 = 50;
+    let both = |held| {
+        let mut late = fate("one", B, Delivered);
+        late.held = held;
+        vec![fate("one", A, Delivered), late]
+    };
+    let send = |stage: &Stage| stage.send("one", &[A, B]);
+    let held = |stage: &Stage| {
+        send(stage);
+        stage.suspend(DOMAIN, END);
+        stage.forget_deed();
+        stage.pass();
+    };
+    let suspend = |stage: &Stage| stage.suspend(DOMAIN, END);
+    let resume = |stage: &Stage| stage.resume_beside(DOMAIN);
+    let resumed = format!("{RESUMED} beside a run");
+    let slow = |before: &[_], after: &[_]| {
+        vec![
+            fate("one", A, Delivered),
+            changed("one", SLOW, before, after),
+        ]
+    };
+    let thrown_away = |stage: &Stage| {
+        deferred(stage);
+        stage.act(&discard(stage));
+        stage.forget_deed();
+        stage.forward(31);
+    };
+    let lapsing = |stage: &Stage| {
+        deferred(stage);
+        let until = Some(stage.soon());
+        let freeze = Action::Freeze {
+            by: by(),
+            until,
+            then: Then::Thaw,
+        };
+        stage.act(&freeze);
+        stage.forget_deed();
+        stage.forward(31);
+    };
+    let retry = |stage: &Stage| stage.act_if_possible(&Action::Retry(by()));
+    let thaw = |stage: &Stage| stage.act_if_possible(&Action::Thaw(by()));
+    let delivered = || slow(&[Delivered], &[Delivered]);
+    let pair = |title: &str, fates, prepare: &dyn Fn(&Stage), deed: Deed<'_>| {
+        pair(title, method, seed, fates, prepare, [deed, &run])
+    };
+    vec![
+        pair(
+            "a suspension beside a run",
+            both(Some(END)),
+            &send,
+            &suspend,
+        ),
+        pair(&resumed, both(None), &held, &resume),
+        pair(
+            "what is purged is taken back",
+            slow(&[Delivered, Gone], &[Delivered]),
+            &thrown_away,
+            &retry,
+        ),
+        pair("a hold that lapses is thawed", delivered(), &lapsing, &thaw),
+        pair("a flush beside a run", delivered(), &deferred, &|stage| {
+            stage.forward(12);
+            stage.flush_beside();
+        }),
+    ]
+}
+
+/// A time has come, and two are at what is due; or at hosts.
+fn in_time(method: Method, seed: u64) -> Vec<Story> {
+    let pair = |title: &str, fates, prepare: &dyn Fn(&Stage), deeds: [Deed<'_>; 2]| {
+        pair(title, method, seed, fates, prepare, deeds)
+    };
+    let later = |stage: &Stage| {
+        stage.send_at("one", &[A, NO], SignedDuration::from_mins(20));
+    };
+    let released = |stage: &Stage| {
+        later(stage);
+        stage.forward(25);
+    };
+    let told = || vec![fate("one", A, Delivered), fate("one", NO, Told)];
+    let retry = |stage: &Stage| stage.act_if_possible(&Action::Retry(by()));
+    let late = |stage: &Stage| {
+        mail::late(stage);
+        stage.forward(5);
+    };
+    let warned = vec![fate("one", A, Delivered), fate("one", LONG, Warned)];
+    let parts = vec![
+        fate("one", FAR[0], Delivered),
+        fate("one", BUSY, Delivered),
+        fate("one", GONE, Told),
+        fate("two", FAR[1], Delivered),
+        fate("two", DEAD, Delivered),
+    ];
+    let hosts = |stage: &Stage| {
+        stage.send("one", &[FAR[0], BUSY, GONE]);
+        stage.send("two", &[DEAD, FAR[1]]);
+    };
+    let title = "a key is over, and is used again";
+    let mut over = Story::record(
+        &format!("{title}, seed {seed}"),
+        method,
+        vec![fate("one", A, Delivered)],
+        |stage| {
+            stage.submit_and_forget("two", B, 1);
+            stage.pass();
+            stage.forward(70);
+        },
+        |stage| stage.at_once(seed, [&submit, &run]),
+    );
+    over.key = Some("one");
+    assert_no_repeats(&over);
+    vec![
+        pair("a release by two", told(), &released, [&run, &run]),
+        pair("a release, early", told(), &later, [&retry, &run]),
+        pair("a delay, by two", warned, &late, [&run, &run]),
+        pair("hosts, by two", parts, &hosts, [&run, &run]),
+        over,
     ]
 }
 
