@@ -4,16 +4,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use super::program::crowd::{
     Crowd, Random, calm, delivered, hurry, letter, nothing_is_left, nothing_is_lost_or_doubled,
-    release, start_runner, start_submitter,
+    release, start_runner, start_submitter, submitter,
 };
 use super::program::{BOX, LONG, Site, code_of, files, names, until};
 use super::proof;
+
+/// Of those whom all mail is for.
+const DOMAIN: &str = "example.test";
 
 /// Small disks would be refused, and nobody waits until tomorrow.
 const CONFIG: &str = "[accept]\nmin_free = \"0\"\nmin_free_inodes = 0\n\
@@ -76,7 +79,7 @@ impl Weather {
         let is_submitter = |who: &Who| matches!(who, Who::Submitter(_));
         until_long("the storm is over", || {
             while self.next < goal && self.crowd.count(is_submitter) < 4 {
-                let submitter = start_submitter(&self.site, self.next);
+                let submitter = self.start_submitter();
                 let life = self.random.below(250);
                 self.crowd.join(Who::Submitter(self.next), submitter, life);
                 self.next += 1;
@@ -142,15 +145,27 @@ impl Weather {
         code.unwrap()
     }
 
-    /// Some operator does something with some messages.
+    /// Some of what is sent, and not received, is for later.
+    fn start_submitter(&self) -> Child {
+        match self.next % 10 {
+            4 => submitter(&self.site, self.next, Some("--at=+1h".into())),
+            _ => start_submitter(&self.site, self.next),
+        }
+    }
+
+    /// Some operator does something with some messages, or with all of them.
     fn operate(&mut self) {
         let all = names(&self.site.spool().join("info/sender"));
-        let verbs = ["freeze", "thaw", "discard", "retry", "flush", "check"];
+        let verbs = [
+            "freeze", "thaw", "discard", "retry", "flush", "check", "repair", "suspend", "resume",
+        ];
         let verb = verbs[self.random.pick(verbs.len())];
         let mut words = vec![verb.to_owned()];
         match verb {
             "flush" => words.push("--queue-only".into()),
             "check" => {}
+            "repair" => words = ["check", "--repair"].map(str::to_owned).into(),
+            "suspend" | "resume" => words.push(DOMAIN.into()),
             _ if all.is_empty() => return,
             _ => {
                 words.push("--queue-only".into());
@@ -192,9 +207,16 @@ impl Weather {
     pub fn clear_up(mut self) {
         self.lull(Sky::Sound);
         calm(&self.site);
+        let resumed = self.site.program(["resume", DOMAIN], b"");
+        assert!([0, 69].contains(&resumed.code), "{resumed}");
         until_long("everything is delivered", || {
             hurry(&self.site);
-            for (dir, verb) in [("frozen", "thaw"), ("discarded", "retry")] {
+            let held = [
+                ("frozen", "thaw"),
+                ("discarded", "retry"),
+                ("deferred", "retry"),
+            ];
+            for (dir, verb) in held {
                 let held = files(&self.site.spool().join(dir));
                 let name = |path: &std::path::PathBuf| path.file_name().unwrap().to_owned();
                 let ids: Vec<String> = held

@@ -201,10 +201,19 @@ pub fn start_runner(site: &Site) -> Child {
     command.spawn().unwrap()
 }
 
-/// Starts a submitter that reads its message from a file, every second one as an MTA does.
+/// Starts a submitter that reads its message from a file, every second one as an MTA does, every
+/// third under a key.
 pub fn start_submitter(site: &Site, serial: usize) -> Child {
+    let key = format!("--key={serial}");
+    submitter(site, serial, serial.is_multiple_of(3).then_some(key))
+}
+
+/// The same with another word on its command line.
+pub fn submitter(site: &Site, serial: usize, word: Option<String>) -> Child {
     let verb = ["send", "receive"][serial % 2];
-    let mut command = site.command([verb, "-f", "a@example.org", "b@example.test"]);
+    let words = ["-f", "a@example.org", "b@example.test"].map(str::to_owned);
+    let mut command = site.command([verb]);
+    command.args(word).args(words);
     command.stdin(letter(serial)).stdout(Stdio::null());
     command.spawn().unwrap()
 }
