@@ -1,0 +1,77 @@
+//! `suspended/`: whatever a file says, its name suspends; and every name that can be suspended.
+//!
+//! An input is the name of a destination or, behind a `=`, of a transport, and what a file of that
+//! name says.
+#![no_main]
+
+use std::fs;
+
+use libfuzzer_sys::fuzz_target;
+use mailspool::message::Address;
+use mailspool::queue::By;
+use mailspool::spool::{Changed, Standing, Suspension, Target};
+
+fuzz_target!(|input: &[u8]| {
+    let [name, bytes] = help::parts(input);
+    let name = &*String::from_utf8_lossy(name);
+    let target = match name.strip_prefix('=') {
+        Some(transport) => Target::Transport(transport.to_owned()),
+        None => Target::destination(name),
+    };
+    let file = target.file_name();
+    if name.is_empty() {
+        return; // no name; the commands take none
+    }
+    assert!((1..=255).contains(&file.len()), "{file}");
+    assert!(!file.contains(['/', '\0']) && !file.starts_with('.'));
+    let (_dir, spool) = help::spool();
+    let one = || -> Standing {
+        let mut all = spool.suspensions().unwrap();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    };
+    // What mail it is about; nobody has an address or a transport of every name.
+    let to = Address::parse(&format!("a@{name}"));
+    let to = to.unwrap_or_else(|_| Address::parse("a@elsewhere.test").unwrap());
+    let way = match &target {
+        Target::Transport(name) => (Some(name.as_str()), None),
+        Target::Destination(name) => (Some("relay"), Some(name.as_str())),
+    };
+    let holds = || {
+        let names = spool.suspended().unwrap();
+        spool.suspension(&names, way, &to, help::now())
+    };
+
+    let suspension = Suspension {
+        target: target.clone(),
+        since: help::now(),
+        until: None,
+        by: By {
+            by: String::from_utf8_lossy(bytes).chars().take(100).collect(),
+            reason: None,
+        },
+    };
+    assert_eq!(spool.suspend(&suspension).unwrap(), Changed::Done);
+    assert_eq!(one().says.as_ref(), Some(&suspension));
+    assert_eq!(holds().and_then(|one| one.says), Some(suspension));
+
+    // Anything else in its place: it suspends as well, until somebody resumes it or a whole one of
+    // this name says that it is over.
+    fs::write(spool.path().join("suspended").join(&file), bytes).unwrap();
+    let there = one();
+    assert_eq!(there.file, file);
+    if let Some(says) = &there.says {
+        let written = serde_json::to_vec(says).unwrap();
+        let again: Suspension = serde_json::from_slice(&written).expect("what we write we can read");
+        assert_eq!(again, *says);
+        assert_eq!(says.target.file_name(), file);
+    }
+    assert_eq!(holds().is_some(), !there.is_over(help::now()));
+    let ended = spool.end_suspensions(help::now()).unwrap();
+    assert_eq!(ended.len(), usize::from(there.is_over(help::now())));
+    if ended.is_empty() {
+        assert_eq!(spool.resume(&file).unwrap(), Changed::Done);
+    }
+    assert!(spool.suspended().unwrap().is_empty());
+    assert_eq!(spool.resume(&file).unwrap(), Changed::Absent);
+});
