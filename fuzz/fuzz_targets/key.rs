@@ -39,7 +39,12 @@ fn record(spool: &Path) -> PathBuf {
     let others = ["new", "lock"].map(Into::<std::ffi::OsString>::into);
     let mut buckets = buckets.filter(|bucket| !others.contains(&bucket.file_name()));
     let bucket = buckets.next().unwrap().path();
-    fs::read_dir(bucket).unwrap().next().unwrap().unwrap().path()
+    fs::read_dir(bucket)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path()
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -47,7 +52,10 @@ fuzz_target!(|input: &[u8]| {
     let Ok(key) = SubmissionKey::new(one) else {
         return assert!(one.is_empty() || one.len() > SubmissionKey::MAX_LEN);
     };
-    assert_eq!(SubmissionKey::from_xtext(&key.to_string()), Some(key.clone()));
+    assert_eq!(
+        SubmissionKey::from_xtext(&key.to_string()),
+        Some(key.clone())
+    );
     let (_dir, spool) = help::spool();
     let first = submit(&spool, &key);
     assert!(!first.repeated);

@@ -62,7 +62,8 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(there.file, file);
     if let Some(says) = &there.says {
         let written = serde_json::to_vec(says).unwrap();
-        let again: Suspension = serde_json::from_slice(&written).expect("what we write we can read");
+        let again: Suspension =
+            serde_json::from_slice(&written).expect("what we write we can read");
         assert_eq!(again, *says);
         assert_eq!(says.target.file_name(), file);
     }
