@@ -173,7 +173,7 @@ fn living() {
 /// Two processes at once; each order of their calls is a story.
 #[test]
 fn at_once() {
-    let seeds = if proof::long() { 12 } else { 1 };
+    let seeds = if proof::long() { 6 } else { 1 };
     for seed in 0..seeds {
         let method = METHODS[seed % METHODS.len()];
         let mut all = stories::pairs(method, seed as u64);

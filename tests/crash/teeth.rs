@@ -12,8 +12,9 @@ use mailspool::message::QueueId;
 use mailspool::queue::{Bucket, Event, History, RecipientResult, Status, What};
 
 use super::METHODS;
-use super::explore::{Case, Cases, Left, judge_twice};
+use super::explore::{Case, Cases, Left};
 use super::harmless::why;
+use super::judge::judge;
 use super::log::Step;
 use super::model::Model;
 use super::proof;
@@ -25,7 +26,7 @@ const AT_ONCE: usize = 3;
 /// So many states that the story's own log does not leave are judged in the ordinary run.
 pub const MOST_STATES: usize = 150;
 /// So many if there is time.
-const MANY_STATES: usize = 1000;
+const MANY_STATES: usize = 500;
 /// Of those that are known to be harmless, in the ordinary run.
 const FEW_STATES: usize = 10;
 
@@ -46,14 +47,15 @@ pub fn bite(
 ) -> (usize, Option<String>) {
     let cases = Cases::of(&story.base, &story.known, steps);
     let new = cases.skip(from).without(left.clone()).by_dirs();
-    let mut judged = 0;
+    let mut judged = 0_usize;
     // Where there are very many, those far behind are not passed over.
     let near = most;
     let most = most.saturating_add(most / 3);
     let spread = |(number, _): &(usize, Case)| *number < near || number.is_multiple_of(8);
     for (_, case) in new.enumerate().filter(spread).take(most) {
         judged += 1;
-        if let Some(first) = judge_twice(story, &case).into_iter().next() {
+        let mend_first = judged.is_multiple_of(4);
+        if let Some(first) = judge(story, &case, mend_first).into_iter().next() {
             return (judged, Some(format!("behind {}: {first}", case.behind)));
         }
     }

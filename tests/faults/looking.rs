@@ -10,6 +10,7 @@ use mailspool::disk::{self, Method, Seam};
 use mailspool::message::Door;
 use mailspool::operator::{Finding, Level, check, row};
 use mailspool::spool::Spool;
+use nix::errno::Errno;
 
 use super::errnos::Seen;
 use super::explore::explore;
@@ -128,10 +129,11 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
             let unread = unread(&one.path) && one.mend.is_none();
             assert!(found.contains(one) || unread, "{one:?}");
         }
-        for one in &found {
-            let told = answer.contains(one) || unread(&one.path);
-            assert!(told, "not said: {one:?}");
-        }
+        let told = |one: &&Finding| answer.contains(one) || unread(&one.path);
+        let untold: Vec<&Finding> = found.iter().filter(|one| !told(one)).collect();
+        // What is not there for a moment has gone elsewhere: the next check says what it is.
+        let may_vanish = usize::from(case.fault == Fault::Once(Errno::ENOENT));
+        assert!(untold.len() <= may_vanish, "not said: {untold:?}");
         match answer.iter().any(|one| unread(&one.path)) {
             false => "the same",
             true => "some not to be read",
