@@ -24,12 +24,14 @@
 //!
 //! **The bound.** Every story is cut behind every call. Where the undecided things of a cut have
 //! at most 64 combinations, all of them are tried; beyond that all, none, each one missing, each
-//! one alone, and two more at random, the same in every run. One of them in four is judged, one in 16 where
-//! barriers are over the whole file system, which leaves less undecided, and fewer of stories that have much
-//! in common with others (`stories.rs`): of those every second sync is taken out, of mail for hosts
-//! every fourth. One state in four of the judged is also mended first. With `MAILSPOOL_LONG` it is 2048 combinations, 40 at random and whole
-//! directories behind the others, and every state is judged and mended; two processes are told in
-//! 12 orders instead of one, more states are cut twice, and syncs are taken out whatever the method.
+//! one alone, and two more at random, the same in every run. One of them in four is judged, one in
+//! 16 where barriers are over the whole file system, which leaves less undecided, and fewer of
+//! stories that have much in common with others (`stories.rs`): of those every second sync is taken
+//! out, of mail for hosts every fourth. One state in four of the judged is also mended first, and
+//! without a sync one in four is only judged so. With `MAILSPOOL_LONG` it is 2048 combinations, 40
+//! at random and whole directories behind the others, and every state is judged and mended; two
+//! processes are told in 6 orders instead of one, more states are cut twice, and syncs are taken out
+//! whatever the method.
 //! `cargo nextest run --test crash --success-output final` shows what was explored.
 
 mod explore;
