@@ -19,14 +19,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// As often a connection is looked at for each octet of the server's, and altogether.
 const LOOKS: usize = 20_000;
+/// As often a patient server is looked at before it says something unasked: more often than the
+/// client looks before it writes. Only somebody who waits for a reply looks so often.
+const PATIENCE: usize = 5;
 
 /// A connection to a server that keeps to a script.
 struct Line {
     pieces: Vec<Vec<u8>>,
     next: usize,
     plan: Plan,
-    /// The client has written something since the last piece.
-    asked: bool,
+    /// The client has written something since the last piece, or has looked so often without.
+    asked: usize,
     looks: usize,
     said: Arc<Mutex<(Vec<u8>, Vec<u8>)>>,
 }
@@ -49,8 +52,8 @@ impl AsyncRead for Line {
             };
         }
         // Some servers wait until they are asked, at least a little.
-        if !self.asked && self.plan.end & 4 == 0 && next > 0 {
-            self.asked = true;
+        if self.asked < PATIENCE && self.plan.end & 4 == 0 && next > 0 {
+            self.asked += 1;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -62,7 +65,7 @@ impl AsyncRead for Line {
             true => self.next += 1,
             false => self.pieces[next] = later.to_vec(),
         }
-        self.asked = false;
+        self.asked = 0;
         Poll::Ready(Ok(()))
     }
 }
@@ -91,7 +94,7 @@ impl AsyncWrite for Line {
         let count = bytes.len().min(most).min(room - said.0.len());
         said.0.extend_from_slice(&bytes[..count]);
         drop(said);
-        self.asked = true;
+        self.asked = PATIENCE;
         Poll::Ready(Ok(count))
     }
 
@@ -124,7 +127,7 @@ fuzz_target!(|input: &[u8]| {
         pieces: plan.split(server).into_iter().map(<[u8]>::to_vec).collect(),
         next: 0,
         plan: plan.clone(),
-        asked: false,
+        asked: 0,
         looks: 0,
         said: Arc::clone(&said),
     };
@@ -201,5 +204,10 @@ fuzz_target!(|input: &[u8]| {
             &verdicts,
             plan.message.is_empty(),
         );
+        // Line by line, and only when it is asked, nothing comes too early to count.
+        let is_orderly = plan.pieces & 7 == 0 && plan.end & 12 == 0;
+        if let Some(said) = said.filter(|_| is_orderly) {
+            said.judge_taken(plan.protocol, &plan.recipients, &verdicts);
+        }
     }
 });
