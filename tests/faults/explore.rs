@@ -66,7 +66,7 @@ fn watch_panics() {
 pub fn explore(what: &str, cases: &[Case], run: impl Fn(&Case) -> String + Sync) -> Tally {
     /// Most of a case is waiting: for the pause between two barriers.
     const THREADS: usize = 12;
-    const TOO_LONG: Duration = Duration::from_secs(30);
+    const TOO_LONG: Duration = Duration::from_secs(120);
     watch_panics();
     let mut tally = Tally {
         cases: cases.len(),
