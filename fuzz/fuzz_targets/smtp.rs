@@ -208,7 +208,7 @@ fuzz_target!(|input: &[u8]| {
             let began = talk.sent[start..]
                 .windows(6)
                 .any(|words| words == b"MAIL F");
-            all.push((began, verdicts));
+            all.push((began, after, verdicts));
         }
     }
     let clear = Session::of(
@@ -237,11 +237,14 @@ fuzz_target!(|input: &[u8]| {
     let session = Session::of(plan.protocol, &talk.sent, codes(&talk.server.heard));
     let mut transactions = session.transactions.iter();
     let is_empty = plan.message.is_empty();
-    for (began, verdicts) in all {
+    for (began, after, verdicts) in all {
         let said = began.then(|| transactions.next()).flatten();
         Said::judge(said, plan.protocol, &plan.recipients, &verdicts, is_empty);
         if let Some(said) = said {
             said.judge_taken(plan.protocol, &plan.recipients, &verdicts);
+            if after != After::Close {
+                said.judge_told(&plan.recipients, &verdicts);
+            }
         }
     }
     assert!(

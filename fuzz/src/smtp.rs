@@ -355,6 +355,21 @@ impl Said {
         }
     }
 
+    /// Where nothing broke off, the server was told of everybody whom it could be told of.
+    pub fn judge_told(&self, to: &[Address], verdicts: &[Verdict]) {
+        if !self.mail.is_some_and(|code| code / 100 == 2) {
+            return;
+        }
+        for (to, verdict) in to.iter().zip(verdicts) {
+            let path = format!("{}>", to.as_str());
+            let mut told = self.recipients.iter().map(|one| &one.0);
+            assert!(
+                told.any(|one| one.starts_with(&path)) || verdict.outcome.status == Status::Failed,
+                "{path} was not told: {self:?}"
+            );
+        }
+    }
+
     fn has_delivered(&self, protocol: Protocol, to: &Address, is_empty: bool) {
         let is_class = |code: Option<u16>, class: u16| code.is_some_and(|code| code / 100 == class);
         assert!(is_class(self.mail, 2) && is_class(self.data, 3), "{self:?}");
