@@ -28,10 +28,10 @@
 //! 16 where barriers are over the whole file system, which leaves less undecided, and fewer of
 //! stories that have much in common with others (`stories.rs`): of those every second sync is taken
 //! out, of mail for hosts every fourth. One state in four of the judged is also mended first, and
-//! without a sync one in four is only judged so. With `MAILSPOOL_LONG` it is 2048 combinations, 40
-//! at random and whole directories behind the others, and every state is judged and mended; two
-//! processes are told in 6 orders instead of one, more states are cut twice, and syncs are taken out
-//! whatever the method.
+//! without a sync one in four is only judged so. With `MAILSPOOL_LONG` it is 512 combinations, 20
+//! at random and whole directories behind the others; every state is judged, and every second one
+//! mended; two processes are told in 6 orders instead of one, more states are cut twice, and syncs
+//! are taken out whatever the method.
 //! `cargo nextest run --test crash --success-output final` shows what was explored.
 
 mod explore;

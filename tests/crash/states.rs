@@ -12,10 +12,10 @@ use super::tree::Tree;
 /// Up to so many combinations are all tried.
 const EXHAUSTIVE: usize = 64;
 /// Where there is time.
-const EXHAUSTIVE_LONG: usize = 2048;
+const EXHAUSTIVE_LONG: usize = 512;
 /// States at random for each cut where not all are tried, and where there is time.
 const SAMPLES: usize = 2;
-const SAMPLES_LONG: usize = 40;
+const SAMPLES_LONG: usize = 20;
 /// What a file system writes at once.
 const PAGE: usize = 4096;
 
