@@ -155,7 +155,7 @@ fuzz_target!(|input: &[u8]| {
                     let before = said.lock().unwrap().0.len();
                     let verdicts = client.deliver(&transaction, plan.message).await;
                     let after = said.lock().unwrap().0[before..].to_vec();
-                    all.push((after, verdicts));
+                    all.push((after, client.is_reusable(), verdicts));
                 }
             }
             client.quit().await;
@@ -194,7 +194,7 @@ fuzz_target!(|input: &[u8]| {
         );
     }
     let mut transactions = session.transactions.iter();
-    for (sent, verdicts) in all {
+    for (sent, is_reusable, verdicts) in all {
         let began = sent.windows(11).any(|words| words == b"MAIL FROM:<");
         let said = began.then(|| transactions.next()).flatten();
         Said::judge(
@@ -208,6 +208,9 @@ fuzz_target!(|input: &[u8]| {
         let is_orderly = plan.pieces & 7 == 0 && plan.end & 12 == 0;
         if let Some(said) = said.filter(|_| is_orderly) {
             said.judge_taken(plan.protocol, &plan.recipients, &verdicts);
+            if is_reusable {
+                said.judge_told(&plan.recipients, &verdicts);
+            }
         }
     }
 });
