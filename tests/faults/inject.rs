@@ -225,17 +225,12 @@ pub fn all_cases(method: Method, calls: &[Seen], length: Option<usize>) -> Vec<C
     cases
 }
 
-/// All of them, or a sample if there is little time.
+/// All of them, or a sample that is another one each day; after some days all have been in one.
 pub fn sample(cases: Vec<Case>, most: usize) -> Vec<Case> {
+    /// Where there is time.
+    const MANY: usize = 3_000;
     // So much of what was asked for is what all tests together have time for.
-    match proof::long() {
-        true => cases,
-        false => some(cases, most / 2),
-    }
-}
-
-/// So many of them, others each day; after some days all have been among them.
-pub fn some(cases: Vec<Case>, most: usize) -> Vec<Case> {
+    let most = if proof::long() { MANY } else { most / 2 };
     let count = cases.len();
     if count <= most {
         return cases;

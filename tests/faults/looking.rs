@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::errnos::Seen;
 use super::explore::explore;
-use super::inject::{Case, Fault, Injector, all_cases, sample, some};
+use super::inject::{Case, Fault, Injector, all_cases, sample};
 use super::queue::Queue;
 use super::scratch::Scratch;
 use super::world::{limits, request, tempdir, text};
@@ -58,13 +58,6 @@ fn asked<T>(path: &Path, what: Ask<T>) -> (T, Vec<Seen>) {
 /// Every fault but those of syncs, which there are none of.
 fn cases(seen: &[Seen], most: usize) -> Vec<Case> {
     sample(all_cases(Method::Each, seen, None), most)
-}
-
-/// The same for a check, which looks three times at everything, and each time at the locks of the
-/// whole machine: one process after the other waits for those. Not all of them even if there is time.
-fn cases_of_check(seen: &[Seen], most: usize) -> Vec<Case> {
-    const MOST: usize = 6_000;
-    some(cases(seen, most), MOST)
 }
 
 #[test]
@@ -118,7 +111,7 @@ fn a_look_at_many_messages_costs_as_much_for_each() {
 fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
     let queue = Queue::new();
     let (found, seen) = asked(&queue.path(), findings);
-    let tally = explore("check", &cases_of_check(&seen, 300), |case| {
+    let tally = explore("check", &cases(&seen, 300), |case| {
         let dir = Scratch::copy(&queue.path());
         let answer = ask(&dir.spool(), Injector::new(*case), findings);
         dir.end();
@@ -186,7 +179,7 @@ fn a_repair_loses_nothing() {
         let dir = Scratch::copy(&queue.path());
         asked(&dir.spool(), repair).1
     };
-    let tally = explore("repair", &cases_of_check(&seen, 120), |case| {
+    let tally = explore("repair", &cases(&seen, 120), |case| {
         let dir = Scratch::copy(&queue.path());
         let (ledger, clock) = queue.beginning();
         let mended = ask(&dir.spool(), Injector::new(*case), repair).is_ok();
