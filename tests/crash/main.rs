@@ -31,7 +31,7 @@
 //! without a sync one in four is only judged so. With `MAILSPOOL_LONG` it is 512 combinations, 20
 //! at random and whole directories behind the others; every state is judged, and every second one
 //! mended; two processes are told in an order for each method instead of one, more states are cut
-//! twice, and syncs are taken out whatever the method.
+//! twice, and every sync is taken out of every story.
 //! `cargo nextest run --test crash --success-output final` shows what was explored.
 
 mod explore;

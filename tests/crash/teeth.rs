@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mailspool::disk::Method;
 use mailspool::message::QueueId;
 use mailspool::queue::{Bucket, Event, History, RecipientResult, Status, What};
 
-use super::METHODS;
 use super::explore::{Case, Cases, Left};
 use super::harmless::why;
 use super::judge::judge;
@@ -191,26 +191,25 @@ struct Score {
     harmless: BTreeMap<String, &'static str>,
 }
 
+/// The parts of a barrier are calls of their own only where it is over single files; leaving out a
+/// part of the others' would be leaving out nothing.
 #[test]
 fn every_sync_matters() {
     let score = Mutex::new(Score::default());
-    let methods = if proof::long() { 3 } else { 1 };
-    for method in METHODS.into_iter().take(methods) {
-        std::thread::scope(|scope| {
-            // The last is made of what the others tell one by one.
-            let groups = stories::GROUPS.len() - usize::from(!proof::long());
-            for group in &stories::GROUPS[..groups] {
-                let score = &score;
-                scope.spawn(move || {
-                    for mut story in group(method) {
-                        // A slot is its lock: the names of slots only multiply the states.
-                        story.steps.retain(|step| !is_of_slot(step));
-                        mutate(&story, score);
-                    }
-                });
-            }
-        });
-    }
+    // The last is made of what the others tell one by one.
+    let groups = stories::GROUPS.len() - usize::from(!proof::long());
+    std::thread::scope(|scope| {
+        for group in &stories::GROUPS[..groups] {
+            let score = &score;
+            scope.spawn(move || {
+                for mut story in group(Method::Each) {
+                    // A slot is its lock: the names of slots only multiply the states.
+                    story.steps.retain(|step| !is_of_slot(step));
+                    mutate(&story, score);
+                }
+            });
+        }
+    });
     let mut score = score.into_inner().unwrap();
     for (label, why) in &score.harmless {
         if !score.bitten.contains(label) {
@@ -227,6 +226,43 @@ fn every_sync_matters() {
     proof::count("mutations found", score.found);
     score.bad.sort();
     assert!(score.bad.is_empty(), "\n{}", score.bad.join("\n"));
+}
+
+/// Where barriers are over the whole file system: without any of a story's there is a loss. Of every
+/// fourth group of stories, unless there is time.
+#[test]
+fn barriers_over_everything_matter() {
+    let bad = Mutex::new(Vec::new());
+    let count = AtomicUsize::new(0);
+    let step = if proof::long() { 1 } else { 4 };
+    std::thread::scope(|scope| {
+        for method in [Method::SyncExt, Method::SyncFs] {
+            let (bad, count) = (&bad, &count);
+            scope.spawn(move || {
+                let groups = stories::GROUPS.iter().step_by(step);
+                for story in groups.flat_map(|group| group(method)) {
+                    let mut steps = story.steps.clone();
+                    steps.retain(|step| !step.is_sync());
+                    let (states, found) = bite(&story, &steps, 0, &left(&story), MOST_STATES);
+                    // It has no barrier, or all of them come when nothing is undecided.
+                    if states == 0 {
+                        continue;
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
+                    if found.is_none() {
+                        let title = &story.title;
+                        bad.lock()
+                            .unwrap()
+                            .push(format!("{title}: nothing in {states}"));
+                    }
+                }
+            });
+        }
+    });
+    let (bad, count) = (bad.into_inner().unwrap(), count.into_inner());
+    proof::count("mutations", count);
+    proof::count("mutations found", count - bad.len());
+    assert!(bad.is_empty(), "\n{}", bad.join("\n"));
 }
 
 /// Takes out one sync after the other.
