@@ -153,13 +153,13 @@ fn words(event: Event) -> Vec<String> {
     }
 }
 
-/// The syncs of a story that make something certain, one for each label.
-fn syncs(story: &Story) -> BTreeMap<String, usize> {
+/// The syncs of a story that make something certain, by their labels.
+fn syncs(story: &Story) -> BTreeMap<String, Vec<usize>> {
     let mut model = Model::of(&story.base);
-    let mut syncs = BTreeMap::new();
+    let mut syncs: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (at, step) in story.steps.iter().enumerate() {
         if model.would_keep(step) {
-            syncs.entry(label(&story.steps, at)).or_insert(at);
+            syncs.entry(label(&story.steps, at)).or_default().push(at);
         }
         model.apply(step);
     }
@@ -275,21 +275,31 @@ fn mutate(story: &Story, score: &Mutex<Score>) {
         12..96 => 2,
         _ => 4,
     };
-    let syncs: Vec<(&String, &usize)> = syncs.iter().step_by(step).collect();
+    let syncs: Vec<(&String, &Vec<usize>)> = syncs.iter().step_by(step).collect();
+    let without = |removed: &[usize], most: usize| {
+        let steps = story.steps.iter().enumerate();
+        let kept = steps.filter(|(at, _)| !removed.contains(at));
+        let kept: Vec<Step> = kept.map(|(_, step)| step.clone()).collect();
+        bite(story, &kept, removed[0], &left, most)
+    };
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some((label, at)) = syncs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut steps = story.steps.clone();
-                    steps.remove(**at);
+                while let Some((label, all)) = syncs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let why = why(label, &story.title);
                     let most = match (proof::long(), why) {
                         (true, _) => MANY_STATES,
                         (false, None) => MOST_STATES,
                         (false, Some(_)) => FEW_STATES,
                     };
-                    let (states, found) = bite(story, &steps, **at, &left, most);
+                    let (mut states, mut found) = without(&all[..1], most);
+                    // What the first leaves undecided the next may cover: a call that is left out
+                    // is left out each time.
+                    if found.is_none() && all.len() > 1 {
+                        let (more, every) = without(all, most);
+                        (states, found) = (states.max(more), every);
+                    }
                     // It leaves what is left without it as well.
                     if states == 0 {
                         continue;
