@@ -25,7 +25,7 @@ use super::story::Story;
 const AT_ONCE: usize = 3;
 /// So many states that the story's own log does not leave are judged in the ordinary run.
 pub const MOST_STATES: usize = 150;
-/// So many if there is time.
+/// So many if there is time, or a loss is certain.
 const MANY_STATES: usize = 500;
 /// Of those that are known to be harmless, in the ordinary run.
 const FEW_STATES: usize = 10;
@@ -243,7 +243,7 @@ fn barriers_over_everything_matter() {
                 for story in groups.flat_map(|group| group(method)) {
                     let mut steps = story.steps.clone();
                     steps.retain(|step| !step.is_sync());
-                    let (states, found) = bite(&story, &steps, 0, &left(&story), MOST_STATES);
+                    let (states, found) = bite(&story, &steps, 0, &left(&story), MANY_STATES);
                     // It has no barrier, or all of them come when nothing is undecided.
                     if states == 0 {
                         continue;

@@ -192,7 +192,7 @@ fn a_repair_loses_nothing() {
         drop(spool);
         remove_leftovers(&dir.spool(), &queue);
         let ended = Ok(Default::default());
-        assert!(!queue.work_off(&dir.spool(), &ended, &ledger, &clock));
+        assert!(!queue.work_off(&dir.spool(), &ended, &ledger, &clock, 0));
         dir.end();
         match (mended, case.fault) {
             (true, _) => "through",

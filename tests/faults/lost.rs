@@ -26,7 +26,7 @@ fn by_one(queue: &Queue, case: &Case) -> String {
     let seam = disk.process(Injector::new(*case));
     let ended = queue.run(&dir.spool(), seam, &ledger, &clock, |runner| runner.pass());
     let lost = disk.lose();
-    let twice = queue.work_off(&dir.spool(), &ended, &ledger, &clock);
+    let twice = queue.work_off(&dir.spool(), &ended, &ledger, &clock, 1);
     dir.end();
     let why = ended.err().unwrap_or_default();
     assert!(!twice || why.ends_with("not recorded"), "doubled: {why}");
@@ -61,7 +61,7 @@ fn by_the_next(queue: &Queue, case: &Case, calls: usize) -> String {
             .is_err_and(|why| why.ends_with("not recorded"))
     };
     let ended = if said(&second) { second } else { first };
-    let twice = queue.work_off(&dir.spool(), &ended, &ledger, &clock);
+    let twice = queue.work_off(&dir.spool(), &ended, &ledger, &clock, 2);
     dir.end();
     format!(
         "{} lost{}",

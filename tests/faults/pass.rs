@@ -47,7 +47,7 @@ impl Queue {
         let dir = Scratch::copy(&self.path());
         let (ledger, clock) = self.beginning();
         let ended = self.run(&dir.spool(), Injector::new(*case), &ledger, &clock, run);
-        let twice = self.work_off(&dir.spool(), &ended, &ledger, &clock);
+        let twice = self.work_off(&dir.spool(), &ended, &ledger, &clock, 1);
         dir.end();
         // One call that fails is no reason to lose a record, unless the run says so.
         if let (true, Fault::Once(_) | Fault::ButMade(_) | Fault::Half(_)) = (twice, case.fault) {
@@ -73,8 +73,15 @@ impl Queue {
         (Ledger::default(), clock)
     }
 
-    /// Works off, without faults, what a run has left; says whether anybody got a message twice.
-    pub fn work_off(&self, path: &Path, ended: &Ended, ledger: &Ledger, clock: &Clock) -> bool {
+    /// Works off, without faults, what some runs have left; says whether anybody got a message twice.
+    pub fn work_off(
+        &self,
+        path: &Path,
+        ended: &Ended,
+        ledger: &Ledger,
+        clock: &Clock,
+        runs: usize,
+    ) -> bool {
         let spool = Spool::open(path).unwrap();
         self.thaw_what_could_not_be_recorded(&spool, ended, clock);
         let mut rounds = 0;
@@ -86,7 +93,8 @@ impl Queue {
             let summary = summary.unwrap_or_else(|error| panic!("a clean pass: {error}"));
             assert_eq!(summary.trouble, 0, "{summary:?}");
             let mut problems = findings(&spool);
-            problems.retain(|one| one.level > Level::Note);
+            // Nothing about a quarantine is synced: where the reason is lost, a repair finds it.
+            problems.retain(|one| one.level > Level::Note && one.mend != Some(Mend::SayWhy));
             assert_eq!(problems, []);
             let left = spool.listing().unwrap().messages;
             if left
@@ -100,7 +108,7 @@ impl Queue {
             assert!(rounds < 12, "no end of it: {left:?}");
             clock.forward(150);
         }
-        self.verify(&spool, ledger);
+        self.verify(&spool, ledger, runs);
         ledger.counts().values().any(|count| *count > 1)
     }
 
@@ -130,16 +138,17 @@ impl Queue {
         }
     }
 
-    fn verify(&self, spool: &Spool, ledger: &Ledger) {
+    fn verify(&self, spool: &Spool, ledger: &Ledger, runs: usize) {
         let counts = ledger.counts();
         let twice: BTreeSet<QueueId> = counts
             .iter()
             .filter(|(_, count)| **count > 1)
             .map(|((id, _), _)| *id)
             .collect();
+        // Each has one in hand at a time.
         assert!(
-            twice.len() <= 1,
-            "more than the one in flight was doubled: {counts:?}"
+            twice.len() <= runs,
+            "more than those in flight were doubled: {counts:?}"
         );
         assert!(counts.values().all(|count| *count <= 2), "{counts:?}");
 
@@ -205,9 +214,15 @@ impl Queue {
             format!("corrupt/{corrupt}.reason").into(),
         ]);
         expected.sort();
-        let left = files(spool.path());
+        let mut left = files(spool.path());
+        // What a kill left of a history that was being written anew.
+        let half = PathBuf::from(format!("info/attempts/{frozen}.part"));
+        if left.contains(&half) {
+            check(spool, true).unwrap();
+            left = files(spool.path());
+        }
         assert_eq!(left, expected, "not what is left on purpose");
-        // Nothing about a quarantine is synced: where the reason is lost, a repair finds it again.
+        // Of a quarantine whose reason is lost.
         let mut found = findings(spool);
         if !found.is_empty() && found.iter().all(|one| one.mend == Some(Mend::SayWhy)) {
             let mended = check(spool, true).unwrap();
