@@ -28,6 +28,16 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "who failed and was not told of fails again",
     ),
     (
+        // Where another message is delivered meanwhile.
+        &[
+            "file info/attempts/* with failed started before a delivery",
+            "file info/attempts/* with failed before a delivery",
+            "dir info/attempts with failed started before a delivery",
+        ],
+        &["killed with a notice"],
+        "who failed and was not told of fails again",
+    ),
+    (
         &["dir info/attempts with bounce "],
         &[
             "bounce by hand",
