@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use mailspool::accept::{Acceptor, Error, Limits, Request};
 use mailspool::message::header::{HeaderScan, line_ending, mbox_separator};
-use mailspool::message::{Address, Door, Dsn, ReversePath};
+use mailspool::message::{Door, ReversePath};
 use mailspool::spool::{Claim, Spool};
 
 /// The spool is made once and stays; every message leaves it again.
@@ -27,19 +27,12 @@ fuzz_target!(|input: &[u8]| {
     let request = Request {
         door,
         sender: ReversePath::parse(b"a@example.org").unwrap(),
-        recipients: vec![Address::parse("b@example.net").unwrap()],
-        transport: None,
-        dsn: Dsn::default(),
-        submitter: "fuzzer".into(),
-        key: None,
-        release: None,
+        ..help::request()
     };
     let limits = Limits {
         max_size: 3000,
-        min_free: 0,
-        min_free_inodes: 0,
         hop_limit: 3,
-        ..Limits::new("mail.test")
+        ..help::limits()
     };
     let reader = Pieces(bytes, usize::from(piece) + 1);
     let taken = Acceptor::new(spool().clone(), limits).accept(request, reader);

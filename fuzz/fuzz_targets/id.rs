@@ -4,8 +4,8 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, Dsn, QueueId, ReversePath};
+use mailspool::accept::Acceptor;
+use mailspool::message::QueueId;
 use mailspool::operator::{Found, find};
 use mailspool::spool::Spool;
 
@@ -19,24 +19,10 @@ fn queue() -> &'static Queue {
     static QUEUE: OnceLock<Queue> = OnceLock::new();
     QUEUE.get_or_init(|| {
         let (dir, spool) = help::spool();
-        let limits = Limits {
-            min_free: 0,
-            min_free_inodes: 0,
-            ..Limits::new("mail.test")
-        };
-        let acceptor = Acceptor::new(spool.clone(), limits);
+        let acceptor = Acceptor::new(spool.clone(), help::limits());
         let accept = |_| {
-            let request = Request {
-                door: Door::Active,
-                sender: ReversePath::Null,
-                recipients: vec![Address::parse("b@example.net").unwrap()],
-                transport: None,
-                dsn: Dsn::default(),
-                submitter: "fuzzer".into(),
-                key: None,
-                release: None,
-            };
-            acceptor.accept(request, &b"Subject: x\n\n"[..]).unwrap()
+            let accepted = acceptor.accept(help::request(), &b"Subject: x\n\n"[..]);
+            accepted.unwrap()
         };
         // Those of one millisecond are in no order.
         let mut ids: Vec<QueueId> = (0..4).map(accept).collect();

@@ -9,27 +9,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::accept::{Accepted, Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, Dsn, ReversePath, SubmissionKey};
+use mailspool::accept::{Accepted, Acceptor, Request};
+use mailspool::message::SubmissionKey;
 use mailspool::spool::Spool;
 
 fn submit(spool: &Spool, key: &SubmissionKey) -> Accepted {
-    let limits = Limits {
-        min_free: 0,
-        min_free_inodes: 0,
-        ..Limits::new("mail.test")
-    };
     let request = Request {
-        door: Door::Active,
-        sender: ReversePath::Null,
-        recipients: vec![Address::parse("b@example.net").unwrap()],
-        transport: None,
-        dsn: Dsn::default(),
-        submitter: "fuzzer".into(),
         key: Some(key.clone()),
-        release: None,
+        ..help::request()
     };
-    let acceptor = Acceptor::new(spool.clone(), limits);
+    let acceptor = Acceptor::new(spool.clone(), help::limits());
     acceptor.submit(request, &b"Subject: x\n\n"[..]).unwrap()
 }
 

@@ -6,7 +6,8 @@ pub mod smtp;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::{Address, Door, Envelope, QueueId, ReversePath, Submission};
+use mailspool::accept::{Limits, Request};
+use mailspool::message::{Address, Door, Dsn, Envelope, QueueId, ReversePath, Submission};
 use mailspool::queue::{
     Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, Then, What,
     next_step, settle,
@@ -51,6 +52,29 @@ pub fn spool() -> (TempDir, Spool) {
     let dir = tempfile::tempdir_in(memory).expect("a directory in memory");
     let spool = Spool::create(&dir.path().join("spool"), None).expect("a spool");
     (dir, spool)
+}
+
+/// No room has to be left on a disk in memory.
+pub fn limits() -> Limits {
+    Limits {
+        min_free: 0,
+        min_free_inodes: 0,
+        ..Limits::new("mail.test")
+    }
+}
+
+/// What a submitter wants: of nobody, to somebody.
+pub fn request() -> Request {
+    Request {
+        door: Door::Active,
+        sender: ReversePath::Null,
+        recipients: vec![Address::parse("b@example.net").expect("an address")],
+        transport: None,
+        dsn: Dsn::default(),
+        submitter: "fuzzer".into(),
+        key: None,
+        release: None,
+    }
 }
 
 /// Follows the steps of a message as a runner does, every attempt deferred, and asserts that they

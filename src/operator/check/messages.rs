@@ -37,13 +37,14 @@ impl Look<'_> {
                 identities.push(stat.identity);
             }
         }
-        // Seen in two places because it moved while we looked.
+        // Seen in two places because it moved while we looked. Gone from all of them: from one it
+        // is followed.
+        if there.is_empty() {
+            named.truncate(1);
+            return Ok(named);
+        }
         if there.len() < 2 {
-            return Ok(if there.is_empty() {
-                named.split_off(1)
-            } else {
-                there
-            });
+            return Ok(there);
         }
         let mut named = there;
         let names: Vec<&str> = named.iter().map(Place::as_str).collect();
