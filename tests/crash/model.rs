@@ -296,7 +296,7 @@ impl Model {
         name: &dyn Fn(Ino, &str, &Slot) -> Option<Ino>,
         data: &dyn Fn(Ino, &Data) -> Arc<Vec<u8>>,
     ) -> Tree {
-        let mut files = BTreeMap::new();
+        let mut files = Vec::new();
         let mut left = vec![(String::new(), ROOT)];
         while let Some((path, dir)) = left.pop() {
             for (text, slot) in &self.dirs[&dir] {
@@ -310,9 +310,9 @@ impl Model {
                 match self.dirs.contains_key(&ino) {
                     true => {
                         left.push((path.clone(), ino));
-                        files.insert(path, None);
+                        files.push((path, None));
                     }
-                    false => drop(files.insert(path, Some(ino as u64))),
+                    false => files.push((path, Some(ino as u64))),
                 }
             }
         }

@@ -291,9 +291,9 @@ fn lower(model: &Model, choices: &[Choice], picks: &mut [usize]) {
 }
 
 fn build(model: &Model, choices: &[Choice], picks: &[usize]) -> Tree {
-    let name = |dir: Ino, text: &str, slot: &Slot| {
-        let all = slot.pending.len();
-        slot.after(of_name(choices, dir, text).map_or(all, |choice| picks[choice]))
+    let name = |dir: Ino, text: &str, slot: &Slot| match slot.pending.is_empty() {
+        true => slot.kept,
+        false => slot.after(picks[of_name(choices, dir, text).expect("undecided")]),
     };
     let content = |ino: Ino, data: &Data| {
         let choice = of_content(choices, ino).map(|choice| (&choices[choice], picks[choice]));

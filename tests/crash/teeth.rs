@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use mailspool::disk::Method;
 use mailspool::message::QueueId;
@@ -21,8 +21,10 @@ use super::proof;
 use super::stories;
 use super::story::Story;
 
-/// Mutations of a story at once; groups of stories are at it side by side.
-const AT_ONCE: usize = 3;
+/// Mutations at once.
+const AT_ONCE: usize = 6;
+/// In the ordinary run a sync is left out of so many of the stories that have it, the smallest ones.
+const IN_STORIES: usize = 2;
 /// So many states that the story's own log does not leave are judged in the ordinary run.
 pub const MOST_STATES: usize = 150;
 /// So many if there is time, or a loss is certain.
@@ -191,21 +193,50 @@ struct Score {
     harmless: BTreeMap<String, &'static str>,
 }
 
+/// A sync that is to be left out.
+struct Mutation<'a> {
+    story: &'a Story,
+    /// Of the story, when somebody has asked.
+    left: &'a OnceLock<Left>,
+    label: String,
+    /// Where it is.
+    all: Vec<usize>,
+}
+
 /// The parts of a barrier are calls of their own only where it is over single files; leaving out a
 /// part of the others' would be leaving out nothing.
 #[test]
 fn every_sync_matters() {
-    let score = Mutex::new(Score::default());
-    // The last is made of what the others tell one by one.
-    let groups = stories::GROUPS.len() - usize::from(!proof::long());
+    let stories = stories(Method::Each);
+    let lefts: Vec<OnceLock<Left>> = stories.iter().map(|_| OnceLock::new()).collect();
+    let in_most = if proof::long() {
+        usize::MAX
+    } else {
+        IN_STORIES
+    };
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    let mut mutations = Vec::new();
+    for (story, left) in stories.iter().zip(&lefts) {
+        for (label, all) in syncs(story) {
+            let times = times.entry(label.clone()).or_default();
+            *times += 1;
+            if *times <= in_most {
+                let mutation = Mutation {
+                    story,
+                    left,
+                    label,
+                    all,
+                };
+                mutations.push(mutation);
+            }
+        }
+    }
+    let (score, next) = (Mutex::new(Score::default()), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        for group in &stories::GROUPS[..groups] {
-            let score = &score;
-            scope.spawn(move || {
-                for mut story in group(Method::Each) {
-                    // A slot is its lock: the names of slots only multiply the states.
-                    story.steps.retain(|step| !is_of_slot(step));
-                    mutate(&story, score);
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(one) = mutations.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    one.judge(&score);
                 }
             });
         }
@@ -226,6 +257,28 @@ fn every_sync_matters() {
     proof::count("mutations found", score.found);
     score.bad.sort();
     assert!(score.bad.is_empty(), "\n{}", score.bad.join("\n"));
+}
+
+/// The stories, those with the fewest states first.
+fn stories(method: Method) -> Vec<Story> {
+    // The last is made of what the others tell one by one.
+    let groups = stories::GROUPS.len() - usize::from(!proof::long());
+    let told = |group: &stories::Group| {
+        let mut stories = group(method);
+        // A slot is its lock: the names of slots only multiply the states.
+        for story in &mut stories {
+            story.steps.retain(|step| !is_of_slot(step));
+        }
+        stories
+    };
+    let mut all: Vec<Story> = std::thread::scope(|scope| {
+        let groups = stories::GROUPS[..groups].iter();
+        let groups: Vec<_> = groups.map(|group| scope.spawn(|| told(group))).collect();
+        let told = groups.into_iter().flat_map(|group| group.join().unwrap());
+        told.collect()
+    });
+    all.sort_by_key(|story| story.one_in);
+    all
 }
 
 /// Where barriers are over the whole file system: without any of a story's there is a loss. Of every
@@ -265,65 +318,52 @@ fn barriers_over_everything_matter() {
     assert!(bad.is_empty(), "\n{}", bad.join("\n"));
 }
 
-/// Takes out one sync after the other.
-fn mutate(story: &Story, score: &Mutex<Score>) {
-    let (left, syncs) = (left(story), syncs(story));
-    // Of a story of which few states are judged, few syncs are taken out, unless there is time.
-    let step = match story.one_in {
-        _ if proof::long() => 1,
-        ..12 => 1,
-        12..96 => 2,
-        _ => 4,
-    };
-    let syncs: Vec<(&String, &Vec<usize>)> = syncs.iter().step_by(step).collect();
-    let without = |removed: &[usize], most: usize| {
-        let steps = story.steps.iter().enumerate();
-        let kept = steps.filter(|(at, _)| !removed.contains(at));
-        let kept: Vec<Step> = kept.map(|(_, step)| step.clone()).collect();
-        bite(story, &kept, removed[0], &left, most)
-    };
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some((label, all)) = syncs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let why = why(label, &story.title);
-                    let most = match (proof::long(), why) {
-                        (true, _) => MANY_STATES,
-                        (false, None) => MOST_STATES,
-                        (false, Some(_)) => FEW_STATES,
-                    };
-                    let (mut states, mut found) = without(&all[..1], most);
-                    // What the first leaves undecided the next may cover: a call that is left out
-                    // is left out each time.
-                    if found.is_none() && all.len() > 1 {
-                        let (more, every) = without(all, most);
-                        (states, found) = (states.max(more), every);
-                    }
-                    // It leaves what is left without it as well.
-                    if states == 0 {
-                        continue;
-                    }
-                    let mut score = score.lock().unwrap();
-                    score.mutations += 1;
-                    match (found, why) {
-                        (Some(_), _) => {
-                            score.found += 1;
-                            score.bitten.insert((*label).clone());
-                        }
-                        (None, Some(why)) => drop(score.harmless.insert((*label).clone(), why)),
-                        (None, None) => {
-                            let title = &story.title;
-                            let text = format!("{title}: without {label}: nothing in {states}");
-                            println!("{text}");
-                            match proof::long() && states >= most {
-                                true => score.unfinished.push(((*label).clone(), text)),
-                                false => score.bad.push(text),
-                            }
-                        }
-                    }
-                }
-            });
+impl Mutation<'_> {
+    /// Takes it out, and looks whether that is found.
+    fn judge(&self, score: &Mutex<Score>) {
+        let Mutation {
+            story, label, all, ..
+        } = self;
+        let left = self.left.get_or_init(|| left(story));
+        let without = |removed: &[usize], most: usize| {
+            let steps = story.steps.iter().enumerate();
+            let kept = steps.filter(|(at, _)| !removed.contains(at));
+            let kept: Vec<Step> = kept.map(|(_, step)| step.clone()).collect();
+            bite(story, &kept, removed[0], left, most)
+        };
+        let why = why(label, &story.title);
+        let most = match (proof::long(), why) {
+            (true, _) => MANY_STATES,
+            (false, None) => MOST_STATES,
+            (false, Some(_)) => FEW_STATES,
+        };
+        let (mut states, mut found) = without(&all[..1], most);
+        // What the first leaves undecided the next may cover: a call that is left out is left out
+        // each time.
+        if found.is_none() && all.len() > 1 {
+            let (more, every) = without(all, most);
+            (states, found) = (states.max(more), every);
         }
-    });
+        // It leaves what is left without it as well.
+        if states == 0 {
+            return;
+        }
+        let mut score = score.lock().unwrap();
+        score.mutations += 1;
+        match (found, why) {
+            (Some(_), _) => {
+                score.found += 1;
+                score.bitten.insert(label.clone());
+            }
+            (None, Some(why)) => drop(score.harmless.insert(label.clone(), why)),
+            (None, None) => {
+                let text = format!("{}: without {label}: nothing in {states}", story.title);
+                println!("{text}");
+                match proof::long() && states >= most {
+                    true => score.unfinished.push((label.clone(), text)),
+                    false => score.bad.push(text),
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! A directory tree as a value: read from the disk, and written to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -10,35 +10,39 @@ use std::sync::Arc;
 /// Names, and what they name. Equal trees are equal values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tree {
-    /// None for a directory, else which of the contents, which are in the order of their first
-    /// names. Two names of one file have the same.
-    names: BTreeMap<String, Option<usize>>,
+    /// In order: none for a directory, else which of the contents, which are in the order of their
+    /// first names. Two names of one file have the same.
+    names: Vec<(String, Option<usize>)>,
     contents: Vec<Arc<Vec<u8>>>,
 }
 
 impl Tree {
     /// Of paths, each with none for a directory, or what is the same for each name of one file.
     pub fn of(
-        files: BTreeMap<String, Option<u64>>,
-        mut content: impl FnMut(u64) -> Arc<Vec<u8>>,
+        mut files: Vec<(String, Option<u64>)>,
+        content: impl FnMut(u64) -> Arc<Vec<u8>>,
     ) -> Tree {
-        let mut tree = Tree::default();
-        let mut numbers: HashMap<u64, usize> = HashMap::new();
-        for (path, file) in files {
-            let node = file.map(|file| {
-                *numbers.entry(file).or_insert_with(|| {
-                    tree.contents.push(content(file));
-                    tree.contents.len() - 1
-                })
-            });
-            tree.names.insert(path, node);
+        files.sort_unstable();
+        // In the order of their first names. There are few.
+        let mut all: Vec<u64> = Vec::new();
+        let mut number = |file: u64| {
+            let known = all.iter().position(|one| *one == file);
+            known.unwrap_or_else(|| {
+                all.push(file);
+                all.len() - 1
+            })
+        };
+        let files = files.into_iter();
+        let names = files.map(|(path, file)| (path, file.map(&mut number)));
+        Tree {
+            names: names.collect(),
+            contents: all.into_iter().map(content).collect(),
         }
-        tree
     }
 
     /// What is below a directory.
     pub fn read(base: &Path) -> Tree {
-        let mut files = BTreeMap::new();
+        let mut files = Vec::new();
         let mut paths: HashMap<u64, PathBuf> = HashMap::new();
         let mut left = vec![String::new()];
         while let Some(dir) = left.pop() {
@@ -55,7 +59,7 @@ impl Tree {
                     None => left.push(path.clone()),
                     Some(ino) => drop(paths.insert(ino, entry.path())),
                 }
-                files.insert(path, file);
+                files.push((path, file));
             }
         }
         Tree::of(files, |ino| Arc::new(fs::read(&paths[&ino]).unwrap()))
@@ -81,7 +85,9 @@ impl Tree {
 
     /// Whether a path is there.
     pub fn has(&self, path: &Path) -> bool {
-        self.names.contains_key(path.to_str().unwrap())
+        let path = path.to_str().unwrap();
+        let order = |(name, _): &(String, _)| name.as_str().cmp(path);
+        self.names.binary_search_by(order).is_ok()
     }
 
     /// Makes it below an empty directory.
