@@ -178,7 +178,7 @@ fn at_once() {
     let orders = if proof::long() { METHODS.len() } else { 1 };
     for (seed, method) in METHODS.into_iter().take(orders).enumerate() {
         let mut all = stories::pairs(method, seed as u64);
-        all.iter_mut().for_each(|story| story.one_in = 12);
+        all.iter_mut().for_each(|story| story.one_in = 16);
         explore_all(all);
     }
 }

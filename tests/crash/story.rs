@@ -66,7 +66,7 @@ impl Story {
         deed(&stage);
         Story {
             title: format!("{title}, {method:?}"),
-            one_in: if method == Method::Each { 4 } else { 16 },
+            one_in: if method == Method::Each { 5 } else { 20 },
             base,
             known,
             steps: stage.recorder().steps(),

@@ -45,7 +45,7 @@ impl Bound {
     pub fn of(changes: usize) -> Bound {
         let (more, most) = match proof::long() {
             true => (1, 20_000),
-            false => (0, 250),
+            false => (0, 180),
         };
         let asked = std::env::var("MAILSPOOL_RACE_SAMPLES").ok();
         let most = asked.map_or(most, |most| most.parse().unwrap());
