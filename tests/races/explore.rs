@@ -44,7 +44,7 @@ impl Bound {
     /// Up to so many changes, in the ordinary run, and one more in the long one.
     pub fn of(changes: usize) -> Bound {
         let (more, most) = match proof::long() {
-            true => (1, 20_000),
+            true => (1, 2_000),
             false => (0, 180),
         };
         let asked = std::env::var("MAILSPOOL_RACE_SAMPLES").ok();
