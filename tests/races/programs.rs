@@ -111,6 +111,7 @@ pub fn resuming(domain: &'static str) -> Program {
 pub fn accepting(door: Door, to: &'static [&'static str]) -> Program {
     Box::new(move |case, seam| {
         let acceptor = Acceptor::new(open(case, seam)?, limits());
+        case.next_millisecond();
         let request = request(door, "s@sender.test", to);
         let accepted = acceptor.accept(request, text("accepted").as_slice());
         accepted.map(Said::Accepted).map_err(text_of)
@@ -119,10 +120,14 @@ pub fn accepting(door: Door, to: &'static [&'static str]) -> Program {
 
 /// Under the one key there is. A process that finds it taken is told so here; on its own it waits.
 pub fn submitting(to: &'static str) -> Program {
-    Box::new(move |case, seam| match submit(&open(case, seam)?, to) {
-        Ok(accepted) => Ok(Said::Accepted(accepted.id)),
-        Err(Refused::KeyBusy) => Ok(Said::Busy),
-        Err(error) => Err(text_of(error)),
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        case.next_millisecond();
+        match submit(&spool, to) {
+            Ok(accepted) => Ok(Said::Accepted(accepted.id)),
+            Err(Refused::KeyBusy) => Ok(Said::Busy),
+            Err(error) => Err(text_of(error)),
+        }
     })
 }
 

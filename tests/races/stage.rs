@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use jiff::{SignedDuration, Timestamp};
@@ -50,6 +50,8 @@ pub struct Case<'a> {
     pub is_over: Arc<AtomicBool>,
     /// What happened, when it is over.
     trace: OnceLock<Arc<Trace>>,
+    /// The last millisecond in which something was accepted.
+    latest: AtomicI64,
 }
 
 /// What a process said when it ended.
@@ -237,6 +239,7 @@ impl<'p> Pair<'p> {
             net: net.taking(self.stage.connections).once(),
             is_over,
             trace: OnceLock::new(),
+            latest: AtomicI64::new(0),
         };
         let (decide, decisions) = follow(schedule.clone());
         type Run<'r> = Box<dyn FnOnce(Arc<Hand>) -> Said + Send + 'r>;
@@ -273,6 +276,18 @@ impl<'p> Pair<'p> {
 impl Case<'_> {
     pub fn spool(&self) -> Spool {
         Spool::open(&self.path).unwrap()
+    }
+
+    /// Waits for a millisecond in which nothing was accepted yet: the ids of one are in no order, and
+    /// a schedule would come out in another way each time.
+    pub fn next_millisecond(&self) {
+        loop {
+            let now = Timestamp::now().as_millisecond();
+            if self.latest.fetch_max(now, SeqCst) < now {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// A runner that speaks to the hosts as well.
