@@ -158,15 +158,7 @@ const UNREAD: &str = "cannot be read: ";
 
 fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
     let owner = spool.disk().stat(Path::new("."))?.map(|stat| stat.uid);
-    let mut look = Look {
-        spool,
-        owner: owner.unwrap_or_default(),
-        barred: HashSet::new(),
-        locked: None,
-        seen: BTreeMap::new(),
-        infos: Vec::new(),
-        findings: Vec::new(),
-    };
+    let mut look = Look::new(spool, owner.unwrap_or_default());
     look.directories()?;
     if look
         .findings
@@ -201,7 +193,19 @@ struct Look<'a> {
     findings: Vec<Finding>,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    fn new(spool: &'a Spool, owner: u32) -> Look<'a> {
+        Look {
+            spool,
+            owner,
+            barred: HashSet::new(),
+            locked: None,
+            seen: BTreeMap::new(),
+            infos: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+
     fn find(&mut self, level: Level, path: PathBuf, what: impl Into<String>, mend: Option<Mend>) {
         self.findings.push(Finding {
             level,

@@ -253,3 +253,23 @@ fn may_be_put_off(bucket: Bucket) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Spool;
+
+    /// Each name that is kept is a look at the message, with what that finds.
+    #[test]
+    fn of_who_moved_on_from_everywhere_one_name_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let id = QueueId::new(Timestamp::UNIX_EPOCH, [1; 10]);
+        let seen = [Place::New, Place::Incoming, Place::Active, Place::Done];
+        for count in 1..=seen.len() {
+            let mut look = Look::new(&spool, 0);
+            let names = look.true_names(id, seen[..count].to_vec()).unwrap();
+            assert_eq!((names.len(), look.findings.len()), (1, 0), "of {count}");
+        }
+    }
+}
