@@ -73,9 +73,10 @@ fn fill(path: &Path, count: usize, size: usize) -> Result<(), Box<dyn Error>> {
 }
 
 fn run(path: &Path, outcome: Outcome) -> Result<(), Box<dyn Error>> {
-    let runner = Runner::new(Spool::open(path)?, HOSTNAME)
+    let runner = Runner::builder(Spool::open(path)?, HOSTNAME)
         .transport("nothing", Nothing(outcome))
-        .routes(Routes::all_by("nothing"));
+        .routes(Routes::all_by("nothing"))
+        .build();
     println!("{:?}", runner.pass()?);
     Ok(())
 }

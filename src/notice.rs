@@ -118,7 +118,9 @@ impl Action {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let spool = mailspool::spool::Spool::create(&dir.path().join("spool"), None)?;
-/// let runner = mailspool::runner::Runner::new(spool, "mail.example.org").notices(ours);
+/// let runner = mailspool::runner::Runner::builder(spool, "mail.example.org")
+///     .notices(ours)
+///     .build();
 /// # Ok(())
 /// # }
 /// ```

@@ -39,7 +39,14 @@ use crate::transport::Transport;
 pub(crate) use drive::runtime;
 pub use settle::Settled;
 
-/// Works a spool. Cloning is cheap and shares everything.
+/// Works a spool. Cloning is cheap and shares everything. A runner is configured by its
+/// [builder](RunnerBuilder) and not afterwards:
+///
+/// ```compile_fail
+/// # fn example(runner: mailspool::runner::Runner) {
+/// let smaller = runner.clone().budget(mailspool::runner::Budget::default());
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Runner {
     core: Arc<Core>,
@@ -178,110 +185,10 @@ impl Runner {
     /// is said: 14 days.
     pub const FROZEN_LIFETIME: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-    /// A runner for a spool, under the name `hostname`, with no transports, no routes, the
+    /// Begins a runner for a spool, under the name `hostname`, with no transports, no routes, the
     /// default schedules and bounces in English.
-    pub fn new(spool: Spool, hostname: impl Into<String>) -> Runner {
-        let hostname = hostname.into();
-        Runner {
-            core: Arc::new(Core {
-                spool,
-                notices: Arc::new(DsnBuilder::new(hostname.clone())),
-                hostname,
-                transports: HashMap::new(),
-                routes: Routes::default(),
-                retry: Arc::new(Schedules::default()),
-                delays: DelayAges::default(),
-                frozen_lifetime: Some(Runner::FROZEN_LIFETIME),
-                budget: Budget::default(),
-                threads: None,
-                observer: None,
-                clock: Arc::new(Timestamp::now),
-                stop: Stop::default(),
-                hops: Arc::default(),
-                sessions: sessions::Sessions::default(),
-                corrupt_in_a_row: AtomicU32::new(0),
-                trouble_in_a_row: AtomicU32::new(0),
-                fatal: Mutex::new(None),
-            }),
-        }
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Core)) -> Runner {
-        // Configured before it is shared; a clone that is configured gets a core of its own.
-        let core = Arc::get_mut(&mut self.core);
-        debug_assert!(core.is_some(), "a runner is configured before it is cloned");
-        if let Some(core) = core {
-            change(core);
-        }
-        self
-    }
-
-    /// Adds a transport under a name.
-    pub fn transport(self, name: impl Into<String>, transport: impl Transport + 'static) -> Runner {
-        self.shared_transport(name, Arc::new(transport))
-    }
-
-    /// Adds a transport that is already shared.
-    pub fn shared_transport(
-        self,
-        name: impl Into<String>,
-        transport: Arc<dyn Transport>,
-    ) -> Runner {
-        let name = name.into();
-        self.with(|core| {
-            core.transports.insert(name, transport);
-        })
-    }
-
-    /// Sets which recipient gets which transport.
-    pub fn routes(self, routes: Routes) -> Runner {
-        self.with(|core| core.routes = routes)
-    }
-
-    /// Sets when messages are tried again.
-    pub fn retry(self, policy: impl RetryPolicy + 'static) -> Runner {
-        self.with(|core| core.retry = Arc::new(policy))
-    }
-
-    /// Sets when senders are told that it takes long.
-    pub fn delays(self, ages: DelayAges) -> Runner {
-        self.with(|core| core.delays = ages)
-    }
-
-    /// Sets how long mail is kept, frozen, that failed and of which nobody can be told, before it is
-    /// discarded; none: until somebody acts. What an operator freezes, and what is frozen because
-    /// it may have been delivered or may be harmful, is never discarded.
-    pub fn frozen_lifetime(self, lifetime: Option<SignedDuration>) -> Runner {
-        self.with(|core| core.frozen_lifetime = lifetime)
-    }
-
-    /// Sets who writes notices.
-    pub fn notices(self, builder: impl NoticeBuilder + 'static) -> Runner {
-        self.with(|core| core.notices = Arc::new(builder))
-    }
-
-    /// Sets how much is done.
-    pub fn budget(self, budget: Budget) -> Runner {
-        self.with(|core| core.budget = budget)
-    }
-
-    /// Sets the most threads that may wait for the file system, or for a [`Relay`], at once. With
-    /// one, everything that blocks is done one after the other, in an order that is always the
-    /// same; a delivery that hangs then holds up everything.
-    ///
-    /// [`Relay`]: crate::transport::Relay
-    pub fn threads(self, most: usize) -> Runner {
-        self.with(|core| core.threads = Some(most.max(1)))
-    }
-
-    /// Sets somebody who is told how it goes.
-    pub fn observer(self, observer: impl Fn(Progress) + Send + Sync + 'static) -> Runner {
-        self.with(|core| core.observer = Some(Arc::new(observer)))
-    }
-
-    /// Sets the clock, for tests of what happens in days.
-    pub fn clock(self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Runner {
-        self.with(|core| core.clock = Arc::new(clock))
+    pub fn builder(spool: Spool, hostname: impl Into<String>) -> RunnerBuilder {
+        RunnerBuilder::new(spool, hostname.into())
     }
 
     /// The handle that stops this runner.
@@ -331,6 +238,140 @@ impl Runner {
     #[cfg(feature = "cli")]
     pub fn watch(&self) -> Result<Summary, Error> {
         self.drive(drive::Mode::Watch).map(|(summary, _)| summary)
+    }
+}
+
+/// Configures a [`Runner`]. A runner cannot be configured any more once it is built, so that no
+/// change can be lost on a clone.
+pub struct RunnerBuilder {
+    core: Core,
+}
+
+impl RunnerBuilder {
+    fn new(spool: Spool, hostname: String) -> RunnerBuilder {
+        RunnerBuilder {
+            core: Core {
+                spool,
+                notices: Arc::new(DsnBuilder::new(hostname.clone())),
+                hostname,
+                transports: HashMap::new(),
+                routes: Routes::default(),
+                retry: Arc::new(Schedules::default()),
+                delays: DelayAges::default(),
+                frozen_lifetime: Some(Runner::FROZEN_LIFETIME),
+                budget: Budget::default(),
+                threads: None,
+                observer: None,
+                clock: Arc::new(Timestamp::now),
+                stop: Stop::default(),
+                hops: Arc::default(),
+                sessions: sessions::Sessions::default(),
+                corrupt_in_a_row: AtomicU32::new(0),
+                trouble_in_a_row: AtomicU32::new(0),
+                fatal: Mutex::new(None),
+            },
+        }
+    }
+
+    /// Adds a transport under a name.
+    #[must_use]
+    pub fn transport(
+        self,
+        name: impl Into<String>,
+        transport: impl Transport + 'static,
+    ) -> RunnerBuilder {
+        self.shared_transport(name, Arc::new(transport))
+    }
+
+    /// Adds a transport that is already shared.
+    #[must_use]
+    pub fn shared_transport(
+        mut self,
+        name: impl Into<String>,
+        transport: Arc<dyn Transport>,
+    ) -> RunnerBuilder {
+        let name = name.into();
+        self.core.transports.insert(name, transport);
+        self
+    }
+
+    /// Sets which recipient gets which transport.
+    #[must_use]
+    pub fn routes(mut self, routes: Routes) -> RunnerBuilder {
+        self.core.routes = routes;
+        self
+    }
+
+    /// Sets when messages are tried again.
+    #[must_use]
+    pub fn retry(mut self, policy: impl RetryPolicy + 'static) -> RunnerBuilder {
+        self.core.retry = Arc::new(policy);
+        self
+    }
+
+    /// Sets when senders are told that it takes long.
+    #[must_use]
+    pub fn delays(mut self, ages: DelayAges) -> RunnerBuilder {
+        self.core.delays = ages;
+        self
+    }
+
+    /// Sets how long mail is kept, frozen, that failed and of which nobody can be told, before it is
+    /// discarded; none: until somebody acts. What an operator freezes, and what is frozen because
+    /// it may have been delivered or may be harmful, is never discarded.
+    #[must_use]
+    pub fn frozen_lifetime(mut self, lifetime: Option<SignedDuration>) -> RunnerBuilder {
+        self.core.frozen_lifetime = lifetime;
+        self
+    }
+
+    /// Sets who writes notices.
+    #[must_use]
+    pub fn notices(mut self, builder: impl NoticeBuilder + 'static) -> RunnerBuilder {
+        self.core.notices = Arc::new(builder);
+        self
+    }
+
+    /// Sets how much is done.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> RunnerBuilder {
+        self.core.budget = budget;
+        self
+    }
+
+    /// Sets the most threads that may wait for the file system, or for a [`Relay`], at once. With
+    /// one, everything that blocks is done one after the other, in an order that is always the
+    /// same; a delivery that hangs then holds up everything.
+    ///
+    /// [`Relay`]: crate::transport::Relay
+    #[must_use]
+    pub fn threads(mut self, most: usize) -> RunnerBuilder {
+        self.core.threads = Some(most.max(1));
+        self
+    }
+
+    /// Sets somebody who is told how it goes.
+    #[must_use]
+    pub fn observer(
+        mut self,
+        observer: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> RunnerBuilder {
+        self.core.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Sets the clock, for tests of what happens in days.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> RunnerBuilder {
+        self.core.clock = Arc::new(clock);
+        self
+    }
+
+    /// The runner, as configured.
+    pub fn build(self) -> Runner {
+        Runner {
+            core: Arc::new(self.core),
+        }
     }
 }
 

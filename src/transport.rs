@@ -26,7 +26,7 @@ pub use maildir::Maildir;
 pub use pipe::{Pipe, PipeError, PipeUser};
 pub use relay::Relay;
 #[cfg(feature = "smtp")]
-pub use smtp::{Probed, Smtp, Target};
+pub use smtp::{Probed, Smtp, SmtpBuilder, Target};
 
 /// A future in a box, as traits that are used through `dyn` need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Door, QueueId};
 use mailspool::queue::{Action, Bucket, By, Phase, Routes, Schedule};
-use mailspool::runner::{Budget, Runner, Summary};
+use mailspool::runner::{Budget, Runner, RunnerBuilder, Summary};
 use mailspool::spool::{Claim, Hop, Place, Spool, apply};
 use mailspool::transport::OnUnknown;
 use tempfile::TempDir;
@@ -60,8 +60,12 @@ impl Scene {
 
     /// A runner with an opening of its own of the spool, as in a process of its own.
     fn runner(&self) -> Runner {
+        self.configured().build()
+    }
+
+    fn configured(&self) -> RunnerBuilder {
         let clock = self.clock.clone();
-        Runner::new(Spool::open(&self.path).unwrap(), HOST)
+        Runner::builder(Spool::open(&self.path).unwrap(), HOST)
             .transport("net", self.net.clone())
             .routes(Routes::all_by("net"))
             .clock(move || clock.now())
@@ -222,7 +226,7 @@ fn what_expires_while_its_host_is_down_bounces_in_time() {
     scene.queue(10, "dead.test");
     for _ in 0..=95 {
         let schedule = Schedule::new(vec![phase.clone()]).unwrap();
-        scene.runner().retry(schedule).pass().unwrap();
+        scene.configured().retry(schedule).build().pass().unwrap();
         scene.clock.forward(1);
     }
     assert_eq!(scene.places(), BTreeSet::new());
@@ -377,8 +381,9 @@ fn an_answer_that_is_lost_is_tried_again_or_held() {
 
     let held = scene.queue(1, "lost.test")[0];
     let runner = scene
-        .runner()
-        .transport("net", scene.net.clone().on_unknown(OnUnknown::Freeze));
+        .configured()
+        .transport("net", scene.net.clone().on_unknown(OnUnknown::Freeze))
+        .build();
     runner.pass().unwrap();
     let place = scene.spool.locate(held).unwrap().unwrap();
     assert_eq!(place, Place::Frozen(Bucket::Never));
@@ -404,8 +409,12 @@ fn smtp_messages_share_few_connections() {
         jobs: 8,
         ..Budget::default()
     };
-    let runner = scene.runner().budget(budget);
-    let summary = runner.transport("net", sink.smtp(4, 100)).pass().unwrap();
+    let runner = scene.configured().budget(budget);
+    let summary = runner
+        .transport("net", sink.smtp(4, 100))
+        .build()
+        .pass()
+        .unwrap();
     assert_eq!(summary.delivered, count as u64);
     let seen = sink.seen();
     assert_eq!(seen.messages, count);
@@ -420,7 +429,7 @@ fn an_smtp_host_that_refuses_is_down_until_it_answers() {
     let sink = sink::Sink::start();
     scene.queue(50, "any.test");
     let dead = sink.dead();
-    let runner = |smtp| scene.runner().transport("net", smtp);
+    let runner = |smtp| scene.configured().transport("net", smtp).build();
     let summary = runner(dead.smtp(4, 100)).pass().unwrap();
     assert_eq!((summary.delivered, summary.deferred), (0, 1));
     let down = scene.spool.all_down().unwrap();

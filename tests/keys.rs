@@ -179,7 +179,9 @@ impl Shelf {
 
     fn pass_in(&self, hours: i64) {
         let now = Timestamp::now() + SignedDuration::from_hours(hours);
-        let runner = Runner::new(self.spool.clone(), "mail.test").clock(move || now);
+        let runner = Runner::builder(self.spool.clone(), "mail.test")
+            .clock(move || now)
+            .build();
         runner.pass().unwrap();
     }
 

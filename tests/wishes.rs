@@ -282,9 +282,10 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
         let taken = || Outcome::delivered("taken").handed(Handover::Relayed);
         recipients.iter().map(|_| taken()).collect()
     });
-    let runner = Runner::new(spool.clone(), "host.test")
+    let runner = Runner::builder(spool.clone(), "host.test")
         .transport("relay", relay)
-        .routes(Routes::all_by("relay"));
+        .routes(Routes::all_by("relay"))
+        .build();
     assert_eq!(runner.pass().unwrap().delivered, 10_001);
     let notices = notices.lock().unwrap();
     assert_eq!(notices.len(), 1);
@@ -381,11 +382,12 @@ fn a_builder_of_ones_own_may_want_no_notice_of_any_kind() {
                 kinds: Arc::clone(&kinds),
                 writes,
             };
-            let runner = Runner::new(spool.clone(), "host.test")
+            let runner = Runner::builder(spool.clone(), "host.test")
                 .transport("relay", relay)
                 .routes(Routes::all_by("relay"))
                 .notices(builder)
-                .clock(move || now);
+                .clock(move || now)
+                .build();
             runner.pass().unwrap();
             runner.pass().unwrap();
         };

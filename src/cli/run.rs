@@ -34,6 +34,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
             Progress::Handled => bar.inc(1),
         });
     }
+    let runner = runner.build();
     stop_on_signals(runner.stop_handle())?;
     let result = match (args.watch, args.in_slot) {
         (true, _) => runner.watch(),

@@ -17,7 +17,7 @@ use crate::hop::Resolver;
 use crate::message::{Address, EnhancedCode, NoticeKind, domain};
 use crate::notice::{DsnBuilder, Wording};
 use crate::queue::Outcome;
-use crate::runner::Runner;
+use crate::runner::{Runner, RunnerBuilder};
 use crate::smtp::{
     ClientIdentity, Credentials, Deadlines, Login, Protection, Roots, Settings, Tls, TlsSettings,
 };
@@ -27,7 +27,7 @@ use crate::transport::{Maildir, OnUnknown, Pipe, PipeUser, Relay, Smtp, Target, 
 const MAX_FILE: u64 = 1 << 20;
 
 /// A runner as the configuration says.
-pub(super) fn runner(site: &Site) -> Runner {
+pub(super) fn runner(site: &Site) -> RunnerBuilder {
     let config = &site.config;
     let maker = Maker::new(site);
     let (notices, mistakes) = maker.notices();
@@ -37,7 +37,7 @@ pub(super) fn runner(site: &Site) -> Runner {
             "notices go out in other words than the configuration's"
         );
     }
-    let mut runner = Runner::new(site.spool.clone(), config.hostname.clone())
+    let mut runner = Runner::builder(site.spool.clone(), config.hostname.clone())
         .routes(config.routes.clone())
         .retry(config.retry.clone())
         .frozen_lifetime(config.frozen_lifetime)
@@ -195,7 +195,7 @@ impl Maker<'_> {
         };
         let hostname = self.site.config.hostname.clone();
         let resolver = Arc::clone(&self.resolver);
-        let smtp = Smtp::new(wire.target(), settings, resolver, hostname)
+        let smtp = Smtp::builder(wire.target(), settings, resolver, hostname)
             .port(wire.port)
             .connect_timeout(wire.connect_timeout)
             .max_recipients(wire.max_recipients)
@@ -204,7 +204,8 @@ impl Maker<'_> {
             .on_unknown(match wire.on_unknown {
                 config::OnUnknown::Retry => OnUnknown::Retry,
                 config::OnUnknown::Freeze => OnUnknown::Freeze,
-            });
+            })
+            .build();
         Ok(smtp)
     }
 

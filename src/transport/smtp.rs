@@ -69,9 +69,11 @@ impl Target {
 /// }));
 /// let relay = Target::Hosts(vec!["relay.example.net:587".parse()?]);
 /// let resolver = Arc::new(Resolver::new(Vec::new()));
-/// let runner = Runner::new(spool, "app.example.org")
-///     .transport("relay", Smtp::new(relay, settings, resolver, "app.example.org"))
-///     .routes(Routes::all_by("relay"));
+/// let smtp = Smtp::builder(relay, settings, resolver, "app.example.org").build();
+/// let runner = Runner::builder(spool, "app.example.org")
+///     .transport("relay", smtp)
+///     .routes(Routes::all_by("relay"))
+///     .build();
 /// println!("{:?}", runner.pass()?);
 /// # Ok(())
 /// # }
@@ -97,22 +99,79 @@ struct Inner {
     on_unknown: OnUnknown,
 }
 
+/// Configures an [`Smtp`], which cannot be changed any more once it is built.
+#[derive(Debug)]
+pub struct SmtpBuilder {
+    inner: Inner,
+}
+
+impl SmtpBuilder {
+    /// Sets the port, for hosts that name none.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> SmtpBuilder {
+        self.inner.port = port;
+        self
+    }
+
+    /// Sets how long a connection to one address may take.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> SmtpBuilder {
+        self.inner.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets the most recipients of one transaction.
+    #[must_use]
+    pub fn max_recipients(mut self, most: usize) -> SmtpBuilder {
+        self.inner.max_recipients = most.max(1);
+        self
+    }
+
+    /// Sets the most messages that go over one connection.
+    #[must_use]
+    pub fn max_per_connection(mut self, most: usize) -> SmtpBuilder {
+        self.inner.max_per_connection = most.max(1);
+        self
+    }
+
+    /// Sets the most connections to one destination at once, over all processes.
+    #[must_use]
+    pub fn concurrency(mut self, most: usize) -> SmtpBuilder {
+        self.inner.concurrency = most.max(1);
+        self
+    }
+
+    /// Sets what becomes of a message after the answer to it was lost.
+    #[must_use]
+    pub fn on_unknown(mut self, on_unknown: OnUnknown) -> SmtpBuilder {
+        self.inner.on_unknown = on_unknown;
+        self
+    }
+
+    /// The transport, as configured.
+    pub fn build(self) -> Smtp {
+        Smtp {
+            inner: Arc::new(self.inner),
+        }
+    }
+}
+
 impl Smtp {
-    /// Delivers as `settings` say. `own_name` is the name under which other hosts may know us
-    /// as a mail exchange.
-    pub fn new(
+    /// Begins a transport that delivers as `settings` say. `own_name` is the name under which other
+    /// hosts may know us as a mail exchange.
+    pub fn builder(
         target: Target,
         settings: Settings,
         resolver: Arc<Resolver>,
         own_name: impl Into<String>,
-    ) -> Smtp {
+    ) -> SmtpBuilder {
         let port = match (settings.protocol, settings.tls.is_implicit()) {
             (Protocol::Lmtp, _) => 24,
             (Protocol::Smtp, true) => 465,
             (Protocol::Smtp, false) => 25,
         };
-        Smtp {
-            inner: Arc::new(Inner {
+        SmtpBuilder {
+            inner: Inner {
                 target,
                 settings,
                 resolver,
@@ -123,57 +182,8 @@ impl Smtp {
                 max_per_connection: 100,
                 concurrency: 20,
                 on_unknown: OnUnknown::Retry,
-            }),
+            },
         }
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Smtp {
-        // Configured before it is shared.
-        let inner = Arc::get_mut(&mut self.inner);
-        debug_assert!(
-            inner.is_some(),
-            "a transport is configured before it is cloned"
-        );
-        if let Some(inner) = inner {
-            change(inner);
-        }
-        self
-    }
-
-    /// Sets the port, for hosts that name none.
-    #[must_use]
-    pub fn port(self, port: u16) -> Smtp {
-        self.with(|inner| inner.port = port)
-    }
-
-    /// Sets how long a connection to one address may take.
-    #[must_use]
-    pub fn connect_timeout(self, timeout: Duration) -> Smtp {
-        self.with(|inner| inner.connect_timeout = timeout)
-    }
-
-    /// Sets the most recipients of one transaction.
-    #[must_use]
-    pub fn max_recipients(self, most: usize) -> Smtp {
-        self.with(|inner| inner.max_recipients = most.max(1))
-    }
-
-    /// Sets the most messages that go over one connection.
-    #[must_use]
-    pub fn max_per_connection(self, most: usize) -> Smtp {
-        self.with(|inner| inner.max_per_connection = most.max(1))
-    }
-
-    /// Sets the most connections to one destination at once, over all processes.
-    #[must_use]
-    pub fn concurrency(self, most: usize) -> Smtp {
-        self.with(|inner| inner.concurrency = most.max(1))
-    }
-
-    /// Sets what becomes of a message after the answer to it was lost.
-    #[must_use]
-    pub fn on_unknown(self, on_unknown: OnUnknown) -> Smtp {
-        self.with(|inner| inner.on_unknown = on_unknown)
     }
 
     /// Connects, as for a delivery, and says to whom and what was negotiated; or why not.

@@ -261,7 +261,7 @@ impl Site<'_> {
             move |message, to| ledger.deliver(message, to, at.now()),
             move || over.now().duration_since(start) >= SignedDuration::from_mins(10),
         );
-        let runner = Runner::new(spool, HOST)
+        let runner = Runner::builder(spool, HOST)
             .transport("relay", relay)
             .transport("box", maildir)
             .transport("pipe", Piped(self.ledger.clone()))
@@ -277,8 +277,8 @@ impl Site<'_> {
             .clock(move || time.now());
         match self.recorder {
             // One call after the other, so that a story is the same whenever it is told.
-            Some(_) => runner.threads(1),
-            None => runner,
+            Some(_) => runner.threads(1).build(),
+            None => runner.build(),
         }
     }
 }

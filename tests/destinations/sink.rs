@@ -80,9 +80,10 @@ fn smtp(address: SocketAddr, concurrency: usize, per_connection: usize) -> Smtp 
     let host: Host = address.to_string().parse().unwrap();
     let settings = Settings::new(HelloName::parse("client.test").unwrap());
     let resolver = Arc::new(Resolver::new(Vec::new()));
-    Smtp::new(Target::Hosts(vec![host]), settings, resolver, "client.test")
+    Smtp::builder(Target::Hosts(vec![host]), settings, resolver, "client.test")
         .concurrency(concurrency)
         .max_per_connection(per_connection)
+        .build()
 }
 
 fn speak(stream: TcpStream, seen: &Mutex<Seen>) {

@@ -83,7 +83,7 @@ impl Around {
         });
         let mut routes = net::rules();
         routes.extend(Routes::all_by("relay").0);
-        Runner::new(spool, HOST)
+        Runner::builder(spool, HOST)
             .transport("relay", relay)
             .transport("net", self.net.clone())
             .transport("strict", self.net.strict())
@@ -94,6 +94,7 @@ impl Around {
             })
             .threads(1)
             .clock(move || clock.now())
+            .build()
     }
 }
 

@@ -24,7 +24,9 @@ fn by_one(queue: &Queue, case: &Case) -> String {
     let disk = Disk::new(&dir.spool());
     let (ledger, clock) = queue.beginning();
     let seam = disk.process(Injector::new(*case));
-    let ended = queue.run(&dir.spool(), seam, &ledger, &clock, |runner| runner.pass());
+    let ended = queue.run(&dir.spool(), seam, &ledger, &clock, |runner| {
+        runner.build().pass()
+    });
     let lost = disk.lose();
     let twice = queue.work_off(&dir.spool(), &ended, &ledger, &clock, 1);
     dir.end();
@@ -41,7 +43,9 @@ fn by_the_next(queue: &Queue, case: &Case, calls: usize) -> String {
     let (ledger, clock) = queue.beginning();
     let pass = |case: Case| {
         let seam: Arc<dyn Seam> = disk.process(Injector::new(case));
-        queue.run(&dir.spool(), seam, &ledger, &clock, |runner| runner.pass())
+        queue.run(&dir.spool(), seam, &ledger, &clock, |runner| {
+            runner.build().pass()
+        })
     };
     let first = pass(*case);
     clock.forward(1);

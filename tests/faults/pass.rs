@@ -8,7 +8,7 @@ use mailspool::disk::{Method, Seam};
 use mailspool::message::QueueId;
 use mailspool::operator::{Acted, Finding, Level, Mend, act, check};
 use mailspool::queue::{Action, Bucket, Hold, Resting, Then};
-use mailspool::runner::{Error, Runner, Summary};
+use mailspool::runner::{Error, RunnerBuilder, Summary};
 use mailspool::spool::{Place, Spool};
 use nix::errno::Errno;
 
@@ -17,7 +17,7 @@ use super::explore::explore;
 use super::inject::{Case, Fault, Injector, all_cases, sample};
 use super::queue::{End, Queue, by};
 use super::scratch::Scratch;
-use super::world::{Clock, Ledger, files, findings, is_whole, runner, text};
+use super::world::{Clock, Ledger, configured, files, findings, is_whole, text};
 
 /// How a run ended: what it did, or why it stopped.
 pub type Ended = Result<Summary, String>;
@@ -30,10 +30,10 @@ impl Queue {
         seam: Arc<dyn Seam>,
         ledger: &Ledger,
         clock: &Clock,
-        run: impl Fn(Runner) -> Result<Summary, Error>,
+        run: impl Fn(RunnerBuilder) -> Result<Summary, Error>,
     ) -> Ended {
         let spool = Spool::open_through(spool, Some(seam)).map_err(|error| error.to_string())?;
-        let runner = runner(spool, ledger, clock, self.start)
+        let runner = configured(spool, ledger, clock, self.start)
             .retry(self.policy())
             .delays(Queue::delays());
         run(runner).map_err(|error| match error {
@@ -43,7 +43,11 @@ impl Queue {
     }
 
     /// One case from beginning to end; says how it ended.
-    pub fn judge(&self, case: &Case, run: impl Fn(Runner) -> Result<Summary, Error>) -> String {
+    pub fn judge(
+        &self,
+        case: &Case,
+        run: impl Fn(RunnerBuilder) -> Result<Summary, Error>,
+    ) -> String {
         let dir = Scratch::copy(&self.path());
         let (ledger, clock) = self.beginning();
         let ended = self.run(&dir.spool(), Injector::new(*case), &ledger, &clock, run);
@@ -87,10 +91,10 @@ impl Queue {
         self.thaw_what_could_not_be_recorded(&spool, ended, clock);
         let mut rounds = 0;
         loop {
-            let runner = runner(spool.clone(), ledger, clock, self.start)
+            let runner = configured(spool.clone(), ledger, clock, self.start)
                 .retry(self.policy())
                 .delays(Queue::delays());
-            let summary = runner.pass();
+            let summary = runner.build().pass();
             let summary = summary.unwrap_or_else(|error| panic!("a clean pass: {error}"));
             assert_eq!(summary.trouble, 0, "{summary:?}");
             let mut problems = findings(&spool);
@@ -257,7 +261,7 @@ impl Queue {
         let seam = Injector::new(case);
         let through = Arc::clone(&seam) as Arc<dyn Seam>;
         let summary = self.run(&dir.spool(), through, &ledger, &clock, |runner| {
-            runner.pass()
+            runner.build().pass()
         });
         let summary = summary.unwrap();
         assert_eq!(
@@ -277,7 +281,7 @@ fn explored(what: &str, queue: &Queue, case: Case, wanted: impl Fn(Fault) -> boo
     let all = cases.len();
     let cases = sample(cases, most);
     let tally = explore(what, &cases, |case| {
-        queue.judge(case, |runner| runner.pass())
+        queue.judge(case, |runner| runner.build().pass())
     });
     tally.print(&format!(
         "{what}, {:?}, {} calls, of {all}",

@@ -44,9 +44,10 @@ fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
             asked.lock().unwrap().extend(acted);
             vec![Outcome::delivered("taken")]
         });
-        let runner = Runner::new(spool.clone(), HOST)
+        let runner = Runner::builder(spool.clone(), HOST)
             .transport("relay", relay)
-            .routes(Routes::all_by("relay"));
+            .routes(Routes::all_by("relay"))
+            .build();
         let summary = runner.pass().unwrap();
         assert_eq!((summary.delivered, summary.corrupt), (1, 0));
         runner.pass().unwrap();
@@ -80,9 +81,10 @@ fn what_is_in_hand_is_finished_when_the_scan_fails() {
         std::thread::sleep(Duration::from_millis(100));
         vec![Outcome::delivered("taken")]
     });
-    let runner = Runner::new(spool, HOST)
+    let runner = Runner::builder(spool, HOST)
         .transport("relay", relay)
-        .routes(Routes::all_by("relay"));
+        .routes(Routes::all_by("relay"))
+        .build();
     let error = runner.pass().unwrap_err();
     assert!(error.to_string().starts_with("rmdir"), "{error}");
     assert_eq!(files(&path), Vec::<std::path::PathBuf>::new());
@@ -119,9 +121,10 @@ fn a_staged_notice_moves_on_behind_a_durable_record() {
             vec![Outcome::failed(code, "no"); recipients.len()]
         });
         let spool = Spool::open_through(&path, Some(seam)).unwrap();
-        Runner::new(spool, HOST)
+        Runner::builder(spool, HOST)
             .transport("relay", relay)
             .routes(Routes::all_by("relay"))
+            .build()
             .pass()
     };
     // Killed between the record and its barrier.

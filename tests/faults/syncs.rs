@@ -125,7 +125,7 @@ fn two_transactions(mended: bool) -> (Scene, Result<Summary, Error>) {
         vec![ledger.deliver(message, to)]
     });
     let clock = scene.clock.clone();
-    let run = Runner::new(seam.open(&scene.path), HOST)
+    let run = Runner::builder(seam.open(&scene.path), HOST)
         .transport("relay", relay)
         .routes(Routes::all_by("relay"))
         .budget(Budget {
@@ -133,6 +133,7 @@ fn two_transactions(mended: bool) -> (Scene, Result<Summary, Error>) {
             ..Budget::default()
         })
         .clock(move || clock.now())
+        .build()
         .pass();
     (scene, run)
 }

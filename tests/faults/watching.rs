@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use mailspool::disk::Method;
-use mailspool::runner::{Budget, Runner, Summary};
+use mailspool::runner::{Budget, RunnerBuilder, Summary};
 
 use super::explore::explore;
 use super::inject::{Case, all_cases, sample};
 use super::queue::Queue;
 
 /// Long enough for everything that is due; the clock that decides what is due stands.
-fn watch(runner: Runner) -> Result<Summary, mailspool::runner::Error> {
+fn watch(runner: RunnerBuilder) -> Result<Summary, mailspool::runner::Error> {
     let budget = Budget {
         jobs: 1,
         max_messages: None,
         max_time: Some(Duration::from_millis(400)),
     };
-    runner.budget(budget).watch()
+    runner.budget(budget).build().watch()
 }
 
 #[test]

@@ -17,7 +17,9 @@ use tempfile::TempDir;
 use super::explore::explore;
 use super::inject::{Case, Fault, Injector, all_cases, sample};
 use super::scratch::Scratch;
-use super::world::{Clock, HOST, Ledger, accept, files, findings, is_whole, runner, tempdir, text};
+use super::world::{
+    Clock, HOST, Ledger, accept, configured, files, findings, is_whole, tempdir, text,
+};
 
 /// Writes down what it got, whole or not at all.
 const COMMAND: &str = r#"cat > "$1/part.$$" && mv "$1/part.$$" "$1/$MAILSPOOL_ID $RECIPIENT.$$""#;
@@ -74,13 +76,14 @@ impl Ways {
             &piped(dir).display().to_string(),
         ];
         let command = Pipe::new(words.map(str::to_owned).to_vec()).unwrap();
-        runner(spool, ledger, clock, self.start)
+        configured(spool, ledger, clock, self.start)
             .transport(
                 "box",
                 Maildir::new(dir.join("box"), HOST.into()).with_seam(seam),
             )
             .transport("command", command)
             .routes(routes)
+            .build()
     }
 
     /// A pass under the case's fault.

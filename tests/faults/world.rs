@@ -13,7 +13,7 @@ use mailspool::message::{
 };
 use mailspool::operator::{Finding, check};
 use mailspool::queue::{Outcome, Routes};
-use mailspool::runner::{Budget, Runner};
+use mailspool::runner::{Budget, Runner, RunnerBuilder};
 use mailspool::spool::Spool;
 use mailspool::transport::{Message, Relay};
 use tempfile::TempDir;
@@ -262,6 +262,11 @@ impl Clock {
 /// good, `first.test`, `later.test` and `long.test` are deferred until a time, `always.test` is for
 /// ever, everybody else gets the mail.
 pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> Runner {
+    configured(spool, ledger, clock, start).build()
+}
+
+/// The same runner, for a test that adds to it.
+pub fn configured(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> RunnerBuilder {
     let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
     let relay = Relay::new(move |message, recipients| {
         let age = at.now().duration_since(start);
@@ -277,7 +282,7 @@ pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) ->
         };
         recipients.iter().map(outcome).collect()
     });
-    Runner::new(spool, HOST)
+    Runner::builder(spool, HOST)
         .transport("relay", relay)
         .routes(Routes::all_by("relay"))
         .budget(Budget {

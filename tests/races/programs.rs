@@ -10,7 +10,7 @@ use mailspool::operator::{act, check, flush, wake};
 use mailspool::queue::{Action, FailedAttempt, RetryPolicy};
 use mailspool::spool::{Spool, Suspension, Target};
 
-use super::shared::{Clock, limits, request, runner, submit, text};
+use super::shared::{Clock, configured, limits, request, submit, text};
 use super::stage::{Case, Program, Said, Stage, by};
 
 /// A runner's pass, by its own clock.
@@ -18,7 +18,7 @@ pub fn pass(minutes: i64) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
         let clock = Clock::at(case.stage.at(minutes));
-        let runner = case.runner(spool, &clock).threads(1);
+        let runner = case.runner(spool, &clock).threads(1).build();
         runner.pass().map(Said::Passed).map_err(text_of)
     })
 }
@@ -28,9 +28,10 @@ pub fn pass_to(minutes: i64, next: i64) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
         let clock = Clock::at(case.stage.at(minutes));
-        let runner = runner(spool, &case.ledger, &clock, case.stage.start)
+        let runner = configured(spool, &case.ledger, &clock, case.stage.start)
             .retry(At(case.stage.at(next)))
-            .threads(1);
+            .threads(1)
+            .build();
         runner.pass().map(Said::Passed).map_err(text_of)
     })
 }

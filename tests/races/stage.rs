@@ -11,7 +11,7 @@ use mailspool::disk::{Method, Seam};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Finding, Level, act};
 use mailspool::queue::{Action, By, Resting, Routes};
-use mailspool::runner::{Runner, Summary};
+use mailspool::runner::{RunnerBuilder, Summary};
 use mailspool::spool::{Changed, Claim, Listing, Locked, Place, Spool};
 use tempfile::TempDir;
 
@@ -20,7 +20,7 @@ use super::net::{self, Net};
 use super::programs::At;
 use super::proof;
 use super::schedule::{Schedule, follow};
-use super::shared::{Clock, Ledger, accept, copy_of, files, findings, runner, tempdir};
+use super::shared::{Clock, Ledger, accept, configured, copy_of, files, findings, runner, tempdir};
 use super::touch::Sees;
 use super::trace::Trace;
 use super::turns::{self, Choice, Hand};
@@ -164,8 +164,8 @@ impl Stage {
     /// A pass by which everything is deferred to the same minute.
     pub fn pass_to(&self, minutes: i64, next: i64) {
         let clock = Clock::at(self.at(minutes));
-        let runner = runner(self.spool(), &Ledger::default(), &clock, self.start);
-        let pass = runner.retry(At(self.at(next))).pass();
+        let runner = configured(self.spool(), &Ledger::default(), &clock, self.start);
+        let pass = runner.retry(At(self.at(next))).build().pass();
         assert_eq!(pass.unwrap().trouble, 0);
     }
 
@@ -291,10 +291,10 @@ impl Case<'_> {
     }
 
     /// A runner that speaks to the hosts as well.
-    pub fn runner(&self, spool: Spool, clock: &Clock) -> Runner {
+    pub fn runner(&self, spool: Spool, clock: &Clock) -> RunnerBuilder {
         let mut routes = net::rules();
         routes.extend(Routes::all_by("relay").0);
-        runner(spool, &self.ledger, clock, self.stage.start)
+        configured(spool, &self.ledger, clock, self.stage.start)
             .transport("net", self.net.clone())
             .transport("strict", self.net.strict())
             .routes(Routes(routes))
@@ -340,7 +340,7 @@ impl Case<'_> {
         self.is_over.store(true, SeqCst);
         let kept = loop {
             let before = spool.listing().unwrap().messages;
-            let pass = self.runner(spool.clone(), &clock).pass();
+            let pass = self.runner(spool.clone(), &clock).build().pass();
             assert_eq!(pass.unwrap().trouble, 0);
             let messages = spool.listing().unwrap().messages;
             let staged = spool.ids_in(Place::New).unwrap().len();

@@ -71,7 +71,7 @@ fn suspending_what_is_delivered() {
             assert_eq!((done, in_force), (Changed::Done, true));
         }
         let clock = Clock::at(stage.at(40));
-        case.runner(case.spool(), &clock).pass().unwrap();
+        case.runner(case.spool(), &clock).build().pass().unwrap();
         let after = case.delivered(stage.ids[0]);
         assert!(
             !in_force || after == before,

@@ -118,13 +118,14 @@ impl Scene {
             rule(Pattern::Any, "relay"),
         ]);
         let clock = self.clock.clone();
-        let runner = Runner::new(self.spool.clone(), HOST)
+        let runner = Runner::builder(self.spool.clone(), HOST)
             .transport("relay", relay())
             .transport("slow", relay())
             .routes(routes)
             .retry(self.schedules.clone())
             .delays(self.delays.clone())
-            .clock(move || clock.now());
+            .clock(move || clock.now())
+            .build();
         runner.pass().unwrap()
     }
 
