@@ -340,22 +340,49 @@ impl Text<'_> {
                 let what = format!("there is no transport {name:?}");
                 return Err(self.error(route.transport.span(), what));
             }
-            let pattern = match (&route.recipient, &route.domain) {
-                (Some(given), None) if given.get_ref() == "*" => Pattern::Any,
-                (None, Some(given)) if given.get_ref() == "*" => Pattern::Any,
-                (Some(given), None) => Pattern::Recipient(self.address(given)?),
-                (None, Some(given)) => Pattern::Domain(self.hostname(given)?),
+            let recipient = match (&route.recipient, &route.domain, &route.sender) {
+                (Some(given), None, _) if given.get_ref() == "*" => Pattern::Any,
+                (Some(given), None, _) => Pattern::Mailbox(self.address(given)?),
+                (None, Some(given), _) => self.domains(given, given.get_ref())?,
+                (None, None, Some(_)) => Pattern::Any,
                 _ => {
-                    let what = "a route needs either `recipient` or `domain`";
+                    let what = "a route needs either `recipient` or `domain`, or `sender`";
                     return Err(self.error(route.transport.span(), what));
                 }
             };
-            rules.push(Rule {
-                pattern,
-                transport: name.clone(),
+            let rule = Rule::new(recipient, name.clone());
+            rules.push(match &route.sender {
+                Some(given) => rule.from(self.senders(given)?),
+                None => rule,
             });
         }
         Ok(Routes(rules))
+    }
+
+    /// A domain, `.domain` or `*.domain` for all domains below it, `*` for every domain.
+    fn domains(&self, given: &Spanned<String>, text: &str) -> Result<Pattern, Error> {
+        if text == "*" {
+            return Ok(Pattern::Any);
+        }
+        let above = text.strip_prefix("*.").or(text.strip_prefix('.'));
+        let name = Spanned::new(given.span(), above.unwrap_or(text).to_owned());
+        let name = self.hostname(&name)?;
+        Ok(match above {
+            Some(_) => Pattern::Subdomains(name),
+            None => Pattern::Domain(name),
+        })
+    }
+
+    /// A sender's address, `@domain` for all of a domain (`@.domain` for those below it), `<>` for
+    /// the null sender.
+    fn senders(&self, given: &Spanned<String>) -> Result<Pattern, Error> {
+        match given.get_ref().as_str() {
+            "<>" => Ok(Pattern::Null),
+            text => match text.strip_prefix('@') {
+                Some(domain) => self.domains(given, domain),
+                None => Ok(Pattern::Mailbox(self.address(given)?)),
+            },
+        }
     }
 }
 

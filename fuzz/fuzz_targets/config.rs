@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
     };
     assert!(config.run.jobs > 0);
     let anybody = Address::parse("b@example.net").unwrap();
-    if let Some(name) = config.routes.transport_for(&anybody) {
+    if let Some(name) = config.routes.transport_for(&ReversePath::Null, &anybody) {
         assert!(config.transports.contains_key(name), "a route to nowhere");
     }
     assert!(config.postmaster.as_str().contains('@'));
@@ -28,7 +28,7 @@ fuzz_target!(|text: &str| {
                 begin: id.accepted(),
                 sender: &ReversePath::Null,
                 recipient: &anybody,
-                transport: config.routes.transport_for(&anybody),
+                transport: config.routes.transport_for(&ReversePath::Null, &anybody),
                 attempts,
                 status: outcome.status,
                 reply: &outcome.reply,

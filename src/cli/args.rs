@@ -317,6 +317,9 @@ pub(super) struct Route {
     /// The addresses
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<OsString>,
+    /// The sender, which routes may ask for; `<>` is the null sender [default: you]
+    #[arg(short, long, value_name = "ADDRESS")]
+    pub from: Option<OsString>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -326,6 +329,9 @@ pub(super) struct Route {
 pub(super) struct Schedule {
     /// The recipient's address; without one, the schedule of all mail that has no other
     pub address: Option<OsString>,
+    /// The sender, which routes may ask for [default: you, or the null sender with --bounce]
+    #[arg(short, long, value_name = "ADDRESS", conflicts_with = "bounce")]
+    pub from: Option<OsString>,
     /// For mail from the null sender, such as a bounce
     #[arg(long)]
     pub bounce: bool,
@@ -338,6 +344,9 @@ pub(super) struct Schedule {
 pub(super) struct Probe {
     /// The address
     pub address: OsString,
+    /// The sender, which routes may ask for; `<>` is the null sender [default: you]
+    #[arg(short, long, value_name = "ADDRESS")]
+    pub from: Option<OsString>,
     /// A JSON object
     #[arg(long)]
     pub json: bool,

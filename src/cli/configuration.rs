@@ -12,7 +12,7 @@ use super::table;
 use super::transports::{Maker, mistakes};
 use crate::config::{self, Notices, Secret, Transport, Wire};
 use crate::message::NoticeKind;
-use crate::queue::{Phase, Rhythm, Schedule, Schedules};
+use crate::queue::{Pattern, Phase, Rhythm, Schedule, Schedules};
 use crate::smtp::{MinimumTls, Protocol, TlsPolicy};
 
 /// `mailspool init`.
@@ -145,13 +145,21 @@ fn in_force(site: &Site) -> String {
         }
     }
     for rule in &config.routes.0 {
-        let pattern = match &rule.pattern {
-            crate::queue::Pattern::Any => "domain = \"*\"".to_owned(),
-            crate::queue::Pattern::Domain(domain) => format!("domain = {domain:?}"),
-            crate::queue::Pattern::Recipient(one) => format!("recipient = {:?}", one.as_str()),
+        let sender = match &rule.sender {
+            Pattern::Any => String::new(),
+            Pattern::Null => "sender = \"<>\"\n".to_owned(),
+            Pattern::Mailbox(one) => format!("sender = {:?}\n", one.as_str()),
+            Pattern::Domain(domain) => format!("sender = {:?}\n", format!("@{domain}")),
+            Pattern::Subdomains(above) => format!("sender = {:?}\n", format!("@.{above}")),
+        };
+        let recipient = match &rule.recipient {
+            Pattern::Any | Pattern::Null => "domain = \"*\"".to_owned(),
+            Pattern::Domain(domain) => format!("domain = {domain:?}"),
+            Pattern::Subdomains(above) => format!("domain = {:?}", format!(".{above}")),
+            Pattern::Mailbox(one) => format!("recipient = {:?}", one.as_str()),
         };
         text.push_str(&format!(
-            "\n[[route]]\n{pattern}\ntransport = {:?}\n",
+            "\n[[route]]\n{recipient}\n{sender}transport = {:?}\n",
             rule.transport
         ));
     }

@@ -13,7 +13,7 @@ use super::site::{IfMissing, Site};
 use super::suspend::{self, Way};
 use super::table;
 use crate::disk;
-use crate::message::{Address, QueueId, domain, printable};
+use crate::message::{Address, Envelope, QueueId, domain, printable};
 use crate::operator::{Row, RowStatus};
 use crate::spool::{Content, Down, Listing, Spool, Standing, Target, View};
 
@@ -185,11 +185,10 @@ impl Waiting<'_> {
         if self.down.is_empty() || row.last_error.is_some() || row.status != RowStatus::Scheduled {
             return;
         }
-        let wanted = content.envelope.submission.transport.as_deref();
         let recipients = content.state.recipients.iter();
         let pending = recipients.filter(|one| one.is_left());
         row.last_error = pending
-            .filter_map(|one| self.of(wanted, &one.address))
+            .filter_map(|one| self.of(&content.envelope, &one.address))
             .map(words)
             .next();
     }
@@ -226,15 +225,16 @@ impl Waiting<'_> {
         let left = content.state.recipients.iter().filter(|one| one.is_left());
         left.map(move |one| {
             // None of them is asked which way it goes where nothing is suspended.
-            let way =
-                (!self.suspended.is_empty()).then(|| Way::of(self.site, wanted, &one.address));
+            let of = || Way::of(self.site, wanted, &content.envelope.sender, &one.address);
+            let way = (!self.suspended.is_empty()).then(of);
             way.and_then(|way| way.suspended(&self.suspended, &one.address))
         })
     }
 
     /// What is remembered of where this recipient's mail goes next.
-    fn of(&self, wanted: Option<&str>, to: &Address) -> Option<&Down> {
-        let way = Way::of(self.site, wanted, to);
+    fn of(&self, envelope: &Envelope, to: &Address) -> Option<&Down> {
+        let wanted = envelope.submission.transport.as_deref();
+        let way = Way::of(self.site, wanted, &envelope.sender, to);
         let (transport, destination) = (way.transport?, way.destination?);
         self.down
             .iter()

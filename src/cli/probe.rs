@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::args::{Global, Probe};
 use super::exit::{EX_UNAVAILABLE, Failure, write_once};
 use super::list::json_line;
-use super::route::{address, refusal};
+use super::route::{address, refusal, sender};
 use super::site::{IfMissing, Site};
 use super::transports::{Maker, unusable};
 use crate::config::{Transport, Wire};
-use crate::message::{Address, printable};
+use crate::message::{Address, ReversePath, printable};
 use crate::queue::Outcome;
 use crate::smtp::TlsInfo;
 use crate::transport::{Probed, Transport as _};
@@ -45,7 +45,8 @@ struct ShownTls {
 pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> {
     let site = Site::open(global, IfMissing::Fail)?;
     let address = address(&args.address, &site.config)?;
-    let (transport, wire) = wire(&site, &address)?;
+    let sender = sender(args.from.as_ref(), &site)?;
+    let (transport, wire) = wire(&site, &sender, &address)?;
     let mut shown = Shown {
         address: address.to_string(),
         transport: transport.to_owned(),
@@ -72,13 +73,18 @@ pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> 
     Ok(ExitCode::from(shown.status))
 }
 
-fn wire<'a>(site: &'a Site, address: &Address) -> Result<(&'a str, &'a Wire), Failure> {
+fn wire<'a>(
+    site: &'a Site,
+    sender: &ReversePath,
+    address: &Address,
+) -> Result<(&'a str, &'a Wire), Failure> {
     let config = &site.config;
     let none = || {
         let text = format!("no route for {address}: its mail is deferred");
         Failure::new(EX_UNAVAILABLE, text)
     };
-    let name = config.routes.transport_for(address).ok_or_else(none)?;
+    let name = config.routes.transport_for(sender, address);
+    let name = name.ok_or_else(none)?;
     match config.transports.get(name) {
         Some(Transport::Wire(wire)) => Ok((name, wire)),
         _ => {

@@ -16,7 +16,7 @@ use super::site::{IfMissing, Site};
 use super::suspend;
 use super::transports::{Maker, unusable};
 use crate::config::{Config, Transport, Wire};
-use crate::message::{Address, printable};
+use crate::message::{Address, ReversePath, printable};
 use crate::queue::{Outcome, Pattern, Rule, Status};
 use crate::smtp::{Protocol, TlsPolicy};
 use crate::spool::Hop;
@@ -51,11 +51,12 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<ExitCode, Failure> 
         .iter()
         .map(|given| address(given, &site.config))
         .collect();
+    let sender = sender(args.from.as_ref(), &site)?;
     let maker = Maker::new(&site);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut status = 0;
     for address in addresses? {
-        let way = way(&site, &maker, &address)?;
+        let way = way(&site, &maker, &sender, &address)?;
         status = status.max(way.status);
         match args.json {
             true => json_line(&mut out, &way)?,
@@ -77,7 +78,21 @@ pub(super) fn address(given: &OsString, config: &Config) -> Result<Address, Fail
     whole.map_err(|error| Failure::new(EX_USAGE, format!("{:?}: {error}", printable(&text))))
 }
 
-fn way(site: &Site, maker: &Maker<'_>, address: &Address) -> Result<Way, Failure> {
+/// The sender that the command line names; without one, the user who calls.
+pub(super) fn sender(given: Option<&OsString>, site: &Site) -> Result<ReversePath, Failure> {
+    let caller = OsString::from(&site.caller.name);
+    let given = given.unwrap_or(&caller);
+    let parsed = ReversePath::parse(given.as_bytes());
+    let whole = parsed.and_then(|one| one.qualified(&site.config.hostname));
+    whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
+}
+
+fn way(
+    site: &Site,
+    maker: &Maker<'_>,
+    sender: &ReversePath,
+    address: &Address,
+) -> Result<Way, Failure> {
     let (config, now) = (&site.config, Timestamp::now());
     let mut way = Way {
         address: address.to_string(),
@@ -95,11 +110,11 @@ fn way(site: &Site, maker: &Maker<'_>, address: &Address) -> Result<Way, Failure
     };
     let all = site.spool.suspensions()?;
     let all: Vec<_> = all.into_iter().filter(|one| !one.is_over(now)).collect();
-    let suspended = suspend::Way::of(site, None, address)
+    let suspended = suspend::Way::of(site, None, sender, address)
         .suspended(&all, address)
         .map(suspend::words);
     way.suspended = suspended;
-    let Some((number, rule)) = config.routes.rule_for(address) else {
+    let Some((number, rule)) = config.routes.rule_for(sender, address) else {
         way.fail(EX_UNAVAILABLE, "no route: it is deferred".to_owned());
         return Ok(way);
     };
@@ -193,12 +208,20 @@ pub(super) fn refusal(outcome: &Outcome) -> (u8, String) {
 }
 
 pub(super) fn because(number: usize, rule: &Rule) -> String {
-    let pattern = match &rule.pattern {
-        Pattern::Any => "everything".to_owned(),
+    let recipient = match &rule.recipient {
+        Pattern::Any | Pattern::Null => "everything".to_owned(),
         Pattern::Domain(domain) => format!("domain {domain}"),
-        Pattern::Recipient(one) => format!("recipient {one}"),
+        Pattern::Subdomains(above) => format!("domains below {above}"),
+        Pattern::Mailbox(one) => format!("recipient {one}"),
     };
-    format!("[[route]] number {} ({pattern})", number + 1)
+    let sender = match &rule.sender {
+        Pattern::Any => String::new(),
+        Pattern::Null => " from the null sender".to_owned(),
+        Pattern::Domain(domain) => format!(" from senders of {domain}"),
+        Pattern::Subdomains(above) => format!(" from senders of domains below {above}"),
+        Pattern::Mailbox(one) => format!(" from {one}"),
+    };
+    format!("[[route]] number {} ({recipient}{sender})", number + 1)
 }
 
 /// What is asked of TLS, in words.

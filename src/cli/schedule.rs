@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::args::{Global, Schedule as Args};
 use super::exit::Failure;
 use super::list::{finish, json_line, put};
-use super::route::{address, because};
+use super::route::{address, because, sender};
 use super::site::{IfMissing, Site};
 use super::table;
 use crate::config::Config;
-use crate::message::{Address, printable};
+use crate::message::{Address, ReversePath, printable};
 use crate::queue::{ReplyRule, Schedule, Whose};
 
 /// All of it, as JSON has it; what does not exist is null, spans of time are seconds.
@@ -67,7 +67,11 @@ pub(super) fn schedule(global: &Global, args: &Args) -> Result<(), Failure> {
     let to = given.map(|given| address(given, &site.config));
     let now = Timestamp::now();
     let accepted = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let plan = plan(&site.config, to.transpose()?, args.bounce, accepted);
+    let sender = match args.bounce {
+        true => ReversePath::Null,
+        false => sender(args.from.as_ref(), &site)?,
+    };
+    let plan = plan(&site.config, &sender, to.transpose()?, accepted);
     let mut out = BufWriter::new(io::stdout().lock());
     match args.json {
         true => json_line(&mut out, &plan)?,
@@ -76,9 +80,12 @@ pub(super) fn schedule(global: &Global, args: &Args) -> Result<(), Failure> {
     finish(out)
 }
 
-fn plan(config: &Config, to: Option<Address>, bounce: bool, accepted: Timestamp) -> Plan {
+fn plan(config: &Config, sender: &ReversePath, to: Option<Address>, accepted: Timestamp) -> Plan {
     let schedules = &config.retry;
-    let rule = to.as_ref().and_then(|to| config.routes.rule_for(to));
+    let bounce = *sender == ReversePath::Null;
+    let rule = to
+        .as_ref()
+        .and_then(|to| config.routes.rule_for(sender, to));
     let transport = rule.map(|(_, rule)| rule.transport.as_str());
     let domain = to.as_ref().and_then(Address::domain);
     let (schedule, whose) = schedules.choose(bounce, domain, transport);

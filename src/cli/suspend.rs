@@ -16,7 +16,7 @@ use super::site::{IfMissing, Site};
 use super::table;
 use super::transports;
 use crate::disk;
-use crate::message::{Address, Envelope, printable};
+use crate::message::{Address, Envelope, ReversePath, printable};
 use crate::operator;
 use crate::spool::{Changed, Standing, Suspension, Target};
 
@@ -74,7 +74,8 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
         return Ok(ExitCode::from(status));
     }
     let is_meant = |envelope: &Envelope, to: &Address| {
-        let way = Way::of(&site, envelope.submission.transport.as_deref(), to);
+        let wanted = envelope.submission.transport.as_deref();
+        let way = Way::of(&site, wanted, &envelope.sender, to);
         resumed.iter().any(|target| way.has(target, to))
     };
     let count = operator::wake(&site.spool, &is_meant, Timestamp::now()).map_err(|error| {
@@ -95,8 +96,8 @@ pub(super) struct Way {
 }
 
 impl Way {
-    pub fn of(site: &Site, wanted: Option<&str>, to: &Address) -> Way {
-        let transport = wanted.or_else(|| site.config.routes.transport_for(to));
+    pub fn of(site: &Site, wanted: Option<&str>, sender: &ReversePath, to: &Address) -> Way {
+        let transport = wanted.or_else(|| site.config.routes.transport_for(sender, to));
         Way {
             destination: transport.and_then(|name| transports::destination(site, name, to)),
             transport: transport.map(str::to_owned),

@@ -358,5 +358,6 @@ impl<'de> Deserialize<'de> for RawPassword {
 pub(super) struct RawRoute {
     pub recipient: Option<Spanned<String>>,
     pub domain: Option<Spanned<String>>,
+    pub sender: Option<Spanned<String>>,
     pub transport: Spanned<String>,
 }

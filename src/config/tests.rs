@@ -1,5 +1,5 @@
 use super::*;
-use crate::message::NoticeKind;
+use crate::message::{NoticeKind, ReversePath};
 use crate::notice::Wording;
 use crate::smtp::TlsPolicy;
 
@@ -11,7 +11,10 @@ fn error(text: &str) -> String {
 fn the_default_delivers_everything_to_the_outbox() {
     let config = Config::parse(DEFAULT, "default").unwrap();
     let anybody = Address::parse("x@example.org").unwrap();
-    let name = config.routes.transport_for(&anybody).unwrap();
+    let name = config
+        .routes
+        .transport_for(&ReversePath::Null, &anybody)
+        .unwrap();
     let expected = Transport::Maildir {
         path: "outbox".into(),
     };
@@ -382,7 +385,10 @@ fn names_may_be_spelled_in_any_way() {
     assert_eq!(wire.hello.to_string(), "xn--bcher-kva.test");
     assert_eq!(wire.hosts[0].to_string(), "mx.xn--bcher-kva.test");
     let to = Address::parse("a@xn--bcher-kva.test").unwrap();
-    assert_eq!(config.routes.transport_for(&to), Some("x"));
+    assert_eq!(
+        config.routes.transport_for(&ReversePath::Null, &to),
+        Some("x")
+    );
     let message =
         error("[transport.x]\ntype = 'smtp'\n[[route]]\ndomain = 'ü..b'\ntransport = 'x'");
     let words = "config.toml:4: ü..b is not a valid internationalised domain name";
@@ -487,4 +493,42 @@ fn frozen_mail_may_be_kept_for_ever() {
     };
     assert_eq!(frozen("never"), None);
     assert_eq!(frozen("3d"), Some(SignedDuration::from_hours(72)));
+}
+
+#[test]
+fn routes_name_domains_below_one_and_senders() {
+    let head = "[transport.x]\ntype = 'maildir'\npath = 'x'\n[[route]]\ntransport = 'x'\n";
+    let parsed = |keys: &str| {
+        let config = Config::parse(&format!("{head}{keys}"), "config.toml").unwrap();
+        let rule = config.routes.0[0].clone();
+        (rule.recipient, rule.sender)
+    };
+    let (below, one) = (
+        Pattern::Subdomains("corp.test".into()),
+        Pattern::Mailbox(Address::parse("boss@example.org").unwrap()),
+    );
+    for (keys, recipient, sender) in [
+        ("domain = '.corp.test'", below.clone(), Pattern::Any),
+        ("domain = '*.corp.test'", below.clone(), Pattern::Any),
+        ("sender = 'boss@example.org'", Pattern::Any, one.clone()),
+        ("domain = '*'\nsender = '<>'", Pattern::Any, Pattern::Null),
+        ("sender = '@.corp.test'", Pattern::Any, below.clone()),
+        (
+            "recipient = 'boss@example.org'\nsender = '@corp.test'",
+            one,
+            Pattern::Domain("corp.test".into()),
+        ),
+    ] {
+        assert_eq!(parsed(keys), (recipient, sender), "{keys}");
+    }
+    for wrong in [
+        "",
+        "domain = '.'",
+        "domain = '*.'",
+        "sender = '@'",
+        "sender = ''",
+    ] {
+        let message = error(&format!("{head}{wrong}"));
+        assert!(message.starts_with("config.toml:"), "{wrong}: {message}");
+    }
 }

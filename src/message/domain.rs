@@ -55,6 +55,13 @@ pub fn is_same(one: &str, other: &str) -> bool {
     }
 }
 
+/// Whether a domain is a subdomain of another, at any depth.
+pub fn is_below(domain: &str, above: &str) -> bool {
+    let (domain, above) = (key(domain), key(above));
+    let labels = domain.strip_suffix(&*above);
+    labels.is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

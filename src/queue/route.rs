@@ -1,24 +1,30 @@
 //! Which transport a recipient gets. Computed at every attempt, so that a mended
 //! configuration mends queued mail.
 
-use crate::message::{Address, domain};
+use crate::message::{Address, ReversePath, domain};
 
-/// Which recipients a rule is for.
+/// Which recipients, or which senders, a rule is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// All of them.
     Any,
     /// Those of one domain, whatever its case and however it is spelled.
     Domain(String),
+    /// Those of every domain below this one, but not of the domain itself.
+    Subdomains(String),
     /// One mailbox.
-    Recipient(Address),
+    Mailbox(Address),
+    /// The null sender.
+    Null,
 }
 
 /// One `[[route]]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Whom it is for.
-    pub pattern: Pattern,
+    /// The senders it is for.
+    pub sender: Pattern,
+    /// The recipients it is for.
+    pub recipient: Pattern,
     /// The transport's name.
     pub transport: String,
 }
@@ -28,36 +34,69 @@ pub struct Rule {
 pub struct Routes(pub Vec<Rule>);
 
 impl Pattern {
-    fn matches(&self, recipient: &Address) -> bool {
+    fn matches(&self, address: &Address) -> bool {
         match self {
             Pattern::Any => true,
-            Pattern::Domain(wanted) => recipient
+            Pattern::Domain(wanted) => address
                 .domain()
                 .is_some_and(|of| domain::is_same(of, wanted)),
-            Pattern::Recipient(address) => recipient.same_mailbox(address),
+            Pattern::Subdomains(above) => address
+                .domain()
+                .is_some_and(|of| domain::is_below(of, above)),
+            Pattern::Mailbox(mailbox) => address.same_mailbox(mailbox),
+            Pattern::Null => false,
         }
+    }
+
+    fn matches_sender(&self, sender: &ReversePath) -> bool {
+        match (self, sender) {
+            (Pattern::Any, _) | (Pattern::Null, ReversePath::Null) => true,
+            (_, ReversePath::Null) => false,
+            (pattern, ReversePath::Mailbox(address)) => pattern.matches(address),
+        }
+    }
+}
+
+impl Rule {
+    /// A rule for these recipients, from any sender.
+    pub fn new(recipient: Pattern, transport: impl Into<String>) -> Rule {
+        Rule {
+            sender: Pattern::Any,
+            recipient,
+            transport: transport.into(),
+        }
+    }
+
+    /// The same rule, for these senders only.
+    #[must_use]
+    pub fn from(self, sender: Pattern) -> Rule {
+        Rule { sender, ..self }
     }
 }
 
 impl Routes {
     /// One rule: everything by this transport.
     pub fn all_by(transport: impl Into<String>) -> Routes {
-        Routes(vec![Rule {
-            pattern: Pattern::Any,
-            transport: transport.into(),
-        }])
+        Routes(vec![Rule::new(Pattern::Any, transport)])
     }
 
     /// The transport of the first rule that matches.
-    pub fn transport_for(&self, recipient: &Address) -> Option<&str> {
-        self.rule_for(recipient)
+    pub fn transport_for(&self, sender: &ReversePath, recipient: &Address) -> Option<&str> {
+        self.rule_for(sender, recipient)
             .map(|(_, rule)| rule.transport.as_str())
     }
 
     /// The first rule that matches, and its number, counted from 0.
-    pub fn rule_for(&self, recipient: &Address) -> Option<(usize, &Rule)> {
+    pub fn rule_for(&self, sender: &ReversePath, recipient: &Address) -> Option<(usize, &Rule)> {
         let mut rules = self.0.iter().enumerate();
-        rules.find(|(_, rule)| rule.pattern.matches(recipient))
+        rules.find(|(_, rule)| {
+            rule.recipient.matches(recipient) && rule.sender.matches_sender(sender)
+        })
+    }
+
+    /// Whether a sender can make a difference.
+    pub fn depend_on_sender(&self) -> bool {
+        self.0.iter().any(|rule| rule.sender != Pattern::Any)
     }
 }
 
@@ -65,47 +104,75 @@ impl Routes {
 mod tests {
     use super::*;
 
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn to<'a>(routes: &'a Routes, recipient: &str) -> Option<&'a str> {
+        routes.transport_for(&ReversePath::Null, &address(recipient))
+    }
+
     #[test]
     fn the_first_match_wins() {
-        let address = |text| Address::parse(text).unwrap();
-        let rule = |pattern, transport: &str| Rule {
-            pattern,
-            transport: transport.into(),
-        };
         let mut routes = Routes(vec![
-            rule(
-                Pattern::Recipient(address("support@example.org")),
-                "tickets",
-            ),
-            rule(Pattern::Domain("example.org".into()), "local"),
+            Rule::new(Pattern::Mailbox(address("support@example.org")), "tickets"),
+            Rule::new(Pattern::Domain("example.org".into()), "local"),
         ]);
-        assert_eq!(
-            routes.transport_for(&address("support@Example.ORG")),
-            Some("tickets")
-        );
-        assert_eq!(
-            routes.transport_for(&address("Support@example.org")),
-            Some("local")
-        );
-        assert_eq!(routes.transport_for(&address("x@sub.example.org")), None);
-        routes.0.push(rule(Pattern::Any, "out"));
-        assert_eq!(
-            routes.transport_for(&address("x@sub.example.org")),
-            Some("out")
-        );
-        assert_eq!(routes.transport_for(&address("nodomain")), Some("out"));
+        assert_eq!(to(&routes, "support@Example.ORG"), Some("tickets"));
+        assert_eq!(to(&routes, "Support@example.org"), Some("local"));
+        assert_eq!(to(&routes, "x@sub.example.org"), None);
+        routes.0.push(Rule::new(Pattern::Any, "out"));
+        assert_eq!(to(&routes, "x@sub.example.org"), Some("out"));
+        assert_eq!(to(&routes, "nodomain"), Some("out"));
+    }
+
+    #[test]
+    fn subdomains_are_below_and_not_the_domain() {
+        let routes = Routes(vec![Rule::new(
+            Pattern::Subdomains("bücher.example".into()),
+            "below",
+        )]);
+        for below in ["a.bücher.example", "a.b.XN--BCHER-KVA.example"] {
+            assert_eq!(to(&routes, &format!("x@{below}")), Some("below"));
+        }
+        for other in ["bücher.example", "abücher.example", "x.bucher.example"] {
+            assert_eq!(to(&routes, &format!("x@{other}")), None, "{other}");
+        }
+        assert_eq!(to(&routes, "nodomain"), None);
+    }
+
+    #[test]
+    fn a_sender_has_a_route_of_its_own() {
+        let routes = Routes(vec![
+            Rule::new(Pattern::Domain("far.test".into()), "far")
+                .from(Pattern::Mailbox(address("boss@example.org"))),
+            Rule::new(Pattern::Any, "boss").from(Pattern::Mailbox(address("boss@example.org"))),
+            Rule::new(Pattern::Any, "ours").from(Pattern::Domain("example.org".into())),
+            Rule::new(Pattern::Any, "notices").from(Pattern::Null),
+        ]);
+        let by = |sender: &str, recipient: &str| {
+            let sender = ReversePath::parse(sender.as_bytes()).unwrap();
+            routes
+                .transport_for(&sender, &address(recipient))
+                .map(str::to_owned)
+        };
+        assert_eq!(by("boss@Example.org", "x@far.test").as_deref(), Some("far"));
+        assert_eq!(by("boss@example.org", "x@a.test").as_deref(), Some("boss"));
+        assert_eq!(by("me@example.org", "x@far.test").as_deref(), Some("ours"));
+        assert_eq!(by("<>", "x@far.test").as_deref(), Some("notices"));
+        assert_eq!(by("me@other.test", "x@far.test"), None);
+        assert!(routes.depend_on_sender() && !Routes::all_by("x").depend_on_sender());
     }
 
     #[test]
     fn a_domain_matches_however_it_is_spelled() {
         let spellings = ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example"];
         for (rule, spelling) in spellings.iter().flat_map(|r| spellings.map(|s| (*r, s))) {
-            let to = Address::parse(&format!("a@{spelling}")).unwrap();
-            let one = Address::parse(&format!("a@{rule}")).unwrap();
-            for pattern in [Pattern::Domain(rule.into()), Pattern::Recipient(one)] {
+            let to = address(&format!("a@{spelling}"));
+            let one = address(&format!("a@{rule}"));
+            for pattern in [Pattern::Domain(rule.into()), Pattern::Mailbox(one)] {
                 assert!(pattern.matches(&to), "{rule} {spelling}");
-                let other = Address::parse("a@bucher.example").unwrap();
-                assert!(!pattern.matches(&other));
+                assert!(!pattern.matches(&address("a@bucher.example")));
             }
         }
     }

@@ -155,7 +155,10 @@ impl Core {
         recipient: &Address,
     ) -> Option<&'a str> {
         let wanted = entry.envelope().submission.transport.as_deref();
-        wanted.or_else(|| self.routes.transport_for(recipient))
+        wanted.or_else(|| {
+            let sender = &entry.envelope().sender;
+            self.routes.transport_for(sender, recipient)
+        })
     }
 
     fn plan_hop(

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::lanes::Candidate;
 use super::{Core, Error};
-use crate::message::QueueId;
+use crate::message::{QueueId, ReversePath};
 use crate::queue::Bucket;
 use crate::spool::{Hop, Kept, Place, Swept, Unreadable};
 
@@ -155,7 +155,11 @@ impl Core {
     pub(super) fn lane(&self, id: QueueId) -> Hop {
         let recipients = self.spool.peek_recipients(id).unwrap_or_default();
         let first = recipients.first();
-        let name = first.and_then(|first| self.routes.transport_for(first));
+        let sender = match self.routes.depend_on_sender() {
+            true => self.spool.peek_sender(id).unwrap_or(ReversePath::Null),
+            false => ReversePath::Null,
+        };
+        let name = first.and_then(|first| self.routes.transport_for(&sender, first));
         let transport = name.and_then(|name| self.transports.get(name));
         let destination = first.and_then(|first| Some(transport?.destination(first)));
         Hop {

@@ -13,8 +13,10 @@ use jiff::Timestamp;
 use super::layout::{Info, reason_path};
 use super::{Kept, Place, Spool};
 use crate::disk::{self, Body, Kind, Stat};
-use crate::message::envelope::{EnvelopeFiles, parse_recipients, parse_release, parse_seal};
-use crate::message::{Address, Envelope, QueueId, Seal};
+use crate::message::envelope::{
+    EnvelopeFiles, parse_recipients, parse_release, parse_seal, parse_sender,
+};
+use crate::message::{Address, Envelope, QueueId, ReversePath, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
 /// The messages of a spool and where each was when it was looked at.
@@ -105,6 +107,12 @@ impl Spool {
             }
         }
         Ok(buckets)
+    }
+
+    /// The sender of a message, read without its lock: it never changes. None if it cannot be read.
+    pub fn peek_sender(&self, id: QueueId) -> Option<ReversePath> {
+        let bytes = self.read_info(Info::Sender, id).ok()??;
+        parse_sender(&bytes).ok()
     }
 
     /// The recipients of a message, read without its lock: they never change.

@@ -249,10 +249,8 @@ impl Site<'_> {
         });
         let path = self.dir.join("box");
         let maildir = Maildir::new(path.clone(), HOST.into()).with_seam(self.seam(&path));
-        let rule = |domain: &str, transport: &str| Rule {
-            pattern: Pattern::Domain(domain.into()),
-            transport: transport.into(),
-        };
+        let rule =
+            |domain: &str, transport: &str| Rule::new(Pattern::Domain(domain.into()), transport);
         let mut routes = vec![rule("box.test", "box"), rule("pipe.test", "pipe")];
         routes.extend(net::rules());
         routes.extend(Routes::all_by("relay").0);

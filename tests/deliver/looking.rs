@@ -16,6 +16,37 @@ fn objects(text: &str) -> Vec<Value> {
     text.lines().map(object).collect()
 }
 
+/// Subdomains and senders choose the transport, in a delivery as in what `route` says.
+#[test]
+fn mail_goes_by_the_domain_above_and_by_its_sender() {
+    let (head, _) = BOX.split_once("[[route]]").unwrap();
+    let boxes = "[transport.below]\ntype = \"maildir\"\npath = \"below\"\n\
+                 [transport.boss]\ntype = \"maildir\"\npath = \"boss\"\n";
+    let rules = "[[route]]\nsender = \"boss@mail.test\"\ntransport = \"boss\"\n\
+                 [[route]]\ndomain = \".corp.test\"\ntransport = \"below\"\n\
+                 [[route]]\ndomain = \"*\"\ntransport = \"box\"\n";
+    let site = Site::new(&format!("{head}{boxes}{rules}"));
+    let mail = |from: &str, to: &str, transport: &str| {
+        let way = site.program(["route", "--json", "-f", from, to], b"").ok();
+        assert_eq!(objects(&way)[0]["transport"], transport, "{from} {to}");
+        let id = site.program(
+            ["send", "--queue-only", "-f", from, "--", to],
+            b"Subject: t\n\nx\n",
+        );
+        id.ok();
+    };
+    mail("boss@mail.test", "x@a.corp.test", "boss");
+    mail("boss", "x@a.corp.test", "boss");
+    mail("me@mail.test", "x@a.corp.test", "below");
+    mail("<>", "x@corp.test", "box");
+    site.program(["run"], b"").ok();
+    let delivered = |name: &str| {
+        let path = site.spool().join(name).join("new");
+        std::fs::read_dir(path).map_or(0, Iterator::count)
+    };
+    assert_eq!((delivered("boss"), delivered("below")), (2, 1));
+}
+
 #[test]
 fn route_says_which_way_and_why() {
     let dns = Dns::new();

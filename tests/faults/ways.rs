@@ -59,10 +59,7 @@ impl Ways {
         ledger: &Ledger,
         clock: &Clock,
     ) -> Runner {
-        let rule = |pattern, transport: &str| Rule {
-            pattern,
-            transport: transport.into(),
-        };
+        let rule = |pattern, transport: &str| Rule::new(pattern, transport);
         let routes = Routes(vec![
             rule(Pattern::Domain("box.test".into()), "box"),
             rule(Pattern::Domain("command.test".into()), "command"),

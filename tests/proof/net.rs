@@ -20,10 +20,8 @@ const HOSTS: [(&str, &str); 6] = [
 
 /// The rules by which their mail goes to the transports `net` and `strict`.
 pub fn rules() -> Vec<Rule> {
-    let rule = |(domain, transport): (&str, &str)| Rule {
-        pattern: Pattern::Domain(domain.into()),
-        transport: transport.into(),
-    };
+    let rule =
+        |(domain, transport): (&str, &str)| Rule::new(Pattern::Domain(domain.into()), transport);
     HOSTS.map(rule).into()
 }
 

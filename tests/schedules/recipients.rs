@@ -108,10 +108,7 @@ impl Scene {
                 recipients.iter().map(deliver).collect()
             })
         };
-        let rule = |pattern, transport: &str| Rule {
-            pattern,
-            transport: transport.into(),
-        };
+        let rule = |pattern, transport: &str| Rule::new(pattern, transport);
         let routes = Routes(vec![
             rule(Pattern::Domain("slow.test".into()), "slow"),
             rule(Pattern::Domain("own.test".into()), "slow"),
