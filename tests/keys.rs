@@ -4,6 +4,7 @@
 //! killed when, and that a key is forgotten no sooner and no later than promised.
 
 mod program;
+mod proof;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -329,7 +330,7 @@ fn killed_submitters_that_are_repeated_are_accepted_once() {
     let first = submit(0, None).ok();
     let life = begun.elapsed().as_micros() as usize;
     let storm = Mutex::new(Storm {
-        random: Random::new(),
+        random: Random::new(proof::seed()),
         waiting: (1..KEYS).collect(),
         busy: 0,
         ids: [(0, first)].into(),

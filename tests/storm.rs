@@ -2,7 +2,7 @@
 //!
 //! What belongs here: crowds, and what they must not do to each other or to the mail. The moments
 //! are random, the outcome is not: no message is lost, only those in flight can double, nothing
-//! stays locked. A failure prints the seed; `STORM_SEED` repeats it, as far as a scheduler does.
+//! stays locked. `MAILSPOOL_SEED` decides what is drawn; the rest is the scheduler's.
 
 mod program;
 mod proof;
@@ -26,7 +26,7 @@ const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
 fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
     const MESSAGES: usize = 1000;
     let site = Site::new(&format!("{RETRY}{BOX}"));
-    let mut random = Random::new();
+    let mut random = Random::new(proof::seed());
     site.queue_many(MESSAGES, |n| format!("r{n}@example.test"));
     let kills = Storm::new(&site, &mut random).blow();
 
@@ -52,7 +52,7 @@ fn killed_runners_double_at_most_what_they_had_in_hand() {
     let script = "cat >/dev/null; echo \"$MAILSPOOL_ID $RECIPIENT\" >>{dir}/delivered";
     let config = pipe("count", script) + &route("domain", "*", "count");
     let site = Site::new(&format!("{RETRY}{config}"));
-    let mut random = Random::new();
+    let mut random = Random::new(proof::seed());
     site.queue_many(MESSAGES, |n| format!("r{n}@example.test"));
     let kills = Storm::new(&site, &mut random).blow();
 
@@ -78,7 +78,7 @@ fn killed_submitters_leave_whole_messages_or_none() {
     const SUBMITTERS: usize = 240;
     const AT_ONCE: usize = 8;
     let site = Site::with_box();
-    let mut random = Random::new();
+    let mut random = Random::new(proof::seed());
     let mut accepted = BTreeSet::new();
     let mut serials = 0..SUBMITTERS;
     let mut crowd = Crowd::new();
@@ -118,7 +118,7 @@ fn killed_submitters_leave_whole_messages_or_none() {
 fn stopped_processes_hold_up_only_what_they_have_in_hand() {
     const RUNNERS: usize = 5;
     let site = Site::new(&format!("{RETRY}{BOX}"));
-    let mut random = Random::new();
+    let mut random = Random::new(proof::seed());
     let rounds = if proof::long() { 8 } else { 1 };
     let (mut next, mut accepted) = (0, BTreeSet::new());
     let mut crowd: Crowd<Option<usize>> = Crowd::new();

@@ -119,7 +119,7 @@ enum Subsets {
 }
 
 fn explore(ground: &Ground, kind: Kind, cuts: &mut Cuts, effort: &Effort) -> Explored {
-    let mut random = Random::new();
+    let mut random = Random::new(proof::seed());
     let all = cuts.windows.len();
     let end = Instant::now() + effort.time;
     let mut explored = Explored::default();

@@ -2,7 +2,7 @@
 //! that are full or fall read-only, and power cuts.
 //!
 //! Needs root, for mounting, /dev/fuse, a kernel with these file systems, and Debian's e2fsprogs,
-//! xfsprogs, btrfs-progs and strace. `STORM_SEED` repeats a run as far as a scheduler does.
+//! xfsprogs, btrfs-progs and strace. `MAILSPOOL_SEED` repeats a run as far as a scheduler does.
 
 mod cut;
 mod cuts;

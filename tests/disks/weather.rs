@@ -57,7 +57,7 @@ impl Weather {
     pub fn new(dir: &Path) -> Weather {
         Weather {
             site: Site::new_in(dir, &format!("{CONFIG}{BOX}")),
-            random: Random::new(),
+            random: Random::new(proof::seed()),
             crowd: Crowd::new(),
             words: tempfile::tempfile().unwrap(),
             next: 0,

@@ -24,8 +24,8 @@
 //! | `regressions.rs` `syncs.rs` | nothing at random: what was found here or by reading, each by its name |
 //!
 //! `errnos.rs` says which call can fail in which way. What each test explored it prints
-//! (`cargo test --test faults -- --nocapture`). Most take a sample of their faults, another one
-//! each day; with `MAILSPOOL_LONG` they take all, or, where there are very many, 3,000.
+//! (`cargo test --test faults -- --nocapture`). Most take a sample of their faults,
+//! which `MAILSPOOL_SEED` chooses; with `MAILSPOOL_LONG` they take all, or, where there are very many, 3,000.
 
 mod accept;
 mod actions;
