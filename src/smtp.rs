@@ -12,6 +12,7 @@
 //! |---|---|
 //! | the message was answered, or MAIL refused | is ready |
 //! | every RCPT, or DATA, was refused | needs RSET, which goes along with the next MAIL |
+//! | the server took as many as it takes over one (MAILMAX) | is left with QUIT |
 //! | 421 was said, a deadline passed, a reply made no sense, something came that nobody asked for | is closed |
 //!
 //! The runtime must have its time driver enabled.

@@ -83,10 +83,13 @@ impl Text<'_> {
                     RawAuth::Plain => Mechanism::Plain,
                     RawAuth::Login => Mechanism::Login,
                     RawAuth::XOAuth2 => Mechanism::XOAuth2,
+                    RawAuth::OAuthBearer => Mechanism::OAuthBearer,
                 };
                 let is_token = matches!(secret, Secret::TokenFile(_));
-                if is_token != (mechanism == Mechanism::XOAuth2) {
-                    let what = "\"xoauth2\" needs `token_file`, the others a password";
+                let takes_token = matches!(mechanism, Mechanism::XOAuth2 | Mechanism::OAuthBearer);
+                if is_token != takes_token {
+                    let what =
+                        "\"xoauth2\" and \"oauthbearer\" need `token_file`, the others a password";
                     return Err(self.error(auth.span(), what));
                 }
                 Some(mechanism)

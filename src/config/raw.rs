@@ -339,6 +339,8 @@ pub(super) enum RawAuth {
     Login,
     #[serde(rename = "xoauth2")]
     XOAuth2,
+    #[serde(rename = "oauthbearer")]
+    OAuthBearer,
 }
 
 /// A password. Whatever stands there is in no error message.

@@ -343,6 +343,7 @@ fn mistakes_about_hosts_tls_and_credentials_name_their_line() {
         ("username = 'u'", 3, "needs one of"),
         (&format!("{login}\ntoken_file = 'x'"), 5, "needs one of"),
         (&format!("{login}\nauth = 'xoauth2'"), 5, "token_file"),
+        (&format!("{login}\nauth = 'oauthbearer'"), 5, "token_file"),
         (&format!("{login}\nauth = 'cram-md5'"), 5, "unknown variant"),
         (&format!("{login}\ntls = 'none'"), 3, "need TLS"),
         ("username = 'u'\npassword = 4711", 4, "a text in quotes"),

@@ -20,6 +20,15 @@ pub struct Capabilities {
     pub dsn: bool,
     /// BDAT is understood (RFC 3030).
     pub chunking: bool,
+    /// Octets that are no text may be declared, and sent with BDAT (RFC 3030).
+    pub binary_mime: bool,
+    /// The most recipients of a transaction, the most domains among them, and the most
+    /// transactions of a connection, if the server says (RFC 9422).
+    pub max_recipients: Option<u64>,
+    /// See [`Capabilities::max_recipients`].
+    pub max_domains: Option<u64>,
+    /// See [`Capabilities::max_recipients`].
+    pub max_mails: Option<u64>,
     /// TLS is offered (RFC 3207).
     pub start_tls: bool,
     /// The SASL mechanisms, in capitals (RFC 4954).
@@ -55,6 +64,18 @@ impl Capabilities {
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtp_utf8 = true,
             "DSN" => self.dsn = true,
+            "BINARYMIME" => self.binary_mime = true,
+            "LIMITS" => {
+                // Of words that are no limit, or one that we do not know, nothing is to be made.
+                for (name, value) in line.split_ascii_whitespace().filter_map(limit) {
+                    match name.to_ascii_uppercase().as_str() {
+                        "RCPTMAX" => self.max_recipients = Some(value),
+                        "RCPTDOMAINMAX" => self.max_domains = Some(value),
+                        "MAILMAX" => self.max_mails = Some(value),
+                        _ => {}
+                    }
+                }
+            }
             "CHUNKING" => self.chunking = true,
             "STARTTLS" => self.start_tls = true,
             "AUTH" => {
@@ -69,6 +90,14 @@ impl Capabilities {
         }
         self.lines.push(line);
     }
+}
+
+/// A name and its number, which is one to six digits and not zero (RFC 9422 4).
+fn limit(word: &str) -> Option<(&str, u64)> {
+    let (name, value) = word.split_once('=')?;
+    let is_number = (1..=6).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());
+    let value = value.parse().ok().filter(|value| is_number && *value > 0)?;
+    Some((name, value))
 }
 
 #[cfg(test)]
@@ -108,6 +137,33 @@ mod tests {
     #[test]
     fn an_empty_line_offers_nothing() {
         assert_eq!(caps(&["name", "DSN", " ", ""]).lines, ["DSN"]);
+    }
+
+    #[test]
+    fn limits_are_read_and_what_is_none_is_passed_over() {
+        let limits = |line: &str| {
+            let caps = caps(&["name", line]);
+            (caps.max_recipients, caps.max_domains, caps.max_mails)
+        };
+        assert_eq!(
+            limits("LIMITS RCPTMAX=20 RCPTDOMAINMAX=1 MAILMAX=5"),
+            (Some(20), Some(1), Some(5))
+        );
+        assert_eq!(
+            limits("limits mailmax=999999 FUTURE=3"),
+            (None, None, Some(999_999))
+        );
+        for line in [
+            "LIMITS",
+            "LIMITS RCPTMAX",
+            "LIMITS RCPTMAX=",
+            "LIMITS RCPTMAX=0",
+            "LIMITS RCPTMAX=+1",
+            "LIMITS RCPTMAX=lots",
+            "LIMITS RCPTMAX=1000000",
+        ] {
+            assert_eq!(limits(line), (None, None, None), "{line}");
+        }
     }
 
     #[test]

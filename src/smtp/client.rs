@@ -13,6 +13,7 @@ use self::body::Body;
 use super::capabilities::Capabilities;
 use super::exchange::{After, Exchange, ExchangeNext};
 use super::opening::{HelloName, OpenError, Opening, OpeningNext, Protocol, Terms};
+use super::reply::Form;
 use super::sasl::{Login, Mechanism, Protection};
 use super::step::{Deadlines, Step};
 use super::tls::{Tls, TlsPolicy};
@@ -92,6 +93,8 @@ pub struct Client<S> {
     deadlines: Deadlines,
     info: SessionInfo,
     after: After,
+    /// Transactions in which something was said.
+    begun: u64,
     block: Vec<u8>,
 }
 
@@ -116,6 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             deadlines: settings.deadlines,
             info,
             after: After::Ready,
+            begun: 0,
             block: Vec::new(),
         })
     }
@@ -125,9 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         &self.info
     }
 
-    /// Whether another message may be sent.
+    /// Whether another message may be sent: the connection is good, and the server takes as many
+    /// (MAILMAX of RFC 9422).
     pub fn is_reusable(&self) -> bool {
-        self.after != After::Close
+        let most = self.info.capabilities.max_mails;
+        self.after != After::Close && most.is_none_or(|most| self.begun < most)
     }
 
     /// Whether the server is still there, as far as it has said. To be asked before a connection
@@ -160,6 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             before,
             &mut self.wire.out,
         );
+        self.begun += u64::from(next != ExchangeNext::Done);
         loop {
             next = match next {
                 ExchangeNext::Reply(_) if self.wire.is_ahead() => {
@@ -173,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                         Step::End => deadline(within),
                         _ => until,
                     };
-                    match self.wire.reply(within, until).await {
+                    match self.wire.reply(Form::of(step), within, until).await {
                         Ok(reply) => exchange.on_reply(&reply, &mut self.wire.out),
                         Err(trouble) => exchange.on_trouble(&trouble),
                     }
@@ -181,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 ExchangeNext::Body(framing) => {
                     let body = Body {
                         framing,
-                        size: transaction.shape.size,
+                        shape: transaction.shape,
                         message: &mut message,
                         block: &mut self.block,
                     };
@@ -208,10 +215,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let within = self.deadlines.quit;
         let until = deadline(within);
         let goodbye = async {
-            if self.is_reusable() {
+            if self.after != After::Close {
                 self.wire.out.clear();
                 self.wire.out.extend_from_slice(b"QUIT\r\n");
-                let _ = self.wire.reply(within, until).await;
+                let _ = self.wire.reply(Form::of(Step::Quit), within, until).await;
             }
             let _ = self.wire.shutdown().await;
         };
@@ -268,7 +275,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
                     true => OpenError::OptionalTls(format!("{trouble} while {step}")),
                     false => OpenError::Trouble { step, trouble },
                 };
-                let reply = wire.reply(deadlines.of(step), until).await;
+                let reply = wire.reply(Form::of(step), deadlines.of(step), until).await;
                 let reply = reply.map_err(failed)?;
                 is_on_trial = false;
                 let next = opening.on_reply(&reply, &mut wire.out)?;

@@ -1,20 +1,35 @@
 //! A message's octets as they go over the wire: every line ends in CRLF, and none but the last
 //! begins with a lone dot.
 //!
+//! A line ends at LF, and any run of CRs directly before that LF belongs to the line's end. So
+//! acceptance sees the lines of a header, and so does this. A lone CR, anywhere else, ends no line:
+//!
+//! | a lone CR | goes as |
+//! |---|---|
+//! | in the header | a blank, because a server that takes it for a line's end would see another field |
+//! | in the body, in [`Framing::Counted`] | it is |
+//! | in the body, otherwise | CRLF |
+//!
 //! Servers disagree about where a message ends: some take a bare LF or CR for a line's end, some
 //! drop NULs before they look. A message that has a dot between two such ends would be two messages
-//! for them, and the second one forged. So nothing of the kind is ever sent: CR, LF and CRLF all
-//! become CRLF, and dots are doubled after that. In [`Framing::Dots`] NULs are left out, as
-//! RFC 5321 4.1.1.4 has no place for them. In [`Framing::Counted`] they stay: there the length
-//! ends the message.
+//! for them, and the second one forged. So DATA carries CRLF and no other CR or LF, and dots are
+//! doubled after that. NULs are left out of it, as RFC 5321 4.1.1.4 has no place for them; in the
+//! header they become blanks, so that no line becomes empty and ends the header. In
+//! [`Framing::Counted`] NULs and lone CRs stay: there the length ends the message.
+//!
+//! DATA carries no line of more than [`MAX_LINE`] octets either: longer ones are folded as Postfix
+//! folds them. A signed message is not folded: its signature would break, and most servers take
+//! long lines.
 
 use std::io::{self, Read};
 
-/// How the end of a message is told.
+/// How a message goes, and how its end is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// DATA: a dot on a line of its own, other leading dots doubled.
+    /// DATA: a dot on a line of its own, other leading dots doubled, long lines folded.
     Dots,
+    /// The same with long lines as they are.
+    Unfolded,
     /// BDAT: octets are counted beforehand.
     Counted,
 }
@@ -22,56 +37,92 @@ pub enum Framing {
 /// What has to be known of a message before it is sent, from one reading of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Octets with every line ending in CRLF, doubled dots not counted (RFC 1870). After
-    /// [`Framing::Dots`] as many fewer as there are NULs.
+    /// Octets of the message as it is read. One that has more or fewer when it is sent has changed,
+    /// or cannot be read to its end, and is never ended as if it were whole.
+    pub octets: u64,
+    /// Octets in [`Framing::Counted`].
     pub size: u64,
+    /// Octets by DATA, doubled dots not counted (RFC 1870).
+    pub size_in_data: u64,
     /// Somewhere is an octet above 127.
     pub has_eight_bit: bool,
-    /// The header is UTF-8, and not ASCII: the message needs SMTPUTF8 (RFC 6531). An octet above
-    /// 127 in a header that is not UTF-8 is a mistake that nobody declares.
-    pub has_utf8_header: bool,
     /// There are NULs.
     pub has_nul: bool,
+    /// There is a CR in the body that belongs to no line's end.
+    pub has_lone_cr: bool,
     /// The longest line, without its end.
     pub longest_line: u64,
+    /// There is a signature (DKIM, ARC) that a changed line would break.
+    pub is_signed: bool,
 }
 
 /// The most octets of a line, without its end, that DATA promises to carry (RFC 5321 4.5.3.1.6).
+/// A doubled dot does not count.
 pub const MAX_LINE: u64 = 998;
+
+/// The longest line of ASCII of which one knows, without looking, that a character of UTF-8 may
+/// follow: such a character has four octets at most.
+const SAFE_LINE: u64 = MAX_LINE - 3;
+
+/// What a line is folded with, as in Postfix. The blank keeps a header's line what it is, and a
+/// MIME boundary from appearing.
+const FOLD: &[u8] = b"\r\n ";
+
+/// Fields whose signatures are about the octets of the body.
+const SIGNATURES: [&str; 3] = [
+    "DKIM-Signature",
+    "ARC-Message-Signature",
+    "DomainKey-Signature",
+];
 
 /// Octets read at a time.
 const BLOCK: usize = 64 * 1024;
 
-/// Splits a stream of octets at CR, LF and CRLF.
+/// Splits a stream of octets into lines.
 #[derive(Debug, Default)]
 struct Lines {
-    after_cr: bool,
+    /// CRs of which is not known yet whether LF follows.
+    crs: usize,
 }
 
 enum Piece<'a> {
+    /// Neither CR nor LF is in it.
     Text(&'a [u8]),
+    /// A CR that belongs to no line's end.
+    LoneCr,
     End,
 }
 
 impl Lines {
     fn push<'a>(&mut self, mut bytes: &'a [u8], mut each: impl FnMut(Piece<'a>)) {
         while let Some(first) = bytes.first() {
-            if std::mem::take(&mut self.after_cr) && *first == b'\n' {
-                bytes = &bytes[1..];
-                continue;
+            match first {
+                b'\n' => {
+                    self.crs = 0;
+                    each(Piece::End);
+                    bytes = &bytes[1..];
+                }
+                b'\r' => {
+                    self.crs += 1;
+                    bytes = &bytes[1..];
+                }
+                _ => {
+                    for _ in 0..std::mem::take(&mut self.crs) {
+                        each(Piece::LoneCr);
+                    }
+                    let is_end = |byte: &u8| *byte == b'\n' || *byte == b'\r';
+                    let end = bytes.iter().position(is_end).unwrap_or(bytes.len());
+                    each(Piece::Text(&bytes[..end]));
+                    bytes = &bytes[end..];
+                }
             }
-            let is_end = |byte: &u8| *byte == b'\n' || *byte == b'\r';
-            let Some(end) = bytes.iter().position(is_end) else {
-                each(Piece::Text(bytes));
-                return;
-            };
-            if end > 0 {
-                each(Piece::Text(&bytes[..end]));
-            }
-            each(Piece::End);
-            self.after_cr = bytes[end] == b'\r';
-            bytes = &bytes[end + 1..];
         }
+    }
+
+    /// Whether CRs stand at the end of the message. The LF that is missing there is added, so they
+    /// belong to that line's end.
+    fn ends_in_cr(&self) -> bool {
+        self.crs > 0
     }
 }
 
@@ -80,7 +131,18 @@ impl Lines {
 pub struct Encoder {
     framing: Framing,
     lines: Lines,
-    in_line: bool,
+    line: Line,
+    in_header: bool,
+}
+
+/// The line that is being written.
+#[derive(Debug, Default)]
+struct Line {
+    /// Its octets, without a doubled dot.
+    length: u64,
+    /// Dots that were doubled and lines that were folded, in the whole message.
+    doubled: u64,
+    folded: u64,
 }
 
 impl Encoder {
@@ -89,54 +151,106 @@ impl Encoder {
         Encoder {
             framing,
             lines: Lines::default(),
-            in_line: false,
+            line: Line::default(),
+            in_header: true,
         }
     }
 
-    /// Encodes the next octets of the message behind what is in `out`.
+    /// Encodes the next octets of the message after what is in `out`.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let Encoder {
             framing,
             lines,
-            in_line,
+            line,
+            in_header,
         } = self;
-        let mut add = |bytes: &[u8]| {
-            lines.push(bytes, |piece| match piece {
-                Piece::Text(text) => {
-                    if *framing == Framing::Dots && !*in_line && text[0] == b'.' {
-                        out.push(b'.');
+        lines.push(bytes, |piece| match (piece, *framing) {
+            (Piece::End, _) => {
+                *in_header &= line.length > 0;
+                line.end(out);
+            }
+            (Piece::LoneCr, framing) if *in_header => line.text(b" ", framing, out),
+            (Piece::LoneCr, Framing::Counted) => line.text(b"\r", Framing::Counted, out),
+            (Piece::LoneCr, _) => line.end(out),
+            (Piece::Text(text), Framing::Counted) => line.text(text, Framing::Counted, out),
+            (Piece::Text(text), framing) => {
+                for (n, text) in text.split(|byte| *byte == 0).enumerate() {
+                    if n > 0 && *in_header {
+                        line.text(b" ", framing, out);
                     }
-                    *in_line = true;
-                    out.extend_from_slice(text);
+                    line.text(text, framing, out);
                 }
-                Piece::End => {
-                    *in_line = false;
-                    out.extend_from_slice(b"\r\n");
-                }
-            });
-        };
-        match framing {
-            // Before anything else is looked at: a NUL hides nothing.
-            Framing::Dots => bytes.split(|byte| *byte == 0).for_each(add),
-            Framing::Counted => add(bytes),
-        }
+            }
+        });
     }
 
     /// The end of the message: its last line's, if that has none, and the lone dot.
-    pub fn finish(self, out: &mut Vec<u8>) {
-        if self.in_line {
-            out.extend_from_slice(b"\r\n");
-        }
-        if self.framing == Framing::Dots {
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        self.end_line(out);
+        if self.framing != Framing::Counted {
             out.extend_from_slice(b".\r\n");
         }
+    }
+
+    fn end_line(&mut self, out: &mut Vec<u8>) {
+        if self.line.length > 0 || self.lines.ends_in_cr() {
+            self.line.end(out);
+        }
+    }
+}
+
+impl Line {
+    fn text(&mut self, text: &[u8], framing: Framing, out: &mut Vec<u8>) {
+        if framing != Framing::Counted && self.length == 0 && text.first() == Some(&b'.') {
+            out.push(b'.');
+            self.doubled += 1;
+        }
+        match framing {
+            Framing::Dots => self.fold(text, out),
+            Framing::Unfolded | Framing::Counted => self.add(text, out),
+        }
+    }
+
+    /// Adds text, folded before the character that would make the line too long. Looks at each
+    /// octet alone, so that it does not matter in what blocks a message comes.
+    fn fold(&mut self, mut text: &[u8], out: &mut Vec<u8>) {
+        while let Some(first) = text.first() {
+            let safe = SAFE_LINE.saturating_sub(self.length);
+            let mut taken = usize::try_from(safe).map_or(text.len(), |safe| safe.min(text.len()));
+            if taken == 0 {
+                let length = match first {
+                    0xc2..=0xdf => 2,
+                    0xe0..=0xef => 3,
+                    0xf0..=0xf4 => 4,
+                    _ => 1,
+                };
+                if self.length + length > MAX_LINE {
+                    out.extend_from_slice(FOLD);
+                    self.length = 1;
+                    self.folded += 1;
+                }
+                taken = 1;
+            }
+            self.add(&text[..taken], out);
+            text = &text[taken..];
+        }
+    }
+
+    fn add(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        self.length += text.len() as u64;
+        out.extend_from_slice(text);
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        self.length = 0;
+        out.extend_from_slice(b"\r\n");
     }
 }
 
 impl Shape {
     /// Reads a message to its end.
     pub fn of(mut message: impl Read) -> io::Result<Shape> {
-        let mut measure = Measure::default();
+        let mut measure = Measure::new();
         let mut block = vec![0; BLOCK];
         loop {
             match message.read(&mut block) {
@@ -149,82 +263,113 @@ impl Shape {
     }
 }
 
-#[derive(Default)]
 struct Measure {
     lines: Lines,
     shape: Shape,
     line: u64,
-    header: Header,
+    /// None after the header.
+    name: Option<FieldName>,
+    /// What DATA would carry is made and counted, so that it is counted as it goes.
+    data: Encoder,
+    made: Vec<u8>,
 }
 
-/// What is known of the header so far.
+/// The beginning of a header's line.
 #[derive(Default)]
-struct Header {
-    is_over: bool,
-    has_eight_bit: bool,
-    is_not_utf8: bool,
-    /// The beginning of a character whose end is still to come.
-    tail: Vec<u8>,
-}
+struct FieldName(Vec<u8>);
 
 impl Measure {
+    fn new() -> Measure {
+        Measure {
+            lines: Lines::default(),
+            shape: Shape::default(),
+            line: 0,
+            name: Some(FieldName::default()),
+            data: Encoder::new(Framing::Dots),
+            made: Vec::new(),
+        }
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         let Measure {
             lines,
             shape,
             line,
-            header,
+            name,
+            data,
+            made,
         } = self;
+        shape.octets += bytes.len() as u64;
+        data.push(bytes, made);
+        shape.size_in_data += made.len() as u64;
+        made.clear();
         lines.push(bytes, |piece| match piece {
             Piece::Text(text) => {
                 shape.size += text.len() as u64;
                 shape.has_eight_bit |= !text.is_ascii();
                 shape.has_nul |= text.contains(&0);
                 *line += text.len() as u64;
-                header.push(text);
+                if let Some(name) = name {
+                    name.push(text);
+                }
+            }
+            Piece::LoneCr => {
+                shape.size += 1;
+                shape.has_lone_cr |= name.is_none();
+                *line += 1;
+                if let Some(name) = name {
+                    name.push(b" ");
+                }
             }
             Piece::End => {
                 shape.size += 2;
                 shape.longest_line = shape.longest_line.max(*line);
-                header.end_line(*line == 0);
+                if let Some(open) = name {
+                    shape.is_signed |= open.is_signature();
+                    match *line {
+                        0 => *name = None,
+                        _ => open.0.clear(),
+                    }
+                }
                 *line = 0;
             }
         });
     }
 
     fn finish(mut self) -> Shape {
-        if self.line > 0 {
-            self.push(b"\n");
+        self.data.end_line(&mut self.made);
+        let made = self.made.len() as u64;
+        if self.line > 0 || self.lines.ends_in_cr() {
+            self.shape.size += 2;
+            self.shape.longest_line = self.shape.longest_line.max(self.line);
+            self.shape.is_signed |= self.name.is_some_and(|name| name.is_signature());
         }
-        self.shape.has_utf8_header = self.header.has_eight_bit && !self.header.is_not_utf8;
+        let Line {
+            doubled, folded, ..
+        } = self.data.line;
+        let folds = match self.shape.is_signed {
+            true => folded * FOLD.len() as u64,
+            false => 0,
+        };
+        self.shape.size_in_data = self.shape.size_in_data + made - doubled - folds;
         self.shape
     }
 }
 
-impl Header {
+impl FieldName {
+    /// Octets that are kept: more than any name in [`SIGNATURES`] and its colon have.
+    const MAX: usize = 64;
+
     fn push(&mut self, text: &[u8]) {
-        if self.is_over || (self.tail.is_empty() && text.is_ascii()) {
-            return;
-        }
-        self.has_eight_bit = true;
-        self.tail.extend_from_slice(text);
-        let kept = match std::str::from_utf8(&self.tail) {
-            Ok(_) => self.tail.len(),
-            Err(error) => {
-                self.is_not_utf8 |= error.error_len().is_some();
-                error.valid_up_to()
-            }
-        };
-        match self.is_not_utf8 {
-            true => self.tail.clear(),
-            false => drop(self.tail.drain(..kept)),
-        }
+        let room = FieldName::MAX.saturating_sub(self.0.len());
+        self.0.extend_from_slice(&text[..text.len().min(room)]);
     }
 
-    fn end_line(&mut self, is_empty: bool) {
-        self.is_not_utf8 |= !self.tail.is_empty();
-        self.tail.clear();
-        self.is_over |= is_empty;
+    fn is_signature(&self) -> bool {
+        let colon = self.0.iter().position(|byte| *byte == b':');
+        let name = &self.0[..colon.unwrap_or(0)];
+        let is_name = |one: &&str| name.trim_ascii_end().eq_ignore_ascii_case(one.as_bytes());
+        SIGNATURES.iter().any(|one| is_name(&one))
     }
 }
 

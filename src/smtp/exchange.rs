@@ -4,7 +4,7 @@
 //! come. A verdict once given stands: who was refused keeps that reply, whatever happens later.
 //! Whoever has none at the end of the message gets the answer to it; in LMTP each has his own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::capabilities::Capabilities;
 use super::content::Framing;
@@ -13,7 +13,7 @@ use super::reply::ServerReply;
 use super::step::Step;
 use super::transaction::{Transaction, is_path, needs_utf8};
 use super::verdict::{Scope, Trouble, Verdict};
-use crate::message::EnhancedCode;
+use crate::message::{EnhancedCode, domain};
 
 /// What comes next in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,7 @@ impl<'a> Exchange<'a> {
             after: before,
         };
         exchange.refuse_what_cannot_go();
+        exchange.leave_what_is_beyond_limits();
         let left: Vec<usize> = exchange.undecided().collect();
         if left.is_empty() {
             return (exchange, ExchangeNext::Done);
@@ -110,7 +111,7 @@ impl<'a> Exchange<'a> {
         }
         exchange.unsent.push_back(Command::Mail);
         exchange.unsent.extend(left.into_iter().map(Command::Rcpt));
-        if exchange.framing == Framing::Dots {
+        if exchange.framing != Framing::Counted {
             exchange.unsent.push_back(Command::Data);
         }
         exchange.after = After::Close;
@@ -191,10 +192,7 @@ impl<'a> Exchange<'a> {
 
     fn refuse_what_cannot_go(&mut self) {
         let Transaction {
-            sender,
-            recipients,
-            shape,
-            ..
+            sender, recipients, ..
         } = self.transaction;
         let all = |code: (u16, u16), text: String| {
             let code = EnhancedCode::new(5, code.0, code.1);
@@ -203,20 +201,18 @@ impl<'a> Exchange<'a> {
         let lacks_utf8 = !self.caps.smtp_utf8;
         let remote = self.remote;
         let limit = self.caps.max_size.unwrap_or(u64::MAX);
+        let size = self.transaction.size(self.framing);
         let verdict = if !is_path(sender.as_str()) {
             let text = "the sender's address cannot be written into an SMTP command";
             all((1, 7), text.into())
         } else if let Err(error) = sender.on_wire() {
             all((1, 8), format!("the sender's domain: {error}"))
-        } else if lacks_utf8 && self.transaction.needs_utf8() {
-            let what = match shape.has_utf8_header {
-                true => "the message's header",
-                false => "the local part of the sender's address",
-            };
-            let text = format!("{what} is not ASCII, and {remote} does not offer SMTPUTF8");
+        } else if lacks_utf8 && needs_utf8(sender.on_wire()) {
+            let text = format!(
+                "the local part of the sender's address is not ASCII, and {remote} does not offer SMTPUTF8"
+            );
             all((6, 7), text)
-        } else if shape.size > limit {
-            let size = shape.size;
+        } else if size > limit {
             let text = format!("the message has {size} octets, {remote} takes {limit}");
             all((3, 4), text)
         } else {
@@ -245,6 +241,31 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Recipients beyond what the server takes in one transaction, of whom it need not be told.
+    fn leave_what_is_beyond_limits(&mut self) {
+        let most = self.caps.max_recipients.unwrap_or(u64::MAX);
+        let most_domains = self.caps.max_domains.unwrap_or(u64::MAX);
+        let mut domains = BTreeSet::new();
+        let mut count = 0;
+        for index in self.undecided().collect::<Vec<_>>() {
+            let recipients = &self.transaction.recipients;
+            let domain = recipients[index].domain().unwrap_or_default();
+            let domain = domain::key(domain);
+            let room = most_domains > domains.len() as u64 || domains.contains(&domain);
+            if count == most || !room {
+                let what = match count == most {
+                    true => format!("{most} recipients"),
+                    false => format!("recipients in {most_domains} domains"),
+                };
+                let text = format!("{} takes {what} at once", self.remote);
+                self.verdicts[index] = Some(Verdict::beyond_limit(&text));
+                continue;
+            }
+            domains.insert(domain);
+            count += 1;
+        }
+    }
+
     fn undecided(&self) -> impl Iterator<Item = usize> {
         let open = |(index, verdict): (usize, &Option<Verdict>)| verdict.is_none().then_some(index);
         self.verdicts.iter().enumerate().filter_map(open)
@@ -269,7 +290,7 @@ impl<'a> Exchange<'a> {
         match self.sent.front() {
             Some(command) => ExchangeNext::Reply(command.step()),
             None => {
-                let size = self.transaction.shape.size;
+                let size = self.transaction.size(Framing::Counted);
                 out.extend_from_slice(format!("BDAT {size} LAST\r\n").as_bytes());
                 self.begin_body()
             }
@@ -280,12 +301,16 @@ impl<'a> Exchange<'a> {
         match command {
             Command::Reset => out.extend_from_slice(b"RSET\r\n"),
             Command::Mail => {
-                // Only what really is UTF-8 is declared so: what is not may then still go to servers
-                // behind this one.
+                // Only an address that is UTF-8 is declared so. A header that is UTF-8 goes as any
+                // other octets above 127, as from Postfix with mail for which nobody asked for
+                // SMTPUTF8. Servers take such a header undeclared; declared, it would be returned
+                // by the first server on the way that does not offer SMTPUTF8, such as the mail
+                // store behind a relay that does.
                 let is_utf8 =
                     |index: usize| needs_utf8(self.transaction.recipients[index].on_wire());
                 let utf8 = self.caps.smtp_utf8
-                    && (self.transaction.needs_utf8() || self.undecided().any(is_utf8));
+                    && (needs_utf8(self.transaction.sender.on_wire())
+                        || self.undecided().any(is_utf8));
                 self.transaction.write_mail(self.caps, utf8, out);
             }
             Command::Rcpt(index) => self.transaction.write_rcpt(index, self.caps, out),
@@ -349,9 +374,10 @@ impl<'a> Exchange<'a> {
     }
 
     fn decide(&mut self, index: usize, reply: &ServerReply, step: Step, scope: Scope) {
+        let took_others = !self.accepted.is_empty();
         let slot = &mut self.verdicts[index];
         if slot.is_none() {
-            *slot = Verdict::of_reply(reply, step, scope, self.remote);
+            *slot = Verdict::in_turn(reply, step, scope, self.remote, took_others);
         }
     }
 

@@ -163,9 +163,19 @@ enum State {
     Ehlo,
     Helo,
     StartTls,
-    /// The first words of AUTH are still to be said if there are any here.
-    Auth(Sasl, Option<Vec<u8>>),
+    Auth(Sasl, First),
     Over,
+}
+
+/// What is to become of our first words in an authentication, in Base64.
+#[derive(Debug)]
+enum First {
+    /// The server asks for them.
+    Unsaid(Vec<u8>),
+    /// They went along with AUTH.
+    Said(Vec<u8>),
+    /// There are none, or they were answered.
+    Done,
 }
 
 impl<'a> Opening<'a> {
@@ -267,15 +277,15 @@ impl<'a> Opening<'a> {
         self.mechanism = Some(mechanism);
         out.extend_from_slice(b"AUTH ");
         out.extend_from_slice(mechanism.name().as_bytes());
-        let first = first.map(|first| BASE64.encode(first).into_bytes());
-        let first = match first {
+        let first = match first.map(|first| BASE64.encode(first).into_bytes()) {
             Some(first) if first.len() + out.len() + 3 <= MAX_COMMAND => {
                 out.push(b' ');
                 out.extend_from_slice(&first);
-                None
+                First::Said(first)
             }
             // Long ones, tokens, are asked for first (RFC 4954 4).
-            first => first,
+            Some(first) => First::Unsaid(first),
+            None => First::Done,
         };
         out.extend_from_slice(b"\r\n");
         self.state = State::Auth(sasl, first);
@@ -285,13 +295,20 @@ impl<'a> Opening<'a> {
     fn on_auth(
         &mut self,
         mut sasl: Sasl,
-        first: Option<Vec<u8>>,
+        first: First,
         reply: &ServerReply,
         out: &mut Vec<u8>,
     ) -> Result<OpeningNext, OpenError> {
         match (reply.code, first) {
-            (334, Some(first)) => out.extend_from_slice(&first),
-            (334, None) => {
+            (334, First::Unsaid(first)) => out.extend_from_slice(&first),
+            // Some servers do not look at what went along with AUTH, and ask for it. A challenge of
+            // PLAIN can be nothing else; of the others, one that is empty.
+            (334, First::Said(first))
+                if reply.text().trim().is_empty() || self.mechanism == Some(Mechanism::Plain) =>
+            {
+                out.extend_from_slice(&first);
+            }
+            (334, _) => {
                 let challenge = BASE64
                     .decode(reply.text().trim())
                     // Some servers ask for the password of LOGIN in plain words.
@@ -312,7 +329,7 @@ impl<'a> Opening<'a> {
             _ => return Err(self.refused(reply, Step::Auth)),
         }
         out.extend_from_slice(b"\r\n");
-        self.state = State::Auth(sasl, None);
+        self.state = State::Auth(sasl, First::Done);
         Ok(OpeningNext::Reply(Step::Auth))
     }
 

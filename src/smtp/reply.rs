@@ -3,7 +3,13 @@
 //! Text may be anything, and is only shortened: 100 KB on a line, NULs and Latin-1 do not change what
 //! the code says. The form has to be right. Whoever mixes codes within one reply, or forgets what
 //! stands behind them, may mean any of two things, and guessing would lose or double mail.
+//!
+//! Two things are mended, because they have one meaning only. The code says of what class a reply is,
+//! and an enhanced code of another class says what it is about: `451 5.7.3` is 4.7.3. And a line
+//! without a code within a greeting or the answer to EHLO ([`Form::Lenient`]) says nothing: no other
+//! command is under way then whose answer it could hide. Postfix ignores it, too.
 
+use super::step::Step;
 use crate::message::{EnhancedCode, Reply};
 
 /// Octets of a line that are kept. RFC 5321 promises 512.
@@ -20,7 +26,7 @@ const MAX_REPLY: usize = 1024 * 1024;
 pub struct ServerReply {
     /// 200 to 599.
     pub code: u16,
-    /// The enhanced status code as sent, if there was one and its class is that of the code.
+    /// The enhanced status code, if there was one, with the class of the code.
     pub enhanced: Option<EnhancedCode>,
     /// The text of every line, without the codes; long ones are cut. Control characters are
     /// still in it.
@@ -46,9 +52,30 @@ pub enum ReplyError {
     TooLong,
 }
 
+/// How closely a reply is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Every line has the code.
+    #[default]
+    Strict,
+    /// Lines between the first and the last may have none. What they say does not count.
+    Lenient,
+}
+
+impl Form {
+    /// How closely the answer to a step is looked at.
+    pub fn of(step: Step) -> Form {
+        match step {
+            Step::Greeting | Step::Hello => Form::Lenient,
+            _ => Form::Strict,
+        }
+    }
+}
+
 /// Puts replies together.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
+    form: Form,
     line: Vec<u8>,
     code: Option<u16>,
     enhanced: Option<EnhancedCode>,
@@ -75,6 +102,11 @@ impl ServerReply {
 }
 
 impl ReplyParser {
+    /// How the next lines are to be looked at.
+    pub fn expect(&mut self, form: Form) {
+        self.form = form;
+    }
+
     /// Takes octets until a reply is complete. Says how many it took; the others belong to the
     /// next reply. After an error nothing that follows can be understood.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(usize, Option<ServerReply>), ReplyError> {
@@ -107,14 +139,19 @@ impl ReplyParser {
     fn end_line(&mut self) -> Result<bool, ReplyError> {
         let line = std::mem::take(&mut self.line);
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        let (code, is_last, text) = parse_line(line)?;
+        let (code, is_last, text) = match parse_line(line) {
+            Err(_) if self.form == Form::Lenient && self.code.is_some() => return Ok(false),
+            parsed => parsed?,
+        };
         if let Some(first) = self.code.filter(|first| *first != code) {
             return Err(ReplyError::Mixed { first, then: code });
         }
         self.code = Some(code);
         let text = String::from_utf8_lossy(text);
         let text = match EnhancedCode::at_start_of(&text) {
-            Some((enhanced, rest)) if u16::from(enhanced.class) == code / 100 => {
+            Some((enhanced, rest)) if is_about_this(enhanced, code / 100) => {
+                let class = u8::try_from(code / 100).unwrap_or(enhanced.class);
+                let enhanced = EnhancedCode { class, ..enhanced };
                 let first = *self.enhanced.get_or_insert(enhanced);
                 if first == enhanced { rest } else { &text }
             }
@@ -130,12 +167,19 @@ impl ReplyParser {
 
     fn complete(&mut self) -> Option<ServerReply> {
         let parser = std::mem::take(self);
+        self.form = parser.form;
         Some(ServerReply {
             code: parser.code?,
             enhanced: parser.enhanced,
             lines: parser.lines,
         })
     }
+}
+
+/// Whether an enhanced code belongs to a reply of this class. One of another class does if its
+/// subject is a registered one (RFC 3463): `450 2.38.1` may be about a version.
+fn is_about_this(enhanced: EnhancedCode, class: u16) -> bool {
+    u16::from(enhanced.class) == class || enhanced.subject <= 7
 }
 
 fn parse_line(line: &[u8]) -> Result<(u16, bool, &[u8]), ReplyError> {
@@ -184,8 +228,16 @@ mod tests {
             (b"250\r\n", 250, None, ""),
             (b"250 \r\n", 250, None, ""),
             (b"250 2.1.0\r\n", 250, Some("2.1.0"), ""),
-            // A code that contradicts the reply is text.
-            (b"450 5.1.1 hm\r\n", 450, None, "5.1.1 hm"),
+            // Whose class contradicts the reply, says only what it is about.
+            (b"450 5.1.1 hm\r\n", 450, Some("4.1.1"), "hm"),
+            (b"451 5.7.3 no\r\n", 451, Some("4.7.3"), "no"),
+            (b"550 4.2.2 full\r\n", 550, Some("5.2.2"), "full"),
+            (b"554 2.0.0 no\r\n", 554, Some("5.0.0"), "no"),
+            (b"250 4.0.0 ok\r\n", 250, Some("2.0.0"), "ok"),
+            (b"451-5.7.3 a\r\n451 4.7.3 b\r\n", 451, Some("4.7.3"), "a b"),
+            // No enhanced code has a class of 1 or 3: this is text.
+            (b"450 3.1.1 hm\r\n", 450, None, "3.1.1 hm"),
+            (b"450 2.38.1 hm\r\n", 450, None, "2.38.1 hm"),
             // A second, different one too: it is somebody else's, quoted.
             (
                 b"550-5.1.1 a\r\n550 5.2.2 b\r\n",
@@ -259,6 +311,27 @@ mod tests {
             Err(ReplyError::TooLong)
         );
         assert_eq!(read(&vec![b'2'; 2_000_000]), Err(ReplyError::TooLong));
+    }
+
+    #[test]
+    fn a_line_without_its_code_offers_nothing_in_an_answer_to_ehlo() {
+        let hello = |bytes: &[u8]| {
+            let mut parser = ReplyParser::default();
+            parser.expect(Form::Lenient);
+            parser.push(bytes)
+        };
+        let bytes = b"250-mx\r\n8BITMIME\r\n\r\n25\r\n250-DSN\r\n250 SIZE\r\n";
+        let reply = hello(bytes).unwrap().1.unwrap();
+        assert_eq!(reply.lines, ["mx", "DSN", "SIZE"]);
+        assert!(matches!(read(bytes), Err(ReplyError::Form(_))));
+        // The first line says what it is; other codes have two meanings; and there is an end to it.
+        for bytes in [&b"SSH-2.0\r\n"[..], b"mx\r\n250 mx\r\n"] {
+            assert!(matches!(hello(bytes), Err(ReplyError::Form(_))));
+        }
+        let mixed = hello(b"250-mx\r\nx\r\n550 no\r\n");
+        assert!(matches!(mixed, Err(ReplyError::Mixed { .. })));
+        let endless = [&b"250-mx\r\n"[..], &b"x\r\n".repeat(400_000)].concat();
+        assert_eq!(hello(&endless), Err(ReplyError::TooLong));
     }
 
     proptest! {

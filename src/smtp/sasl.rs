@@ -1,4 +1,4 @@
-//! Who we are, said so that the server believes it (RFC 4954; RFC 4616, 5802, 7677; XOAUTH2).
+//! Who we are, said so that the server believes it (RFC 4954; RFC 4616, 5802, 7628, 7677; XOAUTH2).
 
 mod scram;
 
@@ -28,8 +28,10 @@ pub enum Mechanism {
     Plain,
     /// The same, one after the other.
     Login,
-    /// User and an access token.
+    /// User and an access token, as Google and Microsoft do it.
     XOAuth2,
+    /// The same, as RFC 7628 does it.
+    OAuthBearer,
 }
 
 /// What we authenticate with.
@@ -42,7 +44,7 @@ pub enum Credentials {
         /// The password.
         password: String,
     },
-    /// For XOAUTH2.
+    /// For XOAUTH2 and OAUTHBEARER: the first that the server offers.
     Token {
         /// The name.
         user: String,
@@ -122,7 +124,7 @@ impl Login {
             Credentials::Password { .. } => {
                 &[Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login]
             }
-            Credentials::Token { .. } => &[Mechanism::XOAuth2],
+            Credentials::Token { .. } => &[Mechanism::XOAuth2, Mechanism::OAuthBearer],
         };
         let is_offered = |mechanism: &Mechanism| offered.iter().any(|o| o == mechanism.name());
         let is_wanted = |mechanism: &Mechanism| self.mechanism.is_none_or(|m| m == *mechanism);
@@ -158,6 +160,12 @@ impl Login {
                 let first = format!("user={user}\x01auth=Bearer {secret}\x01\x01");
                 (Sasl::Said(mechanism), Some(first.into_bytes()))
             }
+            Mechanism::OAuthBearer => {
+                // The two that would end the name are written otherwise (RFC 5801 4).
+                let name = user.replace('=', "=3D").replace(',', "=2C");
+                let first = format!("n,a={name},\x01auth=Bearer {secret}\x01\x01");
+                (Sasl::Said(mechanism), Some(first.into_bytes()))
+            }
         };
         Ok((mechanism, sasl, first))
     }
@@ -169,6 +177,8 @@ impl Sasl {
         match self {
             // The challenge says what is wrong, and an empty answer brings the refusal.
             Sasl::Said(Mechanism::XOAuth2) => Ok(Vec::new()),
+            // The same, where the answer is an octet 1 (RFC 7628 3.2.3).
+            Sasl::Said(Mechanism::OAuthBearer) => Ok(vec![1]),
             Sasl::Said(mechanism) => Err(SaslError::Garbled(mechanism.name())),
             // What the server asks with differs ("Username:", "User Name\0"), the order does not.
             Sasl::Login { answers, given } => {
@@ -198,6 +208,7 @@ impl Mechanism {
             Mechanism::Plain => "PLAIN",
             Mechanism::Login => "LOGIN",
             Mechanism::XOAuth2 => "XOAUTH2",
+            Mechanism::OAuthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -293,6 +304,18 @@ mod tests {
             b"user=me@example.org\x01auth=Bearer ya29.x\x01\x01"
         );
         assert_eq!(sasl.answer(b"{\"status\":\"400\"}").unwrap(), b"");
+        let token = Login::new(Credentials::Token {
+            user: "me=you,us@example.org".into(),
+            token: "ya29.x".into(),
+        });
+        let (_, mut sasl, first) = token
+            .begin(&offered(&["PLAIN", "OAUTHBEARER"]), Protection::Encrypted)
+            .unwrap();
+        assert_eq!(
+            first.unwrap(),
+            b"n,a=me=3Dyou=2Cus@example.org,\x01auth=Bearer ya29.x\x01\x01"
+        );
+        assert_eq!(sasl.answer(b"{\"status\":\"401\"}").unwrap(), b"\x01");
         let split = Login::new(Credentials::Password {
             user: "me\0you".into(),
             password: "x".into(),

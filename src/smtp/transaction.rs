@@ -24,22 +24,33 @@ pub struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// How the message goes: by DATA, unless it is one that DATA has no way for, with NULs or
-    /// overlong lines, and the server offers BDAT.
+    /// How the message goes: by DATA, unless it is one that DATA has no way for, with NULs, lone CRs
+    /// or overlong lines, and the server offers BDAT.
     ///
     /// BDAT would save the dots of every message, but is used by few, and its bugs show late. It
     /// is not sent ahead of the replies to RCPT either: a connection lost then would leave every
-    /// outcome unknown. BINARYMIME is never asked for, because line ends are always made CRLF.
+    /// outcome unknown.
     pub fn framing(&self, caps: &Capabilities) -> Framing {
-        match caps.chunking && (self.shape.has_nul || self.shape.longest_line > MAX_LINE) {
+        let Shape {
+            has_nul,
+            has_lone_cr,
+            longest_line,
+            is_signed,
+            ..
+        } = self.shape;
+        match caps.chunking && (has_nul || has_lone_cr || longest_line > MAX_LINE) {
             true => Framing::Counted,
+            false if is_signed => Framing::Unfolded,
             false => Framing::Dots,
         }
     }
 
-    /// Whether the message needs SMTPUTF8 whoever its recipient is.
-    pub fn needs_utf8(&self) -> bool {
-        self.shape.has_utf8_header || needs_utf8(self.sender.on_wire())
+    /// Octets of the message as it goes.
+    pub fn size(&self, framing: Framing) -> u64 {
+        match framing {
+            Framing::Counted => self.shape.size,
+            Framing::Dots | Framing::Unfolded => self.shape.size_in_data,
+        }
     }
 
     /// Writes MAIL. `utf8` declares SMTPUTF8.
@@ -48,13 +59,17 @@ impl Transaction<'_> {
         let sender = self.sender.on_wire();
         out.extend_from_slice(sender.as_deref().unwrap_or(self.sender.as_str()).as_bytes());
         out.push(b'>');
+        let framing = self.framing(caps);
         if caps.size {
-            out.extend_from_slice(format!(" SIZE={}", self.shape.size).as_bytes());
+            out.extend_from_slice(format!(" SIZE={}", self.size(framing)).as_bytes());
         }
-        // Without 8BITMIME an 8-bit message goes as it is, as from Exim and qmail. Postfix
-        // would recode it, which breaks signatures; to fail it would return mail that practically
-        // every server takes.
-        if caps.eight_bit_mime && self.shape.has_eight_bit {
+        // What goes by BDAT is no text, and is declared so where that may be (RFC 3030 3). Without
+        // 8BITMIME an 8-bit message goes as it is, as from Exim and qmail. Postfix would recode it,
+        // which breaks signatures; to fail it would return mail that practically every server
+        // takes. The same goes for BINARYMIME.
+        if framing == Framing::Counted && caps.binary_mime {
+            out.extend_from_slice(b" BODY=BINARYMIME");
+        } else if caps.eight_bit_mime && self.shape.has_eight_bit {
             out.extend_from_slice(b" BODY=8BITMIME");
         }
         if utf8 {
@@ -175,13 +190,12 @@ mod tests {
             sender: &sender,
             recipients: &recipients,
             shape: Shape {
-                size: 1234,
+                size_in_data: 1234,
                 has_eight_bit: true,
                 ..Shape::default()
             },
             dsn: Some(&dsn),
         };
-        assert!(transaction.needs_utf8());
         assert_eq!(
             written(|out| transaction.write_mail(&all(), true, out)),
             "MAIL FROM:<ö@example.org> SIZE=1234 BODY=8BITMIME SMTPUTF8 RET=HDRS \
@@ -289,34 +303,81 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_no_text_is_declared_so_where_that_may_be() {
+        let mail = |shape: Shape, caps: &Capabilities| {
+            let transaction = Transaction {
+                sender: &ReversePath::Null,
+                recipients: &[],
+                shape,
+                dsn: None,
+            };
+            written(|out| transaction.write_mail(caps, false, out))
+        };
+        let binary = Shape {
+            size: 20,
+            size_in_data: 18,
+            has_nul: true,
+            has_eight_bit: true,
+            ..Shape::default()
+        };
+        let text = Shape {
+            has_nul: false,
+            ..binary
+        };
+        let caps = Capabilities {
+            size: true,
+            eight_bit_mime: true,
+            chunking: true,
+            binary_mime: true,
+            ..Capabilities::default()
+        };
+        let no_binary = Capabilities {
+            binary_mime: false,
+            ..caps.clone()
+        };
+        let no_chunking = Capabilities {
+            chunking: false,
+            ..caps.clone()
+        };
+        for (shape, caps, said) in [
+            (binary, &caps, "SIZE=20 BODY=BINARYMIME"),
+            (text, &caps, "SIZE=18 BODY=8BITMIME"),
+            (binary, &no_binary, "SIZE=20 BODY=8BITMIME"),
+            (binary, &no_chunking, "SIZE=18 BODY=8BITMIME"),
+        ] {
+            assert_eq!(mail(shape, caps), format!("MAIL FROM:<> {said}\r\n"));
+        }
+    }
+
+    #[test]
     fn bdat_is_for_what_data_cannot_carry() {
         let sender = ReversePath::Null;
+        let plain = Shape::default();
+        let nul = Shape {
+            has_nul: true,
+            ..plain
+        };
+        let cr = Shape {
+            has_lone_cr: true,
+            ..plain
+        };
+        let long = Shape {
+            longest_line: 999,
+            ..plain
+        };
+        let signed = Shape {
+            is_signed: true,
+            ..long
+        };
+        let none = Capabilities::default();
         for (shape, caps, framing) in [
-            (Shape::default(), all(), Framing::Dots),
-            (
-                Shape {
-                    has_nul: true,
-                    ..Shape::default()
-                },
-                all(),
-                Framing::Counted,
-            ),
-            (
-                Shape {
-                    longest_line: 999,
-                    ..Shape::default()
-                },
-                all(),
-                Framing::Counted,
-            ),
-            (
-                Shape {
-                    longest_line: 999,
-                    ..Shape::default()
-                },
-                Capabilities::default(),
-                Framing::Dots,
-            ),
+            (plain, all(), Framing::Dots),
+            (nul, all(), Framing::Counted),
+            (cr, all(), Framing::Counted),
+            (long, all(), Framing::Counted),
+            (signed, all(), Framing::Counted),
+            (long, none.clone(), Framing::Dots),
+            (signed, none, Framing::Unfolded),
         ] {
             let transaction = Transaction {
                 sender: &sender,

@@ -7,23 +7,35 @@
 //! | 4xx | deferred | see below |
 //! | 5xx for MAIL, DATA, the message | failed | message |
 //! | 5xx for RCPT | failed | recipient |
-//! | 452 or 552 for RCPT, alone or with x.5.3 | deferred | limit |
+//! | 452 for RCPT, alone or with x.5.3; any 4xx with x.5.3 | deferred | limit |
+//! | 552 for RCPT, alone or with x.5.3; any 5xx with x.5.3; after the server took others | deferred | limit |
+//! | 452 for MAIL, alone; any 4xx with x.3.1 or x.3.2 | deferred | host |
+//! | 523, 525, 530, 534, 535, 538 | deferred | host; for RCPT recipient |
 //! | 421 | deferred | host |
 //! | connection lost, deadline, no valid reply, before the message's last octet is sent | deferred | host |
 //! | the same after it | unknown | host |
-//! | larger than the server's SIZE; needs SMTPUTF8 and the server has none | failed | message |
+//! | larger than the server's SIZE; the sender needs SMTPUTF8 and the server has none | failed | message |
+//! | the same of a recipient | failed | recipient |
+//! | more recipients, or domains, than the server's LIMITS | deferred | limit |
 //! | the address cannot be written into a command | failed | recipient |
 //!
 //! A greeting of 5xx, a refused HELO, STARTTLS or AUTH defers, as in Postfix: it says something
 //! about that host, or about us, that the sender can do nothing about; another MX may be more
-//! friendly, and whoever mends it finds the mail still there. A 552 for RCPT meant "too many
-//! recipients" once (RFC 5321 4.5.3.1.10), unless an enhanced code says that it means something
-//! else.
+//! friendly, and whoever mends it finds the mail still there. The same is true of codes that ask for
+//! authentication or TLS (RFC 4954 6, RFC 5248), whatever they answer: the configuration lacks it. The
+//! enhanced code never decides that: `550 5.7.8` is also said about a sender.
+//!
+//! A 552 for RCPT meant "too many recipients" once (RFC 5321 4.5.3.1.10), and means "the mailbox is
+//! full" today. It can mean the first only if the server took recipients in the same transaction: then
+//! the others are sent in another one, whose first recipient shows what it meant.
+//!
+//! A 452 for MAIL is about the server's disk, or about this session, in which it takes no more
+//! messages. Neither is the message's fault.
 
 use std::time::Duration;
 
 use super::reply::{ReplyError, ServerReply};
-use super::step::Step;
+use super::step::{Step, in_seconds};
 use crate::message::{EnhancedCode, Reply};
 use crate::queue::{Handover, Outcome, Status};
 
@@ -64,7 +76,7 @@ pub enum Trouble {
     #[error("the connection broke ({0})")]
     Broke(String),
     /// A deadline passed.
-    #[error("timed out after {} s", .0.as_secs_f64())]
+    #[error("timed out after {}", in_seconds(*.0))]
     TimedOut(Duration),
     /// What came is no reply.
     #[error("the server does not speak SMTP: {0}")]
@@ -119,20 +131,18 @@ impl Verdict {
         scope: Scope,
         remote: &str,
     ) -> Option<Verdict> {
-        let is_host = reply.code == 421 || before_mail(step);
-        let is_limit = step == Step::Rcpt && is_limit(reply);
-        let status = match reply.class() {
-            2 if step == Step::End => Status::Delivered,
-            4 => Status::Deferred,
-            5 if is_host || is_limit => Status::Deferred,
-            5 => Status::Failed,
-            _ => return None,
-        };
-        let scope = match (is_host, is_limit) {
-            (true, _) => Scope::Host,
-            (_, true) => Scope::Limit,
-            _ => scope,
-        };
+        Verdict::in_turn(reply, step, scope, remote, false)
+    }
+
+    /// The same, where the server may have taken recipients in this transaction before.
+    pub fn in_turn(
+        reply: &ServerReply,
+        step: Step,
+        scope: Scope,
+        remote: &str,
+        took_others: bool,
+    ) -> Option<Verdict> {
+        let (status, scope) = meaning(reply, step, scope, took_others)?;
         let reply = reply.to_reply(remote);
         Some(Verdict {
             outcome: Outcome {
@@ -143,6 +153,15 @@ impl Verdict {
             scope,
             step,
         })
+    }
+
+    /// Not in this transaction: the server's LIMITS say that it would refuse.
+    pub fn beyond_limit(text: &str) -> Verdict {
+        Verdict {
+            outcome: Outcome::deferred(EnhancedCode::new(4, 5, 3), text),
+            scope: Scope::Limit,
+            step: Step::Rcpt,
+        }
     }
 
     /// Never, for a reason of ours, before anything was said.
@@ -179,9 +198,35 @@ fn before_mail(step: Step) -> bool {
     )
 }
 
-fn is_limit(reply: &ServerReply) -> bool {
-    let says_so = |code: &EnhancedCode| (code.subject, code.detail) == (5, 3);
-    matches!(reply.code, 452 | 552) && reply.enhanced.as_ref().is_none_or(says_so)
+/// The table above, for replies.
+fn meaning(
+    reply: &ServerReply,
+    step: Step,
+    scope: Scope,
+    took_others: bool,
+) -> Option<(Status, Scope)> {
+    let about = reply.enhanced.map(|code| (code.subject, code.detail));
+    let is_too_many = step == Step::Rcpt
+        && match (reply.code, about) {
+            (452, None) => true,
+            (552, None) => took_others,
+            (_, Some((5, 3))) => reply.class() == 4 || took_others,
+            _ => false,
+        };
+    let is_full =
+        step == Step::Mail && matches!((reply.code, about), (452, None) | (_, Some((3, 1 | 2))));
+    let needs_login = matches!(reply.code, 523 | 525 | 530 | 534 | 535 | 538);
+    Some(match reply.class() {
+        4 | 5 if reply.code == 421 || before_mail(step) => (Status::Deferred, Scope::Host),
+        4 | 5 if is_too_many => (Status::Deferred, Scope::Limit),
+        5 if needs_login && step == Step::Rcpt => (Status::Deferred, scope),
+        5 if needs_login => (Status::Deferred, Scope::Host),
+        4 if is_full => (Status::Deferred, Scope::Host),
+        2 if step == Step::End => (Status::Delivered, scope),
+        4 => (Status::Deferred, scope),
+        5 => (Status::Failed, scope),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -214,13 +259,27 @@ mod tests {
             ("421 bye", Step::Rcpt, Some((Deferred, Host))),
             ("450 grey", Step::Rcpt, Some((Deferred, Message))),
             ("550 5.1.1 who", Step::Rcpt, Some((Failed, Message))),
-            ("552 too many", Step::Rcpt, Some((Deferred, Limit))),
-            ("552 5.5.3 too many", Step::Rcpt, Some((Deferred, Limit))),
+            ("552 full", Step::Rcpt, Some((Failed, Message))),
+            ("552 5.5.3 too many", Step::Rcpt, Some((Failed, Message))),
+            ("550 5.5.3 too many", Step::Rcpt, Some((Failed, Message))),
             ("452 4.5.3 too many", Step::Rcpt, Some((Deferred, Limit))),
             ("552 5.2.2 full", Step::Rcpt, Some((Failed, Message))),
             ("452 too many", Step::Rcpt, Some((Deferred, Limit))),
             ("452 4.2.2 full", Step::Rcpt, Some((Deferred, Message))),
-            ("452 no space", Step::Mail, Some((Deferred, Message))),
+            ("450 4.5.3 too many", Step::Rcpt, Some((Deferred, Limit))),
+            ("452 4.3.1 no space", Step::Rcpt, Some((Deferred, Message))),
+            ("452 no space", Step::Mail, Some((Deferred, Host))),
+            ("452 4.3.1 no space", Step::Mail, Some((Deferred, Host))),
+            ("451 4.3.2 not now", Step::Mail, Some((Deferred, Host))),
+            ("452 4.2.2 full", Step::Mail, Some((Deferred, Message))),
+            ("451 4.3.0 odd", Step::Mail, Some((Deferred, Message))),
+            ("552 5.3.1 full", Step::Mail, Some((Failed, Message))),
+            ("530 5.7.0 login", Step::Mail, Some((Deferred, Host))),
+            ("530 5.7.1 login", Step::Rcpt, Some((Deferred, Message))),
+            ("530 tls first", Step::Data, Some((Deferred, Host))),
+            ("535 5.7.8 login", Step::Mail, Some((Deferred, Host))),
+            ("538 5.7.11 tls", Step::End, Some((Deferred, Host))),
+            ("550 5.7.8 no", Step::Mail, Some((Failed, Message))),
             ("552 too much", Step::End, Some((Failed, Message))),
             ("250 ok", Step::End, Some((Delivered, Message))),
             ("299 odd", Step::End, Some((Delivered, Message))),
@@ -230,6 +289,44 @@ mod tests {
             let verdict = Verdict::of_reply(&reply(text), step, Message, "mx");
             let got = verdict.map(|verdict| (verdict.outcome.status, verdict.scope));
             assert_eq!(got, expected, "{text} {step:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_are_only_those_after_others() {
+        use Scope::*;
+        use Status::*;
+        for (text, step, expected) in [
+            ("552 too many", Step::Rcpt, (Deferred, Limit)),
+            ("552 5.5.3 too many", Step::Rcpt, (Deferred, Limit)),
+            ("550 5.5.3 too many", Step::Rcpt, (Deferred, Limit)),
+            ("552 5.2.2 full", Step::Rcpt, (Failed, Recipient)),
+            ("550 5.1.1 who", Step::Rcpt, (Failed, Recipient)),
+            ("552 5.5.3 too many", Step::End, (Failed, Recipient)),
+        ] {
+            let verdict = Verdict::in_turn(&reply(text), step, Recipient, "mx", true).unwrap();
+            assert_eq!((verdict.outcome.status, verdict.scope), expected, "{text}");
+        }
+    }
+
+    /// Whatever the enhanced code, the code decides, and the outcome has one class.
+    #[test]
+    fn a_code_that_contradicts_the_reply_decides_nothing() {
+        use Status::*;
+        for code in ["2.0.0", "4.7.3", "5.7.3"] {
+            for (begin, step, status, class) in [
+                ("451", Step::Rcpt, Deferred, 4),
+                ("550", Step::Rcpt, Failed, 5),
+                ("250", Step::End, Delivered, 2),
+            ] {
+                let text = format!("{begin} {code} text");
+                let verdict = Verdict::of_reply(&reply(&text), step, Scope::Message, "mx");
+                let outcome = verdict.unwrap().outcome;
+                assert_eq!(outcome.status, status, "{text}");
+                let enhanced = outcome.reply.enhanced.unwrap();
+                assert_eq!(enhanced.class, class, "{text}");
+                assert!(code.ends_with(&format!("{}.{}", enhanced.subject, enhanced.detail)));
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::opening::OpenError;
-use super::reply::{ReplyParser, ServerReply};
+use super::reply::{Form, ReplyParser, ServerReply};
 use super::step::Step;
 use super::tls::{Tls, words};
 use super::verdict::Trouble;
@@ -71,12 +71,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Sends what is in `out`, and waits for a reply.
+    /// Sends what is in `out`, and waits for a reply of this form.
     pub(super) async fn reply(
         &mut self,
+        form: Form,
         within: Duration,
         until: Instant,
     ) -> Result<ServerReply, Trouble> {
+        self.parser.expect(form);
         // What is here already needs no clock.
         if let Some(reply) = self.parse()? {
             return Ok(reply);

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::super::content::{Encoder, Framing};
+use super::super::content::{Encoder, Framing, Shape};
 use super::super::step::Deadlines;
 use super::super::verdict::Trouble;
 use super::super::wire::{Wire, Wrote};
@@ -18,7 +18,9 @@ const WRITE: usize = 64 * 1024;
 /// A message that is being sent.
 pub(super) struct Body<'a, R> {
     pub framing: Framing,
-    pub size: u64,
+    /// What it was like when it was measured. Any other length would make a whole message of the
+    /// beginning of one, commands of a message, or a message of commands.
+    pub shape: Shape,
     pub message: &'a mut R,
     pub block: &'a mut Vec<u8>,
 }
@@ -34,32 +36,39 @@ impl<R: Read> Body<'_, R> {
     ) -> Result<Wrote, Trouble> {
         let mut encoder = Some(Encoder::new(self.framing));
         self.block.resize(READ, 0);
-        let mut left = self.size;
+        let (mut unread, mut uncounted) = (self.shape.octets, self.shape.size);
+        let changed = || Trouble::Message("its length has changed".into());
         while let Some(mut encoding) = encoder.take() {
             let command = wire.out.len();
             let is_over = loop {
                 match self.message.read(self.block) {
                     Ok(0) => break true,
-                    Ok(got) => encoding.push(&self.block[..got], &mut wire.out),
+                    Ok(got) => {
+                        unread = unread.checked_sub(got as u64).ok_or_else(changed)?;
+                        encoding.push(&self.block[..got], &mut wire.out);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(Trouble::Message(error.to_string())),
                 }
-                if wire.out.len() >= WRITE {
+                // The last octets never go without the end: a server that has counted all of
+                // them may answer.
+                if wire.out.len() >= WRITE && unread > 0 {
                     break false;
                 }
             };
             match is_over {
+                // The server never hears the end of a message that was not read to its end: the
+                // connection is dropped instead, whatever of it has gone out.
+                true if unread > 0 => return Err(changed()),
                 true => encoding.finish(&mut wire.out),
                 false => encoder = Some(encoding),
             }
             if self.framing == Framing::Counted {
-                // The server was told how much there is. Any other length would make commands of
-                // the message, or a message of commands.
                 let more = (wire.out.len() - command) as u64;
-                let rest = left.checked_sub(more);
-                left = rest
+                uncounted = uncounted
+                    .checked_sub(more)
                     .filter(|rest| (*rest == 0) == is_over)
-                    .ok_or_else(|| Trouble::Message("its length has changed".into()))?;
+                    .ok_or_else(changed)?;
             }
             match wire.write(deadlines.block, until).await? {
                 Wrote::All => {}

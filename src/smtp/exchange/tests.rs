@@ -15,6 +15,10 @@ const fn caps(pipelining: bool, chunking: bool) -> Capabilities {
     Capabilities {
         pipelining,
         chunking,
+        binary_mime: false,
+        max_recipients: None,
+        max_domains: None,
+        max_mails: None,
         size: false,
         max_size: None,
         eight_bit_mime: false,
@@ -505,6 +509,78 @@ fn what_becomes_of_everybody() {
     plays.iter().for_each(play);
 }
 
+#[test]
+fn too_many_are_only_those_after_others_and_a_login_that_is_asked_for_fails_nobody() {
+    use Protocol::*;
+    let too_many = |name: &'static str, protocol: Protocol, caps: Capabilities| Play {
+        name,
+        protocol,
+        caps,
+        recipients: 4,
+        script: &[
+            "250 a",
+            "552 first",
+            "250 b",
+            "552 second",
+            "550 5.5.3 many",
+            "354 go",
+            "*",
+            "250 k",
+        ],
+        said: "MRRRRDATA*",
+        verdicts: &[
+            (Failed, "552 first", Scope::Recipient, Step::Rcpt),
+            (Delivered, "250 k", Scope::Message, Step::End),
+            (Deferred, "552 second", Scope::Limit, Step::Rcpt),
+            (Deferred, "550 5.5.3 many", Scope::Limit, Step::Rcpt),
+        ],
+        after: After::Ready,
+    };
+    play(&too_many("at once", Smtp, PIPELINING));
+    play(&too_many("one by one", Smtp, NOTHING));
+    let lmtp = Play {
+        verdicts: &[
+            (Failed, "552 first", Scope::Recipient, Step::Rcpt),
+            (Delivered, "250 k", Scope::Recipient, Step::End),
+            (Deferred, "552 second", Scope::Limit, Step::Rcpt),
+            (Deferred, "550 5.5.3 many", Scope::Limit, Step::Rcpt),
+        ],
+        ..too_many("LMTP", Lmtp, PIPELINING)
+    };
+    play(&lmtp);
+    let login = |name, script, said, verdicts, after| Play {
+        name,
+        protocol: Smtp,
+        caps: NOTHING,
+        recipients: 1,
+        script,
+        said,
+        verdicts,
+        after,
+    };
+    play(&login(
+        "530 to MAIL",
+        &["530 5.7.0 login"],
+        "M",
+        &[(Deferred, "530 5.7.0 login", Scope::Host, Step::Mail)],
+        After::Ready,
+    ));
+    play(&login(
+        "530 to RCPT",
+        &["250 a", "530 5.7.0 login"],
+        "MR",
+        &[(Deferred, "530 5.7.0 login", Scope::Recipient, Step::Rcpt)],
+        After::Reset,
+    ));
+    play(&login(
+        "530 to DATA",
+        &["250 a", "250 b", "530 5.7.0 tls"],
+        "MRDATA",
+        &[(Deferred, "530 5.7.0 tls", Scope::Host, Step::Data)],
+        After::Reset,
+    ));
+}
+
 fn begin(
     sender: &str,
     recipients: &[&str],
@@ -532,13 +608,8 @@ fn begin(
 
 #[test]
 fn what_cannot_go_is_not_tried() {
-    let utf8_header = Shape {
-        has_utf8_header: true,
-        has_eight_bit: true,
-        ..Shape::default()
-    };
     let big = Shape {
-        size: 101,
+        size_in_data: 101,
         ..Shape::default()
     };
     let small = Capabilities {
@@ -553,13 +624,6 @@ fn what_cannot_go_is_not_tried() {
             big,
             &small,
             "5.3.4 the message has 101 octets, mx takes 100",
-        ),
-        (
-            "s@a",
-            &["r@b"],
-            utf8_header,
-            &PIPELINING,
-            "5.6.7 the message's header is not ASCII, and mx does not offer SMTPUTF8",
         ),
         (
             "ö@a",
@@ -645,9 +709,49 @@ fn smtputf8_is_declared_only_where_it_is_needed() {
         let (said, ..) = begin("s@a", &[recipient], shape, &caps, After::Ready);
         assert_eq!(said.lines().next(), Some(mail));
     }
+    // A header alone needs no SMTPUTF8, offered or not: it goes as other octets above 127.
+    let header = Shape::of("Subject: gr\u{fc}n\n\nx\n".as_bytes()).unwrap();
+    let (said, ..) = begin("s@a", &["r@b"], header, &caps, After::Ready);
+    let mail = said.lines().next();
+    assert_eq!(mail, Some("MAIL FROM:<s@a> BODY=8BITMIME"));
+    let (said, verdicts, ..) = begin("s@a", &["r@b"], header, &PIPELINING, After::Ready);
+    assert_eq!(said, "MAIL FROM:<s@a>\r\nRCPT TO:<r@b>\r\nDATA\r\n");
+    assert_eq!(verdicts[0].outcome.status, Deferred, "only for now");
     // An 8-bit message to a server that does not know the word goes as it is.
     let (said, ..) = begin("s@a", &["r@b"], eight_bit, &NOTHING, After::Ready);
     assert_eq!(said, "MAIL FROM:<s@a>\r\n");
+}
+
+#[test]
+fn a_server_is_told_of_no_more_recipients_than_it_takes() {
+    let recipients = ["a@x", "b@X", "c@y", "d@x", "e@z"];
+    let caps = |recipients, domains| Capabilities {
+        max_recipients: recipients,
+        max_domains: domains,
+        ..PIPELINING
+    };
+    for (caps, told) in [
+        (caps(None, None), "abcde"),
+        (caps(Some(2), None), "ab"),
+        (caps(Some(5), None), "abcde"),
+        (caps(None, Some(1)), "abd"),
+        (caps(None, Some(2)), "abcd"),
+        (caps(Some(3), Some(1)), "abd"),
+        (caps(Some(2), Some(1)), "ab"),
+    ] {
+        let (said, verdicts, ..) = begin("", &recipients, Shape::default(), &caps, After::Ready);
+        let rcpt = |line: &str| {
+            line.strip_prefix("RCPT TO:<")
+                .map(|rest| rest[..1].to_owned())
+        };
+        let got: String = said.lines().filter_map(rcpt).collect();
+        assert_eq!(got, told);
+        for (recipient, verdict) in recipients.iter().zip(verdicts) {
+            let is_told = told.contains(&recipient[..1]);
+            assert_eq!(verdict.scope == Scope::Limit, !is_told, "{recipient}");
+            assert_eq!(verdict.outcome.status, Deferred);
+        }
+    }
 }
 
 #[test]

@@ -254,6 +254,54 @@ fn a_long_token_is_asked_for_first() {
 }
 
 #[test]
+fn first_words_that_were_not_heard_are_said_again_once() {
+    let clear = |credentials| Login {
+        needs: Protection::Clear,
+        ..Login::new(credentials)
+    };
+    let password = clear(Credentials::Password {
+        user: "u".into(),
+        password: "p".into(),
+    });
+    let token = clear(Credentials::Token {
+        user: "u".into(),
+        token: "t".into(),
+    });
+    for (login, mechanism, first) in [
+        (&password, "PLAIN", "AHUAcA=="),
+        (&token, "XOAUTH2", "dXNlcj11AWF1dGg9QmVhcmVyIHQBAQ=="),
+        (&token, "OAUTHBEARER", "bixhPXUsAWF1dGg9QmVhcmVyIHQBAQ=="),
+    ] {
+        let offer = format!("250-mx|250 AUTH {mechanism}");
+        let script = &["220 hi", &offer, "334 ", "235 ok"];
+        let (said, end) = play(Protocol::Smtp, StartTls::Never, Some(login), script);
+        assert_eq!(
+            said,
+            format!("EHLO me.example; AUTH {mechanism} {first}; {first}; ")
+        );
+        assert!(end.is_ok(), "{mechanism}: {end:?}");
+    }
+    // What is asked in words can be nothing else in PLAIN; asked twice, it is something else.
+    let script = &[
+        "220 hi",
+        "250-mx|250 AUTH PLAIN",
+        "334 Go ahead!",
+        "334 more",
+    ];
+    let (said, end) = play(Protocol::Smtp, StartTls::Never, Some(&password), script);
+    assert_eq!(said, "EHLO me.example; AUTH PLAIN AHUAcA==; AHUAcA==; ");
+    assert!(matches!(end, Err(OpenError::Sasl(SaslError::Garbled(_)))));
+    // An error that a token brought is acknowledged, and brings the refusal.
+    for (mechanism, answer) in [("XOAUTH2", ""), ("OAUTHBEARER", "AQ==")] {
+        let offer = format!("250-mx|250 AUTH {mechanism}");
+        let script = &["220 hi", &offer, "334 eyJ9", "535 5.7.8 no"];
+        let (said, end) = play(Protocol::Smtp, StartTls::Never, Some(&token), script);
+        assert!(said.ends_with(&format!("; {answer}; ")), "{said}");
+        assert!(matches!(end, Err(OpenError::Refused(_))));
+    }
+}
+
+#[test]
 fn a_name_cannot_be_more_than_a_name() {
     for bad in ["", "a b", "a\r\nMAIL", "hö", "a\0"] {
         assert!(HelloName::parse(bad).is_err(), "{bad:?}");

@@ -12,6 +12,7 @@ use super::{Inner, MOST_ADDRESSES, Target, no_domain};
 use crate::hop::{Host, Name};
 use crate::message::EnhancedCode;
 use crate::queue::Outcome;
+use crate::smtp::step::in_seconds;
 use crate::smtp::{Client, Settings};
 
 /// Whatever a session runs over.
@@ -162,7 +163,7 @@ impl Inner {
         match timeout(limit, connect).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!("timed out after {} s", limit.as_secs_f64()))),
+            Err(_) => Err(failed(format!("timed out after {}", in_seconds(limit)))),
         }
     }
 }

@@ -223,3 +223,44 @@ async fn a_session_says_what_it_knows() {
     assert_eq!(info.capabilities.lines, lines);
     assert_eq!((info.tls.as_ref(), info.mechanism), (None, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_carries_no_more_transactions_than_the_server_takes() {
+    let server = Server {
+        offers: &["LIMITS MAILMAX=2"],
+        ..Server::good()
+    };
+    let (ours, serving) = serve(server, 100_000);
+    let mut client = Client::open(ours, "mx", &settings(Protocol::Smtp))
+        .await
+        .unwrap();
+    // A message of which the server is not told does not count.
+    let nobody = send(&mut client, &["\u{f6}@b"], MESSAGE).await;
+    assert_eq!(statuses(&nobody), [Failed]);
+    for is_reusable in [true, false] {
+        let verdicts = send(&mut client, &["a@b"], MESSAGE).await;
+        assert_eq!(statuses(&verdicts), [Delivered]);
+        assert_eq!(client.is_reusable(), is_reusable);
+        assert_eq!(client.is_alive().await, is_reusable);
+    }
+    client.quit().await;
+    let seen = serving.await.unwrap();
+    assert_eq!(seen.messages.len(), 2);
+    assert_eq!(seen.commands.last().map(String::as_str), Some("QUIT"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_ehlo_with_a_line_without_its_code_is_one() {
+    let (ours, mut theirs) = duplex(1000);
+    let settings = settings(Protocol::Smtp);
+    let opening = Client::open(ours, "mx", &settings);
+    let serving = async {
+        say(&mut theirs, "220-mx\r\n*** no spam ***\r\n220 ready\r\n").await;
+        hear(&mut theirs).await;
+        say(&mut theirs, "250-mx\r\nDSN\r\n250 PIPELINING\r\n").await;
+    };
+    let (client, ()) = tokio::join!(opening, serving);
+    let info = client.unwrap().info().clone();
+    assert_eq!(info.greeting, "mx ready");
+    assert!(info.capabilities.pipelining && !info.capabilities.dsn);
+}

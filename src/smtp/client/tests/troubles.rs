@@ -351,9 +351,11 @@ async fn a_message_that_cannot_be_read_is_not_ended() {
             Err(io::Error::other("bad sector"))
         }
     }
-    // Also one that is longer or shorter than it was measured, where the length was announced.
+    // Also one that is longer or shorter than it was measured.
     let half = &b"a\0b\r\n"[..];
-    let readers: [(&[&str], Box<dyn Read>); 4] = [
+    let readers: [(&[&str], Box<dyn Read>); 6] = [
+        (&[], Box::new(half)),
+        (&[], Box::new(io::Cursor::new(half.repeat(3)))),
         (&[], Box::new(Read::chain(half, Broken))),
         (&["CHUNKING"], Box::new(Read::chain(half, Broken))),
         (&["CHUNKING"], Box::new(half)),
@@ -385,6 +387,56 @@ async fn a_message_that_cannot_be_read_is_not_ended() {
         assert!(!client.is_reusable());
         client.quit().await;
         assert_eq!(serving.await.unwrap().messages.len(), 0);
+    }
+}
+
+/// One whose beginning has gone out already, in more than one write.
+#[tokio::test(start_paused = true)]
+async fn a_long_message_that_ends_early_is_not_ended() {
+    let message = b"Subject: x\n\n0123456789\n".repeat(10_000);
+    for cut in [1, 70_000, message.len() - 1] {
+        let (ours, theirs) = duplex(1000);
+        let serving = tokio::spawn(async move { Server::good().serve(theirs).await });
+        let settings = settings(Protocol::Smtp);
+        let mut client = Client::open(ours, "mx", &settings).await.unwrap();
+        let transaction = Transaction {
+            sender: &ReversePath::Null,
+            recipients: &addresses(&["r@b.example"]),
+            shape: Shape::of(&message[..]).unwrap(),
+            dsn: None,
+        };
+        let verdicts = client.deliver(&transaction, &message[..cut]).await;
+        assert_eq!(statuses(&verdicts), [Deferred]);
+        assert_eq!(
+            verdicts[0].outcome.reply.to_string(),
+            "4.3.0 the message cannot be read: its length has changed while sending the message"
+        );
+        client.quit().await;
+        assert_eq!(serving.await.unwrap().messages.len(), 0, "{cut}");
+    }
+}
+
+/// However its end falls among the writes.
+#[tokio::test(start_paused = true)]
+async fn a_counted_message_of_any_length_arrives() {
+    for length in [16_384, 65_535, 65_536, 65_537, 131_072] {
+        let mut message = b"\n\0".to_vec();
+        message.resize(length - 2, b'x');
+        message.push(b'\n');
+        let received = [b"\r\n", &message[1..length - 2], b"\r\n"].concat();
+        let server = Server {
+            offers: &["CHUNKING"],
+            ..Server::good()
+        };
+        let (ours, theirs) = duplex(200_000);
+        let serving = tokio::spawn(async move { server.serve(theirs).await });
+        let settings = settings(Protocol::Smtp);
+        let mut client = Client::open(ours, "mx", &settings).await.unwrap();
+        let verdicts = send(&mut client, &["r@b.example"], &message).await;
+        assert_eq!(statuses(&verdicts), [Delivered], "{length}: {verdicts:?}");
+        client.quit().await;
+        let seen = serving.await.unwrap().messages;
+        assert!(seen == [&received[..]], "{length}");
     }
 }
 
