@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use help::smtp::{Plan, Said, Session, codes};
+use help::smtp::{Plan, Said, Session};
 use libfuzzer_sys::fuzz_target;
 use mailspool::message::ReversePath;
 use mailspool::smtp::{
@@ -153,7 +153,7 @@ fuzz_target!(|input: &[u8]| {
             for _ in 0..2 {
                 if client.is_alive().await {
                     let before = said.lock().unwrap().0.len();
-                    let verdicts = client.deliver(&transaction, plan.message).await;
+                    let verdicts = client.deliver(&transaction, plan.readable()).await;
                     let after = said.lock().unwrap().0[before..].to_vec();
                     all.push((after, client.is_reusable(), verdicts));
                 }
@@ -172,7 +172,7 @@ fuzz_target!(|input: &[u8]| {
         Some(at) if plan.tls == 2 => &sent[..at + 10],
         _ => &sent[..],
     };
-    let session = Session::of(plan.protocol, clear, codes(&got));
+    let session = Session::of(plan.protocol, clear, &got);
     if plan.tls == 2 {
         let may = ["EHLO", "LHLO", "HELO", "STARTTLS", "QUIT"];
         let wrong = |verb: &&String| !may.contains(&verb.as_str());
@@ -204,6 +204,9 @@ fuzz_target!(|input: &[u8]| {
             &verdicts,
             plan.message.is_empty(),
         );
+        if plan.is_cut() {
+            Said::judge_cut(said, &verdicts);
+        }
         // Line by line, and only when it is asked, nothing comes too early to count.
         let is_orderly = plan.pieces & 7 == 0 && plan.end & 12 == 0;
         if let Some(said) = said.filter(|_| is_orderly) {

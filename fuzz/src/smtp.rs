@@ -3,11 +3,12 @@
 
 use mailspool::message::Address;
 use mailspool::queue::Status;
-use mailspool::smtp::{Credentials, Login, Protection, Protocol, Verdict};
+use mailspool::smtp::{Credentials, Login, Protection, Protocol, Scope, Verdict};
 
 /// The messages that are sent: one like any other, one with dots, NULs, bare CRs and a line that is
-/// too long, one whose header is UTF-8, none.
-pub const MESSAGES: [&[u8]; 4] = [
+/// too long, one whose header is UTF-8, none, one that is signed and has a line that is too long, one
+/// with CRs and NULs that would make another header.
+pub const MESSAGES: [&[u8]; 6] = [
     b"Subject: hello\n\n.\nhello\n..\n",
     &{
         let mut long = [b'x'; 1500];
@@ -19,6 +20,17 @@ pub const MESSAGES: [&[u8]; 4] = [
     },
     "Subject: gr\u{fc}\u{df}e\n\nhello".as_bytes(),
     b"",
+    &{
+        let mut long = [b'x'; 1500];
+        let header = b"DKIM-Signature: v=1\n\n";
+        let mut at = 0;
+        while at < header.len() {
+            long[at] = header[at];
+            at += 1;
+        }
+        long
+    },
+    b"Subject: a\rInjected: b\r\r\nX: c\n\0\r\0\nY: d\r\rInjected: e\n\nbody\r\r\nmore\r.\rend",
 ];
 
 /// Recipients, some of whom not every server can be told of.
@@ -48,6 +60,8 @@ pub struct Plan {
     pub pieces: u8,
     /// How the connection ends, when the server has said everything.
     pub end: u8,
+    /// Octets of the message that cannot be read.
+    pub missing: usize,
 }
 
 impl Plan {
@@ -88,7 +102,18 @@ impl Plan {
             message: MESSAGES[usize::from(bits(2)) % MESSAGES.len()],
             pieces: bits(3),
             end: bits(4),
+            missing: usize::from(bits(5)),
         }
+    }
+
+    /// As much of the message as can be read.
+    pub fn readable(&self) -> &'static [u8] {
+        &self.message[..self.message.len().saturating_sub(self.missing)]
+    }
+
+    /// Whether that is not all.
+    pub fn is_cut(&self) -> bool {
+        self.readable().len() < self.message.len()
     }
 
     /// The server's octets in the pieces in which they come.
@@ -114,34 +139,41 @@ impl Plan {
     }
 }
 
-/// The codes of the replies in what a server said, up to the first that is none.
-pub fn codes(bytes: &[u8]) -> Vec<u16> {
-    let mut codes = Vec::new();
-    let mut open: Option<u16> = None;
-    let mut rest = bytes;
-    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-        let line = &rest[..end];
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        rest = &rest[end + 1..];
-        let code = match line {
-            [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', ..] => {
-                u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
+/// What a server said, read reply by reply, up to the first that is none.
+struct Codes<'a>(&'a [u8]);
+
+impl Codes<'_> {
+    /// The next one's code. In a greeting, and the answer to EHLO, lines without a code count for
+    /// nothing, but for the first.
+    fn next(&mut self, is_lenient: bool) -> Option<u16> {
+        let mut open: Option<u16> = None;
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let line = &self.0[..end];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            self.0 = &self.0[end + 1..];
+            let code = match line {
+                [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', ..] => {
+                    Some(u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'))
+                }
+                _ => None,
+            };
+            match (code, line.get(3)) {
+                (Some(code), Some(b'-') | Some(b' ') | None) => {
+                    if open.is_some_and(|open| open != code) {
+                        break;
+                    }
+                    if line.get(3) != Some(&b'-') {
+                        return Some(code);
+                    }
+                    open = Some(code);
+                }
+                _ if is_lenient && open.is_some() => {}
+                _ => break,
             }
-            _ => break,
-        };
-        if open.is_some_and(|open| open != code) {
-            break;
         }
-        match line.get(3) {
-            Some(b'-') => open = Some(code),
-            None | Some(b' ') => {
-                open = None;
-                codes.push(code);
-            }
-            Some(_) => break,
-        }
+        self.0 = &[];
+        None
     }
-    codes
 }
 
 /// One transaction as it was said. A code is missing where nothing was answered.
@@ -158,10 +190,10 @@ pub struct Said {
     answers: Vec<u16>,
 }
 
-/// A session: what the client sent, and the codes of what it was answered, each in its order.
+/// A session: what the client sent, and what it was answered, each in its order.
 pub struct Session<'a> {
     sent: &'a [u8],
-    codes: std::vec::IntoIter<u16>,
+    codes: Codes<'a>,
     protocol: Protocol,
     /// Commands apart from those of a transaction.
     pub others: Vec<String>,
@@ -170,16 +202,16 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Understands a session. `codes` begins with the greeting.
-    pub fn of(protocol: Protocol, sent: &'a [u8], codes: Vec<u16>) -> Session<'a> {
+    /// Understands a session. What was heard begins with the greeting.
+    pub fn of(protocol: Protocol, sent: &'a [u8], heard: &'a [u8]) -> Session<'a> {
         let mut session = Session {
             sent,
-            codes: codes.into_iter(),
+            codes: Codes(heard),
             protocol,
             others: Vec::new(),
             transactions: Vec::new(),
         };
-        session.codes.next();
+        session.codes.next(true);
         while let Some(line) = session.line() {
             session.command(&line);
         }
@@ -197,20 +229,20 @@ impl<'a> Session<'a> {
         let verb = line.split([' ', ':']).next().unwrap_or_default();
         match verb {
             "MAIL" => {
-                let mail = self.codes.next();
+                let mail = self.codes.next(false);
                 self.transactions.push(Said {
                     mail,
                     ..Said::default()
                 });
             }
             "RCPT" => {
-                let code = self.codes.next();
+                let code = self.codes.next(false);
                 let path = line.strip_prefix("RCPT TO:<").expect("a path");
                 let transaction = self.transactions.last_mut().expect("RCPT without MAIL");
                 transaction.recipients.push((path.to_owned(), code));
             }
             "DATA" => {
-                let code = self.codes.next();
+                let code = self.codes.next(false);
                 self.transaction().data = code;
                 if code.is_some_and(|code| code / 100 == 3) {
                     self.body();
@@ -221,6 +253,9 @@ impl<'a> Session<'a> {
                 let size: usize = size.expect("a size");
                 assert!(line.ends_with(" LAST"), "{line}");
                 let (body, rest) = self.sent.split_at(size.min(self.sent.len()));
+                let mut lines = body.split(|byte| matches!(byte, b'\r' | b'\n'));
+                let is_injected = lines.any(|line| line.starts_with(b"Injected:"));
+                assert!(!is_injected, "a CR makes a field in BDAT");
                 self.sent = rest;
                 let said = self.transaction();
                 said.data = Some(354);
@@ -230,14 +265,14 @@ impl<'a> Session<'a> {
             }
             "AUTH" => {
                 self.others.push(verb.to_owned());
-                while self.codes.next() == Some(334) {
+                while self.codes.next(false) == Some(334) {
                     if self.line().is_none() {
                         return;
                     }
                 }
             }
             _ => {
-                self.codes.next();
+                self.codes.next(matches!(verb, "EHLO" | "LHLO" | "HELO"));
                 self.others.push(verb.to_owned());
             }
         }
@@ -259,12 +294,17 @@ impl<'a> Session<'a> {
         };
         let body = &sent[..end.unwrap_or(sent.len())];
         assert!(!body.contains(&0), "a NUL in DATA");
+        let is_signed = body.starts_with(b"DKIM-Signature:");
         for line in body.split_inclusive(|byte| *byte == b'\n') {
             let text = line.strip_suffix(b"\r\n").unwrap_or(line);
             let bare = |byte: &u8| *byte == b'\r' || *byte == b'\n';
             let whole = line.ends_with(b"\r\n");
             assert!(!whole || !text.iter().any(bare), "a bare CR or LF in DATA");
             assert!(!whole || text != b".", "the message ends within itself");
+            assert!(!text.starts_with(b"Injected:"), "a CR makes a field");
+            let length = text.strip_prefix(b".").unwrap_or(text).len();
+            assert!(is_signed || length <= 998, "a line of {length} octets");
+            assert!(!text.starts_with(b"xxx") || !is_signed || length > 998 || !whole, "folded");
         }
         self.sent = end.map_or(&[], |end| &sent[end + 3..]);
         let said = self.transaction();
@@ -282,7 +322,8 @@ impl<'a> Session<'a> {
             Protocol::Lmtp => accepted,
         };
         if said.ended {
-            let answers: Vec<u16> = self.codes.by_ref().take(count).collect();
+            let codes = &mut self.codes;
+            let answers = std::iter::from_fn(|| codes.next(false)).take(count).collect();
             self.transaction().answers = answers;
         }
     }
@@ -336,6 +377,19 @@ impl Said {
         }
     }
 
+    /// A message that cannot be read to its end is not ended, and nobody may have it.
+    pub fn judge_cut(said: Option<&Said>, verdicts: &[Verdict]) {
+        let is_ended = said.is_some_and(|said| said.ended && !said.is_lone_dot);
+        assert!(!is_ended, "ended, and not read to its end: {said:?}");
+        for verdict in verdicts {
+            let status = verdict.outcome.status;
+            assert!(
+                !matches!(status, Status::Delivered | Status::Unknown),
+                "{verdict:?}"
+            );
+        }
+    }
+
     /// Whom the server says that it has the message for, in an answer that was heard, has it.
     pub fn judge_taken(&self, protocol: Protocol, to: &[Address], verdicts: &[Verdict]) {
         let is_taken = |code: &u16| code / 100 == 2;
@@ -364,7 +418,9 @@ impl Said {
             let path = format!("{}>", to.as_str());
             let mut told = self.recipients.iter().map(|one| &one.0);
             assert!(
-                told.any(|one| one.starts_with(&path)) || verdict.outcome.status == Status::Failed,
+                told.any(|one| one.starts_with(&path))
+                    || verdict.outcome.status == Status::Failed
+                    || verdict.scope == Scope::Limit,
                 "{path} was not told: {self:?}"
             );
         }
