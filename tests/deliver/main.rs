@@ -1,7 +1,7 @@
 //! Delivery to other hosts by the program, against servers that others wrote and a DNS server that
 //! says what a test tells it.
 //!
-//! The tests need root, Debian's postfix, dovecot-lmtpd and python3-aiosmtpd, and what
+//! The tests need root, Debian's postfix, dovecot-lmtpd, python3-aiosmtpd and python3-dkim, and what
 //! `scripts/exim` unpacks.
 
 #[path = "../dns/mod.rs"]
@@ -18,6 +18,7 @@ mod program;
 mod relaying;
 #[path = "../servers/mod.rs"]
 mod servers;
+mod signed;
 #[path = "../postfix/site.rs"]
 #[allow(dead_code)]
 mod site;
