@@ -369,7 +369,7 @@ impl FieldName {
         let colon = self.0.iter().position(|byte| *byte == b':');
         let name = &self.0[..colon.unwrap_or(0)];
         let is_name = |one: &&str| name.trim_ascii_end().eq_ignore_ascii_case(one.as_bytes());
-        SIGNATURES.iter().any(|one| is_name(&one))
+        SIGNATURES.iter().any(is_name)
     }
 }
 
