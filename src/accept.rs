@@ -541,6 +541,18 @@ mod tests {
     }
 
     #[test]
+    fn no_line_that_is_added_is_too_long() {
+        for length in [900, 980, 990, Address::MAX_LEN] {
+            let to = format!("{}@x", "a".repeat(length - 2));
+            let stored = accepted("h.test", b"Subject: x\n\n", &to).unwrap();
+            let longest = stored.lines().map(str::len).max();
+            assert!(longest <= Some(998), "{longest:?}");
+            let named = stored.contains(&format!("<{to}>;"));
+            assert_eq!(named, length < 990, "{stored}");
+        }
+    }
+
+    #[test]
     fn wishes_stay_with_their_recipients() {
         let of = |original: &str| RecipientDsn {
             notify: None,

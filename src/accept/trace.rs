@@ -3,8 +3,12 @@
 use jiff::Timestamp;
 
 use crate::message::date::rfc5322;
+use crate::message::field::{self, MAX_LINE};
 use crate::message::header::HeaderScan;
 use crate::message::{Door, Envelope, QueueId, ReversePath, printable};
+
+/// A recipient's address of so many octets has no room in its line: a blank, `for <`, and `>;`.
+const MAX_FOR: usize = MAX_LINE - 8;
 
 /// What is known of a message as it comes in.
 pub(super) struct Arrival<'a> {
@@ -18,7 +22,7 @@ pub(super) struct Arrival<'a> {
 impl Arrival<'_> {
     /// The trace field (RFC 5321, section 4.4). `for` is given for a single recipient only:
     /// several would tell each of them about the others. It is left out where it would make the
-    /// header one that only SMTPUTF8 carries.
+    /// header one that only SMTPUTF8 carries, and where a line has no room for it.
     pub fn received(&self, eol: &str) -> String {
         let Arrival { id, hostname, .. } = self;
         let with = match self.envelope.submission.door {
@@ -29,25 +33,30 @@ impl Arrival<'_> {
         let date = rfc5322(self.now);
         let recipient = match self.envelope.recipients.as_slice() {
             [only] => match only.on_wire() {
-                Ok(address) if address.is_ascii() => format!("{eol}\tfor <{address}>"),
+                Ok(address) if address.is_ascii() && address.len() < MAX_FOR => {
+                    format!("\nfor <{address}>")
+                }
                 _ => String::new(),
             },
             _ => String::new(),
         };
-        format!(
-            "Received: by {hostname} (mailspool, from user {submitter}) with {with}{eol}\
-             \tid {id}{recipient};{eol}\t{date}{eol}"
-        )
+        let value = format!(
+            "by {hostname} (mailspool, from user {submitter}) with {with}\nid {id}{recipient};\n{date}"
+        );
+        let mut received = String::new();
+        field::write(&mut received, "Received", &value, eol);
+        received
     }
 
     /// `Date:` and `Message-ID:`, as far as they are missing (RFC 6409, section 8).
     pub fn missing_fields(&self, header: &HeaderScan, eol: &str) -> String {
         let mut fields = String::new();
         if !header.date {
-            fields.push_str(&format!("Date: {}{eol}", rfc5322(self.now)));
+            field::write(&mut fields, "Date", &rfc5322(self.now), eol);
         }
         if !header.message_id {
-            fields.push_str(&format!("Message-ID: <{}@{}>{eol}", self.id, self.hostname));
+            let id = format!("<{}@{}>", self.id, self.hostname);
+            field::write_whole(&mut fields, "Message-ID", &id, eol);
         }
         fields
     }

@@ -128,17 +128,28 @@ impl fmt::Display for Reply {
     }
 }
 
+/// Whether a character changes the order of those around it, or breaks a line unseen.
+fn is_reordering(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// An address or another name made safe for a terminal, a log or a header: control characters and
+/// those that reorder text go. Blanks stay, because in quotes each of them counts.
+pub fn printable_name(text: &str) -> String {
+    let is_safe = |c: &char| !c.is_control() && !is_reordering(*c);
+    text.chars().filter(is_safe).collect()
+}
+
 /// The text made safe for a terminal, a log or a page: every run of line ends and blanks
 /// becomes one blank, control characters and those that reorder text go.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\u{61c}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' => {}
+            c if is_reordering(c) => {}
             c if c.is_whitespace() => {
                 if !out.is_empty() && !out.ends_with(' ') {
                     out.push(' ');
@@ -202,6 +213,11 @@ mod tests {
         assert_eq!(EnhancedCode::at_start_of("5.2.2x full"), None);
         assert_eq!(EnhancedCode::at_start_of("oh 5.2.2"), None);
         assert!(EnhancedCode::at_start_of("4.0.0").is_some());
+    }
+
+    #[test]
+    fn blanks_in_a_name_stay() {
+        assert_eq!(printable_name("\"a  b \"@x\r\n\u{202e}\0"), "\"a  b \"@x");
     }
 
     #[test]
