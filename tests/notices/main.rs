@@ -492,6 +492,77 @@ fn what_is_not_ascii() {
 }
 
 #[test]
+fn a_notice_in_seven_bits() {
+    let body = "At noön = twelve\n";
+    let message = MESSAGE.replace("At noon?\n", body);
+    let notice = Notice::of(NoticeKind::Bounce, message.as_bytes())
+        .failed("a@users.test", said(550, "5.1.1", "no such user"));
+    let id = QueueId::new(accepted() + SignedDuration::from_hours(4), [2; 10]);
+    let seven = mailspool::message::seven_bit::in_seven_bits(id, &notice.bytes()).unwrap();
+    assert!(seven.is_ascii());
+    let read = read(&seven);
+    assert_eq!(
+        read.email["parts"],
+        json!(["text/plain", "message/delivery-status", "message/global"])
+    );
+    let encodings = ["7bit", "7bit", "quoted-printable"];
+    assert_eq!(read.email["encodings"], json!(encodings));
+    // Python knows no encoded message; what is in it can be decoded.
+    assert_eq!(read.email["original"]["subject"], "Lunch on Friday");
+    let found = read.email["original"]["body"].as_str().unwrap();
+    assert_eq!(found, "At no=C3=B6n =3D twelve\n");
+    assert_eq!(read.flufl(), (vec![], vec!["a@users.test"]));
+    assert_eq!(
+        read.sisimai(["recipient", "status", "reply", "original"]),
+        [[
+            "a@users.test",
+            "5.1.1",
+            "550 5.1.1 no such user",
+            "lunch@example.org"
+        ]]
+    );
+}
+
+#[test]
+fn subjects_in_other_character_sets() {
+    for (subject, shown) in [
+        ("=?iso-2022-jp?B?GyRCRnxLXDhsJE43b0w+GyhC?=", "日本語の件名"),
+        (
+            "=?gb2312?B?xOO6w8rAvec=?= =?euc-kr?B?waa48Q==?=",
+            "你好世界제목",
+        ),
+    ] {
+        let message = MESSAGE.replace("Lunch on Friday", subject);
+        let notice = Notice::of(NoticeKind::Bounce, message);
+        let read = notice
+            .failed("a@users.test", said(550, "5.1.1", "no"))
+            .read();
+        let expected = format!("Not delivered: {shown}");
+        assert_eq!(read.email["header"]["Subject"], *expected);
+        assert!(read.text().contains(shown), "{}", read.text());
+    }
+}
+
+#[test]
+fn a_host_without_a_name() {
+    for (remote, named) in [
+        ("[192.0.2.1]:25", "dns; [192.0.2.1]"),
+        ("2001:db8::1", "dns; [IPv6:2001:db8::1]"),
+    ] {
+        let reply = Reply::of_server(550, "5.1.1".parse().ok(), "no", remote);
+        let read = Notice::of(NoticeKind::Bounce, MESSAGE)
+            .failed("a@users.test", reply)
+            .read();
+        assert_eq!(read.status()[1]["Remote-MTA"], named);
+        assert_eq!(read.flufl(), (vec![], vec!["a@users.test"]));
+        assert_eq!(
+            read.sisimai(["recipient", "status"]),
+            [["a@users.test", "5.1.1"]]
+        );
+    }
+}
+
+#[test]
 fn a_reply_of_many_lines() {
     let lines: Vec<String> = (0..30).map(|n| format!("5.7.1 line {n} says no")).collect();
     let reply = said(550, "5.7.1", &lines.join("\n"));

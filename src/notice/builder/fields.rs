@@ -1,13 +1,24 @@
 //! The part of a notice that programs read: RFC 3464, section 2, and RFC 6533 for what is not ASCII.
 
-use mail_builder::headers::Header;
+use std::net::IpAddr;
+
 use mail_builder::headers::text::Text;
 
 use super::case::Case;
-use super::original::MAX_LINE;
+use super::encoded;
 use crate::message::date::rfc5322 as date;
-use crate::message::{Address, OriginalRecipient, Reply, printable};
+use crate::message::field;
+use crate::message::{Address, OriginalRecipient, Reply, printable, printable_name};
 use crate::notice::{Action, Report};
+
+/// How many recipients have all their fields. Of the others, the fields say what RFC 3464 requires
+/// (2.3), and to whom the sender wrote: a program that has to act on each finds each, with its status. The
+/// replies of 100,000 recipients would be most of a notice of 21 MB, which many mail systems refuse; so it
+/// has less than 8 MB.
+const IN_FULL: usize = 100;
+
+/// The longest type of an address, in octets: it stands in one line with the field's name.
+const MAX_KIND: usize = 100;
 
 /// The media type, and the fields.
 pub(super) struct Status {
@@ -29,9 +40,9 @@ pub(super) fn status(hostname: &str, report: &Report<'_>, cases: &[Case<'_>]) ->
         fields: String::new(),
     };
     writer.message(hostname, report);
-    for case in cases {
-        writer.fields.push_str("\r\n");
-        writer.recipient(case, report);
+    for (n, case) in cases.iter().enumerate() {
+        writer.fields.push('\n');
+        writer.recipient(case, report, n < IN_FULL);
     }
     Status {
         is_global: writer.is_global,
@@ -52,7 +63,7 @@ fn is_global(cases: &[Case<'_>]) -> bool {
 fn in_ascii(address: &str) -> Option<String> {
     let address = OriginalRecipient {
         kind: "utf-8".to_owned(),
-        address: printable(address),
+        address: printable_name(address),
     };
     let encoded = address.encoded()?;
     let (kind, address) = encoded.split_once(';')?;
@@ -62,14 +73,14 @@ fn in_ascii(address: &str) -> Option<String> {
 /// The address as servers were given it: a domain in A-labels.
 fn wire(address: &Address) -> String {
     let wire = address.on_wire();
-    printable(&wire.unwrap_or(address.as_str().into()))
+    printable_name(&wire.unwrap_or(address.as_str().into()))
 }
 
 impl Writer {
     fn message(&mut self, hostname: &str, report: &Report<'_>) {
         if let Some(envid) = report.envid {
-            let envid = printable(envid);
-            if !envid.is_empty() && envid.is_ascii() {
+            let envid = printable_name(envid);
+            if !envid.trim().is_empty() && envid.is_ascii() {
                 self.field("Original-Envelope-Id", &envid);
             }
         }
@@ -78,7 +89,7 @@ impl Writer {
         self.field("X-Mailspool-Id", &report.origin.to_string());
     }
 
-    fn recipient(&mut self, case: &Case<'_>, report: &Report<'_>) {
+    fn recipient(&mut self, case: &Case<'_>, report: &Report<'_>, in_full: bool) {
         if let Some(original) = case.original.and_then(|one| self.original(one)) {
             self.field("Original-Recipient", &original);
         }
@@ -92,6 +103,9 @@ impl Writer {
         self.field("Final-Recipient", &address);
         self.field("Action", case.action.as_str());
         self.field("Status", &case.status.to_string());
+        if !in_full {
+            return;
+        }
         if let Some(remote) = &case.reply.remote {
             self.field("Remote-MTA", &mta(remote));
         }
@@ -111,9 +125,10 @@ impl Writer {
     /// None if there is no way to write it.
     fn original(&self, original: &OriginalRecipient) -> Option<String> {
         let OriginalRecipient { kind, address } = original;
-        let address = printable(address);
+        let address = printable_name(address);
         let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if address.is_empty() || kind.is_empty() || !kind.bytes().all(is_word) {
+        let is_kind = (1..=MAX_KIND).contains(&kind.len()) && kind.bytes().all(is_word);
+        if address.is_empty() || !is_kind {
             return None;
         }
         match self.is_global || address.is_ascii() && !kind.eq_ignore_ascii_case("utf-8") {
@@ -140,65 +155,53 @@ impl Writer {
             text: String::new(),
             ..reply.clone()
         };
-        let begin = format!("Diagnostic-Code: {kind}; {begin}");
-        self.fields.push_str(begin.trim_end());
-        self.fields.push_str("\r\n ");
-        let mut text = Vec::new();
-        Text::new(printable(&reply.text)).write_header(&mut text, 1);
-        self.fields.push_str(&String::from_utf8_lossy(&text));
+        let text = encoded("", &Text::new(printable(&reply.text)));
+        let words = format!("{begin} {text}");
+        self.field("Diagnostic-Code", &format!("{kind}; {}", words.trim()));
     }
 
-    /// A field in lines of less than 78 characters, if its blanks allow that (RFC 5322, 2.2.3).
     fn field(&mut self, name: &str, value: &str) {
-        let line = format!("{name}: {value}");
-        let mut length = 0;
-        for (n, word) in line.split(' ').enumerate() {
-            let word = cut(word);
-            // The name stays with what follows it: some read no further.
-            if n > 1 && length + 1 + word.len() > 76 {
-                self.fields.push_str("\r\n");
-                length = 0;
-            }
-            if n > 0 {
-                self.fields.push(' ');
-                length += 1;
-            }
-            self.fields.push_str(word);
-            length += word.len();
-        }
-        self.fields.push_str("\r\n");
+        field::write(&mut self.fields, name, value, "\n");
     }
-}
-
-/// No more of a word than a line has room for. No mailbox has such an address (RFC 5321, 4.5.3.1).
-fn cut(word: &str) -> &str {
-    let mut end = word.len().min(MAX_LINE - 1);
-    while !word.is_char_boundary(end) {
-        end -= 1;
-    }
-    &word[..end]
 }
 
 /// The name of a host and its type (RFC 3464, 2.3.5): `mx.example.net[192.0.2.1]:25` is
-/// `mx.example.net`, `[192.0.2.1]:25` is `[192.0.2.1]`. What is neither, such as a socket of this
-/// machine, has a type of ours.
+/// `mx.example.net`, an address is a literal as in an address of mail, `[192.0.2.1]` or
+/// `[IPv6:2001:db8::1]`. What is neither, such as a socket of this machine, has a type of ours.
 fn mta(remote: &str) -> String {
     let remote = printable(remote);
-    let is_name = |name: &str| {
-        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        !name.is_empty() && name.bytes().all(is_of_name)
-    };
-    let name = match remote.split_once('[') {
-        Some((name, _)) if is_name(name) => name.to_owned(),
-        Some(("", literal)) => match literal.split_once(']') {
-            Some((address, _)) => format!("[{address}]"),
-            None => return format!("x-mailspool; {remote}"),
-        },
-        _ => remote.split(':').next().unwrap_or_default().to_owned(),
-    };
-    match name.starts_with('[') || is_name(&name) && !remote.starts_with("unix:") {
-        true => format!("dns; {name}"),
-        false => format!("x-mailspool; {remote}"),
+    match host(&remote) {
+        Some(host) => format!("dns; {host}"),
+        None => format!("x-mailspool; {remote}"),
+    }
+}
+
+/// The host in a name as it stands in log lines: with brackets around an address, and with a port, or
+/// without.
+fn host(remote: &str) -> Option<String> {
+    if let Ok(address) = remote.parse() {
+        return Some(literal(address));
+    }
+    if let Some(rest) = remote.strip_prefix('[') {
+        let (address, _) = rest.split_once(']')?;
+        let address = address.strip_prefix("IPv6:").unwrap_or(address);
+        // Without the interface of a link-local address, which says nothing elsewhere.
+        let address = address.split_once('%').map_or(address, |(one, _)| one);
+        return address.parse().ok().map(literal);
+    }
+    let name = remote.split(['[', ':']).next().unwrap_or_default();
+    if let Ok(address) = name.parse() {
+        return Some(literal(address));
+    }
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_name = !name.is_empty() && name.bytes().all(is_of_name);
+    (is_name && !remote.starts_with("unix:")).then(|| name.to_owned())
+}
+
+fn literal(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("[{address}]"),
+        IpAddr::V6(address) => format!("[IPv6:{address}]"),
     }
 }
 
@@ -213,7 +216,17 @@ mod tests {
             ("mx.example.net", "dns; mx.example.net"),
             ("mx.example.net:2525", "dns; mx.example.net"),
             ("[192.0.2.1]:25", "dns; [192.0.2.1]"),
-            ("[2001:db8::1]:25", "dns; [2001:db8::1]"),
+            ("[192.0.2.1]", "dns; [192.0.2.1]"),
+            ("192.0.2.1", "dns; [192.0.2.1]"),
+            ("192.0.2.1:25", "dns; [192.0.2.1]"),
+            ("2001:db8::1", "dns; [IPv6:2001:db8::1]"),
+            ("::1", "dns; [IPv6:::1]"),
+            ("[2001:db8::1]:25", "dns; [IPv6:2001:db8::1]"),
+            ("[IPv6:2001:db8::1]", "dns; [IPv6:2001:db8::1]"),
+            ("[fe80::1%eth0]:25", "dns; [IPv6:fe80::1]"),
+            ("mx.example.net[2001:db8::1]:25", "dns; mx.example.net"),
+            ("[nonsense]:25", "x-mailspool; [nonsense]:25"),
+            ("[", "x-mailspool; ["),
             (
                 "unix:/run/dovecot/lmtp",
                 "x-mailspool; unix:/run/dovecot/lmtp",

@@ -1,7 +1,7 @@
 //! What an enhanced status code says, in words for somebody who sends mail and knows nothing of it
 //! (RFC 3463, and the registry of IANA that continues it).
 
-use crate::message::EnhancedCode;
+use crate::message::{Address, EnhancedCode};
 
 /// What happened, and what the sender of the message can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,17 @@ pub(super) struct Meaning {
     pub what: &'static str,
     /// Whole sentences, or nothing.
     pub advice: &'static str,
+}
+
+/// Which of the two addresses has a local part that is not ASCII, and goes only to servers that offer
+/// SMTPUTF8 (RFC 6531).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum NonAscii {
+    /// Neither.
+    Neither,
+    Sender,
+    Recipient,
+    Both,
 }
 
 /// By which other way a recipient learns of it.
@@ -62,10 +73,6 @@ const MEANINGS: &[(u16, u16, &str, &str)] = &[
         "Send it again in another form, for example without attachments."),
     (6, 2, "The message would have to be converted to be delivered, which is not allowed.", THEIR_POSTMASTER),
     (6, 3, "The message would have to be converted to be delivered, which is not possible.", THEIR_POSTMASTER),
-    (6, 7, "The address has characters that the mail system of the recipient does not know.",
-        "Ask the recipient for an address that has no letters but a to z before the @."),
-    (6, 9, "The message has characters in its header that the mail system of the recipient does not know.",
-        "Send it again with plain letters in the subject and in the names."),
     (7, 0, "The mail system of the recipient refused the message by its rules.", THEIR_POSTMASTER),
     (7, 1, "The mail system of the recipient refused the message by its rules.", THEIR_POSTMASTER),
     (7, 2, "You are not allowed to write to this mailing list.",
@@ -83,6 +90,38 @@ const MEANINGS: &[(u16, u16, &str, &str)] = &[
     (7, 28, "The recipient gets too much mail at present.", OTHERWISE),
 ];
 
+/// What a server does not take without SMTPUTF8 (X.6.7, X.6.9): the code says that there are characters
+/// it does not know, and the addresses say where.
+const IN_THE_RECIPIENT: Meaning = Meaning {
+    what: "The address has characters that the mail system of the recipient does not know.",
+    advice: "Ask the recipient for an address that has no letters but a to z before the @.",
+};
+const IN_THE_SENDER: Meaning = Meaning {
+    what: "Your own address has characters that the mail system of the recipient does not know.",
+    advice: "Send the message from an address that has no letters but a to z before the @.",
+};
+const IN_BOTH: Meaning = Meaning {
+    what: "The address and your own have characters that the mail system of the recipient does not know.",
+    advice: "On both sides an address is needed that has no letters but a to z before the @.",
+};
+const IN_THE_HEADER: Meaning = Meaning {
+    what: "The message has characters in its header that the mail system of the recipient does not know.",
+    advice: "Send it again with plain letters in the subject and in the names.",
+};
+
+impl NonAscii {
+    /// Looks at the addresses as they go over the wire.
+    pub fn of(sender: &Address, recipient: &Address) -> NonAscii {
+        let is_ascii = |address: &Address| address.on_wire().is_ok_and(|wire| wire.is_ascii());
+        match (is_ascii(sender), is_ascii(recipient)) {
+            (true, true) => NonAscii::Neither,
+            (false, true) => NonAscii::Sender,
+            (true, false) => NonAscii::Recipient,
+            (false, false) => NonAscii::Both,
+        }
+    }
+}
+
 /// For a policy, "no" and "not now" are different answers.
 const NOT_NOW: Meaning = Meaning {
     what: "The mail system of the recipient asks to be tried again later.",
@@ -92,7 +131,14 @@ const NOT_NOW: Meaning = Meaning {
 impl Meaning {
     /// What a code says, if it says something that people understand. `ours` says that no other
     /// mail system is involved: then much of it is our own trouble.
-    pub fn of(code: EnhancedCode, ours: bool) -> Option<Meaning> {
+    pub fn of(code: EnhancedCode, ours: bool, non_ascii: NonAscii) -> Option<Meaning> {
+        match (code.subject, code.detail, non_ascii) {
+            (6, 9, _) | (6, 7, NonAscii::Neither) => return Some(IN_THE_HEADER),
+            (6, 7, NonAscii::Sender) => return Some(IN_THE_SENDER),
+            (6, 7, NonAscii::Recipient) => return Some(IN_THE_RECIPIENT),
+            (6, 7, NonAscii::Both) => return Some(IN_BOTH),
+            _ => {}
+        }
         if (code.class, code.subject) == (4, 7) && code.detail <= 1 {
             return Some(NOT_NOW);
         }
@@ -105,6 +151,11 @@ impl Meaning {
         let is_it = |one: &&(u16, u16, &str, &str)| (one.0, one.1) == (code.subject, code.detail);
         let (_, _, what, advice) = MEANINGS.iter().find(is_it)?;
         Some(Meaning { what, advice })
+    }
+
+    /// Whether what a code says depends on the characters of the addresses.
+    pub fn is_of_characters(code: EnhancedCode) -> bool {
+        (code.subject, code.detail) == (6, 7)
     }
 
     /// What is said where a code says nothing.
@@ -136,13 +187,41 @@ mod tests {
 
     #[test]
     fn no_and_not_now_are_told_apart() {
-        let what = |code: &str| Meaning::of(code.parse().unwrap(), false).map(|one| one.what);
+        let what = |code: &str| {
+            Meaning::of(code.parse().unwrap(), false, NonAscii::Neither).map(|one| one.what)
+        };
         assert!(what("5.7.1").unwrap().contains("refused"));
         assert!(what("4.7.1").unwrap().contains("later"));
         assert_eq!(what("5.2.2"), what("4.2.2"));
         assert_eq!(what("5.0.0"), None);
         assert_eq!(what("5.7.509"), None);
-        let ours = Meaning::of(EnhancedCode::new(4, 3, 0), true).unwrap();
+        let ours = Meaning::of(EnhancedCode::new(4, 3, 0), true, NonAscii::Neither).unwrap();
         assert!(ours.what.contains("this mail system"));
+    }
+
+    #[test]
+    fn characters_are_blamed_on_the_address_that_has_them() {
+        let address = |text: &str| Address::parse(text).unwrap();
+        let what = |code: &str, sender: &str, recipient: &str| {
+            let non_ascii = NonAscii::of(&address(sender), &address(recipient));
+            Meaning::of(code.parse().unwrap(), false, non_ascii)
+        };
+        for (sender, recipient, expected) in [
+            ("a@x.test", "ö@x.test", IN_THE_RECIPIENT),
+            ("ö@x.test", "b@x.test", IN_THE_SENDER),
+            ("ö@x.test", "ö@x.test", IN_BOTH),
+            // A domain alone needs no SMTPUTF8.
+            ("a@ü.test", "b@ü.test", IN_THE_HEADER),
+            ("a@ü.test", "ö@x.test", IN_THE_RECIPIENT),
+        ] {
+            for code in ["5.6.7", "4.6.7"] {
+                assert_eq!(
+                    what(code, sender, recipient),
+                    Some(expected),
+                    "{sender} {recipient}"
+                );
+            }
+            assert_eq!(what("5.6.9", sender, recipient), Some(IN_THE_HEADER));
+        }
     }
 }

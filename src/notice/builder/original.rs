@@ -7,18 +7,16 @@
 
 use std::io::{self, Read};
 
-use mail_parser::MessageParser;
-
+use super::subject;
 use crate::disk::Body;
+use crate::message::field::MAX_LINE;
 use crate::message::header::{HeaderScan, fields};
 use crate::message::printable;
 use crate::message::reply::shortened;
+use crate::message::seven_bit::quoted_printable;
 
 /// Of a header, at most so much is looked at, and goes back.
 const MAX_HEADER: usize = 64 << 10;
-
-/// The longest line of a message (RFC 5322, 2.1.1), without its end.
-pub(super) const MAX_LINE: usize = 998;
 
 /// The longest Message-ID that is named.
 const MAX_ID: usize = 900;
@@ -145,9 +143,9 @@ fn subject(header: &[u8]) -> String {
     let Some(field) = field(header, "Subject") else {
         return String::new();
     };
-    let parsed = MessageParser::default().parse_headers(field);
-    let subject = parsed.as_ref().and_then(|parsed| parsed.subject());
-    shortened(printable(subject.unwrap_or_default()), 200)
+    let colon = field.iter().position(|byte| *byte == b':').unwrap_or(0);
+    let subject = subject::decoded(&field[colon + 1..]);
+    shortened(printable(&subject), 200)
 }
 
 fn message_id(header: &[u8]) -> Option<String> {
@@ -163,42 +161,12 @@ fn message_id(header: &[u8]) -> Option<String> {
 }
 
 /// The same with a bare line feed for each CR LF.
-pub(super) fn with_bare_lf(bytes: &[u8]) -> Vec<u8> {
+fn with_bare_lf(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for (n, byte) in bytes.iter().enumerate() {
         if *byte != b'\r' || bytes.get(n + 1) != Some(&b'\n') {
             out.push(*byte);
         }
-    }
-    out
-}
-
-/// RFC 2045, 6.7, with lines that end in bare line feeds.
-fn quoted_printable(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 8);
-    let mut length = 0;
-    for (n, byte) in bytes.iter().enumerate() {
-        if *byte == b'\n' {
-            out.push(b'\n');
-            length = 0;
-            continue;
-        }
-        let ends_line = bytes.get(n + 1).is_none_or(|next| *next == b'\n');
-        let is_plain = match byte {
-            b' ' | b'\t' => !ends_line,
-            b'=' => false,
-            byte => byte.is_ascii_graphic(),
-        };
-        let needs = if is_plain { 1 } else { 3 };
-        if length + needs > 75 {
-            out.extend_from_slice(b"=\n");
-            length = 0;
-        }
-        match is_plain {
-            true => out.push(*byte),
-            false => out.extend_from_slice(format!("={byte:02X}").as_bytes()),
-        }
-        length += needs;
     }
     out
 }

@@ -447,6 +447,191 @@ fn words_of_an_administrator_go_out() {
     assert!(notice.split_once("\n\n").unwrap().0.is_ascii());
 }
 
+#[test]
+fn no_line_is_too_long() {
+    let long = "x".repeat(2000);
+    let address = format!("{}@x.test", "a".repeat(Address::MAX_LEN - 7));
+    let said = || Reply {
+        remote: Some(long.clone()),
+        ..said(550, "5.1.1", &long)
+    };
+    let mut scene = Scene::new(format!("Subject: {long}\nMessage-ID: <{long}@x>\n\n"))
+        .failed(&address, said())
+        .failed("b@x.test", said());
+    scene.sender = self::address(&address);
+    let kinds = ["rfc822".to_owned(), long.clone(), "x".repeat(980)];
+    for (kind, envid) in kinds.into_iter().zip([&*long, "a b", &long[..990]]) {
+        scene.envid = Some(envid.to_owned());
+        scene.original = Some(OriginalRecipient {
+            kind,
+            address: address.clone(),
+        });
+        let mut builder = DsnBuilder::new(long.clone());
+        let bounce = builder.templates.bounce.clone();
+        let words = format!("{long} {{subject}} {{recipients}} {{sender}}");
+        builder.templates.bounce = bounce
+            .with_from(&format!("{long} <post@x.test>"))
+            .and_then(|one| one.with_subject(&words))
+            .and_then(|one| one.with_text(&words))
+            .unwrap();
+        check(&scene, &scene.bytes_by(&builder)).unwrap();
+        builder.templates = Templates::default();
+        for line in scene.build_by(&builder).lines() {
+            assert!(line.len() <= MAX_LINE, "{line}");
+        }
+    }
+}
+
+#[test]
+fn blanks_in_quotes_are_told_as_they_are() {
+    let mut scene = Scene::new("Subject: x\n\n").failed("\"a  b\"@x.test", said(550, "", "no"));
+    scene.sender = address("\"c  d\"@x.test");
+    scene.envid = Some("e  f".to_owned());
+    scene.original = Some(OriginalRecipient {
+        kind: "rfc822".to_owned(),
+        address: "\"g  h\"@x.test".to_owned(),
+    });
+    let notice = scene.build();
+    for line in [
+        "To: <\"c  d\"@x.test>",
+        "Original-Envelope-Id: e  f",
+        "Original-Recipient: rfc822; \"g  h\"@x.test",
+        "Final-Recipient: rfc822; \"a  b\"@x.test",
+        "  \"a  b\"@x.test (you wrote to \"g  h\"@x.test)",
+    ] {
+        assert!(notice.contains(&format!("\n{line}\n")), "{line}: {notice}");
+    }
+}
+
+#[test]
+fn of_many_recipients_a_hundred_are_named_and_all_are_in_the_report() {
+    const COUNT: usize = 3_000;
+    let mut scene = Scene::new("Subject: x\n\n");
+    for n in 0..COUNT {
+        let reply = match n {
+            1_000.. if n % 4 == 0 => said(552, "5.2.2", "mailbox full"),
+            _ => said(550, "5.1.1", &"no such user ".repeat(9)),
+        };
+        scene = scene.failed(&format!("user-{n}@example.net"), reply);
+    }
+    let notice = scene.build();
+    let (text, blocks) = (text(&notice), status(notice.as_bytes()).1);
+    // Each reply has one of its recipients.
+    assert_eq!(text.matches("@example.net\n").count(), 100, "{text}");
+    let all = "; the attached report has all of them\n\n";
+    for words in [
+        format!("  user-98@example.net\n  and 2401 more{all}    There is no such mailbox."),
+        format!("  user-1000@example.net\n  and 499 more{all}    The mailbox is full."),
+    ] {
+        assert!(text.contains(&words), "{text}");
+    }
+    assert_eq!(blocks.len(), 1 + COUNT);
+    for (n, block) in blocks[1..].iter().enumerate() {
+        let names: Vec<&str> = block.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names[..3], ["Final-Recipient", "Action", "Status"]);
+        assert_eq!(names.len() > 3, n < 100, "{names:?}");
+        assert_eq!(block[0].1, format!("rfc822; user-{n}@example.net"));
+    }
+    assert!(notice.len() < 100 * COUNT, "{} octets", notice.len());
+    // Where each has a reply of its own, a hundred of them are told.
+    for (n, (state, _)) in scene.states.iter_mut().enumerate() {
+        state.last = Some(said(550, "5.1.1", &format!("no user {n}")));
+    }
+    let text = self::text(&scene.build());
+    assert_eq!(text.matches("said:").count(), 100, "{text}");
+    let words = "\n  and 2900 more, with other answers; the attached report has all of them\n";
+    assert!(text.contains(words), "{text}");
+}
+
+#[test]
+fn subjects_in_any_character_set_are_shown() {
+    for (subject, shown) in [
+        ("=?iso-2022-jp?B?GyRCRnxLXDhsJE43b0w+GyhC?=", "日本語の件名"),
+        (
+            "Re: =?gb18030?B?xOO6w4E57jk=?=\n =?big5?B?pKSk5aVEpq4=?=",
+            "Re: 你好㐀中文主旨",
+        ),
+        ("=?x-none?Q?=93?=", "=?x-none?Q?=93?="),
+    ] {
+        let scene = Scene::new(format!("Subject: {subject}\n\n"));
+        let notice = scene.failed("a@x.test", said(550, "5.1.1", "no")).build();
+        assert!(
+            text(&notice).contains(&format!("Subject:  {shown}\n")),
+            "{notice}"
+        );
+        let parsed = MessageParser::default().parse(notice.as_bytes()).unwrap();
+        let told = parsed.subject().unwrap().strip_prefix("Not delivered: ");
+        // What we cannot read goes to the reader's mail program as it came.
+        match subject.starts_with("=?x-none") {
+            true => assert!(notice.contains(&format!("\nSubject: Not delivered: {subject}\n"))),
+            false => assert_eq!(told, Some(shown)),
+        }
+    }
+}
+
+#[test]
+fn characters_are_blamed_on_the_right_address() {
+    let no = || {
+        Reply::local(
+            EnhancedCode::new(5, 6, 7),
+            "mx.test does not offer SMTPUTF8",
+        )
+    };
+    let recipient = "Ask the recipient for an address";
+    let sender = "Send the message from an address";
+    let mut scene = Scene::new("Subject: x\n\n").failed("ö@x.test", no());
+    assert!(text(&scene.build()).contains(recipient));
+    scene.sender = address("ö@example.org");
+    scene.states[0].0.address = address("b@x.test");
+    let text = text(&scene.build());
+    assert!(text.contains(sender) && !text.contains(recipient), "{text}");
+}
+
+#[test]
+fn a_notice_has_a_form_of_seven_bits() {
+    let id = QueueId::new(
+        Timestamp::from_second(AT).unwrap() + SignedDuration::from_hours(4),
+        [2; 10],
+    );
+    let seven = |scene: &Scene| {
+        let notice = scene.bytes_by(&DsnBuilder::new("mail.test"));
+        assert!(!notice.is_ascii());
+        String::from_utf8(crate::message::seven_bit::in_seven_bits(id, &notice).unwrap()).unwrap()
+    };
+    let no = || said(550, "5.1.1", "nö");
+    // The message comes back octet by octet.
+    let message = b"Subject: x\nContent-Transfer-Encoding: 8bit\n\nh\xc3\xa4llo =\n\xff\n.\n";
+    let scene = Scene::new(message).failed("a@x.test", no());
+    let notice = seven(&scene);
+    assert!(notice.is_ascii() && notice.contains("Content-Type: message/global\n"));
+    let header = notice.split_once("\n\n").unwrap().0;
+    assert!(
+        header.contains("\nContent-Transfer-Encoding: 7bit"),
+        "{header}"
+    );
+    let (_, part) = notice
+        .split_once("Encoding: quoted-printable\n\nSubject")
+        .unwrap();
+    let (part, _) = part.split_once("\n--=_").unwrap();
+    let back = mail_parser::decoders::quoted_printable::quoted_printable_decode(part.as_bytes());
+    assert_eq!([b"Subject", &*back.unwrap()].concat(), message);
+    // So does a header alone, and the status in UTF-8.
+    let mut scene = Scene::new(b"Subject: h\xe4\n\nx\n").failed("ö@x.test", no());
+    scene.ret = Some(Ret::Headers);
+    let notice = seven(&scene);
+    for words in [
+        "Content-Type: text/rfc822-headers\n",
+        "\nSubject: h=E4\n",
+        "Content-Type: message/global-delivery-status\n",
+        "\nFinal-Recipient: utf-8; =C3=B6@x.test\n",
+    ] {
+        assert!(notice.contains(words), "{words}: {notice}");
+    }
+    // One that is ASCII is what it was.
+    let scene = Scene::new("Subject: x\n\n").failed("a@x.test", no());
+    assert!(scene.bytes_by(&DsnBuilder::new("mail.test")).is_ascii());
+}
+
 /// What holds of every notice.
 fn check(scene: &Scene, notice: &[u8]) -> Result<(), TestCaseError> {
     prop_assert!(!notice.contains(&b'\r') && !notice.contains(&0));
@@ -493,7 +678,7 @@ fn check(scene: &Scene, notice: &[u8]) -> Result<(), TestCaseError> {
             .address
             .on_wire()
             .unwrap_or(state.address.as_str().into());
-        let wire = printable(&wire);
+        let wire = printable_name(&wire);
         let utf8 = OriginalRecipient {
             kind: "utf-8".to_owned(),
             address: wire.clone(),
@@ -504,7 +689,8 @@ fn check(scene: &Scene, notice: &[u8]) -> Result<(), TestCaseError> {
             }
             _ => wire,
         };
-        let (_, found) = to.split_once("; ").unwrap();
+        let (_, found) = to.split_once(';').unwrap();
+        let (found, wire) = (found.trim(), wire.trim());
         prop_assert!(found == wire || found.len() >= MAX_LINE - 4 && wire.starts_with(found));
         prop_assert_eq!(&get("Action").1, action.as_str());
         let class = &get("Status").1[..1];

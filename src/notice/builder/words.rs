@@ -6,30 +6,54 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::case::Case;
-use super::meaning::Meaning;
+use super::meaning::{Meaning, NonAscii};
 use crate::message::reply::shortened;
-use crate::message::{Address, EnhancedCode, Reply, printable};
-use crate::notice::Action;
+use crate::message::{Address, EnhancedCode, Reply, printable, printable_name};
+use crate::notice::{Action, Report};
 
 /// Longer lines are broken at blanks.
 const WIDTH: usize = 76;
+
+/// How many recipients are named. Nobody reads more; the part for programs has all of them.
+const MOST_NAMED: usize = 100;
 
 /// Recipients of whom something is to be said that is the same for all of them.
 struct Group<'a> {
     action: Action,
     expired: bool,
     reply: &'a Reply,
+    non_ascii: NonAscii,
+    /// The first of them, at most [`MOST_NAMED`].
     members: Vec<&'a Case<'a>>,
+    /// How many they are.
+    count: usize,
+    /// The fewest and the most attempts that one of them had.
+    attempts: (u32, u32),
+    last_attempt: Option<Timestamp>,
 }
 
-/// All recipients: those with the same reply together, the reply once.
-pub(super) fn replies(cases: &[Case<'_>], accepted: Timestamp) -> String {
-    let groups = groups(cases);
-    let texts: Vec<String> = groups.iter().map(|one| one.text(accepted)).collect();
+/// All recipients: those with the same reply together, the reply once. At most [`MOST_NAMED`] are
+/// named, and the others counted; each reply has one of them, as long as there are no more replies.
+pub(super) fn replies(cases: &[Case<'_>], report: &Report<'_>) -> String {
+    let groups = groups(cases, report.sender);
+    let (told, others) = groups.split_at(groups.len().min(MOST_NAMED));
+    let mut room = MOST_NAMED - told.len();
+    let text = |group: &Group<'_>| {
+        let named = group.members.len().min(1 + room);
+        room -= named - 1;
+        group.text(named, report.origin.accepted())
+    };
+    let mut texts: Vec<String> = told.iter().map(text).collect();
+    let rest: usize = others.iter().map(|group| group.count).sum();
+    if rest > 0 {
+        texts.push(format!("  and {rest} more, with other answers; {ATTACHED}"));
+    }
     texts.join("\n\n")
 }
 
-fn groups<'a>(cases: &'a [Case<'a>]) -> Vec<Group<'a>> {
+const ATTACHED: &str = "the attached report has all of them";
+
+fn groups<'a>(cases: &'a [Case<'a>], sender: &Address) -> Vec<Group<'a>> {
     let mut places = HashMap::new();
     let mut groups: Vec<Group<'_>> = Vec::new();
     for case in cases {
@@ -39,24 +63,48 @@ fn groups<'a>(cases: &'a [Case<'a>]) -> Vec<Group<'a>> {
             text,
             remote,
         } = &*case.reply;
-        let key = (case.action, case.expired, code, enhanced, text, remote);
+        let non_ascii = NonAscii::of(sender, case.address);
+        let key = (
+            (case.action, case.expired),
+            (code, enhanced, text, remote),
+            // Only what is said of characters depends on that.
+            enhanced
+                .filter(|code| Meaning::is_of_characters(*code))
+                .map(|_| non_ascii),
+        );
         let place = *places.entry(key).or_insert(groups.len());
         if place == groups.len() {
             groups.push(Group {
                 action: case.action,
                 expired: case.expired,
                 reply: &case.reply,
+                non_ascii,
                 members: Vec::new(),
+                count: 0,
+                attempts: (case.attempts, case.attempts),
+                last_attempt: None,
             });
         }
-        groups[place].members.push(case);
+        let group = &mut groups[place];
+        group.count += 1;
+        if group.members.len() < MOST_NAMED {
+            group.members.push(case);
+        }
+        let (least, most) = group.attempts;
+        group.attempts = (least.min(case.attempts), most.max(case.attempts));
+        group.last_attempt = group.last_attempt.max(case.last_attempt);
     }
     groups
 }
 
 impl Group<'_> {
-    fn text(&self, accepted: Timestamp) -> String {
-        let mut lines: Vec<String> = self.members.iter().map(|one| recipient(one)).collect();
+    fn text(&self, named: usize, accepted: Timestamp) -> String {
+        let named = &self.members[..named];
+        let mut lines: Vec<String> = named.iter().map(|one| recipient(one)).collect();
+        match self.count - named.len() {
+            0 => {}
+            rest => lines.push(format!("  and {rest} more; {ATTACHED}")),
+        }
         lines.push(String::new());
         let said = match self.action {
             Action::Failed => self.failed(accepted),
@@ -89,14 +137,12 @@ impl Group<'_> {
         let meaning = self.meaning();
         let mut said = Vec::new();
         if self.expired {
-            let tried = self.members.iter().map(|one| one.attempts);
-            let last = self.members.iter().filter_map(|one| one.last_attempt).max();
-            let last = last.map_or(String::new(), |at| {
+            let last = self.last_attempt.map_or(String::new(), |at| {
                 format!(", the last time on {}", time(at))
             });
-            let tried = match (tried.clone().min(), tried.max()) {
-                (Some(least), Some(most)) if least == most => times(most),
-                (_, most) => format!("up to {}", times(most.unwrap_or_default())),
+            let tried = match self.attempts {
+                (least, most) if least == most => times(most),
+                (_, most) => format!("up to {}", times(most)),
             };
             said.push(format!(
                 "The time for delivery is over. It was tried {tried} since {}{last}.",
@@ -131,12 +177,13 @@ impl Group<'_> {
 
     fn meaning(&self) -> Meaning {
         let ours = self.reply.remote.is_none();
-        let known = self.reply.enhanced.and_then(|code| Meaning::of(code, ours));
+        let of = |code| Meaning::of(code, ours, self.non_ascii);
+        let known = self.reply.enhanced.and_then(of);
         known.unwrap_or_else(|| {
             match (self.reply.code, ours) {
                 // Without an enhanced code, these two say the same everywhere (RFC 5321, 4.2.3).
-                (Some(552), _) => Meaning::of(EnhancedCode::new(5, 3, 4), ours),
-                (Some(421), _) => Meaning::of(EnhancedCode::new(4, 3, 2), ours),
+                (Some(552), _) => of(EnhancedCode::new(5, 3, 4)),
+                (Some(421), _) => of(EnhancedCode::new(4, 3, 2)),
                 _ => None,
             }
             .unwrap_or(Meaning::unknown(ours))
@@ -153,8 +200,8 @@ fn times(count: u32) -> String {
 
 /// The line of a recipient; whom the sender wrote to, if that is somebody else.
 fn recipient(case: &Case<'_>) -> String {
-    let address = printable(case.address.as_str());
-    let original = case.original.map(|one| printable(&one.address));
+    let address = printable_name(case.address.as_str());
+    let original = case.original.map(|one| printable_name(&one.address));
     match original {
         Some(original) if !is_same(&original, case.address) => {
             format!("  {address} (you wrote to {original})")
@@ -170,7 +217,9 @@ fn is_same(original: &str, address: &Address) -> bool {
 /// The addresses in one line, at most so many.
 pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
     let named = cases.iter().take(most);
-    let mut names: Vec<String> = named.map(|one| printable(one.address.as_str())).collect();
+    let mut names: Vec<String> = named
+        .map(|one| printable_name(one.address.as_str()))
+        .collect();
     if cases.len() > most {
         names.push(format!("and {} more", cases.len() - most));
     }

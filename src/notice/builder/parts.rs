@@ -1,0 +1,102 @@
+//! The parts of a notice, put together.
+
+use super::fields::Status;
+use super::original::{Encoding, Original};
+use crate::message::QueueId;
+use crate::message::field;
+use crate::message::seven_bit::{boundary, quoted_printable};
+
+/// A part: its media type and what it is called, and its octets as they go out.
+pub(super) struct Part {
+    kind: &'static str,
+    described: &'static str,
+    encoding: Encoding,
+    octets: Vec<u8>,
+}
+
+/// The part for people, the one for programs, and what comes back.
+pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 3] {
+    let status_encoding = match status.fields.is_ascii() {
+        true => Encoding::SevenBit,
+        false => Encoding::EightBit,
+    };
+    // In seven bits always: it is ours to encode, and RFC 2046 forbids that only of message/*.
+    let (text_encoding, text) = match text.is_ascii() && text.lines().all(|line| line.len() < 78) {
+        true => (Encoding::SevenBit, text.into_bytes()),
+        false => (Encoding::QuotedPrintable, quoted_printable(text.as_bytes())),
+    };
+    let part = |kind, described, encoding, octets| Part {
+        kind,
+        described,
+        encoding,
+        octets,
+    };
+    [
+        part("text/plain; charset=utf-8", "Notice", text_encoding, text),
+        part(
+            match status.is_global {
+                true => "message/global-delivery-status",
+                false => "message/delivery-status",
+            },
+            "Delivery report",
+            status_encoding,
+            status.fields.into_bytes(),
+        ),
+        part(
+            match (original.whole, original.has_utf8_header) {
+                (true, true) => "message/global",
+                (true, false) => "message/rfc822",
+                (false, true) => "message/global-headers",
+                (false, false) => "text/rfc822-headers",
+            },
+            match original.whole {
+                true => "Your message",
+                false => "The header of your message",
+            },
+            original.encoding,
+            original.bytes,
+        ),
+    ]
+}
+
+/// The whole notice: its header so far, and its parts. In the spool a message has one line ending; what
+/// speaks SMTP makes CRLF of it.
+pub(super) fn with_parts(header: Vec<u8>, id: QueueId, parts: [Part; 3]) -> Vec<u8> {
+    // A boundary that stands in a part is no boundary. Nobody can know the notice's id beforehand, but
+    // that is no reason to rely on it.
+    let stands_there = |one: &String| parts.iter().any(|part| contains(&part.octets, one));
+    let boundary = (0..)
+        .map(|n| boundary(id, n))
+        .find(|one| !stands_there(one));
+    let boundary = boundary.unwrap_or_default();
+    // What is in a part is in the whole (RFC 2045, 6.4).
+    let is_eight_bit = parts.iter().any(|part| part.encoding == Encoding::EightBit);
+    let encoding = match is_eight_bit {
+        true => Encoding::EightBit,
+        false => Encoding::SevenBit,
+    };
+    let size: usize = parts.iter().map(|part| part.octets.len()).sum();
+    let mut all = header;
+    all.reserve_exact(size + 2048);
+    let mut fields = String::new();
+    let kind = format!("multipart/report; report-type=delivery-status; boundary=\"{boundary}\"");
+    field::write(&mut fields, "Content-Type", &kind, "\n");
+    let name = "Content-Transfer-Encoding";
+    field::write(&mut fields, name, encoding.as_str(), "\n");
+    all.extend_from_slice(fields.as_bytes());
+    for part in parts {
+        fields.clear();
+        field::write(&mut fields, "Content-Type", part.kind, "\n");
+        field::write(&mut fields, "Content-Description", part.described, "\n");
+        field::write(&mut fields, name, part.encoding.as_str(), "\n");
+        all.extend_from_slice(format!("\n--{boundary}\n{fields}\n").as_bytes());
+        all.extend_from_slice(&part.octets);
+    }
+    all.extend_from_slice(format!("\n--{boundary}--\n").as_bytes());
+    all
+}
+
+fn contains(octets: &[u8], text: &str) -> bool {
+    let mut windows = octets.windows(text.len());
+    windows.any(|window| window == text.as_bytes())
+}
