@@ -11,6 +11,7 @@ mod pipe;
 mod relay;
 #[cfg(feature = "smtp")]
 mod smtp;
+mod trace;
 
 use std::collections::HashMap;
 use std::future::Future;

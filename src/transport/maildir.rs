@@ -35,9 +35,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use self::name::{copy_name, safe_host, unique_part};
+use super::trace::Delivery;
 use super::{BoxFuture, Message, Session, Transport};
 use crate::disk::{self, Disk, File, Kind, Method, Seam};
-use crate::message::{Address, EnhancedCode, QueueId, header};
+use crate::message::{Address, EnhancedCode, QueueId};
 use crate::queue::{Outcome, Status};
 
 /// Copies of one message that are open at once: they share the barriers, and each takes a
@@ -48,7 +49,8 @@ const COPIES_AT_ONCE: usize = 64;
 const BLOCK: usize = 128 * 1024;
 
 /// Delivers into one Maildir: a file in `new/` for each recipient, the message with
-/// `Return-Path` and `Delivered-To` fields above it. It is delivered when it is durable there.
+/// `Return-Path` and `Delivered-To` fields above it and without those `Return-Path` fields that it came
+/// with. It is delivered when it is durable there.
 /// Every trouble defers.
 #[derive(Clone)]
 pub struct Maildir {
@@ -217,10 +219,12 @@ impl Mailbox {
     ) -> io::Result<()> {
         let mut reader = message.body.reader();
         let mut block = vec![0; BLOCK];
+        let mut delivery = Delivery::new();
         let mut heads = true;
         loop {
             let got = reader.fill(&mut block)?;
-            let block = &block[..got];
+            let is_last = got < BLOCK;
+            let block = delivery.push(&block[..got], is_last);
             if block.is_empty() && !heads {
                 return Ok(());
             }
@@ -229,16 +233,19 @@ impl Mailbox {
                 let written = match heads {
                     // In one write with what follows: most messages need no other.
                     true => {
-                        let mut bytes = head(message, recipient, block).into_bytes();
-                        bytes.extend_from_slice(block);
+                        let head = delivery.head(message, Some(recipient));
+                        let bytes = [head.as_bytes(), &block].concat();
                         self.disk.write_all(&copy.file, &bytes)
                     }
-                    false => self.disk.write_all(&copy.file, block),
+                    false => self.disk.write_all(&copy.file, &block),
                 };
                 if let Err(error) = written {
                     self.remove(copy.file.path());
                     *slot = Err(deferral(&error));
                 }
+            }
+            if is_last {
+                return Ok(());
             }
             heads = false;
         }
@@ -369,14 +376,6 @@ fn is_complete(disk: &Disk) -> Result<bool, Outcome> {
         }
     }
     Ok(true)
-}
-
-/// The fields before the message, as the final delivery adds them (RFC 5321, section 4.4).
-/// Addresses have no control characters, so they cannot end a line.
-fn head(message: &Message, recipient: &Address, first: &[u8]) -> String {
-    let end = header::line_ending(first);
-    let sender = message.sender.as_str();
-    format!("Return-Path: <{sender}>{end}Delivered-To: {recipient}{end}")
 }
 
 fn deferral(error: &disk::Error) -> Outcome {

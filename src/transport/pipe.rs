@@ -39,7 +39,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ///   and `SENDER`, `RECIPIENT` and `MAILSPOOL_ID`;
 /// - `/` as its directory, a session of its own without terminal, and the descriptors 0, 1
 ///   and 2 only;
-/// - on standard input a `Return-Path` field and then the message, byte by byte.
+/// - on standard input a `Return-Path` field and then the message, byte by byte but for the
+///   `Return-Path` fields that it came with.
 ///
 /// [`Outcome::of_exit`] decides from its exit status and the beginning of its output. What it
 /// leaves in the background is not killed when it ends by itself, and not waited for.

@@ -79,7 +79,7 @@ fn a_copy_is_the_message_below_two_fields_of_ours() {
     let cases: [(&[u8], &[u8], &str); 6] = [
         (b"Subject: x\n\nbody\n", b"a@example.org", "\n"),
         (b"Subject: x\r\n\r\nbody\r\n", b"a@example.org", "\r\n"),
-        (b"Return-Path: <other@x>\n\nno end, \x00\xff", b"", "\n"),
+        (b"Subject: x\n\nno end, \x00\xff", b"", "\n"),
         (b"", b"<>", "\n"),
         (&long, b"a@example.org", "\r\n"),
         (&exact, b"a@example.org", "\n"),
@@ -103,6 +103,55 @@ fn a_copy_is_the_message_below_two_fields_of_ours() {
         assert!(name.starts_with(&format!("1795356300.Q{}R", message.id)));
         assert!(name.ends_with(".mx.example.net"), "{name}");
     }
+}
+
+#[test]
+fn a_foreign_return_path_goes_wherever_it_stands() {
+    let long = format!("X-Long: {}\n", "y\n ".repeat(BLOCK));
+    let message_of = |fields: [&str; 3]| {
+        let [above, between, below] = fields;
+        format!("{above}Received: x\n{between}{long}{below}Subject: x\n\nReturn-Path: body\n")
+    };
+    let (dir, path) = spool_and_box();
+    let folded = "RETURN-path :\r\n <evil@x>\n\t(c)\n";
+    let fields = ["Return-Path: <evil@x>\n", folded, "return-path:\n"];
+    let bytes = message_of(fields);
+    let message = message(dir.path(), 1, b"a@b", bytes.as_bytes());
+    let maildir = Maildir::new(path.clone(), "mx.example.net".into());
+    let both = ["b@x", "c@x"].map(address);
+    assert_eq!(
+        statuses(&deliver(&maildir, &message, &both)),
+        [Status::Delivered; 2]
+    );
+    let expected = both.map(|to| {
+        let head = format!("Return-Path: <a@b>\nDelivered-To: {to}\n");
+        (head + &message_of([""; 3])).into_bytes()
+    });
+    let found = contents(&path.join("new"));
+    assert!(found.len() == 2 && expected.iter().all(|one| found.contains(one)));
+}
+
+#[test]
+fn an_address_without_room_in_a_line_is_not_cut() {
+    let (dir, path) = spool_and_box();
+    let long = |length: usize| format!("{}@x", "a".repeat(length - 2));
+    let maildir = Maildir::new(path.clone(), "mx.example.net".into());
+    let message = message(dir.path(), 1, long(1000).as_bytes(), b"Subject: x\n\n");
+    let to = [long(997), long(998)].map(|one| address(&one));
+    assert_eq!(
+        statuses(&deliver(&maildir, &message, &to)),
+        [Status::Delivered; 2]
+    );
+    let expected = [
+        format!("Delivered-To:\n {}\nSubject: x\n\n", to[0]),
+        "Subject: x\n\n".to_owned(),
+    ];
+    let found = contents(&path.join("new"));
+    assert!(
+        expected
+            .iter()
+            .all(|one| found.contains(&one.clone().into_bytes()))
+    );
 }
 
 #[test]

@@ -26,8 +26,8 @@ use tokio::time::{sleep, timeout};
 use super::Message;
 use super::user::Identity;
 use crate::disk::BodyReader;
-use crate::message::header;
 use crate::queue::outcome::Exit;
+use crate::transport::trace::Delivery;
 
 /// Octets of output that are kept. A reply has room for 1000; the rest is what cleaning takes.
 const MAX_OUTPUT: usize = 8 * 1024;
@@ -174,23 +174,24 @@ async fn feed(stdin: &mut Option<ChildStdin>, message: &Message) -> Result<(), T
     let Some(pipe) = stdin else { return Ok(()) };
     let mut reader = message.body.reader();
     let mut bytes = Vec::new();
+    let mut delivery = Delivery::new();
     let mut is_first = true;
     loop {
         let read = read_block(reader).await.map_err(Trouble::Message)?;
         let block;
         (reader, block) = read;
         bytes.clear();
+        let is_last = block.len() < BLOCK;
+        let delivered = delivery.push(&block, is_last);
         if is_first {
-            let end = header::line_ending(&block);
-            let sender = message.sender.as_str();
-            bytes.extend_from_slice(format!("Return-Path: <{sender}>{end}").as_bytes());
+            bytes.extend_from_slice(delivery.head(message, None).as_bytes());
         }
-        bytes.extend_from_slice(&block);
+        bytes.extend_from_slice(&delivered);
         match pipe.write_all(&bytes).await {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             other => other.map_err(Trouble::Input)?,
         }
-        if block.len() < BLOCK {
+        if is_last {
             break;
         }
         is_first = false;

@@ -129,6 +129,21 @@ fn the_message_arrives_byte_by_byte() {
 }
 
 #[test]
+fn a_foreign_return_path_does_not_reach_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = "Return-Path: <a@example.org>\n";
+    let more = format!(
+        "X: {}\nSubject: x\n\nReturn-Path: body",
+        "y".repeat(128 * 1024)
+    );
+    let bytes = format!("Return-Path: <evil@x>\nRETURN-PATH :\n <evil@x>\n{more}");
+    let outcome = run_with(&dir, &script(&dir, "cat >$1/out"), bytes.as_bytes());
+    assert_eq!(outcome.status, Status::Delivered);
+    let out = fs::read_to_string(dir.path().join("out")).unwrap();
+    assert!(out == format!("{head}{more}"), "{:?}", &out[..80]);
+}
+
+#[test]
 fn the_child_has_what_it_should_and_nothing_else() {
     assert_eq!(said("pwd"), "/");
     let env = said("cat >/dev/null; env | sort | grep -v '^PWD='");
