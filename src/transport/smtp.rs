@@ -5,6 +5,7 @@
 //! [`Session`] that sends one message after the other over it.
 
 mod connection;
+mod content;
 mod session;
 
 use std::sync::Arc;

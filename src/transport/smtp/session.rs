@@ -2,13 +2,11 @@
 
 use super::Smtp;
 use super::connection::Connection;
+use super::content::Content;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Handover, Outcome, Status};
-use crate::smtp::{Protocol, Scope, Shape, Step, Transaction, Verdict};
+use crate::smtp::{Protocol, Scope, Step, Transaction, Verdict};
 use crate::transport::{BoxFuture, Message, Session};
-
-/// What is larger is measured where it may block: it may have to come from the disk.
-const SMALL: u64 = 256 << 10;
 
 /// A connection, and how to get another.
 pub(super) struct SmtpSession {
@@ -31,8 +29,8 @@ impl SmtpSession {
     }
 
     async fn send(&mut self, message: &Message, recipients: &[Address]) -> Vec<Outcome> {
-        let shape = match shape_of(message).await {
-            Ok(shape) => shape,
+        let content = match Content::of(message).await {
+            Ok(content) => content,
             Err(text) => {
                 let text = format!("the message cannot be read: {text}");
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
@@ -49,10 +47,10 @@ impl SmtpSession {
             let transaction = Transaction {
                 sender: &message.sender,
                 recipients: &these,
-                shape,
+                shape: content.form(true).0,
                 dsn: dsn.as_ref(),
             };
-            let verdicts = match self.transact(&transaction, message).await {
+            let verdicts = match self.transact(&transaction, &content).await {
                 Ok(verdicts) => {
                     let handover = self.handover();
                     let handed = |one: Verdict| Verdict {
@@ -95,15 +93,12 @@ impl SmtpSession {
     async fn transact(
         &mut self,
         transaction: &Transaction<'_>,
-        message: &Message,
+        content: &Content,
     ) -> Result<Vec<Verdict>, Outcome> {
         if let Some(connection) = &mut self.connection
             && (self.used == 0 || connection.client.is_alive().await)
         {
-            let verdicts = connection
-                .client
-                .deliver(transaction, message.body.reader())
-                .await;
+            let verdicts = send_over(connection, transaction, content).await;
             let unheard = |one: &Verdict| {
                 one.scope == Scope::Host
                     && one.outcome.status == Status::Deferred
@@ -120,19 +115,23 @@ impl SmtpSession {
         let connection = self.transport.inner.open(&self.destination).await?;
         let connection = self.connection.insert(connection);
         self.used = 1;
-        let reader = message.body.reader();
-        Ok(connection.client.deliver(transaction, reader).await)
+        Ok(send_over(connection, transaction, content).await)
     }
 }
 
-async fn shape_of(message: &Message) -> Result<Shape, String> {
-    let reader = message.body.reader();
-    if message.body.size() <= SMALL {
-        return Shape::of(reader).map_err(|error| error.to_string());
-    }
-    let measured = tokio::task::spawn_blocking(move || Shape::of(reader)).await;
-    let measured = measured.map_err(|error| error.to_string())?;
-    measured.map_err(|error| error.to_string())
+/// One transaction with the message in the form that this server takes.
+async fn send_over(
+    connection: &mut Connection,
+    transaction: &Transaction<'_>,
+    content: &Content,
+) -> Vec<Verdict> {
+    let eight_bit_mime = connection.client.info().capabilities.eight_bit_mime;
+    let (shape, reader) = content.form(eight_bit_mime);
+    let transaction = Transaction {
+        shape,
+        ..transaction.clone()
+    };
+    connection.client.deliver(&transaction, reader).await
 }
 
 fn of_trouble(outcome: Outcome) -> Verdict {
