@@ -370,6 +370,29 @@ fn bounced_by_hand() {
         copies[0]
     );
 
+    // What was last answered is told, and not by whom it was given up.
+    let full = pipe("full", "cat >/dev/null; echo no room today; exit 75");
+    let site = Site::new(&(full + &route("domain", "example.test", "full") + BOX));
+    let id = site.queue(&["b@example.test"]);
+    site.run().ok();
+    site.program(["bounce", "--reason", "too late", &id], b"")
+        .ok();
+    site.until_empty();
+    let bounce = site.boxed().pop().unwrap();
+    let bounce = bounce.replace("\n ", " ");
+    let words = "x-mailspool; 5.0.0 returned to the sender by the postmaster: too late; the last answer was: ";
+    let told = bounce
+        .split_once(words)
+        .unwrap_or_else(|| panic!("{bounce}"))
+        .1;
+    assert!(
+        told.lines().next().unwrap().contains("no room today"),
+        "{bounce}"
+    );
+    let report = bounce.split_once("Diagnostic-Code").unwrap().1;
+    let (report, _) = report.split_once("Your message").unwrap();
+    assert!(!report.contains("root"), "{bounce}");
+
     site.program(["receive", "-f", "", "b@example.test"], LETTER)
         .ok();
     let id = site.row()["id"].as_str().unwrap().to_owned();

@@ -281,12 +281,9 @@ impl State {
             }
             Action::Bounce(by) => {
                 self.hold = Hold::None;
-                let why = by.reason.as_deref().unwrap_or("no reason was given");
-                let text = format!("returned to the sender by {}: {why}", by.by);
-                let reply = Reply::local(EnhancedCode::new(5, 0, 0), text);
                 let is_null = self.sender == ReversePath::Null;
                 for recipient in self.recipients.iter_mut().filter(|one| one.is_left()) {
-                    recipient.last = Some(reply.clone());
+                    recipient.last = Some(given_up(by, recipient.last.as_ref()));
                     recipient.fate = Fate::Failed {
                         since: at,
                         expired: false,
@@ -364,6 +361,23 @@ impl State {
     }
 }
 
+/// What a sender is told of a recipient that an operator gave up: the operator's reason, and what was last
+/// answered. The operator's name is in the history, and concerns nobody outside.
+fn given_up(by: &super::By, last: Option<&Reply>) -> Reply {
+    let mut text = "returned to the sender by the postmaster".to_owned();
+    if let Some(why) = &by.reason {
+        text = format!("{text}: {why}");
+    }
+    if let Some(last) = last {
+        let of = last
+            .remote
+            .as_ref()
+            .map_or(String::new(), |one| format!(" of {one}"));
+        text = format!("{text}; the last answer{of} was: {last}");
+    }
+    Reply::local(EnhancedCode::new(5, 0, 0), text)
+}
+
 impl RecipientState {
     /// Whether it is still to be delivered.
     pub fn is_left(&self) -> bool {
@@ -409,5 +423,32 @@ mod tests {
         };
         let state = State::new(QueueId::new(Timestamp::UNIX_EPOCH, [1; 10]), &envelope);
         assert_eq!(state.recipients.len(), 1);
+    }
+
+    #[test]
+    fn a_sender_is_told_what_was_last_answered_and_not_by_whom_it_was_given_up() {
+        let by = |reason: Option<&str>| super::super::By {
+            by: "root (by sudo: alice)".to_owned(),
+            reason: reason.map(str::to_owned),
+        };
+        let server = Reply::of_server(450, "4.2.0".parse().ok(), "later", "mx.test");
+        let own = Reply::local(EnhancedCode::new(4, 4, 1), "cannot connect");
+        for (reason, last, told) in [
+            (None, None, ""),
+            (Some("wrong list"), None, ": wrong list"),
+            (
+                Some("wrong list"),
+                Some(&server),
+                ": wrong list; the last answer of mx.test was: 450 4.2.0 later",
+            ),
+            (
+                None,
+                Some(&own),
+                "; the last answer was: 4.4.1 cannot connect",
+            ),
+        ] {
+            let expected = format!("5.0.0 returned to the sender by the postmaster{told}");
+            assert_eq!(given_up(&by(reason), last).to_string(), expected);
+        }
     }
 }
