@@ -5,7 +5,7 @@
 //! part of type `message/rfc822` must not be encoded (RFC 2046, 5.2.1), and to recode the parts of a
 //! message that another program wrote is to change it. But `message/global` may be encoded, and takes
 //! any message that `message/rfc822` takes (RFC 6532, 3.7); so may the other types that a notice has
-//! (RFC 6522, 3, and RFC 6533). Whoever decodes the part has the message, octet by octet.
+//! (RFC 6522, 3, and RFC 6533). A reader that decodes the part has the message, octet by octet.
 //!
 //! Mail that others wrote is never changed so.
 

@@ -362,7 +362,7 @@ impl State {
 }
 
 /// What a sender is told of a recipient that an operator gave up: the operator's reason, and what was last
-/// answered. The operator's name is in the history, and concerns nobody outside.
+/// answered. The operator's name is in the history, and is not for the sender.
 fn given_up(by: &super::By, last: Option<&Reply>) -> Reply {
     let mut text = "returned to the sender by the postmaster".to_owned();
     if let Some(why) = &by.reason {

@@ -59,11 +59,11 @@ pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 
     ]
 }
 
-/// The whole notice: its header so far, and its parts. In the spool a message has one line ending; what
-/// speaks SMTP makes CRLF of it.
+/// The whole notice: its header so far, and its parts. In the spool a message has one line ending; the SMTP
+/// client makes CRLF of it.
 pub(super) fn with_parts(header: Vec<u8>, id: QueueId, parts: [Part; 3]) -> Vec<u8> {
-    // A boundary that stands in a part is no boundary. Nobody can know the notice's id beforehand, but
-    // that is no reason to rely on it.
+    // A boundary that stands in a part is no boundary. The author of a message cannot know the notice's
+    // id beforehand, but that is no reason to rely on it.
     let stands_there = |one: &String| parts.iter().any(|part| contains(&part.octets, one));
     let boundary = (0..)
         .map(|n| boundary(id, n))

@@ -14,7 +14,7 @@ use crate::notice::{Action, Report};
 /// Longer lines are broken at blanks.
 const WIDTH: usize = 76;
 
-/// How many recipients are named. Nobody reads more; the part for programs has all of them.
+/// How many recipients are named. A longer list tells a reader nothing; the part for programs has all.
 const MOST_NAMED: usize = 100;
 
 /// Recipients of whom something is to be said that is the same for all of them.
