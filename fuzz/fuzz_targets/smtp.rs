@@ -212,11 +212,7 @@ fuzz_target!(|input: &[u8]| {
             all.push((began, after, verdicts));
         }
     }
-    let clear = Session::of(
-        plan.protocol,
-        &talk.sent[..talk.clear],
-        &talk.server.heard,
-    );
+    let clear = Session::of(plan.protocol, &talk.sent[..talk.clear], &talk.server.heard);
     if plan.tls == 2 {
         assert!(
             clear.transactions.is_empty(),

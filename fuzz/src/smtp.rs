@@ -304,7 +304,10 @@ impl<'a> Session<'a> {
             assert!(!text.starts_with(b"Injected:"), "a CR makes a field");
             let length = text.strip_prefix(b".").unwrap_or(text).len();
             assert!(is_signed || length <= 998, "a line of {length} octets");
-            assert!(!text.starts_with(b"xxx") || !is_signed || length > 998 || !whole, "folded");
+            assert!(
+                !text.starts_with(b"xxx") || !is_signed || length > 998 || !whole,
+                "folded"
+            );
         }
         self.sent = end.map_or(&[], |end| &sent[end + 3..]);
         let said = self.transaction();
@@ -323,7 +326,9 @@ impl<'a> Session<'a> {
         };
         if said.ended {
             let codes = &mut self.codes;
-            let answers = std::iter::from_fn(|| codes.next(false)).take(count).collect();
+            let answers = std::iter::from_fn(|| codes.next(false))
+                .take(count)
+                .collect();
             self.transaction().answers = answers;
         }
     }
