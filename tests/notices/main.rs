@@ -12,6 +12,8 @@
 
 #[path = "../program/mod.rs"]
 mod program;
+#[path = "../tools/mod.rs"]
+mod tools;
 mod words;
 
 use std::fs;
@@ -28,9 +30,6 @@ use mailspool::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wor
 use mailspool::queue::RecipientState;
 use mailspool::queue::state::Fate;
 use serde_json::{Value, json};
-
-/// Where `scripts/test` has had flufl.bounce installed.
-const PARSERS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/parsers");
 
 const MESSAGE: &str = "\
 Received: by mail.test; Sun, 22 Nov 2026 14:05:00 +0000
@@ -213,10 +212,12 @@ fn said(code: u16, status: &str, text: &str) -> Reply {
 
 /// Has a notice read, and checks what holds of every one.
 fn read(notice: &[u8]) -> Read {
-    let python = Path::new(PARSERS).join("bin/python");
+    let parsers = tools::tool("parsers");
+    let python = parsers.join("bin/python");
     assert!(
         python.exists(),
-        "these tests need flufl.bounce: run `scripts/parsers {PARSERS}`"
+        "these tests need flufl.bounce: run `scripts/parsers {}`",
+        parsers.display()
     );
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/notices/read.py");
     let mut child = Command::new(python)

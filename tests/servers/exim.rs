@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
 
+use super::tools::tool;
 use super::{Process, directory};
 use crate::site::{User, files, until};
 
@@ -23,9 +24,6 @@ pub struct Exim {
     dir: TempDir,
 }
 
-/// Where `scripts/test` has had it unpacked.
-const UNPACKED: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/exim");
-
 impl Exim {
     /// Starts it with a certificate for this name; `more` goes into its main section.
     pub fn start(name: &str, more: &str) -> Exim {
@@ -33,10 +31,11 @@ impl Exim {
             nix::unistd::geteuid().is_root(),
             "these tests need root: Exim runs with a passwd file of its own"
         );
-        let unpacked = Path::new(UNPACKED).join("exim4").exists();
+        let unpacked = tool("exim");
         assert!(
-            unpacked,
-            "these tests need Exim: run `scripts/exim {UNPACKED}`"
+            unpacked.join("exim4").exists(),
+            "these tests need Exim: run `scripts/exim {}`",
+            unpacked.display()
         );
         let dir = directory();
         let port = TcpListener::bind("127.0.0.1:0")
@@ -74,7 +73,7 @@ impl Exim {
         let said = File::create(dir.path().join("said")).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-euc", START, "sh"]);
-        command.arg(dir.path()).arg(UNPACKED);
+        command.arg(dir.path()).arg(unpacked);
         command.args([uid.to_string(), gid.to_string(), port.to_string()]);
         command
             .stdin(Stdio::null())

@@ -12,6 +12,8 @@ pub mod exim;
 pub mod relay;
 pub mod sink;
 pub mod store;
+#[path = "../tools/mod.rs"]
+mod tools;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
