@@ -11,13 +11,14 @@ mod raw;
 mod retry;
 mod value;
 mod wire;
+mod written;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::message::{Address, domain};
@@ -86,7 +87,7 @@ pub struct Accept {
 }
 
 /// When `receive` has a message attempted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attempt {
     /// At the next run.
@@ -106,7 +107,7 @@ pub struct Run {
 }
 
 /// `[log]`: where log lines go.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// To whom.
@@ -116,7 +117,7 @@ pub struct Log {
 }
 
 /// Who gets the log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogTo {
     /// journald if it is there, else syslog if that is there, else standard error.
@@ -133,7 +134,7 @@ pub enum LogTo {
 }
 
 /// The form of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// `name=value` pairs.

@@ -1,18 +1,20 @@
-//! The keys as they stand in the file, each with its place for error messages.
+//! The keys as they stand in the file, each with its place for error messages. They are read and
+//! written by the same declarations, so that what is written can be read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::ser::{Error as _, Serializer};
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::value::{Size, Span, SpanOrNever};
 use super::wire::OnUnknown;
 use super::{Attempt, Log};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub hostname: Option<Spanned<String>>,
@@ -37,11 +39,11 @@ pub(super) struct Raw {
     pub dns: RawDns,
     #[serde(default)]
     pub transport: BTreeMap<Spanned<String>, RawTransport>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<RawRoute>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAccept {
     pub max_size: Size,
@@ -69,7 +71,7 @@ impl Default for RawAccept {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawRun {
     pub jobs: Spanned<usize>,
@@ -88,7 +90,7 @@ impl Default for RawRun {
 /// The keys of a schedule, and what else stands beside them.
 macro_rules! with_schedule_keys {
     ($name:ident { $($(#[$attribute:meta])* $key:ident: $type:ty,)* }) => {
-        #[derive(Default, Deserialize)]
+        #[derive(Default, Deserialize, Serialize)]
         #[serde(deny_unknown_fields)]
         pub(super) struct $name {
             $($(#[$attribute])* pub $key: $type,)*
@@ -139,9 +141,9 @@ impl ScheduleKeys<'_> {
 
 with_schedule_keys! {
     RawRetry {
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         domain: Vec<RawRetryDomain>,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rule: Vec<RawRetryRule>,
     }
 }
@@ -154,7 +156,7 @@ with_schedule_keys! {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetryRule {
     pub status: Option<Spanned<String>>,
@@ -163,7 +165,7 @@ pub(super) struct RawRetryRule {
     pub until: Option<Spanned<Span>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawBounce {
     pub lifetime: Spanned<Span>,
@@ -177,7 +179,7 @@ impl Default for RawBounce {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawNotice {
     pub return_whole: Size,
@@ -197,7 +199,7 @@ impl Default for RawNotice {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawFrozen {
     pub lifetime: Spanned<SpanOrNever>,
@@ -211,7 +213,7 @@ impl Default for RawFrozen {
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawWording {
     pub from: Option<Spanned<String>>,
@@ -222,7 +224,7 @@ pub(super) struct RawWording {
     pub after: Option<Spanned<Vec<Span>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPhase {
     pub until: Span,
@@ -235,7 +237,7 @@ fn one() -> f64 {
     1.0
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawDiscard {
     pub keep: Span,
@@ -249,7 +251,7 @@ impl Default for RawDiscard {
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawDns {
     pub servers: Vec<Spanned<String>>,
@@ -259,7 +261,7 @@ pub(super) struct RawDns {
 /// The keys of all types, and which of them a transport has.
 macro_rules! transport_keys {
     ($($key:ident: $type:ty,)*) => {
-        #[derive(Deserialize)]
+        #[derive(Deserialize, Serialize)]
         #[serde(deny_unknown_fields)]
         pub(super) struct RawTransport {
             pub r#type: Spanned<String>,
@@ -271,6 +273,14 @@ macro_rules! transport_keys {
             pub fn keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
                 let all = [$((stringify!($key), self.$key.as_ref().map(Spanned::span)),)*];
                 all.into_iter().filter_map(|(key, span)| Some((key, span?)))
+            }
+
+            /// One without any other key.
+            pub fn of_type(name: &str) -> RawTransport {
+                RawTransport {
+                    r#type: Spanned::new(0..0, name.to_owned()),
+                    $($key: None,)*
+                }
             }
         }
     };
@@ -306,14 +316,14 @@ transport_keys! {
 }
 
 /// A text, or a list of them.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(untagged, expecting = "a text or a list of texts")]
 pub(super) enum OneOrMore {
     One(String),
     More(Vec<String>),
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RawTls {
     None,
@@ -322,7 +332,7 @@ pub(super) enum RawTls {
     Verified,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 pub(super) enum RawTlsMin {
     #[serde(rename = "1.2")]
     V1_2,
@@ -330,7 +340,7 @@ pub(super) enum RawTlsMin {
     V1_3,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum RawAuth {
     #[serde(rename = "scram-sha-256")]
@@ -355,7 +365,13 @@ impl<'de> Deserialize<'de> for RawPassword {
     }
 }
 
-#[derive(Deserialize)]
+impl Serialize for RawPassword {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(S::Error::custom("a password is not written anywhere"))
+    }
+}
+
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
     pub recipient: Option<Spanned<String>>,

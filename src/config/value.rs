@@ -4,8 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::Error;
@@ -78,6 +79,70 @@ impl<'de> Deserialize<'de> for SpanOrNever {
         };
         let span = humantime::parse_duration(&text).map(Span).map_err(wrong)?;
         Ok(SpanOrNever(Some(span)))
+    }
+}
+
+impl Serialize for Size {
+    /// As people write it, if it has a prefix without a rest.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const PREFIXES: [(&str, u64); 6] = [
+            ("E", 1_000_000_000_000_000_000),
+            ("P", 1_000_000_000_000_000),
+            ("T", 1_000_000_000_000),
+            ("G", 1_000_000_000),
+            ("M", 1_000_000),
+            ("K", 1_000),
+        ];
+        let size = self.0;
+        let fits = |(_, unit): &&(&str, u64)| size > 0 && size % unit == 0;
+        match (PREFIXES.iter().find(fits), i64::try_from(size)) {
+            (Some((prefix, unit)), _) => {
+                serializer.collect_str(&format!("{}{prefix}", size / unit))
+            }
+            (None, Ok(size)) => serializer.serialize_i64(size),
+            // TOML has no greater number.
+            (None, Err(_)) => serializer.collect_str(&size),
+        }
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&written(self.0))
+    }
+}
+
+impl Serialize for SpanOrNever {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(span) => span.serialize(serializer),
+            None => serializer.serialize_str("never"),
+        }
+    }
+}
+
+/// A duration as people write it, to the nanosecond: `30d`, `2h 30m`, `500ms`.
+fn written(duration: Duration) -> String {
+    const UNITS: [(&str, u128); 7] = [
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+        ("ns", 1),
+    ];
+    let mut left = duration.as_nanos();
+    let mut parts = Vec::new();
+    for (unit, nanoseconds) in UNITS {
+        if left >= nanoseconds {
+            parts.push(format!("{}{unit}", left / nanoseconds));
+            left %= nanoseconds;
+        }
+    }
+    match parts.is_empty() {
+        true => "0s".to_owned(),
+        false => parts.join(" "),
     }
 }
 

@@ -54,10 +54,10 @@ fn what_is_in_force_can_be_read_again() {
     for part in [
         "[retry]\ndelays = [\"5m\", \"15m\", \"1h\"]\njitter = 0.0\ncap = \"2h\"\nlifetime = \"3h\"\n",
         "[[retry.domain]]\ndomain = \"short.test\"\ndelays = [\"5m\", \"15m\", \"1h\"]\n",
-        "{ until = \"3h\", every = \"30m\", factor = 2.0 },\n",
+        "phases]]\nuntil = \"3h\"\nevery = \"30m\"\nfactor = 2.0\n",
         "[[retry.rule]]\nstatus = \"4.7\"\nreply = \"*greylist*\"\nafter = \"5m\"\nuntil = \"1h\"\n",
         "[bounce]\nlifetime = \"20m\"\n",
-        "[transport.\"out\".retry]\n",
+        "[transport.out.retry]\n",
     ] {
         assert!(first.contains(part), "{part}\n{first}");
     }
