@@ -43,8 +43,9 @@ class Mailspool:
     @contextlib.contextmanager
     def ready(self, place):
         with common.fresh_directory(place) as directory:
-            yield [self.program, "--spool", str(directory / "spool"), "send", "--queue-only",
-                   "-f", SENDER, "--", RECIPIENT]
+            program = [self.program, "--spool", str(directory / "spool")]
+            subprocess.run([*program, "init"], check=True, stdout=subprocess.DEVNULL)
+            yield [*program, "send", "--queue-only", "-f", SENDER, "--", RECIPIENT]
 
 
 class Dma:

@@ -25,12 +25,11 @@ mod suspend;
 mod table;
 mod time;
 mod transports;
+mod trust;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use args::{Args, Command};
 use exit::Failure;
@@ -48,7 +47,7 @@ pub fn main() -> ExitCode {
 fn receive(arguments: Vec<OsString>) -> ExitCode {
     exit::panics_end_in(exit::EX_TEMPFAIL);
     exit::outlive_file_size_limit();
-    let args = match Args::try_parse_from(arguments) {
+    let args = match Args::read(arguments) {
         Ok(args) => args,
         Err(error) => {
             exit::say_usage(&error);
@@ -72,7 +71,7 @@ fn receive(arguments: Vec<OsString>) -> ExitCode {
 
 fn others(arguments: Vec<OsString>) -> ExitCode {
     exit::panics_end_in(exit::EX_SOFTWARE);
-    let args = match Args::try_parse_from(arguments) {
+    let args = match Args::read(arguments) {
         Ok(args) => args,
         Err(error) => {
             exit::say_usage(&error);

@@ -11,6 +11,7 @@
 mod barrier;
 mod body;
 mod error;
+mod making;
 mod seam;
 mod stat;
 
@@ -84,27 +85,6 @@ impl Disk {
                 seam,
             }),
         })
-    }
-
-    /// Makes a directory that is to be opened, and those above it, each durable in its parent.
-    pub fn create_root(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<()> {
-        match std::fs::symlink_metadata(path) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::new("stat", path, error)),
-        }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::new("mkdir", path, Errno::EINVAL.into()));
-        };
-        let parent = match parent.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => parent,
-        };
-        Disk::create_root(parent, seam.clone())?;
-        let parent = Disk::open(parent, seam)?;
-        let name = Path::new(name);
-        parent.mkdir(name)?;
-        parent.durable(&[], &[Path::new(".")])
     }
 
     /// The directory's path, as it was given.

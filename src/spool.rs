@@ -140,7 +140,7 @@ impl Spool {
             Err(Error::Missing(_)) => {}
             other => return other,
         }
-        Disk::create_root(path, seam.clone())?;
+        Disk::create_root(path, None, seam.clone())?;
         let disk = Disk::open(path, seam.clone())?;
         let mut dirs = vec![Path::new(".")];
         for dir in PLACES

@@ -49,11 +49,10 @@ fn a_large_message_is_durable_too() {
 
 /// The directories of a spool that is made on the way are as necessary as the message's own.
 #[test]
-fn so_is_a_spool_that_was_made_for_it() {
+fn so_is_a_spool_before_init_says_so() {
     let site = Site::with_box();
     fs::remove_dir_all(site.spool()).unwrap();
-    let trace = Trace::of(&site, &["receive", "-f", "", "b@example.test"], LETTER);
-    trace.shows_one_durable_message(&site);
+    let trace = Trace::of(&site, &["init"], b"");
     let made: Vec<_> = trace
         .calls
         .iter()

@@ -747,3 +747,58 @@ fn a_listing_sees_everybody_once() {
     });
     assert!(moves.len() > staying.len(), "nothing moved");
 }
+
+/// A mistake in the configuration keeps mail from being accepted and delivered, and nothing else.
+#[test]
+fn looking_and_holding_back_go_on_with_a_mistake_in_the_configuration() {
+    let site = Site::new(&later("4.0.0 later"));
+    let id = site.queue(&["b@example.test"]);
+    site.configure("[retry]\njitter = 7\n");
+    let mistake = "config.toml:3: jitter";
+    let warned = |arguments: &[&str], code: i32| {
+        let ended = site.program(arguments, b"");
+        assert_eq!(ended.code, code, "{arguments:?}: {ended}");
+        let warning = ended.err.lines().next().unwrap_or_default();
+        let is_warning = warning.starts_with("mailspool: warning: ") && warning.contains(mistake);
+        assert!(is_warning, "{arguments:?}: {ended}");
+        ended.text()
+    };
+    assert!(warned(&["list"], 0).contains(&id));
+    assert_eq!(warned(&["count"], 0), "1\n");
+    assert!(warned(&["show", &id], 0).contains("b@example.test"));
+    assert!(warned(&["check"], 0).ends_with("1 message, no problems.\n"));
+    assert!(warned(&["config"], 0).contains("\n# the defaults, because of a mistake: /"));
+    assert!(warned(&["config", "notices", "delay"], 0).contains("Auto-Submitted: "));
+    warned(&["schedule", "b@example.test"], 0);
+    let route = warned(&["route", "b@example.test"], 75);
+    assert!(
+        route.contains("it waits: ") && route.contains(mistake),
+        "{route}"
+    );
+    warned(&["destinations"], 0);
+    warned(&["destinations", "clear"], 0);
+    warned(&["suspend", "example.test"], 0);
+    warned(&["suspend", "--transport", "later"], 0);
+    warned(&["resume", "--transport", "later"], 0);
+    warned(&["resume", "example.test"], 0);
+    warned(&["freeze", &id], 0);
+    warned(&["thaw", &id], 0);
+    warned(&["retry", &id], 0);
+    warned(&["flush"], 0);
+    warned(&["discard", &id], 0);
+    warned(&["retry", "--queue-only", &id], 0);
+    warned(&["bounce", &id], 0);
+    assert!(site.processes().is_empty(), "no attempt is started");
+
+    let refused = |arguments: &[&str], code: i32| {
+        let ended = site.program(arguments, LETTER);
+        assert_eq!(ended.code, code, "{arguments:?}: {ended}");
+        assert!(ended.err.contains(mistake), "{arguments:?}: {ended}");
+    };
+    refused(&["run"], 78);
+    refused(&["send", "b@example.test"], 78);
+    refused(&["receive", "-f", "", "b@example.test"], 75);
+    refused(&["probe", "b@example.test"], 78);
+    refused(&["config", "check"], 78);
+    assert_eq!(warned(&["count"], 0), "1\n");
+}

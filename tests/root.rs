@@ -1,5 +1,5 @@
-//! What only root can show: root becomes the spool's owner, pipes run as other users, and
-//! Dovecot reads what was delivered. Needs root and, for the last, Debian's dovecot-core.
+//! What only root can show: root becomes the spool's owner and trusts no name that others can
+//! change, pipes run as other users, and Dovecot reads what was delivered. Needs root and, for the last, Debian's dovecot-core.
 
 use std::fs;
 use std::io::Write;
@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use mailspool::disk::{Call, Disk, Seam, Verdict};
 use nix::unistd::{Uid, User};
 
 const MESSAGE: &str = "From: a@example.org\nSubject: read me\n\nhello\n";
@@ -27,10 +28,14 @@ impl Site {
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Output {
+        self.run_on(&self.spool, arguments, input)
+    }
+
+    fn run_on(&self, spool: &Path, arguments: &[&str], input: &str) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mailspool"))
             .env_clear()
             .arg("--spool")
-            .arg(&self.spool)
+            .arg(spool)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -147,18 +152,46 @@ fn open_file(site: &Site) -> PathBuf {
     out
 }
 
+fn daemon() -> User {
+    User::from_name("daemon").unwrap().expect("the user daemon")
+}
+
+fn give(path: &Path, to: &User) {
+    std::os::unix::fs::lchown(path, Some(to.uid.as_raw()), Some(to.gid.as_raw())).unwrap();
+}
+
+/// A directory of this user's beside the spool.
+fn dir_of(site: &Site, user: &User) -> PathBuf {
+    let dir = site.spool.with_file_name(format!("of-{}", user.name));
+    fs::create_dir(&dir).unwrap();
+    give(&dir, user);
+    dir
+}
+
+/// A file that everybody can read and only root can write.
+fn of_root(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
 #[test]
-fn a_pipe_runs_as_its_user_if_root_alone_wrote_the_configuration() {
+fn a_pipe_runs_as_its_user_if_root_alone_can_change_the_configuration() {
     for owner in ["root", "daemon"] {
         let site = Site::new();
         site.ok(&["init", "--user", owner], "");
         let out = open_file(&site);
-        site.configure(&pipe_as("nobody", &out));
-        let config = site.spool.join("config.toml");
-        fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
-        chown(&config, Some(0), Some(0)).unwrap();
-        site.ok(&["send", "--queue-only", "x@example.org"], MESSAGE);
-        site.ok(&["run"], "");
+        let config = match owner {
+            // Its own spool is as good a place as another.
+            "root" => site.spool.join("config.toml"),
+            _ => site.spool.with_file_name("config.toml"),
+        };
+        of_root(&config, &pipe_as("nobody", &out));
+        let config = config.to_str().unwrap();
+        site.ok(
+            &["--config", config, "send", "--queue-only", "x@example.org"],
+            MESSAGE,
+        );
+        site.ok(&["--config", config, "run"], "");
         let (uid, gid) = (nobody().uid, nobody().gid);
         assert_eq!(
             fs::read_to_string(&out).unwrap(),
@@ -168,20 +201,317 @@ fn a_pipe_runs_as_its_user_if_root_alone_wrote_the_configuration() {
     }
 }
 
+/// Each way leads to a configuration that root alone wrote and that asks for root. The spool's owner
+/// could have laid the way.
 #[test]
-fn a_pipe_does_not_run_as_its_user_if_somebody_else_may_have_asked_for_it() {
+fn a_pipe_does_not_run_as_its_user_by_a_name_that_others_can_change() {
+    type Way = fn(&Site, &Path) -> PathBuf;
+    let ways: [(&str, Way); 6] = [
+        ("a file of root's in the spool", |site, roots| {
+            let path = site.spool.join("config.toml");
+            fs::remove_file(&path).unwrap();
+            fs::copy(roots, &path).unwrap();
+            path
+        }),
+        ("a link in the spool", |site, roots| {
+            let path = site.spool.join("config.toml");
+            fs::remove_file(&path).unwrap();
+            symlink(roots, &path).unwrap();
+            path
+        }),
+        ("a directory of the owner's", |site, roots| {
+            let path = dir_of(site, &daemon()).join("config.toml");
+            fs::copy(roots, &path).unwrap();
+            path
+        }),
+        ("a link of the owner's", |site, roots| {
+            let path = site.spool.with_file_name("link");
+            symlink(roots, &path).unwrap();
+            give(&path, &daemon());
+            path
+        }),
+        ("a directory that a group can write to", |site, roots| {
+            let dir = site.spool.with_file_name("group");
+            fs::create_dir(&dir).unwrap();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o775)).unwrap();
+            let path = dir.join("config.toml");
+            fs::copy(roots, &path).unwrap();
+            path
+        }),
+        ("procfs", |_, roots| {
+            PathBuf::from(format!(
+                "/proc/{}/root{}",
+                std::process::id(),
+                roots.display()
+            ))
+        }),
+    ];
+    for (what, way) in ways {
+        let site = Site::new();
+        site.ok(&["init", "--user", "daemon"], "");
+        let out = open_file(&site);
+        let roots = site.spool.with_file_name("roots.toml");
+        of_root(&roots, &pipe_as("root", &out));
+        let config = way(&site, &roots);
+        site.ok(&["send", "--queue-only", "x@example.org"], MESSAGE);
+        let config = config.to_str().unwrap();
+        // By its name, and where it is the spool's, without one.
+        for named in [&["--config", config][..], &[]] {
+            let output = site.run(&[named, &["run"]].concat(), "");
+            assert_eq!(
+                fs::read_to_string(&out).unwrap(),
+                "",
+                "{what}: it ran: {output:?}"
+            );
+        }
+        let check = site.run(&["--config", config, "config", "check"], "");
+        let words = String::from_utf8_lossy(&check.stderr);
+        let is_why = words.contains("only by a configuration that no one else can change: ");
+        assert!(
+            is_why || words.contains("ermission denied"),
+            "{what}: {words}"
+        );
+    }
+}
+
+/// The attempt that a `send` of root's starts is root's, too.
+#[test]
+fn a_background_attempt_switches_users_as_its_caller_does() {
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !holds() {
+            assert!(std::time::Instant::now() < deadline, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
     let site = Site::new();
     site.ok(&["init", "--user", "daemon"], "");
     let out = open_file(&site);
-    site.configure(&pipe_as("root", &out));
-    let daemon = User::from_name("daemon").unwrap().expect("the user daemon");
     let config = site.spool.join("config.toml");
-    chown(&config, Some(daemon.uid.as_raw()), None).unwrap();
-    site.ok(&["send", "--queue-only", "x@example.org"], MESSAGE);
-    site.run(&["run"], "");
+    of_root(&config, &pipe_as("root", &out));
+    site.ok(&["send", "x@example.org"], MESSAGE);
+    let tried = || site.ok(&["list", "--json"], "").contains("\"scheduled\"");
+    until("it was tried", &tried);
     assert_eq!(fs::read_to_string(&out).unwrap(), "", "it ran");
-    let list = site.ok(&["list", "--json"], "");
-    assert!(list.contains("as root: user"), "{list}");
+
+    let roots = site.spool.with_file_name("config.toml");
+    of_root(&roots, &pipe_as("nobody", &out));
+    let roots = roots.to_str().unwrap();
+    site.ok(&["--config", roots, "send", "y@example.org"], MESSAGE);
+    let (uid, gid) = (nobody().uid, nobody().gid);
+    let written = format!("{uid}\n{gid}\n");
+    until("it ran", &|| fs::read_to_string(&out).unwrap() == written);
+}
+
+/// In a mount namespace of its own, where the system's directories are others.
+#[test]
+fn the_systems_spool_has_its_configuration_in_etc() {
+    let site = Site::new();
+    let base = site.spool.parent().unwrap();
+    let out = open_file(&site);
+    fs::create_dir(&site.spool).unwrap();
+    of_root(&base.join("config.toml"), &pipe_as("nobody", &out));
+    let script = format!(
+        "set -e; mount -t tmpfs -o mode=755 none /var/spool; mount -t tmpfs none {0}/spool\n\
+         cd {0}/spool; mkdir upper work\n\
+         mount -t overlay overlay -o lowerdir=/etc,upperdir=upper,workdir=work /etc\n\
+         mkdir -p /etc/mailspool; cp {0}/config.toml /etc/mailspool/; unset MAILSPOOL_CONFIG\n\
+         {1} --spool /var/spool/mailspool init --user daemon; cd /var/spool\n\
+         test ! -e mailspool/config.toml; {1} config | grep '^# configuration: /etc/'\n\
+         setpriv --reuid=daemon --regid=daemon --clear-groups {1} config | grep '^# configuration: /etc/'\n\
+         echo | {1} send --queue-only x@example.org; {1} run --quiet",
+        base.display(),
+        env!("CARGO_BIN_EXE_mailspool"),
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let (uid, gid) = (nobody().uid, nobody().gid);
+    assert_eq!(fs::read_to_string(&out).unwrap(), format!("{uid}\n{gid}\n"));
+}
+
+#[test]
+fn a_spool_is_made_as_the_user_whose_directory_it_is_in() {
+    let site = Site::new();
+    let theirs = dir_of(&site, &nobody());
+    let named = |path: &Path, more: &[&str]| site.run_on(path, &[&["init"], more].concat(), "");
+    let below = theirs.join("a/b");
+    let refused = named(&below, &[]);
+    assert_eq!(refused.status.code(), Some(77), "{refused:?}");
+    let other = named(&below, &["--user", "daemon"]);
+    assert_eq!(other.status.code(), Some(75), "{other:?}");
+    assert!(!below.parent().unwrap().exists());
+    let own = named(&below, &["--user", "nobody"]);
+    assert!(own.status.success(), "{own:?}");
+    for path in [&below, below.parent().unwrap()] {
+        assert_eq!(fs::metadata(path).unwrap().uid(), nobody().uid.as_raw());
+    }
+
+    // A directory of root's is given away only by a way that root alone could lay.
+    let roots = site.spool.with_file_name("roots");
+    fs::create_dir(&roots).unwrap();
+    symlink(&roots, theirs.join("link")).unwrap();
+    give(&theirs.join("link"), &nobody());
+    let led = named(&theirs.join("link"), &["--user", "nobody"]);
+    assert!(!led.status.success(), "{led:?}");
+    assert_eq!(fs::metadata(&roots).unwrap().uid(), 0);
+    let own = named(&roots, &["--user", "nobody"]);
+    assert!(own.status.success(), "{own:?}");
+    assert_eq!(fs::metadata(&roots).unwrap().uid(), nobody().uid.as_raw());
+
+    let everybodys = site.spool.with_file_name("everybodys");
+    fs::create_dir(&everybodys).unwrap();
+    fs::set_permissions(&everybodys, fs::Permissions::from_mode(0o1777)).unwrap();
+    let spool = everybodys.join("spool");
+    let own = named(&spool, &["--user", "nobody"]);
+    assert!(own.status.success(), "{own:?}");
+    assert_eq!(fs::metadata(&spool).unwrap().uid(), nobody().uid.as_raw());
+}
+
+/// Puts a link where a directory has just been made, before it is opened.
+#[derive(Debug)]
+struct Exchange {
+    made: PathBuf,
+    link: PathBuf,
+}
+
+impl Seam for Exchange {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        if let Call::Open { path, .. } = call
+            && *path == Path::new("spool")
+            && !self.made.is_symlink()
+        {
+            fs::remove_dir(&self.made).unwrap();
+            symlink(&self.link, &self.made).unwrap();
+        }
+        Verdict::Pass
+    }
+}
+
+#[test]
+fn what_is_put_in_the_place_of_a_new_spool_is_not_given_away() {
+    let site = Site::new();
+    let link = site.spool.with_file_name("roots");
+    fs::create_dir(&link).unwrap();
+    let seam = Exchange {
+        made: site.spool.clone(),
+        link: link.clone(),
+    };
+    let owner = Some((nobody().uid, nobody().gid));
+    let made = Disk::create_root(&site.spool, owner, Some(std::sync::Arc::new(seam)));
+    assert!(made.is_err() && site.spool.is_symlink());
+    assert_eq!(fs::metadata(&link).unwrap().uid(), 0);
+}
+
+#[test]
+fn root_works_in_its_own_spool_only_where_no_one_else_could_put_another() {
+    let site = Site::new();
+    let theirs = dir_of(&site, &nobody());
+    site.ok(&["init"], "");
+    let spool = theirs.join("spool");
+    fs::rename(&site.spool, &spool).unwrap();
+    let named = |arguments: &[&str]| site.run_on(&spool, arguments, MESSAGE);
+    for (arguments, status) in [
+        (&["list"][..], 77),
+        (&["run"], 77),
+        (&["receive", "-f", "", "x@example.org"], 75),
+    ] {
+        let output = named(arguments);
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(words.contains("of-nobody belongs to nobody"), "{words}");
+    }
+}
+
+#[test]
+fn root_does_not_work_by_a_configuration_that_others_can_change() {
+    let site = Site::new();
+    site.ok(&["init"], "");
+    let out = open_file(&site);
+    let theirs = dir_of(&site, &nobody()).join("config.toml");
+    fs::write(&theirs, pipe_as("nobody", &out)).unwrap();
+    let config = site.spool.join("config.toml");
+    fs::remove_file(&config).unwrap();
+    symlink(&theirs, &config).unwrap();
+    let output = site.run(&["run"], "");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{words}");
+    assert!(words.contains("of-nobody belongs to nobody"), "{words}");
+    let output = site.run(&["count"], "");
+    assert!(
+        output.status.success() && output.stdout == b"0\n",
+        "{output:?}"
+    );
+}
+
+/// What only root can read, or where only root can write, by names that another user can change.
+#[test]
+fn root_uses_no_file_that_others_could_exchange() {
+    let site = Site::new();
+    site.ok(&["init"], "");
+    let theirs = dir_of(&site, &nobody());
+    let secret = site.spool.with_file_name("secret");
+    fs::write(&secret, "only root knows this\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let link = theirs.join("link");
+    symlink(&secret, &link).unwrap();
+    give(&link, &nobody());
+    let link = link.display();
+    let (script, maildir) = (theirs.join("script"), theirs.join("maildir"));
+    of_root(&script, "#!/bin/sh\ntouch {dir}/ran\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for (keys, is_notice) in [
+        (
+            format!(
+                "type = \"smtp\"\nhost = \"127.0.0.1:9\"\nusername = \"u\"\npassword_file = \"{link}\""
+            ),
+            false,
+        ),
+        (
+            format!(
+                "type = \"smtp\"\nhost = \"127.0.0.1:9\"\ntls = \"verified\"\ntls_ca = \"{link}\""
+            ),
+            false,
+        ),
+        (
+            format!("type = \"pipe\"\ncommand = [\"{}\"]", script.display()),
+            false,
+        ),
+        (
+            format!("type = \"maildir\"\npath = \"{}\"", maildir.display()),
+            false,
+        ),
+        (
+            format!("type = \"maildir\"\npath = \"box\"\n[notice.bounce]\ntext_file = \"{link}\""),
+            true,
+        ),
+    ] {
+        site.configure(&format!(
+            "[transport.x]\n{keys}\n[[route]]\ndomain = \"*\"\ntransport = \"x\"\n"
+        ));
+        let check = site.run(&["config", "check"], "");
+        let words = String::from_utf8_lossy(&check.stderr);
+        assert_eq!(check.status.code(), Some(78), "{keys}: {words}");
+        assert!(
+            words.contains("root uses only what no one else can change"),
+            "{words}"
+        );
+        let shown = site.run(&["config", "notices"], "");
+        assert!(!String::from_utf8_lossy(&shown.stdout).contains("only root knows"));
+        if is_notice {
+            continue;
+        }
+        site.ok(&["send", "--queue-only", "x@example.org"], MESSAGE);
+        site.run(&["run"], "");
+        let list = site.ok(&["list", "--json"], "");
+        assert!(
+            list.contains("root uses only what no one else can change"),
+            "{list}"
+        );
+    }
+    assert!(!maildir.exists());
 }
 
 #[test]

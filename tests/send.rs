@@ -7,6 +7,7 @@ mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use program::{BOX, LETTER, Site, code_of, ended, pipe, route, until};
@@ -380,4 +381,87 @@ fn most_at_once(log: &[String]) -> usize {
         most = most.max(commands.values().filter(|running| **running > 0).count());
     }
     most
+}
+
+/// A slip of the pen must not make a spool that no run looks at.
+#[test]
+fn only_the_default_spool_is_made() {
+    let site = Site::with_box();
+    let home = site.dir();
+    let typo = home.join("typo");
+    let named = |variable: bool, arguments: &[&str]| {
+        let mut command = program::program();
+        command.env("HOME", home);
+        match variable {
+            true => command.env("MAILSPOOL_SPOOL", &typo),
+            false => command.arg("--spool").arg(&typo),
+        };
+        program::ended(command.args(arguments), LETTER)
+    };
+    for variable in [false, true] {
+        for (arguments, status) in [
+            (&["send", "b@example.test"][..], 66),
+            (&["run"], 66),
+            (&["schedule"], 66),
+            (&["receive", "-f", "", "b@example.test"], 75),
+        ] {
+            let ended = named(variable, arguments);
+            assert_eq!(ended.code, status, "{arguments:?}: {ended}");
+            assert!(ended.err.contains("`mailspool init` makes one"), "{ended}");
+            assert!(!typo.exists(), "{arguments:?}");
+        }
+    }
+    let default = |arguments: &[&str]| {
+        let mut command = program::program();
+        program::ended(command.env("HOME", home).args(arguments), LETTER)
+    };
+    if Path::new("/var/spool/mailspool").exists() {
+        return println!("not tried: this machine has a spool of its own");
+    }
+    let spool = home.join(".local/state/mailspool");
+    assert_eq!(default(&["receive", "-f", "", "b@example.test"]).code, 75);
+    assert_eq!(default(&["list"]).code, 66);
+    assert!(!spool.exists());
+    default(&["send", "--queue-only", "b@example.test"]).ok();
+    assert!(spool.join("config.toml").exists());
+}
+
+/// XDG_STATE_HOME and HOME count if they are absolute, the others if they are not empty.
+#[test]
+fn an_unusable_variable_is_as_none() {
+    if Path::new("/var/spool/mailspool").exists() {
+        return println!("not tried: this machine has a spool of its own");
+    }
+    let site = Site::with_box();
+    let home = site.dir().to_str().unwrap();
+    let (state, local) = (format!("{home}/state"), format!("{home}/.local/state"));
+    let run = |home: &str, state: &str| {
+        let mut command = program::program();
+        command.current_dir(site.dir()).env("HOME", home);
+        command.env("XDG_STATE_HOME", state);
+        command
+            .env("MAILSPOOL_SPOOL", "")
+            .env("MAILSPOOL_CONFIG", "");
+        program::ended(command.args(["run"]), b"")
+    };
+    for (home, xdg, made) in [
+        (home, "", Some(&local)),
+        (home, "state", Some(&local)),
+        (home, "./state", Some(&local)),
+        (home, &state, Some(&state)),
+        ("", &state, Some(&state)),
+        ("", "state", None),
+        (".", "", None),
+        ("home", ".", None),
+    ] {
+        let ended = run(home, xdg);
+        let Some(made) = made else {
+            assert_eq!(ended.code, 66, "{home} {xdg}: {ended}");
+            continue;
+        };
+        ended.ok();
+        fs::remove_dir_all(Path::new(made).join("mailspool")).unwrap();
+    }
+    let left = program::names(site.dir());
+    assert!(!left.contains(&"home".to_owned()), "{left:?}");
 }

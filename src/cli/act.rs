@@ -11,7 +11,7 @@ use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
 use super::show::one;
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::table;
 use crate::message::QueueId;
 use crate::operator::{self, Acted};
@@ -108,7 +108,7 @@ pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
 }
 
 fn open(global: &Global) -> Result<Site, Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     log::start(&site.config.log, Quiet::UnlessAsked);
     Ok(site)
 }

@@ -25,25 +25,35 @@ pub(super) struct Args {
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Global {
-    /// The spool [default: /var/spool/mailspool where it exists, else mailspool in
-    /// $XDG_STATE_HOME or ~/.local/state]
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "MAILSPOOL_SPOOL",
-        global = true,
-        hide_env_values = true
-    )]
+    /// The spool [env: MAILSPOOL_SPOOL; default: /var/spool/mailspool where it exists, else mailspool
+    /// in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR", global = true)]
     pub spool: Option<PathBuf>,
-    /// The configuration [default: config.toml in the spool]
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "MAILSPOOL_CONFIG",
-        global = true,
-        hide_env_values = true
-    )]
+    /// The configuration [env: MAILSPOOL_CONFIG; default: /etc/mailspool/config.toml where it exists
+    /// and the spool is /var/spool/mailspool, else config.toml in the spool]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
+}
+
+impl Args {
+    /// Reads the command line, and what it leaves unsaid from the environment.
+    pub fn read(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
+        let mut args = Args::try_parse_from(arguments)?;
+        args.global.fill_in(|name| std::env::var_os(name));
+        Ok(args)
+    }
+}
+
+impl Global {
+    /// An empty variable is as none: clap's own variables would make it an error.
+    fn fill_in(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
+        let path = |name| variable(name).filter(|value| !value.is_empty());
+        let or = |given: &mut Option<PathBuf>, name| {
+            *given = given.take().or_else(|| path(name).map(PathBuf::from));
+        };
+        or(&mut self.spool, "MAILSPOOL_SPOOL");
+        or(&mut self.config, "MAILSPOOL_CONFIG");
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -435,6 +445,21 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_empty_variable_is_as_none() {
+        let given = |value: &'static str| {
+            let mut global = Global {
+                spool: None,
+                config: Some("given".into()),
+            };
+            global.fill_in(|_| Some(value.into()));
+            (global.spool, global.config)
+        };
+        let config = Some(PathBuf::from("given"));
+        assert_eq!(given(""), (None, config.clone()));
+        assert_eq!(given("there"), (Some("there".into()), config));
     }
 
     #[test]

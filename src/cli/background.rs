@@ -12,6 +12,9 @@ use crate::runner::slot_is_free;
 ///
 /// The message is in the queue already, so no trouble here is worth more than a log line.
 pub(super) fn attempt(site: &Site, global: &Global) {
+    if let Some(mistake) = &site.mistake {
+        return tracing::warn!(mistake, "no attempt in the background");
+    }
     match slot_is_free(&site.spool, site.config.run.background) {
         Ok(true) => {}
         Ok(false) => return,

@@ -12,7 +12,7 @@ use super::args::{Check, Global};
 use super::exit::{EX_DATAERR, Failure};
 use super::list::{finish, json_line, put};
 use super::log::{self, Quiet};
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::table;
 use crate::message::printable;
 use crate::operator::{Finding, Level, RowStatus, Tally, check as look, tally};
@@ -22,7 +22,7 @@ const MOST_ALIKE: usize = 10;
 
 /// `mailspool check`.
 pub(super) fn check(global: &Global, args: &Check) -> Result<ExitCode, Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     log::start(&site.config.log, Quiet::UnlessAsked);
     let findings = look(&site.spool, args.repair && !args.dry_run)?;
     let now = Timestamp::now();

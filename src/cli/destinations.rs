@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{Destinations, DestinationsCommand, Global};
 use super::exit::{EX_UNAVAILABLE, Failure, write_once};
 use super::list::{finish, json_line, put};
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::suspend::{self, Way};
 use super::table;
 use crate::disk;
@@ -19,7 +19,7 @@ use crate::spool::{Content, Down, Listing, Spool, Standing, Target, View};
 
 /// `mailspool destinations`.
 pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<ExitCode, Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     if let Some(DestinationsCommand::Clear { names }) = &args.what {
         return clear(&site.spool, names);
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::args::{Count, Global, List};
 use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, Failure};
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::table;
 use crate::message::{printable, reply::shortened};
 use crate::operator::{Row, RowStatus, row};
@@ -16,7 +16,7 @@ use crate::queue::Then;
 
 /// `mailspool list`.
 pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     let now = Timestamp::now();
     let listing = site.spool.listing()?;
     let waiting = Waiting::look(&site);
@@ -118,7 +118,7 @@ fn to(row: &Row) -> String {
 
 /// `mailspool count`.
 pub(super) fn count(global: &Global, args: &Count) -> Result<(), Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     let listing = site.spool.listing()?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.json {

@@ -1,17 +1,22 @@
 //! Users: who called, and root's way down to the spool's owner.
 //!
-//! Root never touches a spool that belongs to somebody else: files made by root in it could not
-//! be worked on by its owner, and links put there by its owner would lead root anywhere. So the
-//! effective user changes first of all, and later, when the configuration has been read, the
-//! other user ids follow for good, unless a pipe needs to run its command as another user.
+//! Root never touches a spool that belongs to another user: its owner could not work on files that
+//! root makes in it, and links that its owner puts there would lead root anywhere. So the effective
+//! user changes first of all, before anything is opened that the spool or the configuration names;
+//! and later, when the configuration has been read, the other user ids follow for good, unless a
+//! pipe needs to run its command as another user.
 
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::Path;
 
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{self, Gid, Uid, User};
 
 use super::exit::{EX_NOPERM, EX_NOUSER, EX_TEMPFAIL, Failure};
+use super::trust::{self, Reached, Way};
+use crate::disk::Disk;
 
 /// Who called the program.
 #[derive(Clone, Debug)]
@@ -45,17 +50,35 @@ impl Caller {
     }
 }
 
-/// If we are root and the spool belongs to somebody else, acts as that somebody from now on.
-pub(super) fn become_owner(spool: &Path) -> Result<(), Failure> {
+/// Acts as the spool's owner from now on, if we are root; false if there is no spool's directory.
+///
+/// Root stays root only in a spool of its own, and only if no one else can have put it there:
+/// another spool of root's, with another configuration, could be in its place.
+pub(super) fn become_owner(spool: &Path) -> Result<bool, Failure> {
     if !unistd::geteuid().is_root() {
-        return Ok(());
+        return Ok(true);
     }
-    let owner = match std::fs::symlink_metadata(spool) {
-        Ok(metadata) => (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())),
-        // It will be ours; or opening it will say what is wrong.
-        Err(_) => return Ok(()),
+    let reached = match trust::directory(spool) {
+        Ok(Way::There(reached)) => reached,
+        Ok(Way::Ends(_)) => return Ok(false),
+        Err(error) => return Err(unusable(spool, error)),
     };
-    act_as(owner.0, owner.1)
+    let stat = fstat(&reached.fd).map_err(|error| unusable(spool, error.into()))?;
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    match reached.doubt {
+        Some(doubt) if uid.is_root() => {
+            let text = format!(
+                "{}: {doubt}; root works in a spool of its own only where no one else could put another",
+                spool.display()
+            );
+            Err(Failure::new(EX_NOPERM, text))
+        }
+        _ => act_as(uid, gid).map(|()| true),
+    }
+}
+
+fn unusable(spool: &Path, error: io::Error) -> Failure {
+    Failure::new(EX_TEMPFAIL, format!("{}: {error}", spool.display()))
 }
 
 fn act_as(uid: Uid, gid: Gid) -> Result<(), Failure> {
@@ -87,39 +110,84 @@ pub(super) fn settle(keep_root: bool) -> Result<(), Failure> {
     unistd::setresuid(uid, uid, uid).map_err(denied)
 }
 
-/// Whether nobody but root could have written an open file.
-pub(super) fn only_root_writes(file: &File) -> bool {
-    file.metadata()
-        .is_ok_and(|metadata| metadata.uid() == 0 && metadata.mode() & 0o022 == 0)
+/// Whether this process could become root again.
+pub(super) fn can_become_root() -> bool {
+    unistd::getresuid().is_ok_and(|ids| {
+        [ids.real, ids.effective, ids.saved]
+            .iter()
+            .any(|uid| uid.is_root())
+    })
 }
 
-/// Makes a directory for a user and acts as that user from now on.
-pub(super) fn make_for(spool: &Path, name: &str) -> Result<(), Failure> {
+/// Makes the spool's directory as root, if it is missing, for this user or for root, and acts as the
+/// spool's owner from now on. Without root it does nothing.
+///
+/// Root makes directories only where no one else can put anything else in their place; below a
+/// directory that others can write to, the spool's owner has to make them.
+pub(super) fn make_directory(spool: &Path, owner: Option<&str>) -> Result<(), Failure> {
     if !unistd::geteuid().is_root() {
-        return Err(Failure::new(
-            EX_NOPERM,
-            "only root can make a spool for another user",
-        ));
+        return match owner {
+            None => Ok(()),
+            Some(_) => {
+                let text = "only root can make a spool for another user";
+                Err(Failure::new(EX_NOPERM, text))
+            }
+        };
     }
-    let user = match User::from_name(name) {
-        Ok(Some(user)) => user,
-        Ok(None) => {
-            return Err(Failure::new(
-                EX_NOUSER,
-                format!("there is no user {name:?}"),
-            ));
+    let owner = owner.map(user).transpose()?;
+    match (trust::directory(spool), owner) {
+        (Err(error), _) => Err(unusable(spool, error)),
+        (Ok(Way::There(reached)), Some(owner)) => {
+            give(&reached, &owner).map_err(|error| unusable(spool, error))?;
+            act_as(owner.uid, owner.gid)
         }
+        (Ok(Way::There(_)), None) => become_owner(spool).map(drop),
+        (Ok(Way::Ends(reached)), Some(owner)) => {
+            if reached.doubt.is_none() {
+                Disk::create_root(spool, Some((owner.uid, owner.gid)), None)?;
+            }
+            act_as(owner.uid, owner.gid)
+        }
+        (Ok(Way::Ends(reached)), None) => match reached.doubt {
+            None => Ok(Disk::create_root(spool, None, None)?),
+            Some(doubt) => {
+                let text = format!(
+                    "{} is not made: {doubt}, and root makes nothing there; run as that user, or see \
+                     `init --user`",
+                    spool.display()
+                );
+                Err(Failure::new(EX_NOPERM, text))
+            }
+        },
+    }
+}
+
+/// Gives an empty directory of root's, such as an `init` leaves that was cut off, to the spool's owner.
+fn give(reached: &Reached, owner: &User) -> io::Result<()> {
+    if reached.doubt.is_some() || fstat(&reached.fd)?.st_uid != 0 {
+        return Ok(());
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut dir = Dir::openat(&reached.fd, ".", flags, Mode::empty())?;
+    let is_dot = |name: &[u8]| name == b"." || name == b"..";
+    for entry in dir.iter() {
+        if !is_dot(entry?.file_name().to_bytes()) {
+            return Ok(());
+        }
+    }
+    Ok(unistd::fchown(&dir, Some(owner.uid), Some(owner.gid))?)
+}
+
+fn user(name: &str) -> Result<User, Failure> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(Failure::new(
+            EX_NOUSER,
+            format!("there is no user {name:?}"),
+        )),
         Err(error) => {
-            return Err(Failure::new(
-                EX_TEMPFAIL,
-                format!("looking up {name:?}: {error}"),
-            ));
+            let text = format!("looking up {name:?}: {error}");
+            Err(Failure::new(EX_TEMPFAIL, text))
         }
-    };
-    if std::fs::symlink_metadata(spool).is_err() {
-        crate::disk::Disk::create_root(spool, None)?;
-        let denied = |error| Failure::new(EX_TEMPFAIL, format!("{}: {error}", spool.display()));
-        unistd::chown(spool, Some(user.uid), Some(user.gid)).map_err(denied)?;
     }
-    act_as(user.uid, user.gid)
 }

@@ -12,7 +12,7 @@ use super::args::{Global, Route};
 use super::destinations::words as down_words;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
 use super::list::{finish, json_line, put};
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::suspend;
 use super::transports::{Maker, unusable};
 use crate::config::{Config, Transport, Wire};
@@ -45,7 +45,7 @@ struct Way {
 
 /// `mailspool route`.
 pub(super) fn route(global: &Global, args: &Route) -> Result<ExitCode, Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     let addresses: Result<Vec<Address>, Failure> = args
         .addresses
         .iter()
@@ -114,6 +114,11 @@ fn way(
         .suspended(&all, address)
         .map(suspend::words);
     way.suspended = suspended;
+    if let Some(mistake) = &site.mistake {
+        way.because = "the configuration cannot be used".to_owned();
+        way.fail(EX_TEMPFAIL, format!("it waits: {mistake}"));
+        return Ok(way);
+    }
     let Some((number, rule)) = config.routes.rule_for(sender, address) else {
         way.fail(EX_UNAVAILABLE, "no route: it is deferred".to_owned());
         return Ok(way);

@@ -17,7 +17,7 @@ use crate::runner::{Budget, Progress, Stop, Summary};
 
 /// `mailspool run`.
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
-    let site = Site::open(global, IfMissing::Make)?;
+    let site = Site::open(global, IfMissing::MakeDefault)?;
     log::start(&site.config.log, Quiet::No);
     raise_descriptor_limit();
     let bar = (io::stderr().is_terminal() && !args.quiet && !args.in_slot).then(progress_bar);

@@ -9,7 +9,7 @@ use super::args::{Global, Schedule as Args};
 use super::exit::Failure;
 use super::list::{finish, json_line, put};
 use super::route::{address, because, sender};
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::table;
 use crate::config::Config;
 use crate::message::{Address, ReversePath, printable};
@@ -62,7 +62,7 @@ struct Rule {
 
 /// `mailspool schedule`.
 pub(super) fn schedule(global: &Global, args: &Args) -> Result<(), Failure> {
-    let site = Site::open(global, IfMissing::Make)?;
+    let site = Site::look(global)?;
     let given = args.address.as_ref();
     let to = given.map(|given| address(given, &site.config));
     let now = Timestamp::now();

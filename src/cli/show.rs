@@ -9,7 +9,7 @@ use super::args::{Global, Show};
 use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
 use super::list::{finish, json_line, put, status_words};
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::table;
 use crate::message::header::HeaderScan;
 use crate::message::{QueueId, printable};
@@ -52,7 +52,7 @@ impl Wishes {
 
 /// `mailspool show`.
 pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     let now = Timestamp::now();
     let view = view(&site.spool, one(&site.spool, &args.id)?)?;
     let mut out = BufWriter::new(io::stdout().lock());

@@ -1,36 +1,39 @@
 //! Where we are: which spool, which configuration, as which user.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
-use super::exit::{EX_CONFIG, EX_NOINPUT, EX_TEMPFAIL, Failure};
+use super::exit::{EX_CONFIG, EX_NOINPUT, EX_TEMPFAIL, Failure, write_once};
 use super::privilege::{self, Caller};
+use super::trust::{self, Wait};
 use crate::accept::Limits;
 use crate::config::{self, Config};
+use crate::message::printable;
 use crate::spool::{self, Spool};
 
 /// The spool of a system.
 const SYSTEM_SPOOL: &str = "/var/spool/mailspool";
+
+/// Where a system keeps the configuration of its spool. It is no name in the spool, so root can
+/// believe it.
+const SYSTEM_CONFIG: &str = "/etc/mailspool/config.toml";
 
 /// An open spool with its configuration.
 pub(super) struct Site {
     pub spool: Spool,
     pub config: Config,
     pub caller: Caller,
-    /// Whether pipes may be run as other users: we came as root, and nobody else could have
-    /// written the configuration.
-    pub may_switch_user: bool,
+    /// Where the configuration stands; none: it is the default.
+    pub config_file: Option<PathBuf>,
+    /// Why the configuration cannot be used. Then `config` has every default, and no route.
+    pub mistake: Option<String>,
+    /// Why a root that called us runs no command as another user; none: it does.
+    pub no_switch: Option<String>,
     /// Whether everybody can read the configuration.
     pub is_config_exposed: bool,
-}
-
-/// Who may do what with the configuration's file.
-#[derive(Default)]
-struct Access {
-    only_root_writes: bool,
-    everybody_reads: bool,
 }
 
 /// No configuration is longer.
@@ -39,7 +42,8 @@ const MAX_CONFIG: u64 = 1 << 20;
 /// What to do when there is no spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IfMissing {
-    Make,
+    /// Make the default one. One that was named is not made: a slip of the pen would swallow mail.
+    MakeDefault,
     Fail,
 }
 
@@ -47,24 +51,58 @@ impl Site {
     /// Opens the spool that the command line, the environment or the defaults name.
     ///
     /// Root drops to the spool's owner before anything in the spool is opened.
+    ///
+    /// # Errors
+    /// A configuration that cannot be used is an error, too: this is for what needs it.
     pub fn open(global: &Global, if_missing: IfMissing) -> Result<Site, Failure> {
-        let path = spool_path(global)?;
-        let caller = Caller::look()?;
-        privilege::become_owner(&path)?;
-        let spool = match (Spool::open(&path), if_missing) {
-            (Err(spool::Error::Missing(_)), IfMissing::Make) => make(&path, global)?,
-            (opened, _) => opened?,
+        let (spool, caller) = spool(global, if_missing)?;
+        let read = read(global, &spool, &caller)?;
+        privilege::settle(read.no_switch.is_none() && config_switches_user(&read.config))?;
+        Ok(Site::of(spool, caller, read))
+    }
+
+    /// The same for what needs no configuration: looking at the queue, and acting on it. If it cannot
+    /// be used, that is said on standard error.
+    pub fn look(global: &Global) -> Result<Site, Failure> {
+        let (spool, caller) = spool(global, IfMissing::Fail)?;
+        let (read, mistake) = match read(global, &spool, &caller) {
+            Ok(read) => (read, None),
+            Err(mistake) => (Read::without(&spool)?, Some(mistake.text)),
         };
-        let (config, access) = configuration(global, &path)?;
-        let may_switch_user = caller.is_root() && access.only_root_writes;
-        privilege::settle(may_switch_user && config_switches_user(&config))?;
-        Ok(Site {
+        privilege::settle(read.no_switch.is_none() && config_switches_user(&read.config))?;
+        let mut site = Site::of(spool, caller, read);
+        if let Some(mistake) = &mistake {
+            let text = format!(
+                "mailspool: warning: {}; until it is mended the defaults hold, without a route\n",
+                printable(mistake)
+            );
+            write_once(std::io::stderr(), &text);
+        }
+        site.mistake = mistake;
+        Ok(site)
+    }
+
+    /// The same site with its configuration read again, for a process that stays. Users are no longer
+    /// switched if the process has given root up since.
+    #[allow(dead_code)] // for `run --watch`
+    pub fn read_again(&self, global: &Global) -> Result<Site, Failure> {
+        let mut read = read(global, &self.spool, &self.caller)?;
+        if read.no_switch.is_none() && !privilege::can_become_root() {
+            read.no_switch = Some("root was given up when this process started".to_owned());
+        }
+        Ok(Site::of(self.spool.clone(), self.caller.clone(), read))
+    }
+
+    fn of(spool: Spool, caller: Caller, read: Read) -> Site {
+        Site {
             spool,
-            config,
             caller,
-            may_switch_user,
-            is_config_exposed: access.everybody_reads,
-        })
+            config: read.config,
+            config_file: read.file,
+            mistake: None,
+            no_switch: read.no_switch,
+            is_config_exposed: read.is_exposed,
+        }
     }
 
     /// What acceptance needs of the configuration.
@@ -89,15 +127,38 @@ fn config_switches_user(config: &Config) -> bool {
     config.transports.values().any(switches)
 }
 
+/// The spool, and who called. Root has become its owner.
+fn spool(global: &Global, if_missing: IfMissing) -> Result<(Spool, Caller), Failure> {
+    let path = spool_path(global)?;
+    let caller = Caller::look()?;
+    let is_there = privilege::become_owner(&path)?;
+    let opened = match is_there {
+        true => Spool::open(&path),
+        false => Err(spool::Error::Missing(path.clone())),
+    };
+    let spool = match (opened, if_missing) {
+        (Err(spool::Error::Missing(_)), IfMissing::MakeDefault) if global.spool.is_none() => {
+            privilege::make_directory(&path, None)?;
+            make(&path, global)?
+        }
+        (opened, _) => opened?,
+    };
+    Ok((spool, caller))
+}
+
 /// The spool's directory, absolute: background attempts start elsewhere.
 pub(super) fn spool_path(global: &Global) -> Result<PathBuf, Failure> {
     let path = match &global.spool {
         Some(path) => path.clone(),
         None if Path::new(SYSTEM_SPOOL).is_dir() => PathBuf::from(SYSTEM_SPOOL),
         None => {
-            let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty());
-            let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state"));
-            let Some(state) = state.map(PathBuf::from).or_else(home) else {
+            // A relative one would be another spool in each directory. XDG says to ignore it.
+            let absolute = |name| {
+                let path = PathBuf::from(std::env::var_os(name)?);
+                path.is_absolute().then_some(path)
+            };
+            let home = || Some(absolute("HOME")?.join(".local/state"));
+            let Some(state) = absolute("XDG_STATE_HOME").or_else(home) else {
                 let text = "no spool: set --spool, MAILSPOOL_SPOOL or HOME";
                 return Err(Failure::new(EX_NOINPUT, text));
             };
@@ -107,61 +168,159 @@ pub(super) fn spool_path(global: &Global) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|error| Failure::new(EX_TEMPFAIL, error))
 }
 
-/// Makes a spool and puts a configuration in it to begin with, unless one is named elsewhere
-/// or is there already.
+/// Makes a spool and puts a configuration in it to begin with, unless there is one elsewhere or in
+/// it already.
 pub(super) fn make(path: &Path, global: &Global) -> Result<Spool, Failure> {
     let spool = Spool::create(path, None)?;
-    if global.config.is_none() {
+    if Source::of(global, &spool)?.is_none() {
         spool.write_if_missing(Path::new("config.toml"), config::DEFAULT.as_bytes())?;
     }
     Ok(spool)
 }
 
-/// Reads the configuration: the one that is named, else the spool's, else the default. One that
-/// is named or linked and missing is an error: without it mail would go elsewhere.
-/// Also says who else has access to it.
-fn configuration(global: &Global, spool: &Path) -> Result<(Config, Access), Failure> {
-    let path = match &global.config {
-        Some(path) => path.clone(),
-        None => spool.join("config.toml"),
-    };
-    if global.config.is_none() && is_absent(&path) {
-        return Ok((
-            Config::parse(config::DEFAULT, "default configuration")?,
-            Access::default(),
-        ));
+/// Where a configuration is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// Where the command line or the environment says.
+    Named(PathBuf),
+    /// Where the system's is, for the system's spool.
+    System(PathBuf),
+    /// In the spool.
+    InSpool(PathBuf),
+}
+
+impl Source {
+    /// None if there is no configuration. One that is named or linked and missing is an error in
+    /// reading it: without it mail would go elsewhere.
+    fn of(global: &Global, spool: &Spool) -> Result<Option<Source>, Failure> {
+        if let Some(path) = &global.config {
+            return Ok(Some(Source::Named(path.clone())));
+        }
+        let system = PathBuf::from(SYSTEM_CONFIG);
+        if is_systems(spool)? && !is_absent(&system) {
+            return Ok(Some(Source::System(system)));
+        }
+        let path = spool.path().join("config.toml");
+        Ok((!is_absent(&path)).then_some(Source::InSpool(path)))
     }
+
+    fn path(&self) -> &Path {
+        match self {
+            Source::Named(path) | Source::System(path) | Source::InSpool(path) => path,
+        }
+    }
+}
+
+/// Whether a spool is the system's, by whatever name.
+fn is_systems(spool: &Spool) -> Result<bool, Failure> {
+    let Ok(system) = std::fs::metadata(SYSTEM_SPOOL) else {
+        return Ok(false);
+    };
+    let ours = spool.disk().stat(Path::new("."))?;
+    Ok(ours.is_some_and(|ours| ours.identity == (system.dev(), system.ino())))
+}
+
+/// A configuration as it was read.
+struct Read {
+    config: Config,
+    file: Option<PathBuf>,
+    no_switch: Option<String>,
+    is_exposed: bool,
+}
+
+impl Read {
+    /// What is in force without a configuration that can be used: nothing is said of where mail goes.
+    fn without(spool: &Spool) -> Result<Read, Failure> {
+        let name = spool.path().display().to_string();
+        Ok(Read {
+            config: Config::parse("", &name)?,
+            file: None,
+            no_switch: Some("the configuration cannot be used".to_owned()),
+            is_exposed: false,
+        })
+    }
+}
+
+/// A configuration's file.
+struct Opened {
+    file: File,
+    /// Why others than root could have put it there.
+    doubt: Option<String>,
+    no_switch: Option<String>,
+}
+
+impl Opened {
+    fn open(path: &Path, is_named: bool, caller: &Caller) -> io::Result<Opened> {
+        // The one that is named may be the pipe of a shell's `<(...)`; the others are files, and a
+        // pipe in their place must hold nothing up.
+        let wait = match is_named {
+            true => Wait::Allowed,
+            false => Wait::Never,
+        };
+        if !caller.is_root() && !nix::unistd::geteuid().is_root() {
+            let mut options = File::options();
+            options.read(true);
+            if wait == Wait::Never {
+                options.custom_flags(libc::O_NONBLOCK);
+            }
+            return Ok(Opened {
+                file: options.open(path)?,
+                doubt: None,
+                no_switch: Some("only root switches users".to_owned()),
+            });
+        }
+        let reached = trust::open(path, wait)?;
+        Ok(Opened {
+            no_switch: reached.not_roots_word().map(str::to_owned),
+            doubt: reached.doubt,
+            file: reached.fd.into(),
+        })
+    }
+}
+
+/// Reads the configuration, as the spool's owner: no error and no command can then show the owner
+/// what only root can read.
+fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure> {
+    let Some(source) = Source::of(global, spool)? else {
+        return Ok(Read {
+            config: Config::parse(config::DEFAULT, "default configuration")?,
+            file: None,
+            no_switch: Some("it has no file".to_owned()),
+            is_exposed: false,
+        });
+    };
+    let path = source.path();
     let name = path.display().to_string();
-    let unreadable = |error| Failure::new(EX_CONFIG, format!("{name}: {error}"));
-    let mut options = std::fs::File::options();
-    options.read(true);
-    // The one that is named may be the pipe of a shell's `<(...)`; the spool's is a file, and a
-    // pipe in its place must not hold anybody.
-    if global.config.is_none() {
-        options.custom_flags(libc::O_NONBLOCK);
+    let wrong = |what: &dyn std::fmt::Display| Failure::new(EX_CONFIG, format!("{name}: {what}"));
+    let is_named = matches!(source, Source::Named(_));
+    let Opened {
+        file,
+        doubt,
+        no_switch,
+    } = Opened::open(path, is_named, caller).map_err(|error| wrong(&error))?;
+    let is_root = nix::unistd::geteuid().is_root();
+    if let Some(doubt) = doubt.filter(|_| is_root && !is_named) {
+        let what = format!("{doubt}; root does not work by a configuration that others can change");
+        return Err(wrong(&what));
     }
-    let file = options.open(&path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if global.config.is_none() && !metadata.is_file() {
-        return Err(Failure::new(
-            EX_CONFIG,
-            format!("{name}: not a regular file"),
-        ));
+    let metadata = file.metadata().map_err(|error| wrong(&error))?;
+    if !is_named && !metadata.is_file() {
+        return Err(wrong(&"not a regular file"));
     }
-    let access = Access {
-        only_root_writes: privilege::only_root_writes(&file),
-        everybody_reads: metadata.mode() & 0o004 != 0,
-    };
     let mut text = String::new();
-    let read = file.take(MAX_CONFIG + 1).read_to_string(&mut text);
-    if read.map_err(unreadable)? as u64 > MAX_CONFIG {
-        let text = format!("{name}: longer than {MAX_CONFIG} octets");
-        return Err(Failure::new(EX_CONFIG, text));
+    let got = file.take(MAX_CONFIG + 1).read_to_string(&mut text);
+    if got.map_err(|error| wrong(&error))? as u64 > MAX_CONFIG {
+        return Err(wrong(&format!("longer than {MAX_CONFIG} octets")));
     }
-    Ok((Config::parse(&text, &name)?, access))
+    Ok(Read {
+        config: Config::parse(&text, &name)?,
+        file: Some(path.to_owned()),
+        no_switch,
+        is_exposed: metadata.mode() & 0o004 != 0,
+    })
 }
 
 fn is_absent(path: &Path) -> bool {
     let looked = std::fs::symlink_metadata(path);
-    looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    looked.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

@@ -22,7 +22,7 @@ use crate::message::{
 
 /// `mailspool receive`.
 pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
-    let site = Site::open(global, IfMissing::Make)?;
+    let site = Site::open(global, IfMissing::Fail)?;
     log::start(&site.config.log, Quiet::Always);
     watchdog(site.config.accept.timeout);
     let Some(from) = args.from.clone().or_else(|| std::env::var_os("SENDER")) else {
@@ -56,7 +56,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
 
 /// `mailspool send`.
 pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
-    let site = Site::open(global, IfMissing::Make)?;
+    let site = Site::open(global, IfMissing::MakeDefault)?;
     log::start(&site.config.log, Quiet::UnlessAsked);
     let sender = match &args.from {
         Some(from) => ReversePath::parse(from.as_bytes()).map_err(|error| unusable(from, error))?,

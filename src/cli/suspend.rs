@@ -12,7 +12,7 @@ use super::args::{Global, Names, Resume, Suspend};
 use super::background;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
-use super::site::{IfMissing, Site};
+use super::site::Site;
 use super::table;
 use super::transports;
 use crate::disk;
@@ -136,7 +136,7 @@ pub(super) fn words(standing: &Standing) -> String {
 pub(super) const DAMAGED: &str = "its file is damaged; `mailspool resume` removes it";
 
 fn open(global: &Global) -> Result<Site, Failure> {
-    let site = Site::open(global, IfMissing::Fail)?;
+    let site = Site::look(global)?;
     log::start(&site.config.log, Quiet::UnlessAsked);
     Ok(site)
 }
@@ -145,7 +145,9 @@ fn open(global: &Global) -> Result<Site, Failure> {
 fn targets(site: &Site, names: &Names, must_be: bool) -> Result<Vec<Target>, Failure> {
     let target = |name: &String| {
         if names.transport {
-            if must_be && !site.config.transports.contains_key(name) {
+            // With a mistake in it nothing is known of transports, and mail must be held back all the same.
+            let is_known = site.mistake.is_none();
+            if must_be && is_known && !site.config.transports.contains_key(name) {
                 let text = format!("the configuration has no transport {name:?}");
                 return Err(Failure::new(EX_USAGE, text));
             }

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::User;
+
 use super::site::Site;
+use super::trust;
 use crate::config::{self, Secret, TextFile, Transport as Configured, Wire, WireLogin, WireTls};
 use crate::hop::Resolver;
 use crate::message::{Address, EnhancedCode, NoticeKind, domain};
@@ -158,6 +161,7 @@ impl Maker<'_> {
         match configured {
             Configured::Maildir { path } => {
                 let path = self.site.spool.path().join(path);
+                trusted_by_root(&path)?;
                 Ok(Arc::new(Maildir::new(path, hostname.clone())))
             }
             Configured::Pipe {
@@ -167,19 +171,37 @@ impl Maker<'_> {
             } => {
                 let pipe = Pipe::new(command.clone()).map_err(|error| error.to_string())?;
                 let pipe = pipe.with_timeout(*timeout);
+                if let Some(name) = user {
+                    self.may_run_as(name)?;
+                }
+                if runs_as_root(user.as_deref()) {
+                    let program = command.first().map_or("", String::as_str);
+                    // Without a slash it is looked for in directories of the system's.
+                    if program.contains('/') {
+                        only_root_changes(&Path::new("/").join(program))?;
+                    }
+                }
                 let Some(name) = user else {
                     return Ok(Arc::new(pipe));
                 };
                 let user = PipeUser::lookup(name).map_err(|error| error.to_string())?;
-                if nix::unistd::geteuid().is_root() && !self.site.may_switch_user {
-                    return Err(format!(
-                        "root runs a command as {name:?} only if nobody else can write the \
-                         configuration: let root own it, `chmod go-w` it"
-                    ));
-                }
                 Ok(Arc::new(pipe.with_user(user)))
             }
             Configured::Wire(wire) => Ok(Arc::new(self.smtp(wire)?)),
+        }
+    }
+
+    /// Whether a command may run as this user: as the one that it runs as anyway, or by a
+    /// configuration that is root's word.
+    fn may_run_as(&self, name: &str) -> Result<(), String> {
+        let ours = nix::unistd::geteuid();
+        let is_ours = matches!(User::from_name(name), Ok(Some(user)) if user.uid == ours);
+        match &self.site.no_switch {
+            Some(why) if self.site.caller.is_root() && !is_ours => Err(format!(
+                "root runs a command as {name:?} only by a configuration that no one else can \
+                 change: {why}"
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -281,6 +303,7 @@ impl Maker<'_> {
     fn read(&self, key: &str, path: &Path, readers: Readers) -> Result<Vec<u8>, String> {
         let path = self.site.spool.path().join(path);
         let wrong = |what: &dyn std::fmt::Display| format!("{key} {}: {what}", path.display());
+        trusted_by_root(&path)?;
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open(&path).map_err(|error| match error.kind() {
@@ -307,6 +330,33 @@ impl Maker<'_> {
             0..=MAX_FILE => Ok(bytes),
             _ => Err(wrong(&format_args!("longer than {MAX_FILE} octets"))),
         }
+    }
+}
+
+/// If we are root: an error if others can change where a path leads. They could have root read what
+/// only root can read, or write where only root can write.
+fn trusted_by_root(path: &Path) -> Result<(), String> {
+    match nix::unistd::geteuid().is_root() {
+        true => only_root_changes(path),
+        false => Ok(()),
+    }
+}
+
+fn only_root_changes(path: &Path) -> Result<(), String> {
+    match trust::doubt(path) {
+        Ok(Some(doubt)) => Err(format!(
+            "{}: {doubt}; root uses only what no one else can change",
+            path.display()
+        )),
+        // What it is that cannot be opened shows when it is used.
+        Ok(None) | Err(_) => Ok(()),
+    }
+}
+
+fn runs_as_root(user: Option<&str>) -> bool {
+    match user {
+        None => nix::unistd::geteuid().is_root(),
+        Some(name) => matches!(User::from_name(name), Ok(Some(user)) if user.uid.is_root()),
     }
 }
 

@@ -94,7 +94,7 @@ impl Serialize for Size {
             ("K", 1_000),
         ];
         let size = self.0;
-        let fits = |(_, unit): &&(&str, u64)| size > 0 && size % unit == 0;
+        let fits = |(_, unit): &&(&str, u64)| size > 0 && size.is_multiple_of(*unit);
         match (PREFIXES.iter().find(fits), i64::try_from(size)) {
             (Some((prefix, unit)), _) => {
                 serializer.collect_str(&format!("{}{prefix}", size / unit))

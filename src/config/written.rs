@@ -328,3 +328,6 @@ impl From<&Rule> for RawRoute {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,13 +234,13 @@ impl Disk {
         at_once(jobs)
     }
 
-    fn open_dir(&self, path: &Path) -> Result<OwnedFd> {
+    pub(super) fn open_dir(&self, path: &Path) -> Result<OwnedFd> {
         let call = Call::Open {
             path,
             create: false,
         };
         self.call(&call, path, || {
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
             nix::fcntl::openat(&self.inner.root, path, flags, Mode::empty())
         })
     }

@@ -135,6 +135,8 @@ fn looking_makes_no_spool() {
         &["destinations"],
         &["config"],
         &["config", "check"],
+        &["schedule"],
+        &["list"],
     ] {
         let mut command = super::program::program();
         command.arg("--spool").arg(&elsewhere).args(arguments);

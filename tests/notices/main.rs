@@ -18,7 +18,6 @@ mod words;
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use jiff::{SignedDuration, Timestamp};

@@ -1,0 +1,385 @@
+//! Names that root follows, and whether anyone but root can change where they lead.
+//!
+//! A path is walked one component at a time, links included, on descriptors that are held open; what
+//! is judged is what was opened, so nothing can be exchanged between the look and the use. Root
+//! trusts a path if each of its components belongs to root and can be written by no one else. An
+//! entry of a sticky directory such as `/tmp` counts, because only its owner can rename it.
+//!
+//! The caller decides what follows from a doubt. An error means that the path could not be walked.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
+use nix::sys::statfs::{self, FsType, fstatfs};
+use nix::unistd::{Uid, User};
+
+/// Links in one path; the kernel gives up after as many.
+const MOST_LINKS: usize = 40;
+
+/// File systems of this machine's own, on which an owner is what root once wrote there.
+const LOCAL: &[FsType] = &[
+    statfs::EXT4_SUPER_MAGIC, // ext2 and ext3 have the same
+    statfs::XFS_SUPER_MAGIC,
+    statfs::BTRFS_SUPER_MAGIC,
+    statfs::F2FS_SUPER_MAGIC,
+    statfs::TMPFS_MAGIC,
+    statfs::OVERLAYFS_SUPER_MAGIC,
+    statfs::REISERFS_SUPER_MAGIC,
+    statfs::NILFS_SUPER_MAGIC,
+    statfs::ISOFS_SUPER_MAGIC,
+    FsType(0x3153_464a), // JFS
+    FsType(0x2fc1_2fc1), // ZFS
+    FsType(0xca45_1a4e), // bcachefs
+    FsType(0x7371_7368), // SquashFS
+    FsType(0xe0f5_e1e2), // EROFS
+    FsType(0x8584_58f6), // ramfs
+];
+
+/// What a path led to.
+pub(super) struct Reached {
+    /// Opened: a file for reading, a directory with `O_PATH`.
+    pub fd: OwnedFd,
+    /// The first reason why others than root could have put it there.
+    pub doubt: Option<String>,
+    /// The first component on a file system that is not of this machine's own, such as procfs, FUSE
+    /// or NFS.
+    pub foreign: Option<String>,
+}
+
+impl Reached {
+    /// Why the contents need not be root's word, if that is so.
+    pub fn not_roots_word(&self) -> Option<&str> {
+        self.doubt.as_deref().or(self.foreign.as_deref())
+    }
+}
+
+/// Where a path ended.
+pub(super) enum Way {
+    /// At what it names.
+    There(Reached),
+    /// Before that: this directory has no such entry.
+    Ends(Reached),
+}
+
+/// Whether the opening of a file may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It may, such as for the writer of a pipe.
+    Allowed,
+    Never,
+}
+
+/// Opens a file for reading.
+pub(super) fn open(path: &Path, wait: Wait) -> io::Result<Reached> {
+    let mut walk = Walk::begin(path)?;
+    let absent = || io::Error::from(Errno::ENOENT);
+    let name = walk.walk()?.ok_or_else(|| io::Error::from(Errno::EISDIR))?;
+    if name.is_missing {
+        return Err(absent());
+    }
+    let mut flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    flags.set(OFlag::O_NONBLOCK, wait == Wait::Never);
+    flags.set(OFlag::O_NOFOLLOW, !name.is_magic);
+    let fd = openat(&walk.here, name.name.as_os_str(), flags, Mode::empty())?;
+    walk.path.push(&name.name);
+    walk.judge(&fd)?;
+    Ok(walk.reached(fd))
+}
+
+/// Walks to a directory, as far as there is a way.
+pub(super) fn directory(path: &Path) -> io::Result<Way> {
+    let mut walk = Walk::begin(path)?;
+    match walk.walk()? {
+        None => {
+            let fd = walk.here.try_clone()?;
+            Ok(Way::There(walk.reached(fd)))
+        }
+        Some(name) if name.is_missing => {
+            let fd = walk.here.try_clone()?;
+            Ok(Way::Ends(walk.reached(fd)))
+        }
+        Some(_) => Err(Errno::ENOTDIR.into()),
+    }
+}
+
+/// Why root should not open, make or run what a path names, if others can change where it leads. It
+/// need not be there.
+pub(super) fn doubt(path: &Path) -> io::Result<Option<String>> {
+    let mut walk = Walk::begin(path)?;
+    match walk.walk()? {
+        None => {}
+        // It may be made by another user before root makes it.
+        Some(name) if name.is_missing && walk.is_sticky => {
+            let path = walk.path.display().to_string();
+            walk.doubt(|| format!("others may write to {path}"));
+        }
+        Some(name) if name.is_missing => {}
+        Some(name) => {
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            let fd = openat(&walk.here, name.name.as_os_str(), flags, Mode::empty())?;
+            walk.path.push(&name.name);
+            walk.judge(&fd)?;
+        }
+    }
+    Ok(walk.doubt)
+}
+
+/// The last name of a path, which is not a directory.
+struct Last {
+    name: OsString,
+    is_missing: bool,
+    /// A link of procfs that only the kernel can follow.
+    is_magic: bool,
+}
+
+struct Walk {
+    here: OwnedFd,
+    /// Others may make entries here, but not remove those of root.
+    is_sticky: bool,
+    /// Of `here`, for words.
+    path: PathBuf,
+    rest: VecDeque<OsString>,
+    links: usize,
+    trusted: [Uid; 2],
+    doubt: Option<String>,
+    foreign: Option<String>,
+}
+
+impl Walk {
+    fn begin(path: &Path) -> io::Result<Walk> {
+        let path = std::path::absolute(path)?;
+        let here = root()?;
+        // In a user namespace, root outside of it may have another number here. Its is `/`.
+        let owner = Uid::from_raw(fstat(&here)?.st_uid);
+        let mut walk = Walk {
+            is_sticky: false,
+            path: PathBuf::from("/"),
+            rest: VecDeque::new(),
+            links: 0,
+            trusted: [Uid::from_raw(0), owner],
+            doubt: None,
+            foreign: None,
+            here,
+        };
+        walk.push_front(&path);
+        let root = walk.here.try_clone()?;
+        walk.judge(&root)?;
+        Ok(walk)
+    }
+
+    fn push_front(&mut self, path: &Path) {
+        let names = path.components().filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+        });
+        let mut names: VecDeque<OsString> = names.collect();
+        names.append(&mut self.rest);
+        self.rest = names;
+    }
+
+    /// Goes on to the last directory; none if that is what the path names.
+    fn walk(&mut self) -> io::Result<Option<Last>> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        while let Some(name) = self.rest.pop_front() {
+            let mut last = Last {
+                name,
+                is_missing: false,
+                is_magic: false,
+            };
+            let name = last.name.as_os_str();
+            let mut fd = match openat(&self.here, name, flags, Mode::empty()) {
+                Err(Errno::ENOENT) => {
+                    last.is_missing = true;
+                    return Ok(Some(last));
+                }
+                opened => opened?,
+            };
+            let mut stat = fstat(&fd)?;
+            self.judge_entry(&stat, &last)?;
+            if kind(&stat) == SFlag::S_IFLNK {
+                self.links += 1;
+                if self.links > MOST_LINKS {
+                    return Err(Errno::ELOOP.into());
+                }
+                if fstatfs(&self.here)?.filesystem_type() != statfs::PROC_SUPER_MAGIC {
+                    let target = PathBuf::from(readlinkat(&fd, "")?);
+                    if target.is_absolute() {
+                        (self.here, self.path) = (root()?, PathBuf::from("/"));
+                        self.is_sticky = false;
+                    }
+                    // A link to a directory may be written with a slash after it.
+                    if target.as_os_str().as_bytes().ends_with(b"/") {
+                        self.rest.push_front(".".into());
+                    }
+                    self.push_front(&target);
+                    continue;
+                }
+                last.is_magic = true;
+                fd = openat(&self.here, name, flags - OFlag::O_NOFOLLOW, Mode::empty())?;
+                stat = fstat(&fd)?;
+            }
+            if kind(&stat) != SFlag::S_IFDIR {
+                return match self.rest.is_empty() {
+                    true => Ok(Some(last)),
+                    false => Err(Errno::ENOTDIR.into()),
+                };
+            }
+            match name.as_bytes() {
+                b".." => drop(self.path.pop()),
+                b"." => {}
+                _ => self.path.push(name),
+            }
+            self.judge(&fd)?;
+            self.here = fd;
+        }
+        Ok(None)
+    }
+
+    /// Judges an entry of `here` by who could have made it.
+    fn judge_entry(&mut self, stat: &FileStat, last: &Last) -> io::Result<()> {
+        let path = self.path.join(&last.name);
+        let is_link = kind(stat) == SFlag::S_IFLNK;
+        if is_link && !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {
+            self.doubt(|| format!("the link {} belongs to {}", path.display(), owner(stat)));
+        }
+        // A second name of a file of root's can be made by others.
+        let may_be_second = kind(stat) != SFlag::S_IFDIR && stat.st_nlink > 1;
+        if self.is_sticky && may_be_second {
+            self.doubt(|| format!("{} may be another file's name", path.display()));
+        }
+        Ok(())
+    }
+
+    /// Judges what was opened at `path`.
+    fn judge(&mut self, fd: &OwnedFd) -> io::Result<()> {
+        let stat = fstat(fd)?;
+        let path = self.path.display().to_string();
+        let is_directory = kind(&stat) == SFlag::S_IFDIR;
+        self.is_sticky = is_directory && stat.st_mode & 0o1000 != 0;
+        if !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {
+            self.doubt(|| format!("{path} belongs to {}", owner(&stat)));
+        } else if stat.st_mode & 0o022 != 0 && !self.is_sticky {
+            self.doubt(|| format!("others than its owner may write to {path}"));
+        }
+        self.is_sticky &= stat.st_mode & 0o022 != 0;
+        let kind = fstatfs(fd)?.filesystem_type();
+        if !LOCAL.contains(&kind) && self.foreign.is_none() {
+            self.foreign = Some(format!("{path} is on no file system of this machine's own"));
+        }
+        if kind == statfs::FUSE_SUPER_MAGIC && !is_mounted_by_root(&stat)? {
+            self.doubt(|| format!("{path} is on a file system that a user has mounted"));
+        }
+        Ok(())
+    }
+
+    fn doubt(&mut self, why: impl FnOnce() -> String) {
+        self.doubt.get_or_insert_with(why);
+    }
+
+    fn reached(self, fd: OwnedFd) -> Reached {
+        Reached {
+            fd,
+            doubt: self.doubt,
+            foreign: self.foreign,
+        }
+    }
+}
+
+fn root() -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open("/", flags, Mode::empty())?)
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// The owner's name, for words.
+fn owner(stat: &FileStat) -> String {
+    let uid = Uid::from_raw(stat.st_uid);
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => format!("user {uid}"),
+    }
+}
+
+/// Whether root mounted a FUSE file system. The user who mounts one answers what belongs to whom.
+fn is_mounted_by_root(stat: &FileStat) -> io::Result<bool> {
+    let device = format!("{}:{}", major(stat.st_dev), minor(stat.st_dev));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    // `36 35 0:42 / /mnt rw,noatime - fuse.name source rw,user_id=0,group_id=0`
+    let mut mounted = mounts
+        .lines()
+        .filter(|line| line.split(' ').nth(2) == Some(&device));
+    let options = mounted.next().and_then(|line| line.rsplit(' ').next());
+    Ok(options.is_some_and(|options| options.split(',').any(|option| option == "user_id=0")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    /// The walk arrives where the kernel does.
+    #[test]
+    fn a_path_leads_where_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        std::fs::create_dir(dir.path().join("below")).unwrap();
+        for (target, name) in [
+            ("file", "relative"),
+            ("below/../relative", "twice"),
+            ("below/", "directory"),
+        ] {
+            symlink(target, dir.path().join(name)).unwrap();
+        }
+        symlink(dir.path().join("twice"), dir.path().join("absolute")).unwrap();
+        let ours = ["file", "relative", "twice", "absolute", "directory/../file"];
+        let ours = ours.map(|name| dir.path().join(name));
+        let systems = [
+            "/bin/sh",
+            "/proc/self/exe",
+            "/proc/self/status",
+            "/etc/../etc/passwd",
+        ];
+        for path in ours.into_iter().chain(systems.map(PathBuf::from)) {
+            let walked = File::from(open(&path, Wait::Never).unwrap().fd);
+            let (walked, there) = (walked.metadata().unwrap(), path.metadata().unwrap());
+            let identity = |of: &std::fs::Metadata| (of.dev(), of.ino());
+            assert_eq!(identity(&walked), identity(&there), "{}", path.display());
+        }
+        symlink("loop", dir.path().join("loop")).unwrap();
+        for (name, errno) in [
+            ("loop", Errno::ELOOP),
+            ("missing", Errno::ENOENT),
+            ("missing/file", Errno::ENOENT),
+            ("file/below", Errno::ENOTDIR),
+            ("below", Errno::EISDIR),
+        ] {
+            let error = open(&dir.path().join(name), Wait::Never).err().unwrap();
+            assert_eq!(error.raw_os_error(), Some(errno as i32), "{name}");
+        }
+        let way = directory(&dir.path().join("directory/a/b")).unwrap();
+        assert!(matches!(way, Way::Ends(_)));
+    }
+
+    #[test]
+    fn what_a_process_says_of_itself_is_not_roots_word() {
+        for path in ["/proc/self/cmdline", "/proc/1/cmdline", "/proc/self/exe"] {
+            let Ok(reached) = open(Path::new(path), Wait::Never) else {
+                continue;
+            };
+            assert!(reached.not_roots_word().is_some(), "{path}");
+        }
+    }
+}
