@@ -257,7 +257,7 @@ pub fn tell(
     let named: Vec<&Address> = recipients.iter().collect();
     let id = QueueId::of_notice(*cause, entry.id(), kind, &named);
     let warn = match kind {
-        NoticeKind::Delay => means.delays.next(entry.state().begin, Some(now), now),
+        NoticeKind::Delay => means.delays.next(entry.state().begins(now), Some(now), now),
         NoticeKind::Bounce | NoticeKind::Success => None,
     };
     let notice = |id: Option<QueueId>| What::Notice {
@@ -341,7 +341,7 @@ fn reported<'a>(
     let until = match (action, &recipient.last) {
         (Action::Delayed, Some(reply)) => retry.last_attempt(&FailedAttempt {
             id: state.id,
-            begin: state.begin,
+            begin: state.begins(now),
             sender: &state.sender,
             recipient: &recipient.address,
             transport: recipient

@@ -5,14 +5,15 @@ use std::str::FromStr;
 
 use jiff::SignedDuration;
 
-use crate::message::{EnhancedCode, Reply};
+use crate::message::{EnhancedCode, Reply, printable};
 
 /// What is said of a reply that matches: when the next attempt follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyRule {
     /// Its enhanced status code, if that matters.
     pub status: Option<StatusPattern>,
-    /// Its text, without codes, if that matters.
+    /// Its words, if they matter: as `list`, `show` and the log print them, or without the reply
+    /// code, or without both codes.
     pub reply: Option<Glob>,
     /// So much later the next attempt is made, but not behind the end of the lifetime.
     pub after: SignedDuration,
@@ -27,11 +28,25 @@ impl ReplyRule {
             |pattern: &StatusPattern| reply.enhanced.is_some_and(|code| pattern.matches(code));
         self.until.is_none_or(|until| age < until)
             && self.status.as_ref().is_none_or(status)
-            && self
-                .reply
-                .as_ref()
-                .is_none_or(|glob| glob.matches(&reply.text))
+            && self.reply.as_ref().is_none_or(|glob| {
+                let mut spellings = spellings(reply).into_iter();
+                spellings.any(|text| glob.matches(&text))
+            })
     }
+}
+
+/// What a person may copy of a reply into a pattern: all of it as it is printed, or that without
+/// its codes, one after the other.
+fn spellings(reply: &Reply) -> [String; 3] {
+    let without_code = Reply {
+        code: None,
+        ..reply.clone()
+    };
+    [
+        printable(&reply.to_string()),
+        printable(&without_code.to_string()),
+        reply.text.clone(),
+    ]
 }
 
 /// An enhanced status code (RFC 3463) or the beginning of one: `4.7` is 4.7.0, 4.7.1 and so on,
@@ -148,6 +163,44 @@ mod tests {
             ("*a*a*a*a*b", &"a".repeat(1000), false),
         ] {
             assert_eq!(Glob::new(pattern).matches(text), fits, "{pattern} {text}");
+        }
+    }
+
+    /// A pattern is matched against what people see, whichever part of it they copy.
+    #[test]
+    fn a_pattern_sees_the_reply_as_it_is_printed() {
+        let reply = |code, enhanced: &str, text: &str| Reply {
+            code,
+            enhanced: enhanced.parse().ok(),
+            text: text.into(),
+            remote: None,
+        };
+        let busy = reply(Some(421), "4.7.0", "Try  again later, closing");
+        let bare = reply(Some(450), "", "greylisted");
+        let ours = reply(None, "4.0.0", "the command exited with status 75");
+        for (pattern, reply, fits) in [
+            ("421*", &busy, true),
+            ("4.7.0*", &busy, true),
+            ("421 4.7.0 Try again later, closing", &busy, true),
+            ("4.7.0 try again later, closing", &busy, true),
+            ("Try  again later, closing", &busy, true),
+            ("*closing", &busy, true),
+            ("450*", &busy, false),
+            ("4.7.1*", &busy, false),
+            ("Try again", &busy, false),
+            ("450*", &bare, true),
+            ("450 greylisted", &bare, true),
+            ("greylisted", &bare, true),
+            ("4.0.0 the command exited with status 75", &ours, true),
+            ("the command exited*", &ours, true),
+        ] {
+            let rule = ReplyRule {
+                status: None,
+                reply: Some(Glob::new(pattern)),
+                after: SignedDuration::from_mins(5),
+                until: None,
+            };
+            assert_eq!(rule.matches(reply, SignedDuration::ZERO), fits, "{pattern}");
         }
     }
 

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Event, Handover, Status, Then, What};
 use crate::message::{
     Address, EnhancedCode, Envelope, NoticeKind, QueueId, RecipientDsn, Reply, ReversePath,
     Submission,
 };
+
+/// A clock that shows so much more than at the message's last event may have been set in between. So
+/// much too old may a message be taken for whose clock was behind for a moment.
+const LONGEST_STEP: SignedDuration = SignedDuration::from_hours(12);
 
 /// Where a message stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +34,14 @@ pub struct State {
     /// Before this time it is not attempted, because its submitter wanted that (RFC 4865); none if
     /// he did not, or an operator has had it tried before.
     pub release: Option<Timestamp>,
-    /// From when its age counts.
+    /// Its acceptance, its release, or the retry that released it: by a clock that may have been
+    /// ahead. [`State::begins`] is from when its age counts.
     pub begin: Timestamp,
+    /// Times before `begin` at which something happened to it, each earlier than the one before.
+    /// There are any only if a clock was ahead or went back.
+    earlier: Vec<Timestamp>,
+    /// When something happened to it last, by the clock of that time.
+    last_event: Option<Timestamp>,
     index: HashMap<Address, usize>,
 }
 
@@ -148,8 +158,46 @@ impl State {
             hold: Hold::None,
             release,
             begin,
+            earlier: Vec::new(),
+            last_event: None,
             index,
         }
+    }
+
+    /// From when its age counts at a time: from [`begin`](State::begin), or, if the clock was ahead
+    /// then, from the first thing that happened to it by a clock that was not. If nothing has, it is
+    /// new.
+    pub fn begins(&self, now: Timestamp) -> Timestamp {
+        if self.begin <= now {
+            let earliest = self.earlier.last().filter(|_| self.led_here(now));
+            return earliest.copied().unwrap_or(self.begin);
+        }
+        let mut earlier = self.earlier.iter().copied();
+        earlier.find(|time| *time <= now).unwrap_or(now)
+    }
+
+    /// Whether the time went on from the last event to this one, or was set.
+    fn led_here(&self, now: Timestamp) -> bool {
+        let last = self.last_event;
+        last.is_some_and(|last| now.duration_since(last) <= LONGEST_STEP)
+    }
+
+    /// Keeps the times before the one from which the age counts. Once the time has come there by
+    /// itself, they were right; if it was set, the clock was behind when they were written.
+    fn remember_time(&mut self, at: Timestamp) {
+        if at >= self.begin && !self.earlier.is_empty() {
+            if self.led_here(at) {
+                self.begin = self.earlier.last().copied().unwrap_or(self.begin);
+            }
+            self.earlier.clear();
+        }
+        let first = self.earlier.last().copied().unwrap_or(self.begin);
+        // What is held until a release that is ahead is not tried, and has no age.
+        let is_held = self.release.is_some_and(|release| at < release);
+        if at < first && !is_held {
+            self.earlier.push(at);
+        }
+        self.last_event = Some(at);
     }
 
     /// A message with all that happened to it.
@@ -161,6 +209,7 @@ impl State {
 
     /// One more thing happened.
     pub fn apply(&mut self, event: &Event) {
+        self.remember_time(event.at);
         match &event.what {
             What::Started { recipients, .. } => {
                 self.attempts += 1;
@@ -251,6 +300,7 @@ impl State {
                     (Some(release), Action::Thaw(_)) => release,
                     (Some(_), _) => {
                         (self.release, self.begin) = (None, at);
+                        self.earlier.clear();
                         at
                     }
                     (None, _) => at,

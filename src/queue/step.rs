@@ -98,7 +98,11 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
     // What is far ahead is a clock's mistake, unless the submitter wanted it so.
     let from = state.release.map_or(now, |release| release.max(now));
     let due = |next: Timestamp| next <= now || next.duration_since(from) > longest_delay;
-    let ready = these(&|fate| matches!(fate, Fate::Pending { next } if due(*next)));
+    // What was accepted, or released by hand, is due at once, even if the clock was ahead then.
+    let at_once = |next: Timestamp| next == state.begin && state.release.is_none();
+    let is_ready =
+        |fate: &Fate| matches!(fate, Fate::Pending { next } if due(*next) || at_once(*next));
+    let ready = these(&is_ready);
     if !ready.is_empty() {
         return Step::Attempt(ready);
     }
@@ -209,7 +213,7 @@ pub fn warn_time(
 ) -> Option<Timestamp> {
     match state.sender == ReversePath::Null || !recipient.dsn.wants_delay() {
         true => None,
-        false => delays.next(state.begin, recipient.warned, now),
+        false => delays.next(state.begins(now), recipient.warned, now),
     }
 }
 
@@ -260,7 +264,7 @@ pub fn failed_attempt<'a>(
     let before = state.recipient(recipient).map_or(0, |one| one.attempts);
     FailedAttempt {
         id: state.id,
-        begin: state.begin,
+        begin: state.begins(now),
         sender: &state.sender,
         recipient,
         transport,
@@ -503,6 +507,81 @@ mod tests {
         story.now = next - story.schedule.longest_delay() - SignedDuration::from_hours(1);
         assert!(story.now < release);
         assert_eq!(story.step(), Step::Rest(Resting::Deferred(next)));
+    }
+
+    /// So far ahead was the clock when a message was accepted, or released by hand; then it is
+    /// right. The message expires as if it had been accepted at the correction, and is tried at
+    /// once.
+    #[test]
+    fn a_clock_that_was_ahead_gives_no_longer_life() {
+        let hours = SignedDuration::from_hours;
+        let (minute, years) = (SignedDuration::from_mins(1), hours(24 * 3650));
+        for (ahead, by_hand) in [
+            (years, false),
+            (years, true),
+            (hours(3), false),
+            (hours(3), true),
+            (hours(50), false),
+            (minute, false),
+        ] {
+            let mut story = Story::released("s@z", by_hand.then_some(hours(48)));
+            story.delays = DelayAges::new([hours(4)]);
+            if by_hand {
+                let retry = Action::Retry(By::rule("because"));
+                assert_eq!(story.acts(retry), Step::Attempt(vec![0, 1]));
+            }
+            let right = story.now - ahead;
+            story.now = right;
+            assert_eq!(story.step(), Step::Attempt(vec![0, 1]), "{ahead:#}");
+            let (mut attempts, mut told) = (0, None);
+            let end = loop {
+                assert!(attempts < 100, "{ahead:#}");
+                match story.step() {
+                    Step::Attempt(these) => {
+                        attempts += 1;
+                        story.starts();
+                        let all: Vec<_> = these.into_iter().map(|n| (n, later())).collect();
+                        story.ends(&all);
+                    }
+                    Step::Rest(Resting::Deferred(next)) => story.now = next,
+                    Step::Notify(occasion) if occasion.kind == NoticeKind::Delay => {
+                        told.get_or_insert(story.now.duration_since(right));
+                        story.is_told(NoticeKind::Delay, &occasion.who);
+                    }
+                    Step::Notify(_) => break story.now.duration_since(right),
+                    step => panic!("{step:?}"),
+                }
+            };
+            assert_eq!(end, story.schedule.lifetime(), "{ahead:#}");
+            let told = told.unwrap();
+            assert!((hours(4)..hours(5)).contains(&told), "{ahead:#}: {told:#}");
+        }
+    }
+
+    /// The time that is believed is that of the first thing that happened by a clock which was not
+    /// ahead; a clock that stood in the past for a moment makes no message old.
+    #[test]
+    fn a_clock_that_was_behind_makes_no_message_old() {
+        let hours = SignedDuration::from_hours;
+        let mut story = Story::new("s@z");
+        let (accepted, past) = (story.now, Timestamp::UNIX_EPOCH);
+        story.now = past;
+        story.starts();
+        story.ends(&[(0, later()), (1, later())]);
+        assert_eq!(story.state.begins(past + hours(1)), past);
+        assert_eq!(story.state.begins(accepted + hours(1)), accepted);
+        // Ahead twice, and each time corrected by some.
+        let mut story = Story::new("s@z");
+        for back in [24, 48] {
+            story.now = accepted - hours(back);
+            story.starts();
+            story.ends(&[(0, later()), (1, later())]);
+        }
+        let begins = |back| story.state.begins(accepted - hours(back));
+        assert_eq!(begins(0), accepted);
+        assert_eq!(begins(1), accepted - hours(24));
+        assert_eq!(begins(25), accepted - hours(48));
+        assert_eq!(begins(72), accepted - hours(72));
     }
 
     #[test]

@@ -302,7 +302,7 @@ pub(super) fn log_results(
     let id = entry.id();
     let from = from(entry);
     let delay = now
-        .duration_since(entry.state().begin)
+        .duration_since(entry.state().begins(now))
         .as_secs_f64()
         .max(0.0);
     let delay = (delay * 10.0).round() / 10.0;
