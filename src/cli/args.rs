@@ -126,9 +126,9 @@ pub(super) struct Send {
     /// Only store; the next run delivers
     #[arg(long)]
     pub queue_only: bool,
-    /// Deliver not before this time: `2026-11-23T08:00Z`, `2026-11-23 08:00` (local time), or `+2h`
-    /// from now; `retry` releases it before
-    #[arg(long, value_name = "TIME", value_parser = super::time::moment)]
+    /// Deliver not before this time: `18:00` (the next), `tomorrow 8:00`, `2026-11-23 08:00`, all local;
+    /// `2026-11-23T08:00Z`; or `+2h` from now. `retry` releases it before
+    #[arg(long, value_name = "TIME", value_parser = super::time::moment_ahead)]
     pub at: Option<Timestamp>,
     /// Deliver by this transport, whatever the routes say
     #[arg(long, value_name = "NAME")]

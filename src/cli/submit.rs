@@ -12,6 +12,7 @@ use super::background;
 use super::exit::{EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
 use super::site::{IfMissing, Site};
+use super::table;
 use crate::accept::{Acceptor, Request};
 use crate::config::Attempt;
 use crate::message::header::{HeaderScan, without_field};
@@ -105,6 +106,12 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     };
     let accepted = Acceptor::new(site.spool.clone(), site.limits()).submit(request, input)?;
     write_once(io::stdout(), &format!("{}\n", accepted.id));
+    if let Some(release) = args.at.filter(|_| !accepted.repeated) {
+        // Programs read the id; this is for people.
+        let left = table::span(release.duration_since(Timestamp::now()));
+        let text = format!("mailspool: goes in {left}, {}\n", table::time(release));
+        write_once(io::stderr(), &text);
+    }
     // What is released later is not due.
     let is_due = args.at.is_none_or(|release| release <= Timestamp::now());
     if !args.queue_only && !accepted.repeated && is_due {

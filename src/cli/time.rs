@@ -1,13 +1,26 @@
 //! Times as people write them on the command line.
 
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 
-/// A moment: RFC 3339 with an offset or `Z`, the same with a zone in brackets, a local date and
-/// time, or `+` and a duration from now.
-pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
-    read(text, Timestamp::now(), TimeZone::system())
+use super::table;
+
+/// A moment that is not past: RFC 3339 with an offset or `Z`, the same with a zone in brackets, a
+/// local date and time, `today` or `tomorrow` and a local time, a local time alone, which is the next
+/// one, or `+` and a duration from now.
+pub(super) fn moment_ahead(text: &str) -> Result<Timestamp, String> {
+    ahead(text, Timestamp::now(), TimeZone::system())
+}
+
+fn ahead(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String> {
+    let time = read(text.trim(), now, here.clone())?;
+    if time < now {
+        let past = table::span(now.duration_since(time));
+        let time = time.to_zoned(here).strftime("%Y-%m-%d %H:%M:%S %z");
+        return Err(format!("{time} is past, by {past}"));
+    }
+    Ok(time)
 }
 
 fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String> {
@@ -26,14 +39,48 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    let wrong = || "write 2026-11-23T08:00Z, 2026-11-23 08:00 or +2h".to_owned();
-    // A date alone would be a midnight that nobody wrote.
+    let wrong =
+        || "write 18:00, tomorrow 8:00, 2026-11-23 08:00, 2026-11-23T08:00Z or +2h".to_owned();
+    // A date alone would be a midnight that was not written.
     if !text.contains(':') {
         return Err(wrong());
     }
-    let local: DateTime = text.parse().map_err(|_| wrong())?;
-    let zoned = local.to_zoned(here).map_err(|error| error.to_string())?;
-    Ok(zoned.timestamp())
+    let local = |local: DateTime| {
+        let zoned = local.to_zoned(here.clone());
+        let zoned = zoned.map_err(|error| error.to_string())?;
+        Ok(zoned.timestamp())
+    };
+    let today = now.to_zoned(here.clone()).date();
+    let next = |day: Date| day.checked_add(1.day()).map_err(|error| error.to_string());
+    if let Some(time) = time_of_day(text) {
+        let time_today = local(today.to_datetime(time))?;
+        return match time_today < now {
+            true => local(next(today)?.to_datetime(time)),
+            false => Ok(time_today),
+        };
+    }
+    let (day, time) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let time = time_of_day(time.trim());
+    match (day.to_ascii_lowercase().as_str(), time) {
+        ("today", Some(time)) => local(today.to_datetime(time)),
+        ("tomorrow", Some(time)) => local(next(today)?.to_datetime(time)),
+        _ => local(text.parse().map_err(|_| wrong())?),
+    }
+}
+
+/// `18:00`, `8:00` or `18:00:30`.
+fn time_of_day(text: &str) -> Option<Time> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let number = |part: &&str| {
+        let is_number = (1..=2).contains(&part.len()) && part.bytes().all(|c| c.is_ascii_digit());
+        is_number.then(|| part.parse::<i8>().ok()).flatten()
+    };
+    let numbers: Option<Vec<i8>> = parts.iter().map(number).collect();
+    match numbers?[..] {
+        [hour, minute] => Time::new(hour, minute, 0, 0).ok(),
+        [hour, minute, second] => Time::new(hour, minute, second, 0).ok(),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -57,20 +104,54 @@ mod tests {
             ("2026-11-23T08:00", "2026-11-23T07:00:00Z"),
             ("+2h", "2026-11-22T16:00:00Z"),
             ("+1d 30m", "2026-11-23T14:30:00Z"),
+            // At the next such time; it is 15:00 here.
+            ("18:00", "2026-11-22T17:00:00Z"),
+            ("15:00", "2026-11-22T14:00:00Z"),
+            ("14:59", "2026-11-23T13:59:00Z"),
+            ("8:00", "2026-11-23T07:00:00Z"),
+            ("today 18:00:30", "2026-11-22T17:00:30Z"),
+            ("tomorrow 8:00", "2026-11-23T07:00:00Z"),
+            ("Tomorrow  23:59", "2026-11-23T22:59:00Z"),
         ] {
             assert_eq!(at(text).as_deref(), Ok(time), "{text}");
         }
         for bad in [
             "",
             "2026-11-23",
-            "08:00",
             "tomorrow",
+            "tomorrow 24:00",
+            "today",
+            "yesterday 8:00",
+            "18:0:0:0",
+            "18:",
             "+",
             "+2",
             "2h",
             "2026-13-01 08:00",
         ] {
             assert!(at(bad).is_err(), "{bad}: {:?}", at(bad));
+        }
+    }
+
+    #[test]
+    fn what_is_past_is_refused_with_how_long_it_is() {
+        let now: Timestamp = "2026-11-22T14:00:00Z".parse().unwrap();
+        let here = TimeZone::fixed(jiff::tz::offset(1));
+        for (text, words) in [
+            (
+                "2026-11-22 14:30",
+                "2026-11-22 14:30:00 +0100 is past, by 30m",
+            ),
+            (
+                "2025-11-22T14:00Z",
+                "2025-11-22 15:00:00 +0100 is past, by 365d",
+            ),
+            ("today 8:00", "2026-11-22 08:00:00 +0100 is past, by 7h"),
+        ] {
+            assert_eq!(ahead(text, now, here.clone()), Err(words.to_owned()));
+        }
+        for text in ["+0s", "2026-11-22T14:00Z", "15:00", "14:00", "today 15:00"] {
+            assert!(ahead(text, now, here.clone()).is_ok(), "{text}");
         }
     }
 }
