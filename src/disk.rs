@@ -22,6 +22,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -59,10 +60,21 @@ struct Inner {
 /// An open file. It remembers its path for error messages only; the path may have changed.
 #[derive(Debug)]
 pub struct File {
-    /// Goes before the descriptor does.
     unlocks: seam::Unlocks,
+    is_locked: AtomicBool,
     file: std::fs::File,
     path: PathBuf,
+}
+
+impl Drop for File {
+    /// Lets a lock go. Closing the descriptor is not enough: a command that another thread starts at
+    /// this moment has a copy of it until it is executed, and with that the lock.
+    fn drop(&mut self) {
+        if self.is_locked.load(Ordering::Relaxed) {
+            self.unlocks.tell();
+            let _ = fs2::FileExt::unlock(&self.file);
+        }
+    }
 }
 
 impl Disk {
@@ -125,6 +137,7 @@ impl Disk {
         })?;
         Ok(File {
             unlocks: seam::Unlocks::default(),
+            is_locked: AtomicBool::new(false),
             file: fd.into(),
             path: path.to_owned(),
         })
@@ -159,6 +172,7 @@ impl Disk {
         });
         match locked {
             Ok(()) => {
+                file.is_locked.store(true, Ordering::Relaxed);
                 if let Some(seam) = &self.inner.seam {
                     file.unlocks.locked(seam, &file.path);
                 }
@@ -448,5 +462,30 @@ fn through<T>(
             Err(Errno::EINTR) if interrupts < MOST_INTERRUPTS => interrupts += 1,
             other => return other.map_err(|errno| Error::new(call.name(), path, errno.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that is being started has copies of all descriptors until it is executed.
+    #[test]
+    fn a_lock_goes_although_the_descriptor_has_a_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path(), None).unwrap();
+        let path = Path::new("x");
+        let file = disk.create(path).unwrap();
+        assert!(disk.try_lock(&file).unwrap());
+        let copy = file.file.try_clone().unwrap();
+        let other = disk.open_rw(path).unwrap();
+        assert!(!disk.try_lock(&other).unwrap());
+        // One that has not got the lock takes nobody's.
+        drop(other);
+        let other = disk.open_rw(path).unwrap();
+        assert!(!disk.try_lock(&other).unwrap());
+        drop(file);
+        assert!(disk.try_lock(&other).unwrap());
+        drop(copy);
     }
 }

@@ -12,11 +12,13 @@ use jiff::Timestamp;
 
 use crate::disk;
 use crate::message::QueueId;
+use crate::queue::Action;
 use crate::queue::step::awaits_release;
-use crate::queue::{Action, Hold};
-use crate::spool::{Claim, Entry, Kept, Place, Posted, Served, Spool, Unreadable, apply};
+use crate::spool::{
+    Claim, Doubt, Entry, Kept, Located, Place, Posted, Served, Spool, Unreadable, apply, refusal,
+};
 
-pub use check::{Finding, Level, Mend, Tally, check, tally};
+pub use check::{Finding, Level, Mend, Tallied, Tally, check, tally};
 pub use find::{Found, find};
 pub use row::{HoldRow, RecipientRow, Row, RowStatus, row};
 pub use wake::wake;
@@ -35,6 +37,8 @@ pub enum Acted {
     Absent,
     /// It makes no sense for this message, for this reason.
     Refused(String),
+    /// The system would not let us, for this reason. It is where it was; a request may wait.
+    Failed(String),
 }
 
 /// Messages that are acted on behind one pair of barriers.
@@ -51,17 +55,25 @@ pub fn act(
     for some in ids.chunks(BATCH) {
         let mut entries = Vec::new();
         for id in some {
-            match take(spool, *id)? {
-                Taken::Entry(entry) => match refusal(&entry, action) {
-                    None => entries.push(*entry),
+            // One that cannot be had is nothing to the others.
+            match take(spool, *id) {
+                Ok(Taken::Entry(mut entry)) => match refusal(&entry, action) {
+                    None => match entry.make_ready() {
+                        Ok(()) => entries.push(*entry),
+                        Err(error) => all.push((*id, failed(error))),
+                    },
                     Some(why) => {
                         drop(entry);
                         let_go(spool, *id, now);
                         all.push((*id, Acted::Refused(why.to_owned())));
                     }
                 },
-                Taken::Busy => all.push((*id, request(spool, *id, action, now)?)),
-                Taken::Not(acted) => all.push((*id, acted)),
+                Ok(Taken::Busy) => {
+                    let requested = request(spool, *id, action, now);
+                    all.push((*id, requested.unwrap_or_else(failed)));
+                }
+                Ok(Taken::Not(acted)) => all.push((*id, acted)),
+                Err(error) => all.push((*id, failed(error))),
             }
         }
         apply_and_let_go(spool, &mut entries, action, now, |id| {
@@ -71,6 +83,10 @@ pub fn act(
         })?;
     }
     Ok(all)
+}
+
+fn failed(error: disk::Error) -> Acted {
+    Acted::Failed(error.to_string())
 }
 
 /// Carries an action out on messages in hand, tells of each, and lets go of them.
@@ -95,6 +111,10 @@ fn apply_and_let_go(
 fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
     match spool.serve_request(id, now) {
         Ok(Served::Nothing | Served::Unreadable) => {}
+        Ok(Served::Refused(action, why)) => {
+            let (by, action) = (&action.by().by, action.as_str());
+            tracing::warn!(%id, action, by, why, "request not served");
+        }
         Ok(Served::Done(action)) => {
             let by = action.by();
             let action = action.as_str();
@@ -109,32 +129,52 @@ fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
 /// next run to find.
 ///
 /// # Errors
-/// Of a message that the system would not let us have; the others are made due all the same.
+/// Of a message or a bucket that the system would not let us have; the others are made due all the
+/// same.
 pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usize> {
-    let mut flushed = 0;
-    let mut failed = Ok(());
-    for bucket in spool.buckets(Kept::Deferred)? {
+    let (mut flushed, mut unread) = (0, Vec::new());
+    for bucket in spool.buckets_there(Kept::Deferred, &mut unread) {
         let place = Place::Deferred(bucket);
-        for some in spool.ids_in(place)?.chunks(BATCH) {
+        let ids = match spool.ids_in(place) {
+            Ok(ids) => ids,
+            Err(error) => {
+                unread.push(error);
+                continue;
+            }
+        };
+        for some in ids.chunks(BATCH) {
             let mut entries = Vec::new();
             for id in some {
-                let Claim::Locked(locked) = spool.lock(place, *id)? else {
-                    continue;
-                };
-                match locked.read() {
-                    Ok(entry) if awaits_release(entry.state(), now) => {}
-                    Ok(entry) => entries.push(entry),
-                    Err(Unreadable::Corrupt(..)) => {}
-                    Err(Unreadable::Failed(error)) => failed = failed.and(Err(error)),
+                match flushable(spool, place, *id, now) {
+                    Ok(entry) => entries.extend(entry),
+                    Err(error) => unread.push(error),
                 }
             }
             apply_and_let_go(spool, &mut entries, action, now, |_| flushed += 1)?;
         }
-        spool.remove_empty_buckets(&[place])?;
+        unread.extend(spool.remove_empty_buckets(&[place]).err());
     }
     let by = action.by();
     tracing::info!(flushed, by = by.by, reason = by.reason, "flush");
-    failed.map(|()| flushed)
+    unread.into_iter().next().map_or(Ok(flushed), Err)
+}
+
+/// A message that a flush makes due, if nobody has it in hand.
+fn flushable(
+    spool: &Spool,
+    place: Place,
+    id: QueueId,
+    now: Timestamp,
+) -> disk::Result<Option<Entry>> {
+    let Claim::Locked(locked) = spool.lock(place, id)? else {
+        return Ok(None);
+    };
+    match locked.read() {
+        Ok(entry) if awaits_release(entry.state(), now) => Ok(None),
+        Ok(mut entry) => entry.make_ready().map(|()| Some(entry)),
+        Err(Unreadable::Corrupt(..)) => Ok(None),
+        Err(Unreadable::Failed(error)) => Err(error),
+    }
 }
 
 enum Taken {
@@ -147,8 +187,11 @@ fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
     /// A message may move between our look and our lock.
     const MOST_MOVES: usize = 5;
     for _ in 0..MOST_MOVES {
-        let Some(place) = spool.locate(id)? else {
-            return Ok(Taken::Not(Acted::Absent));
+        let place = match spool.locate(id)? {
+            Located::At(place) => place,
+            Located::Absent => return Ok(Taken::Not(Acted::Absent)),
+            Located::Uncertain(Doubt::Moving) => continue,
+            Located::Uncertain(Doubt::Unread(error)) => return Err(error),
         };
         // Not yet, or no longer, in the queue; locking it would only disturb who is at it.
         if let Place::New | Place::Done = place {
@@ -169,26 +212,6 @@ fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
         });
     }
     Ok(Taken::Busy)
-}
-
-/// Why an action makes no sense for a message.
-fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
-    let state = entry.state();
-    let frozen = matches!(state.hold, Hold::Frozen { .. }) || entry.place().as_str() == "frozen";
-    let discarded = matches!(state.hold, Hold::Discarded { .. });
-    match action {
-        Action::Thaw(_) if !frozen => Some("it is not frozen"),
-        Action::Freeze { .. } | Action::Bounce(_) | Action::Discard { .. } if discarded => {
-            Some("it is discarded already; `mailspool retry` takes it back")
-        }
-        Action::Bounce(_) if state.sender.mailbox().is_none() => {
-            Some("it has the null sender: there is nobody to tell; `mailspool discard` it")
-        }
-        Action::Bounce(_) if !state.recipients.iter().any(|one| one.is_left()) => {
-            Some("nobody is left to bounce it for")
-        }
-        _ => None,
-    }
 }
 
 /// Leaves a request, then tries the lock once more: if the holder let go between our first try

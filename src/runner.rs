@@ -18,11 +18,12 @@ mod scan;
 mod sessions;
 mod settle;
 mod transact;
+mod trouble;
 #[cfg(feature = "cli")]
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use tokio::sync::Notify;
 use crate::message::QueueId;
 use crate::notice::{DsnBuilder, NoticeBuilder};
 use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules};
-use crate::spool::Spool;
+use crate::spool::{Doubt, Located, Spool};
 use crate::transport::Transport;
 
 #[cfg(feature = "cli")]
@@ -94,6 +95,8 @@ pub struct Summary {
     pub corrupt: u64,
     /// Messages that the system would not let us work on.
     pub trouble: u64,
+    /// Directories that could not be read, and other parts of the spool that are no messages.
+    pub unread: u64,
 }
 
 /// Why a run stopped before it was through. No message is worse off for it.
@@ -102,11 +105,14 @@ pub enum Error {
     /// A file-system call on the spool itself failed.
     #[error(transparent)]
     Disk(#[from] crate::disk::Error),
-    /// Ten corrupt messages in a row: that is trouble of the spool's, not of the messages'.
-    #[error("stopped: {CORRUPT_LIMIT} messages in a row were corrupt; see corrupt/")]
-    TooManyCorrupt,
-    /// Ten messages in a row could not be worked on.
-    #[error("stopped: {CORRUPT_LIMIT} messages in a row could not be worked on; last: {0}")]
+    /// Not one message was whole, and `corrupt/` has ten already: that is trouble of the spool's, not of
+    /// the messages'. So many stay where they are.
+    #[error(
+        "no message is whole, and {0} that look corrupt stay where they are; is info/ away? (`mailspool check`)"
+    )]
+    TooManyCorrupt(usize),
+    /// Message after message could not be worked on, nor can the spool be written to.
+    #[error("stopped: nothing can be worked on; last: {0}")]
     TooMuchTrouble(String),
     /// An outcome could not be recorded. Going on would deliver mail without a record.
     #[error("stopped: the outcome for {id} could not be recorded: {why}")]
@@ -120,9 +126,6 @@ pub enum Error {
     #[error("starting the runtime: {0}")]
     Runtime(#[source] std::io::Error),
 }
-
-/// So many corrupt or unworkable messages in a row stop a run.
-const CORRUPT_LIMIT: u32 = 10;
 
 type Observer = dyn Fn(Progress) + Send + Sync;
 
@@ -151,8 +154,7 @@ struct Core {
     stop: Stop,
     hops: Arc<hops::Hops>,
     sessions: sessions::Sessions,
-    corrupt_in_a_row: AtomicU32,
-    trouble_in_a_row: AtomicU32,
+    troubles: trouble::Troubles,
     fatal: Mutex<Option<Error>>,
 }
 
@@ -219,7 +221,7 @@ impl Runner {
             let (summary, seen) = self.drive(drive::Mode::InSlot)?;
             total.get_or_insert_default().add(&summary);
             drop(slot);
-            if self.core.is_stopped() || !self.core.anything_besides(&seen)? {
+            if self.core.is_stopped() || !self.core.anything_besides(&seen) {
                 return Ok(total);
             }
         }
@@ -227,10 +229,12 @@ impl Runner {
 
     /// Attempts one message now, if it is due and nobody has it in hand.
     pub fn attempt(&self, id: QueueId) -> Result<Settled, Error> {
-        let Some(place) = self.core.spool.locate(id)? else {
-            return Ok(Settled::Absent);
-        };
-        self.attempt_at(id, place)
+        match self.core.spool.locate(id)? {
+            Located::At(place) => self.attempt_at(id, place),
+            Located::Absent => Ok(Settled::Absent),
+            Located::Uncertain(Doubt::Moving) => Ok(Settled::Busy),
+            Located::Uncertain(Doubt::Unread(error)) => Ok(Settled::Trouble(error.to_string())),
+        }
     }
 
     /// Works on in the same process until it is stopped: wakes when something comes in, when
@@ -266,8 +270,7 @@ impl RunnerBuilder {
                 stop: Stop::default(),
                 hops: Arc::default(),
                 sessions: sessions::Sessions::default(),
-                corrupt_in_a_row: AtomicU32::new(0),
-                trouble_in_a_row: AtomicU32::new(0),
+                troubles: trouble::Troubles::default(),
                 fatal: Mutex::new(None),
             },
         }
@@ -430,6 +433,7 @@ impl Summary {
             busy,
             corrupt,
             trouble,
+            unread,
         } = other;
         self.messages += messages;
         self.delivered += delivered;
@@ -440,5 +444,6 @@ impl Summary {
         self.busy += busy;
         self.corrupt += corrupt;
         self.trouble += trouble;
+        self.unread += unread;
     }
 }

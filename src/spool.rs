@@ -14,6 +14,7 @@ mod keys;
 mod layout;
 mod lock;
 mod part;
+mod probe;
 mod requests;
 mod scan;
 mod slots;
@@ -28,13 +29,13 @@ use crate::disk::{self, Disk, Kind, Seam};
 
 pub use destinations::{Down, Forgotten, Hop};
 pub use draft::{Draft, Staged, Staging, Swept};
-pub use entry::{Entry, apply};
+pub use entry::{Entry, apply, refusal};
 pub use keys::{Holder, KeyLock};
 pub use layout::{Kept, MAX_RECIPIENTS, MAX_TRANSPORT, Place};
 pub use lock::{Claim, Locked, Unreadable};
 pub use part::Leftover;
 pub use requests::{Posted, Served};
-pub use scan::{Content, Listing, View};
+pub use scan::{Content, Doubt, Listing, Located, View};
 pub use slots::Slot;
 pub use suspensions::{Changed, Standing, Suspended, Suspension, Target};
 
@@ -205,7 +206,12 @@ impl Spool {
         // These may be missing: older programs did not make them all. A link in their place would lead
         // us out of the spool, and what is renamed in `keys/` becomes durable with what is elsewhere.
         for dir in ["state", KEYS, INTENDED_KEYS, KEY_LOCKS, suspensions::DIR] {
-            match self.disk.stat(Path::new(dir))? {
+            let stat = match self.disk.stat(Path::new(dir)) {
+                // Below a directory that we may not read: whatever needs it fails by itself.
+                Err(error) if error.is_denied() => continue,
+                other => other?,
+            };
+            match stat {
                 Some(stat) if stat.kind != Kind::Dir => {
                     return Err(self.damaged(dir, "it is not a directory"));
                 }

@@ -129,7 +129,7 @@ impl Scene {
         let mut entries: Vec<_> = ids
             .iter()
             .map(|id| {
-                let place = self.spool.locate(*id).unwrap().unwrap();
+                let place = self.spool.locate(*id).unwrap().place().unwrap();
                 match self.spool.lock(place, *id).unwrap() {
                     Claim::Locked(locked) => locked.read().unwrap(),
                     _ => panic!("not to be had"),
@@ -144,8 +144,8 @@ impl Scene {
     }
 
     fn state(&self, id: QueueId) -> mailspool::spool::Content {
-        let listing = self.spool.listing().unwrap();
-        let place = self.spool.locate(id).unwrap().unwrap();
+        let listing = self.spool.listing();
+        let place = self.spool.locate(id).unwrap().place().unwrap();
         let view = self.spool.view(id, place, &listing).unwrap().unwrap();
         view.content.unwrap()
     }
@@ -250,7 +250,7 @@ fn only_those_wait_whose_host_is_dead() {
     let content = scene.state(id);
     assert!(content.state.recipients[1].last.is_none(), "no event");
     let down = scene.spool.down(&Scene::hop("dead.test")).unwrap();
-    let place = scene.spool.locate(id).unwrap();
+    let place = scene.spool.locate(id).unwrap().place();
     assert_eq!(place, Some(Place::Deferred(Bucket::for_time(down.probe))));
     assert_eq!(findings(&scene.spool), []);
     scene.net.revive("dead.test");
@@ -376,7 +376,7 @@ fn an_answer_that_is_lost_is_tried_again_or_held() {
     let again = scene.queue(1, "lost.test")[0];
     let summary = scene.pass();
     assert_eq!(summary.deferred, 1);
-    let place = scene.spool.locate(again).unwrap().unwrap();
+    let place = scene.spool.locate(again).unwrap().place().unwrap();
     assert!(matches!(place, Place::Deferred(_)), "{place:?}");
 
     let held = scene.queue(1, "lost.test")[0];
@@ -385,7 +385,7 @@ fn an_answer_that_is_lost_is_tried_again_or_held() {
         .transport("net", scene.net.clone().on_unknown(OnUnknown::Freeze))
         .build();
     runner.pass().unwrap();
-    let place = scene.spool.locate(held).unwrap().unwrap();
+    let place = scene.spool.locate(held).unwrap().place().unwrap();
     assert_eq!(place, Place::Frozen(Bucket::Never));
     let content = scene.state(held);
     let mailspool::queue::Hold::Frozen { by, .. } = content.state.hold else {

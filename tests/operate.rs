@@ -597,6 +597,35 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
     }
 }
 
+/// What would be refused at once is refused later, too.
+#[test]
+fn a_request_that_makes_no_sense_when_it_is_served_is_dropped() {
+    let thaw = Busy::new(75);
+    let twice = Busy::new(75);
+    // The other is discarded by the time that its request is served.
+    let path = twice.site.spool().join("info/attempts").join(&twice.id);
+    for (mut busy, action) in [(thaw, "thaw"), (twice, "bounce")] {
+        busy.act(action).ok();
+        if action == "bounce" {
+            let discard = r#"{"at":"2026-11-22T14:05:00Z","event":"discard","by":"x","until":"2126-11-22T14:05:00Z"}"#;
+            let mut history = fs::read(&path).unwrap();
+            history.extend_from_slice(format!("{discard}\n").as_bytes());
+            // Its run is killed, and the next one finds what stands there.
+            busy.run.kill().unwrap();
+            busy.run.wait().unwrap();
+            fs::write(&path, history).unwrap();
+            busy.site.run();
+        } else {
+            busy.finish();
+        }
+        let shown = busy.site.shown(&busy.id);
+        let events = shown["history"].as_array().unwrap();
+        assert!(!events.iter().any(|one| one["event"] == action), "{shown}");
+        let requests = names(&busy.site.spool().join("info/request"));
+        assert_eq!(requests, [] as [&str; 0], "{action}");
+    }
+}
+
 /// The hand finished it: there is nothing left to act on, and nothing comes back.
 #[test]
 fn an_action_on_a_message_that_is_delivered_meanwhile_is_void() {

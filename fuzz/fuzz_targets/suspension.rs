@@ -1,7 +1,7 @@
 //! `suspended/`: whatever a file says, its name suspends; and every name that can be suspended.
 //!
-//! An input is the name of a destination or, behind a `=`, of a transport, and what a file of that
-//! name says.
+//! An input is the name of a destination or, behind a `=`, of a transport, or `==` for all mail, and
+//! what a file of that name says.
 #![no_main]
 
 use std::fs;
@@ -15,6 +15,7 @@ fuzz_target!(|input: &[u8]| {
     let [name, bytes] = help::parts(input);
     let name = &*String::from_utf8_lossy(name);
     let target = match name.strip_prefix('=') {
+        Some("=") => Target::All,
         Some(transport) => Target::Transport(transport.to_owned()),
         None => Target::destination(name),
     };
@@ -36,6 +37,7 @@ fuzz_target!(|input: &[u8]| {
     let way = match &target {
         Target::Transport(name) => (Some(name.as_str()), None),
         Target::Destination(name) => (Some("relay"), Some(name.as_str())),
+        Target::All => (None, None),
     };
     let holds = || {
         let names = spool.suspended().unwrap();
@@ -68,7 +70,8 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(says.target.file_name(), file);
     }
     assert_eq!(holds().is_some(), !there.is_over(help::now()));
-    let ended = spool.end_suspensions(help::now()).unwrap();
+    let (ended, failed) = spool.end_suspensions(help::now()).unwrap();
+    assert!(failed.is_empty());
     assert_eq!(ended.len(), usize::from(there.is_over(help::now())));
     if ended.is_empty() {
         assert_eq!(spool.resume(&file).unwrap(), Changed::Done);

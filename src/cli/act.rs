@@ -91,12 +91,18 @@ pub(super) fn bounce(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
 pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
     let site = open(global)?;
     if args.how.dry_run {
-        let mut count = 0;
-        for bucket in site.spool.buckets(Kept::Deferred)? {
-            count += site.spool.ids_in(Kept::Deferred.place(bucket))?.len();
+        let (mut count, mut unread) = (0, Vec::new());
+        for bucket in site.spool.buckets_there(Kept::Deferred, &mut unread) {
+            match site.spool.ids_in(Kept::Deferred.place(bucket)) {
+                Ok(ids) => count += ids.len(),
+                Err(error) => unread.push(error),
+            }
         }
         say(&format!("{} would be made due.\n", table::messages(count)));
-        return Ok(());
+        return unread
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |error| Err(error.into()));
     }
     let action = Action::Retry(by(&site, &args.how));
     let count = operator::flush(&site.spool, &action, Timestamp::now())?;
@@ -165,6 +171,7 @@ fn act(
             ),
             Acted::Absent => ("gone".to_owned(), EX_UNAVAILABLE),
             Acted::Refused(why) => (format!("not done: {why}"), EX_UNAVAILABLE),
+            Acted::Failed(why) => (format!("not done now: {why}"), EX_TEMPFAIL),
         };
         let waits = match (code, action) {
             (0, Action::Retry(_) | Action::Thaw(_)) => waiting.suspended(&site.spool, id)?,

@@ -261,11 +261,14 @@ pub(super) struct Freeze {
 pub(super) struct Names {
     /// Recipients' domains (example.net), or destinations as `destinations` and `route` have them,
     /// with or without their transport and port (relay:relay.example.net:587, relay.example.net)
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "all", value_name = "NAME")]
     pub names: Vec<String>,
     /// The names are those of transports
     #[arg(long)]
     pub transport: bool,
+    /// All mail, whatever it is and wherever it goes
+    #[arg(long, conflicts_with_all = ["names", "transport"])]
+    pub all: bool,
 }
 
 #[derive(Debug, clap::Args)]

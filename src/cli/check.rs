@@ -15,7 +15,7 @@ use super::log::{self, Quiet};
 use super::site::Site;
 use super::table;
 use crate::message::printable;
-use crate::operator::{Finding, Level, RowStatus, Tally, check as look, tally};
+use crate::operator::{Finding, Level, RowStatus, Tallied, Tally, check as look, tally};
 
 /// Of names that are not ours, so many of a directory are shown; `--json` has them all.
 const MOST_ALIKE: usize = 10;
@@ -26,16 +26,12 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<ExitCode, Failure> 
     log::start(&site.config.log, Quiet::UnlessAsked);
     let findings = look(&site.spool, args.repair && !args.dry_run)?;
     let now = Timestamp::now();
-    let (tallies, uncounted) = match tally(&site.spool, now) {
-        Ok(tallies) => (tallies, None),
-        // What stands in the way has been found.
-        Err(error) if findings.iter().any(is_left) => (Vec::new(), Some(error)),
-        Err(error) => return Err(error.into()),
-    };
+    let Tallied { tallies, unread } = tally(&site.spool, now);
     let mut sums = Sums::of(&findings, &tallies);
-    if let Some(error) = uncounted {
-        sums.messages = None;
-        tracing::warn!(%error, "the messages cannot be counted");
+    // What stands in the way has been found, or was in the way for a moment.
+    sums.uncounted = unread.len();
+    if let (Some(error), false) = (unread.into_iter().next(), findings.iter().any(is_left)) {
+        return Err(error.into());
     }
     let mut out = BufWriter::new(io::stdout().lock());
     match args.json {
@@ -59,8 +55,10 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<ExitCode, Failure> 
 /// What it comes to.
 #[derive(Serialize)]
 struct Sums {
-    /// None if they cannot be counted.
-    messages: Option<usize>,
+    /// Those that can be counted.
+    messages: usize,
+    /// Messages and directories that cannot be looked at; how many messages are in them is not known.
+    uncounted: usize,
     /// Those that are left.
     problems: usize,
     mended: usize,
@@ -69,7 +67,8 @@ struct Sums {
 impl Sums {
     fn of(findings: &[Finding], tallies: &[Tally]) -> Sums {
         Sums {
-            messages: Some(tallies.iter().map(|one| one.messages).sum()),
+            messages: tallies.iter().map(|one| one.messages).sum(),
+            uncounted: 0,
             problems: findings.iter().filter(|one| is_left(one)).count(),
             mended: findings
                 .iter()
@@ -79,9 +78,12 @@ impl Sums {
     }
 
     fn words(&self) -> String {
-        let messages = match self.messages {
-            Some(count) => table::messages(count),
-            None => "messages that cannot be counted".to_owned(),
+        let messages = match self.uncounted {
+            0 => table::messages(self.messages),
+            _ => format!(
+                "{} and what cannot be counted",
+                table::messages(self.messages)
+            ),
         };
         let problems = match self.problems {
             0 => "no problems".to_owned(),

@@ -55,6 +55,8 @@ enum Line<'a> {
     Suspended {
         transport: Option<&'a str>,
         destination: Option<&'a str>,
+        /// All mail; then the two above are null.
+        all: bool,
         since: Option<Timestamp>,
         until: Option<Timestamp>,
         by: Option<&'a str>,
@@ -72,11 +74,13 @@ impl Line<'_> {
         let (transport, destination) = match &one.target {
             Target::Transport(name) => (Some(name.as_str()), None),
             Target::Destination(name) => (None, Some(name.as_str())),
+            Target::All => (None, None),
         };
         let says = one.says.as_ref();
         Line::Suspended {
             transport,
             destination,
+            all: one.target == Target::All,
             since: says.map(|says| says.since),
             until: one.until(),
             by: says.map(|says| says.by.by.as_str()),
@@ -198,7 +202,8 @@ impl Waiting<'_> {
         if self.suspended.is_empty() {
             return Ok(None);
         }
-        let Some(place) = spool.locate(id)? else {
+        // A help only: of one that is not found nothing is said.
+        let Some(place) = spool.locate(id)?.place() else {
             return Ok(None);
         };
         let view = spool.view(id, place, &Listing::default())?;

@@ -10,6 +10,7 @@ use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, Failure};
 use super::site::Site;
 use super::table;
+use crate::disk;
 use crate::message::{printable, reply::shortened};
 use crate::operator::{Row, RowStatus, row};
 use crate::queue::Then;
@@ -18,18 +19,18 @@ use crate::queue::Then;
 pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
     let site = Site::look(global)?;
     let now = Timestamp::now();
-    let listing = site.spool.listing()?;
+    let mut listing = site.spool.listing();
     let waiting = Waiting::look(&site);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut rows = Vec::new();
-    // The others are shown all the same; the first is told when they have been.
-    let mut unreadable = None;
+    // The others are shown all the same; what could not be read is said when they have been.
+    let mut unread = std::mem::take(&mut listing.unread);
     for (id, place) in &listing.messages {
         let view = match site.spool.view(*id, *place, &listing) {
             Ok(Some(view)) => view,
             Ok(None) => continue,
             Err(error) => {
-                unreadable.get_or_insert(error);
+                unread.push(error);
                 continue;
             }
         };
@@ -47,7 +48,17 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
         }
     }
     finish(out)?;
-    unreadable.map_or(Ok(()), |error| Err(error.into()))
+    said_unread(&unread)
+}
+
+/// Says what a look could not read, after what it could: each on a line of its own.
+fn said_unread(unread: &[disk::Error]) -> Result<(), Failure> {
+    if unread.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = unread.iter().map(|error| error.to_string()).collect();
+    let text = format!("{}\nwhat is in there is not shown", lines.join("\n"));
+    Err(Failure::new(EX_TEMPFAIL, text))
 }
 
 /// The words that scripts have matched for years.
@@ -119,7 +130,7 @@ fn to(row: &Row) -> String {
 /// `mailspool count`.
 pub(super) fn count(global: &Global, args: &Count) -> Result<(), Failure> {
     let site = Site::look(global)?;
-    let listing = site.spool.listing()?;
+    let listing = site.spool.listing();
     let mut out = BufWriter::new(io::stdout().lock());
     match args.json {
         false => put(&mut out, &format!("{}\n", listing.messages.len()))?,
@@ -139,7 +150,8 @@ pub(super) fn count(global: &Global, args: &Count) -> Result<(), Failure> {
             json_line(&mut out, &counts)?;
         }
     }
-    finish(out)
+    finish(out)?;
+    said_unread(&listing.unread)
 }
 
 pub(super) fn json_line(

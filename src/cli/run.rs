@@ -61,6 +61,13 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         let count = table::messages(summary.trouble as usize);
         trouble.push(format!("{count} could not be worked on (the log says why)"));
     }
+    if summary.unread > 0 {
+        let count = match summary.unread {
+            1 => "1 directory or file of the spool".to_owned(),
+            count => format!("{count} directories and files of the spool"),
+        };
+        trouble.push(format!("{count} could not be read (the log says why)"));
+    }
     match trouble.is_empty() {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(complain(&Failure::new(EX_TEMPFAIL, trouble.join("; ")))),

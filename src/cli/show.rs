@@ -16,7 +16,7 @@ use crate::message::{QueueId, printable};
 use crate::operator::{Found, HoldRow, Row, find, row};
 use crate::queue::state::Fate;
 use crate::queue::{Action, Event, RecipientResult, RecipientState, Status, Then, What};
-use crate::spool::{Content, Spool, View};
+use crate::spool::{Content, Listing, Located, Spool, View};
 
 /// `show --json`: a row of the listing, what the submitter wanted, and the history.
 #[derive(Serialize)]
@@ -110,8 +110,15 @@ pub(super) fn one(spool: &Spool, part: &str) -> Result<QueueId, Failure> {
 
 pub(super) fn view(spool: &Spool, id: QueueId) -> Result<View, Failure> {
     let gone = || Failure::new(EX_UNAVAILABLE, format!("{id} is gone"));
-    let listing = spool.listing()?;
-    let place = spool.locate(id)?.ok_or_else(gone)?;
+    let listing = Listing::default();
+    let place = match spool.locate(id)? {
+        Located::At(place) => place,
+        Located::Absent => return Err(gone()),
+        Located::Uncertain(doubt) => {
+            let text = format!("{id} cannot be found now: {doubt}; try again");
+            return Err(Failure::new(EX_TEMPFAIL, text));
+        }
+    };
     spool.view(id, place, &listing)?.ok_or_else(gone)
 }
 

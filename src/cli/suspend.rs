@@ -1,5 +1,7 @@
 //! `suspend` and `resume`: destinations and transports to which nothing goes.
 
+mod concerned;
+
 use std::io;
 use std::process::ExitCode;
 use std::thread;
@@ -44,6 +46,10 @@ pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<ExitCode, Failu
         let (target, by) = (&suspension.target, &suspension.by);
         tracing::info!(suspended = %target, by = by.by, reason = by.reason, until = until.map(|until| until.to_string()), "suspended");
         say(&format!("{}\n", done(&site, &suspension)));
+        say(&format!(
+            "{}\n",
+            concerned::words(&site, &suspension.target)
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -70,6 +76,7 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
             }
         }
     }
+    say(&still(&site, &resumed));
     if resumed.is_empty() {
         return Ok(ExitCode::from(status));
     }
@@ -87,6 +94,20 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
         background::attempt(&site, global);
     }
     Ok(ExitCode::from(status))
+}
+
+/// What else holds the mail back that has been resumed, if that is not told by its name.
+fn still(site: &Site, resumed: &[Target]) -> String {
+    let now = Timestamp::now();
+    // A help only; what is suspended is said by `destinations`.
+    let all = site.spool.suspensions().unwrap_or_default();
+    let all = all.into_iter().filter(|one| !one.is_over(now));
+    let others = all.filter(|one| one.target == Target::All || resumed.contains(&Target::All));
+    let lines = others.map(|one| format!("{}.\n", words(&one)));
+    match resumed.is_empty() {
+        true => String::new(),
+        false => lines.collect(),
+    }
 }
 
 /// Which way a recipient's mail goes, as far as the configuration says.
@@ -141,8 +162,11 @@ fn open(global: &Global) -> Result<Site, Failure> {
     Ok(site)
 }
 
-/// What the names mean. A transport that is not there may still be resumed.
+/// What the names mean. What is not there, or can match nothing, may still be resumed.
 fn targets(site: &Site, names: &Names, must_be: bool) -> Result<Vec<Target>, Failure> {
+    if names.all {
+        return Ok(vec![Target::All]);
+    }
     let target = |name: &String| {
         if names.transport {
             // With a mistake in it nothing is known of transports, and mail must be held back all the same.
@@ -160,7 +184,13 @@ fn targets(site: &Site, names: &Names, must_be: bool) -> Result<Vec<Target>, Fai
                 "an address is no destination; its domain is {}",
                 printable(domain)
             ))),
-            _ => Ok(Target::destination(name.trim())),
+            _ => {
+                let target = Target::destination(name.trim());
+                match concerned::never(site, &target) {
+                    Some(why) if must_be => Err(wrong(&why)),
+                    _ => Ok(target),
+                }
+            }
         }
     };
     names.names.iter().map(target).collect()
@@ -174,6 +204,7 @@ fn done(site: &Site, suspension: &Suspension) -> String {
         (Some(until), _) => table::time(until),
         (None, Target::Transport(name)) => format!("`mailspool resume --transport {name}`"),
         (None, Target::Destination(_)) => format!("`mailspool resume {name}`"),
+        (None, Target::All) => "`mailspool resume --all`".to_owned(),
     };
     let mut text = format!("{name} is suspended until {until}.");
     if let Target::Destination(name) = target

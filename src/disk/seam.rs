@@ -132,7 +132,7 @@ pub trait Seam: Send + Sync {
     }
 }
 
-/// Tells a seam, when it is dropped, that the lock of a file goes.
+/// Tells a seam that the lock of a file goes.
 #[derive(Default)]
 pub(super) struct Unlocks(OnceLock<(Arc<dyn Seam>, PathBuf)>);
 
@@ -143,8 +143,9 @@ impl Unlocks {
     }
 }
 
-impl Drop for Unlocks {
-    fn drop(&mut self) {
+impl Unlocks {
+    /// The lock goes now.
+    pub(super) fn tell(&self) {
         if let Some((seam, path)) = self.0.get() {
             seam.unlocking(path);
         }

@@ -2,7 +2,7 @@
 
 use crate::disk;
 use crate::message::QueueId;
-use crate::spool::Spool;
+use crate::spool::{Located, Spool};
 
 /// What a part of an id leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,17 +20,23 @@ pub fn find(spool: &Spool, part: &str) -> disk::Result<Found> {
     let part = part.trim().to_ascii_lowercase();
     if let Ok(id) = part.parse::<QueueId>() {
         return Ok(match spool.locate(id)? {
-            Some(_) => Found::One(id),
-            None => Found::None,
+            Located::At(_) | Located::Uncertain(_) => Found::One(id),
+            Located::Absent => Found::None,
         });
     }
     if part.is_empty() {
         return Ok(Found::None);
     }
-    let ids = spool.messages()?.into_iter().map(|(id, _)| id);
+    let listing = spool.listing();
+    let ids = listing.messages.into_iter().map(|(id, _)| id);
+    let ids = ids.chain(listing.unplaced);
     let mut found: Vec<QueueId> = ids.filter(|id| id.to_string().contains(&part)).collect();
     Ok(match found.len() {
-        0 => Found::None,
+        // It may be where we could not look.
+        0 => match listing.unread.into_iter().next() {
+            Some(error) => return Err(error),
+            None => Found::None,
+        },
         1 => Found::One(found.remove(0)),
         _ => Found::Several(found),
     })

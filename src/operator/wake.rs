@@ -13,28 +13,36 @@ use crate::spool::{Claim, Kept, Listing, Place, Spool, Unreadable};
 /// within an hour. What somebody has in hand is brought back by him.
 ///
 /// # Errors
-/// Of a message that the system would not let us have; the others are made due all the same.
+/// Of a message or a bucket that the system would not let us have; the others are made due all the
+/// same.
 pub fn wake(
     spool: &Spool,
     is_meant: &dyn Fn(&Envelope, &Address) -> bool,
     now: Timestamp,
 ) -> disk::Result<usize> {
-    let (mut woken, mut failed) = (0, Ok(()));
+    let (mut woken, mut unread) = (0, Vec::new());
     let listing = Listing::default();
-    for bucket in spool.buckets(Kept::Deferred)? {
+    for bucket in spool.buckets_there(Kept::Deferred, &mut unread) {
         let place = Place::Deferred(bucket);
         if bucket.due().is_none_or(|due| due <= now) {
             continue;
         }
-        for id in spool.ids_in(place)? {
+        let ids = match spool.ids_in(place) {
+            Ok(ids) => ids,
+            Err(error) => {
+                unread.push(error);
+                continue;
+            }
+        };
+        for id in ids {
             match wake_one(spool, (id, place), &listing, is_meant, now) {
                 Ok(is_woken) => woken += usize::from(is_woken),
-                Err(error) => failed = failed.and(Err(error)),
+                Err(error) => unread.push(error),
             }
         }
-        spool.remove_empty_buckets(&[place])?;
+        unread.extend(spool.remove_empty_buckets(&[place]).err());
     }
-    failed.map(|()| woken)
+    unread.into_iter().next().map_or(Ok(woken), Err)
 }
 
 fn wake_one(

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::state::Fate;
 use super::{
-    DelayAges, FailedAttempt, Handover, Hold, Outcome, RecipientResult, RecipientState,
+    Action, DelayAges, FailedAttempt, Handover, Hold, Outcome, RecipientResult, RecipientState,
     RetryPolicy, State, Status, Then,
 };
 use crate::message::{Address, EnhancedCode, NoticeKind, ReversePath};
@@ -122,6 +122,26 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
 /// Whether a message waits for its release and for nothing else.
 pub fn awaits_release(state: &State, now: Timestamp) -> bool {
     state.hold == Hold::None && state.release.is_some_and(|release| release > now)
+}
+
+/// Why an action makes no sense for a message, which may stand in `frozen/` without a freeze in its
+/// history. Asked of every action, whenever it is carried out.
+pub fn refusal(state: &State, stands_frozen: bool, action: &Action) -> Option<&'static str> {
+    let is_frozen = stands_frozen || matches!(state.hold, Hold::Frozen { .. });
+    let is_discarded = matches!(state.hold, Hold::Discarded { .. });
+    match action {
+        Action::Thaw(_) if !is_frozen => Some("it is not frozen"),
+        Action::Freeze { .. } | Action::Bounce(_) | Action::Discard { .. } if is_discarded => {
+            Some("it is discarded already; `mailspool retry` takes it back")
+        }
+        Action::Bounce(_) if state.sender.mailbox().is_none() => {
+            Some("it has the null sender: there is nobody to tell; `mailspool discard` it")
+        }
+        Action::Bounce(_) if !state.recipients.iter().any(|one| one.is_left()) => {
+            Some("nobody is left to bounce it for")
+        }
+        _ => None,
+    }
 }
 
 /// Why a message is frozen of which recipients failed: what happened last.

@@ -109,8 +109,8 @@ impl Core {
             Some(Next::Attempt(_, _, notices)) => (Settled::Left, notices),
             None => return self.panicked(id),
         };
-        if !matches!(settled, Settled::Trouble(_)) {
-            self.no_trouble();
+        if again.is_some() || matches!(settled, Settled::Finished | Settled::Resting(_)) {
+            self.troubles.succeeded(id);
         }
         Handled {
             settled,
@@ -147,7 +147,7 @@ impl Core {
     /// message is forgotten: what is forgotten has no request.
     fn let_go(&self, id: QueueId, next: Next) -> Next {
         if let Err(error) = self.serve_request(id) {
-            tracing::warn!(%id, %error, "a request could not be served");
+            self.not_served(id, &error);
         }
         next
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -55,15 +54,12 @@ struct Drive {
     /// must not wait for a delivery that hangs.
     next_look: Option<Instant>,
     deadline: Option<Instant>,
-    /// Why this run takes nothing more. What is in hand is seen to its end all the same: an
-    /// attempt that is dropped may have delivered without a record.
-    failed: Option<Error>,
 }
 
 /// A scan under way, on a thread of its own.
 struct Scan {
     batches: UnboundedReceiver<Batch>,
-    task: JoinHandle<Result<(), Error>>,
+    task: JoinHandle<()>,
 }
 
 /// What a run waits for.
@@ -128,14 +124,20 @@ fn room_for_runtime() -> std::io::Result<()> {
 }
 
 impl Core {
+    /// Why the run had to stop, if it may go on when that is over: not where an outcome could not be
+    /// recorded.
+    #[cfg(feature = "cli")]
+    fn recoverable(&self) -> Option<Error> {
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        fatal.take_if(|error| !matches!(error, Error::NotRecorded { .. }))
+    }
+
     /// Why the run had to stop, if it had to. With that said, the next one may try again.
     fn verdict(&self) -> Result<(), Error> {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(error) = fatal.take() else {
             return Ok(());
         };
-        self.corrupt_in_a_row.store(0, Ordering::SeqCst);
-        self.trouble_in_a_row.store(0, Ordering::SeqCst);
         Err(error)
     }
 }
@@ -143,6 +145,7 @@ impl Core {
 impl Drive {
     async fn run(core: Arc<Core>, mode: Mode) -> Result<(Summary, HashSet<QueueId>), Error> {
         core.hops.begin();
+        core.troubles.begin();
         let (finisher, forgetting) = finisher::start(Arc::clone(&core));
         let mut drive = Drive {
             lanes: Lanes::default(),
@@ -156,7 +159,6 @@ impl Drive {
             next_look: None,
             deadline: core.budget.max_time.map(|time| Instant::now() + time),
             core: Arc::clone(&core),
-            failed: None,
         };
         match mode {
             Mode::Once | Mode::InSlot => drive.once().await,
@@ -166,25 +168,42 @@ impl Drive {
         let Drive {
             finisher,
             mut closing,
-            summary,
+            mut summary,
             seen,
-            failed,
             ..
         } = drive;
         drop(finisher);
         core.sessions.close().await;
         while closing.join_next().await.is_some() {}
         let _ = forgetting.await;
+        let troubles = core.troubles.count();
+        (summary.trouble, summary.unread) = (troubles.messages, troubles.others);
         core.verdict()?;
-        failed.map_or(Ok((summary, seen.unwrap_or_default())), Err)
+        if troubles.suspects > 0 {
+            return Err(Error::TooManyCorrupt(troubles.suspects));
+        }
+        Ok((summary, seen.unwrap_or_default()))
     }
 
     async fn once(&mut self) {
         self.start_scan();
-        while self.is_under_way() {
-            self.hand_out();
-            let happening = self.next().await;
-            self.react(happening).await;
+        loop {
+            while self.is_under_way() {
+                self.hand_out();
+                let happening = self.next().await;
+                self.react(happening).await;
+            }
+            // What looked corrupt before a whole message was read.
+            let suspects = self.core.troubles.take_suspects();
+            if suspects.is_empty() {
+                return;
+            }
+            for candidate in suspects {
+                self.seen.iter_mut().for_each(|seen| {
+                    seen.remove(&candidate.id);
+                });
+                self.lanes.push(Hop::default(), candidate);
+            }
         }
     }
 
@@ -193,9 +212,13 @@ impl Drive {
         let core = Arc::clone(&self.core);
         let mut watch = super::watch::Watch::new(&core);
         self.start_scan();
+        let mut rest = None;
         loop {
             if self.is_over() && !self.is_under_way() {
-                return;
+                match self.recover() {
+                    Some(pause) => rest = Some(Instant::now() + pause),
+                    None => return,
+                }
             }
             self.hand_out();
             let (scanning, over, busy) = (self.scan.is_some(), self.is_over(), self.is_busy());
@@ -204,12 +227,33 @@ impl Drive {
             let deadline = self.deadline;
             let happening = tokio::select! {
                 happening = self.next(), if busy => happening,
-                () = watch.wake(), if !scanning && !over => Happening::Wake,
+                () = sleep_until(rest), if rest.is_some() => {
+                    rest = None;
+                    Happening::Wake
+                }
+                () = watch.wake(), if !scanning && !over && rest.is_none() => Happening::Wake,
                 () = core.stop.notify.notified(), if !over => Happening::Nothing,
                 () = sleep_until(deadline), if !busy && !over => Happening::Nothing,
             };
             self.react(happening).await;
         }
+    }
+
+    /// Nothing succeeds, and what was in hand has been seen to its end, because an attempt that is
+    /// dropped may have delivered without a record: how long to wait before the
+    /// next look. None if this run is to end.
+    #[cfg(feature = "cli")]
+    fn recover(&mut self) -> Option<Duration> {
+        if self.core.stop.is_stopped() {
+            return None;
+        }
+        let error = self.core.recoverable()?;
+        let pause = self.core.troubles.rest();
+        let seconds = pause.as_secs();
+        tracing::error!(%error, "looking again in {seconds} s");
+        self.lanes = Lanes::default();
+        self.scan = None;
+        Some(pause)
     }
 
     fn is_under_way(&self) -> bool {
@@ -225,8 +269,7 @@ impl Drive {
     /// No further message is taken: the budget is used up, or somebody wants us to stop.
     fn is_over(&self) -> bool {
         let used_up = |most: u64| self.summary.messages + self.tasks.len() as u64 >= most;
-        self.failed.is_some()
-            || self.core.is_stopped()
+        self.core.is_stopped()
             || self.core.budget.max_messages.is_some_and(used_up)
             || self
                 .deadline
@@ -238,6 +281,7 @@ impl Drive {
         let (out, batches) = unbounded_channel();
         let core = Arc::clone(&self.core);
         let mut known = self.lanes.known().clone();
+        known.extend(core.troubles.passed_over(std::time::Instant::now()));
         known.extend(self.seen.iter().flatten());
         let task = tokio::task::spawn_blocking(move || core.scan(&known, &out));
         self.scan = Some(Scan { batches, task });
@@ -326,9 +370,7 @@ impl Drive {
             Happening::Batch(batch) => self.add(batch),
             Happening::ScanEnded => {
                 self.next_look = self.seen.as_ref().map(|_| Instant::now() + LOOK_AGAIN);
-                if let Err(error) = self.end_scan().await {
-                    self.failed.get_or_insert(error);
-                }
+                self.end_scan().await;
             }
             Happening::Handled(lane, id, handled) => {
                 self.lanes.put_down(&lane, id);
@@ -375,12 +417,11 @@ impl Drive {
         }
     }
 
-    async fn end_scan(&mut self) -> Result<(), Error> {
-        let Some(scan) = self.scan.take() else {
-            return Ok(());
-        };
-        // A scan that panicked has found what it has found.
-        scan.task.await.unwrap_or(Ok(()))
+    async fn end_scan(&mut self) {
+        if let Some(scan) = self.scan.take() {
+            // A scan that panicked has found what it has found.
+            let _ = scan.task.await;
+        }
     }
 
     /// Notices that were just written are mail like any other.
@@ -422,9 +463,9 @@ impl Drive {
             Settled::Absent | Settled::Left => return,
             Settled::Busy => summary.busy += 1,
             Settled::Corrupt(_) => summary.corrupt += 1,
-            Settled::Trouble(_) => summary.trouble += 1,
             Settled::Resting(Resting::Frozen(_)) => summary.frozen += 1,
-            Settled::Finished | Settled::Resting(_) => {}
+            // Trouble is counted at the end.
+            Settled::Finished | Settled::Resting(_) | Settled::Trouble(_) => {}
         }
         if handled.settled != Settled::Busy {
             summary.messages += 1;

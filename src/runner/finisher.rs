@@ -58,7 +58,16 @@ async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
         let work = move || worker.spool.forget(&ids, &left, worker.now());
         let done = tokio::task::spawn_blocking(work).await;
         match done {
-            Ok(Ok(())) => {}
+            Ok(Ok(left)) => {
+                for error in left {
+                    core.unread(&error, "left in done/");
+                }
+            }
+            // Below a directory that we may not read everything else goes on.
+            Ok(Err(error)) if error.is_denied() => {
+                trusted = false;
+                core.unread(&error, "finished messages stay in done/");
+            }
             // They stand in `done/`: the next run finishes them, if the disk lets it.
             Ok(Err(error)) => {
                 trusted = false;

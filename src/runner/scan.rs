@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::Core;
 use super::lanes::Candidate;
-use super::{Core, Error};
 use crate::message::{QueueId, ReversePath};
 use crate::queue::Bucket;
 use crate::spool::{Hop, Kept, Place, Swept, Unreadable};
@@ -15,40 +15,45 @@ pub(super) type Batch = Vec<(Hop, Candidate)>;
 
 const BATCH: usize = 64;
 
+/// What is said of a suspension that has run out and stays; it suspends nothing.
+const ENDED: &str = "suspensions that have run out could not be removed";
+
+/// What is said of a directory that cannot be listed.
+const NOT_READ: &str = "passed over";
+
 impl Core {
     /// Does what needs no attempt, then sends everything that may be due. Runs where it may
     /// block.
     ///
     /// Whoever came in last and whoever has waited longest take turns, so that neither a flood
     /// of new mail nor a heap of old mail can use up a runner's budget alone.
-    pub(super) fn scan(
-        &self,
-        known: &HashSet<QueueId>,
-        out: &UnboundedSender<Batch>,
-    ) -> Result<(), Error> {
+    pub(super) fn scan(&self, known: &HashSet<QueueId>, out: &UnboundedSender<Batch>) {
         let spool = &self.spool;
-        for id in spool.requests()? {
+        for id in self.or_unread(spool.requests()) {
             if let Err(error) = self.serve_request(id) {
-                tracing::warn!(%id, %error, "a request could not be served");
-                self.note_trouble(&error.to_string());
+                self.not_served(id, &error);
+                self.unread(&error, "a request could not be served");
             }
         }
-        if let Err(error) = spool.finish_done() {
+        match spool.finish_done() {
+            Ok(left) => {
+                for error in left {
+                    self.unread(&error, "left in done/");
+                }
+            }
             // They stay in `done/`, where they harm nobody.
-            tracing::warn!(%error, "done/ could not be finished");
-            self.note_trouble(&error.to_string());
+            Err(error) => self.unread(&error, "done/ could not be finished"),
         }
         self.end_suspensions();
-        self.sweep()?;
-        if let Err(error) = spool.purge_keys(self.now()) {
+        self.sweep();
+        for error in spool.purge_keys(self.now()) {
             // What is known too long does no harm.
-            tracing::warn!(%error, "keys/ could not be tidied up");
-            self.note_trouble(&error.to_string());
+            self.unread(&error, "keys/ could not be tidied up");
         }
-        let (mut due, drained) = self.due()?;
+        let (mut due, drained) = self.due();
         let mut fresh = Vec::new();
         for place in [Place::Incoming, Place::Active] {
-            let ids = spool.ids_in(place)?;
+            let ids = self.or_unread(spool.ids_in(place));
             fresh.extend(ids.into_iter().map(|id| Candidate { id, place }));
         }
         fresh.sort_by_key(|candidate| candidate.id);
@@ -71,83 +76,110 @@ impl Core {
             }
         }
         // Buckets that were empty when we came, or that a run before us emptied.
-        spool.remove_empty_buckets(&drained)?;
-        Ok(())
+        for place in drained {
+            if let Err(error) = spool.remove_empty_buckets(&[place]) {
+                self.unread(&error, "an empty bucket could not be removed");
+            }
+        }
+    }
+
+    /// What was read, or nothing; what could not be is said, and everything else goes on.
+    fn or_unread<T: Default>(&self, read: crate::disk::Result<T>) -> T {
+        read.unwrap_or_else(|error| {
+            self.unread(&error, NOT_READ);
+            T::default()
+        })
     }
 
     /// Tidies away suspensions that have run out. Nothing depends on it: what has run out suspends
     /// nothing.
     fn end_suspensions(&self) {
         match self.spool.end_suspensions(self.now()) {
-            Ok(ended) => {
+            Ok((ended, failed)) => {
+                for error in failed {
+                    self.unread(&error, ENDED);
+                }
                 for one in ended {
                     let (by, reason) = (&one.by.by, &one.by.reason);
                     tracing::info!(suspended = %one.target, by, reason, "suspension has run out");
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "suspensions that have run out could not be removed");
+                self.unread(&error, ENDED);
             }
         }
     }
 
     /// Everything in buckets that are due, earliest first, and the buckets.
-    fn due(&self) -> Result<(Vec<Candidate>, Vec<Place>), Error> {
+    fn due(&self) -> (Vec<Candidate>, Vec<Place>) {
         let (now, longest) = (self.now(), self.retry.longest_delay());
         let (mut due, mut places) = (Vec::new(), Vec::new());
         for kept in Kept::ALL {
-            for bucket in self.spool.buckets(kept)? {
+            for bucket in self.buckets(kept) {
                 let open = match kept {
                     Kept::Deferred => bucket.is_open(now, longest),
                     // A hold is as long as somebody wanted it to be.
                     Kept::Frozen | Kept::Discarded => bucket.due().is_some_and(|due| due <= now),
                 };
-                if open {
-                    let place = kept.place(bucket);
-                    let mut ids = self.spool.ids_in(place)?;
-                    if bucket.due().is_some_and(|due| due > now) {
-                        // So far ahead are mistakes of a clock, and what is to be released then.
-                        self.leave_unreleased(&mut ids, bucket)?;
-                    } else {
-                        places.push(place);
-                    }
-                    due.extend(ids.into_iter().map(|id| Candidate { id, place }));
+                if !open {
+                    continue;
                 }
+                let place = kept.place(bucket);
+                let mut ids = match self.spool.ids_in(place) {
+                    Ok(ids) => ids,
+                    Err(error) => {
+                        self.unread(&error, NOT_READ);
+                        continue;
+                    }
+                };
+                if bucket.due().is_some_and(|due| due > now) {
+                    // So far ahead are mistakes of a clock, and what is to be released then.
+                    self.leave_unreleased(&mut ids, bucket);
+                } else {
+                    places.push(place);
+                }
+                due.extend(ids.into_iter().map(|id| Candidate { id, place }));
             }
         }
-        Ok((due, places))
+        (due, places)
+    }
+
+    /// The buckets that can be seen.
+    fn buckets(&self, kept: Kept) -> Vec<Bucket> {
+        let mut unread = Vec::new();
+        let buckets = self.spool.buckets_there(kept, &mut unread);
+        for error in unread {
+            self.unread(&error, NOT_READ);
+        }
+        buckets
     }
 
     /// Takes out those that stand in this bucket until they are released.
-    fn leave_unreleased(&self, ids: &mut Vec<QueueId>, bucket: Bucket) -> Result<(), Error> {
+    fn leave_unreleased(&self, ids: &mut Vec<QueueId>, bucket: Bucket) {
         let mut others = Vec::new();
         for id in ids.drain(..) {
-            let release = self.spool.peek_release(id)?;
-            if release.map(Bucket::for_time) != Some(bucket) {
-                others.push(id);
+            match self.spool.peek_release(id) {
+                Ok(release) if release.map(Bucket::for_time) == Some(bucket) => {}
+                // What cannot be read is found out when it is taken.
+                Ok(_) | Err(_) => others.push(id),
             }
         }
         *ids = others;
-        Ok(())
     }
 
     /// Finishes `new/`. A file that cannot be judged now stays for the next run.
-    fn sweep(&self) -> Result<(), Error> {
-        for id in self.spool.ids_in(Place::New)? {
+    fn sweep(&self) {
+        for id in self.or_unread(self.spool.ids_in(Place::New)) {
             match self.spool.sweep_new(id) {
                 Ok(Swept::Left) => {}
                 Ok(Swept::Moved) => tracing::info!(%id, "moved on from new/"),
                 Ok(Swept::Removed) => {
                     tracing::info!(%id, "removed from new/: never accepted, or of a delay that is over")
                 }
-                Err(Unreadable::Failed(error)) => {
-                    tracing::warn!(%id, %error, "left in new/");
-                    self.note_trouble(&error.to_string());
-                }
+                Err(Unreadable::Failed(error)) => self.unread(&error, "left in new/"),
                 Err(Unreadable::Corrupt(..)) => {}
             }
         }
-        Ok(())
     }
 
     /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
@@ -170,25 +202,18 @@ impl Core {
 
     /// Whether the queue has something that this process has not looked at. What is still in
     /// `new/` is not counted: whoever moves it on sees to its attempt.
-    pub(super) fn anything_besides(&self, seen: &HashSet<QueueId>) -> Result<bool, Error> {
-        for place in [Place::Incoming, Place::Active] {
-            let ids = self.spool.ids_in(place)?;
-            if ids.iter().any(|id| !seen.contains(id)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub(super) fn anything_besides(&self, seen: &HashSet<QueueId>) -> bool {
+        let places = [Place::Incoming, Place::Active];
+        places.into_iter().any(|place| {
+            let ids = self.or_unread(self.spool.ids_in(place));
+            ids.iter().any(|id| !seen.contains(id))
+        })
     }
 
     /// When the next bucket is due.
     #[cfg(feature = "cli")]
-    pub(super) fn next_due(&self) -> Result<Option<jiff::Timestamp>, Error> {
-        let mut next = None;
-        for kept in Kept::ALL {
-            let buckets = self.spool.buckets(kept)?;
-            let first = buckets.iter().find_map(Bucket::due);
-            next = [next, first].into_iter().flatten().min();
-        }
-        Ok(next)
+    pub(super) fn next_due(&self) -> Option<jiff::Timestamp> {
+        let firsts = Kept::ALL.map(|kept| self.buckets(kept).iter().find_map(Bucket::due));
+        firsts.into_iter().flatten().min()
     }
 }

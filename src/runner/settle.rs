@@ -1,10 +1,8 @@
 //! One message: take it, follow its steps, put it where it belongs.
 
-use std::sync::atomic::Ordering;
-
+use super::Core;
 use super::lanes::Candidate;
 use super::plan::Wait;
-use super::{CORRUPT_LIMIT, Core, Error};
 use crate::disk;
 use crate::message::{EnhancedCode, NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};
@@ -70,15 +68,16 @@ impl Core {
         };
         match locked.read() {
             Ok(entry) => {
-                self.corrupt_in_a_row.store(0, Ordering::SeqCst);
+                self.troubles.read_whole();
                 self.follow(entry)
+            }
+            Err(Unreadable::Corrupt(_, reason)) if !self.may_quarantine(candidate) => {
+                tracing::warn!(%id, reason, "looks corrupt; left where it is");
+                settled(Settled::Left)
             }
             Err(Unreadable::Corrupt(locked, reason)) => {
                 tracing::error!(%id, reason, "corrupt");
                 let moved = locked.quarantine(&reason);
-                if self.corrupt_in_a_row.fetch_add(1, Ordering::SeqCst) + 1 >= CORRUPT_LIMIT {
-                    self.fail(Error::TooManyCorrupt);
-                }
                 settled(match moved {
                     Ok(()) => Settled::Corrupt(reason),
                     Err(error) => self.trouble(id, &error.to_string()),
@@ -237,28 +236,16 @@ impl Core {
             Served::Unreadable => {
                 tracing::error!(%id, "a request that cannot be read was dropped");
             }
+            Served::Refused(action, why) => {
+                let (by, action) = (&action.by().by, action.as_str());
+                tracing::warn!(%id, action, by, why, "request not served");
+            }
             Served::Done(action) => {
                 let By { by, reason } = action.by();
                 tracing::info!(%id, action = action.as_str(), by, reason, "request served");
             }
         }
         Ok(())
-    }
-
-    pub(super) fn trouble(&self, id: QueueId, text: &str) -> Settled {
-        tracing::error!(%id, error = text, "not worked on");
-        self.note_trouble(text);
-        Settled::Trouble(text.to_owned())
-    }
-
-    pub(super) fn note_trouble(&self, text: &str) {
-        if self.trouble_in_a_row.fetch_add(1, Ordering::SeqCst) + 1 >= CORRUPT_LIMIT {
-            self.fail(Error::TooMuchTrouble(text.to_owned()));
-        }
-    }
-
-    pub(super) fn no_trouble(&self) {
-        self.trouble_in_a_row.store(0, Ordering::SeqCst);
     }
 }
 

@@ -15,6 +15,8 @@ use super::Core;
 const RESCAN: Duration = Duration::from_secs(30);
 /// So often where nothing can be reported: no watches left, or a network file system.
 const RESCAN_BLIND: Duration = Duration::from_secs(5);
+/// So long a look at least is apart from the one before, if nothing is reported.
+const SOON: Duration = Duration::from_secs(1);
 /// Whatever comes in shortly after something else is found by the same look.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -69,11 +71,15 @@ impl Watch<'_> {
             while self.events.try_recv().is_ok() {}
             self.reported = false;
         }
-        self.next_look = Instant::now() + self.until_due().min(self.rescan);
+        let look = Instant::now() + self.until_due().min(self.rescan);
+        // What could not be worked on is looked at again at its time.
+        let again = self.core.troubles.next_look().map(Instant::from_std);
+        let again = again.map(|again| again.max(Instant::now() + SOON));
+        self.next_look = again.map_or(look, |again| again.min(look));
     }
 
     fn until_due(&self) -> Duration {
-        let Ok(Some(due)) = self.core.next_due() else {
+        let Some(due) = self.core.next_due() else {
             return self.rescan;
         };
         let left = due.duration_since(self.core.now());

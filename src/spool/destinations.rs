@@ -16,7 +16,7 @@ use super::slots::Slot;
 use crate::disk;
 
 /// Where mail goes next: a transport of the configuration, and what it says of a recipient.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Hop {
     /// The transport's name.
     pub transport: String,

@@ -12,7 +12,7 @@ use super::journal::write_anew;
 use super::keys::{Intended, KEY_DIRS, KeyLock};
 use super::layout::{Info, Place};
 use super::lock::{Claim, Locked, Unreadable};
-use super::{Entry, Spool};
+use super::{Entry, Located, Spool};
 use crate::disk::{self, Disk, File};
 use crate::message::{Door, Envelope, NoticeKind, Origin, QueueId, SealHasher, Submission};
 use crate::queue::{History, Resting, What};
@@ -166,10 +166,13 @@ impl Spool {
             return Ok(OfOrigin::Finished);
         }
         let (recorded, _) = self.records(origin.id, notice)?;
-        let Some(place) = self.locate(origin.id)? else {
+        let place = match self.locate_for_good(origin.id)? {
+            Located::At(place) => place,
             // Finished, whatever a power cut brought back of its envelope and history: nobody
             // is left who could tell again.
-            return Ok(OfOrigin::Finished);
+            Located::Absent => return Ok(OfOrigin::Finished),
+            // It may still tell.
+            Located::Uncertain(_) => return Ok(OfOrigin::Awaits),
         };
         if !recorded {
             return Ok(OfOrigin::Awaits);

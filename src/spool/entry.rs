@@ -10,7 +10,7 @@ use super::layout::{Info, Place, reason_path};
 use super::lock::Locked;
 use crate::disk::{self, Body, File};
 use crate::message::{Envelope, QueueId};
-use crate::queue::step::resting;
+use crate::queue::step::{self, resting};
 use crate::queue::{Action, Event, Resting, State, What};
 
 /// A message whose lock this process holds and whose seal it has checked.
@@ -138,6 +138,13 @@ impl Entry {
         self.sync()
     }
 
+    /// Has the history ready for another line. What was found is settled first, in its own file: the
+    /// new line must not be behind lines that a power cut takes away.
+    pub fn make_ready(&mut self) -> disk::Result<()> {
+        self.sync()?;
+        self.open_journal(0)
+    }
+
     /// Makes everything recorded, by whomever, durable (commit point *recorded*).
     pub fn sync(&mut self) -> disk::Result<()> {
         let Entry {
@@ -220,6 +227,12 @@ impl Entry {
     }
 }
 
+/// Why an action makes no sense for a message in hand.
+pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
+    let stands_frozen = matches!(entry.place(), Place::Frozen(_));
+    step::refusal(entry.state(), stands_frozen, action)
+}
+
 /// Carries an action out on messages in hand, all of them durably (commit point *ordered*).
 ///
 /// Two steps with a barrier behind each; one pair serves the whole batch. An action that holds
@@ -230,10 +243,7 @@ impl Entry {
 /// not due, is put back by the next run.
 pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
     for entry in entries.iter_mut() {
-        // What was found is settled first, in its own file: the new line must not be behind
-        // lines that a power cut takes away.
-        entry.sync()?;
-        entry.open_journal(0)?;
+        entry.make_ready()?;
     }
     match destination(action) {
         Place::Active => {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::layout::{Info, Place, history_part};
 use super::{Kept, Spool};
-use crate::disk::{self, Kind, Stat};
+use crate::disk::{self, Kind, Method, Stat};
 use crate::message::QueueId;
 
 /// Threads that unlink a large group.
@@ -26,10 +26,21 @@ impl Spool {
     /// that.) Only then are they unlinked: an envelope that is gone while an older name of its
     /// message comes back in a power cut would be a message without envelope, or one delivered
     /// twice.
-    pub fn forget(&self, ids: &[QueueId], left: &[Place], now: Timestamp) -> disk::Result<()> {
-        let (ids, keys) = self.keep_keys(ids)?;
+    ///
+    /// Returns what stands in the way of some of them, which stay in `done/` for the next run.
+    ///
+    /// # Errors
+    /// Of the barrier: nothing has been unlinked then.
+    pub fn forget(
+        &self,
+        ids: &[QueueId],
+        left: &[Place],
+        now: Timestamp,
+    ) -> disk::Result<Vec<disk::Error>> {
+        let mut failed = Vec::new();
+        let (ids, keys) = self.keep_keys(ids, &mut failed);
         if ids.is_empty() {
-            return Ok(());
+            return Ok(failed);
         }
         let mut dirs: Vec<PathBuf> = [Place::Done, Place::New, Place::Incoming, Place::Active]
             .iter()
@@ -47,24 +58,34 @@ impl Spool {
         dirs.sort_unstable();
         dirs.dedup();
         self.barrier(dirs)?;
-        self.unlink_each(&ids)
+        failed.extend(self.unlink_each(&ids));
+        Ok(failed)
     }
 
     /// Sees to it that the keys of messages outlast them: those that can be forgotten, and the
     /// directories that the barrier is to cover for their keys. One whose key somebody has in hand
     /// stays in `done/`, for the next run.
-    fn keep_keys(&self, ids: &[QueueId]) -> disk::Result<(Vec<QueueId>, Vec<PathBuf>)> {
-        if ids.is_empty() || !self.has_keys()? {
-            return Ok((ids.to_vec(), Vec::new()));
+    fn keep_keys(
+        &self,
+        ids: &[QueueId],
+        failed: &mut Vec<disk::Error>,
+    ) -> (Vec<QueueId>, Vec<PathBuf>) {
+        // If that cannot be said, each message is asked for its own.
+        if ids.is_empty() || matches!(self.has_keys(), Ok(false)) {
+            return (ids.to_vec(), Vec::new());
         }
         let (mut ready, mut dirs) = (Vec::new(), Vec::new());
         for id in ids {
-            if let Some(keys) = self.keep_key(*id)? {
-                ready.push(*id);
-                dirs.extend(keys);
+            match self.keep_key(*id) {
+                Ok(Some(keys)) => {
+                    ready.push(*id);
+                    dirs.extend(keys);
+                }
+                Ok(None) => {}
+                Err(error) => failed.push(error),
             }
         }
-        Ok((ready, dirs))
+        (ready, dirs)
     }
 
     /// One that cannot be removed is nothing to the others.
@@ -72,7 +93,7 @@ impl Spool {
     /// Many are unlinked by several threads: the file system waits for the device at some unlinks
     /// (ext4 without a journal, mounted with `discard`, at each that frees blocks), and
     /// such waits overlap. A thread that cannot be had leaves its share to this one.
-    fn unlink_each(&self, ids: &[QueueId]) -> disk::Result<()> {
+    fn unlink_each(&self, ids: &[QueueId]) -> Vec<disk::Error> {
         let share = ids.len().div_ceil(UNLINKING).max(FEW);
         let (ours, theirs) = ids.split_at(share.min(ids.len()));
         std::thread::scope(|scope| {
@@ -86,45 +107,58 @@ impl Spool {
                 Some(thread) => thread.join().expect("unlinking does not panic"),
                 None => self.unlink_in_turn(some),
             });
-            let result = self.unlink_in_turn(ours);
-            ended.fold(result, Result::and)
+            let mut failed = self.unlink_in_turn(ours);
+            failed.extend(ended.flatten());
+            failed
         })
     }
 
-    fn unlink_in_turn(&self, ids: &[QueueId]) -> disk::Result<()> {
+    fn unlink_in_turn(&self, ids: &[QueueId]) -> Vec<disk::Error> {
         let gone = ids.iter().map(|id| self.unlink_all(*id));
-        gone.fold(Ok(()), Result::and)
+        gone.filter_map(Result::err).collect()
     }
 
     /// Finishes whatever stands in `done/`: leftovers of a process that was killed. Where
     /// their messages were before is not known, so the barrier is over every place.
-    pub fn finish_done(&self) -> disk::Result<usize> {
-        let mut ids = Vec::new();
+    ///
+    /// Returns what stands in the way of some of them; they stay there.
+    ///
+    /// # Errors
+    /// If `done/` cannot be listed, or the barrier fails.
+    pub fn finish_done(&self) -> disk::Result<Vec<disk::Error>> {
+        let (mut ids, mut failed) = (Vec::new(), Vec::new());
         for id in self.ids_in(Place::Done)? {
-            let stat = self.disk.stat(&Place::Done.path(id))?;
-            // What is no file has only a message's name, and is left alone.
-            if let Some(stat) = stat.filter(|stat| stat.kind == Kind::File) {
-                ids.push((id, stat));
+            match self.stands_in_done(id) {
+                Ok(true) => ids.push(id),
+                Ok(false) => {}
+                Err(error) => failed.push(error),
             }
         }
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(failed);
         }
-        for (id, stat) in &ids {
-            // Caught by a power cut between two names: `done/` is the later one.
-            if stat.links > 1 {
-                self.settle_names(*id, stat.identity)?;
-            }
-        }
-        let ids: Vec<QueueId> = ids.into_iter().map(|(id, _)| id).collect();
-        let (ids, keys) = self.keep_keys(&ids)?;
+        let (ids, keys) = self.keep_keys(&ids, &mut failed);
         let places = self.places()?;
         let mut dirs: Vec<PathBuf> = places.iter().map(Place::dir).chain(keys).collect();
         dirs.sort_unstable();
         dirs.dedup();
         self.barrier(dirs)?;
-        self.unlink_each(&ids)?;
-        Ok(ids.len())
+        failed.extend(self.unlink_each(&ids));
+        Ok(failed)
+    }
+
+    /// Whether a message of this id stands in `done/`, by this name alone. What is no file has only
+    /// a message's name, and is left alone.
+    fn stands_in_done(&self, id: QueueId) -> disk::Result<bool> {
+        let stat = self.disk.stat(&Place::Done.path(id))?;
+        let Some(stat) = stat.filter(|stat| stat.kind == Kind::File) else {
+            return Ok(false);
+        };
+        // Caught by a power cut between two names: `done/` is the later one.
+        if stat.links > 1 {
+            self.settle_names(id, stat.identity)?;
+        }
+        Ok(true)
     }
 
     /// Buckets may vanish while we look at them; a bucket that is gone names nobody, nor does
@@ -144,6 +178,11 @@ impl Spool {
                     if dirs.len() == before {
                         return Err(error);
                     }
+                }
+                // A bucket that we may not open may still name one that we took out of it before:
+                // only a barrier over the whole file system covers it.
+                Err(error) if error.is_denied() && self.disk.method() != Method::Each => {
+                    return self.disk.durable_for_all(&[], &[Path::new(".")]);
                 }
                 other => return other,
             }

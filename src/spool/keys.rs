@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::Spool;
 use super::draft::{Staged, Swept};
 use super::entry::Entry;
 use super::layout::{INTENDED_KEYS, Info, KEY_LOCKS, KEYS, Place};
 use super::lock::{Claim, Unreadable};
+use super::{Doubt, Located, Spool};
 use crate::disk::{self, File, Kind};
 use crate::message::envelope::parse_key;
 use crate::message::key::parse_time;
@@ -310,29 +310,53 @@ impl Spool {
 
     /// Forgets keys whose time is over, and tidies up behind processes that were killed. To be
     /// called after `new/` has been looked through. Costs the number of buckets, and of keys that
-    /// go.
-    pub fn purge_keys(&self, now: Timestamp) -> disk::Result<()> {
-        for bucket in self.key_buckets()? {
-            if bucket.due().is_none_or(|due| due > now) {
-                continue;
+    /// go. Returns what could not be done; the rest is done all the same.
+    pub fn purge_keys(&self, now: Timestamp) -> Vec<disk::Error> {
+        let mut failed = Vec::new();
+        let mut note = |result: disk::Result<()>| failed.extend(result.err());
+        match self.key_buckets() {
+            Ok(buckets) => {
+                let over = |bucket: &Bucket| bucket.due().is_some_and(|due| due <= now);
+                for bucket in buckets.into_iter().filter(over) {
+                    note(self.purge_bucket(bucket));
+                }
             }
-            let dir = Path::new(KEYS).join(bucket.to_string());
-            for name in key_names(&self.names_in(&dir)?) {
-                self.disk.unlink(&dir.join(name))?;
+            Err(error) => note(Err(error)),
+        }
+        match self.names_in(Path::new(INTENDED_KEYS)) {
+            Ok(names) => {
+                for name in key_names(&names) {
+                    note(self.tidy_intended(&name, now));
+                }
             }
-            // Not synced before: should a name come back, it is of a key whose time is over.
-            self.disk.rmdir(&dir)?;
+            Err(error) => note(Err(error)),
         }
-        for name in key_names(&self.names_in(Path::new(INTENDED_KEYS))?) {
-            if let Some(lock) = self.try_lock_key(&name)? {
-                lock.tidy(now)?;
+        match self.names_in(Path::new(KEY_LOCKS)) {
+            Ok(names) => {
+                for name in key_names(&names) {
+                    // What is not locked, somebody who was killed has left: it goes with our lock.
+                    note(self.try_lock_key(&name).map(drop));
+                }
             }
+            Err(error) => note(Err(error)),
         }
-        for name in key_names(&self.names_in(Path::new(KEY_LOCKS))?) {
-            // What is not locked, somebody who was killed has left: it goes with our lock.
-            drop(self.try_lock_key(&name)?);
+        failed
+    }
+
+    fn purge_bucket(&self, bucket: Bucket) -> disk::Result<()> {
+        let dir = Path::new(KEYS).join(bucket.to_string());
+        for name in key_names(&self.names_in(&dir)?) {
+            self.disk.unlink(&dir.join(name))?;
         }
-        Ok(())
+        // Not synced before: should a name come back, it is of a key whose time is over.
+        self.disk.rmdir(&dir).map(drop)
+    }
+
+    fn tidy_intended(&self, name: &str, now: Timestamp) -> disk::Result<()> {
+        match self.try_lock_key(name)? {
+            Some(lock) => lock.tidy(now),
+            None => Ok(()),
+        }
     }
 }
 
@@ -368,10 +392,13 @@ impl KeyLock {
             return Ok(Holder::Message(id));
         }
         if let Some(record) = intended.filter(|one| one.keyed.key == *key && one.keyed.until > at) {
-            match spool.locate(record.id)? {
-                Some(Place::New) | None => {}
+            match spool.locate_for_good(record.id)? {
+                Located::At(Place::New) | Located::Absent => {}
+                // That the key is free cannot be said.
+                Located::Uncertain(Doubt::Moving) => return Ok(Holder::Busy),
+                Located::Uncertain(Doubt::Unread(error)) => return Err(error),
                 // It is accepted, or it would not be there.
-                Some(_) => {
+                Located::At(_) => {
                     self.count_later(&record)?;
                     return Ok(Holder::Message(record.id));
                 }
@@ -430,7 +457,12 @@ impl KeyLock {
             (Some(_), _) => true,
             // One that is nowhere never was accepted, and one in `new/` was not whole when this
             // one's acceptor looked.
-            (None, Some(other)) => !matches!(spool.locate(other.id)?, None | Some(Place::New)),
+            (None, Some(other)) => match spool.locate_for_good(other.id)? {
+                Located::Absent | Located::At(Place::New) => false,
+                // It exists, and `new/` we could look into.
+                Located::At(_) | Located::Uncertain(Doubt::Moving) => true,
+                Located::Uncertain(Doubt::Unread(error)) => return Err(error),
+            },
             (None, None) => false,
         };
         // If it is another that has the key, this one's time was over, or a hand has been here: a
@@ -502,13 +534,13 @@ impl KeyLock {
             // Torn, or gone: if its message is whole, it has been moved on with a record of its own.
             return spool.disk.unlink(&self.intended_path()).map(drop);
         };
-        match spool.locate(record.id)? {
+        match spool.locate_for_good(record.id)? {
             _ if record.keyed.until <= now => {}
-            // For whoever moves it on.
-            Some(Place::New) => return Ok(()),
-            Some(_) => return self.count(&record),
+            // For whoever moves it on; and of one that was not found nothing can be said.
+            Located::At(Place::New) | Located::Uncertain(_) => return Ok(()),
+            Located::At(_) => return self.count(&record),
             // Never accepted; or forgotten, and its record is where it belongs.
-            None => {}
+            Located::Absent => {}
         }
         spool.disk.unlink(&self.intended_path()).map(drop)
     }

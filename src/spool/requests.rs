@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::layout::{Info, Place};
 use super::lock::Claim;
 use super::part::Part;
-use super::{Spool, apply};
+use super::{Doubt, Located, Spool, apply, refusal};
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Action;
@@ -32,6 +32,8 @@ pub enum Served {
     Nothing,
     /// One that cannot be read was dropped.
     Unreadable,
+    /// It makes no sense for the message as it is now, for this reason, and was dropped.
+    Refused(Action, &'static str),
     /// It has been carried out, durably.
     Done(Action),
 }
@@ -47,16 +49,19 @@ impl Spool {
             if !self.has_request(id)? {
                 break;
             }
-            let place = match self.locate(id)? {
+            let place = match self.locate_for_good(id)? {
                 // Being in `done/` commits it: whatever is wanted of it now comes too late, and
                 // would bring back a message that has been delivered.
-                None | Some(Place::Done) => {
+                Located::Absent | Located::At(Place::Done) => {
                     self.drop_request(id)?;
                     break;
                 }
                 // Served when it has been moved on.
-                Some(Place::New) => break,
-                Some(place) => place,
+                Located::At(Place::New) => break,
+                Located::At(place) => place,
+                // It waits until the message is found.
+                Located::Uncertain(Doubt::Moving) => break,
+                Located::Uncertain(Doubt::Unread(error)) => return Err(error),
             };
             let locked = match self.lock(place, id)? {
                 Claim::Locked(locked) => locked,
@@ -69,12 +74,18 @@ impl Spool {
             if !there {
                 break;
             }
+            // It may have made sense when it was posted.
+            let refused = action.as_ref().and_then(|action| refusal(&entry, action));
             let mut entries = [entry];
-            if let Some(action) = &action {
+            if let (Some(action), None) = (&action, refused) {
                 apply(&mut entries, now, action)?;
             }
             entries[0].request_served()?;
-            return Ok(action.map_or(Served::Unreadable, Served::Done));
+            return Ok(match (action, refused) {
+                (None, _) => Served::Unreadable,
+                (Some(action), Some(why)) => Served::Refused(action, why),
+                (Some(action), None) => Served::Done(action),
+            });
         }
         Ok(Served::Nothing)
     }

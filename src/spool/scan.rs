@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -20,14 +21,52 @@ use crate::message::{Address, Envelope, QueueId, ReversePath, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
 /// The messages of a spool and where each was when it was looked at.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Listing {
     /// In the order of acceptance. A message that is present throughout the listing is here
     /// exactly once, however it moves meanwhile.
     pub messages: Vec<(QueueId, Place)>,
+    /// Messages that exist and were not found where we could look.
+    pub unplaced: Vec<QueueId>,
+    /// What could not be looked at.
+    pub unread: Vec<disk::Error>,
     /// Inodes that somebody holds a lock on, once somebody wants to know: while the kernel lists
     /// its locks nobody on the machine can take or drop one, and that lasts.
     locked: OnceLock<HashSet<u64>>,
+}
+
+/// Where a message stands, as far as a look without its lock can say.
+#[derive(Debug)]
+#[must_use]
+pub enum Located {
+    /// There, a moment ago.
+    At(Place),
+    /// Nowhere: it never was, or it is forgotten.
+    Absent,
+    /// It was not found, and that does not mean that it is gone: nothing that follows from its end
+    /// may be done.
+    Uncertain(Doubt),
+}
+
+/// Why it is not certain where a message stands.
+#[derive(Debug, thiserror::Error)]
+pub enum Doubt {
+    /// It exists, and moved on each time before we came to where it was.
+    #[error("it is on the move")]
+    Moving,
+    /// It may stand where we could not look.
+    #[error(transparent)]
+    Unread(#[from] disk::Error),
+}
+
+impl Located {
+    /// Where it was found.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Located::At(place) => Some(*place),
+            Located::Absent | Located::Uncertain(_) => None,
+        }
+    }
 }
 
 /// What can be read of a message without its lock.
@@ -98,15 +137,25 @@ impl Spool {
     /// The buckets there are, earliest first. A link with a bucket's name is none: it would lead
     /// us to messages that are not in this spool.
     pub fn buckets(&self, kept: Kept) -> disk::Result<Vec<Bucket>> {
-        let names = self.names_in(Path::new(kept.as_str()))?;
+        let mut unread = Vec::new();
+        let buckets = self.buckets_there(kept, &mut unread);
+        match unread.into_iter().next() {
+            None => Ok(buckets),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The same as far as they can be seen, and what cannot.
+    pub fn buckets_there(&self, kept: Kept, unread: &mut Vec<disk::Error>) -> Vec<Bucket> {
+        let names = or_note(self.names_in(Path::new(kept.as_str())), unread);
         let mut buckets = Vec::with_capacity(names.len());
         for bucket in names.iter().filter_map(parsed) {
-            let stat = self.disk.stat(&kept.place(bucket).dir())?;
+            let stat = or_note(self.disk.stat(&kept.place(bucket).dir()), unread);
             if stat.is_some_and(|stat| stat.kind == Kind::Dir) {
                 buckets.push(bucket);
             }
         }
-        Ok(buckets)
+        buckets
     }
 
     /// The sender of a message, read without its lock: it never changes. None if it cannot be read.
@@ -142,55 +191,97 @@ impl Spool {
     }
 
     /// Where a message stands now.
-    pub fn locate(&self, id: QueueId) -> disk::Result<Option<Place>> {
+    ///
+    /// # Errors
+    /// If it cannot be asked whether the message exists.
+    pub fn locate(&self, id: QueueId) -> disk::Result<Located> {
         /// A message that is on the move may be missed; one that exists is looked for again.
         const MOST_LOOKS: usize = 5;
+        let mut unread = Vec::new();
         for _ in 0..MOST_LOOKS {
-            for place in self.places()? {
-                if self.stat_in(place, id)?.is_some() {
-                    return Ok(Some(place));
+            unread.clear();
+            for place in self.places_there(&mut unread) {
+                match self.stat_in(place, id) {
+                    Ok(Some(_)) => return Ok(Located::At(place)),
+                    Ok(None) => {}
+                    Err(error) => unread.push(error),
                 }
             }
-            if !self.exists(id)? {
-                break;
+            match (self.exists(id)?, unread.is_empty()) {
+                (true, _) => {}
+                // A message whose envelope is lost may stand there.
+                (false, false) => break,
+                (false, true) => return Ok(Located::Absent),
             }
         }
-        Ok(None)
+        let doubt = unread
+            .into_iter()
+            .next()
+            .map_or(Doubt::Moving, Doubt::Unread);
+        Ok(Located::Uncertain(doubt))
     }
 
-    /// The messages there are.
+    /// Where a message stands, for a caller that does something final if it is gone.
+    ///
+    /// A power cut may leave an envelope whose message never was durable, or is forgotten; that is
+    /// what makes [`locate`](Spool::locate) uncertain for ever. Each look misses a message only if
+    /// it is renamed meanwhile, and no message is renamed in each of so many looks, with pauses:
+    /// after an attempt it rests for a minute. Where a place could not be read it stays uncertain.
+    pub fn locate_for_good(&self, id: QueueId) -> disk::Result<Located> {
+        const ROUNDS: usize = 3;
+        const PAUSE: Duration = Duration::from_millis(10);
+        for round in 0..ROUNDS {
+            if round > 0 {
+                std::thread::sleep(self.disk.patience(PAUSE));
+            }
+            match self.locate(id)? {
+                Located::Uncertain(Doubt::Moving) => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Located::Absent)
+    }
+
+    /// The messages there are, and what could not be looked at.
     ///
     /// `info/sender/` is the list, because its files never move: a directory's listing shows
     /// each name that is there throughout exactly once. The places are then looked through for
     /// where each one stands, and who was on the move is looked for again.
-    pub fn listing(&self) -> disk::Result<Listing> {
-        Ok(Listing {
-            messages: self.messages()?,
-            locked: OnceLock::new(),
-        })
-    }
-
-    /// The messages of [`listing`](Spool::listing), without asking who is locked: the kernel
-    /// takes its time to answer that.
-    pub fn messages(&self) -> disk::Result<Vec<(QueueId, Place)>> {
-        let known = self.ids_below(Path::new(Info::Sender.dir()))?;
+    pub fn listing(&self) -> Listing {
+        let (mut messages, mut unplaced, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+        let known = self.ids_below(Path::new(Info::Sender.dir()));
+        let known = or_note(known, &mut unread);
         let mut found: HashMap<QueueId, Place> = HashMap::new();
-        for place in self.places()? {
-            for id in self.ids_in(place)? {
+        for place in self.places_there(&mut unread) {
+            for id in or_note(self.ids_in(place), &mut unread) {
                 found.insert(id, place);
             }
         }
-        let mut messages = Vec::with_capacity(known.len());
+        let all_read = unread.is_empty();
         for id in known {
             let place = match found.remove(&id) {
                 Some(place) => Some(place),
-                None => self.locate(id)?,
+                None => match self.locate(id) {
+                    Ok(Located::At(place)) => Some(place),
+                    Ok(Located::Absent) => None,
+                    Ok(Located::Uncertain(doubt)) => {
+                        unplaced.push(id);
+                        if let (Doubt::Unread(error), true) = (doubt, all_read) {
+                            unread.push(error);
+                        }
+                        None
+                    }
+                    Err(error) => {
+                        unread.push(error);
+                        None
+                    }
+                },
             };
             messages.extend(place.map(|place| (id, place)));
         }
         // What is left has no envelope: corrupt, or gone in the meantime, or just being made.
         for (id, place) in found {
-            let stat = self.disk.stat(&place.path(id))?;
+            let stat = or_note(self.stat_in(place, id), &mut unread);
             let there = stat.is_some_and(|stat| stat.kind == Kind::File);
             if there && place != Place::New && place != Place::Done {
                 messages.push((id, place));
@@ -198,7 +289,34 @@ impl Spool {
         }
         messages.retain(|(_, place)| *place != Place::New && *place != Place::Done);
         messages.sort_unstable_by_key(|(id, _)| *id);
-        Ok(messages)
+        Listing {
+            messages,
+            unplaced,
+            unread,
+            locked: OnceLock::new(),
+        }
+    }
+
+    /// The messages of [`listing`](Spool::listing), all of them or none.
+    ///
+    /// # Errors
+    /// Of the first thing that could not be looked at.
+    pub fn messages(&self) -> disk::Result<Vec<(QueueId, Place)>> {
+        let listing = self.listing();
+        match listing.unread.into_iter().next() {
+            None => Ok(listing.messages),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Every place a message file may stand in, as far as they can be seen.
+    fn places_there(&self, unread: &mut Vec<disk::Error>) -> Vec<Place> {
+        let mut places = Place::FIXED.to_vec();
+        for kept in Kept::ALL {
+            let buckets = self.buckets_there(kept, unread);
+            places.extend(buckets.into_iter().map(|bucket| kept.place(bucket)));
+        }
+        places
     }
 
     /// Reads a message without its lock; none if it is gone. The seal is not checked against
@@ -210,8 +328,10 @@ impl Spool {
                 break stat;
             }
             match self.locate(id)? {
-                Some(now) => place = now,
-                None => return Ok(None),
+                Located::At(now) => place = now,
+                Located::Absent => return Ok(None),
+                Located::Uncertain(Doubt::Unread(error)) => return Err(error),
+                Located::Uncertain(Doubt::Moving) => {}
             }
         };
         let content = match stat.kind {
@@ -310,6 +430,14 @@ impl Spool {
             size,
         ))
     }
+}
+
+/// What was read, or nothing and a note of why not.
+fn or_note<T: Default>(read: disk::Result<T>, unread: &mut Vec<disk::Error>) -> T {
+    read.unwrap_or_else(|error| {
+        unread.push(error);
+        T::default()
+    })
 }
 
 fn parsed<T: FromStr>(name: &OsString) -> Option<T> {

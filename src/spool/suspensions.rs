@@ -29,6 +29,8 @@ pub enum Target {
     Destination(String),
     /// A transport, by its name.
     Transport(String),
+    /// All mail.
+    All,
 }
 
 /// That something is suspended. As JSON this is the content of its file.
@@ -85,6 +87,8 @@ enum Held {
 
 pub(super) const DIR: &str = "suspended";
 const TRANSPORT: &str = "transport=";
+/// The file by which all mail is suspended. No other name has an equals sign, but for a transport's.
+const ALL: &str = "all=";
 /// No file is larger: a reason is a line.
 const MOST: u64 = 64 << 10;
 /// So often a name is looked at that changes hands.
@@ -110,6 +114,7 @@ impl Target {
         let name = match self {
             Target::Transport(name) => return format!("{TRANSPORT}{}", file_name(name)),
             Target::Destination(name) => file_name(name),
+            Target::All => return ALL.to_owned(),
         };
         match Spool::is_part(&name, "") {
             true => name.replace('.', "%2e"),
@@ -139,6 +144,7 @@ impl Target {
             String::from_utf8_lossy(&bytes).into_owned()
         };
         match name.strip_prefix(TRANSPORT) {
+            None if name == ALL => Target::All,
             Some(name) => Target::Transport(plain(name)),
             None => Target::Destination(plain(name)),
         }
@@ -146,7 +152,8 @@ impl Target {
 
     /// Everything by which mail for this recipient may be suspended, as far as its way is known.
     fn all_for(transport: Option<&str>, destination: Option<&str>, to: &Address) -> Vec<Target> {
-        let mut all = Vec::with_capacity(8);
+        let mut all = Vec::with_capacity(9);
+        all.push(Target::All);
         all.extend(to.domain().map(Target::destination));
         for destination in destination.into_iter().flat_map(spellings) {
             let hop = |transport: &str| Hop {
@@ -192,6 +199,7 @@ impl std::fmt::Display for Target {
         match self {
             Target::Destination(name) => f.write_str(name),
             Target::Transport(name) => write!(f, "transport {name}"),
+            Target::All => f.write_str("everything"),
         }
     }
 }
@@ -350,27 +358,39 @@ impl Spool {
         })
     }
 
-    /// Tidies away what has run out, and returns it. Nothing is synced: what comes back in a power
-    /// cut has run out all the same.
-    pub fn end_suspensions(&self, now: Timestamp) -> disk::Result<Vec<Suspension>> {
-        let mut ended = Vec::new();
+    /// Tidies away what has run out, and returns it, and what stood in the way of some. Nothing is
+    /// synced: what comes back in a power cut has run out all the same.
+    ///
+    /// # Errors
+    /// If what is suspended cannot be listed.
+    pub fn end_suspensions(
+        &self,
+        now: Timestamp,
+    ) -> disk::Result<(Vec<Suspension>, Vec<disk::Error>)> {
+        let (mut ended, mut failed) = (Vec::new(), Vec::new());
         for name in self.suspended()?.0 {
             if !self.standing(&name).is_some_and(|one| one.is_over(now)) {
                 continue;
             }
-            let path = Path::new(DIR).join(&name);
-            let Held::Ours(_lock) = self.hold(&path)? else {
-                continue;
-            };
-            // It may have been suspended anew between the two.
-            let still = self.standing(&name).filter(|one| one.is_over(now));
-            if let Some(Standing { says, .. }) = still
-                && self.disk.unlink(&path)?
-            {
-                ended.extend(says);
+            match self.end_suspension(&name, now) {
+                Ok(one) => ended.extend(one),
+                Err(error) => failed.push(error),
             }
         }
-        Ok(ended)
+        Ok((ended, failed))
+    }
+
+    fn end_suspension(&self, name: &str, now: Timestamp) -> disk::Result<Option<Suspension>> {
+        let path = Path::new(DIR).join(name);
+        let Held::Ours(_lock) = self.hold(&path)? else {
+            return Ok(None);
+        };
+        // It may have been suspended anew between the two.
+        let still = self.standing(name).filter(|one| one.is_over(now));
+        match still {
+            Some(Standing { says, .. }) if self.disk.unlink(&path)? => Ok(says),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -401,6 +421,12 @@ mod tests {
         }
     }
 
+    fn ended(spool: &Spool, at: Timestamp) -> Vec<Suspension> {
+        let (ended, failed) = spool.end_suspensions(at).unwrap();
+        assert!(failed.is_empty());
+        ended
+    }
+
     fn found(spool: &Spool, to: &str) -> Option<Standing> {
         let names = spool.suspended().unwrap();
         let way = (Some("Relay"), Some("mx.example.net:587"));
@@ -417,6 +443,10 @@ mod tests {
             (Target::destination("Relay:mx.example.net"), 3),
             (Target::destination("Other:mx.example.net"), 0),
             (Target::Transport("Relay".into()), 3),
+            (Target::All, 3),
+            (Target::destination("all"), 0),
+            (Target::destination("all="), 0),
+            (Target::destination("*"), 0),
             (Target::destination("test"), 0),
             (Target::destination("relay"), 0),
             (Target::Transport("relay".into()), 0),
@@ -469,7 +499,7 @@ mod tests {
         let (_dir, spool) = spool();
         assert!(!spool.path().join(DIR).exists());
         assert_eq!(spool.resume("a.test").unwrap(), Changed::Absent);
-        assert_eq!(spool.end_suspensions(now()).unwrap(), []);
+        assert_eq!(ended(&spool, now()), []);
         assert!(!spool.path().join(DIR).exists());
     }
 
@@ -484,12 +514,11 @@ mod tests {
         }
         assert_eq!(found(&spool, "a@b.test").unwrap().target, transport);
         let later = now() + SignedDuration::from_hours(1);
-        let ended = spool.end_suspensions(later).unwrap();
-        assert_eq!(ended, [suspension(domain.clone(), Some(1))]);
+        assert_eq!(ended(&spool, later), [suspension(domain.clone(), Some(1))]);
         // Suspended anew, it has not run out.
         let anew = suspension(transport.clone(), None);
         assert_eq!(spool.suspend(&anew).unwrap(), Changed::Done);
-        assert_eq!(spool.end_suspensions(Timestamp::MAX).unwrap(), []);
+        assert_eq!(ended(&spool, Timestamp::MAX), []);
         assert_eq!(found(&spool, "a@b.test").unwrap().says, Some(anew));
     }
 
@@ -515,7 +544,7 @@ mod tests {
             assert_eq!(standing.says, None);
             assert_eq!(standing.target, Target::destination("b.test"));
             assert_eq!(found(&spool, "a@other.test"), None);
-            assert_eq!(spool.end_suspensions(Timestamp::MAX).unwrap(), []);
+            assert_eq!(ended(&spool, Timestamp::MAX), []);
             let anew = suspension(Target::destination("b.test"), None);
             assert_eq!(spool.suspend(&anew).unwrap(), Changed::Done);
             assert_eq!(found(&spool, "a@b.test").unwrap().says, Some(anew));
@@ -523,6 +552,12 @@ mod tests {
             damage(&dir.join("b.test"));
             assert_eq!(spool.resume("b.test").unwrap(), Changed::Done);
             assert_eq!(found(&spool, "a@b.test"), None);
+        }
+        for text in ["", "{}", "{\"destination\":\"b.test\"}"] {
+            std::fs::write(dir.join("all="), text).unwrap();
+            let standing = found(&spool, "a@other.test").unwrap();
+            assert_eq!((standing.says, standing.target), (None, Target::All));
+            assert_eq!(spool.resume("all=").unwrap(), Changed::Done);
         }
         std::fs::write(dir.join("transport=Relay"), "").unwrap();
         let standing = found(&spool, "a@b.test").unwrap();

@@ -260,7 +260,7 @@ pub fn work_off(
 /// A person lets go what is held because an answer was lost.
 fn thaw(spool: &Spool, now: Timestamp) {
     let held = |(_, place): &(QueueId, Place)| matches!(place, Place::Frozen(_));
-    let ids = spool.listing().unwrap().messages.into_iter().filter(held);
+    let ids = spool.listing().messages.into_iter().filter(held);
     let ids: Vec<QueueId> = ids.map(|(id, _)| id).collect();
     act(spool, &ids, &Action::Thaw(by()), now).unwrap();
 }
@@ -303,7 +303,7 @@ fn torn_copies(tree: &Tree) -> Vec<String> {
 /// Messages that are due before their bucket is. Within an hour `check` takes that for somebody
 /// whose destination is down.
 fn put_off(spool: &Spool) -> Vec<String> {
-    let listing = spool.listing().unwrap();
+    let listing = spool.listing();
     let mut wrong = Vec::new();
     for (id, place) in &listing.messages {
         let view = spool.view(*id, *place, &listing).unwrap().unwrap();
@@ -420,7 +420,7 @@ impl Seen<'_> {
                 .count()
         };
         let (heard, warned, notices) = (notices("delivered "), notices("delayed "), notices(""));
-        let place = self.spool.locate(*id).unwrap();
+        let place = self.spool.locate(*id).unwrap().place();
         let end = match (delivered, notices, place) {
             _ if heard > 1 || warned > 1 || heard + warned > 0 && may.contains(&End::Gone) => None,
             (true, 0, None) if heard == 1 => Some(End::Heard),
@@ -460,7 +460,7 @@ impl Seen<'_> {
 
     /// Nothing is left but what must be, and that says why.
     fn rest(&mut self, end: &Tree, fates: &[Fate]) {
-        let listing = self.spool.listing().unwrap();
+        let listing = self.spool.listing();
         for (id, place) in &listing.messages {
             let name = self.known.acked.iter().find(|(_, acked)| *acked == id);
             let may = |end: End| {

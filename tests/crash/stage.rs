@@ -63,6 +63,14 @@ impl Drop for Leave<'_> {
     }
 }
 
+/// What a name suspends: a domain, or with a star all mail.
+fn target(name: &str) -> Target {
+    match name {
+        "*" => Target::All,
+        domain => Target::destination(domain),
+    }
+}
+
 impl Stage {
     /// A spool with nothing in it, a minute after the beginning.
     pub fn new(method: Method) -> Stage {
@@ -229,7 +237,7 @@ impl Stage {
         let spool = self.spool();
         let until = self.clock.now() + SignedDuration::from_mins(minutes);
         for id in self.ids() {
-            let place = spool.locate(id).unwrap().unwrap();
+            let place = spool.locate(id).unwrap().place().unwrap();
             let Claim::Locked(locked) = spool.lock(place, id).unwrap() else {
                 panic!("{id} is not to be had")
             };
@@ -249,7 +257,7 @@ impl Stage {
 
     pub fn try_suspend(&self, domain: &str, minutes: i64) -> disk::Result<Changed> {
         let suspension = Suspension {
-            target: Target::destination(domain),
+            target: target(domain),
             since: self.clock.now(),
             until: Some(self.start + SignedDuration::from_mins(minutes)),
             by: by(),
@@ -265,7 +273,7 @@ impl Stage {
     }
 
     pub fn try_resume(&self, domain: &str) -> disk::Result<Changed> {
-        self.spool().resume(domain)
+        self.spool().resume(&target(domain).file_name())
     }
 
     /// Lets its mail go, and makes due what has waited.
@@ -316,7 +324,7 @@ impl Stage {
     }
 
     pub fn ids(&self) -> Vec<QueueId> {
-        let listing = Spool::open(&self.path()).unwrap().listing().unwrap();
+        let listing = Spool::open(&self.path()).unwrap().listing();
         listing.messages.into_iter().map(|(id, _)| id).collect()
     }
 
@@ -376,7 +384,7 @@ impl Stage {
     /// The same, and it is not what is to be done in the end.
     pub fn ask_silently(&self, action: &Action) {
         let (spool, id) = (Spool::open(&self.path()).unwrap(), self.ids()[0]);
-        let place = spool.locate(id).unwrap().unwrap();
+        let place = spool.locate(id).unwrap().place().unwrap();
         let hand = spool.lock(place, id).unwrap();
         let acted = act(&self.spool(), &[id], action, self.clock.now()).unwrap();
         assert_eq!(acted, [(id, Acted::Requested)]);
@@ -392,7 +400,7 @@ impl Stage {
     /// A pass that leaves what is damaged where it is.
     pub fn pass_over_damage(&self) {
         let spool = Spool::open(&self.path()).unwrap();
-        let (id, place) = spool.listing().unwrap().messages[0];
+        let (id, place) = spool.listing().messages[0];
         let hand = spool.lock(place, id).unwrap();
         self.pass();
         drop(hand);

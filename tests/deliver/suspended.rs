@@ -207,3 +207,128 @@ fn a_run_that_stays_heeds_what_is_suspended_and_resumed() {
     outcome(watch, &command).ok();
     site.is_clean_and_empty();
 }
+
+#[test]
+fn what_can_match_nothing_is_not_suspended() {
+    let site = noting();
+    for name in [
+        "*",
+        "*.held.test",
+        "h?ld.test",
+        "held test",
+        "held..test",
+        ".held.test",
+        "three:held.test",
+        "held.test:25",
+        "/no/such/box",
+        "192.0.2.1",
+        "[not.an.address]",
+    ] {
+        let said = site.program(["suspend", name], b"");
+        assert_eq!(said.code, 64, "{name}: {said}");
+    }
+    assert!(!site.spool().join("suspended").exists());
+    let star = site.program(["suspend", "*"], b"");
+    assert!(star.err.contains("`--all` suspends everything"), "{star}");
+    for name in [
+        "held.test.",
+        "one:held.test",
+        "xn--bcher-kva.test",
+        "[192.0.2.1]",
+    ] {
+        site.program(["suspend", name], b"").ok();
+        // It is resumed by the same name, whatever the configuration has become.
+        site.program(["resume", "--queue-only", name], b"").ok();
+    }
+}
+
+#[test]
+fn it_is_said_what_a_suspension_concerns() {
+    let site = noting();
+    site.queue(&["a@held.test", "b@free.test"]);
+    site.queue(&["c@held.test"]);
+    site.queue(&["d@other.test"]);
+    let concerns = |arguments: &[&str]| {
+        let said = site.program(arguments, b"").ok();
+        said.lines().last().unwrap().to_owned()
+    };
+    let (two, all) = (
+        "[[route]] number 1 (domain other.test)",
+        "[[route]] number 2 (everything)",
+    );
+    for (arguments, count, routes) in [
+        (
+            &["suspend", "HELD.test"][..],
+            "2 messages",
+            format!("by {all}"),
+        ),
+        (
+            &["suspend", "exmaple.net"],
+            "0 messages",
+            format!("by {all}"),
+        ),
+        (&["suspend", "other.test"], "1 message", format!("by {two}")),
+        (
+            &["suspend", "one:other.test"],
+            "0 messages",
+            "no route leads there".into(),
+        ),
+        (
+            &["suspend", "--transport", "two"],
+            "1 message",
+            format!("by {two}"),
+        ),
+        (
+            &["suspend", "--all"],
+            "3 messages",
+            format!("by {two}, {all}"),
+        ),
+    ] {
+        let said = concerns(arguments);
+        assert_eq!(
+            said,
+            format!("It concerns {count} in the queue; {routes}."),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn everything_is_suspended_and_resumed() {
+    let site = noting();
+    let say = |arguments: &[&str]| site.program(arguments, b"");
+    assert_eq!(say(&["suspend", "--all", "held.test"]).code, 64);
+    let said = say(&["suspend", "--all", "--reason", "a move"]).ok();
+    assert!(
+        said.starts_with("everything is suspended until `mailspool resume --all`."),
+        "{said}"
+    );
+    say(&["suspend", "other.test"]).ok();
+    for to in ["a@one.test", "b@other.test", "root"] {
+        site.queue(&[to]);
+    }
+    site.run().ok();
+    assert_eq!(site.lines("log"), [] as [String; 0]);
+    for row in site.rows() {
+        let why = row["last_error"].as_str().unwrap();
+        assert!(why.contains(" is suspended by "), "{row}");
+    }
+    let listed = objects(&say(&["destinations", "--json"]).ok());
+    let all = listed.iter().find(|one| one["all"] == true).unwrap();
+    assert_eq!(
+        (&all["destination"], &all["transport"]),
+        (&json!(null), &json!(null))
+    );
+    assert!(say(&["check"]).ok().ends_with("no problems.\n"));
+    let resumed = say(&["resume", "--all", "--queue-only"]).ok();
+    assert!(
+        resumed.starts_with("everything is no longer suspended.\nother.test is suspended by "),
+        "{resumed}"
+    );
+    site.run().ok();
+    let mut log = site.lines("log");
+    log.sort();
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert!(!log.contains(&"b@other.test".to_owned()), "{log:?}");
+    assert_eq!(say(&["resume", "--all"]).code, 69);
+}

@@ -74,7 +74,7 @@ impl Queue {
         let path = queue.path();
         let spool = Spool::open(&path).unwrap();
         for id in &queue.ids {
-            let place = spool.locate(*id).unwrap().unwrap();
+            let place = spool.locate(*id).unwrap().place().unwrap();
             let reason = path.join(format!("corrupt/{id}.reason"));
             std::fs::write(reason, "it was damaged\n").unwrap();
             std::fs::rename(
@@ -96,7 +96,7 @@ impl Queue {
         let now = self.start + SignedDuration::from_mins(2);
         let hand = matches!(deed, Deed::Ask(_)).then(|| {
             let spool = Spool::open(path).unwrap();
-            let place = spool.locate(self.ids[0]).unwrap().unwrap();
+            let place = spool.locate(self.ids[0]).unwrap().place().unwrap();
             match spool.lock(place, self.ids[0]).unwrap() {
                 Claim::Locked(locked) => locked,
                 other => panic!("{other:?}"),
@@ -178,13 +178,13 @@ impl Queue {
                     Place::Frozen(_) | Place::Discarded(_) | Place::Corrupt
                 )
             };
-            let listing = spool.listing().unwrap();
+            let listing = spool.listing();
             if listing.messages.iter().all(|(_, place)| held(place)) {
                 break;
             }
         }
         let (counts, notices) = (ledger.counts(), ledger.notices());
-        let listing = spool.listing().unwrap();
+        let listing = spool.listing();
         for id in &self.ids {
             let to = "a@first.test".to_owned();
             let delivered = counts.get(&(*id, to.clone())).copied().unwrap_or(0);
@@ -207,7 +207,7 @@ impl Queue {
 
 /// The message stands as the action has it.
 fn holds(spool: &Spool, id: QueueId, action: &Action) {
-    let listing = spool.listing().unwrap();
+    let listing = spool.listing();
     let found: Vec<_> = listing
         .messages
         .iter()

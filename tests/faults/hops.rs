@@ -259,7 +259,7 @@ impl Hosts {
 
     /// A person lets go what is held.
     fn thaw(&self, spool: &Spool, around: &Around) {
-        for (id, place) in spool.listing().unwrap().messages {
+        for (id, place) in spool.listing().messages {
             if matches!(place, Place::Frozen(_)) {
                 let thaw = Action::Thaw(by("looked at"));
                 let acted = act(spool, &[id], &thaw, around.clock.now()).unwrap();
@@ -271,7 +271,7 @@ impl Hosts {
     /// Where a transport wants a person to look at what was lost, the history never says that it
     /// was lost without holding the message back.
     fn frozen_before_lost(&self, spool: &Spool) {
-        let listing = spool.listing().unwrap();
+        let listing = spool.listing();
         for (id, place) in &listing.messages {
             let Ok(content) = spool.view(*id, *place, &listing).unwrap().unwrap().content else {
                 continue;

@@ -298,7 +298,7 @@ fn submitted_for_later() {
             let (spool, ledger) = (Spool::open(&dir.spool()).unwrap(), Ledger::default());
             scene.pass(&spool, &ledger, 80).unwrap();
             assert_eq!(ledger.all().len(), 0, "too early");
-            let waits = spool.listing().unwrap().messages;
+            let waits = spool.listing().messages;
             let scheduled = |place: &Place| matches!(place, Place::Deferred(_));
             assert!(waits.iter().all(|(_, place)| scheduled(place)), "{waits:?}");
             scene.pass(&spool, &ledger, 92).unwrap();

@@ -28,7 +28,10 @@ fn said<T>(result: disk::Result<T>) -> Result<T, String> {
 
 /// What `list` shows of every message, but for its age.
 fn list(spool: &Spool) -> Result<Vec<String>, String> {
-    let listing = said(spool.listing())?;
+    let listing = spool.listing();
+    if let Some(error) = listing.unread.first() {
+        return Err(error.to_string());
+    }
     let mut rows = Vec::new();
     for (id, place) in &listing.messages {
         if let Some(view) = said(spool.view(*id, *place, &listing))? {

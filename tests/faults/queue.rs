@@ -266,7 +266,7 @@ impl Queue {
 
     /// An attempt began and nobody saw its end; another line was torn.
     fn interrupted(&self, spool: &Spool, id: QueueId) {
-        let place = spool.locate(id).unwrap().unwrap();
+        let place = spool.locate(id).unwrap().place().unwrap();
         let mut entry = entry(spool, place, id);
         entry.activate().unwrap();
         let started = What::Started {
@@ -320,7 +320,7 @@ impl Queue {
             "done@sender.test",
             &[("k@ok.test", End::Nothing)],
         );
-        let from = spool.locate(done).unwrap().unwrap().path(done);
+        let from = spool.locate(done).unwrap().place().unwrap().path(done);
         fs::rename(path.join(from), path.join(format!("done/{done}"))).unwrap();
 
         let held = self.add(
@@ -329,7 +329,7 @@ impl Queue {
             "asked@sender.test",
             &[("l@ok.test", End::Delivered)],
         );
-        let place = spool.locate(held).unwrap().unwrap();
+        let place = spool.locate(held).unwrap().place().unwrap();
         let hand = spool.lock(place, held).unwrap();
         let freeze = Action::Freeze {
             by: by("wait"),
@@ -348,7 +348,7 @@ impl Queue {
             "bad@sender.test",
             &[("m@ok.test", End::Nothing)],
         );
-        let place = spool.locate(self.corrupt).unwrap().unwrap();
+        let place = spool.locate(self.corrupt).unwrap().place().unwrap();
         let message = path.join(place.path(self.corrupt));
         let mut file = OpenOptions::new()
             .read(true)

@@ -113,6 +113,6 @@ impl Scene {
     }
 
     pub fn place(&self) -> Option<Place> {
-        self.spool.locate(self.id).unwrap()
+        self.spool.locate(self.id).unwrap().place()
     }
 }

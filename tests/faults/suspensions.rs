@@ -31,6 +31,7 @@ struct Queue {
     dir: TempDir,
     start: Timestamp,
     ids: Vec<QueueId>,
+    target: Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Deed {
 }
 
 impl Queue {
-    fn new(deed: Deed) -> Queue {
+    fn new(deed: Deed, target: &Target) -> Queue {
         let dir = tempdir();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
         let mail: [(&str, &[&str]); 3] = [
@@ -64,7 +65,13 @@ impl Queue {
             |(name, to): (&str, &[&str])| accept(&spool, Door::Active, name, "s@sender.test", to);
         let ids = mail.map(send).to_vec();
         let start = Timestamp::now();
-        let queue = Queue { dir, start, ids };
+        let target = target.clone();
+        let queue = Queue {
+            dir,
+            start,
+            ids,
+            target,
+        };
         if deed.is_suspended_before() {
             let until = match deed {
                 Deed::Over | Deed::SuspendAnew => 30,
@@ -75,9 +82,17 @@ impl Queue {
         }
         if deed == Deed::Over || deed == Deed::Resume {
             let pass = queue.pass(&spool, &Ledger::default(), 1);
-            assert_eq!(pass.unwrap().delivered, 2);
+            assert_eq!(pass.unwrap().delivered as usize, queue.others_before(deed));
         }
         queue
+    }
+
+    /// How much of what is to another domain had gone before the deed.
+    fn others_before(&self, deed: Deed) -> usize {
+        match deed {
+            Deed::Over | Deed::Resume if self.target != Target::All => 2,
+            _ => 0,
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -90,7 +105,7 @@ impl Queue {
 
     fn suspend(&self, spool: &Spool, until: i64) -> disk::Result<Changed> {
         spool.suspend(&Suspension {
-            target: Target::destination(DOMAIN),
+            target: self.target.clone(),
             since: self.start,
             until: Some(self.at(until)),
             by: by("because"),
@@ -113,7 +128,8 @@ impl Queue {
         match deed {
             Deed::Suspend | Deed::SuspendAnew => done(self.suspend(&spool, END)),
             Deed::Resume => {
-                done(spool.resume(DOMAIN)) && wake(&spool, &|_, _| true, self.at(2)).is_ok()
+                done(spool.resume(&self.target.file_name()))
+                    && wake(&spool, &|_, _| true, self.at(2)).is_ok()
             }
             Deed::Pass => self.pass(&spool, ledger, 0).is_ok(),
             Deed::Over => self.pass(&spool, ledger, 40).is_ok(),
@@ -123,6 +139,13 @@ impl Queue {
     fn delivered(&self, ledger: &Ledger, to: &str) -> usize {
         let counts = ledger.counts();
         counts.iter().filter(|((_, one), _)| one == to).count()
+    }
+
+    fn nothing_went(&self, ledger: &Ledger) {
+        let all = self.target == Target::All;
+        for to in [TO, OTHER].iter().take(1 + usize::from(all)) {
+            assert_eq!(self.delivered(ledger, to), 0, "although it is suspended");
+        }
     }
 
     /// What could not be recorded waits for a person, who lets it go.
@@ -151,7 +174,7 @@ impl Queue {
         let done = self.do_it(&dir.spool(), deed, &ledger, Injector::new(*case));
         let spool = Spool::open(&dir.spool()).unwrap();
         if deed != Deed::Over {
-            assert_eq!(self.delivered(&ledger, TO), 0, "although it is suspended");
+            self.nothing_went(&ledger);
         }
         self.thaw(&spool);
         let mut found = findings(&spool);
@@ -165,11 +188,14 @@ impl Queue {
                 }
                 assert!(is_suspended());
                 self.pass(&spool, &ledger, 40).unwrap();
-                assert_eq!(self.delivered(&ledger, TO), 0, "although it is suspended");
-                assert_eq!(spool.resume(DOMAIN).unwrap(), Changed::Done);
+                self.nothing_went(&ledger);
+                assert_eq!(
+                    spool.resume(&self.target.file_name()).unwrap(),
+                    Changed::Done
+                );
             }
             Deed::Resume => {
-                let again = spool.resume(DOMAIN).unwrap();
+                let again = spool.resume(&self.target.file_name()).unwrap();
                 assert!(!done || again == Changed::Absent, "reported as resumed");
                 assert!(!is_suspended());
             }
@@ -177,11 +203,7 @@ impl Queue {
         }
         wake(&spool, &|_, _| true, self.at(41)).unwrap();
         self.work_off(&spool, &ledger);
-        for (to, before) in [(TO, 0), (OTHER, 2)] {
-            let before = match deed {
-                Deed::Over | Deed::Resume => before,
-                _ => 0,
-            };
+        for (to, before) in [(TO, 0), (OTHER, self.others_before(deed))] {
             assert_eq!(before + self.delivered(&ledger, to), 2, "{to}");
         }
         // What a kill left half written is all that may be found, and goes.
@@ -199,7 +221,11 @@ impl Queue {
 }
 
 fn explored(name: &str, deed: Deed) {
-    let queue = Queue::new(deed);
+    explored_of(name, deed, &Target::destination(DOMAIN));
+}
+
+fn explored_of(name: &str, deed: Deed, target: &Target) {
+    let queue = Queue::new(deed, target);
     assert_eq!(queue.ids.len(), 3);
     for method in [Method::Each, Method::SyncExt] {
         let seen: Vec<Seen> = {
@@ -231,4 +257,11 @@ fn suspending_and_resuming() {
 fn running_with_suspended_mail() {
     explored("pass, suspended", Deed::Pass);
     explored("pass, run out", Deed::Over);
+}
+
+#[test]
+fn suspending_and_resuming_everything() {
+    explored_of("suspend everything", Deed::Suspend, &Target::All);
+    explored_of("resume everything", Deed::Resume, &Target::All);
+    explored_of("pass, all suspended", Deed::Pass, &Target::All);
 }

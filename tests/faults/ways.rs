@@ -113,7 +113,7 @@ impl Ways {
             .is_err_and(|why| why.ends_with("not recorded"));
 
         let spool = Spool::open(&dir.spool()).unwrap();
-        let held = spool.listing().unwrap().messages;
+        let held = spool.listing().messages;
         let held: Vec<_> = held
             .iter()
             .filter(|(_, place)| matches!(place, Place::Frozen(_)))

@@ -11,6 +11,7 @@ mod proof;
 
 mod addresses;
 mod audit;
+mod closed;
 mod guard;
 mod messages;
 mod obstacles;

@@ -92,10 +92,18 @@ pub fn suspension(stage: &Stage, domain: &str, until: Option<i64>, reason: &str)
     let mut by = by();
     by.reason = Some(reason.into());
     Suspension {
-        target: Target::destination(domain),
+        target: target(domain),
         since: stage.at(1),
         until: until.map(|minutes| stage.at(minutes)),
         by,
+    }
+}
+
+/// A domain, or with a star all mail.
+fn target(domain: &str) -> Target {
+    match domain {
+        "*" => Target::All,
+        domain => Target::destination(domain),
     }
 }
 
@@ -103,7 +111,7 @@ pub fn suspension(stage: &Stage, domain: &str, until: Option<i64>, reason: &str)
 pub fn resuming(domain: &'static str) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
-        let changed = spool.resume(domain).map_err(text_of)?;
+        let changed = spool.resume(&target(domain).file_name()).map_err(text_of)?;
         wake(&spool, &|_, _| true, case.stage.at(2)).map_err(text_of)?;
         Ok(Said::Changed(changed))
     })
@@ -135,7 +143,13 @@ pub fn submitting(to: &'static str) -> Program {
 pub fn listing(times: usize) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
-        let listings = (0..times).map(|_| spool.listing());
+        let listings = (0..times).map(|_| {
+            let mut listing = spool.listing();
+            match listing.unread.pop() {
+                None => Ok(listing),
+                Some(error) => Err(error),
+            }
+        });
         let listings = listings.collect::<Result<_, _>>();
         listings.map(Said::Listed).map_err(text_of)
     })

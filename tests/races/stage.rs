@@ -182,7 +182,7 @@ impl Stage {
 
     /// Moves a message file by hand.
     pub fn put(&self, id: QueueId, to: Place) {
-        let from = self.spool().locate(id).unwrap().unwrap().path(id);
+        let from = self.spool().locate(id).unwrap().place().unwrap().path(id);
         let path = self.path();
         std::fs::rename(path.join(from), path.join(to.path(id))).unwrap();
     }
@@ -339,10 +339,10 @@ impl Case<'_> {
         let clock = Clock::at(self.stage.at(minutes));
         self.is_over.store(true, SeqCst);
         let kept = loop {
-            let before = spool.listing().unwrap().messages;
+            let before = spool.listing().messages;
             let pass = self.runner(spool.clone(), &clock).build().pass();
             assert_eq!(pass.unwrap().trouble, 0);
-            let messages = spool.listing().unwrap().messages;
+            let messages = spool.listing().messages;
             let staged = spool.ids_in(Place::New).unwrap().len();
             let still = messages.is_empty() || messages == before;
             if staged == 0 && still && messages.iter().all(|(_, place)| held(place)) {
@@ -394,7 +394,7 @@ impl Case<'_> {
 
     /// Where a message stands, by what it says of itself.
     pub fn place(&self, id: QueueId) -> Option<Place> {
-        self.spool().locate(id).unwrap()
+        self.spool().locate(id).unwrap().place()
     }
 
     pub fn delivered(&self, id: QueueId) -> usize {
@@ -411,7 +411,7 @@ impl Case<'_> {
 
 /// The lock of a message, outside of any schedule.
 pub fn hold(spool: &Spool, id: QueueId) -> Locked {
-    let place = spool.locate(id).unwrap().unwrap();
+    let place = spool.locate(id).unwrap().place().unwrap();
     match spool.lock(place, id).unwrap() {
         Claim::Locked(locked) => locked,
         other => panic!("{other:?}"),

@@ -9,6 +9,8 @@ use super::shared::Clock;
 use super::stage::{Case, End, Pair, Said, Stage};
 
 const DOMAIN: &str = "ok.test";
+/// Each is in the way of the mail: its domain, and all mail.
+const NAMES: [&str; 2] = [DOMAIN, "*"];
 const TO: &str = "a@ok.test";
 /// Of a suspension, in minutes: by the real clock no message is put off for more than an hour.
 const END: i64 = 55;
@@ -40,10 +42,10 @@ fn sent() -> Stage {
 }
 
 /// Suspended from the first minute, for good or until one.
-fn suspended(until: Option<i64>) -> Stage {
+fn suspended(name: &'static str, until: Option<i64>) -> Stage {
     Stage::new(|stage| {
         stage.send(&[TO]);
-        let one = suspension(stage, DOMAIN, until, "first");
+        let one = suspension(stage, name, until, "first");
         assert_eq!(stage.spool().suspend(&one).unwrap(), Changed::Done);
     })
 }
@@ -61,31 +63,33 @@ fn ends_when_resumed(case: &Case<'_>, said: &[Said; 2]) {
 /// anything.
 #[test]
 fn suspending_what_is_delivered() {
-    let stage = sent();
-    let programs = [pass(1), suspending(DOMAIN, Some(END), "mine")];
-    Pair::new("deliver, suspend", &stage, programs, |case, said| {
-        let before = case.delivered(stage.ids[0]);
-        let in_force = reason(case).is_some();
-        // Who is killed may have got as far as that.
-        if let Some(done) = changed(&said[1]) {
-            assert_eq!((done, in_force), (Changed::Done, true));
-        }
-        let clock = Clock::at(stage.at(40));
-        case.runner(case.spool(), &clock).build().pass().unwrap();
-        let after = case.delivered(stage.ids[0]);
-        assert!(
-            !in_force || after == before,
-            "delivered although it is suspended"
-        );
-        ends_when_resumed(case, said);
-    })
-    .holds(Bound::of(2).kills(1));
+    for name in NAMES {
+        let stage = sent();
+        let programs = [pass(1), suspending(name, Some(END), "mine")];
+        Pair::new("deliver, suspend", &stage, programs, |case, said| {
+            let before = case.delivered(stage.ids[0]);
+            let in_force = reason(case).is_some();
+            // Who is killed may have got as far as that.
+            if let Some(done) = changed(&said[1]) {
+                assert_eq!((done, in_force), (Changed::Done, true));
+            }
+            let clock = Clock::at(stage.at(40));
+            case.runner(case.spool(), &clock).build().pass().unwrap();
+            let after = case.delivered(stage.ids[0]);
+            assert!(
+                !in_force || after == before,
+                "delivered although it is suspended"
+            );
+            ends_when_resumed(case, said);
+        })
+        .holds(Bound::of(2).kills(1));
+    }
 }
 
 /// One of two is what is said, whole; who could not is told so.
 #[test]
 fn two_suspend() {
-    for stage in [sent(), suspended(None)] {
+    for stage in [sent(), suspended(DOMAIN, None)] {
         let programs = [
             suspending(DOMAIN, None, "one"),
             suspending(DOMAIN, Some(6000), "two"),
@@ -110,7 +114,7 @@ fn two_suspend() {
 
 #[test]
 fn suspending_what_is_resumed() {
-    let stage = suspended(None);
+    let stage = suspended(DOMAIN, None);
     let programs = [suspending(DOMAIN, None, "second"), resuming(DOMAIN)];
     Pair::new("suspend, resume", &stage, programs, |case, said| {
         let reason = reason(case);
@@ -134,7 +138,7 @@ fn suspending_what_is_resumed() {
 /// A run tidies away what has run out; what is suspended anew at that moment stays.
 #[test]
 fn suspending_anew_what_has_run_out() {
-    let stage = suspended(Some(30));
+    let stage = suspended(DOMAIN, Some(30));
     let programs = [pass(40), suspending(DOMAIN, Some(END), "anew")];
     Pair::new("run out, suspend", &stage, programs, |case, said| {
         match changed(&said[1]) {
@@ -151,24 +155,26 @@ fn suspending_anew_what_has_run_out() {
 /// What a run puts off as its mail is let go does not wait for the bucket.
 #[test]
 fn resuming_what_is_put_off() {
-    let stage = suspended(Some(END));
-    let programs = [pass(1), resuming(DOMAIN)];
-    Pair::new("put off, resume", &stage, programs, |case, said| {
-        let killed = said.iter().any(|one| matches!(one, Said::Killed));
-        let place = case.place(stage.ids[0]);
-        if !killed {
-            assert_eq!(changed(&said[1]), Some(Changed::Done));
-            let waits = matches!(place, Some(Place::Deferred(_)));
-            assert!(!waits, "it waits in {place:?} for nothing");
-        }
-        if changed(&said[1]) == Some(Changed::Done) {
-            assert_eq!(standing(case), []);
-        }
-        let longest = Timestamp::from_second(stage.at(END + 1).as_second()).unwrap();
-        if let Some(Place::Deferred(bucket)) = place {
-            assert!(bucket.due().unwrap() <= longest, "{place:?}");
-        }
-        ends_when_resumed(case, said);
-    })
-    .holds(Bound::of(2).kills(0));
+    for name in NAMES {
+        let stage = suspended(name, Some(END));
+        let programs = [pass(1), resuming(name)];
+        Pair::new("put off, resume", &stage, programs, |case, said| {
+            let killed = said.iter().any(|one| matches!(one, Said::Killed));
+            let place = case.place(stage.ids[0]);
+            if !killed {
+                assert_eq!(changed(&said[1]), Some(Changed::Done));
+                let waits = matches!(place, Some(Place::Deferred(_)));
+                assert!(!waits, "it waits in {place:?} for nothing");
+            }
+            if changed(&said[1]) == Some(Changed::Done) {
+                assert_eq!(standing(case), []);
+            }
+            let longest = Timestamp::from_second(stage.at(END + 1).as_second()).unwrap();
+            if let Some(Place::Deferred(bucket)) = place {
+                assert!(bucket.due().unwrap() <= longest, "{place:?}");
+            }
+            ends_when_resumed(case, said);
+        })
+        .holds(Bound::of(2).kills(0));
+    }
 }

@@ -127,7 +127,7 @@ impl Scene {
     }
 
     fn bucket(&self, id: QueueId) -> Option<Bucket> {
-        match self.spool.locate(id).unwrap()? {
+        match self.spool.locate(id).unwrap().place()? {
             Place::Deferred(bucket) => Some(bucket),
             _ => None,
         }
@@ -221,10 +221,10 @@ fn mail_of_the_null_sender_is_frozen_when_its_time_is_up() {
         // Rounded up to the hour.
         let end = (scene.clock.now() + Runner::FROZEN_LIFETIME).as_second() / 3600 + 1;
         let bucket = Bucket::for_time(Timestamp::from_second(end * 3600).unwrap());
-        let place = scene.spool.locate(id).unwrap();
+        let place = scene.spool.locate(id).unwrap().place();
         assert_eq!(place, Some(Place::Frozen(bucket)), "{lifetime}");
         assert_eq!(findings(&scene.spool), []);
-        let listing = scene.spool.listing().unwrap();
+        let listing = scene.spool.listing();
         let view = scene.spool.view(id, place.unwrap(), &listing).unwrap();
         let state = view.unwrap().content.unwrap().state;
         let Hold::Frozen { by, then, .. } = &state.hold else {

@@ -7,7 +7,7 @@ use super::{Level, Look, Mend};
 use crate::disk::{self, DIR_MODE, FILE_MODE, Kind, Stat};
 use crate::message::QueueId;
 use crate::queue::Bucket;
-use crate::spool::{Kept, Leftover, Place, Spool};
+use crate::spool::{Doubt, Kept, Leftover, Located, Place, Spool};
 
 /// The names in the spool's own directory that are ours.
 const ROOT_NAMES: &[&str] = &[
@@ -178,7 +178,8 @@ impl Look<'_> {
 
     fn bucket(&mut self, place: Place) -> disk::Result<()> {
         let dir = place.dir();
-        match self.spool.disk().stat(&dir)? {
+        let stat = self.spool.disk().stat(&dir);
+        match self.unless(&dir, stat).flatten() {
             Some(stat) if stat.kind == Kind::Dir => {
                 let names = self.names_below(&dir, is_id, "/")?;
                 self.saw(place, &names);
@@ -268,24 +269,39 @@ impl Look<'_> {
     }
 
     /// The files below `info/`: each belongs to a message, and is the owner's alone.
-    pub(super) fn infos(&mut self) -> disk::Result<()> {
+    pub(super) fn infos(&mut self) {
         let mut gone = HashSet::new();
+        let mut uncertain = HashSet::new();
         for (dir, id) in std::mem::take(&mut self.infos) {
             // Who was not seen may have been on the move, or have come since. That costs as much
             // as there are buckets, so it is asked once for all files of a message.
-            if !self.seen.contains_key(&id) && !gone.contains(&id) {
-                match self.spool.locate(id)? {
-                    Some(place) => self.seen.entry(id).or_default().push(place),
-                    None => drop(gone.insert(id)),
+            if !self.seen.contains_key(&id) && !gone.contains(&id) && !uncertain.contains(&id) {
+                match self.spool.locate(id) {
+                    Ok(Located::At(place)) => self.seen.entry(id).or_default().push(place),
+                    // The same at each look is no message on the move.
+                    Ok(Located::Absent | Located::Uncertain(Doubt::Moving)) => {
+                        gone.insert(id);
+                    }
+                    Ok(Located::Uncertain(Doubt::Unread(error))) | Err(error) => {
+                        uncertain.insert(id);
+                        // A place that we may not look into is reported already, once.
+                        if !error.is_denied() {
+                            let path = Path::new("info").join(dir).join(id.to_string());
+                            self.unless::<()>(&path, Err(error));
+                        }
+                    }
                 }
             }
-            let path = Path::new("info").join(dir).join(id.to_string());
-            match self.seen.get(&id).map(|places| places[0]) {
-                Some(place) => self.info(dir, id, &path, place)?,
-                None => self.orphan(dir, id, &path)?,
+            if uncertain.contains(&id) {
+                continue;
             }
+            let path = Path::new("info").join(dir).join(id.to_string());
+            let looked = match self.seen.get(&id).map(|places| places[0]) {
+                Some(place) => self.info(dir, id, &path, place),
+                None => self.orphan(dir, id, &path),
+            };
+            self.unless(&path, looked);
         }
-        Ok(())
     }
 
     fn info(&mut self, dir: &str, id: QueueId, path: &Path, place: Place) -> disk::Result<()> {

@@ -8,18 +8,19 @@ use super::{Level, Look, Mend};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Action, Bucket, Hold, Resting, What};
-use crate::spool::{Content, Down, Listing, Place, View};
+use crate::spool::{Content, Down, Listing, Located, Place, View};
 
 impl Look<'_> {
     /// Every message that was seen.
-    pub(super) fn messages(&mut self) -> disk::Result<()> {
+    pub(super) fn messages(&mut self) {
         for (id, named) in std::mem::take(&mut self.seen) {
-            for place in self.true_names(id, named)? {
+            let named = self.true_names(id, named);
+            let path = Place::Active.path(id);
+            for place in self.unless(&path, named).unwrap_or_default() {
                 let looked = self.at(id, place);
                 self.unless(&place.path(id), looked);
             }
         }
-        Ok(())
     }
 
     /// The names that are to be looked at: of several names of one file only the latest. A power
@@ -73,8 +74,8 @@ impl Look<'_> {
                 return self.file(id, place, &stat);
             }
             match self.spool.locate(id)? {
-                Some(now) => place = now,
-                None => break,
+                Located::At(now) => place = now,
+                Located::Absent | Located::Uncertain(_) => break,
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Finding, Mend};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
-use crate::spool::{Claim, Entry, Leftover, Place, Spool, Unreadable};
+use crate::spool::{Claim, Entry, Leftover, Located, Place, Spool, Unreadable};
 
 /// Mends a finding; false if it was not so any more, or somebody has it in hand.
 pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
@@ -116,8 +116,11 @@ fn is_wanted(spool: &Spool, path: &Path) -> disk::Result<bool> {
     let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok()) else {
         return Ok(true);
     };
-    if spool.locate(id)?.is_none() {
-        return Ok(false);
+    match spool.locate_for_good(id)? {
+        Located::Absent => return Ok(false),
+        // It may belong to a message that was not found.
+        Located::Uncertain(_) => return Ok(true),
+        Located::At(_) => {}
     }
     let is_request = path.parent().is_some_and(|dir| dir.ends_with("request"));
     Ok(!is_request || spool.has_readable_request(id)? != Some(false))

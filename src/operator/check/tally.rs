@@ -22,13 +22,28 @@ pub struct Tally {
     pub next: Option<Timestamp>,
 }
 
-/// Tallies the queue, in the order of a message's way.
-pub fn tally(spool: &Spool, now: Timestamp) -> disk::Result<Vec<Tally>> {
-    let listing = spool.listing()?;
+/// The tallies of a queue, and what could not be counted.
+#[derive(Debug)]
+pub struct Tallied {
+    /// In the order of a message's way.
+    pub tallies: Vec<Tally>,
+    /// What could not be looked at; how many messages are in it is not known.
+    pub unread: Vec<disk::Error>,
+}
+
+/// Tallies the queue, as far as it can be looked at.
+pub fn tally(spool: &Spool, now: Timestamp) -> Tallied {
+    let mut listing = spool.listing();
+    let mut unread = std::mem::take(&mut listing.unread);
     let mut tallies: BTreeMap<(u8, u8), Tally> = BTreeMap::new();
     for (id, place) in &listing.messages {
-        let Some(view) = spool.view(*id, *place, &listing)? else {
-            continue;
+        let view = match spool.view(*id, *place, &listing) {
+            Ok(Some(view)) => view,
+            Ok(None) => continue,
+            Err(error) => {
+                unread.push(error);
+                continue;
+            }
         };
         let status = row(&view, now).status;
         let tally = tallies
@@ -42,7 +57,10 @@ pub fn tally(spool: &Spool, now: Timestamp) -> disk::Result<Vec<Tally>> {
         tally.messages += 1;
         tally.next = [tally.next, due(view.place)].into_iter().flatten().min();
     }
-    Ok(tallies.into_values().collect())
+    Tallied {
+        tallies: tallies.into_values().collect(),
+        unread,
+    }
 }
 
 fn way(place: Place) -> u8 {

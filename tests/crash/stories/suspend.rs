@@ -56,7 +56,15 @@ pub fn suspend(method: Method) -> Vec<Story> {
         stage.suspend(DOMAIN, END);
         stage.pass_after(1);
     });
-    vec![first, anew, killed]
+    let title = "suspend everything, and a pass";
+    let mut all = fates(Some(END));
+    all[0].held = Some(END);
+    let all = Story::record(title, method, all, send, |stage| {
+        stage.suspend("*", END);
+        stage.pass();
+        stage.pass_after(30);
+    });
+    vec![first, anew, killed, all]
 }
 
 pub fn end(method: Method) -> Vec<Story> {
@@ -77,5 +85,16 @@ pub fn end(method: Method) -> Vec<Story> {
         stage.resume_again(DOMAIN);
         stage.pass_after(1);
     });
-    vec![over, ended, killed]
+    let title = format!("{RESUMED}, all of it, and a pass");
+    let all_held = |stage: &Stage| {
+        send(stage);
+        stage.suspend("*", END);
+        stage.forget_deed();
+        stage.pass();
+    };
+    let everything = Story::record(&title, method, fates(None), all_held, |stage| {
+        stage.resume("*");
+        stage.pass();
+    });
+    vec![over, ended, killed, everything]
 }

@@ -1,0 +1,35 @@
+//! Whether a spool can be worked on at all.
+
+use std::path::Path;
+
+use super::Spool;
+use super::layout::{Info, Place};
+use super::part::Part;
+use crate::disk;
+
+impl Spool {
+    /// Asks the spool for what work on any message needs: that names can be looked up where its files
+    /// are, and that a history can be written, durably. It leaves nothing behind.
+    ///
+    /// # Errors
+    /// Of the first thing that does not succeed. Then no message can be worked on, whatever it is
+    /// like.
+    pub fn probe(&self) -> disk::Result<()> {
+        let infos = [
+            Info::Sender,
+            Info::Recipients,
+            Info::Transport,
+            Info::Attempts,
+        ];
+        let dirs = infos.map(|info| Path::new(info.dir()).to_owned());
+        for dir in dirs.into_iter().chain([Place::Active.dir()]) {
+            // No such name is ever there; what counts is that this can be said.
+            self.disk.stat(&dir.join("probe"))?;
+        }
+        let history = Path::new(Info::Attempts.dir());
+        Part::write(&self.disk, history, "", PROBE).map(drop)
+    }
+}
+
+/// As much as the first event of a message.
+const PROBE: &[u8] = &[b'\n'; 256];
