@@ -34,6 +34,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// So long at most a watching run waits when nothing at all succeeds.
+#[cfg(feature = "cli")]
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// What a run could not work on.
