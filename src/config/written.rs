@@ -181,6 +181,7 @@ fn raw_wire(wire: &Wire) -> RawTransport {
                 Mechanism::Plain => RawAuth::Plain,
                 Mechanism::Login => RawAuth::Login,
                 Mechanism::XOAuth2 => RawAuth::XOAuth2,
+                Mechanism::OAuthBearer => RawAuth::OAuthBearer,
             })
         }),
         auth_in_clear: login.map(|login| at(login.in_clear)),
