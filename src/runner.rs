@@ -14,6 +14,8 @@ mod finisher;
 mod hops;
 mod lanes;
 mod plan;
+mod reach;
+mod round;
 mod scan;
 mod sessions;
 mod settle;

@@ -88,6 +88,44 @@ pub enum OnUnknown {
     Freeze,
 }
 
+/// What a delivery showed of the host that it went to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It listened. Whom it put off, another host may take.
+    #[default]
+    Answers,
+    /// It, or its connection, failed before it was told of a recipient: it is left alone for a while.
+    /// Another host may take the message.
+    Fails,
+    /// The trouble is our own: no other host would do better.
+    NotAsked,
+}
+
+/// A host that may take mail for a destination, at one address.
+pub trait NextHost: Send + Sync {
+    /// By what its connections are counted, and by what it is remembered to be down: the same for
+    /// every destination that is served by it.
+    fn key(&self) -> &str;
+
+    /// What log lines call it.
+    fn name(&self) -> &str {
+        self.key()
+    }
+
+    /// Opens a session. The outcome of a failure goes for every recipient it was opened for.
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, Outcome>>;
+}
+
+/// The hosts of a destination in the order in which they are asked.
+pub trait Hosts: Send {
+    /// The next host, or why one cannot be asked; none at the end. An outcome that fails is the end.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Box<dyn NextHost>, Outcome>>>;
+}
+
+/// The most hosts, or addresses of hosts, that are connected to for one message and destination in
+/// one attempt: a domain with many dead hosts must not hold up an attempt for hours.
+pub const MOST_HOSTS: usize = 5;
+
 /// A way out.
 pub trait Transport: Send + Sync {
     /// Where a recipient's mail goes next. Recipients with the same destination share a
@@ -95,7 +133,7 @@ pub trait Transport: Send + Sync {
     /// may keep all of a runner's jobs to itself.
     fn destination(&self, recipient: &Address) -> String;
 
-    /// The longest that one message of this size may take, transaction and connection
+    /// The longest that one message of this size may take with one host, transaction and connection
     /// together; none where waiting longer than the system does is not ours to decide.
     fn deadline(&self, size: u64) -> Option<Duration>;
 
@@ -115,7 +153,15 @@ pub trait Transport: Send + Sync {
         OnUnknown::Retry
     }
 
-    /// Opens a session. The outcome of a failure goes for every recipient it was opened for.
+    /// The hosts that are asked for a destination, one after the other, until one has taken the
+    /// message. None: the destination is a host itself, and [`connect`](Transport::connect) speaks
+    /// to it.
+    fn hosts_for(&self, _destination: &str) -> Option<Box<dyn Hosts>> {
+        None
+    }
+
+    /// Opens a session. The outcome of a failure goes for every recipient it was opened for. With
+    /// [`hosts_for`](Transport::hosts_for), it is to the first host that can be connected to.
     fn connect<'a>(
         &'a self,
         destination: &'a str,
@@ -131,6 +177,11 @@ pub trait Session: Send {
         message: &'a Message,
         recipients: &'a [Address],
     ) -> BoxFuture<'a, Vec<Outcome>>;
+
+    /// What the last delivery showed of the host.
+    fn standing(&self) -> Standing {
+        Standing::Answers
+    }
 
     /// Whether it may take another message.
     fn is_reusable(&self) -> bool {

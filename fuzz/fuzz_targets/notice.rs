@@ -43,6 +43,7 @@ fuzz_target!(|input: &[u8]| {
         enhanced: said.get(..5).and_then(|code| code.parse().ok()),
         text: said.clone().into_owned(),
         remote: Some(first.to_owned()),
+        relay: None,
     });
     let original = OriginalRecipient {
         kind: first.to_owned(),

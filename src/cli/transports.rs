@@ -114,7 +114,9 @@ pub(super) struct Maker<'a> {
 impl Maker<'_> {
     pub fn new(site: &Site) -> Maker<'_> {
         let dns = &site.config.dns;
-        let resolver = Resolver::new(dns.servers.clone()).with_timeout(dns.timeout);
+        let resolver = Resolver::new(dns.servers.clone())
+            .with_timeout(dns.timeout)
+            .with_local_mx(dns.local_mx);
         Maker {
             site,
             resolver: Arc::new(resolver),

@@ -16,6 +16,8 @@ pub struct Dns {
     pub servers: Vec<SocketAddr>,
     /// How long an answer is waited for.
     pub timeout: Duration,
+    /// Whether a mail exchange may have an address of this machine; if not, that is a loop.
+    pub local_mx: bool,
 }
 
 impl Text<'_> {
@@ -33,6 +35,7 @@ impl Text<'_> {
         Ok(Dns {
             servers: servers?,
             timeout: timeout.transpose()?.unwrap_or(Duration::from_secs(5)),
+            local_mx: raw.local_mx,
         })
     }
 }

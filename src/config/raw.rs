@@ -256,6 +256,7 @@ impl Default for RawDiscard {
 pub(super) struct RawDns {
     pub servers: Vec<Spanned<String>>,
     pub timeout: Option<Spanned<Span>>,
+    pub local_mx: bool,
 }
 
 /// The keys of all types, and which of them a transport has.

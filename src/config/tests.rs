@@ -405,6 +405,11 @@ fn servers_have_port_53_unless_they_name_another() {
     let expected = ["192.0.2.53:53", "[2001:db8::53]:54", "[2001:db8::53]:53"];
     assert_eq!(servers, expected);
     assert_eq!(dns.timeout, Duration::from_secs(1));
+    assert!(!dns.local_mx);
+    let dns = Config::parse("[dns]\nlocal_mx = true", "config.toml")
+        .unwrap()
+        .dns;
+    assert!(dns.local_mx);
 }
 
 /// What the comments show is what is meant: without its `#`, it can be read.

@@ -10,24 +10,17 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use super::exchanges::Exchange;
 use super::host::address_literal;
 use crate::message::{EnhancedCode, domain};
 use crate::queue::Outcome;
-
-/// A host that takes mail for a domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// Its name, in ASCII and without a final dot; for a domain that is an address literal, the address.
-    pub name: String,
-    /// Its preference, the lowest first; none where it comes from no MX record.
-    pub preference: Option<u16>,
-}
 
 /// Asks DNS, and remembers the answers as long as they say.
 #[derive(Debug)]
 pub struct Resolver {
     servers: Vec<SocketAddr>,
     timeout: Duration,
+    pub(super) local_mx: bool,
     /// For the async runtime that it was made in: it has tasks there.
     inner: Mutex<Option<(tokio::runtime::Id, TokioResolver)>>,
 }
@@ -42,6 +35,7 @@ impl Resolver {
         Resolver {
             servers,
             timeout: TIMEOUT,
+            local_mx: false,
             inner: Mutex::new(None),
         }
     }
@@ -50,6 +44,13 @@ impl Resolver {
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Resolver {
         Resolver { timeout, ..self }
+    }
+
+    /// Sets whether an exchange may have an address of this machine. Usually that is a loop, or a
+    /// domain whose owner wants our own services spoken to.
+    #[must_use]
+    pub fn with_local_mx(self, local_mx: bool) -> Resolver {
+        Resolver { local_mx, ..self }
     }
 
     fn inner(&self) -> Result<TokioResolver, String> {
@@ -165,19 +166,28 @@ impl Resolver {
     /// The addresses of a host, the families in turn.
     ///
     /// # Errors
-    /// The outcome if there are none. It always defers: the host's name is somebody's
-    /// configuration, and no recipient's mistake.
+    /// The outcome if there are none. It always defers: the host's name stands in the
+    /// configuration, and is no recipient's mistake.
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Outcome> {
-        if let Ok(address) = name.parse() {
-            return Ok(vec![address]);
-        }
-        match self.all_addresses(name).await {
-            Answer::Records(addresses) => Ok(addresses),
-            Answer::NoneOfThese | Answer::NoSuchName | Answer::NotAName => {
+        match self.look_up(name).await {
+            Addresses::Found(addresses) => Ok(addresses),
+            Addresses::None => {
                 let text = format!("{name} has no address");
                 Err(Outcome::deferred(EnhancedCode::new(4, 4, 4), text))
             }
-            Answer::Trouble(text) => Err(trouble(name, "address", &text)),
+            Addresses::Trouble(text) => Err(trouble(name, "address", &text)),
+        }
+    }
+
+    /// The addresses of a host, the families in turn; the address itself if it is named by that.
+    pub(super) async fn look_up(&self, name: &str) -> Addresses {
+        if let Ok(address) = name.parse() {
+            return Addresses::Found(vec![address]);
+        }
+        match self.all_addresses(name).await {
+            Answer::Records(addresses) => Addresses::Found(addresses),
+            Answer::NoneOfThese | Answer::NoSuchName | Answer::NotAName => Addresses::None,
+            Answer::Trouble(text) => Addresses::Trouble(text),
         }
     }
 
@@ -239,6 +249,14 @@ impl Resolver {
     }
 }
 
+/// What DNS says of a host.
+pub(super) enum Addresses {
+    Found(Vec<IpAddr>),
+    /// It does not exist, or has none.
+    None,
+    Trouble(String),
+}
+
 /// What DNS answers.
 enum Answer<T> {
     Records(Vec<T>),
@@ -291,7 +309,7 @@ fn not_a_domain(domain: &str) -> Outcome {
     Outcome::failed(EnhancedCode::new(5, 1, 2), text)
 }
 
-fn trouble(name: &str, what: &str, text: &str) -> Outcome {
+pub(super) fn trouble(name: &str, what: &str, text: &str) -> Outcome {
     let text = format!("{what} lookup of {name} failed: {text}");
     Outcome::deferred(EnhancedCode::new(4, 4, 3), text)
 }

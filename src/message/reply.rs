@@ -85,6 +85,10 @@ pub struct Reply {
     /// Name of the MTA that said so; none when these are our own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+    /// The host that was spoken to when this came about, with its address
+    /// and port: `mx.example.net[192.0.2.1]:25`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
 }
 
 impl Reply {
@@ -98,6 +102,7 @@ impl Reply {
             enhanced: Some(enhanced),
             text: shortened(printable(text.as_ref()), Reply::MAX_TEXT),
             remote: None,
+            relay: None,
         }
     }
 
@@ -113,6 +118,7 @@ impl Reply {
             enhanced,
             text: shortened(printable(text.as_ref()), Reply::MAX_TEXT),
             remote: Some(remote.to_owned()),
+            relay: None,
         }
     }
 }

@@ -61,6 +61,13 @@ impl Outcome {
         Outcome { handover, ..self }
     }
 
+    /// With the host that was spoken to, its address and port.
+    #[must_use]
+    pub fn by(mut self, relay: &str) -> Outcome {
+        self.reply.relay = Some(relay.to_owned());
+        self
+    }
+
     /// Not now, for a reason of ours.
     pub fn deferred(enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Deferred, enhanced, text)

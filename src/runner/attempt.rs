@@ -242,7 +242,7 @@ impl Core {
         // only once it is durable.
         entry.sync()?;
         entry.activate()?;
-        let room = |one: &Address| (one.as_str().len() + Reply::MAX_TEXT + 300) as u64;
+        let room = |one: &Address| (one.as_str().len() + Reply::MAX_TEXT + 700) as u64;
         entry.open_journal(4096 + tried.iter().map(room).sum::<u64>())?;
         let left = entry
             .state()

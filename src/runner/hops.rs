@@ -1,5 +1,6 @@
-//! Destinations that are spoken to over connections: which answer, which are down, and how many
-//! connections there are.
+//! Destinations that are spoken to over connections, and their hosts: which answer, which are down,
+//! and how many connections there are. A connection has a permit for the destination it was opened
+//! for, and one for its host, unless the two are the same.
 //!
 //! What is remembered of a destination lies in the spool ([`Down`]); here is what this process
 //! knows of it. Nothing of it costs a system call per message: a look at the memory is worth
@@ -19,7 +20,7 @@ use crate::spool::{Down, Forgotten, Hop, Slot, Spool};
 
 /// So long a look at the memory is believed, and so long a destination is let alone that takes no
 /// more connections.
-const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// So long after the last look a destination is known. One whose connections stood longer is
 /// looked at anew when it is wanted again.
@@ -33,6 +34,8 @@ const SAID: Duration = Duration::from_secs(3600);
 pub(super) struct Hops {
     known: Mutex<HashMap<Hop, Known>>,
     changed: Notify,
+    /// For those who wait for their turn with a host.
+    turned: Notify,
     /// When it was last said what cannot be had.
     said: Mutex<HashMap<Help, Instant>>,
 }
@@ -168,8 +171,8 @@ impl Hops {
     }
 
     /// What is remembered of a destination, and whether that is damaged.
-    fn recall(&self, spool: &Spool, hop: &Hop) -> (Option<Down>, bool) {
-        match spool.recall_down(hop) {
+    fn recall(&self, spool: &Spool, hop: &Hop, now: Timestamp) -> (Option<Down>, bool) {
+        match spool.recall_down_now(hop, now) {
             Ok(down) => (down, false),
             Err(error) => {
                 self.go_without(Help::Recall, hop, &error);
@@ -203,7 +206,7 @@ impl Hops {
     ) -> Gate {
         let wants_a_look = self.known().entry(hop.clone()).or_default().wants_a_look();
         if wants_a_look {
-            let (down, is_damaged) = self.recall(spool, hop);
+            let (down, is_damaged) = self.recall(spool, hop, now);
             let mut known = self.known();
             let known = known.entry(hop.clone()).or_default();
             known.looked = Some(Instant::now());
@@ -254,7 +257,7 @@ impl Hops {
                 Err(error) => self.go_without(Help::Probe, hop, &error),
             }
             // Somebody may have been through with it between our look and now.
-            match self.recall(spool, hop).0 {
+            match self.recall(spool, hop, now).0 {
                 Some(down) if is_left_alone(&down, now, retried) => {
                     permit.failed(down.clone(), true);
                     permit.retire();
@@ -344,8 +347,22 @@ impl Hops {
         }
     }
 
+    /// Returns when a host may take one more than before, or after a while.
+    pub async fn turned(&self, turned: impl Future<Output = ()>) {
+        tokio::select! {
+            () = turned => {}
+            () = tokio::time::sleep(FRESH) => {}
+        }
+    }
+
+    /// What [`turned`](Hops::turned) waits for. To be had before the look that fails.
+    pub fn turn(&self) -> tokio::sync::futures::Notified<'_> {
+        self.turned.notified()
+    }
+
     fn wake(&self) {
         self.changed.notify_one();
+        self.turned.notify_waiters();
     }
 }
 
@@ -365,6 +382,18 @@ impl Permit {
         self.standing |= standing;
         self.hops.wake();
         was_down
+    }
+
+    /// The connection stands, and is used: others need not wait until that is over.
+    pub fn goes_on(&mut self) {
+        let first = std::mem::take(&mut self.first);
+        self.hops.update(&self.hop, |known| {
+            known.answered = true;
+            known.first &= !first;
+            known.standing += usize::from(!self.standing);
+        });
+        self.standing = true;
+        self.hops.wake();
     }
 
     /// The connection is closed, and another one is to take its place.
@@ -413,11 +442,20 @@ impl Permit {
                 true => known.idle += 1,
                 false => known.idle = known.idle.saturating_sub(1),
             });
+            if idle {
+                self.hops.wake();
+            }
         }
+    }
+
+    /// What it is about.
+    pub fn hop(&self) -> &Hop {
+        &self.hop
     }
 
     /// Whoever else wanted to know whether the destination is down may look.
     pub fn end_probe(&mut self) -> Option<Slot> {
+        self.probes = false;
         self.probe.take()
     }
 

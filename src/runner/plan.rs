@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::Core;
 use super::hops::Gate;
+use super::round::Round;
 use super::sessions::Open;
 use crate::disk;
 use crate::message::{Address, EnhancedCode};
@@ -18,7 +19,7 @@ use crate::spool::{Down, Entry, Hop, Standing};
 use crate::transport::Transport;
 
 /// So much later another look is taken at a destination that another process probes.
-const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+pub(super) const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
 /// Recipients that share a way out.
 pub(super) struct Group {
@@ -27,6 +28,8 @@ pub(super) struct Group {
     /// One transaction after the other.
     pub chunks: VecDeque<Vec<Address>>,
     pub seat: Seat,
+    /// The hosts that the first of the transactions has come to.
+    pub round: Round,
 }
 
 /// How a group gets to its session.
@@ -178,6 +181,7 @@ impl Core {
                 hop: hop.clone(),
                 chunks: [chunk].into(),
                 seat: self.sessions.take(&hop).map_or(Seat::Free, Seat::Taken),
+                round: Round::new(None),
             }));
             return;
         };
@@ -225,6 +229,7 @@ impl Core {
             hop,
             chunks: chunks.into(),
             seat,
+            round: Round::new(retried(entry)),
         });
     }
 

@@ -16,7 +16,22 @@ const IDLE: Duration = Duration::from_secs(1);
 /// A session, and the right to its connection if it has one.
 pub(super) struct Open {
     pub session: Box<dyn Session>,
+    /// For its destination.
     pub permit: Option<Permit>,
+    /// For its host, where that is another thing.
+    pub host: Option<HostSeat>,
+    /// Nothing was delivered over it for this destination.
+    pub is_new: bool,
+    /// A better host listens, and was left for the sake of a few recipients: this session is not
+    /// for those of other messages.
+    pub is_second_best: bool,
+}
+
+/// The right to a connection to a host.
+pub(super) struct HostSeat {
+    pub permit: Permit,
+    /// How log lines name it: connections to one address under two names are two.
+    pub name: String,
 }
 
 struct Idle {
@@ -34,20 +49,42 @@ pub(super) struct Sessions {
 impl Open {
     /// No longer one that a message might use.
     fn taken(mut self) -> Open {
-        if let Some(permit) = &mut self.permit {
-            permit.set_idle(false);
-        }
+        self.set_idle(false);
         self
+    }
+
+    fn set_idle(&mut self, idle: bool) {
+        let host = self.host.as_mut().map(|host| &mut host.permit);
+        for permit in [self.permit.as_mut(), host].into_iter().flatten() {
+            permit.set_idle(idle);
+        }
     }
 
     /// Says goodbye; only then may somebody else have the place.
     pub async fn close(self) {
-        self.session.close().await;
-        if let Some(permit) = self.permit {
-            // It panics nowhere, and if it did the place would be free.
-            let _ = tokio::task::spawn_blocking(move || permit.retire()).await;
+        if let Some(permit) = self.leave().await {
+            retire(permit).await;
         }
     }
+
+    /// The same, but the right to a connection to the destination stays.
+    pub async fn leave(self) -> Option<Permit> {
+        self.session.close().await;
+        if let Some(host) = self.host {
+            retire(host.permit).await;
+        }
+        let mut permit = self.permit;
+        if let Some(permit) = &mut permit {
+            permit.fell();
+        }
+        permit
+    }
+}
+
+/// Gives up the right to a connection that is closed.
+pub(super) async fn retire(permit: Permit) {
+    // `retire` cannot panic; if it did, the place would still be free.
+    let _ = tokio::task::spawn_blocking(move || permit.retire()).await;
 }
 
 impl Sessions {
@@ -62,15 +99,25 @@ impl Sessions {
         idle.remove(at).map(|one| one.open.taken())
     }
 
+    /// Takes an idle session to a host under this name, whatever destination it was opened for.
+    pub fn take_to(&self, host: &Hop, name: &str) -> Option<Open> {
+        let mut idle = self.idle();
+        let is_to = |one: &Idle| {
+            let seat = one.open.host.as_ref();
+            seat.is_some_and(|seat| seat.permit.hop() == host && seat.name == name)
+        };
+        let at = idle.iter().rposition(is_to)?;
+        idle.remove(at).map(|one| one.open.taken())
+    }
+
     /// Keeps a session that may be used again. At most `most` are kept; the one that was idle
     /// longest is returned, to be closed.
     #[must_use]
     pub fn keep(&self, hop: Hop, mut open: Open, most: usize) -> Option<Open> {
-        if let Some(permit) = &mut open.permit {
-            permit.set_idle(true);
-        }
         let since = Instant::now();
         let mut idle = self.idle();
+        // It is to be had by the time that others hear of it.
+        open.set_idle(true);
         idle.push_back(Idle { hop, open, since });
         match idle.len() > most {
             true => idle.pop_front().map(|one| one.open.taken()),

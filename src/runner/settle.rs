@@ -310,7 +310,9 @@ pub(super) fn log_results(
         let code = result.reply.enhanced;
         let dsn = code.unwrap_or(EnhancedCode::new(class, 0, 0)).to_string();
         let to = result.recipient.as_str();
-        let relay = result.reply.remote.as_deref().unwrap_or("none");
+        let reply = &result.reply;
+        let relay = reply.relay.as_ref().or(reply.remote.as_ref());
+        let relay = relay.map_or("none", String::as_str);
         let transport = transport.unwrap_or("none");
         let reply = result.reply.to_string();
         // Whoever looks for the bounce finds here that there is none.

@@ -1,18 +1,36 @@
 //! One transaction: over a session that is open, or over a new one.
+//!
+//! Those whom a host puts off go on to the next host of the destination, in a transaction of their own,
+//! which begins after what this host has taken is recorded: see [`round`](super::round). That a host
+//! listens is known when the first message got past MAIL, or took its time: until then no second
+//! connection is opened, and a host that is down is not forgotten to be.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Core;
 use super::attempt::Ended;
-use super::hops::{Help, Permit};
+use super::hops::{FRESH, Permit};
 use super::plan::{Group, Seat};
-use super::sessions::Open;
+use super::reach::{Reached, in_time};
+use super::round::Round;
+use super::sessions::{HostSeat, Open};
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
-use crate::spool::{Down, Hop};
-use crate::transport::{Message, Session, Transport};
+use crate::spool::Hop;
+use crate::transport::{Message, Standing, Transport};
+
+/// What a transaction left.
+struct Left {
+    outcomes: Vec<(Address, Outcome)>,
+    chunks: VecDeque<Vec<Address>>,
+    /// How the next one gets to its session; none if there is none, or if none is needed.
+    seat: Option<Seat>,
+    round: Round,
+}
 
 impl Core {
     /// The next transaction of a group, within the transport's deadline.
@@ -22,46 +40,75 @@ impl Core {
             hop,
             mut chunks,
             seat,
+            mut round,
         } = group;
         let recipients = chunks.pop_front().unwrap_or_default();
         let limit = transport.deadline(message.body.size());
         let end = limit.map(|limit| Instant::now() + limit);
-        let opened = match seat {
-            Seat::Taken(open) => Ok(open),
-            Seat::Free => connect(&*transport, &hop, end).await.map(|session| Open {
-                session,
-                permit: None,
-            }),
-            Seat::Permit(permit) => self.open(&*transport, &hop, permit, end).await,
-        };
-        let (outcomes, rest) = match opened {
-            // For all of them: whoever is asked next gives the same answer.
-            Err(outcome) => {
-                let all = chunks.drain(..).flatten();
-                let all: Vec<Address> = recipients.into_iter().chain(all).collect();
-                let outcomes = vec![outcome; all.len()];
-                (pair(all, outcomes), None)
+        round.begin(end);
+        let reached = match seat {
+            Seat::Taken(open) => {
+                let host = open.host.as_ref().map(|host| host.permit.hop());
+                round.came_to(&host.unwrap_or(&hop).destination);
+                Reached::Open(open)
             }
-            Ok(mut open) => {
-                let delivery = open.session.deliver(message, &recipients);
-                let outcomes = match within(end, delivery).await {
-                    Some(outcomes) => outcomes,
-                    None => {
-                        let text =
-                            format!("timed out after {} s", limit.unwrap_or_default().as_secs());
-                        vec![Outcome::unknown(text); recipients.len()]
-                    }
-                };
-                let seat = self.hand_back(&hop, open, !chunks.is_empty()).await;
-                let rest = seat.map(|seat| Group {
-                    transport: Arc::clone(&transport),
-                    hop: hop.clone(),
+            Seat::Free => {
+                let connection = transport.connect(&hop.destination);
+                match in_time(connection, &hop.destination, end).await {
+                    Ok(session) => Reached::Open(Open {
+                        session,
+                        permit: None,
+                        host: None,
+                        is_new: false,
+                        is_second_best: false,
+                    }),
+                    Err(outcome) => Reached::Nobody(outcome),
+                }
+            }
+            Seat::Permit(permit) => self.reach(&*transport, &hop, &mut round, permit, end).await,
+        };
+        let left = match reached {
+            // For all of them: the next transaction would get the same answer.
+            Reached::Nobody(outcome) => {
+                let all = recipients.into_iter().chain(chunks.drain(..).flatten());
+                let outcomes = all.map(|one| (one, outcome.clone())).collect();
+                Left {
+                    outcomes,
                     chunks,
-                    seat,
-                });
-                (pair(recipients, outcomes), rest)
+                    seat: None,
+                    round,
+                }
+            }
+            Reached::NoOther(permit) => Left {
+                outcomes: ended(recipients, &round),
+                chunks,
+                seat: Some(Seat::Permit(permit)),
+                round: round.anew(),
+            },
+            Reached::Open(open) => {
+                let way = Way {
+                    transport: &*transport,
+                    hop: &hop,
+                    limit,
+                    end,
+                };
+                self.deliver(message, way, open, recipients, chunks, round)
+                    .await
             }
         };
+        let Left {
+            outcomes,
+            chunks,
+            seat,
+            round,
+        } = left;
+        let rest = seat.filter(|_| !chunks.is_empty()).map(|seat| Group {
+            transport: Arc::clone(&transport),
+            hop: hop.clone(),
+            chunks,
+            seat,
+            round,
+        });
         Ended {
             transport,
             name: hop.transport,
@@ -70,98 +117,104 @@ impl Core {
         }
     }
 
-    /// Opens a session, and remembers what that says of the destination.
-    async fn open(
+    /// Sends the message, and says how the recipients are left.
+    async fn deliver(
         self: &Arc<Self>,
-        transport: &dyn Transport,
-        hop: &Hop,
-        mut permit: Permit,
-        end: Option<Instant>,
-    ) -> Result<Open, Outcome> {
-        let (opened, standing) = match connect(transport, hop, end).await {
-            Ok(session) => (Ok(session), true),
-            Err(outcome) => (Err(outcome), false),
-        };
-        let down = match &opened {
-            Err(outcome) if outcome.status != Status::Failed => {
-                permit.is_down().then(|| outcome.reply.to_string())
-            }
-            _ => None,
-        };
-        let answered = match &opened {
-            Ok(_) => true,
-            Err(outcome) => outcome.status == Status::Failed,
-        };
-        let was_down = answered && permit.answered(standing);
-        if !was_down && down.is_none() && standing && !permit.is_probe() {
-            return opened.map(|session| open_of(session, permit));
+        message: &Message,
+        way: Way<'_>,
+        mut open: Open,
+        recipients: Vec<Address>,
+        mut chunks: VecDeque<Vec<Address>>,
+        mut round: Round,
+    ) -> Left {
+        let (outcomes, standing) = send(message, &way, &mut open, &recipients).await;
+        if standing != Standing::Fails {
+            open = self.answered(open).await;
         }
-        let core = Arc::clone(self);
-        let hop = hop.clone();
-        let told = tokio::task::spawn_blocking(move || {
-            // First what is remembered, then whoever else may look.
-            if was_down {
-                core.forget_down(&hop);
+        let may_go_on = standing != Standing::NotAsked && open.permit.is_some();
+        let put_off = |outcome: &Outcome| may_go_on && outcome.status == Status::Deferred;
+        let (put_off, mut outcomes): (Vec<_>, Vec<_>) = pair(recipients, outcomes)
+            .into_iter()
+            .partition(|(_, outcome)| put_off(outcome));
+        let failure = put_off.first().map(|(_, outcome)| outcome.clone());
+        let mut left = Vec::new();
+        for (recipient, outcome) in put_off {
+            round.tell(recipient.clone(), outcome);
+            left.push(recipient);
+        }
+        round.listened |= standing == Standing::Answers;
+        let seat = match (standing, failure) {
+            (Standing::Fails, Some(failure)) => self.give_up(open, &mut round, failure).await,
+            (_, Some(_)) if round.has_next(way.transport, way.hop).await => {
+                round.is_second_best = true;
+                open.leave().await
             }
-            if let Some(reply) = down {
-                core.remember_down(&hop, &mut permit, &reply);
+            _ => {
+                outcomes.extend(ended(left, &round));
+                let seat = self.hand_back(way.hop, open, !chunks.is_empty()).await;
+                return Left {
+                    outcomes,
+                    chunks,
+                    seat,
+                    round: round.anew(),
+                };
             }
-            if let Some(probe) = permit.end_probe() {
-                probe.retire();
-            }
-            match standing {
-                true => Some(permit),
-                false => {
-                    permit.retire();
-                    None
-                }
-            }
-        });
-        let permit = told.await.ok().flatten();
-        opened.map(|session| Open { session, permit })
-    }
-
-    fn forget_down(&self, hop: &Hop) {
-        match self.spool.forget_down(hop) {
-            Ok(_) => tracing::info!(destination = hop.to_string(), "answers again"),
-            Err(error) => self.hops.go_without(Help::Forget, hop, &error),
+        };
+        chunks.push_front(left);
+        Left {
+            outcomes,
+            chunks,
+            seat: seat.map(Seat::Permit),
+            round,
         }
     }
 
-    fn remember_down(&self, hop: &Hop, permit: &mut Permit, reply: &str) {
-        let now = self.now();
-        let before = self.spool.down(hop);
-        let mut is_written = true;
-        let down = match before {
-            // Somebody else found it out at the same time.
-            Some(down) if down.is_left_alone(now) && !permit.is_probe() => down,
-            before => {
-                let down = Down::again(before, hop, reply, now);
-                if let Err(error) = self.spool.remember_down(&down) {
-                    self.hops.go_without(Help::Remember, hop, &error);
-                    is_written = false;
-                }
-                down
-            }
-        };
-        let (probe, tries) = (down.probe, down.tries);
-        tracing::warn!(destination = hop.to_string(), %probe, tries, reply, "down");
-        permit.failed(down, is_written);
+    /// The host listens, and so does its destination.
+    async fn answered(self: &Arc<Self>, mut open: Open) -> Open {
+        if !std::mem::take(&mut open.is_new) {
+            return open;
+        }
+        if let Some(mut permit) = open.permit.take() {
+            let was_down = permit.answered(true);
+            open.permit = self.answers(permit, was_down).await;
+        }
+        if let Some(HostSeat { mut permit, name }) = open.host.take() {
+            let was_down = permit.answered(true);
+            let permit = self.answers(permit, was_down).await;
+            open.host = permit.map(|permit| HostSeat { permit, name });
+        }
+        open
+    }
+
+    /// Closes a session with a host that failed; returns the right to a connection to the
+    /// destination, for the next host.
+    async fn give_up(
+        self: &Arc<Self>,
+        mut open: Open,
+        round: &mut Round,
+        failure: Outcome,
+    ) -> Option<Permit> {
+        let host = open.host.take();
+        let permit = open.leave().await;
+        if let Some(HostSeat { mut permit, .. }) = host {
+            permit.fell();
+            let key = permit.hop().destination.clone();
+            self.host_failed(permit, &key, round, &failure).await;
+        }
+        round.tell_all(failure);
+        permit
     }
 
     /// What becomes of a session after a transaction; how the next one of the same group gets
     /// to its own, if there is `more`.
     async fn hand_back(&self, hop: &Hop, open: Open, more: bool) -> Option<Seat> {
-        let closing = match (open.session.is_reusable(), more) {
+        let is_kept = open.session.is_reusable() && !open.is_second_best;
+        let closing = match (is_kept, more) {
             (true, true) => return Some(Seat::Taken(open)),
             (true, false) => self.sessions.keep(hop.clone(), open, self.budget.jobs),
             (false, false) => Some(open),
             (false, true) => {
-                open.session.close().await;
-                let mut permit = open.permit;
-                if let Some(permit) = &mut permit {
-                    permit.fell();
-                }
+                let permit = open.leave().await;
                 return Some(permit.map_or(Seat::Free, Seat::Permit));
             }
         };
@@ -172,33 +225,65 @@ impl Core {
     }
 }
 
-fn open_of(session: Box<dyn Session>, permit: Permit) -> Open {
-    Open {
-        session,
-        permit: Some(permit),
-    }
-}
-
-/// Opens a session before the end. Nobody has been told of the message yet: whatever happens,
-/// the outcome is known.
-async fn connect(
-    transport: &dyn Transport,
-    hop: &Hop,
+/// Where a transaction goes, and how long it may take.
+struct Way<'a> {
+    transport: &'a dyn Transport,
+    hop: &'a Hop,
+    limit: Option<Duration>,
     end: Option<Instant>,
-) -> Result<Box<dyn Session>, Outcome> {
-    let connection = transport.connect(&hop.destination);
-    within(end, connection).await.unwrap_or_else(|| {
-        let code = EnhancedCode::new(4, 4, 1);
-        let text = format!("no connection to {} in time", hop.destination);
-        Err(Outcome::deferred(code, text))
-    })
 }
 
-async fn within<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match end {
-        Some(end) => tokio::time::timeout_at(end, work).await.ok(),
-        None => Some(work.await),
+/// Sends the message; an outcome for each recipient, and what they show of the host. If the first
+/// message of a session takes its time, the host has taken MAIL, and the next connection to it need
+/// not wait; unless this is a probe: then all others wait for its end.
+async fn send(
+    message: &Message,
+    way: &Way<'_>,
+    open: &mut Open,
+    recipients: &[Address],
+) -> (Vec<Outcome>, Standing) {
+    let Open {
+        session,
+        permit,
+        host,
+        is_new,
+        ..
+    } = open;
+    let host = host.as_mut().map(|host| &mut host.permit);
+    let mut permits: Vec<&mut Permit> = permit.as_mut().into_iter().chain(host).collect();
+    let waits = *is_new && !permits.iter().any(|permit| permit.is_probe());
+    let delivery = async {
+        let mut delivery = session.deliver(message, recipients);
+        if waits {
+            tokio::select! {
+                outcomes = &mut delivery => return outcomes,
+                () = tokio::time::sleep(FRESH) => {}
+            }
+            permits.iter_mut().for_each(|permit| permit.goes_on());
+        }
+        delivery.await
+    };
+    let outcomes = match way.end {
+        Some(end) => tokio::time::timeout_at(end, delivery).await.ok(),
+        None => Some(delivery.await),
+    };
+    match outcomes {
+        Some(outcomes) => (outcomes, session.standing()),
+        None => {
+            let seconds = way.limit.unwrap_or_default().as_secs();
+            let outcome = Outcome::unknown(format!("timed out after {seconds} s"));
+            (vec![outcome; recipients.len()], Standing::NotAsked)
+        }
     }
+}
+
+/// What becomes of those who are left when no other host is.
+fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)> {
+    let pair = |one: Address| {
+        let outcome = round.outcome(&one);
+        (one, outcome)
+    };
+    left.into_iter().map(pair).collect()
 }
 
 fn pair(recipients: Vec<Address>, outcomes: Vec<Outcome>) -> Vec<(Address, Outcome)> {

@@ -1,5 +1,9 @@
-//! What is remembered of destinations: those that could not be reached, and how many speak to
-//! one at once.
+//! What is remembered of destinations and of their hosts: those that could not be reached, and how
+//! many speak to one at once.
+//!
+//! A host is remembered as a destination is, under the name that its transport has for it: its address
+//! and port. Many destinations may share it. A destination that is a host itself is one thing, with
+//! one memory.
 //!
 //! All of it lies in `state/` and is a help only. Without it every message for a dead host
 //! waits for it again; with something wrong in it, a message waits until a time that is never
@@ -27,7 +31,7 @@ pub struct Hop {
 /// A destination that could not be reached, and is left alone until it is probed again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Down {
-    /// Which.
+    /// Which; or a host that serves destinations.
     #[serde(flatten)]
     pub hop: Hop,
     /// When it was first found to be down.
@@ -40,6 +44,10 @@ pub struct Down {
     pub tries: u32,
     /// What happened last.
     pub reply: String,
+    /// The hosts by which it is down, as the transport names them; none if it is a host itself, or if
+    /// its hosts could not be found. As soon as one of them is not down it may be tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 const DIR: &str = "state/down";
@@ -47,6 +55,15 @@ const DIR: &str = "state/down";
 const MOST: u64 = 64 << 10;
 
 impl Hop {
+    /// A host of this destination.
+    #[must_use]
+    pub fn host(&self, key: &str) -> Hop {
+        Hop {
+            transport: self.transport.clone(),
+            destination: key.to_owned(),
+        }
+    }
+
     /// A name for a file: readable, and of no other hop.
     fn file_name(&self) -> String {
         file_name(&self.to_string())
@@ -102,6 +119,7 @@ impl Down {
             probe: now.saturating_add(wait.min(Down::LONGEST)).unwrap_or(now),
             tries,
             reply: reply.to_owned(),
+            hosts: Vec::new(),
         }
     }
 
@@ -184,6 +202,26 @@ impl Spool {
             let _ = self.disk.unlink(&part);
         }
         written
+    }
+
+    /// The same, with what it depends on: a destination whose hosts are down may be tried as soon as one
+    /// of them may be.
+    pub(crate) fn recall_down_now(
+        &self,
+        hop: &Hop,
+        now: Timestamp,
+    ) -> Result<Option<Down>, Forgotten> {
+        let Some(mut down) = self.recall_down(hop)? else {
+            return Ok(None);
+        };
+        let is_up = |key: &String| {
+            let host = self.down(&hop.host(key));
+            host.is_none_or(|host| !host.is_left_alone(now))
+        };
+        if down.is_left_alone(now) && down.hosts.iter().any(is_up) {
+            down.probe = now;
+        }
+        Ok(Some(down))
     }
 
     /// Forgets that a destination is down; false if it was not.

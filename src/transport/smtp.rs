@@ -1,13 +1,15 @@
 //! Delivery to another host by SMTP or LMTP.
 //!
 //! [`hop`](crate::hop) says which hosts are asked and in which order, [`smtp`](crate::smtp) speaks to
-//! them. Here is what lies between: a connection to the first host that takes us, and a
-//! [`Session`] that sends one message after the other over it.
+//! them. Here is what lies between: the hosts in their order, and a [`Session`] with one of them
+//! that sends one message after the other.
 
 mod connection;
 mod content;
+mod hosts;
 mod session;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +17,11 @@ use crate::hop::{Host, Resolver};
 use crate::message::{Address, EnhancedCode, domain};
 use crate::queue::Outcome;
 use crate::smtp::{Protocol, Settings};
-use crate::transport::{BoxFuture, OnUnknown, Session, Transport};
+use crate::transport::{BoxFuture, Hosts, MOST_HOSTS, OnUnknown, Session, Transport};
 
+use connection::Connection;
+use hosts::{Peer, SmtpHosts};
 use session::SmtpSession;
-
-/// The most addresses that are tried for one connection: a domain with many dead hosts must
-/// not hold up an attempt for hours.
-const MOST_ADDRESSES: usize = 5;
 
 /// Which hosts are asked.
 #[derive(Clone, Debug)]
@@ -189,9 +189,9 @@ impl Smtp {
 
     /// Connects, as for a delivery, and says to whom and what was negotiated; or why not.
     pub async fn probe(&self, destination: &str) -> Result<Probed, Outcome> {
-        let connection = self.inner.open(destination).await?;
+        let (peer, connection) = self.first(destination).await?;
         let probed = Probed {
-            remote: connection.remote.clone(),
+            remote: peer.remote,
             info: connection.client.info().clone(),
         };
         connection.client.quit().await;
@@ -200,8 +200,43 @@ impl Smtp {
 
     /// The hosts that would be asked for a destination, in their order.
     pub async fn hosts(&self, destination: &str) -> Result<Vec<String>, Outcome> {
-        let hosts = self.inner.hosts(destination).await?;
-        Ok(hosts.iter().map(|host| host.to_string()).collect())
+        match &self.inner.target {
+            Target::Hosts(hosts) => Ok(hosts.iter().map(Host::to_string).collect()),
+            Target::Exchanges if destination.is_empty() => Err(no_domain()),
+            Target::Exchanges => {
+                let inner = &self.inner;
+                let found = inner.resolver.exchanges(destination, &inner.own_name);
+                let name = |name: String| match name.parse::<IpAddr>() {
+                    Ok(address) => format!("[{address}]"),
+                    Err(_) => name,
+                };
+                Ok(found.await?.into_iter().map(|one| name(one.name)).collect())
+            }
+        }
+    }
+
+    /// The first host that can be connected to. The outcome is the last one's: earlier hosts are
+    /// the better ones, but the last is what we would have been content with.
+    async fn first(&self, destination: &str) -> Result<(Peer, Connection), Outcome> {
+        let mut hosts = SmtpHosts::new(self.clone(), destination);
+        let mut last = None;
+        let mut tried = 0;
+        while tried < MOST_HOSTS
+            && let Some(next) = hosts.next_peer().await
+        {
+            let opened = match next {
+                Ok(peer) => {
+                    tried += 1;
+                    self.inner.open(&peer).await.map(|opened| (peer, opened))
+                }
+                Err(outcome) => Err(outcome),
+            };
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(outcome) => last = Some(outcome),
+            }
+        }
+        Err(last.unwrap_or_else(|| no_host(destination)))
     }
 }
 
@@ -228,7 +263,7 @@ impl Transport for Smtp {
         let deadlines = settings.deadlines;
         // Twice: a connection that was left open may turn out to be dead, and a server without
         // working TLS is connected to again in clear.
-        let opening = (*connect_timeout + deadlines.opening) * 2 * MOST_ADDRESSES as u32;
+        let opening = (*connect_timeout + deadlines.opening) * 2;
         let answers = match settings.protocol {
             Protocol::Smtp => 1,
             Protocol::Lmtp => u32::try_from(self.inner.max_recipients).unwrap_or(u32::MAX),
@@ -248,13 +283,17 @@ impl Transport for Smtp {
         self.inner.on_unknown
     }
 
+    fn hosts_for(&self, destination: &str) -> Option<Box<dyn Hosts>> {
+        Some(Box::new(SmtpHosts::new(self.clone(), destination)))
+    }
+
     fn connect<'a>(
         &'a self,
         destination: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         Box::pin(async move {
-            let connection = self.inner.open(destination).await?;
-            let session = SmtpSession::new(self.clone(), destination.to_owned(), connection);
+            let (peer, connection) = self.first(destination).await?;
+            let session = SmtpSession::new(self.clone(), peer, connection);
             Ok(Box::new(session) as Box<dyn Session>)
         })
     }
@@ -263,4 +302,9 @@ impl Transport for Smtp {
 fn no_domain() -> Outcome {
     let text = "the address has no domain, and so no mail exchange";
     Outcome::failed(EnhancedCode::new(5, 1, 2), text)
+}
+
+fn no_host(destination: &str) -> Outcome {
+    let text = format!("there is no host to ask for {destination}");
+    Outcome::deferred(EnhancedCode::new(4, 4, 4), text)
 }

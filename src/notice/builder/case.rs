@@ -96,6 +96,7 @@ mod tests {
                 enhanced: code.map(|code| code.parse().unwrap()),
                 text: String::new(),
                 remote: None,
+                relay: None,
             };
             let status = status(action, expired, &reply).to_string();
             assert_eq!(status, expected, "{action:?} {code:?}");

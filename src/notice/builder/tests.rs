@@ -341,6 +341,7 @@ fn nothing_in_a_message_gets_into_the_header_or_the_fields() {
         enhanced: None,
         text: "no\r\nAction: delivered\n\nFinal-Recipient: rfc822; x@y\u{1b}[31m\0".to_owned(),
         remote: Some("mx.test\nX: y".to_owned()),
+        relay: None,
     };
     let mut scene = Scene::new(
         "Subject: =?utf-8?q?a=0D=0ABcc:_evil@x.test=0D=0A=0D=0Abody?=\n\
@@ -727,6 +728,7 @@ fn a_reply() -> impl Strategy<Value = Reply> {
             }),
             text,
             remote,
+            relay: None,
         },
     )
 }

@@ -62,6 +62,7 @@ fn groups<'a>(cases: &'a [Case<'a>], sender: &Address) -> Vec<Group<'a>> {
             enhanced,
             text,
             remote,
+            relay: _,
         } = &*case.reply;
         let non_ascii = NonAscii::of(sender, case.address);
         let key = (

@@ -1,30 +1,34 @@
-//! Messages over one connection, and over a new one where the old one turns out to be dead.
+//! Messages to one host, over one connection, and over a new one where the old one takes no more.
 
 use super::Smtp;
 use super::connection::Connection;
 use super::content::Content;
+use super::hosts::Peer;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Handover, Outcome, Status};
 use crate::smtp::{Protocol, Scope, Step, Transaction, Verdict};
-use crate::transport::{BoxFuture, Message, Session};
+use crate::transport::{BoxFuture, Message, Session, Standing};
 
 /// A connection, and how to get another.
 pub(super) struct SmtpSession {
     transport: Smtp,
-    destination: String,
+    peer: Peer,
     /// None after one that broke, until it is needed again.
     connection: Option<Connection>,
     /// Messages that went over it.
     used: usize,
+    /// What the last message showed of the host.
+    standing: Standing,
 }
 
 impl SmtpSession {
-    pub fn new(transport: Smtp, destination: String, connection: Connection) -> SmtpSession {
+    pub fn new(transport: Smtp, peer: Peer, connection: Connection) -> SmtpSession {
         SmtpSession {
             transport,
-            destination,
+            peer,
             connection: Some(connection),
             used: 0,
+            standing: Standing::Answers,
         }
     }
 
@@ -32,11 +36,13 @@ impl SmtpSession {
         let content = match Content::of(message).await {
             Ok(content) => content,
             Err(text) => {
+                self.standing = Standing::NotAsked;
                 let text = format!("the message cannot be read: {text}");
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
                 return vec![outcome; recipients.len()];
             }
         };
+        self.standing = Standing::Answers;
         let mut outcomes: Vec<Option<Outcome>> = vec![None; recipients.len()];
         loop {
             let left: Vec<usize> = (0..recipients.len())
@@ -61,11 +67,12 @@ impl SmtpSession {
                 }
                 Err(outcome) => vec![of_trouble(outcome); these.len()],
             };
+            self.standing = standing(&verdicts);
             // A server that took some and no more takes the others in a transaction of their own.
             let progress = verdicts.iter().any(|one| one.scope != Scope::Limit);
             for (n, verdict) in left.into_iter().zip(verdicts) {
                 if verdict.scope != Scope::Limit || !progress {
-                    outcomes[n] = Some(verdict.outcome);
+                    outcomes[n] = Some(verdict.outcome.by(&self.peer.remote));
                 }
             }
             if outcomes.iter().all(Option::is_some) {
@@ -88,8 +95,8 @@ impl SmtpSession {
         }
     }
 
-    /// One transaction. A connection that was idle may have been closed by the server, who does
-    /// so whenever he likes: what he had not heard of is sent over a new one.
+    /// One transaction. A connection that was used before may have been closed by the server, or
+    /// have had as many messages as the server likes: then this one goes over a new connection.
     async fn transact(
         &mut self,
         transaction: &Transaction<'_>,
@@ -99,23 +106,69 @@ impl SmtpSession {
             && (self.used == 0 || connection.client.is_alive().await)
         {
             let verdicts = send_over(connection, transaction, content).await;
-            let unheard = |one: &Verdict| {
-                one.scope == Scope::Host
-                    && one.outcome.status == Status::Deferred
-                    && matches!(one.step, Step::Reset | Step::Mail)
-            };
-            if self.used == 0 || !verdicts.iter().all(unheard) {
+            if self.used == 0 || !verdicts.iter().all(is_unheard) {
                 self.used += 1;
                 return Ok(verdicts);
             }
         }
         // A new one, which has no past that could be to blame.
-        self.connection = None;
+        if let Some(old) = self.connection.take() {
+            old.client.quit().await;
+        }
         self.used = 0;
-        let connection = self.transport.inner.open(&self.destination).await?;
+        let connection = self.transport.inner.open(&self.peer).await?;
         let connection = self.connection.insert(connection);
         self.used = 1;
         Ok(send_over(connection, transaction, content).await)
+    }
+
+    /// The most messages that go over this connection: what the configuration says, and what the
+    /// server does (MAILMAX of RFC 9422).
+    fn most(&self) -> usize {
+        let most = self.transport.inner.max_per_connection;
+        let info = self.connection.as_ref().map(|one| one.client.info());
+        let lines = info.map_or(&[][..], |info| &info.capabilities.lines);
+        mail_max(lines).map_or(most, |limit| most.min(limit))
+    }
+}
+
+/// MAILMAX in the lines of a server's EHLO reply: `LIMITS RCPTMAX=20 MAILMAX=5`.
+fn mail_max(lines: &[String]) -> Option<usize> {
+    let mut words = lines.iter().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let is_limits = words.next()?.eq_ignore_ascii_case("LIMITS");
+        is_limits.then_some(words)
+    })?;
+    words.find_map(|word| {
+        let (name, value) = word.split_once('=')?;
+        let value = value.parse().ok().filter(|most| *most > 0)?;
+        name.eq_ignore_ascii_case("MAILMAX").then_some(value)
+    })
+}
+
+/// Whether the server has heard nothing of the message but MAIL, and puts it off for a reason that
+/// may be the connection's: it is closed, or has had enough messages.
+fn is_unheard(verdict: &Verdict) -> bool {
+    verdict.outcome.status == Status::Deferred
+        && matches!(verdict.step, Step::Reset | Step::Mail)
+        && matches!(verdict.outcome.reply.code, None | Some(421 | 451 | 452))
+}
+
+/// What a transaction shows of the host. Trouble after MAIL was taken may be about this message: a
+/// server that breaks down over its content takes others.
+fn standing(verdicts: &[Verdict]) -> Standing {
+    let fails = |one: &Verdict| {
+        let before_rcpt = !matches!(one.step, Step::Rcpt | Step::Data | Step::Body | Step::End);
+        one.scope == Scope::Host && one.outcome.status == Status::Deferred && before_rcpt
+    };
+    let of_ours = |one: &Verdict| {
+        let is_ours = one.scope == Scope::Message && one.outcome.reply.remote.is_none();
+        is_ours && one.outcome.status == Status::Deferred
+    };
+    match verdicts.first() {
+        Some(_) if verdicts.iter().all(fails) => Standing::Fails,
+        Some(_) if verdicts.iter().any(of_ours) => Standing::NotAsked,
+        _ => Standing::Answers,
     }
 }
 
@@ -151,10 +204,13 @@ impl Session for SmtpSession {
         Box::pin(self.send(message, recipients))
     }
 
+    fn standing(&self) -> Standing {
+        self.standing
+    }
+
     fn is_reusable(&self) -> bool {
-        let most = self.transport.inner.max_per_connection;
         let alive = |connection: &Connection| connection.client.is_reusable();
-        self.used < most && self.connection.as_ref().is_some_and(alive)
+        self.used < self.most() && self.connection.as_ref().is_some_and(alive)
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
@@ -163,5 +219,46 @@ impl Session for SmtpSession {
                 connection.client.quit().await;
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::Trouble;
+
+    #[test]
+    fn mailmax_is_read_from_what_a_server_offers() {
+        for (lines, expected) in [
+            (&["SIZE 1", "LIMITS RCPTMAX=2 MAILMAX=5"][..], Some(5)),
+            (&["limits mailmax=7"], Some(7)),
+            (&["LIMITS RCPTMAX=2"], None),
+            (&["LIMITS MAILMAX=0"], None),
+            (&["LIMITS MAILMAX=many"], None),
+            (&[], None),
+        ] {
+            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+            assert_eq!(mail_max(&lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_fails_only_by_what_came_before_the_recipients() {
+        use Standing::*;
+        for (step, expected) in [
+            (Step::Greeting, Fails),
+            (Step::Reset, Fails),
+            (Step::Mail, Fails),
+            (Step::Rcpt, Answers),
+            (Step::Data, Answers),
+            (Step::Body, Answers),
+            // Nothing is known of the message then.
+            (Step::End, Answers),
+        ] {
+            let verdict = Verdict::of_trouble(&Trouble::Lost, step);
+            assert_eq!(standing(&[verdict]), expected, "{step:?}");
+        }
+        let unread = Verdict::of_trouble(&Trouble::Message("EIO".into()), Step::Body);
+        assert_eq!(standing(&[unread]), NotAsked);
     }
 }

@@ -1,0 +1,339 @@
+//! A session with the next host of a destination that can be reached.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Core;
+use super::hops::{FRESH, Gate, Help, Permit};
+use super::plan::PROBED_ELSEWHERE;
+use super::round::Round;
+use super::sessions::{HostSeat, Open, retire};
+use crate::message::EnhancedCode;
+use crate::queue::{Outcome, Status};
+use crate::spool::{Down, Hop};
+use crate::transport::{NextHost, Session, Transport};
+
+/// What came of the hosts.
+pub(super) enum Reached {
+    Open(Open),
+    /// A host listened before, and no other one is left: with the right to the next connection.
+    NoOther(Permit),
+    /// No host listened: the same for every recipient of the destination.
+    Nobody(Outcome),
+}
+
+/// Whether a host may be connected to.
+enum Entry {
+    Permit(Permit),
+    /// There is a session with it.
+    Idle(Open),
+    Down(Down),
+    /// Another process finds out at this moment whether it is down.
+    Probed,
+    /// No connection to it was free in time.
+    Busy,
+}
+
+impl Core {
+    /// Opens a session with the next host, or takes one that is open; remembers which hosts are down.
+    pub(super) async fn reach(
+        self: &Arc<Self>,
+        transport: &dyn Transport,
+        hop: &Hop,
+        round: &mut Round,
+        permit: Permit,
+        end: Option<Instant>,
+    ) -> Reached {
+        if transport.hosts_for(&hop.destination).is_none() {
+            return self.reach_only(transport, hop, round, permit, end).await;
+        }
+        while let Some(next) = round.next(transport, hop).await {
+            let host = match next {
+                Ok(host) => host,
+                Err(outcome) if outcome.status == Status::Failed && !round.listened => {
+                    return self.refused(permit, outcome).await;
+                }
+                Err(outcome) => {
+                    round.tell_all(outcome);
+                    continue;
+                }
+            };
+            let at = hop.host(host.key());
+            let most = transport.connections().unwrap_or(usize::MAX);
+            // The destination may be the host itself, and its permit is there.
+            let entry = match at == *hop {
+                true => None,
+                false => Some(self.enter(&at, host.name(), most, round.retried, end).await),
+            };
+            let seat = match entry {
+                None => None,
+                Some(Entry::Permit(seat)) => Some(seat),
+                Some(Entry::Idle(mut open)) => {
+                    round.ask();
+                    if let Some(other) = open.permit.replace(permit) {
+                        retire(other).await;
+                    }
+                    open.is_new = true;
+                    return Reached::Open(open);
+                }
+                Some(Entry::Down(down)) => {
+                    let text = format!("{} is known to be down: {}", host.name(), down.reply);
+                    round.is_down(host.key(), down.probe);
+                    round.tell_all(unreachable(&text).by(host.name()));
+                    continue;
+                }
+                Some(Entry::Probed) => {
+                    let now = self.now();
+                    let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
+                    let text = format!("{} is down and being probed", host.name());
+                    round.is_down(host.key(), later);
+                    round.tell_all(unreachable(&text).by(host.name()));
+                    continue;
+                }
+                Some(Entry::Busy) => {
+                    let text = format!("no connection to {} was free in time", host.name());
+                    round.is_second_best = true;
+                    round.tell_all(unreachable(&text));
+                    continue;
+                }
+            };
+            round.ask();
+            match connect(&*host, end).await {
+                Ok(session) => {
+                    let name = host.name().to_owned();
+                    return Reached::Open(Open {
+                        session,
+                        permit: Some(permit),
+                        host: seat.map(|permit| HostSeat { permit, name }),
+                        is_new: true,
+                        is_second_best: round.is_second_best,
+                    });
+                }
+                Err(outcome) => {
+                    if let Some(seat) = seat {
+                        self.host_failed(seat, host.key(), round, &outcome).await;
+                    }
+                    round.tell_all(outcome);
+                }
+            }
+        }
+        self.nobody(round, permit).await
+    }
+
+    /// The same for a destination that is a host itself: it is asked once.
+    async fn reach_only(
+        self: &Arc<Self>,
+        transport: &dyn Transport,
+        hop: &Hop,
+        round: &mut Round,
+        permit: Permit,
+        end: Option<Instant>,
+    ) -> Reached {
+        if !round.is_first() {
+            return self.nobody(round, permit).await;
+        }
+        round.ask();
+        let connection = transport.connect(&hop.destination);
+        match in_time(connection, &hop.destination, end).await {
+            Ok(session) => Reached::Open(Open {
+                session,
+                permit: Some(permit),
+                host: None,
+                is_new: true,
+                is_second_best: false,
+            }),
+            Err(outcome) if outcome.status == Status::Failed => self.refused(permit, outcome).await,
+            Err(outcome) => {
+                round.tell_all(outcome);
+                self.nobody(round, permit).await
+            }
+        }
+    }
+
+    /// Waits until a host may be connected to. That another one of ours opens the first connection
+    /// to it, or that it has as many as it may, is no reason to ask a host that is not as good.
+    async fn enter(
+        self: &Arc<Self>,
+        at: &Hop,
+        name: &str,
+        most: usize,
+        retried: Option<Timestamp>,
+        end: Option<Instant>,
+    ) -> Entry {
+        loop {
+            if let Some(open) = self.sessions.take_to(at, name) {
+                return Entry::Idle(open);
+            }
+            let turn = self.hops.turn();
+            tokio::pin!(turn);
+            turn.as_mut().enable();
+            let (core, hop) = (Arc::clone(self), at.clone());
+            let now = self.now();
+            let asked = tokio::task::spawn_blocking(move || {
+                core.hops.ask(&core.spool, &hop, most, now, retried)
+            });
+            match asked.await {
+                Ok(Gate::Open(permit)) => return Entry::Permit(permit),
+                Ok(Gate::Down(down)) => return Entry::Down(down),
+                Ok(Gate::Probed) => return Entry::Probed,
+                Ok(Gate::Wait | Gate::Full) => {}
+                // A panic of ours: the host is not to blame.
+                Err(_) => return Entry::Busy,
+            }
+            if end.is_some_and(|end| Instant::now() + FRESH >= end) {
+                return Entry::Busy;
+            }
+            self.hops.turned(turn).await;
+        }
+    }
+
+    /// DNS or the transport says that no mail for the destination is taken at all.
+    async fn refused(self: &Arc<Self>, mut permit: Permit, outcome: Outcome) -> Reached {
+        let was_down = permit.answered(false);
+        if let Some(permit) = self.answers(permit, was_down).await {
+            retire(permit).await;
+        }
+        Reached::Nobody(outcome)
+    }
+
+    /// No host is left. If none listened, the destination is down.
+    async fn nobody(self: &Arc<Self>, round: &mut Round, permit: Permit) -> Reached {
+        if round.listened {
+            return Reached::NoOther(permit);
+        }
+        let outcome = round.outcome_of_all();
+        // One that has other connections, or whose hosts are only busy, is not down.
+        if round.is_second_best || !permit.is_down() {
+            retire(permit).await;
+            return Reached::Nobody(outcome);
+        }
+        let (hosts, probe) = (std::mem::take(&mut round.down), round.probe);
+        let reply = outcome.reply.to_string();
+        self.is_down(permit, reply, hosts, probe).await;
+        Reached::Nobody(outcome)
+    }
+
+    /// A host failed, or could not be connected to: it is down unless other connections to it stand.
+    pub(super) async fn host_failed(
+        self: &Arc<Self>,
+        permit: Permit,
+        key: &str,
+        round: &mut Round,
+        outcome: &Outcome,
+    ) {
+        if !permit.is_down() {
+            round.is_second_best = true;
+            return retire(permit).await;
+        }
+        let reply = outcome.reply.to_string();
+        if let Some(down) = self.is_down(permit, reply, Vec::new(), None).await {
+            round.is_down(key, down.probe);
+        }
+    }
+
+    /// Remembers that a destination or a host is down, and gives up its connection.
+    async fn is_down(
+        self: &Arc<Self>,
+        mut permit: Permit,
+        reply: String,
+        hosts: Vec<String>,
+        probe: Option<Timestamp>,
+    ) -> Option<Down> {
+        let core = Arc::clone(self);
+        let told = tokio::task::spawn_blocking(move || {
+            let down = core.remember_down(&mut permit, &reply, hosts, probe);
+            // First what is remembered, then others may look.
+            if let Some(probe) = permit.end_probe() {
+                probe.retire();
+            }
+            permit.retire();
+            down
+        });
+        told.await.ok()
+    }
+
+    fn remember_down(
+        &self,
+        permit: &mut Permit,
+        reply: &str,
+        hosts: Vec<String>,
+        probe: Option<Timestamp>,
+    ) -> Down {
+        let (now, hop) = (self.now(), permit.hop().clone());
+        let before = self.spool.down(&hop);
+        let mut is_written = true;
+        let down = match before {
+            // Another process found it out at the same time.
+            Some(down) if down.is_left_alone(now) && !permit.is_probe() => down,
+            before => {
+                let mut down = Down::again(before, &hop, reply, now);
+                // As soon as one of its hosts is probed.
+                down.probe = probe.map_or(down.probe, |probe| probe.min(now + Down::LONGEST));
+                down.hosts = hosts;
+                if let Err(error) = self.spool.remember_down(&down) {
+                    self.hops.go_without(Help::Remember, &hop, &error);
+                    is_written = false;
+                }
+                down
+            }
+        };
+        let (probe, tries) = (down.probe, down.tries);
+        tracing::warn!(destination = hop.to_string(), %probe, tries, reply, "down");
+        permit.failed(down.clone(), is_written);
+        down
+    }
+
+    /// Forgets that a destination or a host was down: it listens. Returns the permit.
+    pub(super) async fn answers(
+        self: &Arc<Self>,
+        permit: Permit,
+        was_down: bool,
+    ) -> Option<Permit> {
+        if !was_down && !permit.is_probe() {
+            return Some(permit);
+        }
+        let core = Arc::clone(self);
+        let told = tokio::task::spawn_blocking(move || {
+            let mut permit = permit;
+            if was_down {
+                core.forget_down(permit.hop());
+            }
+            if let Some(probe) = permit.end_probe() {
+                probe.retire();
+            }
+            permit
+        });
+        told.await.ok()
+    }
+
+    fn forget_down(&self, hop: &Hop) {
+        match self.spool.forget_down(hop) {
+            Ok(_) => tracing::info!(destination = hop.to_string(), "answers again"),
+            Err(error) => self.hops.go_without(Help::Forget, hop, &error),
+        }
+    }
+}
+
+fn unreachable(text: &str) -> Outcome {
+    Outcome::deferred(EnhancedCode::new(4, 4, 1), text)
+}
+
+async fn connect(host: &dyn NextHost, end: Option<Instant>) -> Result<Box<dyn Session>, Outcome> {
+    in_time(host.connect(), host.name(), end).await
+}
+
+/// Opens a session before the end. Nobody has been told of the message yet: whatever happens,
+/// the outcome is known.
+pub(super) async fn in_time(
+    connection: impl Future<Output = Result<Box<dyn Session>, Outcome>>,
+    name: &str,
+    end: Option<Instant>,
+) -> Result<Box<dyn Session>, Outcome> {
+    let opened = match end {
+        Some(end) => tokio::time::timeout_at(end, connection).await.ok(),
+        None => Some(connection.await),
+    };
+    opened.unwrap_or_else(|| Err(unreachable(&format!("no connection to {name} in time"))))
+}

@@ -1,0 +1,203 @@
+//! The hosts of a destination, one address after the other, found as they are wanted.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::session::SmtpSession;
+use super::{Inner, Smtp, Target, no_domain, no_host};
+use crate::hop::{Exchanges, Host, Name};
+use crate::queue::Outcome;
+use crate::smtp::TlsPolicy;
+use crate::transport::{BoxFuture, Hosts, NextHost, Session};
+
+/// One thing to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(address) => write!(f, "[{}]:{}", address.ip(), address.port()),
+            Endpoint::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A host at one of its addresses.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// The name that its certificate is for.
+    pub name: String,
+    pub endpoint: Endpoint,
+    /// The host and its address: `mx.example.net[192.0.2.1]:25`.
+    pub remote: String,
+    /// What it shares its connections and its failures with.
+    key: String,
+}
+
+/// The hosts of a destination.
+pub(super) struct SmtpHosts {
+    transport: Smtp,
+    destination: String,
+    source: Source,
+    found: VecDeque<Peer>,
+}
+
+/// Where the next ones come from.
+enum Source {
+    /// Nobody has asked yet.
+    Fresh,
+    Exchanges(Exchanges),
+    Configured(VecDeque<Host>),
+}
+
+impl SmtpHosts {
+    pub fn new(transport: Smtp, destination: &str) -> SmtpHosts {
+        SmtpHosts {
+            transport,
+            destination: destination.to_owned(),
+            source: Source::Fresh,
+            found: VecDeque::new(),
+        }
+    }
+
+    /// The next host at one of its addresses, or why one has none; none at the end.
+    pub async fn next_peer(&mut self) -> Option<Result<Peer, Outcome>> {
+        let inner = &self.transport.inner;
+        loop {
+            if let Some(peer) = self.found.pop_front() {
+                return Some(Ok(peer));
+            }
+            match &mut self.source {
+                Source::Fresh => match inner.source(&self.destination).await {
+                    Ok(source) => self.source = source,
+                    Err(outcome) => {
+                        self.source = Source::Configured(VecDeque::new());
+                        return Some(Err(outcome));
+                    }
+                },
+                Source::Exchanges(exchanges) => {
+                    let next = exchanges.next(&inner.resolver).await?;
+                    return Some(next.map(|(name, address)| inner.exchange(name, address)));
+                }
+                Source::Configured(hosts) => {
+                    let host = hosts.pop_front()?;
+                    match inner.peers(&host).await {
+                        Ok(peers) => self.found.extend(peers),
+                        Err(outcome) => return Some(Err(outcome)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn source(&self, destination: &str) -> Result<Source, Outcome> {
+        match &self.target {
+            Target::Hosts(hosts) if hosts.is_empty() => Err(no_host(destination)),
+            Target::Hosts(hosts) => Ok(Source::Configured(hosts.clone().into())),
+            Target::Exchanges if destination.is_empty() => Err(no_domain()),
+            Target::Exchanges => {
+                let found = self.resolver.exchanges(destination, &self.own_name).await?;
+                Ok(Source::Exchanges(Exchanges::new(destination, found)))
+            }
+        }
+    }
+
+    fn exchange(&self, name: String, address: IpAddr) -> Peer {
+        let endpoint = Endpoint::Tcp(SocketAddr::new(address, self.port));
+        // An address literal has no other name.
+        let remote = match name.parse::<IpAddr>() {
+            Ok(_) => endpoint.to_string(),
+            Err(_) => format!("{name}{endpoint}"),
+        };
+        self.peer(name, endpoint, remote)
+    }
+
+    /// A host that the configuration names, at each of its addresses.
+    async fn peers(&self, host: &Host) -> Result<Vec<Peer>, Outcome> {
+        let port = host.port.unwrap_or(self.port);
+        let tcp = |address: IpAddr| Endpoint::Tcp(SocketAddr::new(address, port));
+        // By its own words: where it is the only one, it and the destination are the same.
+        let only = |name: String, endpoint: Endpoint| {
+            let remote = endpoint.to_string();
+            let key = host.to_string();
+            vec![Peer {
+                name,
+                endpoint,
+                remote,
+                key,
+            }]
+        };
+        Ok(match &host.name {
+            Name::Unix(path) => only(self.own_name.clone(), Endpoint::Unix(path.clone())),
+            Name::Address(address) => only(address.to_string(), tcp(*address)),
+            Name::Domain(name) => {
+                let addresses = self.resolver.addresses(name).await?;
+                let peer = |endpoint: Endpoint| {
+                    let remote = format!("{name}{endpoint}");
+                    self.peer(name.clone(), endpoint, remote)
+                };
+                addresses.into_iter().map(tcp).map(peer).collect()
+            }
+        })
+    }
+
+    fn peer(&self, name: String, endpoint: Endpoint, remote: String) -> Peer {
+        // A certificate that is wrong for one name may be right for another one of the same host.
+        let key = match self.settings.tls.policy() {
+            TlsPolicy::Verified => remote.clone(),
+            _ => endpoint.to_string(),
+        };
+        Peer {
+            name,
+            endpoint,
+            remote,
+            key,
+        }
+    }
+}
+
+impl Hosts for SmtpHosts {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Box<dyn NextHost>, Outcome>>> {
+        Box::pin(async move {
+            let next = self.next_peer().await?;
+            let host = next.map(|peer| {
+                let transport = self.transport.clone();
+                Box::new(SmtpHost { transport, peer }) as Box<dyn NextHost>
+            });
+            Some(host)
+        })
+    }
+}
+
+/// A host, and how it is spoken to.
+struct SmtpHost {
+    transport: Smtp,
+    peer: Peer,
+}
+
+impl NextHost for SmtpHost {
+    fn key(&self) -> &str {
+        &self.peer.key
+    }
+
+    fn name(&self) -> &str {
+        &self.peer.remote
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, Outcome>> {
+        Box::pin(async move {
+            let connection = self.transport.inner.open(&self.peer).await?;
+            let (transport, peer) = (self.transport.clone(), self.peer.clone());
+            let session = SmtpSession::new(transport, peer, connection);
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+}
