@@ -142,7 +142,7 @@ pub trait Transport: Send + Sync {
         usize::MAX
     }
 
-    /// The most connections to one destination at once, over all processes. None: there is
+    /// The most connections to one destination, and to one host, at once, over all processes. None: there is
     /// no connection, every session costs nothing, and no destination is ever down.
     fn connections(&self) -> Option<usize> {
         None

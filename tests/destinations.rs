@@ -3,6 +3,8 @@
 //! What belongs here: the runner with transports that keep connections. Most tests use a network
 //! of hosts that count; the last ones speak SMTP over TCP.
 
+#[path = "destinations/hosts.rs"]
+mod hosts;
 #[path = "destinations/net.rs"]
 mod net;
 #[path = "destinations/sink.rs"]
@@ -69,6 +71,11 @@ impl Scene {
             .transport("net", self.net.clone())
             .routes(Routes::all_by("net"))
             .clock(move || clock.now())
+    }
+
+    /// The same with another transport.
+    fn runner_by(&self, transport: impl mailspool::transport::Transport + 'static) -> Runner {
+        self.configured().transport("net", transport).build()
     }
 
     fn pass(&self) -> Summary {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dns::{Dns, Mood};
 use hickory_resolver::proto::rr::RecordType;
-use mailspool::hop::{Exchange, Resolver};
+use mailspool::hop::{Exchange, Exchanges, Resolver};
 use mailspool::queue::{Outcome, Status};
 
 const OWN: &str = "mail.own.test";
@@ -199,4 +199,94 @@ fn it_works_in_one_runtime_after_another() {
         let found = runtime.unwrap().block_on(names(&resolver, "many.test"));
         assert_eq!(found, ["mx.many.test"]);
     }
+}
+
+/// Every exchange with its address, or the end.
+async fn walk(resolver: &Resolver, domain: &str) -> Vec<Result<String, (Status, String)>> {
+    let found = resolver.exchanges(domain, OWN).await.unwrap();
+    let mut exchanges = Exchanges::new(domain, found);
+    let mut all = Vec::new();
+    while let Some(next) = exchanges.next(resolver).await {
+        all.push(
+            next.map(|(name, address)| format!("{name} {address}"))
+                .map_err(told),
+        );
+    }
+    all
+}
+
+#[tokio::test]
+async fn addresses_are_looked_up_as_far_as_they_are_wanted() {
+    let dns = Dns::new();
+    dns.mx("many.test", 10, "gone.many.test.");
+    dns.mx("many.test", 20, "a.many.test.");
+    dns.mx("many.test", 30, "b.many.test.");
+    dns.host("a.many.test", "192.0.2.1");
+    dns.host("b.many.test", "192.0.2.2");
+    let resolver = resolver(&dns);
+    let found = resolver.exchanges("many.test", OWN).await.unwrap();
+    let mut exchanges = Exchanges::new("many.test", found);
+    let first = exchanges.next(&resolver).await.unwrap().unwrap();
+    assert_eq!(first.0, "a.many.test");
+    assert_eq!(dns.asked("b.many.test", RecordType::A), 0);
+    let ok = |text: &str| Ok(text.to_owned());
+    let expected = [ok("a.many.test 192.0.2.1"), ok("b.many.test 192.0.2.2")];
+    assert_eq!(walk(&resolver, "many.test").await, expected);
+}
+
+#[tokio::test]
+async fn exchanges_that_do_not_exist_fail_unless_one_may() {
+    let dns = Dns::new();
+    dns.mx("none.test", 10, "gone.none.test.");
+    dns.mx("none.test", 20, "txt.none.test.");
+    dns.records_of_no_use("txt.none.test");
+    dns.mx("perhaps.test", 10, "gone.perhaps.test.");
+    dns.mx("perhaps.test", 10, "fail.perhaps.test.");
+    dns.mood("fail.perhaps.test", Mood::ServFail);
+    let resolver = resolver(&dns);
+    let failed = Err((Status::Failed, "5.4.4".to_owned()));
+    assert_eq!(walk(&resolver, "none.test").await, [failed]);
+    let deferred = Err((Status::Deferred, "4.4.3".to_owned()));
+    assert_eq!(walk(&resolver, "perhaps.test").await, [deferred]);
+}
+
+#[tokio::test]
+async fn what_is_no_better_than_this_machine_is_left_out() {
+    let dns = Dns::new();
+    dns.mx("best.test", 10, "own.test.");
+    dns.mx("best.test", 20, "other.test.");
+    dns.mx("second.test", 10, "other.test.");
+    dns.mx("second.test", 20, "own.test.");
+    dns.mx("second.test", 20, "equal.test.");
+    dns.mx("second.test", 30, "worse.test.");
+    for own in ["127.3.2.1", "::1", "0.0.0.0"] {
+        dns.host(&format!("plain{}.test", own.len()), own);
+    }
+    dns.host("own.test", "192.0.2.8");
+    dns.host("own.test", "127.0.0.1");
+    for (n, name) in ["other.test", "equal.test", "worse.test"]
+        .iter()
+        .enumerate()
+    {
+        dns.host(name, &format!("192.0.2.{n}"));
+    }
+    let resolver = resolver(&dns);
+    let looped = Err((Status::Failed, "5.4.6".to_owned()));
+    for domain in [
+        "best.test",
+        "plain9.test",
+        "plain3.test",
+        "plain7.test",
+        "[127.0.0.1]",
+    ] {
+        assert_eq!(walk(&resolver, domain).await, [looped.clone()], "{domain}");
+    }
+    let expected = [Ok("other.test 192.0.2.0".to_owned())];
+    assert_eq!(walk(&resolver, "second.test").await, expected);
+    let meant = resolver.with_local_mx(true);
+    assert_eq!(walk(&meant, "second.test").await.len(), 5);
+    assert_eq!(
+        walk(&meant, "[127.0.0.1]").await,
+        [Ok("127.0.0.1 127.0.0.1".to_owned())]
+    );
 }

@@ -138,8 +138,23 @@ fn clear(spool: &Spool, names: &[String]) -> Result<ExitCode, Failure> {
                 .iter()
                 .any(|name| *name == whole || domain::is_same(name, &down.hop.destination))
     };
+    let named: Vec<&Down> = all.iter().filter(named).collect();
+    // With a destination go the hosts by which it is down: it would wait for them.
+    let is_host_of = |host: &&Down| {
+        let of = |down: &&Down| {
+            let hosts = down.hosts.iter();
+            hosts
+                .map(|key| down.hop.host(key))
+                .any(|hop| hop == host.hop)
+        };
+        named.iter().any(of)
+    };
+    let hosts = all
+        .iter()
+        .filter(|one| !named.contains(one))
+        .filter(is_host_of);
     let mut text = String::new();
-    for down in all.iter().filter(named) {
+    for down in named.iter().copied().chain(hosts) {
         // Somebody who has just reached it has forgotten it before us.
         spool.forget_down(&down.hop)?;
         text += &format!("{} is tried again.\n", printable(&down.hop.to_string()));

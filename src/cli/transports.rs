@@ -22,7 +22,8 @@ use crate::notice::{DsnBuilder, Wording};
 use crate::queue::Outcome;
 use crate::runner::{Runner, RunnerBuilder};
 use crate::smtp::{
-    ClientIdentity, Credentials, Deadlines, Login, Protection, Roots, Settings, Tls, TlsSettings,
+    ClientIdentity, Credentials, Deadlines, Login, Protection, Protocol, Roots, Settings, Tls,
+    TlsSettings,
 };
 use crate::transport::{Maildir, OnUnknown, Pipe, PipeUser, Relay, Smtp, Target, Transport};
 
@@ -83,6 +84,24 @@ pub(super) fn mistakes(site: &Site) -> Vec<String> {
         }
     }
     found
+}
+
+/// What works, and other hosts may not like.
+pub(super) fn warnings(site: &Site) -> Vec<String> {
+    let warning = |(name, configured): (&String, &Configured)| match configured {
+        Configured::Wire(wire) if wire.protocol == Protocol::Smtp => {
+            let hello = wire.hello.to_string();
+            let is_qualified = hello.contains(['.', '[']);
+            (!is_qualified).then(|| {
+                format!(
+                    "transport.{name}: {hello:?} is said in EHLO and has no domain, for which many \
+                     servers refuse mail (RFC 5321, 4.1.4): set `hostname` or `hello`"
+                )
+            })
+        }
+        _ => None,
+    };
+    site.config.transports.iter().filter_map(warning).collect()
 }
 
 /// Where a recipient's mail goes next by a transport of the configuration, as the runner names it.

@@ -15,6 +15,10 @@ use crate::queue::{Outcome, Status};
 use crate::spool::{Down, Hop};
 use crate::transport::{NextHost, Session, Transport};
 
+/// So many times, about a second apart, a host is asked for that other processes have all the
+/// connections of; then it is passed over.
+const PATIENCE: u32 = 10;
+
 /// What came of the hosts.
 pub(super) enum Reached {
     Open(Open),
@@ -76,6 +80,7 @@ impl Core {
                         retire(other).await;
                     }
                     open.is_new = true;
+                    open.is_second_best = round.is_second_best;
                     return Reached::Open(open);
                 }
                 Some(Entry::Down(down)) => {
@@ -162,6 +167,7 @@ impl Core {
         retried: Option<Timestamp>,
         end: Option<Instant>,
     ) -> Entry {
+        let mut full = 0;
         loop {
             if let Some(open) = self.sessions.take_to(at, name) {
                 return Entry::Idle(open);
@@ -174,11 +180,18 @@ impl Core {
             let asked = tokio::task::spawn_blocking(move || {
                 core.hops.ask(&core.spool, &hop, most, now, retried)
             });
-            match asked.await {
+            let gate = asked.await;
+            if matches!(gate, Ok(Gate::Wait | Gate::Full)) && self.close_idle(at).await {
+                continue;
+            }
+            match gate {
                 Ok(Gate::Open(permit)) => return Entry::Permit(permit),
                 Ok(Gate::Down(down)) => return Entry::Down(down),
                 Ok(Gate::Probed) => return Entry::Probed,
-                Ok(Gate::Wait | Gate::Full) => {}
+                Ok(Gate::Wait) => {}
+                // What other processes do cannot be seen: they may have been stopped.
+                Ok(Gate::Full) if full >= PATIENCE => return Entry::Busy,
+                Ok(Gate::Full) => full += 1,
                 // A panic of ours: the host is not to blame.
                 Err(_) => return Entry::Busy,
             }
@@ -187,6 +200,16 @@ impl Core {
             }
             self.hops.turned(turn).await;
         }
+    }
+
+    /// Closes a session with a host that is idle under another name of it, if there is one.
+    async fn close_idle(&self, at: &Hop) -> bool {
+        let open = self.sessions.take_any_to(at);
+        match open {
+            Some(open) => open.close().await,
+            None => return false,
+        }
+        true
     }
 
     /// DNS or the transport says that no mail for the destination is taken at all.
@@ -204,8 +227,9 @@ impl Core {
             return Reached::NoOther(permit);
         }
         let outcome = round.outcome_of_all();
-        // One that has other connections, or whose hosts are only busy, is not down.
-        if round.is_second_best || !permit.is_down() {
+        // One that has other connections, whose hosts are only busy, or that has more of them than
+        // were asked is not down: its next message passes over those that are.
+        if round.is_second_best || round.is_cut || !permit.is_down() {
             retire(permit).await;
             return Reached::Nobody(outcome);
         }

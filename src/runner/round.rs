@@ -39,6 +39,8 @@ pub(super) struct Round {
     pub listened: bool,
     /// A host that is not down was left for another one.
     pub is_second_best: bool,
+    /// It ended before all hosts were asked.
+    pub is_cut: bool,
     /// The hosts that are down, and when the first of them is probed.
     pub down: Vec<String>,
     pub probe: Option<Timestamp>,
@@ -57,6 +59,7 @@ impl Round {
             last: None,
             listened: false,
             is_second_best: false,
+            is_cut: false,
             down: Vec::new(),
             probe: None,
         }
@@ -110,6 +113,7 @@ impl Round {
         loop {
             let is_late = self.until.is_some_and(|until| Instant::now() >= until);
             if self.asked >= MOST_HOSTS || is_late {
+                self.is_cut = true;
                 return None;
             }
             if self.hosts.is_none() {

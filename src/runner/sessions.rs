@@ -101,12 +101,19 @@ impl Sessions {
 
     /// Takes an idle session to a host under this name, whatever destination it was opened for.
     pub fn take_to(&self, host: &Hop, name: &str) -> Option<Open> {
+        self.take_where(|seat| seat.permit.hop() == host && seat.name == name)
+    }
+
+    /// The same under any name.
+    pub fn take_any_to(&self, host: &Hop) -> Option<Open> {
+        self.take_where(|seat| seat.permit.hop() == host)
+    }
+
+    fn take_where(&self, is_it: impl Fn(&HostSeat) -> bool) -> Option<Open> {
         let mut idle = self.idle();
-        let is_to = |one: &Idle| {
-            let seat = one.open.host.as_ref();
-            seat.is_some_and(|seat| seat.permit.hop() == host && seat.name == name)
-        };
-        let at = idle.iter().rposition(is_to)?;
+        let at = idle
+            .iter()
+            .rposition(|one| one.open.host.as_ref().is_some_and(&is_it))?;
         idle.remove(at).map(|one| one.open.taken())
     }
 

@@ -334,6 +334,29 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_is_down_as_long_as_each_of_its_hosts() {
+        let (_dir, spool) = spool();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let a = hop("a.test");
+        let hosts = ["[192.0.2.1]:25", "[192.0.2.2]:25"];
+        for key in hosts {
+            let down = Down::again(None, &a.host(key), "no answer", now);
+            spool.remember_down(&down).unwrap();
+        }
+        let mut down = Down::again(None, &a, "no answer", now);
+        down.hosts = hosts.map(str::to_owned).into();
+        spool.remember_down(&down).unwrap();
+        let left_alone = || {
+            let down = spool.recall_down_now(&a, now).unwrap();
+            down.is_some_and(|down| down.is_left_alone(now))
+        };
+        assert!(left_alone());
+        spool.forget_down(&a.host(hosts[1])).unwrap();
+        assert!(!left_alone());
+        assert_eq!(spool.recall_down(&a).unwrap(), Some(down));
+    }
+
+    #[test]
     fn what_is_about_another_destination_is_damage() {
         let (_dir, spool) = spool();
         let down = Down::again(None, &hop("a.test"), "no answer", Timestamp::UNIX_EPOCH);

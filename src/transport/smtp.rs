@@ -135,7 +135,7 @@ impl SmtpBuilder {
         self
     }
 
-    /// Sets the most connections to one destination at once, over all processes.
+    /// Sets the most connections to one destination, and to one host, at once, over all processes.
     #[must_use]
     pub fn concurrency(mut self, most: usize) -> SmtpBuilder {
         self.inner.concurrency = most.max(1);

@@ -36,6 +36,8 @@ pub const GONE: &str = "i@gone.test";
 pub const DEAD: &str = "j@dead.test";
 pub const LOST: &str = "k@lost.test";
 pub const HELD: &str = "l@held.test";
+/// With two hosts: the first takes one of them, the second the other.
+pub const TWINS: [&str; 2] = ["p@twin.test", "q@twin.test"];
 
 /// Stories of one kind, told with a method.
 pub type Group = fn(Method) -> Vec<Story>;

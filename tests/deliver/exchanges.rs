@@ -8,7 +8,7 @@ use super::{attempted, everything_by, is_bounced, is_deferred};
 /// Configuration: everything goes to its exchange, on this port.
 pub fn to_exchanges(dns: &Dns, port: u16) -> String {
     let server = dns.address();
-    format!("\n[dns]\nservers = [\"{server}\"]\ntimeout = \"200ms\"\n")
+    format!("\n[dns]\nservers = [\"{server}\"]\ntimeout = \"200ms\"\nlocal_mx = true\n")
         + &everything_by(&format!("type = \"smtp\"\nport = {port}"))
 }
 
@@ -47,16 +47,22 @@ fn what_is_final_bounces_and_what_may_pass_is_deferred() {
     dns.mood("broken.test", Mood::ServFail);
     dns.mood("silent.test", Mood::Silent);
     dns.mx("nowhere.test", 10, "gone.nowhere.test.");
+    dns.mx("nowhere.test", 20, "broken.test.");
+    dns.mx("unnamed.test", 10, "gone.unnamed.test.");
     dns.mx("dead.test", 10, "mx.dead.test.");
     dns.host("mx.dead.test", "127.99.99.99");
     let config = to_exchanges(&dns, 2);
-    for (domain, words) in [("nosuch.test", "5.1.2"), ("null.test", "5.1.10")] {
+    for (domain, words) in [
+        ("nosuch.test", "5.1.2"),
+        ("null.test", "5.1.10"),
+        ("unnamed.test", "5.4.4"),
+    ] {
         is_bounced(&attempted(&config, &format!("x@{domain}")), words);
     }
     for (domain, words) in [
         ("broken.test", "4.4.3 MX lookup of broken.test failed"),
         ("silent.test", "4.4.3 MX lookup of silent.test failed"),
-        ("nowhere.test", "4.4.4 gone.nowhere.test has no address"),
+        ("nowhere.test", "4.4.3 address lookup of broken.test failed"),
         (
             "dead.test",
             "4.4.1 cannot connect to mx.dead.test[127.99.99.99]:2",
@@ -64,4 +70,38 @@ fn what_is_final_bounces_and_what_may_pass_is_deferred() {
     ] {
         is_deferred(&attempted(&config, &format!("x@{domain}")), words);
     }
+}
+
+/// A domain whose exchange is this machine would have its mail spoken to our own services.
+#[test]
+fn an_exchange_with_an_address_of_this_machine_is_a_loop() {
+    let (dns, store) = (Dns::new(), Store::start());
+    dns.mx("loop.test", 10, "mx.loop.test.");
+    dns.mx("loop.test", 20, "later.loop.test.");
+    dns.host("mx.loop.test", "127.0.0.1");
+    dns.host("later.loop.test", "127.0.0.2");
+    dns.host("bare.test", "0.0.0.0");
+    let config = to_exchanges(&dns, store.port()).replace("local_mx = true\n", "");
+    for to in [
+        "x@loop.test",
+        "x@bare.test",
+        "x@[127.0.0.1]",
+        "x@[IPv6:::1]",
+    ] {
+        is_bounced(&attempted(&config, to), "5.4.6");
+    }
+    assert_eq!(store.count(), 0);
+    // A host that the configuration names may be anywhere.
+    let host = everything_by(&format!(
+        "type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"",
+        store.port()
+    ));
+    let site = Site::new(&host);
+    site.program(
+        ["send", "--queue-only", "--", "x@loop.test"],
+        b"Subject: x\n\nx\n",
+    )
+    .ok();
+    site.run().ok();
+    assert_eq!(store.count(), 1);
 }

@@ -98,7 +98,7 @@ fn every_line_of_the_log_has_who_where_and_what() {
         ("from", "sender@example.org"),
         ("to", "b@x.test"),
         ("transport", "out"),
-        ("relay", "127.0.0.1"),
+        ("relay", &*format!("[127.0.0.1]:{}", store.port())),
         ("dsn", "2.0.0"),
         ("reply", "250 2.0.0 stored"),
     ] {
@@ -111,7 +111,7 @@ fn every_line_of_the_log_has_who_where_and_what() {
     let said = site.run().err;
     for part in [
         "transport=\"out\"",
-        "relay=\"127.0.0.1\"",
+        &*format!("relay=\"[127.0.0.1]:{}\"", store.port()),
         "dsn=\"5.1.1\"",
         "status=\"failed\"",
     ] {

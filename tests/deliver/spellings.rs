@@ -131,7 +131,7 @@ fn a_host_of_the_configuration_may_be_spelled_in_any_way() {
     let exim = Exim::start("mx.xn--bcher-kva.test", "");
     let config = |host: &str, more: &str| {
         let (server, port, roots) = (dns.address(), exim.port(), exim.roots());
-        format!("\n[dns]\nservers = [\"{server}\"]\n")
+        format!("\n[dns]\nservers = [\"{server}\"]\nlocal_mx = true\n")
             + &everything_by(&format!(
                 "type = \"smtp\"\nhost = \"{host}:{port}\"\ntls = \"verified\"\n\
                  tls_ca = {roots:?}\n{more}"

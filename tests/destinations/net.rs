@@ -1,4 +1,5 @@
-//! A network of hosts that count: each domain is one, and takes three connections at once.
+//! A network of hosts that count: each domain is one, and takes three connections at once. Domains
+//! whose names begin with `shared` all have one host, `one.test`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use mailspool::message::{Address, EnhancedCode};
 use mailspool::queue::Outcome;
-use mailspool::transport::{BoxFuture, Message, OnUnknown, Session, Transport};
+use mailspool::transport::{BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport};
 
 /// So long a connection takes, and each message: that others could be opened meanwhile.
 const DELAY: Duration = Duration::from_millis(5);
@@ -92,6 +93,12 @@ impl Transport for Net {
         self.on_unknown
     }
 
+    fn hosts_for(&self, destination: &str) -> Option<Box<dyn Hosts>> {
+        let net = self.clone();
+        let shared = destination.starts_with("shared");
+        shared.then(|| Box::new(Shared(Some(net))) as Box<dyn Hosts>)
+    }
+
     fn connect<'a>(
         &'a self,
         destination: &'a str,
@@ -118,6 +125,31 @@ impl Transport for Net {
                 to: destination.to_owned(),
             }) as Box<dyn Session>)
         })
+    }
+}
+
+/// The host of many domains, until it was told.
+struct Shared(Option<Net>);
+
+impl Hosts for Shared {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Box<dyn NextHost>, Outcome>>> {
+        let host = self
+            .0
+            .take()
+            .map(|net| Ok(Box::new(One(net)) as Box<dyn NextHost>));
+        Box::pin(std::future::ready(host))
+    }
+}
+
+struct One(Net);
+
+impl NextHost for One {
+    fn key(&self) -> &str {
+        "one.test"
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, Outcome>> {
+        self.0.connect("one.test")
     }
 }
 

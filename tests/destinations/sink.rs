@@ -24,6 +24,26 @@ pub struct Sink {
     seen: Arc<Mutex<Seen>>,
 }
 
+/// How a sink is disposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    TakesAll,
+    /// 421 to each MAIL, and it hangs up.
+    Busy,
+    HangsUpAtMail,
+    /// It hangs up before it has said anything.
+    Closed,
+    /// 451 to each MAIL.
+    QueueFull,
+    /// 450 to each RCPT.
+    Greylists,
+    HangsUpAtData,
+    /// 451 to each message.
+    RefusesLater,
+    /// It hangs up instead of an answer to a message.
+    LosesAnswer,
+}
+
 /// A port at which nobody listens.
 pub struct Dead {
     address: SocketAddr,
@@ -31,10 +51,19 @@ pub struct Dead {
 
 impl Sink {
     pub fn start() -> Sink {
-        Sink::at("127.0.0.1:0".parse().unwrap())
+        Sink::in_mood(Mood::TakesAll)
     }
 
-    fn at(address: SocketAddr) -> Sink {
+    pub fn in_mood(mood: Mood) -> Sink {
+        Sink::at("127.0.0.1:0".parse().unwrap(), mood)
+    }
+
+    /// As it is named where it answered.
+    pub fn name(&self) -> String {
+        format!("[{}]:{}", self.address.ip(), self.address.port())
+    }
+
+    fn at(address: SocketAddr, mood: Mood) -> Sink {
         let listener = TcpListener::bind(address).unwrap();
         let sink = Sink {
             address: listener.local_addr().unwrap(),
@@ -44,7 +73,7 @@ impl Sink {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let seen = Arc::clone(&seen);
-                thread::spawn(move || speak(stream.unwrap(), &seen));
+                thread::spawn(move || speak(stream.unwrap(), &seen, mood));
             }
         });
         sink
@@ -62,31 +91,38 @@ impl Sink {
     }
 
     pub fn smtp(&self, concurrency: usize, per_connection: usize) -> Smtp {
-        smtp(self.address, concurrency, per_connection)
+        smtp(&[self.address], concurrency, per_connection)
     }
 }
 
 impl Dead {
     pub fn smtp(&self, concurrency: usize, per_connection: usize) -> Smtp {
-        smtp(self.address, concurrency, per_connection)
+        smtp(&[self.address], concurrency, per_connection)
     }
 
     pub fn revive(self) -> Sink {
-        Sink::at(self.address)
+        Sink::at(self.address, Mood::TakesAll)
     }
 }
 
-fn smtp(address: SocketAddr, concurrency: usize, per_connection: usize) -> Smtp {
-    let host: Host = address.to_string().parse().unwrap();
+/// To these, in their order.
+pub fn relay(sinks: &[&Sink]) -> Smtp {
+    let addresses: Vec<SocketAddr> = sinks.iter().map(|sink| sink.address).collect();
+    smtp(&addresses, 4, 100)
+}
+
+fn smtp(addresses: &[SocketAddr], concurrency: usize, per_connection: usize) -> Smtp {
+    let host = |address: &SocketAddr| address.to_string().parse::<Host>().unwrap();
+    let hosts = addresses.iter().map(host).collect();
     let settings = Settings::new(HelloName::parse("client.test").unwrap());
     let resolver = Arc::new(Resolver::new(Vec::new()));
-    Smtp::builder(Target::Hosts(vec![host]), settings, resolver, "client.test")
+    Smtp::builder(Target::Hosts(hosts), settings, resolver, "client.test")
         .concurrency(concurrency)
         .max_per_connection(per_connection)
         .build()
 }
 
-fn speak(stream: TcpStream, seen: &Mutex<Seen>) {
+fn speak(stream: TcpStream, seen: &Mutex<Seen>, mood: Mood) {
     {
         let mut seen = seen.lock().unwrap();
         seen.connections += 1;
@@ -94,24 +130,39 @@ fn speak(stream: TcpStream, seen: &Mutex<Seen>) {
         seen.most = seen.most.max(seen.open);
     }
     // A client that hangs up is at its end, however.
-    let _ = converse(stream, seen);
+    let _ = converse(stream, seen, mood);
     seen.lock().unwrap().open -= 1;
 }
 
-fn converse(stream: TcpStream, seen: &Mutex<Seen>) -> std::io::Result<()> {
+fn converse(stream: TcpStream, seen: &Mutex<Seen>, mood: Mood) -> std::io::Result<()> {
     let mut out = stream.try_clone()?;
     let mut lines = BufReader::new(stream).lines();
+    if mood == Mood::Closed {
+        return Ok(());
+    }
     out.write_all(b"220 sink.test\r\n")?;
     while let Some(line) = lines.next().transpose()? {
         let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
-        match verb.as_str() {
-            "DATA" => {
+        match (verb.as_str(), mood) {
+            ("MAIL", Mood::Busy) => return out.write_all(b"421 4.3.2 busy\r\n"),
+            ("MAIL", Mood::HangsUpAtMail) | ("DATA", Mood::HangsUpAtData) => return Ok(()),
+            ("MAIL", Mood::QueueFull) => out.write_all(b"451 4.3.0 queue full\r\n")?,
+            ("RCPT", Mood::Greylists) => out.write_all(b"450 4.7.1 come back later\r\n")?,
+            ("DATA", _) => {
                 out.write_all(b"354 go on\r\n")?;
                 while lines.next().transpose()?.is_some_and(|line| line != ".") {}
+                match mood {
+                    Mood::LosesAnswer => return Ok(()),
+                    Mood::RefusesLater => {
+                        out.write_all(b"451 4.3.0 later\r\n")?;
+                        continue;
+                    }
+                    _ => {}
+                }
                 seen.lock().unwrap().messages += 1;
                 out.write_all(b"250 2.0.0 taken\r\n")?;
             }
-            "QUIT" => return out.write_all(b"221 bye\r\n"),
+            ("QUIT", _) => return out.write_all(b"221 bye\r\n"),
             _ => out.write_all(b"250 sink.test\r\n")?,
         }
     }

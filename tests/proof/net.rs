@@ -1,22 +1,26 @@
 //! Hosts that are spoken to over connections, each domain being one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mailspool::message::{Address, EnhancedCode};
 use mailspool::queue::{Outcome, Pattern, Rule};
-use mailspool::transport::{BoxFuture, Message, OnUnknown, Session, Transport};
+use mailspool::transport::{BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport};
 
 /// The domains that are hosts, with the transport that speaks to each.
-const HOSTS: [(&str, &str); 6] = [
+const HOSTS: [(&str, &str); 7] = [
     ("far.test", "net"),
     ("busy.test", "net"),
     ("gone.test", "net"),
     ("dead.test", "net"),
     ("lost.test", "net"),
     ("held.test", "strict"),
+    ("twin.test", "net"),
 ];
+
+/// The hosts of `twin.test`, in their order.
+const TWINS: [&str; 2] = ["one.twin.test", "two.twin.test"];
 
 /// The rules by which their mail goes to the transports `net` and `strict`.
 pub fn rules() -> Vec<Rule> {
@@ -29,7 +33,8 @@ type Take = dyn Fn(&Message, &Address) -> Outcome + Send + Sync;
 
 /// `far.test` takes everything. Until the trouble is over `busy.test` takes nothing, no connection
 /// to `dead.test` comes about, and the answers of `lost.test` and `held.test` are lost, together
-/// with the message. `gone.test` never takes anything.
+/// with the message. `gone.test` never takes anything. `twin.test` has two hosts: the first puts off
+/// everybody but those whose names begin with `p`, the second takes everything.
 #[derive(Clone)]
 pub struct Net {
     take: Arc<Take>,
@@ -130,6 +135,14 @@ impl Transport for Net {
         self.on_unknown
     }
 
+    fn hosts_for(&self, destination: &str) -> Option<Box<dyn Hosts>> {
+        (destination == "twin.test").then(|| {
+            let left = TWINS.to_vec().into();
+            let net = self.clone();
+            Box::new(Twins { net, left }) as Box<dyn Hosts>
+        })
+    }
+
     fn connect<'a>(
         &'a self,
         destination: &'a str,
@@ -153,6 +166,36 @@ impl Transport for Net {
     }
 }
 
+/// The hosts of `twin.test` that are left.
+struct Twins {
+    net: Net,
+    left: VecDeque<&'static str>,
+}
+
+impl Hosts for Twins {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Box<dyn NextHost>, Outcome>>> {
+        let net = self.net.clone();
+        let twin = self.left.pop_front().map(|name| Twin { net, name });
+        let twin = twin.map(|twin| Ok(Box::new(twin) as Box<dyn NextHost>));
+        Box::pin(std::future::ready(twin))
+    }
+}
+
+struct Twin {
+    net: Net,
+    name: &'static str,
+}
+
+impl NextHost for Twin {
+    fn key(&self) -> &str {
+        self.name
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, Outcome>> {
+        self.net.connect(self.name)
+    }
+}
+
 /// A connection.
 struct Line {
     net: Net,
@@ -170,6 +213,9 @@ impl Session for Line {
             let outcome = |to: &Address| match self.host.as_str() {
                 "gone.test" => Outcome::failed(EnhancedCode::new(5, 1, 1), "no such user"),
                 "busy.test" if !is_over => Outcome::deferred(EnhancedCode::new(4, 2, 1), "not now"),
+                "one.twin.test" if !to.as_str().starts_with('p') => {
+                    Outcome::deferred(EnhancedCode::new(4, 7, 1), "come back later")
+                }
                 "lost.test" | "held.test" if !is_over => Outcome::unknown("hung up"),
                 _ => (self.net.take)(message, to),
             };

@@ -200,3 +200,25 @@ fn connections_at_the_limit() {
     )
     .holds(Bound::of(2).kills(1).costly());
 }
+
+/// What one host of a destination puts off goes to the next, after what it took is recorded: whoever is
+/// killed in between, and whichever process goes on, it gets the message no more.
+#[test]
+fn failing_over() {
+    let twins = ["p@twin.test", "q@twin.test"];
+    let stage = Stage::new(|stage| {
+        stage.send(&twins);
+    });
+    let ends = twins.map(|to| (stage.ids[0], to, &[End::Delivered][..]));
+    Pair::new(
+        "fail over, pass",
+        &stage,
+        [pass(1), pass(1)],
+        |case, said| {
+            no_slots(case, said);
+            case.ends(said, &ends);
+            assert_eq!(case.spool().all_down().unwrap(), []);
+        },
+    )
+    .holds(Bound::of(2).kills(1).costly());
+}

@@ -7,7 +7,7 @@ use super::super::judge::LOOKED_AT;
 use super::super::stage::Stage;
 use super::super::story::{Story, fate};
 use super::moments::{noted_outcome, remembered};
-use super::{A, BUSY, DEAD, FAR, GONE, HELD, LOST};
+use super::{A, BUSY, DEAD, FAR, GONE, HELD, LOST, TWINS};
 
 /// One message in as many transactions as it has hosts, and one more where a host takes no more
 /// recipients at once: delivered, deferred, failed.
@@ -27,7 +27,17 @@ pub fn in_parts(method: Method) -> Vec<Story> {
         stage.pass_after(1);
         stage.pass_after(60);
     });
-    vec![at_once, killed]
+    let fates = || TWINS.map(|to| fate("one", to, Delivered)).to_vec();
+    let prepare = |stage: &Stage| stage.send("one", &TWINS);
+    let title = "what one host puts off goes to the next";
+    let twins = Story::record(title, method, fates(), prepare, Stage::pass);
+    let title = "killed between two hosts";
+    let between = Story::record(title, method, fates(), prepare, |stage| {
+        stage.killed_behind(noted_outcome, || drop(stage.try_pass()));
+        stage.pass_after(1);
+        stage.pass_after(60);
+    });
+    vec![at_once, killed, twins, between]
 }
 
 /// Two messages for a host that nobody gets through to; the second has somebody else as well.

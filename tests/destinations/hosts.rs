@@ -1,0 +1,138 @@
+//! Hosts of destinations: the next one is asked in the same attempt, and each is remembered and
+//! counted by itself, whatever it serves.
+
+use mailspool::queue::Status;
+
+use super::sink::{Mood, Sink, relay};
+use super::{Scene, findings};
+
+#[test]
+fn a_host_that_says_421_to_each_mail_is_asked_once() {
+    let scene = Scene::new();
+    let sink = Sink::in_mood(Mood::Busy);
+    scene.queue(60, "any.test");
+    let summary = scene.runner_by(relay(&[&sink])).pass().unwrap();
+    assert_eq!((summary.delivered, summary.deferred), (0, 1));
+    assert_eq!(sink.seen().connections, 1);
+    let down = scene.spool.all_down().unwrap();
+    assert_eq!(down.len(), 1, "{down:?}");
+    assert_eq!(down[0].reply, "421 4.3.2 busy");
+    // And again when it is probed, a little later each time.
+    for (minutes, tries) in [(6, 2), (11, 3)] {
+        scene.clock.forward(minutes);
+        scene.runner_by(relay(&[&sink])).pass().unwrap();
+        assert_eq!(sink.seen().connections, tries);
+        assert_eq!(scene.spool.all_down().unwrap()[0].tries as usize, tries);
+    }
+    assert_eq!(findings(&scene.spool), []);
+}
+
+#[test]
+fn the_next_host_gets_the_mail_of_one_that_takes_none() {
+    for mood in [Mood::Busy, Mood::HangsUpAtMail, Mood::Closed] {
+        let scene = Scene::new();
+        let (first, second) = (Sink::in_mood(mood), Sink::start());
+        scene.queue(60, "any.test");
+        let hosts = [&first, &second];
+        let summary = scene.runner_by(relay(&hosts)).pass().unwrap();
+        assert_eq!((summary.delivered, summary.deferred), (60, 0), "{mood:?}");
+        assert_eq!(first.seen().connections, 1, "{mood:?}");
+        assert_eq!(second.seen().messages, 60, "{mood:?}");
+        let down = scene.spool.all_down().unwrap();
+        assert_eq!(down.len(), 1, "the host, and not the destination: {down:?}");
+    }
+}
+
+#[test]
+fn whom_a_host_puts_off_the_next_one_gets() {
+    for mood in [
+        Mood::QueueFull,
+        Mood::Greylists,
+        Mood::HangsUpAtData,
+        Mood::RefusesLater,
+    ] {
+        let scene = Scene::new();
+        let (first, second) = (Sink::in_mood(mood), Sink::start());
+        scene.queue(5, "any.test");
+        let hosts = [&first, &second];
+        let summary = scene.runner_by(relay(&hosts)).pass().unwrap();
+        assert_eq!((summary.delivered, summary.deferred), (5, 0), "{mood:?}");
+        // The better host is asked for each message: it listens.
+        assert_eq!(first.seen().connections, 5, "{mood:?}");
+        assert_eq!(scene.spool.all_down().unwrap(), [], "{mood:?}");
+        assert_eq!(scene.slots(), 0);
+    }
+}
+
+#[test]
+fn who_is_greylisted_everywhere_waits_with_the_words_of_a_server() {
+    let scene = Scene::new();
+    let (first, second) = (Sink::in_mood(Mood::Greylists), Sink::in_mood(Mood::Closed));
+    let id = scene.queue(1, "any.test")[0];
+    scene.runner_by(relay(&[&first, &second])).pass().unwrap();
+    let content = scene.state(id);
+    let last = content.state.recipients[0].last.clone().unwrap();
+    assert_eq!(last.to_string(), "450 4.7.1 come back later");
+    assert_eq!(last.relay.as_deref(), Some(&*first.name()));
+    assert_eq!(content.state.recipients[0].attempts, 1);
+}
+
+/// What may have been delivered is asked of nobody else.
+#[test]
+fn an_answer_that_is_lost_ends_the_round() {
+    let scene = Scene::new();
+    let (first, second) = (Sink::in_mood(Mood::LosesAnswer), Sink::start());
+    let id = scene.queue(1, "any.test")[0];
+    scene.runner_by(relay(&[&first, &second])).pass().unwrap();
+    assert_eq!(second.seen().connections, 0);
+    let events = scene.state(id).events;
+    let unknown = |event: &mailspool::queue::Event| {
+        matches!(&event.what, mailspool::queue::What::Outcome { results, .. }
+            if results[0].status == Status::Unknown)
+    };
+    assert!(events.iter().any(unknown), "{events:?}");
+}
+
+#[test]
+fn destinations_that_share_a_dead_host_make_one_probe() {
+    let scene = Scene::new();
+    scene.net.kill("one.test");
+    let all: Vec<String> = (0..10).map(|n| format!("shared{n}.test")).collect();
+    for domain in &all {
+        scene.queue(2, domain);
+    }
+    scene.pass();
+    assert_eq!(scene.net.connects("one.test"), 1);
+    assert_eq!(scene.tried(), 10, "and the others of each domain wait");
+    scene.clock.forward(6);
+    scene.passes();
+    assert_eq!(scene.net.connects("one.test"), 2);
+    scene.net.revive("one.test");
+    scene.clock.forward(11);
+    scene.passes_until_empty(30);
+    let host = scene.net.host("one.test");
+    assert_eq!(host.delivered, 20);
+    assert!(host.most <= 3, "{} at once, over all", host.most);
+    assert_eq!(scene.slots(), 0);
+    // What was down by that host may be looked at again, and is up.
+    for domain in &all {
+        scene.queue(1, domain);
+    }
+    scene.pass();
+    assert_eq!(scene.net.delivered("one.test"), 30);
+    assert_eq!(scene.spool.all_down().unwrap(), []);
+}
+
+/// Connections to a host are counted whatever they were opened for, and used for others.
+#[test]
+fn connections_to_a_shared_host_are_bounded() {
+    let scene = Scene::new();
+    for n in 0..30 {
+        scene.queue(3, &format!("shared{n}.test"));
+    }
+    scene.passes_until_empty(30);
+    let host = scene.net.host("one.test");
+    assert_eq!(host.delivered, 90);
+    assert!(host.most <= 3, "{} at once", host.most);
+    assert_eq!(scene.slots(), 0);
+}
