@@ -221,8 +221,8 @@ async fn addresses_are_looked_up_as_far_as_they_are_wanted() {
     dns.mx("many.test", 10, "gone.many.test.");
     dns.mx("many.test", 20, "a.many.test.");
     dns.mx("many.test", 30, "b.many.test.");
-    dns.host("a.many.test", "192.0.2.1");
-    dns.host("b.many.test", "192.0.2.2");
+    dns.host("a.many.test", "198.51.100.1");
+    dns.host("b.many.test", "198.51.100.2");
     let resolver = resolver(&dns);
     let found = resolver.exchanges("many.test", OWN).await.unwrap();
     let mut exchanges = Exchanges::new("many.test", found);
@@ -230,7 +230,10 @@ async fn addresses_are_looked_up_as_far_as_they_are_wanted() {
     assert_eq!(first.0, "a.many.test");
     assert_eq!(dns.asked("b.many.test", RecordType::A), 0);
     let ok = |text: &str| Ok(text.to_owned());
-    let expected = [ok("a.many.test 192.0.2.1"), ok("b.many.test 192.0.2.2")];
+    let expected = [
+        ok("a.many.test 198.51.100.1"),
+        ok("b.many.test 198.51.100.2"),
+    ];
     assert_eq!(walk(&resolver, "many.test").await, expected);
 }
 
@@ -262,13 +265,13 @@ async fn what_is_no_better_than_this_machine_is_left_out() {
     for own in ["127.3.2.1", "::1", "0.0.0.0"] {
         dns.host(&format!("plain{}.test", own.len()), own);
     }
-    dns.host("own.test", "192.0.2.8");
+    dns.host("own.test", "198.51.100.8");
     dns.host("own.test", "127.0.0.1");
     for (n, name) in ["other.test", "equal.test", "worse.test"]
         .iter()
         .enumerate()
     {
-        dns.host(name, &format!("192.0.2.{n}"));
+        dns.host(name, &format!("198.51.100.{n}"));
     }
     let resolver = resolver(&dns);
     let looped = Err((Status::Failed, "5.4.6".to_owned()));
@@ -281,7 +284,7 @@ async fn what_is_no_better_than_this_machine_is_left_out() {
     ] {
         assert_eq!(walk(&resolver, domain).await, [looped.clone()], "{domain}");
     }
-    let expected = [Ok("other.test 192.0.2.0".to_owned())];
+    let expected = [Ok("other.test 198.51.100.0".to_owned())];
     assert_eq!(walk(&resolver, "second.test").await, expected);
     let meant = resolver.with_local_mx(true);
     assert_eq!(walk(&meant, "second.test").await.len(), 5);

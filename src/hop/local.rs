@@ -37,14 +37,14 @@ mod tests {
             ("::", true),
             ("::1", true),
             ("::ffff:127.0.0.1", true),
-            ("192.0.2.1", false),
-            ("2001:db8::1", false),
+            ("198.51.100.1", false),
+            ("2001:db8:ffff::1", false),
         ] {
             assert_eq!(is_local(address.parse().unwrap()), expected, "{address}");
         }
         // The address that the system would use for the way out, where it has one.
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        if socket.connect("192.0.2.1:9").is_ok() {
+        if socket.connect("198.51.100.1:9").is_ok() {
             let own = socket.local_addr().unwrap().ip();
             assert!(is_local(own), "{own}");
         }

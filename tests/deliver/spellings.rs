@@ -68,10 +68,17 @@ fn all_of_them_are_one_destination_and_one_route() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(all.len(), 1, "{listed}");
-    assert_eq!(all[0]["destination"], "xn--bcher-kva.test");
+    // The destination, and its host.
+    assert_eq!(all.len(), 2, "{listed}");
+    assert_eq!(all[0]["destination"], "[127.99.99.99]:2");
+    assert_eq!(all[1]["destination"], "xn--bcher-kva.test");
+    assert_eq!(all[1]["hosts"][0], "[127.99.99.99]:2");
     // One has tried it; the others have not.
-    assert_eq!(all[0]["tries"], 1, "{listed}");
+    assert_eq!(
+        (&all[0]["tries"], &all[1]["tries"]),
+        (&1.into(), &1.into()),
+        "{listed}"
+    );
     for domain in SPELLINGS {
         let way = site
             .program(["route", "--json", &format!("x@{domain}")], b"")
@@ -84,7 +91,10 @@ fn all_of_them_are_one_destination_and_one_route() {
     let cleared = site
         .program(["destinations", "clear", "b\u{fc}cher.test"], b"")
         .ok();
-    assert_eq!(cleared, "out:xn--bcher-kva.test is tried again.\n");
+    assert_eq!(
+        cleared,
+        "out:xn--bcher-kva.test is tried again.\nout:[127.99.99.99]:2 is tried again.\n"
+    );
 
     let config = to_exchanges(&dns, 2);
     for domain in SPELLINGS {
