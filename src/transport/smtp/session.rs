@@ -127,23 +127,10 @@ impl SmtpSession {
     fn most(&self) -> usize {
         let most = self.transport.inner.max_per_connection;
         let info = self.connection.as_ref().map(|one| one.client.info());
-        let lines = info.map_or(&[][..], |info| &info.capabilities.lines);
-        mail_max(lines).map_or(most, |limit| most.min(limit))
+        let limit = info.and_then(|info| info.capabilities.max_mails);
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+        limit.map_or(most, |limit| most.min(limit))
     }
-}
-
-/// MAILMAX in the lines of a server's EHLO reply: `LIMITS RCPTMAX=20 MAILMAX=5`.
-fn mail_max(lines: &[String]) -> Option<usize> {
-    let mut words = lines.iter().find_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let is_limits = words.next()?.eq_ignore_ascii_case("LIMITS");
-        is_limits.then_some(words)
-    })?;
-    words.find_map(|word| {
-        let (name, value) = word.split_once('=')?;
-        let value = value.parse().ok().filter(|most| *most > 0)?;
-        name.eq_ignore_ascii_case("MAILMAX").then_some(value)
-    })
 }
 
 /// Whether the server has heard nothing of the message but MAIL, and puts it off for a reason that
@@ -226,21 +213,6 @@ impl Session for SmtpSession {
 mod tests {
     use super::*;
     use crate::smtp::Trouble;
-
-    #[test]
-    fn mailmax_is_read_from_what_a_server_offers() {
-        for (lines, expected) in [
-            (&["SIZE 1", "LIMITS RCPTMAX=2 MAILMAX=5"][..], Some(5)),
-            (&["limits mailmax=7"], Some(7)),
-            (&["LIMITS RCPTMAX=2"], None),
-            (&["LIMITS MAILMAX=0"], None),
-            (&["LIMITS MAILMAX=many"], None),
-            (&[], None),
-        ] {
-            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-            assert_eq!(mail_max(&lines), expected, "{lines:?}");
-        }
-    }
 
     #[test]
     fn a_host_fails_only_by_what_came_before_the_recipients() {
