@@ -108,7 +108,7 @@ pub trait NextHost: Send + Sync {
     fn key(&self) -> &str;
 
     /// What log lines call it.
-    fn name(&self) -> &str {
+    fn remote(&self) -> &str {
         self.key()
     }
 

@@ -80,6 +80,7 @@ impl Config {
             dns: RawDns {
                 servers: texts(&self.dns.servers).into_iter().map(at).collect(),
                 timeout: Some(at(Span(self.dns.timeout))),
+                local_mx: self.dns.local_mx,
             },
             transport: self.transports.iter().map(transport).collect(),
             route: self.routes.0.iter().map(RawRoute::from).collect(),

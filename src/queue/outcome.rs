@@ -62,7 +62,6 @@ impl Outcome {
     }
 
     /// With the host that was spoken to, its address and port.
-    #[must_use]
     pub fn by(mut self, relay: &str) -> Outcome {
         self.reply.relay = Some(relay.to_owned());
         self

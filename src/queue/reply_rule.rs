@@ -174,6 +174,7 @@ mod tests {
             enhanced: enhanced.parse().ok(),
             text: text.into(),
             remote: None,
+            relay: None,
         };
         let busy = reply(Some(421), "4.7.0", "Try  again later, closing");
         let bare = reply(Some(450), "", "greylisted");

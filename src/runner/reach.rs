@@ -69,7 +69,7 @@ impl Core {
             // The destination may be the host itself, and its permit is there.
             let entry = match at == *hop {
                 true => None,
-                false => Some(self.enter(&at, host.name(), most, round.retried, end).await),
+                false => Some(self.enter(&at, host.remote(), most, round.retried, end).await),
             };
             let seat = match entry {
                 None => None,
@@ -84,21 +84,21 @@ impl Core {
                     return Reached::Open(open);
                 }
                 Some(Entry::Down(down)) => {
-                    let text = format!("{} is known to be down: {}", host.name(), down.reply);
+                    let text = format!("{} is known to be down: {}", host.remote(), down.reply);
                     round.is_down(host.key(), down.probe);
-                    round.tell_all(unreachable(&text).by(host.name()));
+                    round.tell_all(unreachable(&text).by(host.remote()));
                     continue;
                 }
                 Some(Entry::Probed) => {
                     let now = self.now();
                     let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
-                    let text = format!("{} is down and being probed", host.name());
+                    let text = format!("{} is down and being probed", host.remote());
                     round.is_down(host.key(), later);
-                    round.tell_all(unreachable(&text).by(host.name()));
+                    round.tell_all(unreachable(&text).by(host.remote()));
                     continue;
                 }
                 Some(Entry::Busy) => {
-                    let text = format!("no connection to {} was free in time", host.name());
+                    let text = format!("no connection to {} was free in time", host.remote());
                     round.is_second_best = true;
                     round.tell_all(unreachable(&text));
                     continue;
@@ -107,11 +107,11 @@ impl Core {
             round.ask();
             match connect(&*host, end).await {
                 Ok(session) => {
-                    let name = host.name().to_owned();
+                    let name = host.remote().to_owned();
                     return Reached::Open(Open {
                         session,
                         permit: Some(permit),
-                        host: seat.map(|permit| HostSeat { permit, name }),
+                        host: seat.map(|permit| Box::new(HostSeat { permit, name })),
                         is_new: true,
                         is_second_best: round.is_second_best,
                     });
@@ -345,7 +345,7 @@ fn unreachable(text: &str) -> Outcome {
 }
 
 async fn connect(host: &dyn NextHost, end: Option<Instant>) -> Result<Box<dyn Session>, Outcome> {
-    in_time(host.connect(), host.name(), end).await
+    in_time(host.connect(), host.remote(), end).await
 }
 
 /// Opens a session before the end. Nobody has been told of the message yet: whatever happens,

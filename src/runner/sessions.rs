@@ -19,7 +19,7 @@ pub(super) struct Open {
     /// For its destination.
     pub permit: Option<Permit>,
     /// For its host, where that is another thing.
-    pub host: Option<HostSeat>,
+    pub host: Option<Box<HostSeat>>,
     /// Nothing was delivered over it for this destination.
     pub is_new: bool,
     /// A better host listens, and was left for the sake of a few recipients: this session is not
@@ -113,7 +113,7 @@ impl Sessions {
         let mut idle = self.idle();
         let at = idle
             .iter()
-            .rposition(|one| one.open.host.as_ref().is_some_and(&is_it))?;
+            .rposition(|one| one.open.host.as_deref().is_some_and(&is_it))?;
         idle.remove(at).map(|one| one.open.taken())
     }
 

@@ -178,10 +178,11 @@ impl Core {
             let was_down = permit.answered(true);
             open.permit = self.answers(permit, was_down).await;
         }
-        if let Some(HostSeat { mut permit, name }) = open.host.take() {
+        if let Some(host) = open.host.take() {
+            let HostSeat { mut permit, name } = *host;
             let was_down = permit.answered(true);
             let permit = self.answers(permit, was_down).await;
-            open.host = permit.map(|permit| HostSeat { permit, name });
+            open.host = permit.map(|permit| Box::new(HostSeat { permit, name }));
         }
         open
     }
@@ -196,7 +197,8 @@ impl Core {
     ) -> Option<Permit> {
         let host = open.host.take();
         let permit = open.leave().await;
-        if let Some(HostSeat { mut permit, .. }) = host {
+        if let Some(host) = host {
+            let HostSeat { mut permit, .. } = *host;
             permit.fell();
             let key = permit.hop().destination.clone();
             self.host_failed(permit, &key, round, &failure).await;

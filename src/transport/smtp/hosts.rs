@@ -188,7 +188,7 @@ impl NextHost for SmtpHost {
         &self.peer.key
     }
 
-    fn name(&self) -> &str {
+    fn remote(&self) -> &str {
         &self.peer.remote
     }
 
