@@ -1,26 +1,32 @@
 //! Acceptance: from a stream of bytes to a message that is durable.
 //!
 //! The message is streamed; memory does not grow with it. What is added is one `Received:`
-//! field on top and, for mail from an application, `Date:` and `Message-ID:` where they are
-//! missing; no byte of the body changes. Until [`Acceptor::accept`] returns an id nothing has
+//! field on top. Mail from an application gets `Date:`, `Message-ID:` and `From:` too where they
+//! are missing, and loses `Bcc:` and `Resent-Bcc:`; mail from an MTA keeps all that it has,
+//! because it is not ours to edit. No byte of the body changes. Until [`Acceptor::accept`] returns an id nothing has
 //! been accepted and nothing is left behind; when it does, the message is ours for good.
 
+mod error;
 mod input;
+mod peek;
 mod trace;
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::error::Error;
 use self::input::Input;
-use crate::disk::{self, Space};
+pub use self::peek::Peeked;
+use crate::disk::Space;
 use crate::message::address::without_repeats_of;
 use crate::message::dsn::{DsnError, is_envid};
 use crate::message::envelope::is_transport_name;
-use crate::message::header::{HeaderEnd, HeaderScan, line_ending, mbox_separator};
+use crate::message::header::{HeaderEnd, HeaderScan, Part, line_ending};
+use crate::message::recipients::BLIND_FIELDS;
 use crate::message::{
-    Address, AddressError, Door, Dsn, Envelope, Keyed, QueueId, RecipientDsn, ReversePath,
-    Submission, SubmissionKey,
+    Address, Door, Dsn, Envelope, Keyed, QueueId, RecipientDsn, ReversePath, Submission,
+    SubmissionKey,
 };
 use crate::spool::{Draft, Holder, MAX_RECIPIENTS, MAX_TRANSPORT, Spool, Staged};
 
@@ -92,87 +98,6 @@ pub struct Accepted {
     pub repeated: bool,
 }
 
-/// Why a message was not accepted. Nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// More octets than `accept.max_size`.
-    #[error("5.3.4 the message is larger than the limit of {limit} octets")]
-    TooLarge {
-        /// The limit.
-        limit: u64,
-    },
-    /// More `Received:` fields than `accept.hop_limit`.
-    #[error("5.4.6 the message has passed more than {limit} hosts, it is in a loop")]
-    TooManyHops {
-        /// The limit.
-        limit: usize,
-    },
-    /// Not one byte came.
-    #[error("the message is empty")]
-    Empty,
-    /// There is nobody to deliver it to.
-    #[error("the message has no recipients")]
-    NoRecipients,
-    /// More recipients than one message can have.
-    #[error("the recipients together are longer than {MAX_RECIPIENTS} octets")]
-    TooManyRecipients,
-    /// A wish about notices that there is no way to hand on.
-    #[error("{name}: {source}")]
-    Dsn {
-        /// Of which parameter.
-        name: &'static str,
-        /// What is wrong with it.
-        source: DsnError,
-    },
-    /// Wishes about more recipients than there are.
-    #[error("there are wishes about more recipients than the message has")]
-    TooManyWishes,
-    /// More wishes than one message can have.
-    #[error("the wishes about notices are longer than {MAX_TRANSPORT} octets")]
-    WishesTooLong,
-    /// An address that is none once our name is behind it.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// A transport's name that could not be written to a line.
-    #[error("not a transport's name: {0:?}")]
-    BadTransport(String),
-    /// A release further ahead than `accept.max_hold`.
-    #[error(
-        "it is to be released at {release}: mail is held no longer than {}",
-        hours(limit)
-    )]
-    HoldTooLong {
-        /// When it is wanted.
-        release: Timestamp,
-        /// The limit.
-        limit: SignedDuration,
-    },
-    /// The reserve of the file system is reached.
-    #[error("the spool's file system has {what} left, the reserve is {reserve}")]
-    NoRoom {
-        /// What is left.
-        what: String,
-        /// What must stay.
-        reserve: u64,
-    },
-    /// Another process is accepting a message under the same key, and takes too long for that.
-    #[error("another submission with the same key is under way")]
-    KeyBusy,
-    /// The input broke off. That is not its end.
-    #[error("reading the message: {0}")]
-    Input(#[source] io::Error),
-    /// A file-system call failed.
-    #[error(transparent)]
-    Disk(#[from] disk::Error),
-}
-
-impl Error {
-    /// Whether the message itself is at fault and no later try can succeed.
-    pub fn is_permanent(&self) -> bool {
-        matches!(self, Error::TooLarge { .. } | Error::TooManyHops { .. })
-    }
-}
-
 /// Takes messages into a spool.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
@@ -201,7 +126,7 @@ impl Acceptor {
         let hostname = &self.limits.hostname;
         let (recipients, dsn) = with_wishes(request.recipients, request.dsn, hostname)?;
         let mut envelope = Envelope {
-            sender: request.sender.qualified(hostname)?,
+            sender: qualified_sender(request.sender, hostname)?,
             recipients,
             submission: Submission {
                 transport: request.transport,
@@ -331,31 +256,41 @@ impl Acceptor {
         input: &mut Input<impl Read>,
         arrival: &trace::Arrival<'_>,
     ) -> Result<(), Error> {
-        self.fill_first_line(input)?;
-        input.consume(mbox_separator(input.bytes()));
+        let is_ours = arrival.envelope.submission.door == Door::Active;
+        let mut scan = HeaderScan::of_input(if is_ours { &BLIND_FIELDS } else { &[] });
+        let separators = loop {
+            match scan.separators(input.bytes(), input.eof) {
+                Some(length) => break length,
+                None => self.fill(input)?,
+            }
+        };
+        input.consume(separators);
         self.fill_first_line(input)?;
         let eol = line_ending(input.bytes());
         draft.write(arrival.received(eol).as_bytes())?;
-        let mut scan = HeaderScan::default();
         let mut line_is_open = false;
         let end = loop {
-            let found = scan.push(input.bytes(), input.eof);
-            let header = &input.bytes()[..found.header];
-            draft.write(header)?;
-            if let Some(last) = header.last() {
-                line_is_open = *last != b'\n';
-            }
-            input.consume(found.header);
+            let length = match scan.next(input.bytes(), input.eof) {
+                Part::Fields(length) => {
+                    let header = &input.bytes()[..length];
+                    draft.write(header)?;
+                    line_is_open = !header.ends_with(b"\n");
+                    length
+                }
+                Part::Separators(length) | Part::TakenOut(length) => length,
+                Part::Undecided => {
+                    self.fill(input)?;
+                    continue;
+                }
+                Part::End(end) => break end,
+            };
+            input.consume(length);
             if scan.hops > self.limits.hop_limit {
                 let limit = self.limits.hop_limit;
                 return Err(self.refused(input, Error::TooManyHops { limit }));
             }
-            if let Some(end) = found.end {
-                break end;
-            }
-            self.fill(input)?;
         };
-        if arrival.envelope.submission.door == Door::Active {
+        if is_ours {
             if line_is_open {
                 draft.write(eol.as_bytes())?;
             }
@@ -374,7 +309,7 @@ impl Acceptor {
         }
     }
 
-    /// The first line tells a separator and the line ending, in however many pieces it comes.
+    /// The first line tells the line ending, in however many pieces it comes.
     fn fill_first_line(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
         /// A longer one is not waited for.
         const MOST: usize = 64 << 10;
@@ -447,9 +382,14 @@ fn with_wishes(
     let mut wishes = dsn.recipients.into_iter();
     let both = recipients.into_iter().map(|one| {
         let wish = wishes.next().unwrap_or_default().normal();
-        one.qualified(hostname).map(|one| (one, wish))
+        let whole = one.clone().qualified(hostname);
+        let wrong = |source| Error::Recipient {
+            address: one,
+            source,
+        };
+        whole.map(|one| (one, wish)).map_err(wrong)
     });
-    let both = both.collect::<Result<Vec<_>, AddressError>>()?;
+    let both = both.collect::<Result<Vec<_>, Error>>()?;
     let both = without_repeats_of(both, |(address, _)| address);
     let (recipients, mut wishes): (Vec<Address>, Vec<RecipientDsn>) = both.into_iter().unzip();
     let nothing = RecipientDsn::default();
@@ -464,6 +404,16 @@ fn with_wishes(
         ..dsn
     };
     Ok((recipients, dsn))
+}
+
+fn qualified_sender(sender: ReversePath, hostname: &str) -> Result<ReversePath, Error> {
+    match sender {
+        ReversePath::Null => Ok(ReversePath::Null),
+        ReversePath::Mailbox(address) => match address.clone().qualified(hostname) {
+            Ok(whole) => Ok(ReversePath::Mailbox(whole)),
+            Err(source) => Err(Error::Sender { address, source }),
+        },
+    }
 }
 
 /// What became of a message under a key.
@@ -495,7 +445,10 @@ pub fn new_id(now: Timestamp) -> QueueId {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+    use crate::message::AddressError;
 
     /// Gives one octet a read, as a slow pipe may.
     struct Drops(&'static [u8]);
@@ -593,7 +546,13 @@ mod tests {
         let bare = &"x".repeat(Address::MAX_LEN - 3);
         let refused = accepted("h.test", b"Subject: x\n\n", bare);
         assert!(
-            matches!(refused, Err(Error::Address(AddressError::TooLong))),
+            matches!(
+                refused,
+                Err(Error::Recipient {
+                    source: AddressError::TooLong,
+                    ..
+                })
+            ),
             "{refused:?}"
         );
     }

@@ -97,25 +97,64 @@ fn bad_usage_is_temporary() {
             "c@example.org",
             "b@example.test",
         ],
-        // Not addresses.
-        &["receive", "-f", "a@example.org\nb", "b@example.test"],
-        &["receive", "-f", "a@example.org", "b@example.test\r\nDATA"],
-        &["receive", "-f", "a@example.org", "b\r@example.test"],
+        // No address: a variable that the MTA's configuration does not fill.
         &["receive", "-f", "a@example.org", ""],
         &["receive", "-f", "a@example.org", "<>"],
     ] {
         is_tempfail(&site, &site.program(usage, LETTER));
     }
-    let odd = OsStr::from_bytes(b"b\xff@example.test");
-    let good = OsStr::new("a@example.org");
-    is_tempfail(
-        &site,
-        &site.program([OsStr::new("receive"), "-f".as_ref(), good, odd], LETTER),
-    );
-    is_tempfail(
-        &site,
-        &site.program([OsStr::new("receive"), "-f".as_ref(), odd, good], LETTER),
-    );
+}
+
+/// To try again would not mend it, and its sender would hear of it after days.
+#[test]
+fn an_address_that_is_none_is_refused_for_good() {
+    let site = Site::with_box();
+    let good = "a@example.org";
+    let long = "x".repeat(70_000);
+    let bad: [&[u8]; 14] = [
+        b"b@example.test\r\nDATA",
+        b"b\n",
+        b"b\xff@example.test",
+        b"@",
+        b"b@",
+        b" ",
+        b"a b@example.test",
+        b"b@example..test",
+        b"b@[192.0.2]",
+        // Lists and comments are for people: an MTA that does not quote must not send mail to others.
+        b"Joe <joe@example.test>",
+        b"b@example.test,c@example.test",
+        b"root@example.test (cron)",
+        b"host!joe",
+        long.as_bytes(),
+    ];
+    let large = [LETTER, "x".repeat(1 << 20).as_bytes()].concat();
+    for bad in bad.map(OsStr::from_bytes) {
+        for (from, to, code) in [
+            (good.as_ref(), bad, "5.1.3 "),
+            (bad, good.as_ref(), "5.1.7 "),
+        ] {
+            let usage = ["receive".as_ref(), "-f".as_ref(), from, "--".as_ref(), to];
+            // The message is read: a broken pipe could be taken for another trouble.
+            let refused = site.program(usage, &large);
+            is_refused(&refused, code);
+            assert!(refused.out.len() < 500, "{refused}");
+            assert!(site.is_empty());
+        }
+    }
+    // One of several is enough: a status is about all of them.
+    let usage = [
+        "receive",
+        "-f",
+        good,
+        "--",
+        "b@example.test",
+        "c d@example.test",
+    ];
+    let refused = site.program(usage, LETTER);
+    is_refused(&refused, "5.1.3 ");
+    assert!(refused.text().contains("c d@example.test"), "{refused}");
+    assert!(site.is_empty());
 }
 
 /// Status 0 tells the MTA to forget the message. A recipient such as `-h@example.test` must not
@@ -386,6 +425,14 @@ fn addresses_are_taken_as_they_are() {
         "Bob@Example.TEST",
         "bare",
         "-",
+        // Nothing of these is part of the address.
+        "<c@example.test.>",
+        "@relay.test,@[192.0.2.1]:d@example.test",
+        // The same mailboxes again.
+        "Bob@example.test.",
+        "\"bare\"",
+        "e@[ipv6:0::1]",
+        "e@[IPv6:::1]",
     ];
     site.program(
         ["receive", "-f", "-f@example.org", "--"].iter().chain(&to),
@@ -407,6 +454,9 @@ fn addresses_are_taken_as_they_are() {
         to[3],
         "bare@mail.test",
         "-@mail.test",
+        "c@example.test",
+        "d@example.test",
+        "e@[ipv6:0::1]",
     ];
     assert_eq!(kept, expected);
 }
@@ -415,7 +465,9 @@ fn addresses_are_taken_as_they_are() {
 fn no_byte_of_a_message_changes() {
     let site = Site::with_box();
     let long = [b"Subject: s\n\n", "long ".repeat(30_000).as_bytes(), b"\n"].concat();
-    let letters: [&[u8]; 14] = [
+    let letters: [&[u8]; 16] = [
+        b"Subject: crcrlf\r\r\nBcc: x\r\r\n\r\r\nb\r\r\n",
+        b"Subject: cr\rBcc: y\nBcc: x\n\nb\rc\n",
         b"Subject: lf\n\na\nb\n",
         b"Subject: crlf\r\n\r\na\r\nb\r\n",
         b"Subject: mixed\r\n\na\r\nb\nc\rd\r\n",
@@ -477,10 +529,33 @@ fn the_separator_of_an_mbox_is_no_part_of_a_message() {
         b"From a@example.org Sun Nov 22 05:00:00 2026\nSubject: s\n\nFrom b\n",
     )
     .ok();
-    let stored = String::from_utf8(stored(&site)).unwrap();
-    assert!(stored.starts_with("Received: "), "{stored}");
-    assert!(!stored.contains("From a@"), "{stored}");
-    assert!(stored.ends_with("\nSubject: s\n\nFrom b\n"), "{stored}");
+    let found = String::from_utf8(stored(&site)).unwrap();
+    assert!(found.starts_with("Received: "), "{found}");
+    assert!(!found.contains("From a@"), "{found}");
+    assert!(found.ends_with("\nSubject: s\n\nFrom b\n"), "{found}");
+    for (input, kept) in [
+        // Two of them, as a mailbox that was quoted and piped has.
+        (
+            "From a Sun\n>From b Mon\nSubject: s\n\nb\n",
+            "Subject: s\n\nb\n",
+        ),
+        ("From a Sun\r\nFrom b Mon\r\nX: y\r\n", "X: y\r\n"),
+        // A field, with a blank before its colon (RFC 5322, 4.5).
+        (
+            "From : Jo <jo@x.test>\nTo: b\n\nb\n",
+            "From : Jo <jo@x.test>\nTo: b\n\nb\n",
+        ),
+        // Text of a message without a header.
+        (
+            "From now on\nthe disk is full\n",
+            "From now on\nthe disk is full\n",
+        ),
+    ] {
+        site.program(RECEIVE, input.as_bytes()).ok();
+        let found = String::from_utf8(stored(&site)).unwrap();
+        let (_, after) = found.split_once("+0000").unwrap();
+        assert_eq!(after.trim_start(), kept, "{input}");
+    }
 }
 
 /// The bytes of the only message, which is taken away.

@@ -218,7 +218,7 @@ fn date_and_message_id_are_added_where_they_are_missing() {
     let site = Site::with_box();
     for (has, date, id) in [
         ("", true, true),
-        ("Date: yesterday\n", false, true),
+        ("From: me\nDate: yesterday\n", false, true),
         ("MESSAGE-ID: <x@y>\n", true, false),
         ("date: yesterday\nMessage-Id: <x@y>\n", false, false),
     ] {
@@ -244,6 +244,200 @@ fn date_and_message_id_are_added_where_they_are_missing() {
         let ours = format!("\nMessage-ID: <{}@mail.test>", sent.trim());
         assert_eq!(added.contains(&ours), id, "{header}");
     }
+}
+
+#[test]
+fn the_sender_is_the_author_if_none_is_named() {
+    let site = Site::with_box();
+    for (sender, header, from) in [
+        ("me@example.test", "", Some("From: <me@example.test>")),
+        ("me", "From:x: y\n", None),
+        ("me", "X-From: y\n", Some("From: <me@mail.test>")),
+        ("me@example.test", "FROM : Jo <jo@x.test>\n", None),
+        ("<>", "", Some("From: <MAILER-DAEMON@mail.test>")),
+        ("me@bücher.test", "", Some("From: <me@xn--bcher-kva.test>")),
+        ("ö@bücher.test", "", Some("From: <ö@bücher.test>")),
+        (
+            "\"a  b\"@example.test",
+            "",
+            Some("From: <\"a  b\"@example.test>"),
+        ),
+    ] {
+        let command = ["send", "--queue-only", "-f", sender, "b@example.test"];
+        let letter = format!("{header}Subject: s\r\n\r\nFrom: no\r\n");
+        let id = site.program(command, letter.as_bytes()).ok();
+        let stored = site.program(["show", "--headers", id.trim()], b"").ok();
+        let ours: Vec<_> = stored
+            .lines()
+            .filter(|l| l.starts_with("From: <"))
+            .collect();
+        assert_eq!(ours, Vec::from_iter(from), "{sender} {header}");
+        assert!(!stored.contains(header) || stored.contains("Subject: s"));
+    }
+    // A line has an end.
+    let long = format!("{}@example.test", "x".repeat(980));
+    let command = ["send", "--queue-only", "-f", &long, &long];
+    let id = site.program(command, LETTER).ok();
+    let stored = site.program(["show", "--headers", id.trim()], b"").ok();
+    assert!(stored.lines().all(|line| line.len() <= 998), "{stored}");
+}
+
+/// What is written once in each header, and as each argument.
+#[test]
+fn an_argument_is_a_list_as_in_a_header() {
+    let site = Site::with_box();
+    for (given, addresses) in [
+        (&["Joe <joe@x.test>"][..], &["joe@x.test"][..]),
+        (
+            &["a@x.test,b@y.test", "c"],
+            &["a@x.test", "b@y.test", "c@mail.test"],
+        ),
+        (&["@r.test:a@x.test.", "a@X.test"], &["a@x.test"]),
+        (&["root@x.test (cron)"], &["root@x.test"]),
+        (
+            &["team: a@x.test, \"b c\"@x.test;"],
+            &["a@x.test", "\"b c\"@x.test"],
+        ),
+        (&["joe . doe@x.test"], &["joe.doe@x.test"]),
+    ] {
+        let command = [
+            &["send", "--queue-only", "-f", "Me <me@x.test> (me)", "--"],
+            given,
+        ]
+        .concat();
+        let id = site.program(command, LETTER).ok();
+        assert_eq!(recipients(&site, id.trim()), addresses);
+        let shown = site.program(["show", "--json", id.trim()], b"").ok();
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["sender"], "me@x.test");
+        site.program(["discard", id.trim()], b"").ok();
+    }
+}
+
+#[track_caller]
+fn recipients(site: &Site, id: &str) -> Vec<String> {
+    let shown = site.program(["show", "--json", id], b"").ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let all = shown["recipients"].as_array().unwrap().iter();
+    all.map(|one| one["address"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Exit 0 says that each recipient has his copy queued. What is not understood is named, and nothing is queued.
+#[test]
+fn an_element_of_a_header_that_is_no_address_is_named() {
+    let site = Site::with_box();
+    for (header, named) in [
+        ("To: a@x.test, bob at x\n", "To: \"bob at x\""),
+        ("To: a@x.test\nCc: host!joe\n", "Cc: \"host!joe\""),
+        ("Bcc: a@x.test, \"open <b@x.test>\n", "Bcc: \"\\\"open"),
+        (
+            "To: a@x.test, =?utf-8?q?b@x.test?=\n",
+            "To: \"=?utf-8?q?b@x.test?=\"",
+        ),
+        ("To: a@x.test\n b@x.test\n", "To: \"a@x.test b@x.test\""),
+        ("To: a@x.test b@x.test\n", "To: \"a@x.test b@x.test\""),
+        (
+            "To: Joe <a@x.test, b@x.test\n",
+            "To: \"Joe <a@x.test, b@x.test\"",
+        ),
+        (
+            "To: a@x.test\rBcc: b@x.test\n",
+            "To: \"a@x.test Bcc: b@x.test\"",
+        ),
+        (
+            "To: a@x.test\nResent-Bcc: b at x\n",
+            "Resent-Bcc: \"b at x\"",
+        ),
+    ] {
+        let sent = site.program(
+            ["send", "-t", "--queue-only"],
+            format!("{header}\nb\n").as_bytes(),
+        );
+        assert_eq!(sent.code, 65, "{header}: {sent}");
+        assert!(sent.err.contains(named), "{header}: {sent}");
+        assert!(site.is_empty());
+    }
+    let latin = site.program(["send", "-t", "--queue-only"], b"To: j\xf6@x.test\n\nb\n");
+    assert_eq!(latin.code, 65, "{latin}");
+    assert!(site.is_empty());
+}
+
+/// The fields that are taken out are those that were read, whatever stands before them.
+#[test]
+fn blind_recipients_are_taken_from_where_they_are_taken_out() {
+    let site = Site::with_box();
+    for (input, expected) in [
+        (
+            "From me Sun Nov 22\nTo: a@x.test\nBcc: hid@x.test\n\nb\n",
+            &["a@x.test", "hid@x.test"][..],
+        ),
+        (
+            "From me Sun\n>From me Sun\nBcc: hid@x.test\n\nb\n",
+            &["hid@x.test"],
+        ),
+        (
+            "From : Jo <jo@x.test>\nTo: root\nBcc : hid@x.test\n\nb\n",
+            &["root@mail.test", "hid@x.test"],
+        ),
+        (
+            "Bcc: hid@x.test\r\r\nTo: a@x.test\r\r\n\r\r\nb\n",
+            &["hid@x.test", "a@x.test"],
+        ),
+        (
+            "To: a@x.test\nBcc: hid@x.test,\n hid2@x.test",
+            &["a@x.test", "hid@x.test", "hid2@x.test"],
+        ),
+        (
+            "To: old@x.test\nResent-To: a@x.test\nResent-Bcc: hid@x.test\n\nb\n",
+            &["a@x.test", "hid@x.test"],
+        ),
+    ] {
+        let id = site
+            .program(["send", "-t", "--queue-only"], input.as_bytes())
+            .ok();
+        assert_eq!(recipients(&site, id.trim()), expected, "{input}");
+        let stored = site.program(["show", "--message", id.trim()], b"").ok();
+        // The only recipient may find the own address in `Received`.
+        let (_, rest) = stored.split_once("Date: ").unwrap();
+        assert!(!rest.contains("hid"), "{stored}");
+        assert!(!stored.to_ascii_lowercase().contains("bcc"), "{stored}");
+        assert!(!stored.contains("From me"), "{stored}");
+        assert_eq!(
+            stored.matches("\nFrom ").count(),
+            usize::from(input.starts_with("From :"))
+        );
+        site.program(["discard", id.trim()], b"").ok();
+    }
+}
+
+#[test]
+fn blind_fields_do_not_go_out_when_recipients_are_named() {
+    let site = Site::with_box();
+    let letter = b"To: x@x.test\nBcc: hid@x.test,\n\thid2@x.test\nSubject: s\nRESENT-BCC: hid3@x.test\n\nBcc: b\n";
+    let id = site
+        .program(["send", "--queue-only", "a@x.test"], letter)
+        .ok();
+    assert_eq!(recipients(&site, id.trim()), ["a@x.test"]);
+    let stored = site.program(["show", "--message", id.trim()], b"").ok();
+    assert!(!stored.contains("hid"), "{stored}");
+    assert!(stored.contains("\nTo: x@x.test\nSubject: s\n"), "{stored}");
+    assert!(stored.ends_with("\n\nBcc: b\n"), "{stored}");
+    // What an MTA hands in is not ours to edit.
+    site.program(["discard", id.trim()], b"").ok();
+    site.program(["receive", "-f", "", "a@x.test"], letter).ok();
+    let row = site
+        .rows()
+        .into_iter()
+        .find(|row| row["queue"] == "incoming")
+        .unwrap();
+    let stored = site
+        .program(["show", "--message", row["id"].as_str().unwrap()], b"")
+        .ok();
+    assert!(
+        stored.ends_with(std::str::from_utf8(letter).unwrap()),
+        "{stored}"
+    );
 }
 
 #[test]
@@ -320,6 +514,25 @@ fn statuses_are_those_of_sysexits() {
             "--frobnicate",
         ),
         (&["send", "b\n@example.test"], "Subject: s\n\nb\n", 64, ""),
+        (&["send", ""], "Subject: s\n\nb\n", 64, "empty"),
+        (&["send", " "], "Subject: s\n\nb\n", 64, "empty"),
+        (&["send", "@"], "Subject: s\n\nb\n", 64, "\"@\""),
+        (&["send", "b@"], "Subject: s\n\nb\n", 64, "\"b@\""),
+        (&["send", "b c@x.test"], "Subject: s\n\nb\n", 64, "words"),
+        (&["send", "nobody:;"], "Subject: s\n\nb\n", 64, "no address"),
+        (
+            &["send", "-f", "a@x.test, b@x.test", "b@example.test"],
+            "Subject: s\n\nb\n",
+            64,
+            "2 senders",
+        ),
+        (
+            &["send", "-f", "a@", "b@example.test"],
+            "Subject: s\n\nb\n",
+            64,
+            "\"a@\"",
+        ),
+        (&["send", "-t"], "To: nobody:;\n\nb\n", 65, "no recipients"),
         (
             &["send", "-f", "a\r@example.org", "b@example.test"],
             "Subject: s\n\nb\n",

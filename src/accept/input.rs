@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use super::Error;
 
 /// The input, with what was read and not yet written.
+#[derive(Debug)]
 pub(super) struct Input<R> {
     reader: R,
     /// Made of zeroes once, which costs nothing, and never cleared again.
@@ -54,5 +55,16 @@ impl<R: Read> Input<R> {
 
     pub fn consume(&mut self, count: usize) {
         self.held.start += count;
+    }
+
+    /// Gives the octets away: first what is held, then what is left.
+    pub fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.held.is_empty() {
+            return self.reader.read(into);
+        }
+        let length = into.len().min(self.held.len());
+        into[..length].copy_from_slice(&self.bytes()[..length]);
+        self.consume(length);
+        Ok(length)
     }
 }

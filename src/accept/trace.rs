@@ -48,7 +48,8 @@ impl Arrival<'_> {
         received
     }
 
-    /// `Date:` and `Message-ID:`, as far as they are missing (RFC 6409, section 8).
+    /// `Date:`, `Message-ID:` and `From:`, as far as they are missing (RFC 6409, section 8). The
+    /// author is taken to be the sender. A sender too long for a line is not named.
     pub fn missing_fields(&self, header: &HeaderScan, eol: &str) -> String {
         let mut fields = String::new();
         if !header.date {
@@ -57,6 +58,15 @@ impl Arrival<'_> {
         if !header.message_id {
             let id = format!("<{}@{}>", self.id, self.hostname);
             field::write_whole(&mut fields, "Message-ID", &id, eol);
+        }
+        if !header.from {
+            let sender = &self.envelope.sender;
+            let author = match sender.on_wire() {
+                _ if *sender == ReversePath::Null => format!("MAILER-DAEMON@{}", self.hostname),
+                Ok(address) => address.into_owned(),
+                Err(_) => sender.as_str().to_owned(),
+            };
+            field::write_whole(&mut fields, "From", &format!("<{author}>"), eol);
         }
         fields
     }

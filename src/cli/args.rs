@@ -120,7 +120,7 @@ pub(super) struct Send {
         allow_hyphen_values = true
     )]
     pub from: Option<OsString>,
-    /// Take recipients from To, Cc and Bcc too, and remove Bcc
+    /// Take recipients from To, Cc and Bcc too, or from Resent-To, Resent-Cc and Resent-Bcc
     #[arg(short = 't', long = "read-recipients")]
     pub from_header: bool,
     /// Only store; the next run delivers
@@ -137,7 +137,7 @@ pub(super) struct Send {
     /// accept.key_lifetime, is the same one; it prints the first one's id and queues nothing
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub key: Option<OsString>,
-    /// The recipients
+    /// The recipients, each argument a list as in a header: `Joe <joe@example.net>, root`
     #[arg(value_name = "RCPT")]
     pub recipients: Vec<OsString>,
     #[command(flatten)]
@@ -160,7 +160,7 @@ pub(super) struct Receive {
     /// accept.key_lifetime, is the same one, and queues nothing
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub key: Option<OsString>,
-    /// The recipients
+    /// The recipients, each argument the address of one (RFC 5321)
     #[arg(value_name = "RCPT", required = true)]
     pub recipients: Vec<OsString>,
     #[command(flatten)]

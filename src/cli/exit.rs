@@ -60,10 +60,12 @@ impl From<accept::Error> for Failure {
         let status = match &error {
             accept::Error::TooLarge { .. }
             | accept::Error::TooManyHops { .. }
+            | accept::Error::HeaderTooLong { .. }
             | accept::Error::Empty => EX_DATAERR,
             accept::Error::NoRecipients
             | accept::Error::TooManyRecipients
-            | accept::Error::Address(_)
+            | accept::Error::Sender { .. }
+            | accept::Error::Recipient { .. }
             | accept::Error::BadTransport(_)
             | accept::Error::Dsn { .. }
             | accept::Error::TooManyWishes

@@ -11,7 +11,7 @@ use super::exit::{EX_TEMPFAIL, Failure};
 use super::site::Site;
 use super::table;
 use crate::disk;
-use crate::message::{printable, reply::shortened};
+use crate::message::{harmless, reply::shortened};
 use crate::operator::{Row, RowStatus, row};
 use crate::queue::Then;
 
@@ -122,8 +122,8 @@ fn to(row: &Row) -> String {
     }
     match left.as_slice() {
         [] => "-".to_owned(),
-        [only] => printable(&only.address),
-        [first, others @ ..] => format!("{} +{}", printable(&first.address), others.len()),
+        [only] => harmless(&only.address),
+        [first, others @ ..] => format!("{} +{}", harmless(&first.address), others.len()),
     }
 }
 

@@ -16,7 +16,7 @@ use super::site::Site;
 use super::suspend;
 use super::transports::{Maker, unusable};
 use crate::config::{Config, Transport, Wire};
-use crate::message::{Address, ReversePath, printable};
+use crate::message::{Address, ReversePath, harmless, printable};
 use crate::queue::{Outcome, Pattern, Rule, Status};
 use crate::smtp::{Protocol, TlsPolicy};
 use crate::spool::Hop;
@@ -69,22 +69,27 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<ExitCode, Failure> 
 
 /// An address of the command line; a bare name is one of ours.
 pub(super) fn address(given: &OsString, config: &Config) -> Result<Address, Failure> {
-    let text = String::from_utf8_lossy(given.as_bytes());
-    let parsed = Address::parse(&text).map_err(|error| error.to_string());
-    let whole = parsed.and_then(|one| {
-        one.qualified(&config.hostname)
-            .map_err(|error| error.to_string())
-    });
-    whole.map_err(|error| Failure::new(EX_USAGE, format!("{:?}: {error}", printable(&text))))
+    let parsed = Address::from_bytes(given.as_bytes());
+    let whole = parsed.and_then(|one| one.qualified(&config.hostname));
+    whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
 }
 
 /// The sender that the command line names; without one, the user who calls.
 pub(super) fn sender(given: Option<&OsString>, site: &Site) -> Result<ReversePath, Failure> {
-    let caller = OsString::from(&site.caller.name);
-    let given = given.unwrap_or(&caller);
+    let Some(given) = given else {
+        return caller(site);
+    };
     let parsed = ReversePath::parse(given.as_bytes());
     let whole = parsed.and_then(|one| one.qualified(&site.config.hostname));
     whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
+}
+
+/// The user who calls, as a sender.
+pub(super) fn caller(site: &Site) -> Result<ReversePath, Failure> {
+    let name = &site.caller.name;
+    let whole = Address::of_user(name).and_then(|one| one.qualified(&site.config.hostname));
+    let whole = whole.map(ReversePath::Mailbox);
+    whole.map_err(|error| Failure::new(EX_USAGE, format!("{name:?}: {error}")))
 }
 
 fn way(
@@ -244,7 +249,7 @@ fn tls(wire: &Wire) -> String {
 }
 
 fn text(way: &Way) -> String {
-    let mut text = format!("{}\n", printable(&way.address));
+    let mut text = format!("{}\n", harmless(&way.address));
     let mut line = |name: &str, value: &str| {
         text.push_str(&format!("    {name:<12}{}\n", printable(value)));
     };

@@ -12,7 +12,7 @@ use super::list::{finish, json_line, put, status_words};
 use super::site::Site;
 use super::table;
 use crate::message::header::HeaderScan;
-use crate::message::{QueueId, printable};
+use crate::message::{QueueId, harmless, printable};
 use crate::operator::{Found, HoldRow, Row, find, row};
 use crate::queue::state::Fate;
 use crate::queue::{Action, Event, RecipientResult, RecipientState, Status, Then, What};
@@ -197,7 +197,7 @@ fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -
             .as_deref()
             .map(printable)
             .unwrap_or_default();
-        let address = printable(&recipient.address);
+        let address = harmless(&recipient.address);
         let value = format!("{address}  {}  {reply}", recipient.status);
         line("To", value.trim_end());
         for wish in states.get(n).map(wishes).unwrap_or_default() {
@@ -229,7 +229,7 @@ fn wishes(recipient: &RecipientState) -> Vec<String> {
         lines.push(format!("notify {notify}{untold}"));
     }
     if let Some(original) = &recipient.dsn.original {
-        lines.push(format!("originally {}", printable(&original.to_string())));
+        lines.push(format!("originally {}", harmless(&original.to_string())));
     }
     lines
 }
@@ -314,7 +314,7 @@ fn outcome(result: &RecipientResult, by: &str) -> String {
         (Status::Unknown, _) => "outcome unknown",
     };
     let (to, reply) = (
-        printable(result.recipient.as_str()),
+        harmless(result.recipient.as_str()),
         printable(&result.reply.to_string()),
     );
     format!("{status}{by} for {to}: {reply}")

@@ -13,13 +13,20 @@ use super::exit::{EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
 use super::site::{IfMissing, Site};
 use super::table;
-use crate::accept::{Acceptor, Request};
+use crate::accept::{Acceptor, Peeked, Request};
 use crate::config::Attempt;
-use crate::message::header::{HeaderScan, without_field};
 use crate::message::recipients::named_recipients;
+use crate::message::reply::shortened;
 use crate::message::{
-    Address, AddressError, Door, Dsn, OriginalRecipient, RecipientDsn, ReversePath, SubmissionKey,
+    Address, AddressError, Door, Dsn, EnhancedCode, OriginalRecipient, RecipientDsn, ReversePath,
+    SubmissionKey, list,
 };
+
+/// The status of a recipient's address that is none (RFC 3463, 3.2).
+const BAD_RECIPIENT: EnhancedCode = EnhancedCode::new(5, 1, 3);
+
+/// The status of a sender's address that is none.
+const BAD_SENDER: EnhancedCode = EnhancedCode::new(5, 1, 7);
 
 /// `mailspool receive`.
 pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
@@ -32,8 +39,15 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
             "no sender: neither -f nor SENDER is given",
         ));
     };
-    let sender = ReversePath::parse(from.as_bytes()).map_err(|error| unusable(&from, error))?;
-    let recipients = addresses(&args.recipients)?;
+    let refused = |failure: Failure| {
+        if failure.permanent {
+            drain(site.limits().max_size);
+        }
+        failure
+    };
+    let sender = ReversePath::parse(from.as_bytes());
+    let sender = sender.map_err(|error| refused(impossible(&from, BAD_SENDER, error)))?;
+    let recipients = one_each(&args.recipients).map_err(refused)?;
     let key = key(args.key.as_ref())?.map(|key| key.for_recipients(&recipients));
     let request = Request {
         door: Door::Incoming,
@@ -60,9 +74,9 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     let site = Site::open(global, IfMissing::MakeDefault)?;
     log::start(&site.config.log, Quiet::UnlessAsked);
     let sender = match &args.from {
-        Some(from) => ReversePath::parse(from.as_bytes()).map_err(|error| unusable(from, error))?,
+        Some(from) => sender(from)?,
         None => ReversePath::Mailbox(
-            Address::parse(&site.caller.name).map_err(|error| Failure::new(EX_USAGE, error))?,
+            Address::of_user(&site.caller.name).map_err(|error| Failure::new(EX_USAGE, error))?,
         ),
     };
     if let Some(name) = &args.transport
@@ -71,7 +85,7 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
         let text = format!("the configuration has no transport {name:?}");
         return Err(Failure::new(EX_USAGE, text));
     }
-    let mut recipients = addresses(&args.recipients)?;
+    let mut recipients = listed(&args.recipients)?;
     if recipients.is_empty() && !args.from_header {
         return Err(Failure::new(
             EX_USAGE,
@@ -87,12 +101,16 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     }
     let mut input: Box<dyn Read> = Box::new(stdin.lock());
     if args.from_header {
-        let (named, header) = header_recipients(&mut input)?;
-        recipients.extend(named);
+        let peeked = Peeked::read(input, MAX_HEADER)?;
+        let named = named_recipients(&peeked.header, &site.config.hostname);
+        recipients.extend(named.map_err(|error| Failure::new(EX_DATAERR, error))?);
         if recipients.is_empty() {
-            return Err(Failure::new(EX_DATAERR, "no recipients in To, Cc or Bcc"));
+            return Err(Failure::new(
+                EX_DATAERR,
+                "no recipients in the header's To, Cc or Bcc",
+            ));
         }
-        input = Box::new(io::Cursor::new(header).chain(input));
+        input = Box::new(peeked);
     }
     let request = Request {
         door: Door::Active,
@@ -120,11 +138,60 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     Ok(())
 }
 
-fn addresses(given: &[OsString]) -> Result<Vec<Address>, Failure> {
+/// The most octets of a header that recipients are taken from.
+const MAX_HEADER: usize = 4 << 20;
+
+/// What a person or a program names as recipients: each argument is a list, as in a header.
+fn listed(given: &[OsString]) -> Result<Vec<Address>, Failure> {
+    let mut all = Vec::with_capacity(given.len());
+    for text in given {
+        let list = list::parse_line(text.as_bytes());
+        all.extend(list.map_err(|error| Failure::new(EX_USAGE, error))?);
+    }
+    Ok(all)
+}
+
+/// What a person or a program names as the sender: one address, as in a header, or none.
+fn sender(given: &OsString) -> Result<ReversePath, Failure> {
+    if matches!(given.as_bytes(), b"" | b"<>") {
+        return Ok(ReversePath::Null);
+    }
+    let list = list::parse_line(given.as_bytes());
+    match <[Address; 1]>::try_from(list.map_err(|error| Failure::new(EX_USAGE, error))?) {
+        Ok([address]) => Ok(ReversePath::Mailbox(address)),
+        Err(several) => {
+            let text = format!("{given:?}: {} senders; there can be one", several.len());
+            Err(Failure::new(EX_USAGE, text))
+        }
+    }
+}
+
+/// What an MTA names as recipients: each argument is the path of an envelope. A list would be
+/// wrong here: an MTA that does not quote hands in `"a@x,b"@y` as `a@x,b@y`.
+fn one_each(given: &[OsString]) -> Result<Vec<Address>, Failure> {
     let parse = |text: &OsString| {
-        Address::from_bytes(text.as_bytes()).map_err(|error| unusable(text, error))
+        Address::from_bytes(text.as_bytes()).map_err(|error| impossible(text, BAD_RECIPIENT, error))
     };
     given.iter().map(parse).collect()
+}
+
+/// An address that no later try makes one, so that the MTA's sender is told now and not after
+/// days. No address at all is a mistake in the MTA's configuration, and defers.
+fn impossible(given: &OsString, code: EnhancedCode, error: AddressError) -> Failure {
+    let given = shortened(format!("{given:?}"), 200);
+    match error {
+        AddressError::Empty => Failure::new(EX_USAGE, format!("{given}: {error}")),
+        error => Failure {
+            permanent: true,
+            ..Failure::new(EX_DATAERR, format!("{code} {given}: {error}"))
+        },
+    }
+}
+
+/// Reads the message that is refused: an MTA that gets a broken pipe may not look at the exit
+/// status, and it is the status that tells it what to do.
+fn drain(most: u64) {
+    let _ = io::copy(&mut io::stdin().lock().take(most), &mut io::sink());
 }
 
 /// What is asked for so many recipients.
@@ -180,10 +247,6 @@ fn key(given: Option<&OsString>) -> Result<Option<SubmissionKey>, Failure> {
         .map_err(|error| Failure::new(EX_USAGE, error))
 }
 
-fn unusable(given: &OsString, error: AddressError) -> Failure {
-    Failure::new(EX_USAGE, format!("{given:?}: {error}"))
-}
-
 /// Ends `receive` with 75 when it takes too long, whatever it waits for: an MTA that loses its
 /// patience returns the message to its sender.
 fn watchdog(limit: Duration) {
@@ -195,47 +258,4 @@ fn watchdog(limit: Duration) {
         );
         std::process::exit(i32::from(EX_TEMPFAIL));
     });
-}
-
-/// Reads the header, takes the recipients out of it, and removes Bcc. What was read beyond the
-/// header comes back too.
-fn header_recipients(input: &mut dyn Read) -> Result<(Vec<Address>, Vec<u8>), Failure> {
-    /// No list of recipients is longer than that.
-    const MAX_HEADER: usize = 4 << 20;
-    let mut bytes = Vec::new();
-    let (mut scan, mut done) = (HeaderScan::default(), 0);
-    loop {
-        let have = bytes.len();
-        bytes.resize(have + (64 << 10), 0);
-        let got = match input.read(&mut bytes[have..]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                bytes.truncate(have);
-                continue;
-            }
-            Err(error) => {
-                return Err(Failure::new(
-                    EX_TEMPFAIL,
-                    format!("reading the message: {error}"),
-                ));
-            }
-            Ok(got) => got,
-        };
-        bytes.truncate(have + got);
-        let found = scan.push(&bytes[done..], got == 0);
-        done += found.header;
-        if found.end.is_some() {
-            break;
-        }
-        if bytes.len() > MAX_HEADER {
-            return Err(Failure::new(
-                EX_DATAERR,
-                "the header is too long to take recipients from",
-            ));
-        }
-    }
-    let recipients =
-        named_recipients(&bytes[..done]).map_err(|error| Failure::new(EX_DATAERR, error))?;
-    let mut rest = without_field(&bytes[..done], "Bcc");
-    rest.extend_from_slice(&bytes[done..]);
-    Ok((recipients, rest))
 }

@@ -91,7 +91,7 @@ pub(super) fn soon(time: Timestamp, now: Timestamp) -> String {
 pub(super) fn address(text: &str) -> String {
     match text {
         "" => "<>".to_owned(),
-        text => crate::message::printable(text),
+        text => crate::message::harmless(text),
     }
 }
 

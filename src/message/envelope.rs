@@ -183,7 +183,8 @@ pub fn parse_sender(bytes: &[u8]) -> Result<ReversePath, EnvelopeError> {
     if line.contains(&b'\n') {
         return Err(EnvelopeError::Sender);
     }
-    ReversePath::parse(line).map_err(|source| EnvelopeError::Address {
+    let stored = text(line).and_then(ReversePath::stored);
+    stored.map_err(|source| EnvelopeError::Address {
         file: "sender",
         source,
     })
@@ -195,12 +196,17 @@ pub fn parse_recipients(bytes: &[u8]) -> Result<Vec<Address>, EnvelopeError> {
     lines
         .split(|byte| *byte == b'\n')
         .map(|line| {
-            Address::from_bytes(line).map_err(|source| EnvelopeError::Address {
+            let stored = text(line).and_then(Address::stored);
+            stored.map_err(|source| EnvelopeError::Address {
                 file: "recipients",
                 source,
             })
         })
         .collect()
+}
+
+fn text(line: &[u8]) -> Result<&str, AddressError> {
+    std::str::from_utf8(line).map_err(|_| AddressError::NotUtf8)
 }
 
 /// Reads the last line of `info/transport/<id>`: the lines above it, and the seal.

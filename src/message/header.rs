@@ -1,18 +1,29 @@
 //! Reads a header as it streams by, in bounded memory.
 //!
 //! What acceptance must know of a message is little: where the header ends, how many hops it
-//! made (`Received:` fields), and whether `Date:` and `Message-ID:` are there. No parser holds
+//! made (`Received:` fields), and which of a few fields are there. No parser holds
 //! the header in memory for that: a header of 100 MB costs no more than one of 1 KB.
+//!
+//! Lines end as [`super::line`] says. [`HeaderScan`] is the only place that decides where a header
+//! begins and ends; what takes recipients out of a header, and what stores it, both ask it.
+
+use super::line::{self, Ending};
 
 /// Reads the header of one message, piece by piece.
 #[derive(Debug, Default)]
 pub struct HeaderScan {
+    is_input: bool,
+    taken_out: &'static [&'static str],
     in_line: bool,
+    /// The field that is being read is one to take out.
+    out: bool,
     fields: usize,
     /// `Received:` fields so far: the hops (RFC 5321, section 6.3).
     pub hops: usize,
     /// A `Date:` field was seen.
     pub date: bool,
+    /// A `From:` field was seen.
+    pub from: bool,
     /// A `Message-ID:` field was seen.
     pub message_id: bool,
 }
@@ -28,6 +39,21 @@ pub enum HeaderEnd {
     Eof,
 }
 
+/// What stands next in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// So many octets are lines of an mbox, and no part of the message.
+    Separators(usize),
+    /// So many octets belong to the header.
+    Fields(usize),
+    /// So many octets belong to fields that are to be taken out.
+    TakenOut(usize),
+    /// More octets are needed to decide. At most [`HeaderScan::MAX_HELD`] are.
+    Undecided,
+    /// The header has ended.
+    End(HeaderEnd),
+}
+
 /// What [`HeaderScan::push`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scanned {
@@ -39,56 +65,138 @@ pub struct Scanned {
 }
 
 impl HeaderScan {
-    /// The longest field name that is believed. RFC 5322 allows lines of 998.
+    /// The longest field name that is believed, in octets. RFC 5322 allows lines of 998.
     const MAX_NAME: usize = 1000;
 
-    /// Reads on. `bytes` are those the last call left over and new ones behind them; `eof` says
-    /// that nothing will follow.
-    pub fn push(&mut self, bytes: &[u8], eof: bool) -> Scanned {
-        let mut at = 0;
-        loop {
+    /// The most octets of mbox separators together; if there are more, they are text.
+    const MAX_SEPARATORS: usize = 1000;
+
+    /// The most octets that are undecided.
+    pub const MAX_HELD: usize = Self::MAX_SEPARATORS + Self::MAX_NAME;
+
+    /// For a message that comes in, and may begin with lines of an mbox. Fields with the names
+    /// `taken_out` are told apart from the others.
+    pub fn of_input(taken_out: &'static [&'static str]) -> HeaderScan {
+        HeaderScan {
+            is_input: true,
+            taken_out,
+            ..HeaderScan::default()
+        }
+    }
+
+    /// Passes over the mbox separators that a message may come with: none while more octets are
+    /// needed to decide, then how many octets they are. [`next`](HeaderScan::next) does the same;
+    /// this is for those that must see the first line before it is read.
+    pub fn separators(&mut self, bytes: &[u8], eof: bool) -> Option<usize> {
+        if !self.is_input {
+            return Some(0);
+        }
+        let found = Self::find_separators(bytes, eof)?;
+        self.is_input = false;
+        Some(found)
+    }
+
+    /// Says what stands at the beginning of `bytes`: those that were undecided, and new ones after
+    /// them. `eof` says that nothing will follow. What was told is not to be given again.
+    pub fn next(&mut self, bytes: &[u8], eof: bool) -> Part {
+        match self.separators(bytes, eof) {
+            None => return Part::Undecided,
+            Some(0) => {}
+            Some(length) => return Part::Separators(length),
+        }
+        let (mut at, mut out) = (0, self.out);
+        let end = loop {
             if self.in_line {
-                let Some(length) = find(bytes, at, b'\n') else {
-                    let end = eof.then_some(HeaderEnd::Eof);
-                    return Scanned {
-                        header: bytes.len(),
-                        end,
-                    };
+                let Some(end) = find(bytes, at, b'\n') else {
+                    at = bytes.len();
+                    break (!eof).then_some(Part::Undecided);
                 };
-                at = length + 1;
+                at = end + 1;
                 self.in_line = false;
             }
             let line = &bytes[at..];
-            let end = match self.line(line) {
+            match self.line(line) {
                 Line::Field => {
                     self.in_line = true;
-                    continue;
+                    if self.out != out && at > 0 {
+                        break None;
+                    }
+                    out = self.out;
                 }
-                Line::Empty => Some(HeaderEnd::EmptyLine),
-                Line::Body => Some(HeaderEnd::Body),
-                Line::Undecided if !eof => None,
-                Line::Undecided if line.is_empty() => Some(HeaderEnd::Eof),
-                Line::Undecided => Some(HeaderEnd::Body),
-            };
-            return Scanned { header: at, end };
+                Line::Empty => break Some(Part::End(HeaderEnd::EmptyLine)),
+                Line::Body => break Some(Part::End(HeaderEnd::Body)),
+                Line::Undecided if !eof => break Some(Part::Undecided),
+                Line::Undecided if line.is_empty() => break Some(Part::End(HeaderEnd::Eof)),
+                Line::Undecided => break Some(Part::End(HeaderEnd::Body)),
+            }
+        };
+        match (at, end) {
+            (0, end) => end.unwrap_or(Part::End(HeaderEnd::Eof)),
+            (length, _) if out => Part::TakenOut(length),
+            (length, _) => Part::Fields(length),
+        }
+    }
+
+    /// Reads on, where nothing is to be taken out or passed over. `bytes` are those the last call
+    /// left over and new ones behind them; `eof` says that nothing will follow.
+    pub fn push(&mut self, bytes: &[u8], eof: bool) -> Scanned {
+        let mut header = 0;
+        let end = loop {
+            match self.next(&bytes[header..], eof) {
+                Part::Separators(length) | Part::Fields(length) | Part::TakenOut(length) => {
+                    header += length;
+                }
+                Part::Undecided => break None,
+                Part::End(end) => break Some(end),
+            }
+        };
+        Scanned { header, end }
+    }
+
+    /// The lines of an mbox before the header (RFC 4155): they begin with `From `, or with `>From `,
+    /// as some MTAs quote it. They are separators only if a field follows, because a message
+    /// without a header may begin with that word.
+    fn find_separators(bytes: &[u8], eof: bool) -> Option<usize> {
+        let unless = |decided: bool| decided.then_some(0);
+        let mut at = 0;
+        loop {
+            let line = &bytes[at..];
+            match first_line(line) {
+                First::Undecided => return unless(eof || bytes.len() > Self::MAX_HELD),
+                First::Other if at == 0 => return Some(0),
+                First::Other => {
+                    return match HeaderScan::default().line(line) {
+                        Line::Field => Some(at),
+                        Line::Undecided => unless(eof),
+                        Line::Empty | Line::Body => Some(0),
+                    };
+                }
+                First::Separator => match find(line, 0, b'\n') {
+                    Some(end) => at += end + 1,
+                    None => return unless(eof || bytes.len() > Self::MAX_SEPARATORS),
+                },
+            }
+            if at > Self::MAX_SEPARATORS {
+                return Some(0);
+            }
         }
     }
 
     fn line(&mut self, line: &[u8]) -> Line {
-        match line {
-            [] | [b'\r'] => return Line::Undecided,
-            [b'\n', ..] | [b'\r', b'\n', ..] => return Line::Empty,
-            [b' ' | b'\t', ..] if self.fields > 0 => return Line::Field,
-            _ => {}
+        match line::ending(line) {
+            Ending::Whole(_) => return Line::Empty,
+            Ending::Undecided if line.len() <= Self::MAX_NAME => return Line::Undecided,
+            Ending::Undecided => return Line::Body,
+            Ending::None => {}
+        }
+        if matches!(line, [b' ' | b'\t', ..]) && self.fields > 0 {
+            return Line::Field;
         }
         let name = line
             .iter()
             .take_while(|byte| matches!(byte, 33..=57 | 59..=126))
             .count();
-        let blanks = line[name..]
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t'))
-            .count();
+        let blanks = blanks(&line[name..]);
         if name == 0 || name + blanks > Self::MAX_NAME {
             return Line::Body;
         }
@@ -97,9 +205,12 @@ impl HeaderScan {
             Some(b':') => {
                 self.fields += 1;
                 let name = &line[..name];
-                self.hops += usize::from(name.eq_ignore_ascii_case(b"Received"));
-                self.date |= name.eq_ignore_ascii_case(b"Date");
-                self.message_id |= name.eq_ignore_ascii_case(b"Message-ID");
+                let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
+                self.hops += usize::from(is("Received"));
+                self.date |= is("Date");
+                self.from |= is("From");
+                self.message_id |= is("Message-ID");
+                self.out = self.taken_out.iter().any(|field| is(field));
                 Line::Field
             }
             Some(_) => Line::Body,
@@ -114,19 +225,40 @@ enum Line {
     Undecided,
 }
 
+/// What the first line of a message may be.
+enum First {
+    Separator,
+    Other,
+    Undecided,
+}
+
+/// Whether a line is an mbox separator. `From :` begins a field, even with a blank before the
+/// colon.
+fn first_line(line: &[u8]) -> First {
+    const BEGIN: &[u8] = b"From ";
+    let line = line.strip_prefix(b">").unwrap_or(line);
+    let Some(rest) = line.strip_prefix(BEGIN) else {
+        return match BEGIN.starts_with(line) {
+            true => First::Undecided,
+            false => First::Other,
+        };
+    };
+    match rest.get(blanks(rest)) {
+        None => First::Undecided,
+        Some(b':') => First::Other,
+        Some(_) => First::Separator,
+    }
+}
+
+/// How many blanks stand at the beginning.
+fn blanks(bytes: &[u8]) -> usize {
+    let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    bytes.iter().take_while(is_blank).count()
+}
+
 fn find(bytes: &[u8], from: usize, byte: u8) -> Option<usize> {
     let found = bytes[from..].iter().position(|b| *b == byte)?;
     Some(from + found)
-}
-
-/// The length of an mbox separator (`From ` line, also quoted with `>`) that some MTAs put
-/// before the header, or 0. It is no part of the message (RFC 4155).
-pub fn mbox_separator(bytes: &[u8]) -> usize {
-    let rest = bytes.strip_prefix(b">").unwrap_or(bytes);
-    if !rest.starts_with(b"From ") {
-        return 0;
-    }
-    find(bytes, 0, b'\n').map_or(0, |end| end + 1)
 }
 
 /// The line ending a message uses, judged by its first line.
@@ -146,7 +278,7 @@ pub fn fields(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
             return None;
         }
         let mut end = 0;
-        for line in rest.split_inclusive(|byte| *byte == b'\n') {
+        for line in line::lines(rest) {
             if end > 0 && !matches!(line.first(), Some(b' ' | b'\t')) {
                 break;
             }
@@ -157,17 +289,6 @@ pub fn fields(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         let colon = field.iter().position(|byte| *byte == b':').unwrap_or(0);
         Some((field[..colon].trim_ascii_end(), field))
     })
-}
-
-/// The same header without the fields of the given name. `header` is a whole header.
-pub fn without_field(header: &[u8], name: &str) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(header.len());
-    for (found, field) in fields(header) {
-        if !found.eq_ignore_ascii_case(name.as_bytes()) {
-            kept.extend_from_slice(field);
-        }
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -249,18 +370,99 @@ mod tests {
     }
 
     #[test]
-    fn separators_and_endings() {
-        assert_eq!(mbox_separator(b"From a@b Sat Nov 22\nSubject: x\n"), 20);
-        assert_eq!(mbox_separator(b">From a\nSubject: x\n"), 8);
-        assert_eq!(mbox_separator(b"From: a@b\n"), 0);
+    fn the_first_line_tells_the_line_ending() {
         assert_eq!(line_ending(b"Subject: x\r\n"), "\r\n");
+        assert_eq!(line_ending(b"Subject: x\r\r\n"), "\r\n");
         assert_eq!(line_ending(b"\n"), "\n");
+    }
+
+    /// What an input is made of, read in pieces: separators, fields that stay, fields that go.
+    fn parts(bytes: &[u8], piece: usize) -> [Vec<u8>; 4] {
+        let mut scan = HeaderScan::of_input(&["Bcc"]);
+        let mut found = [const { Vec::new() }; 4];
+        let (mut at, mut have) = (0, 0);
+        loop {
+            let (into, length) = match scan.next(&bytes[at..have], have == bytes.len()) {
+                Part::Separators(length) => (0, length),
+                Part::Fields(length) => (1, length),
+                Part::TakenOut(length) => (2, length),
+                Part::Undecided => {
+                    assert!(have < bytes.len() && have - at <= HeaderScan::MAX_HELD + piece);
+                    have = (have + piece).min(bytes.len());
+                    continue;
+                }
+                Part::End(_) => break,
+            };
+            assert!(length > 0);
+            found[into].extend_from_slice(&bytes[at..at + length]);
+            at += length;
+        }
+        found[3] = bytes[at..].to_vec();
+        found
     }
 
     #[test]
     fn a_field_goes_with_its_continuations() {
-        let header = b"To: a\nBCC: b,\n c\nSubject: x\nbcc :d\nX: y\n";
-        assert_eq!(without_field(header, "Bcc"), b"To: a\nSubject: x\nX: y\n");
+        let header = b"To: a\nBCC: b,\n c\nbcc : d\nSubject: x\n\ty\nbcc :d\r\nX: y\nBcc: e";
+        for piece in [1, 4, 4096] {
+            let [_, kept, out, _] = parts(header, piece);
+            assert_eq!(kept, b"To: a\nSubject: x\n\ty\nX: y\n");
+            assert_eq!(out, b"BCC: b,\n c\nbcc : d\nbcc :d\r\nBcc: e");
+        }
+    }
+
+    #[test]
+    fn separators_stand_before_a_header() {
+        let long = format!("From {}\n", "x".repeat(HeaderScan::MAX_SEPARATORS));
+        let two = "From a@b Sat Nov 22\r\n>From c\n";
+        let many = "From a\n".repeat(200);
+        for (separators, rest) in [
+            ("From a@b Sat Nov 22\n", "Subject: x\n"),
+            (">From a\n", "Subject: x\nBcc: y\n\nb\n"),
+            (two, "Subject: x\n"),
+            (two, "From : x\n"),
+            // Fields.
+            ("", "From: a@b\n"),
+            ("", "From : Jo <jo@x>\nTo: b\n"),
+            ("", "From \t : x\n"),
+            ("", ">From : x\n"),
+            // Text.
+            ("", "From a@b the disk is full\n\nSubject: x\n"),
+            ("", "From a@b\nthe disk is full\n"),
+            ("", "From a\nFrom b\n"),
+            ("", "From a"),
+            ("", ""),
+            ("", "From "),
+            ("", &format!("{long}Subject: x\n")),
+            ("", &format!("{many}Subject: x\n")),
+        ] {
+            let whole = [separators, rest].concat();
+            for piece in [1, 7, 4096] {
+                let [found, ..] = parts(whole.as_bytes(), piece);
+                assert_eq!(found, separators.as_bytes(), "{whole:.100?} by {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_return_is_part_of_a_line_end_or_an_octet() {
+        for (message, kept, body) in [
+            (
+                &b"A: x\r\r\nB: y\r\r\n\r\r\nC: z\n"[..],
+                &b"A: x\r\r\nB: y\r\r\n"[..],
+                &b"\r\r\nC: z\n"[..],
+            ),
+            // A field's own octet, however much it looks like another field.
+            (b"A: x\rBcc: y\n\nb", b"A: x\rBcc: y\n", b"\nb"),
+            // A field does not begin with one.
+            (b"A: x\n\rBcc: y\n", b"A: x\n", b"\rBcc: y\n"),
+            (b"A: x\n\r", b"A: x\n", b"\r"),
+        ] {
+            for piece in [1, 3, 4096] {
+                let [_, found, out, rest] = parts(message, piece);
+                assert_eq!((&*found, &*out, &*rest), (kept, &b""[..], body));
+            }
+        }
     }
 
     proptest! {

@@ -1,16 +1,24 @@
-//! The recipients that a header names: `To`, `Cc` and `Bcc`, as `send -t` takes them.
+//! The recipients that a header names, as `send -t` takes them: those of `To`, `Cc` and `Bcc`, or
+//! of `Resent-To`, `Resent-Cc` and `Resent-Bcc` if the message is sent again (RFC 5322, 3.6.6).
 //!
-//! mail-parser reads the fields, one at a time, so that memory is bounded by their size. It
-//! understands more than it says and less than RFC 5322 allows, so what it finds is believed
-//! only if it stands in the field: mail to somebody else is worse than an error.
-
-use mail_parser::{HeaderValue, MessageParser};
+//! Each field that counts is read as a whole or is an error: mail to somebody else, or to all but
+//! one, is worse.
 
 use super::header::fields;
+use super::list::{self, ListError};
 use super::{Address, AddressError};
 
-/// The fields.
-const FIELDS: [&str; 3] = ["To", "Cc", "Bcc"];
+/// Which fields name recipients, and which of those of a message that is sent again.
+const FIELDS: [(&str, &str); 3] = [("To", "Resent-To"), ("Cc", "Resent-Cc"), BLIND];
+
+/// The fields whose recipients no other recipient is to learn of: they are taken out of what is
+/// sent.
+pub const BLIND_FIELDS: [&str; 2] = [BLIND.0, BLIND.1];
+
+const BLIND: (&str, &str) = ("Bcc", "Resent-Bcc");
+
+/// The fields that a host on the way adds. They stand between one sending and the one before.
+const TRACE: [&str; 2] = ["Received", "Return-Path"];
 
 /// The most octets of these fields together: 10,000 recipients with long names.
 const MAX_FIELDS: usize = 1_000_000;
@@ -19,105 +27,159 @@ const MAX_FIELDS: usize = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientsError {
     /// The fields together are too long.
-    #[error("To, Cc and Bcc are longer than {MAX_FIELDS} octets")]
+    #[error("the fields with recipients are longer than {MAX_FIELDS} octets")]
     TooLong,
-    /// Something stands for an address that cannot be one.
-    #[error("{text:?}: {source}")]
+    /// Something stands for an address that is none.
+    #[error("{field}: {source}")]
     Address {
-        /// What stands there.
-        text: String,
-        /// Why it cannot be an address.
+        /// In which field.
+        field: &'static str,
+        /// What stands there, and why it is no address.
+        source: ListError,
+    },
+    /// A local name is none once our name is behind it.
+    #[error("{address}: {source}")]
+    Qualified {
+        /// The name.
+        address: Address,
+        /// Why it is no address.
         source: AddressError,
     },
-    /// Something that is not understood well enough to send mail to it.
-    #[error("{0:?}: the address is not understood; name the recipient as an argument")]
-    Unclear(String),
 }
 
-/// The recipients that a whole header names, in their order.
-pub fn named_recipients(header: &[u8]) -> Result<Vec<Address>, RecipientsError> {
+/// The recipients that a whole header names, in their order, local names at `hostname`.
+///
+/// Of several sendings the latest counts. Its fields stand above those of earlier ones, with trace
+/// fields between them. `Resent-Bcc` counts wherever it stands, because it is taken out.
+pub fn named_recipients(header: &[u8], hostname: &str) -> Result<Vec<Address>, RecipientsError> {
+    let is_sent_again = fields(header).any(|(name, _)| is_one_of(name, FIELDS.map(|f| f.1)));
     let mut recipients = Vec::new();
     let mut octets = 0;
+    let (mut has_begun, mut is_over) = (false, false);
     for (name, field) in fields(header) {
-        if !FIELDS
-            .iter()
-            .any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
-        {
+        is_over |= has_begun && is_one_of(name, TRACE);
+        let names = FIELDS.map(|(sent, again)| if is_sent_again { again } else { sent });
+        let Some(found) = names.into_iter().find(|ours| is_one_of(name, [*ours])) else {
+            continue;
+        };
+        has_begun |= is_sent_again;
+        if is_over && found != BLIND.1 {
             continue;
         }
         octets += field.len();
         if octets > MAX_FIELDS {
             return Err(RecipientsError::TooLong);
         }
-        let Some(parsed) = MessageParser::default().parse_headers(field) else {
-            continue;
-        };
-        let without_blanks = without_blanks(&String::from_utf8_lossy(field));
-        for header in parsed.headers() {
-            let HeaderValue::Address(named) = &header.value else {
-                continue;
-            };
-            for text in named.iter().filter_map(|one| one.address()) {
-                let address = Address::parse(text).map_err(|source| RecipientsError::Address {
-                    text: text.to_owned(),
-                    source,
-                })?;
-                let stands_there = without_blanks.contains(&self::without_blanks(text));
-                if !stands_there || address.local_part().is_empty() {
-                    return Err(RecipientsError::Unclear(text.to_owned()));
-                }
-                recipients.push(address);
-            }
+        let colon = field.iter().position(|byte| *byte == b':');
+        let value = &field[colon.map_or(field.len(), |colon| colon + 1)..];
+        let list = list::parse(value).map_err(|source| RecipientsError::Address {
+            field: found,
+            source,
+        })?;
+        for address in list {
+            let named = address.clone().qualified(hostname);
+            recipients
+                .push(named.map_err(|source| RecipientsError::Qualified { address, source })?);
         }
     }
     Ok(recipients)
 }
 
-fn without_blanks(text: &str) -> String {
-    text.split_ascii_whitespace().collect()
+fn is_one_of<const N: usize>(name: &[u8], names: [&str; N]) -> bool {
+    names
+        .iter()
+        .any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::list::NoAddress;
 
+    #[track_caller]
     fn named(header: &str) -> Vec<String> {
-        let found = named_recipients(header.as_bytes()).unwrap();
+        let found = named_recipients(header.as_bytes(), "mail.test").unwrap();
         found.into_iter().map(String::from).collect()
     }
 
     #[test]
     fn everybody_is_found_in_order() {
         let header = "From: x@y\nTo: A <a@x>, \"B, b\" <b@x>\nSubject: c@x\ncc : d@x,\n\te@x\n\
-                      Bcc: group: f@x, <\"g h\"@x>;\nReply-To: i@x\n";
+                      Bcc: group: f@x, <\"g h\"@x>;\nReply-To: i@x\nTo: root, \"a@b\"\nBcc:\n";
         assert_eq!(
             named(header),
-            ["a@x", "b@x", "d@x", "e@x", "f@x", "\"g h\"@x"]
+            [
+                "a@x",
+                "b@x",
+                "d@x",
+                "e@x",
+                "f@x",
+                "\"g h\"@x",
+                "root@mail.test",
+                "\"a@b\"@mail.test"
+            ]
         );
         assert_eq!(named("Subject: x\n"), [""; 0]);
     }
 
     #[test]
-    fn what_would_go_to_somebody_else_is_an_error() {
-        for field in ["To: \"a b\"@x\n", "To: <\"a\\\"b\"@x>\n"] {
-            let found = named_recipients(field.as_bytes());
-            assert!(
-                matches!(found, Err(RecipientsError::Unclear(_))),
-                "{found:?}"
-            );
-        }
-        let found = named_recipients(b"To: <a\x00b@x>\n");
+    fn an_element_that_is_no_address_names_its_field() {
+        let error = named_recipients(b"To: a@x\nCC: b@x, bob at x\n", "h").unwrap_err();
         assert!(
-            matches!(found, Err(RecipientsError::Address { .. })),
+            error.to_string().starts_with("Cc: \"bob at x\": "),
+            "{error}"
+        );
+        for (field, why) in [
+            ("To: a@x b@x\n", NoAddress::Behind),
+            ("Bcc: a@x\n b@x\n", NoAddress::Behind),
+            ("Resent-Bcc: <a@x\n", NoAddress::Open('<')),
+            ("To: a@x\rBcc: b@x\n", AddressError::Control.into()),
+        ] {
+            let found = named_recipients(field.as_bytes(), "h");
+            let is_it = |found: &RecipientsError| matches!(found, RecipientsError::Address { source, .. } if source.why == why);
+            assert!(found.as_ref().is_err_and(is_it), "{field}: {found:?}");
+        }
+        let long = format!("To: {}\n", "x".repeat(Address::MAX_LEN));
+        let found = named_recipients(long.as_bytes(), "h");
+        assert!(
+            matches!(found, Err(RecipientsError::Qualified { .. })),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn what_is_sent_again_goes_to_its_new_recipients() {
+        for (header, recipients) in [
+            (
+                "Resent-From: m@x\nResent-To: a@x\nResent-Cc: b@x\nResent-Bcc: c@x\nTo: d@x\nCc: \
+                 e@x\nBcc: f@x\n",
+                &["a@x", "b@x", "c@x"][..],
+            ),
+            // Wherever the fields stand.
+            (
+                "Received: by x\nTo: d@x\nRESENT-TO: a@x\nSubject: s\nResent-cc : b@x\n",
+                &["a@x", "b@x"],
+            ),
+            // The latest of two; but what is taken out is never passed over.
+            (
+                "Resent-To: a@x\nResent-From: m@x\nReceived: by x\nResent-To: o@x\nResent-Bcc: p@x\n\
+                 Received: by y\nTo: d@x\n",
+                &["a@x", "p@x"],
+            ),
+            ("Resent-Bcc: c@x\nTo: d@x\n", &["c@x"]),
+            // Without new recipients the message is as it was.
+            ("Resent-From: m@x\nTo: d@x\n", &["d@x"]),
+            ("Resent-To: nobody:;\nTo: d@x\n", &[]),
+        ] {
+            assert_eq!(named(header), recipients, "{header}");
+        }
     }
 
     #[test]
     fn a_list_without_end_is_refused() {
         let many = format!("To: {}\n", "a@x,".repeat(300_000));
         assert_eq!(
-            named_recipients(many.as_bytes()),
+            named_recipients(many.as_bytes(), "h"),
             Err(RecipientsError::TooLong)
         );
     }

@@ -134,28 +134,14 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Whether a character changes the order of those around it, or breaks a line unseen.
-fn is_reordering(c: char) -> bool {
-    matches!(
-        c,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
-}
-
-/// An address or another name made safe for a terminal, a log or a header: control characters and
-/// those that reorder text go. Blanks stay, because in quotes each of them counts.
-pub fn printable_name(text: &str) -> String {
-    let is_safe = |c: &char| !c.is_control() && !is_reordering(*c);
-    text.chars().filter(is_safe).collect()
-}
-
 /// The text made safe for a terminal, a log or a page: every run of line ends and blanks
-/// becomes one blank, control characters and those that reorder text go.
+/// becomes one blank, control characters and those that reorder text go. For words; what names
+/// something goes through [`harmless`].
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            c if is_reordering(c) => {}
+            c if reorders(c) => {}
             c if c.is_whitespace() => {
                 if !out.is_empty() && !out.ends_with(' ') {
                     out.push(' ');
@@ -167,6 +153,29 @@ pub fn printable(text: &str) -> String {
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// A name (an address, an ENVID) made safe like [`printable`], with each blank kept: a name with
+/// one blank less names something else. What [`Address::parse`](super::Address::parse) took
+/// comes out as it is.
+pub fn harmless(name: &str) -> String {
+    name.chars().filter(|c| !is_unprintable(*c)).collect()
+}
+
+/// Whether a character would move the cursor of a terminal, or reorder or break a line.
+pub(super) fn is_unprintable(c: char) -> bool {
+    reorders(c) || c.is_control()
+}
+
+fn reorders(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// The text cut to at most `max` octets, at a character, with `…` where something went.
@@ -223,7 +232,7 @@ mod tests {
 
     #[test]
     fn blanks_in_a_name_stay() {
-        assert_eq!(printable_name("\"a  b \"@x\r\n\u{202e}\0"), "\"a  b \"@x");
+        assert_eq!(harmless("\"a  b \"@x\r\n\u{202e}\0"), "\"a  b \"@x");
     }
 
     #[test]
@@ -232,6 +241,7 @@ mod tests {
             printable("a\u{1b}[31mb\r\nc\u{9b}\u{202e}d\0 \t "),
             "a[31mb cd"
         );
+        assert_eq!(harmless("\"a  b\"\n\u{202e}@x\u{1b}"), "\"a  b\"@x");
         assert_eq!(shortened("häßlich".into(), 6), "hä…");
         assert_eq!(shortened("kurz".into(), 4), "kurz");
     }

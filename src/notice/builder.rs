@@ -24,7 +24,7 @@ use super::{NoticeBuilder, Report};
 use crate::message::date::rfc5322 as date;
 use crate::message::field::{self, MAX_LINE};
 use crate::message::reply::shortened;
-use crate::message::{Address, NoticeKind, Ret, printable, printable_name};
+use crate::message::{Address, NoticeKind, Ret, printable, harmless};
 
 use case::Case;
 use original::Original;
@@ -126,7 +126,7 @@ fn from(name: &str, address: &str) -> String {
     let name = (!name.is_empty()).then_some(name);
     let address = Address::parse(address);
     let wire = address.as_ref().ok().and_then(|one| one.on_wire().ok());
-    let wire = wire.map_or_else(String::new, |wire| printable_name(&wire));
+    let wire = wire.map_or_else(String::new, |wire| harmless(&wire));
     encoded("From", &Mailbox::new_address(name, wire))
 }
 
@@ -135,7 +135,7 @@ fn to(sender: &Address) -> String {
     let to = sender.on_wire().unwrap_or(sender.as_str().into());
     match to.len() > MAX_LINE - 10 {
         true => "undisclosed-recipients:;".to_owned(),
-        false => format!("<{}>", printable_name(&to)),
+        false => format!("<{}>", harmless(&to)),
     }
 }
 
@@ -171,11 +171,11 @@ impl Told<'_> {
         match place {
             Place::Hostname => self.builder.hostname.clone(),
             Place::Postmaster => match &self.builder.postmaster {
-                Some(postmaster) => printable_name(postmaster.as_str()),
+                Some(postmaster) => harmless(postmaster.as_str()),
                 None => format!("postmaster@{}", self.builder.hostname),
             },
             Place::Id => self.report.origin.to_string(),
-            Place::Sender => printable_name(self.report.sender.as_str()),
+            Place::Sender => harmless(self.report.sender.as_str()),
             Place::Subject if self.original.subject.is_empty() => "(no subject)".to_owned(),
             Place::Subject => self.original.subject.clone(),
             Place::Recipients => words::recipients(self.cases, most),

@@ -8,7 +8,7 @@ use super::case::Case;
 use super::encoded;
 use crate::message::date::rfc5322 as date;
 use crate::message::field;
-use crate::message::{Address, OriginalRecipient, Reply, printable, printable_name};
+use crate::message::{Address, OriginalRecipient, Reply, printable, harmless};
 use crate::notice::{Action, Report};
 
 /// How many recipients have all their fields. Of the others, the fields say what RFC 3464 requires
@@ -63,7 +63,7 @@ fn is_global(cases: &[Case<'_>]) -> bool {
 fn in_ascii(address: &str) -> Option<String> {
     let address = OriginalRecipient {
         kind: "utf-8".to_owned(),
-        address: printable_name(address),
+        address: harmless(address),
     };
     let encoded = address.encoded()?;
     let (kind, address) = encoded.split_once(';')?;
@@ -73,13 +73,13 @@ fn in_ascii(address: &str) -> Option<String> {
 /// The address as servers were given it: a domain in A-labels.
 fn wire(address: &Address) -> String {
     let wire = address.on_wire();
-    printable_name(&wire.unwrap_or(address.as_str().into()))
+    harmless(&wire.unwrap_or(address.as_str().into()))
 }
 
 impl Writer {
     fn message(&mut self, hostname: &str, report: &Report<'_>) {
         if let Some(envid) = report.envid {
-            let envid = printable_name(envid);
+            let envid = harmless(envid);
             if !envid.trim().is_empty() && envid.is_ascii() {
                 self.field("Original-Envelope-Id", &envid);
             }
@@ -125,7 +125,7 @@ impl Writer {
     /// None if there is no way to write it.
     fn original(&self, original: &OriginalRecipient) -> Option<String> {
         let OriginalRecipient { kind, address } = original;
-        let address = printable_name(address);
+        let address = harmless(address);
         let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         let is_kind = (1..=MAX_KIND).contains(&kind.len()) && kind.bytes().all(is_word);
         if address.is_empty() || !is_kind {

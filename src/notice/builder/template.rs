@@ -231,16 +231,16 @@ impl From {
             _ => "mail.example.net".to_owned(),
         });
         let what = match Address::parse(&address) {
-            Err(error) => error.to_string(),
-            Ok(one) if one.domain().is_none() || one.local_part().is_empty() => {
-                format!("{address:?} has no local part or no domain")
+            _ if address.contains([' ', ',', ';', '<', '>', '"', '(', ')', ':']) => {
+                format!("{address:?} is more or less than one address; write `Name <address>`")
             }
+            Err(error) => format!("{address:?}: {error}"),
+            Ok(one) if one.domain().is_none() => {
+                format!("{address:?} has no local part or no domain")
+            },
             Ok(one) if !one.on_wire().is_ok_and(|wire| wire.is_ascii()) => {
                 "an address here is ASCII, but for its domain: every mail system has to understand it"
                     .to_owned()
-            }
-            Ok(_) if address.contains([' ', ',', ';', '<', '>', '"', '(', ')', ':']) => {
-                format!("{address:?} is more or less than one address; write `Name <address>`")
             }
             Ok(_) if name.contains(['<', '>']) => "more than one pair of angle brackets".to_owned(),
             Ok(_) => return Ok(()),
@@ -355,8 +355,9 @@ mod tests {
         }
         for (text, why) in [
             ("", "nothing is there"),
+            ("a@b..c", "neither a domain nor"),
             ("post", "no domain"),
-            ("<@x>", "no local part"),
+            ("<@x>", "the part before the @ is empty"),
             ("a@b, c@d", "more or less than one address"),
             ("Post <a@b> <c@d>", "more than one pair"),
             ("ä@b.test", "ASCII"),

@@ -84,7 +84,7 @@ impl Scene {
 }
 
 fn address(text: &str) -> Address {
-    Address::parse(text).unwrap()
+    Address::stored(text).unwrap()
 }
 
 fn state(to: &str, reply: Reply, expired: bool) -> RecipientState {
@@ -679,7 +679,7 @@ fn check(scene: &Scene, notice: &[u8]) -> Result<(), TestCaseError> {
             .address
             .on_wire()
             .unwrap_or(state.address.as_str().into());
-        let wire = printable_name(&wire);
+        let wire = harmless(&wire);
         let utf8 = OriginalRecipient {
             kind: "utf-8".to_owned(),
             address: wire.clone(),
@@ -734,9 +734,10 @@ fn a_reply() -> impl Strategy<Value = Reply> {
 }
 
 fn an_address() -> impl Strategy<Value = Address> {
-    let odd = ".{1,80}".prop_filter_map("no address", |text| Address::parse(&text).ok());
+    // What an earlier version took may still be stored.
+    let odd = ".{1,80}".prop_filter_map("no address", |text| Address::stored(&text).ok());
     let plain = "[a-z]{1,8}(\\+[a-zö\"]{1,3})?@[a-zü]{1,9}\\.test";
-    let plain = plain.prop_map(|text| Address::parse(&text).unwrap());
+    let plain = plain.prop_map(|text| Address::stored(&text).unwrap());
     let long =
         "[a-z]{900,990}ü?@x\\.test".prop_filter_map("too long", |text| Address::parse(&text).ok());
     prop_oneof![8 => plain, 2 => odd, 1 => long]

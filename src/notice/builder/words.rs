@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::case::Case;
 use super::meaning::{Meaning, NonAscii};
 use crate::message::reply::shortened;
-use crate::message::{Address, EnhancedCode, Reply, printable, printable_name};
+use crate::message::{Address, EnhancedCode, Reply, printable, harmless};
 use crate::notice::{Action, Report};
 
 /// Longer lines are broken at blanks.
@@ -201,8 +201,8 @@ fn times(count: u32) -> String {
 
 /// The line of a recipient; whom the sender wrote to, if that is somebody else.
 fn recipient(case: &Case<'_>) -> String {
-    let address = printable_name(case.address.as_str());
-    let original = case.original.map(|one| printable_name(&one.address));
+    let address = harmless(case.address.as_str());
+    let original = case.original.map(|one| harmless(&one.address));
     match original {
         Some(original) if !is_same(&original, case.address) => {
             format!("  {address} (you wrote to {original})")
@@ -219,7 +219,7 @@ fn is_same(original: &str, address: &Address) -> bool {
 pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
     let named = cases.iter().take(most);
     let mut names: Vec<String> = named
-        .map(|one| printable_name(one.address.as_str()))
+        .map(|one| harmless(one.address.as_str()))
         .collect();
     if cases.len() > most {
         names.push(format!("and {} more", cases.len() - most));

@@ -588,10 +588,10 @@ fn begin(
     caps: &Capabilities,
     before: After,
 ) -> (String, Vec<Verdict>, After, ExchangeNext) {
-    let sender = ReversePath::parse(sender.as_bytes()).unwrap();
+    let sender = ReversePath::stored(sender).unwrap();
     let recipients: Vec<_> = recipients
         .iter()
-        .map(|text| Address::parse(text).unwrap())
+        .map(|text| Address::stored(text).unwrap())
         .collect();
     let transaction = Transaction {
         sender: &sender,

@@ -18,7 +18,7 @@ use crate::queue::Status;
 const SHORT: &[u8] = b"Subject: x\n\nbody\n";
 
 fn address(text: &str) -> Address {
-    Address::parse(text).unwrap()
+    Address::stored(text).unwrap()
 }
 
 fn message_with(dir: &Path, bytes: &[u8], seam: Option<Arc<dyn Seam>>) -> Message {

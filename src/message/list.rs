@@ -1,0 +1,667 @@
+//! Address lists as headers and people write them (RFC 5322, 3.4): display names, groups,
+//! comments, folds, and the obsolete forms of 4.4, source routes among them.
+//!
+//! Every element of a list is an address, or an error that names it; nothing is dropped, joined
+//! or made up. Where RFC 5322 leaves no doubt about the address, more is understood than it
+//! allows: any octets in display names and comments, an address as its own display name, encoded
+//! words with commas in them, and a group of nobody that does not end.
+
+use super::address::is_atom;
+use super::domain;
+use super::line::{self, Ending};
+use super::reply::{printable, shortened};
+use super::{Address, AddressError};
+
+/// An element of a list that is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?}: {why}")]
+pub struct ListError {
+    /// The element, made printable and cut to 200 octets.
+    pub text: String,
+    /// Why it is no address.
+    pub why: NoAddress,
+}
+
+/// Why an element of a list is no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAddress {
+    /// What stands in the place of an address is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Quotes, a comment, angle brackets, an address literal or a group that do not end.
+    #[error("`{0}` has no end")]
+    Open(char),
+    /// Several words, and no address in angle brackets.
+    #[error("these are words, not an address; an address after a name is in angle brackets")]
+    Words,
+    /// An encoded word (RFC 2047), which can only be a name.
+    #[error("an encoded word is not an address")]
+    EncodedWord,
+    /// A character that has no place there.
+    #[error("unexpected `{0}`")]
+    Unexpected(char),
+    /// Something follows the address that is separated from it by no comma.
+    #[error("something follows the address; addresses are separated by commas")]
+    Behind,
+    /// A name and a different address. It may be that a comma is missing.
+    #[error("two addresses without a comma between them")]
+    Two,
+    /// A list with no address in it, where one is needed.
+    #[error("there is no address in it")]
+    NoneThere,
+}
+
+/// The addresses of a list, groups resolved, in their order; there may be none. Local names
+/// without a domain are addresses without one.
+pub fn parse(list: &[u8]) -> Result<Vec<Address>, ListError> {
+    let mut reader = Reader {
+        bytes: list,
+        at: 0,
+        element: 0,
+    };
+    reader.list().map_err(|why| ListError {
+        text: reader.named(why),
+        why,
+    })
+}
+
+/// The addresses of a list on one line, at least one: what a command line gives.
+pub fn parse_line(list: &[u8]) -> Result<Vec<Address>, ListError> {
+    let wrong = |why| {
+        let text = shortened(String::from_utf8_lossy(list).into_owned(), MAX_NAMED);
+        Err(ListError { text, why })
+    };
+    if list.iter().any(|byte| byte.is_ascii_control()) {
+        return wrong(AddressError::Control.into());
+    }
+    match parse(list)? {
+        none if none.is_empty() && list.trim_ascii().is_empty() => {
+            wrong(AddressError::Empty.into())
+        }
+        none if none.is_empty() => wrong(NoAddress::NoneThere),
+        some => Ok(some),
+    }
+}
+
+/// The most octets of an element in an error.
+const MAX_NAMED: usize = 200;
+
+type Result<T, E = NoAddress> = std::result::Result<T, E>;
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// Where the element begins that is being read.
+    element: usize,
+}
+
+/// A word of a display name or a local part, or a dot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word<'a> {
+    Atom(&'a [u8]),
+    /// With its quotes.
+    Quoted(&'a [u8]),
+    Encoded,
+    Dot,
+}
+
+impl<'a> Reader<'a> {
+    fn list(&mut self) -> Result<Vec<Address>> {
+        let mut found = Vec::new();
+        // Where the group begins that is being read, and how many addresses there were before it.
+        let mut group = None;
+        loop {
+            self.element = self.at;
+            self.blanks()?;
+            match self.peek() {
+                None => match group {
+                    Some((from, before)) if found.len() > before => {
+                        self.element = from;
+                        return Err(NoAddress::Open(':'));
+                    }
+                    _ => return Ok(found),
+                },
+                Some(b',') => self.at += 1,
+                Some(b';') if group.is_some() => {
+                    self.at += 1;
+                    group = None;
+                    self.end_of_element(false)?;
+                }
+                Some(_) => match self.mailbox(group.is_some())? {
+                    Some(address) => {
+                        found.push(address);
+                        self.end_of_element(group.is_some())?;
+                    }
+                    None => group = Some((self.element, found.len())),
+                },
+            }
+        }
+    }
+
+    /// One mailbox, or none if a group begins.
+    fn mailbox(&mut self, in_group: bool) -> Result<Option<Address>> {
+        match self.peek() {
+            Some(b'<') => return self.in_brackets().map(Some),
+            Some(b'@') => {
+                self.route()?;
+                return self.address().map(Some);
+            }
+            _ => {}
+        }
+        let words = self.words()?;
+        match self.peek() {
+            Some(b'<') if !words.is_empty() => self.in_brackets().map(Some),
+            Some(b':') if !in_group && !words.is_empty() => {
+                self.at += 1;
+                Ok(None)
+            }
+            Some(b'@') => {
+                let address = self.with_domain(&words)?;
+                self.blanks()?;
+                if self.peek() == Some(b'<') && !self.in_brackets()?.same_mailbox(&address) {
+                    return Err(NoAddress::Two);
+                }
+                Ok(Some(address))
+            }
+            None | Some(b',') => bare(&words).map(Some),
+            Some(b';') if in_group => bare(&words).map(Some),
+            Some(_) => Err(self.unexpected()),
+        }
+    }
+
+    fn in_brackets(&mut self) -> Result<Address> {
+        self.at += 1;
+        self.blanks()?;
+        if self.peek() == Some(b'@') {
+            self.route()?;
+        }
+        let address = match self.peek() {
+            Some(b'>') => return Err(AddressError::Empty.into()),
+            _ => self.address()?,
+        };
+        self.blanks()?;
+        match self.peek() {
+            Some(b'>') => {
+                self.at += 1;
+                Ok(address)
+            }
+            None | Some(b',' | b';' | b'<') => Err(NoAddress::Open('<')),
+            Some(_) => Err(self.unexpected()),
+        }
+    }
+
+    /// A local part and a domain, or a local part alone.
+    fn address(&mut self) -> Result<Address> {
+        let words = self.words()?;
+        match self.peek() {
+            Some(b'@') => self.with_domain(&words),
+            _ => bare(&words),
+        }
+    }
+
+    fn with_domain(&mut self, local: &[Word<'_>]) -> Result<Address> {
+        let mut text = local_part(local)?;
+        self.at += 1;
+        text.push(b'@');
+        text.extend(self.domain()?);
+        Ok(Address::from_bytes(&text)?)
+    }
+
+    /// The hosts that mail was once to be relayed by: `@a,@b:`. They are read and left out (RFC
+    /// 5322, 4.4).
+    fn route(&mut self) -> Result<()> {
+        loop {
+            self.blanks()?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'@') => {
+                    self.at += 1;
+                    let domain = self.domain()?;
+                    let text = std::str::from_utf8(&domain).map_err(|_| AddressError::NotUtf8)?;
+                    domain::check(text).map_err(|_| AddressError::Domain)?;
+                }
+                Some(b':') => {
+                    self.at += 1;
+                    return self.blanks();
+                }
+                None => return Err(AddressError::LocalPart.into()),
+                Some(_) => return Err(self.unexpected()),
+            }
+        }
+    }
+
+    /// A domain or an address literal, without blanks and comments, unchecked.
+    fn domain(&mut self) -> Result<Vec<u8>> {
+        self.blanks()?;
+        let mut text = Vec::new();
+        if self.peek() == Some(b'[') {
+            let rest = &self.bytes[self.at..];
+            let end = rest.iter().position(|byte| *byte == b']');
+            let end = end.ok_or(NoAddress::Open('['))? + 1;
+            let inside = line::lines(&rest[..end]).flat_map(line::content);
+            text.extend(inside.filter(|byte| !is_blank(**byte)));
+            self.at += end;
+            return Ok(text);
+        }
+        let mut is_label = false;
+        loop {
+            self.blanks()?;
+            match self.peek() {
+                Some(b'.') => {
+                    self.at += 1;
+                    text.push(b'.');
+                    is_label = false;
+                }
+                Some(byte) if is_atom(byte) && !is_label => {
+                    text.extend(self.atom());
+                    is_label = true;
+                }
+                _ => return Ok(text),
+            }
+        }
+    }
+
+    /// The words and dots that stand here, with comments and blanks taken out between them.
+    fn words(&mut self) -> Result<Vec<Word<'a>>> {
+        let mut words = Vec::new();
+        loop {
+            self.blanks()?;
+            match self.peek() {
+                Some(b'"') => words.push(self.quoted()?),
+                Some(b'.') => {
+                    self.at += 1;
+                    words.push(Word::Dot);
+                }
+                Some(byte) if is_atom(byte) => {
+                    let encoded = encoded_word(&self.bytes[self.at..]);
+                    if encoded > 0 {
+                        self.at += encoded;
+                        words.push(Word::Encoded);
+                    } else {
+                        words.push(Word::Atom(self.atom()));
+                    }
+                }
+                _ => return Ok(words),
+            }
+        }
+    }
+
+    fn atom(&mut self) -> &'a [u8] {
+        let rest = &self.bytes[self.at..];
+        let end = rest.iter().position(|byte| !is_atom(*byte));
+        let atom = &rest[..end.unwrap_or(rest.len())];
+        self.at += atom.len();
+        atom
+    }
+
+    fn quoted(&mut self) -> Result<Word<'a>> {
+        let from = self.at;
+        self.at += 1;
+        while let Some(byte) = self.peek() {
+            self.at += 1;
+            match byte {
+                b'\\' => self.at += 1,
+                b'"' => return Ok(Word::Quoted(&self.bytes[from..self.at])),
+                _ => {}
+            }
+        }
+        Err(NoAddress::Open('"'))
+    }
+
+    /// Passes over blanks, line ends and comments.
+    fn blanks(&mut self) -> Result<()> {
+        let mut depth = 0_usize;
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'(' => depth += 1,
+                b')' if depth > 0 => depth -= 1,
+                b'\\' if depth > 0 => self.at += 1,
+                _ if depth > 0 || is_blank(byte) => {}
+                b'\r' => match line::ending(&self.bytes[self.at..]) {
+                    Ending::Whole(length) => self.at += length - 1,
+                    Ending::None | Ending::Undecided => break,
+                },
+                _ => break,
+            }
+            self.at += 1;
+        }
+        match depth {
+            0 => Ok(()),
+            _ => Err(NoAddress::Open('(')),
+        }
+    }
+
+    /// Passes over what separates this element from the next one.
+    fn end_of_element(&mut self, in_group: bool) -> Result<()> {
+        self.blanks()?;
+        match self.peek() {
+            None => Ok(()),
+            Some(b',') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(b';') if in_group => Ok(()),
+            Some(byte) if byte.is_ascii_control() => Err(AddressError::Control.into()),
+            Some(_) => Err(NoAddress::Behind),
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn unexpected(&self) -> NoAddress {
+        match self.peek() {
+            Some(byte) if byte.is_ascii_control() => AddressError::Control.into(),
+            Some(byte) => NoAddress::Unexpected(char::from(byte)),
+            None => NoAddress::Words,
+        }
+    }
+
+    /// The element that is being read, up to the comma after the trouble.
+    fn named(&self, why: NoAddress) -> String {
+        let from = self.element.min(self.bytes.len());
+        let at = match why {
+            NoAddress::Open(_) => self.bytes.len(),
+            _ => self.at.min(self.bytes.len()),
+        };
+        let after = self.bytes[at..].iter().position(|byte| *byte == b',');
+        let element = &self.bytes[from..after.map_or(self.bytes.len(), |length| at + length)];
+        let element = &element[..element.len().min(8 * MAX_NAMED)];
+        shortened(printable(&String::from_utf8_lossy(element)), MAX_NAMED)
+    }
+}
+
+/// A local name, as the address of a user here.
+fn bare(words: &[Word<'_>]) -> Result<Address> {
+    match words {
+        [] => Err(AddressError::Empty.into()),
+        [Word::Quoted(b"\"\"")] => Err(AddressError::Empty.into()),
+        [Word::Atom(atom)] if atom.starts_with(b"=?") => Err(NoAddress::EncodedWord),
+        words => Ok(Address::from_bytes(&local_part(words)?)?),
+    }
+}
+
+/// The local part that these words make: atoms with dots between them, or one quoted string.
+/// What is in quotes only in part (RFC 5322, 4.4) has no such form, and is put in quotes as a
+/// whole.
+fn local_part(words: &[Word<'_>]) -> Result<Vec<u8>> {
+    if words.contains(&Word::Encoded) {
+        return Err(NoAddress::EncodedWord);
+    }
+    let are_neighbours = |pair: &[Word<'_>]| !pair.contains(&Word::Dot);
+    if words.windows(2).any(are_neighbours) {
+        return Err(NoAddress::Words);
+    }
+    let is_quoted = |word: &Word<'_>| matches!(word, Word::Quoted(_));
+    let any_quoted = words.iter().any(is_quoted);
+    let mut text = Vec::new();
+    for word in words {
+        match word {
+            Word::Atom(atom) => text.extend_from_slice(atom),
+            Word::Quoted(quoted) => text.extend(unfolded(&quoted[1..quoted.len() - 1])),
+            Word::Dot => text.push(b'.'),
+            Word::Encoded => {}
+        }
+    }
+    if any_quoted {
+        text.insert(0, b'"');
+        text.push(b'"');
+    }
+    Ok(text)
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n')
+}
+
+/// The text without its line ends.
+fn unfolded(text: &[u8]) -> impl Iterator<Item = u8> {
+    line::lines(text).flat_map(line::content).copied()
+}
+
+/// The length of the encoded word (RFC 2047) that a text begins with, or 0. Commas and other
+/// characters that it may not have are taken for its own: it is read to its end in any case.
+fn encoded_word(text: &[u8]) -> usize {
+    let find = || {
+        let rest = text.strip_prefix(b"=?")?;
+        let (charset, rest) = rest.split_at(rest.iter().position(|byte| *byte == b'?')?);
+        let rest = match rest {
+            [b'?', b'b' | b'B' | b'q' | b'Q', b'?', rest @ ..] => rest,
+            _ => return None,
+        };
+        let end = rest.iter().position(|byte| *byte == b'?')?;
+        let is_one = rest.get(end + 1) == Some(&b'=')
+            && charset.iter().all(|byte| is_atom(*byte))
+            && rest[..end].iter().all(|byte| *byte > b' ');
+        is_one.then(|| text.len() - rest.len() + end + 2)
+    };
+    find().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn found(list: &str) -> Vec<String> {
+        let parsed = parse(list.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+        parsed.into_iter().map(String::from).collect()
+    }
+
+    #[track_caller]
+    fn wrong(list: impl AsRef<[u8]>) -> (String, NoAddress) {
+        let error = parse(list.as_ref()).expect_err("it is not a list");
+        (error.text, error.why)
+    }
+
+    #[test]
+    fn the_examples_of_rfc_5322_are_understood() {
+        for (list, addresses) in [
+            // A.1.2, A.1.3
+            (
+                "\"Joe Q. Public\" <john.q.public@example.com>",
+                &["john.q.public@example.com"][..],
+            ),
+            (
+                "Mary Smith <mary@x.test>, jdoe@example.org, Who? <one@y.test>",
+                &["mary@x.test", "jdoe@example.org", "one@y.test"],
+            ),
+            (
+                "<boss@nil.test>, \"Giant; \\\"Big\\\" Box\" <sysservices@example.net>",
+                &["boss@nil.test", "sysservices@example.net"],
+            ),
+            (
+                "A Group:Ed Jones <c@a.test>,joe@where.test,John <jdoe@one.test>;",
+                &["c@a.test", "joe@where.test", "jdoe@one.test"],
+            ),
+            ("Undisclosed recipients:;", &[]),
+            // A.5
+            (
+                "Pete(A nice \\) chap) <pete(his account)@silly.test(his host)>",
+                &["pete@silly.test"],
+            ),
+            (
+                "A Group(Some people)\r\n     :Chris Jones <c@(Chris's host.)public.example>,\r\n         \
+                 joe@example.org,\r\n  John <jdoe@one.test> (my dear friend); (the end of the group)\r\n",
+                &["c@public.example", "joe@example.org", "jdoe@one.test"],
+            ),
+            (
+                "(Empty list)(start)Hidden recipients  :(nobody(that I know))  ;",
+                &[],
+            ),
+            // A.6.1, A.6.3
+            (
+                "Mary Smith <@node.test:mary@example.net>, , jdoe@test  . example",
+                &["mary@example.net", "jdoe@test.example"],
+            ),
+            (
+                "Joe Q. Public <john.q.public@example.com>",
+                &["john.q.public@example.com"],
+            ),
+            (
+                "John Doe <jdoe@machine(comment).  example>",
+                &["jdoe@machine.example"],
+            ),
+        ] {
+            assert_eq!(found(list), addresses, "{list}");
+        }
+    }
+
+    #[test]
+    fn what_headers_in_use_have_is_understood() {
+        for (list, addresses) in [
+            ("root", &["root"][..]),
+            ("root, a@x.test", &["root", "a@x.test"]),
+            ("<root>, \"john doe\"", &["root", "\"john doe\""]),
+            ("\"john doe\"@x.test", &["\"john doe\"@x.test"]),
+            ("joe(c)@z.test", &["joe@z.test"]),
+            ("joe @ x . test", &["joe@x.test"]),
+            ("joe . doe@x.test", &["joe.doe@x.test"]),
+            ("\"a b\" . c@x.test", &["\"a b.c\"@x.test"]),
+            ("\"a\r\n b\"@x.test", &["\"a b\"@x.test"]),
+            (
+                "a@[IPv6:::1], b@[192.0.2.1]",
+                &["a@[IPv6:::1]", "b@[192.0.2.1]"],
+            ),
+            ("a@[ 192.0.2.1 ]", &["a@[192.0.2.1]"]),
+            ("a..b.@x.test", &["a..b.@x.test"]),
+            ("a@x.test.", &["a@x.test"]),
+            ("=?utf-8?q?J=C3=B6rg?= <j@x.test>", &["j@x.test"]),
+            ("=?utf-8?Q?Smith,_Joe?= <j@x.test>", &["j@x.test"]),
+            ("=?utf-8?Q?a@x.test?= <j@x.test>", &["j@x.test"]),
+            (
+                "J\u{f6}rg <j\u{f6}@b\u{fc}cher.test>",
+                &["j\u{f6}@b\u{fc}cher.test"],
+            ),
+            ("a@x.test <a@X.test>", &["a@x.test"]),
+            ("@r.test,@[IPv6:::1]:a@x.test", &["a@x.test"]),
+            ("<@r.test, , @s.test : a@x.test>", &["a@x.test"]),
+            ("a@x.test,\r\r\n\tb@x.test", &["a@x.test", "b@x.test"]),
+            (
+                "team: a@x.test, , b@x.test;, c@x.test",
+                &["a@x.test", "b@x.test", "c@x.test"],
+            ),
+            ("undisclosed-recipients:", &[]),
+            (" , ,, (nobody)", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(found(list), addresses, "{list}");
+        }
+        // What is in no address may be in any charset.
+        let latin = parse(b"J\xf6rg (\xfc) <j@x.test>, \"\xf6\" <k@x.test>").unwrap();
+        assert_eq!(latin.len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_address_is_named() {
+        use AddressError as Bad;
+        use NoAddress::{Behind, EncodedWord, Open, Two, Unexpected, Words};
+        for (list, text, why) in [
+            ("a@x.test, bob at x, c@x.test", "bob at x", Words),
+            ("host!joe", "host!joe", Bad::Path.into()),
+            (
+                "\"Joe <joe@x.test>, b@x.test",
+                "\"Joe <joe@x.test>, b@x.test",
+                Open('"'),
+            ),
+            (
+                "a@x.test, Joe <joe@x.test, b@x.test",
+                "Joe <joe@x.test, b@x.test",
+                Open('<'),
+            ),
+            ("(a@x.test", "(a@x.test", Open('(')),
+            ("a: b@x.test, c@x.test", "a: b@x.test, c@x.test", Open(':')),
+            ("a@[192.0.2.1", "a@[192.0.2.1", Open('[')),
+            ("=?utf-8?q?a@x.test?=", "=?utf-8?q?a@x.test?=", EncodedWord),
+            ("=?utf-8?q?Smith", "=?utf-8?q?Smith", EncodedWord),
+            ("a@x.test\n b@x.test", "a@x.test b@x.test", Behind),
+            ("tim@p.test con@p.test", "tim@p.test con@p.test", Behind),
+            ("a@x.test; b@x.test", "a@x.test; b@x.test", Behind),
+            ("a@x.test <b@x.test>", "a@x.test <b@x.test>", Two),
+            ("a b@x.test", "a b@x.test", Words),
+            ("a\"b\"@x.test", "a\"b\"@x.test", Words),
+            (
+                "x> NOTIFY=NEVER@x.test",
+                "x> NOTIFY=NEVER@x.test",
+                Unexpected('>'),
+            ),
+            ("Joe\\@x.test", "Joe\\@x.test", Unexpected('\\')),
+            ("a: b: c@x.test;;", "b: c@x.test;;", Unexpected(':')),
+            ("<>", "<>", Bad::Empty.into()),
+            ("\"\"", "\"\"", Bad::Empty.into()),
+            ("@", "@", Bad::Domain.into()),
+            ("@x.test", "@x.test", Bad::LocalPart.into()),
+            ("a@", "a@", Bad::Domain.into()),
+            ("a@,b@x.test", "a@", Bad::Domain.into()),
+            ("<@r.test>", "<@r.test>", Unexpected('>')),
+            ("a@x..test", "a@x..test", Bad::Domain.into()),
+            ("a@b@x.test", "a@b@x.test", Behind),
+            (".", ".", Bad::LocalPart.into()),
+            (
+                "a@x.test\rBcc: b@x.test",
+                "a@x.test Bcc: b@x.test",
+                Bad::Control.into(),
+            ),
+            ("a\0@x.test", "a@x.test", Bad::Control.into()),
+            ("\"a\u{1b}\"@x.test", "\"a\"@x.test", Bad::Control.into()),
+        ] {
+            assert_eq!(wrong(list), (text.to_owned(), why), "{list:?}");
+        }
+        assert_eq!(wrong(b"j\xf6@x.test").1, Bad::NotUtf8.into());
+        let long = format!("{} at x", "y".repeat(100_000));
+        assert!(wrong(long).0.len() <= MAX_NAMED);
+    }
+
+    #[test]
+    fn a_line_of_a_command_has_an_address() {
+        let parsed = parse_line(b"Joe <joe@x.test>, a@x.test").unwrap();
+        assert_eq!(parsed.len(), 2);
+        for (line, why) in [
+            ("", AddressError::Empty.into()),
+            (" ", AddressError::Empty.into()),
+            ("nobody:;", NoAddress::NoneThere),
+            (",", NoAddress::NoneThere),
+            ("a@x.test\n", AddressError::Control.into()),
+            ("a\n@x.test", AddressError::Control.into()),
+        ] {
+            assert_eq!(
+                parse_line(line.as_bytes()).unwrap_err().why,
+                why,
+                "{line:?}"
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever stands between them, each of several addresses comes out as it went in.
+        #[test]
+        fn no_address_is_dropped_joined_or_made_up(
+            names in prop::collection::vec("[a-z]{1,3}(\\.[a-z]{1,3})?|\"[a-z ,<@]{1,4}\"", 1..6),
+            dress in prop::collection::vec(0..7_usize, 6),
+            between in prop::sample::select(vec![",", " , ", ",\n ", ",\r\r\n\t", "(,)\n ,,"]),
+        ) {
+            let expected: Vec<String> = names.iter().map(|name| format!("{name}@x.test")).collect();
+            let dressed: Vec<String> = expected.iter().zip(&dress).map(|(one, how)| match how {
+                0 => one.clone(),
+                1 => format!("<{one}>"),
+                2 => format!("A B. <{one}>"),
+                3 => format!("\"A, <c@d>\" <@r.test:{one}>"),
+                4 => format!("(c@d) {one} (e, f@g)"),
+                5 => format!("group: {one};"),
+                _ => format!("=?a?q?,<c@d>?= <{one}>"),
+            }).collect();
+            prop_assert_eq!(found(&dressed.join(between)), expected);
+        }
+
+        /// Without a comma between them they are an error.
+        #[test]
+        fn addresses_without_a_comma_are_an_error(
+            blank in prop::sample::select(vec![" ", "\n ", "\t", "(c)", ";", "\r"]),
+        ) {
+            let list = format!("a@x.test{blank}b@x.test");
+            prop_assert!(parse(list.as_bytes()).is_err());
+        }
+    }
+}
