@@ -1,14 +1,15 @@
-//! Addresses as command lines and files give them.
+//! Addresses as command lines and files give them, and as a spool has them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use mailspool::message::address::without_repeats;
-use mailspool::message::domain::to_ascii;
+use mailspool::message::domain;
 use mailspool::message::envelope::{parse_recipients, parse_sender};
-use mailspool::message::{Address, ReversePath};
+use mailspool::message::{Address, ReversePath, harmless, list};
 
 fuzz_target!(|input: &[u8]| {
     let [bytes, other] = help::parts(input);
+    stored(bytes);
     if let Ok(path) = ReversePath::parse(bytes) {
         let line = format!("{}\n", path.as_str());
         assert_eq!(parse_sender(line.as_bytes()), Ok(path));
@@ -17,17 +18,33 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let text = address.as_str();
-    assert!(!text.is_empty() && text.len() <= Address::MAX_LEN);
-    assert!(!text.chars().any(char::is_control));
     assert_eq!(Address::parse(text).as_ref(), Ok(&address), "it reads back");
-    let line = format!("{text}\n");
-    assert_eq!(parse_recipients(line.as_bytes()), Ok(vec![address.clone()]));
+    let bracketed = format!("<@relay.test,@[IPv6:::1]:{text}>");
+    assert_eq!(Address::parse(&bracketed).as_ref(), Ok(&address));
+    assert_eq!(harmless(text), text, "it needs no cleaning");
+    // Nothing is added, and what is taken off stands around it.
+    let given = std::str::from_utf8(bytes).unwrap();
+    assert!(given.contains(text), "{given:?} {text:?}");
+    // It is a list of one, alone and among others.
+    let listed = list::parse_line(text.as_bytes());
+    assert_eq!(listed.as_deref(), Ok(std::slice::from_ref(&address)));
+    let around = format!("a@x.test, Name <{text}>,\r\n b@x.test");
+    assert_eq!(list::parse(around.as_bytes()).unwrap()[1], address);
+
     match address.domain() {
-        Some(domain) => assert_eq!(text, format!("{}@{domain}", address.local_part())),
-        None => assert!(!text.contains('@') || text.ends_with('@')),
+        Some(domain) => {
+            assert_eq!(text, format!("{}@{domain}", address.local_part()));
+            assert_eq!(domain::check(domain), Ok(()));
+            assert_eq!(domain::without_final_dot(domain), domain);
+            let dotted = format!("{}@{domain}.", address.local_part());
+            if !domain.ends_with(']') && dotted.len() <= Address::MAX_LEN {
+                assert_eq!(Address::parse(&dotted).as_ref(), Ok(&address));
+            }
+        }
+        None => assert_eq!(text, address.local_part()),
     }
     if let Ok(qualified) = address.clone().qualified("mail.test") {
-        assert!(qualified.as_str().contains('@'));
+        assert!(qualified.domain().is_some());
         assert_eq!(Address::parse(qualified.as_str()).as_ref(), Ok(&qualified));
         assert_eq!(qualified.clone().qualified("mail.test"), Ok(qualified));
     }
@@ -40,15 +57,13 @@ fuzz_target!(|input: &[u8]| {
             assert!(ours.same_mailbox(&address));
             assert_eq!(ours.local_part(), address.local_part());
             assert_eq!(wire.is_ascii(), address.local_part().is_ascii());
-            let ascii = to_ascii(ours.domain().unwrap_or("")).unwrap();
-            assert!(ascii.is_ascii() && to_ascii(&ascii).as_ref() == Ok(&ascii));
+            let ascii = domain::to_ascii(ours.domain().unwrap_or("")).unwrap();
+            assert!(ascii.is_ascii() && domain::to_ascii(&ascii).as_ref() == Ok(&ascii));
             let new = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
             assert!(*wire == *text || !ascii.contains(new), "{wire:?}");
         }
-        Err(_) => assert!(!address.domain().unwrap().is_ascii()),
+        Err(error) => panic!("{address}: {error}"),
     }
-    let json = serde_json::to_string(&address).unwrap();
-    assert_eq!(serde_json::from_str::<Address>(&json).unwrap(), address);
     if let Ok(other) = Address::from_bytes(other) {
         let same = address.same_mailbox(&other);
         assert_eq!(same, other.same_mailbox(&address));
@@ -57,3 +72,23 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(kept[0], address);
     }
 });
+
+/// Whatever a spool may hold reads back as it is, and can be asked anything.
+fn stored(bytes: &[u8]) {
+    let Ok(address) = std::str::from_utf8(bytes)
+        .map_err(|_| ())
+        .and_then(|text| Address::stored(text).map_err(|_| ()))
+    else {
+        return;
+    };
+    let text = address.as_str();
+    assert_eq!(text.as_bytes(), bytes);
+    assert!(!text.is_empty() && text.len() <= Address::MAX_LEN);
+    assert!(!text.chars().any(char::is_control));
+    let line = format!("{text}\n");
+    assert_eq!(parse_recipients(line.as_bytes()), Ok(vec![address.clone()]));
+    let json = serde_json::to_string(&address).unwrap();
+    assert_eq!(serde_json::from_str::<Address>(&json).unwrap(), address);
+    assert!(address.same_mailbox(&address));
+    let _ = address.on_wire();
+}

@@ -1,73 +1,122 @@
-//! The scan of a header that streams by, and what is cut out of one.
+//! The scan of a header that streams by, and what is taken out of one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::header::{
-    HeaderEnd, HeaderScan, fields, line_ending, mbox_separator, without_field,
-};
+use mailspool::message::header::{HeaderEnd, HeaderScan, Part, fields, line_ending};
+use mailspool::message::line::{self, Ending};
+use mailspool::message::recipients::BLIND_FIELDS;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = scan(bytes, usize::MAX);
     for piece in [1, 3, 64] {
         assert_eq!(scan(bytes, piece), whole, "in pieces of {piece}");
     }
-    let (at, end, hops, _, _) = whole;
-    let header = &bytes[..at];
+    let Found {
+        separators,
+        kept,
+        out,
+        rest,
+        end,
+        ..
+    } = &whole;
     match end {
-        HeaderEnd::Eof => assert_eq!(at, bytes.len()),
-        HeaderEnd::EmptyLine => assert!(matches!(bytes[at..], [b'\n', ..] | [b'\r', b'\n', ..])),
-        HeaderEnd::Body => {}
+        HeaderEnd::Eof => assert!(rest.is_empty()),
+        HeaderEnd::EmptyLine => assert!(matches!(line::ending(rest), Ending::Whole(_))),
+        HeaderEnd::Body => assert!(!matches!(line::ending(rest), Ending::Whole(_))),
     }
+    // No octet is in two parts, or in none.
+    assert_eq!(
+        separators.len() + kept.len() + out.len() + rest.len(),
+        bytes.len()
+    );
+    assert!(bytes.starts_with(separators) && bytes.ends_with(rest));
+    // Separators are whole lines, and a field follows.
+    for line in line::lines(separators) {
+        let line = line.strip_prefix(b">").unwrap_or(line);
+        assert!(line.starts_with(b"From ") && line.ends_with(b"\n"));
+    }
+    assert!(separators.is_empty() || !kept.is_empty() || !out.is_empty());
+
+    let is_blind = |name: &[u8]| BLIND_FIELDS.iter().any(|one| is(name, one));
+    assert!(fields(kept).all(|(name, _)| !is_blind(name)));
+    assert!(fields(out).all(|(name, _)| is_blind(name)));
     // A header that was found is one: read again by itself, it is header throughout.
-    let again = scan(header, usize::MAX);
-    assert_eq!((again.0, again.1, again.2), (at, HeaderEnd::Eof, hops));
+    for part in [kept, out] {
+        let again = HeaderScan::default().push(part, true);
+        assert_eq!(
+            (again.header, again.end),
+            (part.len(), Some(HeaderEnd::Eof))
+        );
+        let joined: Vec<u8> = fields(part).flat_map(|(_, field)| field.to_vec()).collect();
+        assert_eq!(
+            &joined, part,
+            "no octet of a header is outside of its fields"
+        );
+    }
+    let header = &bytes[separators.len()..bytes.len() - rest.len()];
+    let received = fields(header).filter(|(name, _)| is(name, "Received"));
+    assert_eq!(received.count(), whole.hops);
+    // What reads a header that is stored sees the same fields.
+    let stored = HeaderScan::default().push(&bytes[separators.len()..], true);
+    assert_eq!(stored.header, header.len());
+    assert_eq!(stored.end, Some(*end));
 
-    let joined: Vec<u8> = fields(header)
-        .flat_map(|(_, field)| field.to_vec())
-        .collect();
-    assert_eq!(
-        joined, header,
-        "no byte of a header is outside of its fields"
-    );
-    let received = |name: &[u8]| name.eq_ignore_ascii_case(b"Received");
-    assert_eq!(
-        fields(header).filter(|(name, _)| received(name)).count(),
-        hops
-    );
-
-    let without = without_field(header, "Bcc");
-    assert_eq!(without_field(&without, "Bcc"), without);
-    assert!(fields(&without).all(|(name, _)| !name.eq_ignore_ascii_case(b"Bcc")));
-    assert_eq!(without_field(&without_field(header, "Received"), "Bcc"), {
-        without_field(&without_field(header, "Bcc"), "Received")
-    });
-
-    let separator = mbox_separator(bytes);
-    assert!(separator == 0 || bytes[separator - 1] == b'\n');
     assert!(["\n", "\r\n"].contains(&line_ending(bytes)));
 });
 
-/// Where the header ends and how, its hops, and whether it has a date and an id.
-fn scan(bytes: &[u8], piece: usize) -> (usize, HeaderEnd, usize, bool, bool) {
-    let mut scan = HeaderScan::default();
+fn is(name: &[u8], field: &str) -> bool {
+    name.eq_ignore_ascii_case(field.as_bytes())
+}
+
+#[derive(Debug, PartialEq)]
+struct Found {
+    separators: Vec<u8>,
+    kept: Vec<u8>,
+    out: Vec<u8>,
+    rest: Vec<u8>,
+    end: HeaderEnd,
+    hops: usize,
+    /// Whether there are `Date`, `From` and `Message-ID`.
+    seen: [bool; 3],
+}
+
+fn scan(bytes: &[u8], piece: usize) -> Found {
+    let mut scan = HeaderScan::of_input(&BLIND_FIELDS);
+    let [mut separators, mut kept, mut out] = [const { Vec::new() }; 3];
     let (mut done, mut have) = (0_usize, 0_usize);
     loop {
-        have = bytes.len().min(have.saturating_add(piece));
-        let found = scan.push(&bytes[done..have], have == bytes.len());
-        done += found.header;
-        assert!(done <= have);
-        if let Some(end) = found.end {
-            return (done, end, scan.hops, scan.date, scan.message_id);
-        }
-        assert!(
-            have < bytes.len(),
-            "the end of the input is the end of the header"
-        );
-        // What is held back is bounded, or a stream could be held back for ever.
-        assert!(
-            have - done <= 1100 + piece,
-            "{} octets are held",
-            have - done
-        );
+        let (into, length) = match scan.next(&bytes[done..have], have == bytes.len()) {
+            Part::Separators(length) => (&mut separators, length),
+            Part::Fields(length) => (&mut kept, length),
+            Part::TakenOut(length) => (&mut out, length),
+            Part::Undecided => {
+                assert!(
+                    have < bytes.len(),
+                    "the end of the input is the end of the header"
+                );
+                // What is held back is bounded, or a stream could be held back for ever.
+                let held = have - done;
+                assert!(
+                    held <= HeaderScan::MAX_HELD + piece.min(bytes.len()),
+                    "{held} octets"
+                );
+                have = bytes.len().min(have.saturating_add(piece));
+                continue;
+            }
+            Part::End(end) => {
+                return Found {
+                    separators,
+                    kept,
+                    out,
+                    rest: bytes[done..].to_vec(),
+                    end,
+                    hops: scan.hops,
+                    seen: [scan.date, scan.from, scan.message_id],
+                };
+            }
+        };
+        assert!(length > 0);
+        into.extend_from_slice(&bytes[done..done + length]);
+        done += length;
     }
 }

@@ -11,8 +11,8 @@ use mailspool::transport::{Maildir, Pipe};
 fuzz_target!(|input: &str| {
     let [host, sender, recipient, template] =
         help::parts(input.as_bytes()).map(|part| std::str::from_utf8(part).unwrap());
-    let recipient = Address::parse(recipient).unwrap_or(Address::parse("b@x").unwrap());
-    let sender = ReversePath::parse(sender.as_bytes()).unwrap_or(ReversePath::Null);
+    let recipient = Address::stored(recipient).unwrap_or(Address::parse("b@x").unwrap());
+    let sender = ReversePath::stored(sender).unwrap_or(ReversePath::Null);
 
     let maildir = Maildir::new("/nonexistent".into(), host.to_owned());
     let name = maildir.copy_name(help::id(), &recipient);
