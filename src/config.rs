@@ -231,7 +231,7 @@ fn signed(duration: Duration) -> SignedDuration {
 fn system_hostname() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     let name = name.to_string_lossy();
-    let usable = !name.is_empty() && name.bytes().all(value::is_hostname_byte);
+    let usable = name.bytes().all(value::is_hostname_byte) && domain::check(&name).is_ok();
     if usable {
         name.into_owned()
     } else {
@@ -245,9 +245,13 @@ impl Text<'_> {
         if name.is_empty() || !name.bytes().all(value::is_hostname_byte) {
             return Err(self.error(given.span(), "not a host name"));
         }
-        match domain::to_ascii(name) {
-            Ok(_) => Ok(name.clone()),
-            Err(error) => Err(self.error(given.span(), error)),
+        if let Err(error) = domain::to_ascii(name) {
+            return Err(self.error(given.span(), error));
+        }
+        // It stands after the local names that are handed in.
+        match domain::check(name) {
+            Ok(()) => Ok(name.clone()),
+            Err(_) => Err(self.error(given.span(), "not a host name")),
         }
     }
 

@@ -11,6 +11,7 @@ use super::args::{Global, Receive, Send, Wishes};
 use super::background;
 use super::exit::{EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
+use super::route;
 use super::site::{IfMissing, Site};
 use super::table;
 use crate::accept::{Acceptor, Peeked, Request};
@@ -40,9 +41,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         ));
     };
     let refused = |failure: Failure| {
-        if failure.permanent {
-            drain(site.limits().max_size);
-        }
+        drain(&failure, site.limits().max_size);
         failure
     };
     let sender = ReversePath::parse(from.as_bytes());
@@ -60,7 +59,8 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         release: None,
     };
     let acceptor = Acceptor::new(site.spool.clone(), site.limits());
-    let accepted = acceptor.submit(request, io::stdin().lock())?;
+    let accepted = acceptor.submit(request, io::stdin().lock());
+    let accepted = accepted.map_err(|error| refused(error.into()))?;
     // It is ours: nothing that happens now may look like a failure.
     if site.config.accept.attempt == Attempt::Now && !accepted.repeated {
         background::attempt(&site, global);
@@ -75,9 +75,7 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     log::start(&site.config.log, Quiet::UnlessAsked);
     let sender = match &args.from {
         Some(from) => sender(from)?,
-        None => ReversePath::Mailbox(
-            Address::of_user(&site.caller.name).map_err(|error| Failure::new(EX_USAGE, error))?,
-        ),
+        None => route::caller(&site)?,
     };
     if let Some(name) = &args.transport
         && !site.config.transports.contains_key(name)
@@ -188,10 +186,12 @@ fn impossible(given: &OsString, code: EnhancedCode, error: AddressError) -> Fail
     }
 }
 
-/// Reads the message that is refused: an MTA that gets a broken pipe may not look at the exit
-/// status, and it is the status that tells it what to do.
-fn drain(most: u64) {
-    let _ = io::copy(&mut io::stdin().lock().take(most), &mut io::sink());
+/// Reads what is left of a message that is refused for good: an MTA that gets a broken pipe may not
+/// look at the exit status, and it is the status that tells it what to do.
+fn drain(failure: &Failure, most: u64) {
+    if failure.permanent {
+        let _ = io::copy(&mut io::stdin().lock().take(most), &mut io::sink());
+    }
 }
 
 /// What is asked for so many recipients.

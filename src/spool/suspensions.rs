@@ -437,6 +437,8 @@ mod tests {
     fn each_name_finds_its_mail_and_no_other() {
         let targets = [
             (Target::destination("bücher.TEST"), 1),
+            (Target::destination("bücher.test."), 1),
+            (Target::destination("MX.example.net.:587"), 3),
             (Target::destination("MX.example.net:587"), 3),
             (Target::destination("Relay:mx.example.net:587"), 3),
             (Target::destination("mx.example.net"), 3),

@@ -250,7 +250,6 @@ fn where_it_is_not_offered_only_domains_may_be_other_than_ascii() {
             "5.6.7 the address's local part is not ASCII",
         ),
         ("\u{f6}@b\u{fc}cher.test", "5.6.7 the address's local part"),
-        ("a@\u{fc}..test", "5.1.2 \u{fc}..test is not a valid"),
     ] {
         let site = attempted(&to(&exim, ""), to_whom);
         let bounce = site.boxed().concat();
