@@ -31,6 +31,12 @@ impl EnhancedCode {
         }
     }
 
+    /// Whether its subject is one of those that RFC 3463 defines (0 to 7). Version numbers are
+    /// written like codes; most of them have another subject.
+    pub const fn is_registered(&self) -> bool {
+        self.subject <= 7
+    }
+
     /// The code at the beginning of a text and what follows it, if one is there and ends at a
     /// blank or at the end.
     pub fn at_start_of(text: &str) -> Option<(EnhancedCode, &str)> {

@@ -90,30 +90,35 @@ impl Outcome {
         }
     }
 
-    /// What the end of a delivery program means. Output that begins with an enhanced status
-    /// code decides; otherwise the exit status does, by sysexits(3), and what is not in the
-    /// table defers. `output` is what the program printed; it becomes the diagnostic.
+    /// What the end of a delivery program means. The exit status decides whether the message was
+    /// taken: with 0 it was, whatever the program printed; with anything else it was not. Of a
+    /// program that exits with another status, an enhanced status code at the beginning of its
+    /// output chooses between deferred (4.x.y) and failed (5.x.y); without one the table of
+    /// sysexits(3) does, and what is not in the table defers. `output` becomes the diagnostic.
+    ///
+    /// Only a code with a registered subject is one: `2.38.1 importer: locked` is a version, and
+    /// stays a part of the diagnostic.
     pub fn of_exit(exit: Exit, output: &str) -> Outcome {
         let output = output.trim();
-        // What the end of the program says for itself, where the output has nothing to read.
-        let said = |output: &str| match printable(output).as_str() {
+        let (status, enhanced) = exit.meaning();
+        let chosen = |code: EnhancedCode| match (exit, code.class) {
+            (Exit::Code(0), 2) => Some(Status::Delivered),
+            (Exit::Code(1..) | Exit::Code(..0), 4) => Some(Status::Deferred),
+            (Exit::Code(1..) | Exit::Code(..0), 5) => Some(Status::Failed),
+            // The code contradicts the exit status. Of a program that a signal ended, no output
+            // says how it would have ended.
+            _ => None,
+        };
+        let printed = EnhancedCode::at_start_of(output)
+            .filter(|(code, _)| code.is_registered())
+            .and_then(|(code, rest)| Some((chosen(code)?, code, rest)));
+        let (status, enhanced, text) = printed.unwrap_or((status, enhanced, output));
+        // The end of the program speaks for itself where there is nothing to read.
+        let text = match printable(text).as_str() {
             "" => exit.words(),
             words => words.to_owned(),
         };
-        if let Some((enhanced, rest)) = EnhancedCode::at_start_of(output) {
-            let status = match enhanced.class {
-                2 => Status::Delivered,
-                5 => Status::Failed,
-                _ => Status::Deferred,
-            };
-            // An exit status of 0 with a code that denies success, or the reverse, is decided
-            // by the code: it is the more deliberate of the two. Death by signal is not.
-            if let Exit::Code(_) = exit {
-                return Outcome::local(status, enhanced, said(rest));
-            }
-        }
-        let (status, enhanced) = exit.meaning();
-        Outcome::local(status, enhanced, said(output))
+        Outcome::local(status, enhanced, text)
     }
 }
 
@@ -169,8 +174,9 @@ mod tests {
             let outcome = Outcome::of_exit(Exit::Code(75), output);
             assert_eq!(outcome.reply.text, "the command exited with status 75");
         }
-        let outcome = Outcome::of_exit(Exit::Code(0), "5.2.2 \u{9b}");
-        assert_eq!(outcome.reply.to_string(), "5.2.2 delivered by command");
+        let outcome = Outcome::of_exit(Exit::Code(1), "5.2.2 \u{9b}");
+        let words = "5.2.2 the command exited with status 1";
+        assert_eq!(outcome.reply.to_string(), words);
     }
 
     #[test]
@@ -199,24 +205,51 @@ mod tests {
         );
     }
 
+    /// What an outcome is, by exit status and output.
+    fn of(code: i32, output: &str) -> (Status, String) {
+        let outcome = Outcome::of_exit(Exit::Code(code), output);
+        (outcome.status, outcome.reply.to_string())
+    }
+
     #[test]
-    fn output_that_begins_with_a_code_decides() {
-        let outcome = Outcome::of_exit(Exit::Code(1), "5.2.1 mailbox disabled\n");
-        assert_eq!(outcome.status, Status::Failed);
-        assert_eq!(outcome.reply.to_string(), "5.2.1 mailbox disabled");
-        assert_eq!(
-            Outcome::of_exit(Exit::Code(0), "4.2.2 full").status,
-            Status::Deferred
-        );
-        assert_eq!(
-            Outcome::of_exit(Exit::Code(75), "2.0.0 ok").status,
-            Status::Delivered
-        );
-        assert_eq!(
-            Outcome::of_exit(Exit::Signal(9), "2.0.0 ok").status,
-            Status::Deferred
-        );
-        let words = Outcome::of_exit(Exit::Code(67), "no such user \u{1b}[31m");
-        assert_eq!(words.reply.to_string(), "5.1.1 no such user [31m");
+    fn the_exit_status_decides_whether_a_message_was_taken() {
+        use Status::{Deferred, Delivered, Failed};
+        for (code, output, status, reply) in [
+            // It failed, whatever it printed.
+            (75, "2.0.0 ok", Deferred, "4.0.0 2.0.0 ok"),
+            (
+                75,
+                "2.38.1 importer: database is locked",
+                Deferred,
+                "4.0.0 2.38.1 importer: database is locked",
+            ),
+            (67, "2.1.5 ok", Failed, "5.1.1 2.1.5 ok"),
+            (1, "2.0.0", Deferred, "4.3.0 2.0.0"),
+            (-1, "2.0.0", Deferred, "4.3.0 2.0.0"),
+            // It has taken the message, whatever it printed.
+            (0, "4.19.0 starting", Delivered, "2.0.0 4.19.0 starting"),
+            (0, "4.2.2 full", Delivered, "2.0.0 4.2.2 full"),
+            (0, "5.36.0 done", Delivered, "2.0.0 5.36.0 done"),
+            (0, "5.7.1 no", Delivered, "2.0.0 5.7.1 no"),
+            (0, "2.1.5 stored", Delivered, "2.1.5 stored"),
+            (0, "2.8.0 stored", Delivered, "2.0.0 2.8.0 stored"),
+            // A code chooses how it failed.
+            (1, "5.2.1 mailbox disabled\n", Failed, "5.2.1 mailbox disabled"),
+            (75, "5.7.509 not you", Failed, "5.7.509 not you"),
+            (67, "4.2.2 full", Deferred, "4.2.2 full"),
+            (127, "5.3.5 gone for good", Failed, "5.3.5 gone for good"),
+            // A version is no code.
+            (75, "5.36.0 perl", Deferred, "4.0.0 5.36.0 perl"),
+            (1, "5.8.0 x", Deferred, "4.3.0 5.8.0 x"),
+            (67, "4.19.0 starting", Failed, "5.1.1 4.19.0 starting"),
+        ] {
+            assert_eq!(of(code, output), (status, reply.to_owned()), "{code} {output}");
+        }
+        for output in ["2.0.0 ok", "4.2.2 full", "5.1.1 no such user"] {
+            let outcome = Outcome::of_exit(Exit::Signal(9), output);
+            assert_eq!(outcome.status, Status::Deferred);
+            assert_eq!(outcome.reply.to_string(), format!("4.3.0 {output}"));
+        }
+        assert_eq!(of(67, "no such user \u{1b}[31m").1, "5.1.1 no such user [31m");
     }
 }

@@ -42,7 +42,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// - on standard input a `Return-Path` field and then the message, byte by byte but for the
 ///   `Return-Path` fields that it came with.
 ///
-/// [`Outcome::of_exit`] decides from its exit status and the beginning of its output. What it
+/// Its exit status decides whether it has taken the message, see [`Outcome::of_exit`]. What it
 /// leaves in the background is not killed when it ends by itself, and not waited for.
 ///
 /// The runtime must have its I/O and time drivers enabled.
