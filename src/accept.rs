@@ -12,6 +12,7 @@ mod peek;
 mod trace;
 
 use std::io::Read;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -103,6 +104,17 @@ pub struct Accepted {
 pub struct Acceptor {
     spool: Spool,
     limits: Limits,
+    when_durable: Option<Hook>,
+}
+
+/// Is called at the commit point.
+#[derive(Clone)]
+struct Hook(Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 /// How often the free space is looked at again while a message streams in.
@@ -111,7 +123,22 @@ const SPACE_STEP: u64 = 8 << 20;
 impl Acceptor {
     /// Accepts into `spool` within `limits`.
     pub fn new(spool: Spool, limits: Limits) -> Acceptor {
-        Acceptor { spool, limits }
+        Acceptor {
+            spool,
+            limits,
+            when_durable: None,
+        }
+    }
+
+    /// The same, and `hook` is called as soon as a message is durable (commit point *durable*), before
+    /// anything else is done that may take time. Whoever keeps a message until then, by a limit of
+    /// time, say, must stop doing so.
+    #[must_use]
+    pub fn when_durable(self, hook: impl Fn() + Send + Sync + 'static) -> Acceptor {
+        Acceptor {
+            when_durable: Some(Hook(Arc::new(hook))),
+            ..self
+        }
     }
 
     /// Takes a message in. When this returns an id, the message and its envelope are durable,
@@ -185,6 +212,9 @@ impl Acceptor {
             },
         };
         let id = staged.id();
+        if let Some(Hook(hook)) = &self.when_durable {
+            hook();
+        }
         // From here on nothing may report failure: the message is durable, and a caller who
         // kept it would have it delivered twice. If this rename fails, the next run makes it.
         if let Err(error) = staged.release() {

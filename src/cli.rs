@@ -26,6 +26,7 @@ mod table;
 mod time;
 mod transports;
 mod trust;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -38,10 +39,12 @@ use exit::Failure;
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    match args::is_receive(&arguments) {
+    let code = match args::is_receive(&arguments) {
         true => receive(arguments),
         false => others(arguments),
-    }
+    };
+    log::finish();
+    code
 }
 
 fn receive(arguments: Vec<OsString>) -> ExitCode {
@@ -50,7 +53,7 @@ fn receive(arguments: Vec<OsString>) -> ExitCode {
     let args = match Args::read(arguments) {
         Ok(args) => args,
         Err(error) => {
-            exit::say_usage(&error);
+            exit::say_usage_to_mta(&error);
             // Help that an MTA has asked for, by a recipient such as `-h@example.org`, is no
             // acceptance: only a person at a terminal gets a 0 for it.
             let asked = !error.use_stderr() && std::io::stdin().is_terminal();
@@ -85,7 +88,7 @@ fn others(arguments: Vec<OsString>) -> ExitCode {
     match std::panic::catch_unwind(|| dispatch(&args)) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => exit::complain(&failure),
-        Err(_) => ExitCode::from(exit::EX_SOFTWARE),
+        Err(_) => ExitCode::from(exit::after_panic(exit::EX_SOFTWARE)),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod barrier;
 mod body;
+mod copy;
 mod error;
 mod making;
 mod seam;

@@ -24,7 +24,8 @@ use crate::message::{Address, Dsn, QueueId, RecipientDsn, ReversePath};
 use crate::queue::{Outcome, RecipientState, State};
 
 pub use maildir::Maildir;
-pub use pipe::{Pipe, PipeError, PipeUser};
+pub(crate) use pipe::detach;
+pub use pipe::{Pipe, PipeError, PipeUser, end_commands};
 pub use relay::Relay;
 #[cfg(feature = "smtp")]
 pub use smtp::{Probed, Smtp, SmtpBuilder, Target};

@@ -1,11 +1,11 @@
 //! Attempts in the background: at once, detached, and not too many.
 
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use super::args::Global;
 use super::site::Site;
 use crate::runner::slot_is_free;
+use crate::transport::detach;
 
 /// Starts a run in the background, if a slot is free. If none is, those who hold them look
 /// again after letting go, and find what was queued before this call.
@@ -33,7 +33,8 @@ pub(super) fn attempt(site: &Site, global: &Global) {
     command
         .args(["run", "--in-slot", "--quiet"])
         .current_dir("/");
-    // None of our descriptors: whoever reads our output waits for everybody who holds it.
+    // None of our descriptors: a reader of our output waits for all that hold it, and so does a
+    // process that waits for a lock which our caller has.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -41,17 +42,5 @@ pub(super) fn attempt(site: &Site, global: &Global) {
     detach(&mut command);
     if let Err(error) = command.spawn() {
         tracing::warn!(%error, "no attempt in the background");
-    }
-}
-
-/// Has the child begin a session of its own, out of reach of our terminal's signals.
-#[allow(unsafe_code)]
-fn detach(command: &mut Command) {
-    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            nix::unistd::setsid()?;
-            Ok(())
-        });
     }
 }

@@ -1,9 +1,8 @@
 //! `init` and `config`.
 
-use std::io;
 
 use super::args::{Config, ConfigCommand, Global, Init, Kind};
-use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure, write_once};
+use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure, print};
 use super::privilege;
 use super::site::{IfMissing, Site, make, spool_path};
 use super::transports::{Maker, mistakes, warnings};
@@ -93,5 +92,5 @@ fn in_force(site: &Site) -> Result<String, Failure> {
 }
 
 fn say(text: &str) {
-    write_once(io::stdout(), text);
+    print(text);
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Destinations, DestinationsCommand, Global};
-use super::exit::{EX_UNAVAILABLE, Failure, write_once};
+use super::exit::{EX_UNAVAILABLE, Failure, print};
 use super::list::{finish, json_line, put};
 use super::site::Site;
 use super::suspend::{self, Way};
@@ -160,12 +160,12 @@ fn clear(spool: &Spool, names: &[String]) -> Result<ExitCode, Failure> {
         text += &format!("{} is tried again.\n", printable(&down.hop.to_string()));
     }
     match (text.is_empty(), names.is_empty()) {
-        (true, true) => write_once(io::stdout(), "All destinations are up.\n"),
+        (true, true) => print("All destinations are up.\n"),
         (true, false) => {
             let text = "no destination of that name is down";
             return Err(Failure::new(EX_UNAVAILABLE, text));
         }
-        (false, _) => write_once(io::stdout(), &text),
+        (false, _) => print(&text),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,15 @@
 
 use std::fmt;
 use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{accept, config, disk, runner, spool};
 
@@ -113,16 +121,117 @@ pub(super) fn refuse(failure: &Failure) -> ExitCode {
     ExitCode::from(EX_TEMPFAIL)
 }
 
-/// One write, whose failure is nobody's business: an MTA's pipe may be non-blocking or closed,
-/// and the status is what counts.
-pub(super) fn write_once(mut to: impl Write, text: &str) {
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+/// How long a reader that takes nothing is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Streams, by their numbers, that are not read: what else goes there is left out.
+static NOT_READ: AtomicU32 = AtomicU32::new(0);
+
+/// Writes what is beside the point, for the status is what counts: a stream may be closed, not
+/// block, or be a pipe that nothing reads. Its failure is no news, and it never waits for long:
+/// what is said here is often said after something has become durable, when the process must come
+/// to its end.
+pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
+    let number = to.as_fd().as_raw_fd().unsigned_abs().min(31);
+    if NOT_READ.load(Ordering::SeqCst) & 1 << number != 0 {
+        return;
+    }
+    let to = Arc::new(to);
+    // A write can block whatever was known of the stream before. Then the thread stays behind in it,
+    // until the process ends.
+    let (progress, heard) = mpsc::channel();
+    let (writer, bytes) = (Arc::clone(&to), text.as_bytes().to_vec());
+    let write = move || pour(&*writer, &bytes, || progress.send(()).is_ok());
+    let thread = std::thread::Builder::new()
+        .stack_size(64 << 10)
+        .spawn(write);
+    let is_stuck = match thread {
+        Ok(_) => loop {
+            match heard.recv_timeout(PATIENCE) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Disconnected) => break false,
+                Err(RecvTimeoutError::Timeout) => break true,
+            }
+        },
+        Err(_) => {
+            pour(&*to, text.as_bytes(), || has_room(&*to));
+            false
+        }
+    };
+    if is_stuck {
+        NOT_READ.fetch_or(1 << number, Ordering::SeqCst);
+        if number == 1 {
+            let text = "mailspool: standard output is not read; the rest is left out\n";
+            write_once(std::io::stderr(), text);
+        }
+    }
+}
+
+/// Writes piece by piece, asking before each whether to go on.
+fn pour(to: &impl AsFd, mut bytes: &[u8], mut go_on: impl FnMut() -> bool) {
+    /// No pipe that has room takes less of it without blocking (PIPE_BUF).
+    const PIECE: usize = 4096;
+    while !bytes.is_empty() && go_on() {
+        match nix::unistd::write(to, &bytes[..bytes.len().min(PIECE)]) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if has_room(to) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits until a stream has room, not for long.
+fn has_room(to: &impl AsFd) -> bool {
+    let mut room = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+    let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+    poll(&mut room, patience).is_ok_and(|ready| ready > 0)
+}
+
+/// Prints what was asked for, and waits as long as its reader, who may be looking at a page of it.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // A closed pipe is a reader who has seen enough.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Says what is wrong with the usage, or prints the help that was asked for.
 pub(super) fn say_usage(error: &clap::Error) {
     // A closed pipe behind `--help` is no trouble.
     let _ = error.print();
+}
+
+/// The same for an MTA, which is not waited for.
+pub(super) fn say_usage_to_mta(error: &clap::Error) {
+    let text = error.render().to_string();
+    match error.use_stderr() {
+        true => write_once(std::io::stderr(), &text),
+        false => write_once(std::io::stdout(), &text),
+    }
+}
+
+/// Ends this process from whatever thread: no command that it runs is left behind, and the log gets
+/// its last lines.
+pub(super) fn leave(status: u8) -> ! {
+    crate::transport::end_commands();
+    super::log::finish();
+    std::process::exit(i32::from(status))
+}
+
+/// Whether the message that this process takes in is durable. Nothing fails after that.
+static IS_DURABLE: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process does not fail, not even by a panic: its message is durable.
+pub(super) fn no_failure_from_now_on() {
+    IS_DURABLE.store(true, Ordering::SeqCst);
+}
+
+/// The status to end with for a mistake of ours.
+pub(super) fn after_panic(status: u8) -> u8 {
+    match IS_DURABLE.load(Ordering::SeqCst) {
+        true => 0,
+        false => status,
+    }
 }
 
 /// Has a panic end the whole process with a status, whichever thread it is in. (A panic in a
@@ -132,7 +241,7 @@ pub(super) fn panics_end_in(status: u8) {
         let text = format!("mailspool: internal error: {panic}\n");
         write_once(std::io::stderr(), &text);
         if status == EX_TEMPFAIL {
-            std::process::exit(i32::from(status));
+            leave(after_panic(status));
         }
     }));
 }

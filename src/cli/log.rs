@@ -1,12 +1,17 @@
 //! Where log lines go, and that each of them is one line.
+//!
+//! Nothing here waits for a log: see [`buffer`].
 
+mod buffer;
 mod journal;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use indicatif::ProgressBar;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::syslog::{Facility, LogFlags, Severity};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -14,9 +19,11 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::exit::write_once;
 use crate::config::{Log, LogFormat, LogTo};
 use crate::message::printable;
-use journal::Journal;
+use buffer::{Buffer, Line, Sink};
+use journal::{Journal, Socket};
 
 /// Whether standard error may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,39 +54,84 @@ pub(super) fn start(log: &Log, quiet: Quiet) {
         LogTo::Stderr if quiet == Quiet::Always => LogTo::None,
         other => other,
     };
-    match to {
-        LogTo::None | LogTo::Auto => {}
-        LogTo::Stderr => lines(log.format, Target::Stderr),
+    let started = match to {
+        LogTo::None | LogTo::Auto => return,
+        LogTo::Stderr => lines(log.format, Target::Stderr, quiet),
         LogTo::Syslog => {
             let opened =
                 nix::syslog::openlog(Some(c"mailspool"), LogFlags::LOG_PID, Facility::LOG_MAIL);
-            if opened.is_ok() {
-                lines(log.format, Target::Syslog);
+            match opened {
+                Ok(()) => lines(log.format, Target::Syslog, quiet),
+                Err(_) => return,
             }
         }
-        LogTo::Journald => match Journal::new(log.format) {
-            Ok(journal) => {
-                let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
-                let _ = registry.with(journal).try_init();
-            }
-            Err(_) if stderr == LogTo::Stderr => lines(log.format, Target::Stderr),
-            Err(_) => {}
+        LogTo::Journald => match Socket::new() {
+            Ok(socket) => journald(socket, log.format, quiet),
+            Err(_) if stderr == LogTo::Stderr => lines(log.format, Target::Stderr, quiet),
+            Err(_) => return,
         },
+    };
+    if let Err(error) = started
+        && quiet != Quiet::Always
+    {
+        write_once(io::stderr(), &format!("mailspool: no log: {error}\n"));
     }
 }
 
-fn lines(format: LogFormat, target: Target) {
+/// What is written to, once logging has started.
+static STARTED: OnceLock<Started> = OnceLock::new();
+
+struct Started {
+    buffer: Arc<Buffer>,
+    /// Whether losses may be told on standard error, and are not in vain there.
+    tells: bool,
+}
+
+fn begin(sink: impl Sink, tells: bool) -> io::Result<Arc<Buffer>> {
+    let buffer = Buffer::start(sink)?;
+    let started = Started {
+        buffer: Arc::clone(&buffer),
+        tells,
+    };
+    let _ = STARTED.set(started);
+    Ok(buffer)
+}
+
+/// Gives lines that are still on their way a moment, before the process ends. What the log does
+/// not take by then is lost, and told on standard error where that may be written to.
+pub(super) fn finish() {
+    let Some(started) = STARTED.get() else { return };
+    let lost = started.buffer.finish();
+    if lost > 0 && started.tells {
+        let lines = if lost == 1 { "line was" } else { "lines were" };
+        let text = format!("mailspool: {lost} log {lines} lost: the log does not take them\n");
+        write_once(io::stderr(), &text);
+    }
+}
+
+// A subscriber that is set already is a program's that this is part of; it stays.
+
+fn journald(socket: Socket, format: LogFormat, quiet: Quiet) -> io::Result<()> {
+    let buffer = begin(socket, quiet != Quiet::Always)?;
+    let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
+    let _ = registry.with(Journal::new(buffer, format)).try_init();
+    Ok(())
+}
+
+fn lines(format: LogFormat, target: Target, quiet: Quiet) -> io::Result<()> {
+    let tells = target == Target::Syslog && quiet != Quiet::Always;
+    let buffer = begin(target, tells)?;
     let builder = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_target(false)
         .with_span_events(FmtSpan::NONE)
-        .with_writer(Lines(target, format));
-    // A subscriber that is set already is a program's that this is part of; it stays.
+        .with_writer(Lines { buffer, format });
     let _ = match (format, target) {
         (LogFormat::Text, Target::Syslog) => builder.without_time().with_level(false).try_init(),
         (LogFormat::Text, Target::Stderr) => builder.try_init(),
         (LogFormat::Json, _) => builder.json().flatten_event(true).try_init(),
     };
+    Ok(())
 }
 
 /// The progress bar that log lines on standard error make way for, if there is one.
@@ -90,52 +142,80 @@ pub(super) fn above(bar: &ProgressBar) {
     let _ = BAR.set(bar.clone());
 }
 
-/// Writes whole lines.
-#[derive(Clone, Copy)]
+/// Takes whole lines.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Stderr,
     Syslog,
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
+impl Sink for Target {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        match (self, BAR.get()) {
+            (Target::Stderr, Some(bar)) => bar.suspend(|| to_stderr(&line.bytes)),
+            (Target::Stderr, None) => to_stderr(&line.bytes),
+            (Target::Syslog, _) => {
+                let text = String::from_utf8_lossy(&line.bytes);
+                Ok(nix::syslog::syslog(line.severity, text.trim_end())?)
+            }
+        }
+    }
+}
 
-    fn make_writer(&'a self) -> Line {
-        Line(self.0, Severity::LOG_INFO, self.1)
+/// Writes to standard error as long as it takes. The handle of the standard library is not locked:
+/// whatever else this process has to say there would wait for us.
+fn to_stderr(mut bytes: &[u8]) -> io::Result<()> {
+    let stderr = io::stderr();
+    while !bytes.is_empty() {
+        match nix::unistd::write(&stderr, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                use std::os::fd::AsFd;
+                let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut room, PollTimeout::NONE)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Makes lines of a format.
+struct Lines {
+    buffer: Arc<Buffer>,
+    format: LogFormat,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Draft<'a>;
+
+    fn make_writer(&'a self) -> Draft<'a> {
+        Draft(self, Severity::LOG_INFO)
     }
 
-    fn make_writer_for(&'a self, metadata: &tracing::Metadata<'_>) -> Line {
+    fn make_writer_for(&'a self, metadata: &tracing::Metadata<'_>) -> Draft<'a> {
         let severity = match *metadata.level() {
             tracing::Level::ERROR => Severity::LOG_ERR,
             tracing::Level::WARN => Severity::LOG_WARNING,
             _ => Severity::LOG_INFO,
         };
-        Line(self.0, severity, self.1)
+        Draft(self, severity)
     }
 }
 
-/// Lines of a format.
-struct Lines(Target, LogFormat);
+struct Draft<'a>(&'a Lines, Severity);
 
-struct Line(Target, Severity, LogFormat);
-
-impl Write for Line {
+impl Write for Draft<'_> {
     /// One event, with its line end.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Draft(lines, severity) = self;
         let text = String::from_utf8_lossy(bytes);
-        let line = visible(text.trim_end_matches('\n'), self.2);
-        match self.0 {
-            Target::Stderr => {
-                let line = line + "\n";
-                match BAR.get() {
-                    Some(bar) => bar.suspend(|| io::stderr().write_all(line.as_bytes()))?,
-                    None => io::stderr().write_all(line.as_bytes())?,
-                }
-            }
-            Target::Syslog => {
-                let _ = nix::syslog::syslog(self.1, line.as_str());
-            }
-        }
+        let line = visible(text.trim_end_matches('\n'), lines.format) + "\n";
+        lines.buffer.push(Line {
+            severity: *severity,
+            bytes: line.into_bytes(),
+        });
         Ok(bytes.len())
     }
 

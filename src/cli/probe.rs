@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{Global, Probe};
-use super::exit::{EX_UNAVAILABLE, Failure, write_once};
+use super::exit::{EX_UNAVAILABLE, Failure, print};
 use super::list::json_line;
 use super::route::{address, refusal, sender};
 use super::site::{IfMissing, Site};
@@ -68,7 +68,7 @@ pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> 
     }
     match args.json {
         true => json_line(&mut io::stdout().lock(), &shown)?,
-        false => write_once(io::stdout(), &text(&shown, wire)),
+        false => print(&text(&shown, wire)),
     }
     Ok(ExitCode::from(shown.status))
 }

@@ -14,6 +14,7 @@ use super::log::{self, Quiet};
 use super::route;
 use super::site::{IfMissing, Site};
 use super::table;
+use super::watchdog::Watchdog;
 use crate::accept::{Acceptor, Peeked, Request};
 use crate::config::Attempt;
 use crate::message::recipients::named_recipients;
@@ -31,9 +32,11 @@ const BAD_SENDER: EnhancedCode = EnhancedCode::new(5, 1, 7);
 
 /// `mailspool receive`.
 pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
+    // Reading the configuration that has the limit may take long as well.
+    let watchdog = Watchdog::start(Some(Duration::from_secs(600)))?;
     let site = Site::open(global, IfMissing::Fail)?;
+    watchdog.set_limit(site.config.accept.timeout);
     log::start(&site.config.log, Quiet::Always);
-    watchdog(site.config.accept.timeout);
     let Some(from) = args.from.clone().or_else(|| std::env::var_os("SENDER")) else {
         return Err(Failure::new(
             EX_USAGE,
@@ -58,19 +61,25 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         key,
         release: None,
     };
-    let acceptor = Acceptor::new(site.spool.clone(), site.limits());
-    let accepted = acceptor.submit(request, io::stdin().lock());
+    let accepted = acceptor(&site, &watchdog).submit(request, io::stdin().lock());
     let accepted = accepted.map_err(|error| refused(error.into()))?;
-    // It is ours: nothing that happens now may look like a failure.
+    // It is ours, also if it was before: nothing that happens now may look like a failure.
+    watchdog.commit();
     if site.config.accept.attempt == Attempt::Now && !accepted.repeated {
         background::attempt(&site, global);
     }
-    // No unwinding, no destructors: the watchdog must not get another word in.
-    std::process::exit(0);
+    Ok(())
+}
+
+/// Takes messages in. From the moment at which one is durable the watchdog knows.
+fn acceptor(site: &Site, watchdog: &Watchdog) -> Acceptor {
+    let watchdog = watchdog.clone();
+    Acceptor::new(site.spool.clone(), site.limits()).when_durable(move || watchdog.commit())
 }
 
 /// `mailspool send`.
 pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
+    let watchdog = Watchdog::start(None)?;
     let site = Site::open(global, IfMissing::MakeDefault)?;
     log::start(&site.config.log, Quiet::UnlessAsked);
     let sender = match &args.from {
@@ -120,7 +129,8 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
         key: key(args.key.as_ref())?,
         release: args.at,
     };
-    let accepted = Acceptor::new(site.spool.clone(), site.limits()).submit(request, input)?;
+    let accepted = acceptor(&site, &watchdog).submit(request, input)?;
+    watchdog.commit();
     write_once(io::stdout(), &format!("{}\n", accepted.id));
     if let Some(release) = args.at.filter(|_| !accepted.repeated) {
         // Programs read the id; this is for people.
@@ -245,17 +255,4 @@ fn key(given: Option<&OsString>) -> Result<Option<SubmissionKey>, Failure> {
     let key = given.map(|given| SubmissionKey::new(given.as_bytes()));
     key.transpose()
         .map_err(|error| Failure::new(EX_USAGE, error))
-}
-
-/// Ends `receive` with 75 when it takes too long, whatever it waits for: an MTA that loses its
-/// patience returns the message to its sender.
-fn watchdog(limit: Duration) {
-    std::thread::spawn(move || {
-        std::thread::sleep(limit);
-        write_once(
-            io::stderr(),
-            "mailspool: taking too long; try again later\n",
-        );
-        std::process::exit(i32::from(EX_TEMPFAIL));
-    });
 }

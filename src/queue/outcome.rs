@@ -234,7 +234,12 @@ mod tests {
             (0, "2.1.5 stored", Delivered, "2.1.5 stored"),
             (0, "2.8.0 stored", Delivered, "2.0.0 2.8.0 stored"),
             // A code chooses how it failed.
-            (1, "5.2.1 mailbox disabled\n", Failed, "5.2.1 mailbox disabled"),
+            (
+                1,
+                "5.2.1 mailbox disabled\n",
+                Failed,
+                "5.2.1 mailbox disabled",
+            ),
             (75, "5.7.509 not you", Failed, "5.7.509 not you"),
             (67, "4.2.2 full", Deferred, "4.2.2 full"),
             (127, "5.3.5 gone for good", Failed, "5.3.5 gone for good"),
@@ -243,13 +248,20 @@ mod tests {
             (1, "5.8.0 x", Deferred, "4.3.0 5.8.0 x"),
             (67, "4.19.0 starting", Failed, "5.1.1 4.19.0 starting"),
         ] {
-            assert_eq!(of(code, output), (status, reply.to_owned()), "{code} {output}");
+            assert_eq!(
+                of(code, output),
+                (status, reply.to_owned()),
+                "{code} {output}"
+            );
         }
         for output in ["2.0.0 ok", "4.2.2 full", "5.1.1 no such user"] {
             let outcome = Outcome::of_exit(Exit::Signal(9), output);
             assert_eq!(outcome.status, Status::Deferred);
             assert_eq!(outcome.reply.to_string(), format!("4.3.0 {output}"));
         }
-        assert_eq!(of(67, "no such user \u{1b}[31m").1, "5.1.1 no such user [31m");
+        assert_eq!(
+            of(67, "no such user \u{1b}[31m").1,
+            "5.1.1 no such user [31m"
+        );
     }
 }

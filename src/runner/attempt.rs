@@ -356,13 +356,31 @@ impl Core {
                 )
             })
             .collect();
-        log_results(&entry, transport.as_deref(), &results, now);
-        if freeze && entry.state().hold == Hold::None {
-            tracing::warn!(id = %entry.id(), reason = ANSWER_LOST, "frozen");
+        let freezes = freeze && entry.state().hold == Hold::None;
+        if freezes {
             let by = By::rule(ANSWER_LOST);
             let (until, then) = (None, Then::Thaw);
             entry.note(now, What::Action(Action::Freeze { by, until, then }));
         }
+        let (name, told) = (transport.clone(), results.clone());
+        let (entry, why) = self.record_results(entry, now, transport, results, last);
+        // Not before it is recorded, for a log may be slow. What could not be recorded has happened
+        // all the same.
+        log_results(&entry, name.as_deref(), &told, now);
+        if freezes {
+            tracing::warn!(id = %entry.id(), reason = ANSWER_LOST, "frozen");
+        }
+        (entry, why)
+    }
+
+    fn record_results(
+        &self,
+        mut entry: Entry,
+        now: jiff::Timestamp,
+        transport: Option<String>,
+        results: Vec<RecipientResult>,
+        last: bool,
+    ) -> (Entry, Option<String>) {
         let delivered = results.iter().all(|one| one.status == Status::Delivered);
         let what = What::Outcome { transport, results };
         if last && delivered {
@@ -408,8 +426,9 @@ impl Core {
     /// is frozen, by its place alone, and the run stops.
     fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
         let (id, why) = (entry.id(), error.to_string());
+        let held = entry.hold_unrecorded();
         tracing::error!(%id, error = why, "the outcome could not be recorded; frozen");
-        if let Err(error) = entry.hold_unrecorded() {
+        if let Err(error) = held {
             tracing::error!(%id, %error, "nor could it be frozen");
         }
         self.fail(Error::NotRecorded {

@@ -76,8 +76,8 @@ impl Core {
                 settled(Settled::Left)
             }
             Err(Unreadable::Corrupt(locked, reason)) => {
-                tracing::error!(%id, reason, "corrupt");
                 let moved = locked.quarantine(&reason);
+                tracing::error!(%id, reason, "corrupt");
                 settled(match moved {
                     Ok(()) => Settled::Corrupt(reason),
                     Err(error) => self.trouble(id, &error.to_string()),
@@ -105,9 +105,12 @@ impl Core {
                     self.record_freeze(&mut entry, reason, end)
                 }
                 Step::Thaw => {
-                    tracing::info!(%id, "thawed: its time has come");
                     let thaw = Action::Thaw(By::rule("the freeze ran out"));
-                    self.record(&mut entry, thaw)
+                    let recorded = self.record(&mut entry, thaw);
+                    if recorded.is_ok() {
+                        tracing::info!(%id, "thawed: its time has come");
+                    }
+                    recorded
                 }
                 Step::Notify(occasion) => match self.tell(&mut entry, &occasion) {
                     Ok(notice) => {
@@ -124,9 +127,11 @@ impl Core {
                     return Next::Settled(settled, notices);
                 }
                 Step::Finish => {
-                    log_end(&entry);
                     return match entry.finish() {
-                        Ok(left) => Next::Finished(left, notices),
+                        Ok(left) => {
+                            log_end(&entry);
+                            Next::Finished(left, notices)
+                        }
                         Err(error) => Next::Settled(self.not_finished(entry, &error), notices),
                     };
                 }
@@ -196,13 +201,14 @@ impl Core {
             Some(_) => Then::Discard,
             None => Then::Thaw,
         };
+        let (by, until) = (By::rule(reason.as_str()), discard);
+        self.record(entry, Action::Freeze { by, until, then })?;
         let id = entry.id();
         match discard {
             Some(until) => tracing::warn!(%id, reason, discarded = %until, "frozen"),
             None => tracing::warn!(%id, reason, "frozen"),
         }
-        let (by, until) = (By::rule(reason), discard);
-        self.record(entry, Action::Freeze { by, until, then })
+        Ok(())
     }
 
     fn record_interruption(&self, entry: &mut Entry, who: &[usize]) -> disk::Result<()> {
@@ -224,9 +230,14 @@ impl Core {
                 )
             })
             .collect();
-        log_results(entry, None, &results, now);
         let transport = None;
-        entry.record_durably(now, What::Outcome { transport, results })
+        let outcome = What::Outcome {
+            transport,
+            results: results.clone(),
+        };
+        let recorded = entry.record_durably(now, outcome);
+        log_results(entry, None, &results, now);
+        recorded
     }
 
     /// Serves the request for a message, if one waits and nobody has the message in hand.
@@ -279,7 +290,7 @@ fn from(entry: &Entry) -> &str {
     }
 }
 
-/// One log line for each recipient of an attempt.
+/// One log line for each recipient of an attempt, after the attempt has been recorded.
 pub(super) fn log_results(
     entry: &Entry,
     transport: Option<&str>,

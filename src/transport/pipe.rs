@@ -1,10 +1,10 @@
 //! Delivery by a program that reads the message on its standard input.
 //!
 //! What a command may rely on is said at [`Pipe`]. What we rely on: nobody who failed to be
-//! run, to be fed or to end in time has failed a message; all of that defers. And a command
-//! never sees its input end before the message does: where we cannot give it all, it is killed
-//! first and its input closed after.
+//! run or to end in time has failed a message; all of that defers. And a command never sees its input
+//! end before the message does: it is not started before all of it can be given.
 
+mod child;
 mod run;
 mod template;
 #[cfg(test)]
@@ -12,17 +12,19 @@ mod tests;
 mod user;
 
 use std::io;
-use std::process::Stdio;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::run::{Running, Trouble};
+use self::run::{Running, Trouble, input};
 use self::template::{Argument, Values};
 use self::user::Identity;
 use super::{BoxFuture, Message, Session, Transport};
 use crate::message::{Address, EnhancedCode, QueueId, ReversePath, domain};
 use crate::queue::Outcome;
 
+pub(crate) use self::child::detach;
+pub use self::run::end_commands;
 pub use self::user::PipeUser;
 
 /// What the command finds in `PATH`: a mail program's own, not the caller's.
@@ -40,10 +42,14 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// - `/` as its directory, a session of its own without terminal, and the descriptors 0, 1
 ///   and 2 only;
 /// - on standard input a `Return-Path` field and then the message, byte by byte but for the
-///   `Return-Path` fields that it came with.
+///   `Return-Path` fields that it came with. It is a file without a name, which the command may seek
+///   in, and always has all of the message, whatever becomes of this process.
 ///
 /// Its exit status decides whether it has taken the message, see [`Outcome::of_exit`]. What it
 /// leaves in the background is not killed when it ends by itself, and not waited for.
+///
+/// A command is killed when the thread that started it ends, which is the one that polls the
+/// session's future: that thread has to live as long as the future.
 ///
 /// The runtime must have its I/O and time drivers enabled.
 #[derive(Clone, Debug)]
@@ -56,7 +62,10 @@ struct Setup {
     program: String,
     arguments: Vec<Argument>,
     user: Option<PipeUser>,
+    /// The user of this process, if it has been looked up in advance.
+    own: Option<Option<PipeUser>>,
     timeout: Duration,
+    descriptors: Option<u64>,
 }
 
 /// Why a command or its user cannot be.
@@ -128,6 +137,8 @@ impl Pipe {
                 program,
                 arguments,
                 user: None,
+                own: None,
+                descriptors: None,
                 timeout: Pipe::TIMEOUT,
             }),
         })
@@ -145,6 +156,28 @@ impl Pipe {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Pipe {
         Arc::make_mut(&mut self.setup).timeout = timeout;
+        self
+    }
+
+    /// The same, with the user of this process looked up now. Otherwise that is done for each
+    /// session, while a message is in hand; and the user database may be a network away.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn with_own_user(mut self) -> Result<Pipe, PipeError> {
+        let own = PipeUser::effective().map_err(|source| PipeError::User {
+            name: nix::unistd::Uid::effective().to_string(),
+            source,
+        })?;
+        Arc::make_mut(&mut self.setup).own = Some(own);
+        Ok(self)
+    }
+
+    /// The same with a soft limit of descriptors for the command, where that of this process has been
+    /// raised: some programs close each descriptor that they might have.
+    #[must_use]
+    pub fn with_descriptors(mut self, limit: u64) -> Pipe {
+        Arc::make_mut(&mut self.setup).descriptors = Some(limit);
         self
     }
 
@@ -201,9 +234,10 @@ impl PipeSession {
     fn open(setup: Arc<Setup>) -> Result<PipeSession, Outcome> {
         let refused = |error: io::Error| setup.cannot_run(&error);
         let identity = Identity::of_process(setup.user.as_ref()).map_err(refused)?;
-        let login = match &setup.user {
-            Some(user) => Some(user.clone()),
-            None => PipeUser::effective().map_err(|error| setup.cannot_run(&error))?,
+        let login = match (&setup.user, &setup.own) {
+            (Some(user), _) => Some(user.clone()),
+            (None, Some(own)) => own.clone(),
+            (None, None) => PipeUser::effective().map_err(|error| setup.cannot_run(&error))?,
         };
         Ok(PipeSession {
             setup,
@@ -214,11 +248,24 @@ impl PipeSession {
 
     /// One run, for one recipient.
     async fn run(&self, message: &Message, recipient: &Address) -> Outcome {
-        let mut running = match self.spawn(message, recipient) {
+        let limit = self.setup.timeout;
+        // A disk that hangs must not keep the message for ever; nothing has been told of it yet.
+        let input = match tokio::time::timeout(limit, input(message)).await {
+            Ok(Ok(input)) => input,
+            Ok(Err(error)) => {
+                let text = format!("cannot read the message: {error}");
+                return Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
+            }
+            Err(_) => {
+                let text = format!("cannot read the message within {limit:?}");
+                return Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
+            }
+        };
+        let mut running = match self.spawn(message, recipient, input) {
             Ok(running) => running,
             Err(error) => return self.setup.cannot_run(&error),
         };
-        let ended = running.attend(message, self.setup.timeout).await;
+        let ended = running.attend(limit).await;
         let defer = |code, text: String| match running.output().trim() {
             "" => Outcome::deferred(code, text),
             output => Outcome::deferred(code, format!("{text}; its output: {output}")),
@@ -227,17 +274,8 @@ impl PipeSession {
         match ended {
             Ok(exit) => Outcome::of_exit(exit, &running.output()),
             Err(Trouble::TimedOut) => {
-                let limit = self.setup.timeout;
                 let text = format!("{program} timed out after {limit:?} and was killed");
                 defer(EnhancedCode::new(4, 4, 2), text)
-            }
-            Err(Trouble::Message(error)) => {
-                let text = format!("cannot read the message: {error}");
-                defer(EnhancedCode::new(4, 3, 0), text)
-            }
-            Err(Trouble::Input(error)) => {
-                let text = format!("cannot write to {program}: {error}");
-                defer(EnhancedCode::new(4, 3, 0), text)
             }
             // It ran to some end, and nobody will ever say to which.
             Err(Trouble::Lost(error)) => {
@@ -246,7 +284,7 @@ impl PipeSession {
         }
     }
 
-    fn spawn(&self, message: &Message, recipient: &Address) -> io::Result<Running> {
+    fn spawn(&self, message: &Message, recipient: &Address, input: OwnedFd) -> io::Result<Running> {
         let id = message.id.to_string();
         let values = Values {
             sender: message.sender.as_str(),
@@ -262,15 +300,14 @@ impl PipeSession {
             .env("SENDER", values.sender)
             .env("RECIPIENT", values.recipient)
             .env("MAILSPOOL_ID", values.id)
-            .current_dir("/")
-            .stdin(Stdio::piped());
+            .current_dir("/");
         if let Some(login) = &self.login {
             command
                 .env("HOME", login.home())
                 .env("USER", login.name())
                 .env("LOGNAME", login.name());
         }
-        Running::spawn(command, &self.identity)
+        Running::spawn(command, input, &self.identity, self.setup.descriptors)
     }
 }
 

@@ -6,12 +6,15 @@
 use std::fmt::Debug;
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 
+use nix::syslog::Severity;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::buffer::{Buffer, Line, Sink};
 use super::visible;
 use crate::config::LogFormat;
 use crate::message::reply::shortened;
@@ -26,19 +29,34 @@ const MOST: usize = 8 << 10;
 /// Facility "mail", as for syslog.
 const FACILITY: &str = "2";
 
-/// Sends each event to journald.
+/// Takes datagrams for journald.
+pub(super) struct Socket(UnixDatagram);
+
+impl Socket {
+    /// Whether journald is there.
+    pub fn new() -> io::Result<Socket> {
+        let socket = UnixDatagram::unbound()?;
+        // Not connected: a journald that starts anew is another one.
+        UnixDatagram::unbound()?.connect(SOCKET)?;
+        Ok(Socket(socket))
+    }
+}
+
+impl Sink for Socket {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        self.0.send_to(&line.bytes, SOCKET).map(drop)
+    }
+}
+
+/// Makes a datagram of each event.
 pub(super) struct Journal {
-    socket: UnixDatagram,
+    buffer: Arc<Buffer>,
     format: LogFormat,
 }
 
 impl Journal {
-    /// Whether journald is there.
-    pub fn new(format: LogFormat) -> io::Result<Journal> {
-        let socket = UnixDatagram::unbound()?;
-        // Not connected: a journald that starts anew is another one.
-        UnixDatagram::unbound()?.connect(SOCKET)?;
-        Ok(Journal { socket, format })
+    pub fn new(buffer: Arc<Buffer>, format: LogFormat) -> Journal {
+        Journal { buffer, format }
     }
 }
 
@@ -47,18 +65,19 @@ impl<S: Subscriber> Layer<S> for Journal {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = *event.metadata().level();
-        let mut datagram = Vec::new();
-        put("MESSAGE", &fields.line(level, self.format), &mut datagram);
-        put("PRIORITY", priority(level), &mut datagram);
-        put("SYSLOG_FACILITY", FACILITY, &mut datagram);
-        put("SYSLOG_IDENTIFIER", "mailspool", &mut datagram);
+        let mut bytes = Vec::new();
+        put("MESSAGE", &fields.line(level, self.format), &mut bytes);
+        put("PRIORITY", priority(level), &mut bytes);
+        put("SYSLOG_FACILITY", FACILITY, &mut bytes);
+        put("SYSLOG_IDENTIFIER", "mailspool", &mut bytes);
         for (name, value, _) in &fields.0 {
             if let Some(name) = journal_name(name) {
-                put(&name, &plain(value), &mut datagram);
+                put(&name, &plain(value), &mut bytes);
             }
         }
-        // There is nobody else to tell.
-        let _ = self.socket.send_to(&datagram, SOCKET);
+        // The datagram has its severity in it.
+        let severity = Severity::LOG_INFO;
+        self.buffer.push(Line { severity, bytes });
     }
 }
 

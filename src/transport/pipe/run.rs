@@ -1,7 +1,11 @@
-//! One run of a command: it is fed, heard, waited for, and killed where it must be.
+//! One run of a command: it is given the message, heard, waited for, and killed where it must be.
 //!
-//! The process is the leader of its process group. The group is signalled only while the
-//! leader has not been waited for: until then nobody else can get its number.
+//! Its standard input is a complete copy of the message (`disk/copy.rs`), so that whatever becomes
+//! of this process, no reader takes a part of the message for all of it. The process is the leader of
+//! its process group, and the kernel kills it when the thread that started it ends, however that
+//! comes about. (Not where it runs as another user than that thread, nor if it is a set-user-ID
+//! program: then it may outlive us, with the whole message.) The group is signalled only while
+//! the leader has not been waited for: until then no other process can get its number.
 //!
 //! What a command leaves behind when it ends by itself is not killed: a script may have
 //! started work in the background that it has already reported as delivered, and killing that
@@ -12,28 +16,25 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::pin::pin;
-use std::process::{ChildStdout, Command, ExitStatus};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{Either, select, try_join};
+use futures_util::future::{Either, select};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, ChildStdin};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
 use super::Message;
 use super::user::Identity;
-use crate::disk::BodyReader;
 use crate::queue::outcome::Exit;
 use crate::transport::trace::Delivery;
 
 /// Octets of output that are kept. A reply has room for 1000; the rest is what cleaning takes.
 const MAX_OUTPUT: usize = 8 * 1024;
-
-/// Octets of a message in memory at once.
-const BLOCK: usize = 128 * 1024;
 
 /// How long output is still listened to after the command has ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -50,9 +51,6 @@ const BURIAL: Duration = Duration::from_secs(5);
 pub(super) struct Running {
     child: Child,
     identity: Identity,
-    /// Open until the whole message is written, or the command is dead: the end of its input
-    /// tells the command that it has the whole message.
-    stdin: Option<ChildStdin>,
     stdout: tokio::process::ChildStdout,
     output: Vec<u8>,
 }
@@ -60,69 +58,85 @@ pub(super) struct Running {
 /// Why nobody knows how a command would have ended.
 pub(super) enum Trouble {
     TimedOut,
-    /// The message could not be read.
-    Message(io::Error),
-    /// It could not be written to the command.
-    Input(io::Error),
     /// The system does not tell how the command ended.
     Lost(io::Error),
+}
+
+/// What a command is given: the message below its header lines. Read where it may block.
+pub(super) async fn input(message: &Message) -> io::Result<OwnedFd> {
+    let message = message.clone();
+    let copying = tokio::task::spawn_blocking(move || {
+        let (mut delivery, mut is_first) = (Delivery::new(), true);
+        message.body.copy_changed(|block, is_last, copy| {
+            let delivered = delivery.push(block, is_last);
+            if std::mem::take(&mut is_first) {
+                copy.extend_from_slice(delivery.head(&message, None).as_bytes());
+            }
+            copy.extend_from_slice(&delivered);
+        })
+    });
+    let copied = copying.await;
+    copied.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl Running {
     /// Starts a command. What it writes to standard output and standard error arrives in the
     /// order in which it wrote it.
-    pub(super) fn spawn(mut command: Command, identity: &Identity) -> io::Result<Running> {
+    pub(super) fn spawn(
+        mut command: Command,
+        input: OwnedFd,
+        identity: &Identity,
+        descriptors: Option<u64>,
+    ) -> io::Result<Running> {
         let (ours, theirs) = io::pipe()?;
+        command.stdin(Stdio::from(input));
         command.stdout(theirs.try_clone()?).stderr(theirs);
-        identity.settle(&mut command);
+        identity.settle(&mut command, descriptors);
         let stdout = ChildStdout::from(OwnedFd::from(ours));
         let stdout = tokio::process::ChildStdout::from_std(stdout)?;
         // The command goes at the end of this statement, and with it our copies of the other
         // end of its output, without which that would never end.
-        let mut child = tokio::process::Command::from(command).spawn()?;
-        Ok(Running {
-            stdin: child.stdin.take(),
+        let child = tokio::process::Command::from(command).spawn()?;
+        let running = Running {
             child,
             identity: identity.clone(),
             stdout,
             output: Vec::new(),
-        })
+        };
+        match running.group().is_none_or(|group| enlist(group, identity)) {
+            true => Ok(running),
+            false => Err(io::Error::other("this process is being ended")),
+        }
     }
 
-    /// Feeds and hears the command until it has ended. In every other case it is dead, or as
-    /// good as that, before this returns.
-    pub(super) async fn attend(
-        &mut self,
-        message: &Message,
-        limit: Duration,
-    ) -> Result<Exit, Trouble> {
-        let ended = self.talk(message, limit).await;
+    /// Hears the command until it has ended. In every other case it is dead, or as good as that,
+    /// before this returns.
+    pub(super) async fn attend(&mut self, limit: Duration) -> Result<Exit, Trouble> {
+        let ended = self.hear(limit).await;
         if ended.is_err() {
             self.kill().await;
         }
         ended.map(exit_of)
     }
 
-    async fn talk(&mut self, message: &Message, limit: Duration) -> Result<ExitStatus, Trouble> {
+    async fn hear(&mut self, limit: Duration) -> Result<ExitStatus, Trouble> {
         let Running {
             child,
-            stdin,
             stdout,
             output,
             ..
         } = self;
         let deadline = tokio::time::Instant::now() + limit;
-        let talk = pin!(try_join(feed(stdin, message), hear(stdout, output)));
+        let said = pin!(keep(stdout, output));
         let end = pin!(child.wait());
-        let ended = match tokio::time::timeout_at(deadline, select(end, talk)).await {
+        let ended = match tokio::time::timeout_at(deadline, select(end, said)).await {
             Err(_) => return Err(Trouble::TimedOut),
-            Ok(Either::Left((ended, talk))) => {
+            Ok(Either::Left((ended, said))) => {
                 // What is still to be heard is welcome, and not needed.
-                let _ = timeout(LINGER, talk).await;
+                let _ = timeout(LINGER, said).await;
                 ended
             }
-            Ok(Either::Right((Err(trouble), _))) => return Err(trouble),
-            Ok(Either::Right((Ok(_), end))) => tokio::time::timeout_at(deadline, end)
+            Ok(Either::Right(((), end))) => tokio::time::timeout_at(deadline, end)
                 .await
                 .map_err(|_| Trouble::TimedOut)?,
         };
@@ -159,72 +173,61 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Before the fields go, with them the command's input: it must not take its end for the
-    /// end of the message. Tokio waits for the process.
+    /// Tokio waits for the process.
     fn drop(&mut self) {
         if let Some(group) = self.group() {
             self.identity.signal(group, Signal::SIGKILL);
         }
+        let child = self.child.id();
+        commands().running.retain(|(group, _)| {
+            let is_ours = child.is_some_and(|child| group.as_raw().unsigned_abs() == child);
+            !is_ours && glance(*group).is_ok()
+        });
     }
 }
 
-/// Writes the message, and closes the command's input. A command that does not read it all
-/// knows why: its exit status decides.
-async fn feed(stdin: &mut Option<ChildStdin>, message: &Message) -> Result<(), Trouble> {
-    let Some(pipe) = stdin else { return Ok(()) };
-    let mut reader = message.body.reader();
-    let mut bytes = Vec::new();
-    let mut delivery = Delivery::new();
-    let mut is_first = true;
-    loop {
-        let read = read_block(reader).await.map_err(Trouble::Message)?;
-        let block;
-        (reader, block) = read;
-        bytes.clear();
-        let is_last = block.len() < BLOCK;
-        let delivered = delivery.push(&block, is_last);
-        if is_first {
-            bytes.extend_from_slice(delivery.head(message, None).as_bytes());
-        }
-        bytes.extend_from_slice(&delivered);
-        match pipe.write_all(&bytes).await {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            other => other.map_err(Trouble::Input)?,
-        }
-        if is_last {
-            break;
-        }
-        is_first = false;
-    }
-    *stdin = None;
-    Ok(())
+/// The commands of this process, for its end.
+static COMMANDS: Mutex<Commands> = Mutex::new(Commands {
+    running: Vec::new(),
+    is_over: false,
+});
+
+struct Commands {
+    running: Vec<(Pid, Identity)>,
+    is_over: bool,
 }
 
-/// The next block of a message, read where it may block; a short one is the last.
-async fn read_block(mut reader: BodyReader) -> io::Result<(BodyReader, Vec<u8>)> {
-    let read = tokio::task::spawn_blocking(move || {
-        let mut block = vec![0; BLOCK];
-        let got = reader.fill(&mut block)?;
-        block.truncate(got);
-        Ok((reader, block))
-    });
-    read.await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
+fn commands() -> MutexGuard<'static, Commands> {
+    COMMANDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts a process group among those of this process; false if those are being ended.
+fn enlist(group: Pid, identity: &Identity) -> bool {
+    let mut commands = commands();
+    commands.running.push((group, identity.clone()));
+    !commands.is_over
+}
+
+/// Kills the process groups of all commands that this process runs, and lets no other run: for a
+/// process that ends at once, without waiting for what it has begun. What these commands would have
+/// done counts as interrupted.
+pub fn end_commands() {
+    let mut commands = commands();
+    commands.is_over = true;
+    for (group, identity) in commands.running.drain(..) {
+        if glance(group).is_ok() {
+            identity.signal(group, Signal::SIGKILL);
+        }
+    }
 }
 
 /// Reads what the command says, to the end, and keeps the beginning: it must not stop because
-/// nobody takes the rest.
-async fn hear(stdout: &mut tokio::process::ChildStdout, kept: &mut Vec<u8>) -> Result<(), Trouble> {
+/// nobody takes the rest. Its output is a courtesy; that it cannot be read decides nothing.
+async fn keep(stdout: &mut tokio::process::ChildStdout, kept: &mut Vec<u8>) {
     let mut bytes = vec![0; 16 * 1024];
-    loop {
-        match stdout.read(&mut bytes).await {
-            // Its output is a courtesy; that it cannot be read decides nothing.
-            Ok(0) | Err(_) => return Ok(()),
-            Ok(got) => {
-                let room = MAX_OUTPUT - kept.len();
-                kept.extend_from_slice(&bytes[..got.min(room)]);
-            }
-        }
+    while let Ok(got @ 1..) = stdout.read(&mut bytes).await {
+        let room = MAX_OUTPUT - kept.len();
+        kept.extend_from_slice(&bytes[..got.min(room)]);
     }
 }
 

@@ -119,6 +119,7 @@ fn the_message_arrives_byte_by_byte() {
         (crlf, "\r\n"),
         (b"", "\n"),
         (&exact, "\n"),
+        (&long[..900_000], "\n"),
     ] {
         let outcome = run_with(&dir, &script(&dir, "cat >$1/out"), bytes);
         assert_eq!(outcome, Outcome::delivered("delivered by command"));
@@ -162,6 +163,9 @@ fn the_child_has_what_it_should_and_nothing_else() {
     let left = fs::File::open("/dev/null").unwrap();
     nix::fcntl::fcntl(&left, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     assert_eq!(said("ls /proc/$$/fd"), "0 1 2");
+    let dir = tempfile::tempdir().unwrap();
+    let limited = script(&dir, "ulimit -n; exit 75").with_descriptors(99);
+    assert_eq!(run_with(&dir, &limited, SHORT).reply.text, "99");
     let ignored = |status: &str| {
         let line = status.lines().find(|line| line.starts_with("SigIgn:"));
         u64::from_str_radix(line.unwrap()[7..].trim(), 16).unwrap()

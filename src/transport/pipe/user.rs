@@ -7,11 +7,11 @@
 
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Gid, Pid, ResGid, ResUid, Uid, User};
 use nix::unistd::{
@@ -19,6 +19,7 @@ use nix::unistd::{
 };
 
 use super::PipeError;
+use super::child::{before_exec, die_with, limit_descriptors, parent};
 
 /// A user of this system, with all groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,12 +129,22 @@ impl Identity {
     }
 
     /// Lets a command run in a session of its own (its process group has the number of the
-    /// process) as this identity.
-    pub(super) fn settle(&self, command: &mut Command) {
+    /// process) as this identity, with this soft limit of descriptors. It dies with the thread that
+    /// starts it.
+    pub(super) fn settle(&self, command: &mut Command, descriptors: Option<u64>) {
         let identity = self.clone();
+        let parent = parent();
+        let limits = descriptors.and_then(|soft| {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+            Some((soft.min(hard), hard))
+        });
         before_exec(command, move || {
             setsid()?;
-            Ok(identity.assume()?)
+            if let Some((soft, hard)) = limits {
+                limit_descriptors(soft, hard)?;
+            }
+            identity.assume()?;
+            die_with(parent)
         });
     }
 
@@ -185,35 +196,6 @@ fn signal_as_root(group: Pid, signal: Signal) -> nix::Result<()> {
         Err(Some(errno)) => Err(Errno::from_raw(errno)),
         Ok(_) | Err(None) => Err(Errno::UnknownErrno),
     }
-}
-
-/// Lets the child run `step` before it becomes the command, which then has the descriptors 0,
-/// 1 and 2 only. Ours would not be inherited anyway; this is about those that whoever started
-/// us has left open. `step` makes system calls and nothing else.
-#[allow(unsafe_code)]
-fn before_exec(
-    command: &mut Command,
-    mut step: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
-) {
-    use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
-    let child = move || {
-        // SAFETY: the call takes three numbers and changes nothing but flags of descriptors.
-        // Kernels before 5.11 do not know it; they are left as they are.
-        unsafe {
-            syscall(
-                SYS_close_range,
-                3 as c_uint,
-                c_uint::MAX,
-                CLOSE_RANGE_CLOEXEC,
-            )
-        };
-        step()
-    };
-    // SAFETY: between fork and exec, of a process with threads, only async-signal-safe
-    // functions may be called. All closures given to this private function make system calls
-    // through nix, on values made before the fork; they neither allocate nor lock, an errno
-    // becomes an io::Error without allocation, and nothing is dropped.
-    unsafe { command.pre_exec(child) };
 }
 
 #[cfg(test)]

@@ -98,36 +98,33 @@ impl Seam for Gate {
 }
 
 /// Takes the end of its input for the end of the message, as every command does.
-const BELIEVER: &str = "trap 'exit 1' TERM; echo $$ >$1/pid; cat >/dev/null; echo >$1/whole";
+const BELIEVER: &str = "trap 'exit 1' TERM; echo $$ >$1/pid; cat >$1/whole; sleep 60";
 
 #[test]
-fn dropping_the_future_kills_the_group_before_its_input_ends() {
+fn dropping_the_future_kills_the_group() {
     let dir = tempfile::tempdir().unwrap();
-    let (gate, leave) = Gate::new(None);
-    let message = message_with(dir.path(), &vec![b'x'; 1_000_000], Some(gate));
+    let message = message_with(dir.path(), &vec![b'x'; 1_000_000], None);
     let pipe = script(&dir, BELIEVER);
     block_on(async {
         let running = outcomes(&pipe, &message, &["b@x"]);
         let limit = Duration::from_millis(500);
         assert!(tokio::time::timeout(limit, running).await.is_err());
         assert_dies(group_in(&dir));
-        // Nobody but the runtime waits for it now, and it does.
+        // Nothing but the runtime waits for it now, and it does.
         let process = format!("/proc/{}", group_in(&dir));
         let until = Instant::now() + Duration::from_secs(5);
         while Path::new(&process).exists() {
             assert!(Instant::now() < until, "not reaped");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        drop(leave);
     });
-    assert!(!dir.path().join("whole").exists());
 }
 
 #[test]
-fn a_message_that_cannot_be_read_or_is_late_never_ends_early() {
-    for (error, code) in [
-        (Some(Errno::EIO), "4.3.0 cannot read"),
-        (None, "4.4.2 sh timed"),
+fn a_message_that_cannot_be_read_to_its_end_starts_no_command() {
+    for (error, reply) in [
+        (Some(Errno::EIO), "4.3.0 cannot read the message: "),
+        (None, "4.3.0 cannot read the message within 500ms"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let (gate, leave) = Gate::new(error);
@@ -138,9 +135,56 @@ fn a_message_that_cannot_be_read_or_is_late_never_ends_early() {
             drop(leave);
             outcome
         });
-        let reply = outcome.reply.to_string();
-        assert!(reply.starts_with(code), "{reply}");
+        let said = outcome.reply.to_string();
+        assert!(said.starts_with(reply), "{said}");
         assert_eq!(outcome.status, Status::Deferred);
-        assert!(!dir.path().join("whole").exists());
+        assert!(!dir.path().join("pid").exists(), "it was started");
     }
+    // Nor does one whose file is shorter than it was.
+    let dir = tempfile::tempdir().unwrap();
+    let mut message = message_with(dir.path(), SHORT, None);
+    let disk = Disk::open(dir.path(), None).unwrap();
+    let file = Arc::new(disk.open_read(Path::new("message")).unwrap());
+    message.body = Body::new(disk, file, SHORT.len() as u64 + 1);
+    let outcome = block_on(outcomes(&script(&dir, BELIEVER), &message, &["b@x"])).remove(0);
+    let said = outcome.reply.to_string();
+    assert!(
+        said.starts_with("4.3.0 cannot read the message: "),
+        "{said}"
+    );
+    assert!(!dir.path().join("pid").exists(), "it was started");
+}
+
+/// It is the thread that counts: the process goes on.
+#[test]
+fn a_command_dies_with_the_thread_that_runs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = message_with(dir.path(), SHORT, None);
+    let pipe = script(
+        &dir,
+        "echo $$ >$1/pid.part; mv $1/pid.part $1/pid; exec sleep 60",
+    );
+    let started = dir.path().join("pid");
+    let thread = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async {
+            let running = outcomes(&pipe, &message, &["b@x"]);
+            let begun = async {
+                while !started.exists() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let mut running = Box::pin(running);
+            tokio::select! {
+                _ = &mut running => panic!("it has ended"),
+                () = begun => {}
+            }
+            // As in a process that is killed, nothing is dropped.
+            std::mem::forget(running);
+        });
+        std::mem::forget(runtime);
+    });
+    thread.join().unwrap();
+    assert_dies(group_in(&dir));
 }

@@ -1,0 +1,221 @@
+//! Lines on their way to the log: a bounded buffer, and a thread that empties it.
+//!
+//! Logging is never waited for. A log that takes nothing (a stopped journald, a full `/dev/log`, a
+//! pipe that nothing reads) blocks the thread, and nothing else: lines that no longer fit into the
+//! buffer are dropped and counted, and the next line that the log takes is followed by one that says
+//! how many were lost.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use nix::syslog::Severity;
+
+/// Octets of lines that wait. A run that makes lines faster than the log takes them loses what is
+/// beyond.
+const ROOM: usize = 8 << 20;
+
+/// Octets that a line counts for besides its text, so that empty ones are bounded, too.
+const LINE: usize = 64;
+
+/// How long the end of the process waits for a log that takes no line. A log that is read takes a
+/// line in microseconds, and on a busy machine after a turn of its reader; one that took none in
+/// this time is taken for one that is not read. An MTA waits for the end of `receive`.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long it waits at most for one that does take lines, but slowly.
+const MOST: Duration = Duration::from_secs(2);
+
+/// One event, as its sink wants it.
+pub(super) struct Line {
+    pub severity: Severity,
+    pub bytes: Vec<u8>,
+}
+
+/// Where lines go. It may block for ever.
+pub(super) trait Sink: Send + 'static {
+    fn write(&mut self, line: &Line) -> io::Result<()>;
+}
+
+/// The lines that wait.
+pub(super) struct Buffer {
+    state: Mutex<State>,
+    /// A line has come in.
+    filled: Condvar,
+    /// The sink is through with a line.
+    taken: Condvar,
+    writer: OnceLock<ThreadId>,
+}
+
+#[derive(Default)]
+struct State {
+    lines: VecDeque<Line>,
+    octets: usize,
+    /// The sink is at a line.
+    is_writing: bool,
+    /// Lines that the sink is through with.
+    through: u64,
+    /// Lines that are lost and of which the log does not know yet.
+    lost: u64,
+    /// The process ends.
+    is_closed: bool,
+}
+
+impl Buffer {
+    /// Starts the thread that writes to a sink.
+    pub fn start(sink: impl Sink) -> io::Result<Arc<Buffer>> {
+        let buffer = Arc::new(Buffer {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            taken: Condvar::new(),
+            writer: OnceLock::new(),
+        });
+        let writer = Arc::clone(&buffer);
+        let thread = thread::Builder::new().name("log".to_owned());
+        thread.spawn(move || writer.write_all(sink))?;
+        Ok(buffer)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a line in. It is dropped if there is no room for it.
+    pub fn push(&self, line: Line) {
+        let size = line.bytes.len() + LINE;
+        let mut state = self.state();
+        // What the writer itself says (that lines were lost) always has room: it has just made some.
+        let is_writer = self.writer.get() == Some(&thread::current().id());
+        if state.is_closed || (state.octets + size > ROOM && !is_writer) {
+            state.lost += 1;
+            return;
+        }
+        state.octets += size;
+        state.lines.push_back(line);
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    fn write_all(&self, mut sink: impl Sink) {
+        let _ = self.writer.set(thread::current().id());
+        let mut state = self.state();
+        loop {
+            let Some(line) = state.lines.pop_front() else {
+                state = (self.filled.wait(state)).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state.octets -= line.bytes.len() + LINE;
+            state.is_writing = true;
+            drop(state);
+            let written = sink.write(&line);
+            state = self.state();
+            state.is_writing = false;
+            state.through += 1;
+            let lost = match written {
+                Ok(()) => std::mem::take(&mut state.lost),
+                Err(_) => {
+                    state.lost += 1;
+                    0
+                }
+            };
+            if lost > 0 {
+                drop(state);
+                tracing::warn!(
+                    lines = lost,
+                    "log lines were lost: the log did not take them"
+                );
+                state = self.state();
+            }
+            self.taken.notify_all();
+        }
+    }
+
+    /// Waits, not for long, until everything is written. Returns how many lines are lost of which the
+    /// log does not know.
+    pub fn finish(&self) -> u64 {
+        let end = Instant::now() + MOST;
+        let mut state = self.state();
+        while !state.lines.is_empty() || state.is_writing {
+            let before = state.through;
+            let waited = self.taken.wait_timeout(state, PATIENCE);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.through == before || Instant::now() >= end {
+                break;
+            }
+        }
+        state.is_closed = true;
+        state.lost + state.lines.len() as u64 + u64::from(state.is_writing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Takes a line whenever it is told to, and says which.
+    struct Told {
+        leave: Receiver<io::Result<()>>,
+        taken: Sender<Vec<u8>>,
+    }
+
+    impl Sink for Told {
+        fn write(&mut self, line: &Line) -> io::Result<()> {
+            let result = self.leave.recv().unwrap_or(Ok(()));
+            let _ = self.taken.send(line.bytes.clone());
+            result
+        }
+    }
+
+    fn told() -> (Arc<Buffer>, Sender<io::Result<()>>, Receiver<Vec<u8>>) {
+        let (say, leave) = channel();
+        let (taken, lines) = channel();
+        (Buffer::start(Told { leave, taken }).unwrap(), say, lines)
+    }
+
+    fn line(bytes: &[u8]) -> Line {
+        Line {
+            severity: Severity::LOG_INFO,
+            bytes: bytes.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_log_that_takes_nothing_holds_nothing_up() {
+        let (buffer, _say, _lines) = told();
+        let begun = Instant::now();
+        let count = 3 * ROOM / (1024 + LINE);
+        (0..count).for_each(|_| buffer.push(line(&[b'x'; 1024])));
+        assert!(buffer.state().octets <= ROOM);
+        assert_eq!(buffer.finish(), count as u64);
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+        buffer.push(line(b"after the end"));
+        assert_eq!(buffer.finish(), count as u64 + 1);
+    }
+
+    #[test]
+    fn lines_that_the_log_takes_are_waited_for() {
+        let (buffer, say, lines) = told();
+        buffer.push(line(b"1"));
+        buffer.push(line(b"2"));
+        buffer.push(line(b"3"));
+        say.send(Ok(())).unwrap();
+        say.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+        let late = thread::spawn(move || {
+            assert_eq!(lines.recv().unwrap(), b"1");
+            assert_eq!(lines.recv().unwrap(), b"2");
+            say.send(Ok(())).unwrap();
+            assert_eq!(lines.recv().unwrap(), b"3");
+        });
+        // The second was lost; that the third was written told of it.
+        assert_eq!(buffer.finish(), 0);
+        late.join().unwrap();
+    }
+}
