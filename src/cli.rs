@@ -9,6 +9,7 @@ mod args;
 mod background;
 mod check;
 mod configuration;
+mod descriptors;
 mod destinations;
 mod exit;
 mod list;

@@ -35,7 +35,7 @@ use tokio::sync::Notify;
 use crate::message::QueueId;
 use crate::notice::{DsnBuilder, NoticeBuilder};
 use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules};
-use crate::spool::{Doubt, Located, Spool};
+use crate::spool::{Doubt, Located, Slot, Spool};
 use crate::transport::Transport;
 
 #[cfg(feature = "cli")]
@@ -387,6 +387,19 @@ const SLOT_NAME: &str = "attempt";
 /// not needed: see [`Runner::pass_in_slot`].
 pub fn slot_is_free(spool: &Spool, slots: usize) -> crate::disk::Result<bool> {
     Ok(spool.take_slot(SLOT_NAME, slots)?.is_some())
+}
+
+/// The slot of the process that stays, where each that ended would leave a zombie.
+const RESIDENT: &str = "resident";
+
+/// Takes the place of the process that stays and delivers what comes in; none if another has it.
+pub fn take_residence(spool: &Spool) -> crate::disk::Result<Option<Slot>> {
+    spool.take_slot(RESIDENT, 1)
+}
+
+/// Whether a process stays that delivers what comes in. What was queued before this call it finds.
+pub fn has_resident(spool: &Spool) -> crate::disk::Result<bool> {
+    Ok(take_residence(spool)?.is_none())
 }
 
 impl Core {

@@ -4,11 +4,12 @@ use std::process::{Command, Stdio};
 
 use super::args::Global;
 use super::site::Site;
-use crate::runner::slot_is_free;
+use crate::runner::{has_resident, slot_is_free};
 use crate::transport::detach;
 
-/// Starts a run in the background, if a slot is free. If none is, those who hold them look
-/// again after letting go, and find what was queued before this call.
+/// Starts a run in the background, if a slot is free. If none is, the runs that hold them look
+/// again after letting go, and find what was queued before this call. So does a run that stays (see
+/// `run/reaper.rs`).
 ///
 /// The message is in the queue already, so no trouble here is worth more than a log line.
 pub(super) fn attempt(site: &Site, global: &Global) {
@@ -18,6 +19,11 @@ pub(super) fn attempt(site: &Site, global: &Global) {
     match slot_is_free(&site.spool, site.config.run.background) {
         Ok(true) => {}
         Ok(false) => return,
+        Err(error) => return tracing::warn!(%error, "no attempt in the background"),
+    }
+    match has_resident(&site.spool) {
+        Ok(false) => {}
+        Ok(true) => return,
         Err(error) => return tracing::warn!(%error, "no attempt in the background"),
     }
     let Ok(program) = std::env::current_exe() else {

@@ -1,52 +1,78 @@
 //! `run`.
 
+mod follow;
+mod progress;
+mod reaper;
+mod signals;
+mod watch;
+
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use super::args::{Global, Run};
+use super::descriptors;
 use super::exit::{EX_TEMPFAIL, Failure, complain, write_once};
 use super::log::{self, Quiet};
 use super::site::{IfMissing, Site};
 use super::table;
 use super::transports::runner;
-use crate::runner::{Budget, Progress, Stop, Summary};
+use crate::runner::{Budget, Error, Summary, take_residence};
+use progress::Bar;
+use signals::{Control, act_on_signals};
+use watch::Watching;
+
+/// What a run that stays waits for.
+enum Happening {
+    /// The configuration is to be read again.
+    Reload,
+    /// The run is to end.
+    Stop,
+    /// A runner has come to its end.
+    Ended(Result<Summary, Error>),
+}
 
 /// `mailspool run`.
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let site = Site::open(global, IfMissing::MakeDefault)?;
     log::start(&site.config.log, Quiet::No);
-    raise_descriptor_limit();
-    let bar = (io::stderr().is_terminal() && !args.quiet && !args.in_slot).then(progress_bar);
-    let mut runner = runner(&site).budget(Budget {
-        jobs: args.jobs.map_or(site.config.run.jobs, |jobs| jobs as usize),
-        max_messages: args.max_messages,
-        max_time: args.max_time,
-    });
-    if let Some(bar) = &bar {
-        log::above(bar);
-        let bar = bar.clone();
-        runner = runner.observer(move |progress| match progress {
-            Progress::Found(count) => bar.inc_length(count),
-            Progress::Handled => bar.inc(1),
-        });
-    }
-    let runner = runner.build();
-    stop_on_signals(runner.stop_handle())?;
-    let result = match (args.watch, args.in_slot) {
-        (true, _) => runner.watch(),
-        (false, true) => runner
-            .pass_in_slot(site.config.run.background)
-            .map(Option::unwrap_or_default),
-        (false, false) => runner.pass(),
+    descriptors::raise_limit();
+    let shows_bar = io::stderr().is_terminal() && !args.quiet && !args.in_slot;
+    let bar = shows_bar.then(Bar::start).flatten();
+    let control = Arc::new(Control::default());
+    let (say, happenings) = channel();
+    act_on_signals(Arc::clone(&control), say.clone())?;
+    let watching = Watching {
+        global,
+        args,
+        control: &control,
+        bar: bar.as_ref(),
+        say,
+        happenings,
     };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let summary = result?;
+    let summary = match (args.watch, args.in_slot) {
+        (true, _) => {
+            // As process 1 it has no other to reap what `send` starts in the background.
+            let residence = match std::process::id() {
+                1 => take_residence(&site.spool)?,
+                _ => None,
+            };
+            watching.run(site, residence)
+        }
+        (false, true) => in_slot(site, watching),
+        (false, false) => {
+            let mut runner = runner(&site).budget(budget(&site, args));
+            if let Some(bar) = &bar {
+                runner = runner.observer(bar.observer());
+            }
+            let runner = runner.build();
+            control.add(runner.stop_handle());
+            runner.pass().map_err(Failure::from)
+        }
+    };
+    drop(bar);
+    let summary = summary?;
     if !args.quiet {
         write_once(io::stdout(), &format!("{}\n", words(&summary)));
     }
@@ -72,6 +98,30 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(complain(&Failure::new(EX_TEMPFAIL, trouble.join("; ")))),
     }
+}
+
+fn budget(site: &Site, args: &Run) -> Budget {
+    Budget {
+        jobs: args.jobs.map_or(site.config.run.jobs, |jobs| jobs as usize),
+        max_messages: args.max_messages,
+        max_time: args.max_time,
+    }
+}
+
+/// An attempt in the background, which stays if nothing would reap it.
+fn in_slot(site: Site, watching: Watching<'_>) -> Result<Summary, Failure> {
+    let runner = runner(&site).budget(budget(&site, watching.args)).build();
+    watching.control.add(runner.stop_handle());
+    let passed = runner.pass_in_slot(site.config.run.background);
+    let mut summary = passed?.unwrap_or_default();
+    if watching.control.is_stopped() || reaper::would_be_reaped() {
+        return Ok(summary);
+    }
+    let Some(residence) = take_residence(&site.spool)? else {
+        return Ok(summary);
+    };
+    summary.add(&watching.run(site, Some(residence))?);
+    Ok(summary)
 }
 
 /// The summary in one line.
@@ -108,50 +158,4 @@ fn words(summary: &Summary) -> String {
     }
     text.push('.');
     text
-}
-
-fn progress_bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{bar:40} {pos}/{len} messages, {per_sec}, {eta} left");
-    let bar = ProgressBar::new(0);
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
-/// SIGTERM and SIGINT finish what is in hand; a second one ends the process.
-fn stop_on_signals(stop: Stop) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, format!("signals: {error}"));
-    let runtime = crate::runner::runtime(None)?;
-    let (mut terminate, mut interrupt) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        let _context = runtime.enter();
-        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        (terminate, signal(SignalKind::interrupt()).map_err(failed)?)
-    };
-    let wait = move || {
-        runtime.block_on(async move {
-            for seen in 0.. {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                match seen {
-                    0 => stop.stop(),
-                    _ => std::process::exit(i32::from(EX_TEMPFAIL)),
-                }
-            }
-        });
-    };
-    std::thread::Builder::new().spawn(wait).map_err(failed)?;
-    Ok(())
-}
-
-/// cron gives 1024 descriptors; the hard limit is usually far higher.
-fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard);
-    }
 }

@@ -105,6 +105,25 @@ impl Site {
         }
     }
 
+    /// The same with the configuration as it is now, for a process that stays. What was given up of
+    /// root does not come back; what was kept is not for a configuration that others could have
+    /// written.
+    pub fn reread(&self, global: &Global) -> Result<Site, Failure> {
+        let (config, access) = configuration(global, self.spool.path())?;
+        let may_switch_user = self.caller.is_root() && access.only_root_writes;
+        if self.may_switch_user && !may_switch_user && config_switches_user(&config) {
+            let text = "others than root can write it, and it runs commands as other users";
+            return Err(Failure::new(EX_CONFIG, text));
+        }
+        Ok(Site {
+            spool: self.spool.clone(),
+            config,
+            caller: self.caller.clone(),
+            may_switch_user,
+            is_config_exposed: access.everybody_reads,
+        })
+    }
+
     /// What acceptance needs of the configuration.
     pub fn limits(&self) -> Limits {
         let accept = &self.config.accept;

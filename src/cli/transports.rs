@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::unistd::User;
 
+use super::descriptors;
 use super::site::Site;
 use super::trust;
 use crate::config::{self, Secret, TextFile, Transport as Configured, Wire, WireLogin, WireTls};
@@ -191,7 +192,10 @@ impl Maker<'_> {
                 timeout,
             } => {
                 let pipe = Pipe::new(command.clone()).map_err(|error| error.to_string())?;
-                let pipe = pipe.with_timeout(*timeout);
+                let mut pipe = pipe.with_timeout(*timeout);
+                if let Some(limit) = descriptors::started_with() {
+                    pipe = pipe.with_descriptors(limit);
+                }
                 if let Some(name) = user {
                     self.may_run_as(name)?;
                 }
@@ -203,6 +207,7 @@ impl Maker<'_> {
                     }
                 }
                 let Some(name) = user else {
+                    let pipe = pipe.with_own_user().map_err(|error| error.to_string())?;
                     return Ok(Arc::new(pipe));
                 };
                 let user = PipeUser::lookup(name).map_err(|error| error.to_string())?;

@@ -1,0 +1,113 @@
+//! Follows a configuration: tells when it has changed.
+//!
+//! The kernel tells of changes in the directories of the file and of each link on the way to it.
+//! It does not tell everything (a directory on the way may be a link itself, or on another machine),
+//! so the file is looked at now and then as well.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+/// So often it is looked at, whatever is told.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// So long it must have stayed the same: an editor may write it in several steps.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// The most links on the way to a file, as in the kernel.
+const MOST_LINKS: usize = 40;
+
+/// Calls `changed` after each change of a file or of what its name leads to, from a thread of its
+/// own. What is no regular file, such as the pipe of a shell's `<(...)`, cannot be followed.
+pub(super) fn follow(path: PathBuf, changed: impl Fn() + Send + 'static) {
+    if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        return;
+    }
+    let following = move || {
+        let (told, news) = channel();
+        let mut known = Mark::of(&path);
+        let mut watcher = watch(&path, &told);
+        loop {
+            let _ = news.recv_timeout(LOOK);
+            while news.try_recv().is_ok() {}
+            let mut now = Mark::of(&path);
+            if now == known {
+                continue;
+            }
+            loop {
+                thread::sleep(SETTLED);
+                let then = std::mem::replace(&mut now, Mark::of(&path));
+                if now == then {
+                    break;
+                }
+            }
+            known = now;
+            // It may be reached by another way now.
+            drop(watcher.take());
+            watcher = watch(&path, &told);
+            changed();
+        }
+    };
+    if let Err(error) = thread::Builder::new().spawn(following) {
+        tracing::warn!(%error, "changes of the configuration are not noticed");
+    }
+}
+
+/// What changes with a file.
+#[derive(PartialEq, Eq)]
+struct Mark(Option<[i64; 7]>);
+
+impl Mark {
+    fn of(path: &Path) -> Mark {
+        let metadata = std::fs::metadata(path).ok();
+        Mark(metadata.map(|of| {
+            [
+                of.dev() as i64,
+                of.ino() as i64,
+                of.size() as i64,
+                of.mtime(),
+                of.mtime_nsec(),
+                of.ctime(),
+                of.ctime_nsec(),
+            ]
+        }))
+    }
+}
+
+/// The directories in which the way to a file lies.
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut path = path.to_owned();
+    let mut all = Vec::new();
+    for _ in 0..MOST_LINKS {
+        let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let target = std::fs::read_link(&path);
+        if !all.contains(&dir) {
+            all.push(dir.clone());
+        }
+        match target {
+            Ok(target) => path = dir.join(target),
+            Err(_) => break,
+        }
+    }
+    all
+}
+
+/// None where nothing can be told: no watches left, for example.
+fn watch(path: &Path, told: &Sender<()>) -> Option<RecommendedWatcher> {
+    let told = told.clone();
+    let handler = move |event: notify::Result<notify::Event>| {
+        // That others read it, us among them, is no news.
+        if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
+            let _ = told.send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(handler).ok()?;
+    for dir in directories(path) {
+        let _ = watcher.watch(&dir, RecursiveMode::NonRecursive);
+    }
+    Some(watcher)
+}
