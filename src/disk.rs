@@ -184,6 +184,20 @@ impl Disk {
         }
     }
 
+    /// Whether another process has the lock on a file. Any number may look at once.
+    pub fn is_locked(&self, file: &File) -> Result<bool> {
+        let call = Call::Lock { path: &file.path };
+        let locked = self.call(&call, &file.path, || {
+            fs2::FileExt::try_lock_shared(&file.file).map_err(errno_of)
+        });
+        match locked {
+            // It goes with the descriptor.
+            Ok(()) => Ok(false),
+            Err(error) if error.is(Errno::EWOULDBLOCK) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads at a place; 0 at the end.
     pub fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> Result<usize> {
         let len = bytes.len();

@@ -399,7 +399,7 @@ pub fn take_residence(spool: &Spool) -> crate::disk::Result<Option<Slot>> {
 
 /// Whether a process stays that delivers what comes in. What was queued before this call it finds.
 pub fn has_resident(spool: &Spool) -> crate::disk::Result<bool> {
-    Ok(take_residence(spool)?.is_none())
+    spool.slot_is_taken(RESIDENT)
 }
 
 impl Core {

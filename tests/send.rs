@@ -172,6 +172,89 @@ fn a_shell_has_the_id_while_delivery_takes_its_time() {
     assert!(site.lines("delivered").contains(&"Hello.".to_owned()));
 }
 
+/// `flock lock mailspool send` frees its lock, and a reader of any descriptor sees its end.
+#[test]
+fn an_attempt_in_the_background_keeps_nothing_of_its_caller() {
+    let config = pipe("slow", ": <{dir}/gate; cat >/dev/null") + &route("domain", "*", "slow");
+    let site = Site::new(&config);
+    let mut gate = site.gate("gate");
+    let lock = site.dir().join("lock");
+    let inner = site.command(["send", "b@example.test"]);
+    let mut shell = Command::new("/bin/sh");
+    let script = "exec 9>\"$1\"; flock 9; shift; exec \"$@\"";
+    shell.args(["-c", script, "sh"]).arg(&lock);
+    shell.arg(inner.get_program()).args(inner.get_args());
+    ended(&mut shell, LETTER).ok();
+    until("it is being delivered", || {
+        site.row()["status"] == "in-progress"
+    });
+    fs::File::open(&lock).unwrap().try_lock().unwrap();
+    let open = |pid: &nix::unistd::Pid| {
+        let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let targets = all.map(|one| fs::read_link(one.unwrap().path()).unwrap_or_default());
+        targets.collect::<Vec<_>>()
+    };
+    let processes = site.processes();
+    assert_eq!(processes.len(), 1);
+    assert!(!processes.iter().flat_map(open).any(|target| target == lock));
+    gate.open();
+    site.until_empty();
+}
+
+/// Submits and delivers messages under a process 1 that never waits for orphans, and prints how many
+/// zombies and how many processes of the program there are in the end.
+const CONTAINER: &str = "
+import fcntl, os, signal, subprocess, sys, time
+hears, spool, box = sys.argv[1], sys.argv[2], sys.argv[3]
+if hears == 'hears':
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+def until(what):
+    end = time.monotonic() + 50
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+def ours():
+    found = []
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try: stat = open('/proc/' + pid + '/stat').read()
+        except OSError: continue
+        if '(mailspool)' in stat: found.append(stat.rsplit(') ', 1)[1][0])
+    return found
+def resides():
+    try: file = open(spool + '/state/resident-0', 'r+')
+    except OSError: return False
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError: return True
+    return False
+for n in range(4):
+    subprocess.run(sys.argv[4:], input=b'Subject: x\\n\\nbody\\n', check=True, stdout=subprocess.DEVNULL)
+    until(lambda: os.path.isdir(box) and len(os.listdir(box)) == n + 1)
+    if hears != 'hears' or n: until(resides)
+    else: until(lambda: 'Z' in ours())
+until(lambda: not os.listdir(spool + '/done') and not os.listdir(spool + '/info/sender'))
+print(ours().count('Z'), len(ours()) - ours().count('Z'))
+";
+
+/// No process can prevent that it becomes a zombie there, except by not ending.
+#[test]
+fn attempts_in_the_background_do_not_become_zombies() {
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+    for (hears, expected) in [("deaf", "0 1\n"), ("hears", "1 1\n")] {
+        let site = Site::with_box();
+        let inner = site.command(["send", "b@example.test"]);
+        let mut container = Command::new("unshare");
+        container
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["python3", "-c", CONTAINER, hears])
+            .arg(site.spool())
+            .arg(site.dir().join("box/new"))
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        assert_eq!(ended(&mut container, b"").ok(), expected, "{hears}");
+        site.is_clean_and_empty();
+    }
+}
+
 #[test]
 fn a_delivery_that_hangs_holds_nobody_else_up() {
     let config = pipe("slow", ": <{dir}/gate; cat >/dev/null")

@@ -122,7 +122,7 @@ pub(super) fn refuse(failure: &Failure) -> ExitCode {
 }
 
 /// How long a reader that takes nothing is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Streams, by their numbers, that are not read: what else goes there is left out.
 static NOT_READ: AtomicU32 = AtomicU32::new(0);

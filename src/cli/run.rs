@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::args::{Global, Run};
 use super::descriptors;
@@ -19,6 +20,7 @@ use super::site::{IfMissing, Site};
 use super::table;
 use super::transports::runner;
 use crate::runner::{Budget, Error, Summary, take_residence};
+use crate::spool::{Slot, Spool};
 use progress::Bar;
 use signals::{Control, act_on_signals};
 use watch::Watching;
@@ -55,7 +57,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         (true, _) => {
             // As process 1 it has no other to reap what `send` starts in the background.
             let residence = match std::process::id() {
-                1 => take_residence(&site.spool)?,
+                1 => residence(&site.spool)?,
                 _ => None,
             };
             watching.run(site, residence)
@@ -117,11 +119,24 @@ fn in_slot(site: Site, watching: Watching<'_>) -> Result<Summary, Failure> {
     if watching.control.is_stopped() || reaper::would_be_reaped() {
         return Ok(summary);
     }
-    let Some(residence) = take_residence(&site.spool)? else {
+    let Some(residence) = residence(&site.spool)? else {
         return Ok(summary);
     };
     summary.add(&watching.run(site, Some(residence))?);
     Ok(summary)
+}
+
+/// The place of the process that stays, unless another has it. One that only looks whether it is taken
+/// is in the way for a moment.
+fn residence(spool: &Spool) -> Result<Option<Slot>, Failure> {
+    const TRIES: usize = 20;
+    for _ in 0..TRIES {
+        if let Some(residence) = take_residence(spool)? {
+            return Ok(Some(residence));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(None)
 }
 
 /// The summary in one line.

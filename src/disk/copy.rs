@@ -35,7 +35,7 @@ impl Body {
         mut change: impl FnMut(&[u8], bool, &mut Vec<u8>),
     ) -> io::Result<OwnedFd> {
         let mut copy = match self.size() > IN_MEMORY {
-            false => in_memory()?,
+            false => in_memory().or_else(|_| on_disk())?,
             true => on_disk().or_else(|_| in_memory())?,
         };
         let mut reader = self.reader();
@@ -55,7 +55,11 @@ impl Body {
 }
 
 fn in_memory() -> io::Result<File> {
-    Ok(memfd_create(c"message", MFdFlags::MFD_CLOEXEC)?.into())
+    let create = |flags| memfd_create(c"message", MFdFlags::MFD_CLOEXEC | flags);
+    // Some systems insist on it, and kernels before 6.3 do not know it.
+    let never_executable = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
+    let file = create(never_executable).or_else(|_| create(MFdFlags::empty()))?;
+    Ok(file.into())
 }
 
 /// Where temporary files go that may be large: not `/tmp`, which is often memory.

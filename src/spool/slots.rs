@@ -41,6 +41,17 @@ impl Spool {
         Ok(None)
     }
 
+    /// Whether the only slot of a name is taken. Unlike an attempt to take it, this is in the way of no
+    /// other look.
+    pub fn slot_is_taken(&self, name: &str) -> disk::Result<bool> {
+        let path = PathBuf::from(format!("state/{name}-0"));
+        match self.disk.open_read(&path) {
+            Ok(file) => self.disk.is_locked(&file),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether a file still has its name.
     pub(super) fn is_still(&self, file: &File, path: &Path) -> disk::Result<bool> {
         let named = self.disk.stat(path)?.map(|stat| stat.identity);

@@ -110,6 +110,16 @@ impl Ear {
 
 /// Runs the program where these are the system's sockets: journald's, syslogd's, or none at all.
 fn run_beside(site: &Site, journal: Option<&Path>, syslog: Option<&Path>) -> Ended {
+    ended(&mut beside(site, journal, syslog, &["run", "--quiet"]), b"")
+}
+
+/// The same for other commands.
+pub(super) fn beside(
+    site: &Site,
+    journal: Option<&Path>,
+    syslog: Option<&Path>,
+    arguments: &[&str],
+) -> Command {
     const SCRIPT: &str = r#"
         mount -t tmpfs none /run
         if [ -n "$1" ]; then
@@ -131,12 +141,12 @@ fn run_beside(site: &Site, journal: Option<&Path>, syslog: Option<&Path>) -> End
         exec "$@""#;
     assert!(nix::unistd::geteuid().is_root(), "this test needs root");
     let path = |path: Option<&Path>| path.map(Path::to_owned).unwrap_or_default();
-    let inner = site.command(["run", "--quiet"]);
+    let inner = site.command(arguments);
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-euc", SCRIPT, "sh"]);
     command.arg(path(journal)).arg(path(syslog));
     command.arg(inner.get_program()).args(inner.get_args());
-    ended(&mut command, b"")
+    command
 }
 
 /// A site with a message for four, three of whom say something about it.

@@ -4,6 +4,7 @@
 //! The tests need root, Debian's postfix, dovecot-lmtpd, python3-aiosmtpd and python3-dkim, and what
 //! `scripts/exim` unpacks.
 
+mod deaf;
 #[path = "../dns/mod.rs"]
 mod dns;
 mod exchanges;

@@ -4,7 +4,7 @@
 //! or whatever else adopts orphans. Where that never waits for them, as in containers whose process 1
 //! is an application, each attempt would leave a zombie for ever, and no process can prevent that for
 //! itself. So an attempt that would not be reaped does not end: it stays, one for a spool, and
-//! delivers what comes in (see `residence` in `run.rs`).
+//! delivers what comes in (see `in_slot` in `run.rs`).
 
 use std::fs;
 use std::thread;

@@ -1,0 +1,157 @@
+//! `run --watch` reads its configuration again, when it has changed and when it is told to.
+
+mod program;
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use program::{Site, code_of, names, until};
+
+/// A run that stays, and what it says.
+struct Watch {
+    child: Child,
+    said: PathBuf,
+}
+
+/// What is said when another configuration is in force.
+const IN_FORCE: &str = "the configuration is read again, and in force";
+const LAST_GOOD: &str = "the last good one stays in force";
+
+impl Watch {
+    fn start(site: &Site) -> Watch {
+        let said = site.dir().join("said");
+        let mut command = site.command(["run", "--watch"]);
+        let err = File::create(&said).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(err);
+        let child = command.spawn().unwrap();
+        Watch { child, said }
+    }
+
+    fn count(&self, words: &str) -> usize {
+        let said = fs::read_to_string(&self.said).unwrap();
+        said.lines().filter(|line| line.contains(words)).count()
+    }
+
+    fn until(&self, words: &str, count: usize) {
+        until(words, || self.count(words) >= count);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    fn end(mut self, site: &Site) -> String {
+        self.signal(Signal::SIGTERM);
+        let code = code_of(&mut self.child, &site.command(["run", "--watch"]));
+        let said = fs::read_to_string(&self.said).unwrap();
+        assert_eq!(code, 0, "{said}");
+        said
+    }
+}
+
+/// Everything goes into this Maildir.
+fn into(site: &Site, name: &str) -> String {
+    let dir = site.dir().display();
+    format!(
+        "hostname = \"mail.test\"\n[transport.box]\ntype = \"maildir\"\npath = \"{dir}/{name}\"\n\
+         [[route]]\ndomain = \"*\"\ntransport = \"box\"\n[log]\nto = \"stderr\"\n"
+    )
+}
+
+fn config(site: &Site) -> PathBuf {
+    site.spool().join("config.toml")
+}
+
+/// Queues a message and waits until it is in a Maildir.
+fn arrives_in(site: &Site, name: &str) {
+    let new = site.dir().join(name).join("new");
+    let before = names(&new).len();
+    site.queue(&["b@example.test"]);
+    until("it is delivered", || names(&new).len() == before + 1);
+}
+
+#[test]
+fn a_changed_configuration_is_in_force() {
+    let site = Site::with_box();
+    fs::write(config(&site), into(&site, "first")).unwrap();
+    let watch = Watch::start(&site);
+    arrives_in(&site, "first");
+    fs::write(config(&site), into(&site, "second")).unwrap();
+    watch.until(IN_FORCE, 1);
+    arrives_in(&site, "second");
+    // By another file in its place, as editors do.
+    let beside = site.spool().join("config.toml.new");
+    fs::write(&beside, into(&site, "third")).unwrap();
+    fs::rename(beside, config(&site)).unwrap();
+    watch.until(IN_FORCE, 2);
+    arrives_in(&site, "third");
+    // By a signal, which reads again whatever the configuration names.
+    watch.signal(Signal::SIGHUP);
+    watch.until(IN_FORCE, 3);
+    arrives_in(&site, "third");
+    watch.end(&site);
+    site.is_clean_and_empty();
+}
+
+#[test]
+fn what_a_link_leads_to_is_followed() {
+    let site = Site::with_box();
+    let etc = site.dir().join("etc");
+    fs::create_dir_all(etc.join("real")).unwrap();
+    let real = etc.join("real/mailspool.toml");
+    fs::write(&real, into(&site, "first")).unwrap();
+    fs::remove_file(config(&site)).unwrap();
+    symlink("real/mailspool.toml", etc.join("link.toml")).unwrap();
+    symlink(etc.join("link.toml"), config(&site)).unwrap();
+    let watch = Watch::start(&site);
+    arrives_in(&site, "first");
+    fs::write(&real, into(&site, "second")).unwrap();
+    watch.until(IN_FORCE, 1);
+    arrives_in(&site, "second");
+    // The link in the middle leads elsewhere.
+    fs::write(etc.join("other.toml"), into(&site, "third")).unwrap();
+    symlink("other.toml", etc.join("new")).unwrap();
+    fs::rename(etc.join("new"), etc.join("link.toml")).unwrap();
+    watch.until(IN_FORCE, 2);
+    arrives_in(&site, "third");
+    // And what that leads to is followed from now on.
+    fs::write(etc.join("other.toml"), into(&site, "fourth")).unwrap();
+    watch.until(IN_FORCE, 3);
+    arrives_in(&site, "fourth");
+    watch.end(&site);
+}
+
+#[test]
+fn a_configuration_with_a_mistake_leaves_the_last_good_one_in_force() {
+    let site = Site::with_box();
+    fs::write(config(&site), into(&site, "first")).unwrap();
+    let watch = Watch::start(&site);
+    arrives_in(&site, "first");
+    fs::write(config(&site), "[transport.box\n").unwrap();
+    watch.until(LAST_GOOD, 1);
+    // `send` would not take a message with that configuration; one that is queued is delivered.
+    let other = Site::with_box();
+    let id = other.queue(&["b@example.test"]);
+    for name in ["sender", "recipients", "transport"] {
+        let name = format!("info/{name}/{id}");
+        fs::copy(other.spool().join(&name), site.spool().join(&name)).unwrap();
+    }
+    let from = other.spool().join("active").join(&id);
+    fs::copy(from, site.spool().join("active").join(&id)).unwrap();
+    until("it is delivered", || {
+        names(&site.dir().join("first/new")).len() == 2
+    });
+    fs::write(config(&site), into(&site, "second")).unwrap();
+    watch.until(IN_FORCE, 1);
+    arrives_in(&site, "second");
+    let said = watch.end(&site);
+    let complaint = said.lines().find(|line| line.contains(LAST_GOOD)).unwrap();
+    assert!(complaint.contains("config.toml"), "{complaint}");
+}
