@@ -218,4 +218,49 @@ mod tests {
         assert_eq!(buffer.finish(), 0);
         late.join().unwrap();
     }
+
+    /// Fails at the second line. Its thread logs to the same buffer, as every thread of the program.
+    struct Failing {
+        lines: usize,
+        buffer: Receiver<Arc<Buffer>>,
+        taken: Sender<String>,
+    }
+
+    impl Sink for Failing {
+        fn write(&mut self, line: &Line) -> io::Result<()> {
+            use tracing_subscriber::layer::SubscriberExt;
+            self.lines += 1;
+            if let Ok(buffer) = self.buffer.try_recv() {
+                let journal = super::super::Journal::new(buffer, crate::config::LogFormat::Text);
+                let subscriber = tracing_subscriber::registry().with(journal);
+                std::mem::forget(tracing::subscriber::set_default(subscriber));
+            }
+            if self.lines == 2 {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let text = String::from_utf8_lossy(&line.bytes).into_owned();
+            self.taken.send(text).map_err(io::Error::other)
+        }
+    }
+
+    #[test]
+    fn the_log_is_told_how_many_lines_it_did_not_take() {
+        let (taken, lines) = channel();
+        let (own, buffer) = channel();
+        let sink = Failing {
+            lines: 0,
+            buffer,
+            taken,
+        };
+        let buffer = Buffer::start(sink).unwrap();
+        own.send(Arc::clone(&buffer)).unwrap();
+        for bytes in ["1", "2", "3"] {
+            buffer.push(line(bytes.as_bytes()));
+        }
+        let said: Vec<String> = lines.iter().take(3).collect();
+        assert_eq!(said[..2], ["1", "3"]);
+        assert!(said[2].contains("log lines were lost"), "{}", said[2]);
+        assert!(said[2].contains("lines=1"), "{}", said[2]);
+        assert_eq!(buffer.finish(), 0);
+    }
 }
