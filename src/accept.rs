@@ -131,8 +131,8 @@ impl Acceptor {
     }
 
     /// The same, and `hook` is called as soon as a message is durable (commit point *durable*), before
-    /// anything else is done that may take time. Whoever keeps a message until then, by a limit of
-    /// time, say, must stop doing so.
+    /// anything else is done that may take time. A caller that reports failure after a limit of time
+    /// must not do so any more.
     #[must_use]
     pub fn when_durable(self, hook: impl Fn() + Send + Sync + 'static) -> Acceptor {
         Acceptor {

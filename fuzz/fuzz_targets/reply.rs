@@ -21,8 +21,9 @@ fuzz_target!(|input: &[u8]| {
     assert!(reply.text.len() <= Reply::MAX_TEXT);
     assert_printable(&reply.to_string());
     let class = reply.enhanced.expect("there is always a code").class;
+    assert_eq!(status == Status::Delivered, exit == Exit::Code(0));
     match status {
-        Status::Delivered => assert!(class == 2 && !by_signal),
+        Status::Delivered => assert_eq!(class, 2),
         Status::Failed => assert!(class == 5 && !by_signal),
         Status::Deferred | Status::Unknown => assert_eq!(class, 4),
     }

@@ -137,8 +137,8 @@ pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
         return;
     }
     let to = Arc::new(to);
-    // A write can block whatever was known of the stream before. Then the thread stays behind in it,
-    // until the process ends.
+    // A write can block whatever was known of the stream before. Then the thread stays in it until the
+    // process ends.
     let (progress, heard) = mpsc::channel();
     let (writer, bytes) = (Arc::clone(&to), text.as_bytes().to_vec());
     let write = move || pour(&*writer, &bytes, || progress.send(()).is_ok());
@@ -188,10 +188,10 @@ fn has_room(to: &impl AsFd) -> bool {
     poll(&mut room, patience).is_ok_and(|ready| ready > 0)
 }
 
-/// Prints what was asked for, and waits as long as its reader, who may be looking at a page of it.
+/// Prints what was asked for, and waits as long as its reader needs: it may be a pager.
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    // A closed pipe is a reader who has seen enough.
+    // A closed pipe is a reader that has seen enough.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
@@ -210,7 +210,7 @@ pub(super) fn say_usage_to_mta(error: &clap::Error) {
     }
 }
 
-/// Ends this process from whatever thread: no command that it runs is left behind, and the log gets
+/// Ends this process from whatever thread: no command goes on without it, and the log gets
 /// its last lines.
 pub(super) fn leave(status: u8) -> ! {
     crate::transport::end_commands();

@@ -45,9 +45,9 @@ pub(super) fn would_be_reaped() -> bool {
     !is_deaf(&parent) && zombies_go(&own, &parent)
 }
 
-/// Whether a process 1 never hears of the end of a child: it neither handles SIGCHLD nor
-/// ignores it (which is one way to have children reaped) nor blocks it (which is what those do who
-/// wait for it in other ways). The real init of a machine is not judged by that.
+/// Whether a process 1 never hears of the end of a child: it neither handles SIGCHLD, nor ignores it
+/// (then the kernel reaps), nor blocks it (as an init does that waits for signals by other calls). The
+/// real init of a machine is not judged by that.
 fn is_deaf(parent: &Process) -> bool {
     let namespace = fs::read_link("/proc/self/ns/pid");
     if namespace.is_ok_and(|name| name.as_os_str() == INITIAL) {

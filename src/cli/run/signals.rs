@@ -97,7 +97,7 @@ async fn next(signals: &mut Signals) {
     }
 }
 
-/// Whether our caller has us ignore SIGHUP. It is ignored until somebody listens.
+/// Whether our caller has us ignore SIGHUP. It is ignored from here until a handler is installed.
 #[allow(unsafe_code)]
 fn hangup_is_ignored() -> bool {
     // SAFETY: no handler is installed.

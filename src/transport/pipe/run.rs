@@ -221,8 +221,8 @@ pub fn end_commands() {
     }
 }
 
-/// Reads what the command says, to the end, and keeps the beginning: it must not stop because
-/// nobody takes the rest. Its output is a courtesy; that it cannot be read decides nothing.
+/// Reads what the command says, to the end, and keeps the beginning: the command must not
+/// wait for a reader of the rest. Its output is a courtesy; that it cannot be read decides nothing.
 async fn keep(stdout: &mut tokio::process::ChildStdout, kept: &mut Vec<u8>) {
     let mut bytes = vec![0; 16 * 1024];
     while let Ok(got @ 1..) = stdout.read(&mut bytes).await {
