@@ -23,6 +23,7 @@ use super::{BoxFuture, Message, Session, Transport};
 use crate::message::{Address, EnhancedCode, QueueId, ReversePath, domain};
 use crate::queue::Outcome;
 
+#[cfg(feature = "cli")]
 pub(crate) use self::child::detach;
 pub use self::run::end_commands;
 pub use self::user::PipeUser;

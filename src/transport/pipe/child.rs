@@ -10,8 +10,8 @@ use nix::libc::{
 };
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
-use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::{Pid, getpid, getppid, setsid};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid};
 
 /// Descriptors up to this one are looked at one by one where the kernel cannot do it at once.
 const MOST_DESCRIPTORS: i32 = 65_536;
@@ -82,17 +82,20 @@ pub(super) fn limit_descriptors(soft: rlim_t, hard: rlim_t) -> io::Result<()> {
 
 /// Has a command run on its own in the background: in a session of its own, out of reach of our
 /// terminal's signals, with the descriptors 0, 1 and 2 only.
+#[cfg(feature = "cli")]
 pub(crate) fn detach(command: &mut Command) {
     before_exec(command, || {
-        setsid()?;
+        nix::unistd::setsid()?;
         default_file_size_signal();
         Ok(())
     });
 }
 
 /// `receive` ignores the signal that a file has reached its limit; commands must not.
+#[cfg(feature = "cli")]
 #[allow(unsafe_code)]
 fn default_file_size_signal() {
+    use nix::sys::signal::{SigHandler, signal};
     // SAFETY: no handler is installed.
     let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigDfl) };
 }
