@@ -2,7 +2,7 @@
 
 
 use super::args::{Config, ConfigCommand, Global, Init, Kind};
-use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure, print};
+use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure, print, write_once};
 use super::privilege;
 use super::site::{IfMissing, Site, make, spool_path};
 use super::transports::{Maker, mistakes, warnings};
@@ -32,7 +32,7 @@ pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
             return Err(Failure::new(EX_CONFIG, mistakes.join("\nmailspool: ")));
         }
         for warning in warnings(&site) {
-            write_once(io::stderr(), &format!("mailspool: warning: {warning}\n"));
+            write_once(std::io::stderr(), &format!("mailspool: warning: {warning}\n"));
         }
         let (transports, routes) = (site.config.transports.len(), site.config.routes.0.len());
         let count = |count: usize, what: &str| match count {

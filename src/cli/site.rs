@@ -84,9 +84,18 @@ impl Site {
 
     /// The same site with its configuration read again, for a process that stays. Users are no longer
     /// switched if the process has given root up since.
-    #[allow(dead_code)] // for `run --watch`
-    pub fn read_again(&self, global: &Global) -> Result<Site, Failure> {
+    ///
+    /// # Errors
+    /// A configuration that cannot be used, or that switches users and is no longer root's word
+    /// while this one is.
+    pub fn reread(&self, global: &Global) -> Result<Site, Failure> {
         let mut read = read(global, &self.spool, &self.caller)?;
+        if let (None, Some(why)) = (&self.no_switch, &read.no_switch)
+            && config_switches_user(&read.config)
+        {
+            let text = format!("it runs commands as other users, but {why}");
+            return Err(Failure::new(EX_CONFIG, text));
+        }
         if read.no_switch.is_none() && !privilege::can_become_root() {
             read.no_switch = Some("root was given up when this process started".to_owned());
         }
@@ -103,25 +112,6 @@ impl Site {
             no_switch: read.no_switch,
             is_config_exposed: read.is_exposed,
         }
-    }
-
-    /// The same with the configuration as it is now, for a process that stays. What was given up of
-    /// root does not come back; what was kept is not for a configuration that others could have
-    /// written.
-    pub fn reread(&self, global: &Global) -> Result<Site, Failure> {
-        let (config, access) = configuration(global, self.spool.path())?;
-        let may_switch_user = self.caller.is_root() && access.only_root_writes;
-        if self.may_switch_user && !may_switch_user && config_switches_user(&config) {
-            let text = "others than root can write it, and it runs commands as other users";
-            return Err(Failure::new(EX_CONFIG, text));
-        }
-        Ok(Site {
-            spool: self.spool.clone(),
-            config,
-            caller: self.caller.clone(),
-            may_switch_user,
-            is_config_exposed: access.everybody_reads,
-        })
     }
 
     /// What acceptance needs of the configuration.

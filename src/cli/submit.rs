@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::args::{Global, Receive, Send, Wishes};
 use super::background;
-use super::exit::{EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, write_once};
+use super::exit::{EX_DATAERR, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
 use super::route;
 use super::site::{IfMissing, Site};

@@ -45,7 +45,7 @@ impl Watching<'_> {
     /// mail is taken.
     pub fn run(self, site: Site, mut residence: Option<Slot>) -> Result<Summary, Failure> {
         let end = self.args.max_time.map(|time| Instant::now() + time);
-        let path = match &self.global.config {
+        let path = match &site.config_file {
             Some(path) => path.clone(),
             None => site.spool.path().join("config.toml"),
         };
