@@ -306,7 +306,10 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
         file,
         doubt,
         no_switch,
-    } = Opened::open(path, is_named, caller).map_err(|error| wrong(&error))?;
+    } = Opened::open(path, is_named, caller).map_err(|error| match is_ours(&error) {
+        true => wrong(&error),
+        false => Failure::new(EX_TEMPFAIL, format!("{name}: {error}")),
+    })?;
     let is_root = nix::unistd::geteuid().is_root();
     if let Some(doubt) = doubt.filter(|_| is_root && !is_named) {
         let what = format!("{doubt}; root does not work by a configuration that others can change");
@@ -327,6 +330,14 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
         no_switch,
         is_exposed: metadata.mode() & 0o004 != 0,
     })
+}
+
+/// Whether a configuration that cannot be opened is a mistake of the administrator's, and not a
+/// shortage of the system's that may soon be over.
+fn is_ours(error: &io::Error) -> bool {
+    use libc::{EINTR, EIO, EMFILE, ENFILE, ENOMEM};
+    let shortages = [EINTR, EIO, EMFILE, ENFILE, ENOMEM];
+    !error.raw_os_error().is_some_and(|code| shortages.contains(&code))
 }
 
 fn is_absent(path: &Path) -> bool {
