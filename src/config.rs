@@ -151,6 +151,8 @@ pub enum Transport {
     Maildir {
         /// The Maildir.
         path: PathBuf,
+        /// Messages being written at once, over all processes.
+        concurrency: usize,
     },
     /// Through a program.
     Pipe {
@@ -160,6 +162,8 @@ pub enum Transport {
         user: Option<String>,
         /// The longest it may take for one recipient.
         timeout: Duration,
+        /// Commands at once, over all processes.
+        concurrency: usize,
     },
     /// To other hosts.
     Wire(Box<Wire>),
@@ -292,8 +296,8 @@ impl Text<'_> {
     fn transport(&self, raw: &RawTransport, hostname: &str) -> Result<Transport, Error> {
         let kind = raw.r#type.get_ref().as_str();
         let keys = match kind {
-            "maildir" => &["path"],
-            "pipe" => &["command", "user", "timeout"][..],
+            "maildir" => &["path", "concurrency"][..],
+            "pipe" => &["command", "user", "timeout", "concurrency"],
             "smtp" | "lmtp" => wire::KEYS,
             other => {
                 let what = format!(
@@ -313,6 +317,7 @@ impl Text<'_> {
                 let path = raw.path.as_ref().ok_or_else(|| missing("path"))?;
                 Ok(Transport::Maildir {
                     path: path.get_ref().clone(),
+                    concurrency: self.concurrency(raw)?,
                 })
             }
             "pipe" => {
@@ -327,9 +332,18 @@ impl Text<'_> {
                         .timeout
                         .as_ref()
                         .map_or(Duration::from_secs(1000), |span| span.get_ref().0),
+                    concurrency: self.concurrency(raw)?,
                 })
             }
             _ => Ok(Transport::Wire(Box::new(self.wire(raw, hostname)?))),
+        }
+    }
+
+    /// How much is done at once, for all types.
+    fn concurrency(&self, raw: &RawTransport) -> Result<usize, Error> {
+        match &raw.concurrency {
+            Some(given) => self.at_least_one(given, "concurrency"),
+            None => Ok(20),
         }
     }
 

@@ -12,7 +12,9 @@ mod attempt;
 mod drive;
 mod finisher;
 mod hops;
+mod jobs;
 mod lanes;
+mod places;
 mod plan;
 mod reach;
 mod round;
@@ -58,11 +60,13 @@ pub struct Runner {
 /// How much a runner does at once and altogether.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Messages in hand at once.
+    /// Transactions in flight at once, and so the most messages in hand, connections and commands.
+    /// With few descriptors there are fewer.
     pub jobs: usize,
     /// Messages altogether.
     pub max_messages: Option<u64>,
-    /// After this time no further message is taken; those in hand are finished.
+    /// After this time no further message is taken and no further transaction begins; those under
+    /// way are finished.
     pub max_time: Option<Duration>,
 }
 
@@ -155,12 +159,13 @@ struct Core {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     stop: Stop,
     hops: Arc<hops::Hops>,
+    places: Arc<places::Places>,
     sessions: sessions::Sessions,
     troubles: trouble::Troubles,
     fatal: Mutex<Option<Error>>,
 }
 
-/// Asks a runner to take no further message, to finish those in hand and to return.
+/// Asks a runner to take no further message, to finish the transactions under way and to return.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     stopped: Arc<AtomicBool>,
@@ -271,6 +276,7 @@ impl RunnerBuilder {
                 clock: Arc::new(Timestamp::now),
                 stop: Stop::default(),
                 hops: Arc::default(),
+                places: Arc::default(),
                 sessions: sessions::Sessions::default(),
                 troubles: trouble::Troubles::default(),
                 fatal: Mutex::new(None),
@@ -403,6 +409,11 @@ pub fn has_resident(spool: &Spool) -> crate::disk::Result<bool> {
 }
 
 impl Core {
+    /// The most jobs, and sessions that are kept.
+    fn most_jobs(&self) -> usize {
+        jobs::affordable(self.budget.jobs)
+    }
+
     /// The time, to the millisecond: finer is noise in a history that people read.
     fn now(&self) -> Timestamp {
         let now = (self.clock)();

@@ -150,6 +150,12 @@ pub trait Transport: Send + Sync {
         None
     }
 
+    /// The most transactions at once over all processes, whatever their destination. None: as
+    /// many as runners have jobs for.
+    fn concurrency(&self) -> Option<usize> {
+        None
+    }
+
     /// What becomes of a message after an attempt of which nobody knows the outcome.
     fn on_unknown(&self) -> OnUnknown {
         OnUnknown::Retry

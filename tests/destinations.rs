@@ -5,6 +5,8 @@
 
 #[path = "destinations/hosts.rs"]
 mod hosts;
+#[path = "destinations/fan.rs"]
+mod fan;
 #[path = "destinations/net.rs"]
 mod net;
 #[path = "destinations/sink.rs"]

@@ -184,6 +184,38 @@ fn operators(limit: &Limit) {
     site.is_clean_and_empty();
 }
 
+/// So many descriptors are few, and enough for any message and any number of buckets.
+const FEW: u64 = 64;
+
+#[test]
+fn many_buckets_need_few_descriptors() {
+    let site = Site::with_box();
+    for minute in 0..300 {
+        let name = format!("2020-01-01T{:02}{:02}Z", minute / 60, minute % 60);
+        let bucket = site.spool().join("deferred").join(name);
+        std::fs::create_dir(&bucket).unwrap();
+        // Not ours; it keeps the bucket from being removed.
+        std::fs::write(bucket.join("kept"), "").unwrap();
+    }
+    site.queue_many(3, |n| format!("r{n}@example.net"));
+    descriptors().program(FEW, &site, &["run"], b"").ok();
+    assert_eq!(site.boxed().len(), 3);
+}
+
+#[test]
+fn a_message_to_many_destinations_needs_few_descriptors() {
+    let site = Site::new(&format!(
+        "{}{}",
+        program::pipe("all", "cat > /dev/null"),
+        program::route("domain", "*", "all")
+    ));
+    let to: Vec<String> = (0..80).map(|n| format!("r@host{n}.test")).collect();
+    site.queue(&to.iter().map(String::as_str).collect::<Vec<_>>());
+    let ended = descriptors().program(FEW, &site, &["run"], b"").ok();
+    assert!(ended.contains("80 delivered"), "{ended}");
+    site.is_clean_and_empty();
+}
+
 #[test]
 fn submitters_without_descriptors() {
     submitters(&descriptors());

@@ -133,7 +133,7 @@ fn way(
     way.transport = Some(rule.transport.clone());
     match config.transports.get(&rule.transport) {
         None => {}
-        Some(Transport::Maildir { path }) => {
+        Some(Transport::Maildir { path, .. }) => {
             way.r#type = Some("maildir");
             let path = site.spool.path().join(path);
             way.destination = Some(path.display().to_string());

@@ -109,7 +109,7 @@ pub(super) fn warnings(site: &Site) -> Vec<String> {
 pub(super) fn destination(site: &Site, transport: &str, to: &Address) -> Option<String> {
     Some(match site.config.transports.get(transport)? {
         Configured::Wire(wire) => wire.target().destination(to),
-        Configured::Maildir { path } => site.spool.path().join(path).display().to_string(),
+        Configured::Maildir { path, .. } => site.spool.path().join(path).display().to_string(),
         Configured::Pipe { .. } => domain::key(to.domain().unwrap_or_default()).into_owned(),
     })
 }
@@ -181,18 +181,20 @@ impl Maker<'_> {
     fn transport(&self, configured: &Configured) -> Result<Arc<dyn Transport>, String> {
         let hostname = &self.site.config.hostname;
         match configured {
-            Configured::Maildir { path } => {
+            Configured::Maildir { path, concurrency } => {
                 let path = self.site.spool.path().join(path);
                 trusted_by_root(&path)?;
-                Ok(Arc::new(Maildir::new(path, hostname.clone())))
+                let maildir = Maildir::new(path, hostname.clone());
+                Ok(Arc::new(maildir.with_concurrency(*concurrency)))
             }
             Configured::Pipe {
                 command,
                 user,
                 timeout,
+                concurrency,
             } => {
                 let pipe = Pipe::new(command.clone()).map_err(|error| error.to_string())?;
-                let mut pipe = pipe.with_timeout(*timeout);
+                let mut pipe = pipe.with_timeout(*timeout).with_concurrency(*concurrency);
                 if let Some(limit) = descriptors::started_with() {
                     pipe = pipe.with_descriptors(limit);
                 }

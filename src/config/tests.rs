@@ -16,6 +16,7 @@ fn the_default_delivers_everything_to_the_outbox() {
         .transport_for(&ReversePath::Null, &anybody)
         .unwrap();
     let expected = Transport::Maildir {
+        concurrency: 20,
         path: "outbox".into(),
     };
     assert_eq!(config.transports.get(name), Some(&expected));

@@ -142,7 +142,7 @@ impl Text<'_> {
             hello,
             max_recipients: most(&raw.max_recipients, "max_recipients", 100)?,
             max_per_connection: most(&raw.max_per_connection, "max_per_connection", 100)?,
-            concurrency: most(&raw.concurrency, "concurrency", 20)?,
+            concurrency: self.concurrency(raw)?,
             connect_timeout: connect_timeout
                 .transpose()?
                 .unwrap_or(Duration::from_secs(30)),

@@ -53,6 +53,10 @@ pub enum Method {
 /// The system counts it for all file systems together; that only errs towards fsync.
 const MOST_DIRTY: u64 = 16 << 20;
 
+/// Directories that are open at once for one barrier. More take descriptors from the deliveries
+/// under way, of which a process may have no more than 1024, and save no flushes.
+const AT_ONCE: usize = 64;
+
 /// So long somebody else's barrier is waited for.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -211,27 +215,65 @@ impl Disk {
         })
     }
 
-    /// All fsyncs at once, so that the file system puts them behind few flushes. A test's seam
-    /// sees them one after the other.
+    /// All fsyncs at once, so that the file system puts them behind few flushes; the directories
+    /// in groups, because each is a descriptor while it is synced. A test's seam sees them one
+    /// after the other.
     fn sync_each(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
-        let opened = dirs
-            .iter()
-            .map(|dir| self.open_dir(dir))
-            .collect::<Result<Vec<_>>>()?;
-        let dirs: Vec<(&OwnedFd, &Path)> = opened.iter().zip(dirs.iter().copied()).collect();
-        if self.inner.seam.is_some() || files.len() + dirs.len() < 2 {
-            files.iter().try_for_each(|file| self.sync_file(file))?;
-            return dirs.iter().try_for_each(|(fd, dir)| self.sync_dir(fd, dir));
+        let mut left = dirs.iter().copied();
+        let (mut group, mut over) = self.open_some(&mut left)?;
+        let in_turn = self.inner.seam.is_some() || files.len() + group.len() < 2;
+        if !in_turn {
+            self.settle(files)?;
         }
-        self.settle(files)?;
-        let mut jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
-        for file in files {
-            jobs.push(Box::new(|| self.sync_file(file)));
+        let mut files = files;
+        loop {
+            if in_turn {
+                files.iter().try_for_each(|file| self.sync_file(file))?;
+                group
+                    .iter()
+                    .try_for_each(|(fd, dir)| self.sync_dir(fd, dir))?;
+            } else {
+                let mut jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
+                for file in files {
+                    jobs.push(Box::new(|| self.sync_file(file)));
+                }
+                for (fd, dir) in &group {
+                    jobs.push(Box::new(|| self.sync_dir(fd, dir)));
+                }
+                at_once(jobs)?;
+            }
+            if over.is_none() && left.len() == 0 {
+                return Ok(());
+            }
+            // The descriptors of this group serve the next one.
+            files = &[];
+            group.clear();
+            let mut again = over.take().into_iter().chain(left.by_ref());
+            (group, over) = self.open_some(&mut again)?;
         }
-        for (fd, dir) in &dirs {
-            jobs.push(Box::new(|| self.sync_dir(fd, dir)));
+    }
+
+    /// Opens directories, up to a group of them, or as many as there are descriptors for. Also
+    /// returns the one for which there was none.
+    ///
+    /// # Errors
+    /// If not a single one can be opened.
+    fn open_some<'a>(
+        &self,
+        dirs: &mut dyn Iterator<Item = &'a Path>,
+    ) -> Result<(Vec<(OwnedFd, &'a Path)>, Option<&'a Path>)> {
+        let mut group = Vec::new();
+        while group.len() < AT_ONCE {
+            let Some(dir) = dirs.next() else { break };
+            match self.open_dir(dir) {
+                Ok(fd) => group.push((fd, dir)),
+                Err(error) if error.is(Errno::EMFILE) && !group.is_empty() => {
+                    return Ok((group, Some(dir)));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        at_once(jobs)
+        Ok((group, None))
     }
 
     pub(super) fn open_dir(&self, path: &Path) -> Result<OwnedFd> {

@@ -29,6 +29,9 @@ pub enum What {
         /// Who is tried; absent when it is everybody who was left.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recipients: Option<Vec<Address>>,
+        /// They are tried as part of the attempt that began before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        further: bool,
     },
     /// An attempt, or a part of it, ended for these recipients.
     Outcome {
@@ -239,6 +242,7 @@ mod tests {
                 host: "h".into(),
                 pid: 1,
                 recipients: None,
+                further: false,
             },
             What::Outcome {
                 transport: Some("out".into()),

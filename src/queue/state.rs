@@ -211,10 +211,20 @@ impl State {
     pub fn apply(&mut self, event: &Event) {
         self.remember_time(event.at);
         match &event.what {
-            What::Started { recipients, .. } => {
-                self.attempts += 1;
-                self.started = Some(event.at);
-                self.interrupted += 1;
+            What::Started {
+                recipients,
+                further,
+                ..
+            } => {
+                match further {
+                    // One attempt, and at most one that is interrupted.
+                    true => self.interrupted = self.interrupted.max(1),
+                    false => {
+                        self.attempts += 1;
+                        self.started = Some(event.at);
+                        self.interrupted += 1;
+                    }
+                }
                 let named = recipients.as_deref();
                 for recipient in self.pick(named) {
                     if let Fate::Pending { .. } = recipient.fate {

@@ -393,6 +393,7 @@ mod tests {
                 host: "h".into(),
                 pid: 1,
                 recipients: None,
+                further: false,
             })
         }
 

@@ -1,4 +1,9 @@
 //! An attempt: recipients grouped by where they go, each group one transaction.
+//!
+//! As many transactions are in flight as the message has jobs: one, and those that no other
+//! message wants. Each is written down as begun before it begins, and its outcome before anything
+//! else is done with the message. When the run is to end, no further one begins: who was not
+//! begun is due as before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,8 +12,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::finisher::Finisher;
+use super::jobs::{Job, Jobs};
 use super::lanes::Candidate;
-use super::plan::{Group, Later, Plan, Wait};
+use super::plan::{Begun, Group, Later, Plan, Seat, Wait, Way};
+use super::sessions::retire;
 use super::settle::{Next, log_results};
 use super::{Core, Error, Settled};
 use crate::disk;
@@ -34,11 +41,34 @@ pub(super) struct Handled {
     pub again: Option<(Wait, Candidate)>,
 }
 
+/// Ways that are looked at for one that a further job may go.
+const MOST_LOOKS: usize = 32;
+
 /// What a candidate leads to.
-enum Begun {
-    /// An attempt, and the notices that are new in the queue already.
-    Attempt(Box<Entry>, Plan, Vec<QueueId>),
+enum SetOut {
+    Attempt(Box<UnderWay>),
     Over(Next),
+}
+
+/// An attempt that has begun.
+struct UnderWay {
+    entry: Entry,
+    plan: Plan,
+    begun: Vec<Begun>,
+    /// The message's job, if no transaction has it.
+    spare: Option<Job>,
+    /// Notices that are new in the queue already.
+    early: Vec<QueueId>,
+}
+
+/// A part of an attempt that has been done where it may block.
+struct Advanced {
+    entry: Entry,
+    plan: Plan,
+    begun: Vec<Begun>,
+    spare: Option<Job>,
+    /// Why no further transaction can begin.
+    stuck: Option<String>,
 }
 
 /// What became of a transaction.
@@ -82,15 +112,15 @@ impl Core {
         self: Arc<Self>,
         candidate: Candidate,
         finisher: Finisher,
+        job: Job,
     ) -> Handled {
         let id = candidate.id;
         let mut results = Vec::new();
         let core = Arc::clone(&self);
-        let next = match blocking(move || core.set_out(candidate)).await {
-            Some(Begun::Attempt(entry, plan, early)) => {
-                self.attempt(*entry, plan, early, &mut results).await
-            }
-            Some(Begun::Over(next)) => Some(next),
+        let jobs = Arc::clone(job.jobs());
+        let next = match blocking(move || core.set_out(candidate, job)).await {
+            Some(SetOut::Attempt(under_way)) => self.attempt(*under_way, jobs, &mut results).await,
+            Some(SetOut::Over(next)) => Some(next),
             None => None,
         };
         let mut again = None;
@@ -132,15 +162,15 @@ impl Core {
     }
 
     /// Takes a candidate, and begins its attempt if one is due.
-    fn set_out(&self, candidate: Candidate) -> Begun {
+    fn set_out(&self, candidate: Candidate, job: Job) -> SetOut {
         let next = match self.take(candidate) {
-            Next::Attempt(entry, who, notices) => match self.begin(*entry, &who, notices) {
-                Begun::Over(next) => next,
+            Next::Attempt(entry, who, notices) => match self.begin(*entry, &who, notices, job) {
+                SetOut::Over(next) => next,
                 attempt => return attempt,
             },
             other => other,
         };
-        Begun::Over(self.let_go(candidate.id, next))
+        SetOut::Over(self.let_go(candidate.id, next))
     }
 
     /// The lock is free now; an operator may have left a wish while it was not. Before the
@@ -154,48 +184,87 @@ impl Core {
 
     async fn attempt(
         self: &Arc<Self>,
-        mut entry: Entry,
-        plan: Plan,
-        early: Vec<QueueId>,
+        under_way: UnderWay,
+        jobs: Arc<Jobs>,
         results: &mut Vec<Status>,
     ) -> Option<Next> {
+        let UnderWay {
+            mut entry,
+            mut plan,
+            begun,
+            mut spare,
+            early,
+        } = under_way;
         let id = entry.id();
-        let Plan {
-            groups,
-            known,
-            later,
-        } = plan;
         let message = Arc::new(Message {
             id,
             sender: entry.envelope().sender.clone(),
             dsn: Wishes::of(entry.state(), &entry.envelope().submission.dsn).map(Arc::new),
             body: entry.body(),
         });
-        let transact = |group: Group| {
+        let transact = |begun: Begun| {
             let (core, message) = (Arc::clone(self), Arc::clone(&message));
-            async move { core.transact(&message, group).await }
-        };
-        let mut running: FuturesUnordered<_> = groups.into_iter().map(transact).collect();
-        let mut ended = Ending::of(known);
-        while !running.is_empty() {
-            let result = std::mem::take(&mut ended);
-            if !result.outcomes.is_empty() {
-                results.extend(result.statuses());
-                let core = Arc::clone(self);
-                // Even if it could not be recorded: the other transactions are under way, and
-                // what becomes of them is recorded, or told, as well.
-                let recorded = blocking(move || core.conclude(entry, result, false));
-                (entry, _) = recorded.await?;
+            async move {
+                let Begun { place, job, group } = begun;
+                let ended = core.transact(&message, group).await;
+                drop(place);
+                (job, ended)
             }
-            if let Some(one) = running.next().await {
-                running.extend(one.rest.map(transact));
-                let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
-                ended = Ending {
-                    freeze: one.transport.on_unknown() == OnUnknown::Freeze
-                        && one.outcomes.iter().any(unknown),
-                    transport: Some(one.name),
-                    outcomes: one.outcomes,
-                };
+        };
+        let mut running: FuturesUnordered<_> = begun.into_iter().map(transact).collect();
+        let mut ended = Ending::of(std::mem::take(&mut plan.known));
+        let mut stuck = None;
+        loop {
+            // Before anybody looks whether a job is free: one that is given back then is not missed.
+            let freed = jobs.freed();
+            if stuck.is_some() || self.begins_nothing(&entry, &jobs) {
+                self.abandon(&mut plan).await;
+                if ended.outcomes.is_empty() {
+                    ended = Ending::of(std::mem::take(&mut plan.known));
+                }
+            }
+            let more = !plan.ways.is_empty();
+            if running.is_empty() && !more && plan.known.is_empty() {
+                break;
+            }
+            let may_begin = more && (spare.is_some() || jobs.has_further());
+            if may_begin || !ended.outcomes.is_empty() {
+                let result = std::mem::take(&mut ended);
+                results.extend(result.statuses());
+                let (core, jobs) = (Arc::clone(self), Arc::clone(&jobs));
+                let others = !running.is_empty();
+                let advance = move || core.advance(entry, result, plan, spare, others, &jobs);
+                let advanced = blocking(advance).await?;
+                (entry, plan, spare) = (advanced.entry, advanced.plan, advanced.spare);
+                stuck = stuck.or(advanced.stuck);
+                running.extend(advanced.begun.into_iter().map(transact));
+                ended = Ending::of(std::mem::take(&mut plan.known));
+                if running.is_empty() || !ended.outcomes.is_empty() {
+                    continue;
+                }
+            }
+            tokio::select! {
+                Some((job, one)) = running.next() => {
+                    // One job is the message's own; another one it keeps for the rest if it may.
+                    let keeps = running.is_empty() || one.rest.is_some() && !jobs.is_wanted();
+                    spare = keeps.then_some(job);
+                    if let Some(group) = one.rest {
+                        let mut way = rest(group);
+                        if !keeps {
+                            // Others may wait for the connection as well.
+                            self.vacate(&mut way).await;
+                        }
+                        plan.ways.push_front(way);
+                    }
+                    let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
+                    ended = Ending {
+                        freeze: one.transport.on_unknown() == OnUnknown::Freeze
+                            && one.outcomes.iter().any(unknown),
+                        transport: Some(one.name),
+                        outcomes: one.outcomes,
+                    };
+                }
+                () = freed, if more => {}
             }
         }
         // With it the last other owner of the lock: that is to go when the entry does.
@@ -203,47 +272,198 @@ impl Core {
         drop(message);
         results.extend(ended.statuses());
         let core = Arc::clone(self);
+        let later = plan.later;
         blocking(move || {
-            let next = match core.conclude(entry, ended, true) {
-                (_, Some(why)) => Next::Settled(Settled::Trouble(why), Vec::new()),
-                (entry, None) => core.go_on(entry, later),
+            let (entry, why) = match ended.outcomes.is_empty() {
+                true => (entry, None),
+                false => core.conclude(entry, ended, true),
             };
+            let next = match why.or(stuck) {
+                Some(why) => Next::Settled(Settled::Trouble(why), Vec::new()),
+                None => core.go_on(entry, later),
+            };
+            drop(spare);
             core.let_go(id, next.with(early))
         })
         .await
     }
 
-    /// Plans the attempt; if anybody can be tried, moves the message to `active/` and writes
-    /// down that it begins. *No record, no attempt*: there is room for the outcome before
-    /// anybody is spoken to.
-    fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>) -> Begun {
-        let plan = match self.plan(&entry, who) {
-            Ok(plan) => plan,
-            Err(error) => {
-                let settled = self.trouble(entry.id(), &error.to_string());
-                return Begun::Over(Next::Settled(settled, early));
+    /// Whether no further transaction of this message is to begin.
+    fn begins_nothing(&self, entry: &Entry, jobs: &Jobs) -> bool {
+        self.is_stopped() || jobs.is_over() || entry.state().hold != Hold::None
+    }
+
+    /// Gives up what has not begun: its recipients are due as before. Those that a host has put off
+    /// were tried, and what it said is known.
+    async fn abandon(&self, plan: &mut Plan) {
+        if plan.ways.is_empty() {
+            return;
+        }
+        for mut way in plan.ways.drain(..) {
+            plan.known.extend(way.said());
+            way.round = way.round.anew();
+            self.vacate(&mut way).await;
+        }
+        // It is due now, whatever the others wait for.
+        plan.later = Later::default();
+    }
+
+    /// Leaves the session of a way to whoever needs it next.
+    async fn vacate(&self, way: &mut Way) {
+        let closing = match way.seat.take() {
+            Some(Seat::Taken(open)) if open.is_second_best => Some(open),
+            Some(Seat::Taken(open)) => {
+                self.sessions.keep(way.hop.clone(), open, self.most_jobs())
+            }
+            Some(Seat::Permit(permit)) if !way.round.is_under_way() => {
+                retire(permit).await;
+                None
+            }
+            other => {
+                way.seat = other;
+                None
             }
         };
-        let tried = plan.tried();
-        if tried.is_empty() {
-            return Begun::Over(self.put_back(entry, plan.later).with(early));
-        }
-        match self.record_start(&mut entry, tried) {
-            Ok(()) => Begun::Attempt(Box::new(entry), plan, early),
-            Err(error) => {
-                let settled = self.trouble(entry.id(), &error.to_string());
-                Begun::Over(Next::Settled(settled, early))
-            }
+        if let Some(open) = closing {
+            open.close().await;
         }
     }
 
-    fn record_start(&self, entry: &mut Entry, tried: Vec<Address>) -> disk::Result<()> {
+    /// Records a transaction's outcome, and begins what the message has jobs for.
+    fn advance(
+        &self,
+        entry: Entry,
+        result: Ending,
+        plan: Plan,
+        spare: Option<Job>,
+        others: bool,
+        jobs: &Arc<Jobs>,
+    ) -> Advanced {
+        let (mut entry, why) = match result.outcomes.is_empty() {
+            true => (entry, None),
+            // Even if it could not be recorded: the other transactions are under way, and
+            // what becomes of them is recorded, or told, as well.
+            false => self.conclude(entry, result, false),
+        };
+        let (mut plan, mut spare, mut begun, mut stuck) = (plan, spare, Vec::new(), None);
+        if why.is_none() && !self.begins_nothing(&entry, jobs) {
+            match self.begin_some(&mut entry, &mut plan, &mut spare, jobs, Part::Further) {
+                Ok(some) => begun = some,
+                Err(error) => {
+                    let why = error.to_string();
+                    self.trouble(entry.id(), &why);
+                    stuck = Some(why);
+                }
+            }
+        }
+        // One that found nothing to do is for somebody else.
+        if others || !begun.is_empty() {
+            spare = None;
+        }
+        Advanced {
+            entry,
+            plan,
+            begun,
+            spare,
+            stuck,
+        }
+    }
+
+    /// Plans the attempt; if anybody can be tried, moves the message to `active/` and writes
+    /// down that it begins. *No record, no attempt*: there is room for the outcome before
+    /// anybody is spoken to.
+    fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>, job: Job) -> SetOut {
+        let trouble = |error: disk::Error, id, early| {
+            let settled = self.trouble(id, &error.to_string());
+            SetOut::Over(Next::Settled(settled, early))
+        };
+        let id = entry.id();
+        let mut plan = match self.plan(&entry, who) {
+            Ok(plan) => plan,
+            Err(error) => return trouble(error, id, early),
+        };
+        // The destination for which the message was taken comes first.
+        if let Some(at) = plan.ways.iter().position(|way| way.hop == *job.hop()) {
+            plan.ways.swap(0, at);
+        }
+        let jobs = Arc::clone(job.jobs());
+        let mut spare = Some(job);
+        match self.begin_some(&mut entry, &mut plan, &mut spare, &jobs, Part::First) {
+            Ok(begun) if begun.is_empty() && plan.known.is_empty() => {
+                SetOut::Over(self.put_back(entry, plan.later).with(early))
+            }
+            Ok(begun) => SetOut::Attempt(Box::new(UnderWay {
+                entry,
+                plan,
+                begun,
+                spare,
+                early,
+            })),
+            Err(error) => trouble(error, id, early),
+        }
+    }
+
+    /// Takes what the next transactions need, for as many as there are jobs for, and writes down
+    /// that they begin. At least one begins, or nobody is left to be tried, if there is a spare job.
+    fn begin_some(
+        &self,
+        entry: &mut Entry,
+        plan: &mut Plan,
+        spare: &mut Option<Job>,
+        jobs: &Arc<Jobs>,
+        part: Part,
+    ) -> disk::Result<Vec<Begun>> {
+        let mut begun = Vec::new();
+        let mut looks = 0;
+        while looks < MOST_LOOKS {
+            if spare.is_none() && !jobs.has_further() {
+                break;
+            }
+            let Some(way) = plan.ways.pop_front() else {
+                break;
+            };
+            let mut job = match spare.take() {
+                Some(job) => job,
+                None => match jobs.take_further(&way.hop, |hop| self.is_strange(hop)) {
+                    Some(job) => job,
+                    None => {
+                        plan.ways.push_back(way);
+                        looks += 1;
+                        continue;
+                    }
+                },
+            };
+            job.turn_to(&way.hop);
+            match self.seat(plan, entry, way) {
+                Some((place, group)) => begun.push(Begun { place, job, group }),
+                None => *spare = Some(job),
+            }
+        }
+        let groups = begun.iter().map(|one| &one.group);
+        let known = plan.known.iter().map(|(address, _)| address);
+        let first = groups.clone().filter_map(|group| group.chunks.front());
+        let tried: Vec<Address> = first.flatten().chain(known.clone()).cloned().collect();
+        if !tried.is_empty() {
+            // Where no connection comes about, that is said of all who were to share it.
+            let all = groups.flat_map(|group| &group.chunks).flatten();
+            let room = all.chain(known).map(room).sum();
+            self.record_start(entry, tried, room, part)?;
+        }
+        Ok(begun)
+    }
+
+    fn record_start(
+        &self,
+        entry: &mut Entry,
+        tried: Vec<Address>,
+        room: u64,
+        part: Part,
+    ) -> disk::Result<()> {
         // An outcome that a killed holder wrote down and did not sync: whoever is left is tried
         // only once it is durable.
         entry.sync()?;
         entry.activate()?;
-        let room = |one: &Address| (one.as_str().len() + Reply::MAX_TEXT + 700) as u64;
-        entry.open_journal(4096 + tried.iter().map(room).sum::<u64>())?;
+        entry.open_journal(4096 + room)?;
         let left = entry
             .state()
             .recipients
@@ -254,6 +474,7 @@ impl Core {
             host: self.hostname.clone(),
             pid: std::process::id(),
             recipients: (left > tried.len()).then_some(tried),
+            further: part == Part::Further,
         };
         entry.record(self.now(), started)
     }
@@ -436,6 +657,30 @@ impl Core {
             why: why.clone(),
         });
         why
+    }
+}
+
+/// Which part of an attempt begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    First,
+    /// Others of the same message, whose turn has come.
+    Further,
+}
+
+/// The room that an outcome for a recipient may need in a history.
+fn room(recipient: &Address) -> u64 {
+    (recipient.as_str().len() + Reply::MAX_TEXT + 700) as u64
+}
+
+/// What a transaction has left to do.
+fn rest(group: Group) -> Way {
+    Way {
+        transport: group.transport,
+        hop: group.hop,
+        chunks: group.chunks,
+        seat: Some(group.seat),
+        round: group.round,
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::attempt::Handled;
 use super::finisher::{self, Finisher};
+use super::jobs::{Jobs, Wanted};
 use super::lanes::{Candidate, Lanes};
 use super::plan::Wait;
 use super::scan::Batch;
@@ -40,7 +41,8 @@ pub(super) enum Mode {
 struct Drive {
     core: Arc<Core>,
     lanes: Lanes,
-    tasks: JoinSet<(Hop, QueueId, Handled)>,
+    jobs: Arc<Jobs>,
+    tasks: JoinSet<(QueueId, Handled)>,
     scan: Option<Scan>,
     finisher: Finisher,
     /// Sessions that are being closed.
@@ -53,7 +55,6 @@ struct Drive {
     /// When a run in a slot looks again while it has something in hand: what comes in meanwhile
     /// must not wait for a delivery that hangs.
     next_look: Option<Instant>,
-    deadline: Option<Instant>,
 }
 
 /// A scan under way, on a thread of its own.
@@ -66,7 +67,7 @@ struct Scan {
 enum Happening {
     Batch(Batch),
     ScanEnded,
-    Handled(Hop, QueueId, Box<Handled>),
+    Handled(QueueId, Box<Handled>),
     Wake,
     /// Sessions have been idle for too long.
     Idle,
@@ -86,10 +87,14 @@ impl Runner {
         let runtime = runtime(self.core.threads)?;
         let core = Arc::clone(&self.core);
         let settled = runtime.block_on(async {
-            core.hops.begin();
+            core.forget_looks();
             let (finisher, forgetting) = finisher::start(Arc::clone(&core));
+            let job = core.jobs().take(Hop {
+                transport: String::new(),
+                destination: String::new(),
+            });
             let handled = Arc::clone(&core)
-                .handle(Candidate { id, place }, finisher)
+                .handle(Candidate { id, place }, finisher, job)
                 .await;
             core.sessions.close().await;
             let _ = forgetting.await;
@@ -132,6 +137,34 @@ impl Core {
         fatal.take_if(|error| !matches!(error, Error::NotRecorded { .. }))
     }
 
+    /// A run begins: what was seen in the one before counts only where it still stands.
+    fn forget_looks(&self) {
+        self.hops.begin();
+        self.places.begin();
+    }
+
+    /// The jobs of a run that begins now.
+    fn jobs(&self) -> Arc<Jobs> {
+        let deadline = self.budget.max_time.map(|time| Instant::now() + time);
+        Jobs::new(self.budget.jobs, deadline)
+    }
+
+    /// Whether it is not known of a destination whether it answers.
+    pub(super) fn is_strange(&self, hop: &Hop) -> bool {
+        let transport = self.transports.get(&hop.transport);
+        transport.is_some_and(|one| one.connections().is_some()) && !self.hops.answers(hop)
+    }
+
+    /// Whether one more message may be taken for a destination, as far as is known without asking.
+    fn has_room(&self, hop: &Hop, jobs: &Jobs, now: jiff::Timestamp) -> bool {
+        let Some(transport) = self.transports.get(&hop.transport) else {
+            return true;
+        };
+        let (places, connections) = (transport.concurrency(), transport.connections());
+        places.is_none_or(|most| self.places.has_room(&hop.transport, most))
+            && connections.is_none_or(|most| self.hops.has_room(hop, most, jobs.count(hop), now))
+    }
+
     /// Why the run had to stop, if it had to. With that said, the next one may try again.
     fn verdict(&self) -> Result<(), Error> {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,11 +177,12 @@ impl Core {
 
 impl Drive {
     async fn run(core: Arc<Core>, mode: Mode) -> Result<(Summary, HashSet<QueueId>), Error> {
-        core.hops.begin();
+        core.forget_looks();
         core.troubles.begin();
         let (finisher, forgetting) = finisher::start(Arc::clone(&core));
         let mut drive = Drive {
             lanes: Lanes::default(),
+            jobs: core.jobs(),
             tasks: JoinSet::new(),
             scan: None,
             finisher,
@@ -157,7 +191,6 @@ impl Drive {
             summary: Summary::default(),
             seen: (mode == Mode::InSlot).then(HashSet::new),
             next_look: None,
-            deadline: core.budget.max_time.map(|time| Instant::now() + time),
             core: Arc::clone(&core),
         };
         match mode {
@@ -224,7 +257,7 @@ impl Drive {
             let (scanning, over, busy) = (self.scan.is_some(), self.is_over(), self.is_busy());
             // Whatever loses the race here is waited for again: each of these can be dropped
             // at any point without losing anything.
-            let deadline = self.deadline;
+            let deadline = self.jobs.deadline();
             let happening = tokio::select! {
                 happening = self.next(), if busy => happening,
                 () = sleep_until(rest), if rest.is_some() => {
@@ -271,9 +304,7 @@ impl Drive {
         let used_up = |most: u64| self.summary.messages + self.tasks.len() as u64 >= most;
         self.core.is_stopped()
             || self.core.budget.max_messages.is_some_and(used_up)
-            || self
-                .deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
+            || self.jobs.is_over()
     }
 
     fn start_scan(&mut self) {
@@ -289,47 +320,41 @@ impl Drive {
 
     /// Hands out what can be handed out.
     fn hand_out(&mut self) {
-        let jobs = self.core.budget.jobs.max(1);
-        // One job in four is kept from any single destination, so that one that hangs leaves
-        // room for the others.
-        let cap = if jobs < 4 {
-            jobs.div_ceil(2)
-        } else {
-            jobs - jobs / 4
-        };
-        // And half of them from all those together of whom it is not known yet whether they
-        // answer: a hundred hosts that are dead leave room for who is not.
-        let most_strangers = jobs.div_ceil(2);
         let now = self.core.now();
-        while self.tasks.len() < jobs && !self.is_over() {
-            let core = &self.core;
-            let connections = |lane: &Hop| core.transports.get(&lane.transport)?.connections();
-            let strange = |lane: &Hop| connections(lane).is_some() && !core.hops.answers(lane);
-            let in_hand = self.lanes.in_hand();
-            let strangers: usize = in_hand
-                .filter(|(lane, _)| strange(lane))
-                .map(|(_, count)| count)
-                .sum();
-            let room = |lane: &Hop, in_hand: usize| {
-                in_hand < cap
-                    && connections(lane)
-                        .is_none_or(|most| core.hops.has_room(lane, most, in_hand, now))
-                    && (strangers < most_strangers || !strange(lane))
-            };
+        let (core, jobs) = (Arc::clone(&self.core), Arc::clone(&self.jobs));
+        let room = |lane: &Hop| {
+            jobs.may_have(lane, |hop| core.is_strange(hop)) && core.has_room(lane, &jobs, now)
+        };
+        while jobs.has_free() && !self.is_over() {
             let Some((lane, candidate)) = self.lanes.take(room) else {
                 break;
             };
             if let Some(seen) = &mut self.seen {
                 seen.insert(candidate.id);
             }
-            let work = Arc::clone(&self.core).handle(candidate, self.finisher.clone());
+            let job = self.jobs.take(lane);
+            let work = Arc::clone(&self.core).handle(candidate, self.finisher.clone(), job);
             let id = candidate.id;
             let core = Arc::clone(&self.core);
             self.tasks.spawn(async move {
                 let handled = AssertUnwindSafe(work).catch_unwind().await;
-                (lane, id, handled.unwrap_or_else(|_| core.panicked(id)))
+                (id, handled.unwrap_or_else(|_| core.panicked(id)))
             });
         }
+        // Messages with many destinations leave the next free job to one that waits.
+        let wanted = match jobs.has_free() {
+            _ if self.is_over() => Wanted::Nothing,
+            false if self.lanes.next_have(room) => Wanted::Any,
+            false => Wanted::Nothing,
+            true => {
+                let strange = |lane: &Hop| core.is_strange(lane) && core.has_room(lane, &jobs, now);
+                match self.lanes.next_have(strange) {
+                    true => Wanted::Strangers,
+                    false => Wanted::Nothing,
+                }
+            }
+        };
+        jobs.set_wanted(wanted);
     }
 
     /// Waits for one thing to happen.
@@ -338,7 +363,7 @@ impl Drive {
         let Drive {
             scan,
             tasks,
-            deadline,
+            jobs,
             next_look,
             lanes,
             core,
@@ -354,13 +379,14 @@ impl Drive {
                 None => Happening::ScanEnded,
             },
             Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
-                Ok((lane, id, handled)) => Happening::Handled(lane, id, Box::new(handled)),
+                Ok((id, handled)) => Happening::Handled(id, Box::new(handled)),
                 Err(_) => Happening::Nothing,
             },
             () = sleep_until(*next_look), if looking => Happening::Wake,
             () = core.hops.changed(), if waiting => Happening::Nothing,
+            () = jobs.freed_one(), if waiting => Happening::Nothing,
             () = sleep_until(idle_end), if idle_end.is_some() => Happening::Idle,
-            () = sleep_until(*deadline), if !over => Happening::Nothing,
+            () = sleep_until(jobs.deadline()), if !over => Happening::Nothing,
         }
     }
 
@@ -372,8 +398,8 @@ impl Drive {
                 self.next_look = self.seen.as_ref().map(|_| Instant::now() + LOOK_AGAIN);
                 self.end_scan().await;
             }
-            Happening::Handled(lane, id, handled) => {
-                self.lanes.put_down(&lane, id);
+            Happening::Handled(id, handled) => {
+                self.lanes.put_down(id);
                 self.forget_seen(id, &handled.settled);
                 match handled.again.clone() {
                     Some((wait, candidate)) => self.again(&handled, wait, candidate),
@@ -443,7 +469,8 @@ impl Drive {
     }
 
     /// A message that could not go on now, or not with all of its recipients. Where all the
-    /// connections are others', a single pass does not wait for them.
+    /// connections to a destination, or all the places of a transport, are others', a single pass
+    /// does not wait for them.
     fn again(&mut self, handled: &Handled, wait: Wait, candidate: Candidate) {
         self.count_results(&handled.results);
         match wait {
@@ -452,7 +479,14 @@ impl Drive {
                     self.core.observe(Progress::Handled);
                 }
             }
-            Wait::Turn(hop) | Wait::Full(hop) => self.lanes.push_back_in(hop, candidate),
+            Wait::Places(hop) if self.mode == Mode::Once => {
+                for _ in 0..=self.lanes.dismiss_all(&hop.transport) {
+                    self.core.observe(Progress::Handled);
+                }
+            }
+            Wait::Turn(hop) | Wait::Full(hop) | Wait::Places(hop) => {
+                self.lanes.push_back_in(hop, candidate);
+            }
         }
     }
 
@@ -460,12 +494,14 @@ impl Drive {
         self.core.observe(Progress::Handled);
         let summary = &mut self.summary;
         match &handled.settled {
-            Settled::Absent | Settled::Left => return,
+            Settled::Absent => return,
+            // Some were tried before the run was to end.
+            Settled::Left if handled.results.is_empty() => return,
             Settled::Busy => summary.busy += 1,
             Settled::Corrupt(_) => summary.corrupt += 1,
             Settled::Resting(Resting::Frozen(_)) => summary.frozen += 1,
             // Trouble is counted at the end.
-            Settled::Finished | Settled::Resting(_) | Settled::Trouble(_) => {}
+            Settled::Finished | Settled::Left | Settled::Resting(_) | Settled::Trouble(_) => {}
         }
         if handled.settled != Settled::Busy {
             summary.messages += 1;

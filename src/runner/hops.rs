@@ -54,6 +54,8 @@ pub(super) enum Help {
     Probe,
     /// To be one of so many who speak to it.
     Connection,
+    /// To be one of so many who use its transport.
+    Place,
 }
 
 impl Help {
@@ -63,6 +65,7 @@ impl Help {
             Help::Remember => "not remembered to be down, so every process finds that out",
             Help::Forget => "not forgotten to be down, so others wait for its probe",
             Help::Probe => "probed without a slot; another process may do so too",
+            Help::Place => "served without a slot; other processes do not count it",
             Help::Connection => "spoken to without a slot; other processes do not count it",
         }
     }

@@ -13,12 +13,11 @@ pub(super) struct Candidate {
 }
 
 /// What is waiting, by destination. A thousand messages for one destination do not hold up the
-/// one for another: lanes take turns, and none may have all the jobs.
+/// one for another: lanes take turns.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     waiting: HashMap<Hop, VecDeque<Candidate>>,
     turns: VecDeque<Hop>,
-    in_hand: HashMap<Hop, usize>,
     waiting_count: usize,
     /// Who waits or is in hand.
     known: HashSet<QueueId>,
@@ -63,12 +62,18 @@ impl Lanes {
         waiting.len()
     }
 
-    /// The next candidate of the next lane that has room for one more than it has in hand.
-    pub fn take(&mut self, room: impl Fn(&Hop, usize) -> bool) -> Option<(Hop, Candidate)> {
+    /// Lets go everybody who waits for a destination of a transport, and says how many they are.
+    pub fn dismiss_all(&mut self, transport: &str) -> usize {
+        let lanes: Vec<Hop> = self.turns.iter().cloned().collect();
+        let its = lanes.iter().filter(|lane| lane.transport == transport);
+        its.map(|lane| self.dismiss(lane)).sum()
+    }
+
+    /// The next candidate of the next lane that has room for one more.
+    pub fn take(&mut self, room: impl Fn(&Hop) -> bool) -> Option<(Hop, Candidate)> {
         for _ in 0..self.turns.len() {
             let lane = self.turns.pop_front()?;
-            let in_hand = self.in_hand.get(&lane).copied().unwrap_or_default();
-            if !room(&lane, in_hand) {
+            if !room(&lane) {
                 self.turns.push_back(lane);
                 continue;
             }
@@ -83,26 +88,20 @@ impl Lanes {
                 false => self.turns.push_back(lane.clone()),
             }
             self.waiting_count -= 1;
-            *self.in_hand.entry(lane.clone()).or_default() += 1;
             return Some((lane, candidate));
         }
         None
     }
 
-    /// Of whose messages some are in hand, and how many.
-    pub fn in_hand(&self) -> impl Iterator<Item = (&Hop, usize)> {
-        self.in_hand.iter().map(|(lane, count)| (lane, *count))
+    /// Whether one of the next lanes has room. Not of all: there may be very many.
+    pub fn next_have(&self, room: impl Fn(&Hop) -> bool) -> bool {
+        const MOST_LOOKS: usize = 32;
+        self.turns.iter().take(MOST_LOOKS).any(room)
     }
 
     /// A candidate that was taken is no longer in hand.
-    pub fn put_down(&mut self, lane: &Hop, id: QueueId) {
+    pub fn put_down(&mut self, id: QueueId) {
         self.known.remove(&id);
-        if let Some(count) = self.in_hand.get_mut(lane) {
-            *count -= 1;
-            if *count == 0 {
-                self.in_hand.remove(lane);
-            }
-        }
     }
 
     /// Nobody waits.
@@ -134,8 +133,8 @@ mod tests {
         }
     }
 
-    fn below(cap: usize) -> impl Fn(&Hop, usize) -> bool {
-        move |_, in_hand| in_hand < cap
+    fn any(_: &Hop) -> bool {
+        true
     }
 
     #[test]
@@ -146,25 +145,10 @@ mod tests {
         }
         lanes.push(hop("quiet"), candidate(100));
         let order: Vec<String> = (0..3)
-            .filter_map(|_| lanes.take(below(10)))
+            .filter_map(|_| lanes.take(any))
             .map(|(lane, _)| lane.destination)
             .collect();
         assert_eq!(order, ["busy", "quiet", "busy"]);
-    }
-
-    #[test]
-    fn no_lane_has_all_the_jobs() {
-        let mut lanes = Lanes::default();
-        for n in 0..5 {
-            lanes.push(hop("a"), candidate(n));
-        }
-        assert!(lanes.take(below(2)).is_some() && lanes.take(below(2)).is_some());
-        assert_eq!(lanes.take(below(2)), None);
-        lanes.push(hop("b"), candidate(9));
-        let next = |lanes: &mut Lanes| lanes.take(below(2)).map(|(lane, _)| lane);
-        assert_eq!(next(&mut lanes), Some(hop("b")));
-        lanes.put_down(&hop("a"), candidate(0).id);
-        assert_eq!(next(&mut lanes), Some(hop("a")));
     }
 
     #[test]
@@ -172,7 +156,7 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.push(hop("shut"), candidate(1));
         lanes.push(hop("open"), candidate(2));
-        let open = |lane: &Hop, _: usize| lane.destination == "open";
+        let open = |lane: &Hop| lane.destination == "open";
         assert_eq!(lanes.take(open).map(|(lane, _)| lane), Some(hop("open")));
         assert_eq!(lanes.take(open), None);
         assert!(!lanes.is_empty());
@@ -184,10 +168,10 @@ mod tests {
         for n in 0..3 {
             lanes.push(hop("a"), candidate(n));
         }
-        let (lane, first) = lanes.take(below(1)).unwrap();
-        lanes.put_down(&lane, first.id);
+        let (lane, first) = lanes.take(any).unwrap();
+        lanes.put_down(first.id);
         lanes.push_back_in(lane, first);
-        assert_eq!(lanes.take(below(1)).map(|(_, one)| one), Some(first));
+        assert_eq!(lanes.take(any).map(|(_, one)| one), Some(first));
     }
 
     #[test]
@@ -200,9 +184,25 @@ mod tests {
         assert_eq!(lanes.dismiss(&hop("a")), 3);
         assert_eq!(lanes.dismiss(&hop("a")), 0);
         assert!(lanes.push(hop("a"), candidate(1)));
-        let next = |lanes: &mut Lanes| lanes.take(below(9)).map(|(lane, _)| lane);
+        let next = |lanes: &mut Lanes| lanes.take(any).map(|(lane, _)| lane);
         assert_eq!(next(&mut lanes), Some(hop("b")));
         assert_eq!(next(&mut lanes), Some(hop("a")));
+        assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn a_transport_is_dismissed_with_all_its_destinations() {
+        let mut lanes = Lanes::default();
+        for n in 0..4 {
+            lanes.push(hop(&format!("host{}", n % 2)), candidate(n));
+        }
+        let other = Hop {
+            transport: "other".into(),
+            destination: "host0".into(),
+        };
+        lanes.push(other.clone(), candidate(9));
+        assert_eq!(lanes.dismiss_all("out"), 4);
+        assert_eq!(lanes.take(any), Some((other, candidate(9))));
         assert!(lanes.is_empty());
     }
 
@@ -211,10 +211,10 @@ mod tests {
         let mut lanes = Lanes::default();
         assert!(lanes.push(hop("a"), candidate(1)));
         assert!(!lanes.push(hop("b"), candidate(1)));
-        assert!(lanes.take(below(1)).is_some());
-        assert!(lanes.is_empty() && lanes.take(below(9)).is_none());
+        assert!(lanes.take(any).is_some());
+        assert!(lanes.is_empty() && lanes.take(any).is_none());
         assert!(!lanes.push(hop("a"), candidate(1)));
-        lanes.put_down(&hop("a"), candidate(1).id);
+        lanes.put_down(candidate(1).id);
         assert!(lanes.push(hop("a"), candidate(1)));
     }
 }

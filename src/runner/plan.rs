@@ -1,5 +1,9 @@
 //! What can be tried of a message now: who goes where, for whom nobody is found, whose destination
 //! takes nothing at the moment, and whose mail is suspended.
+//!
+//! A plan costs nothing but memory. What a transaction needs (a place of its transport, a
+//! connection) is taken when its turn comes, so a message to thousands of destinations has as
+//! many of each as it has jobs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,7 +13,10 @@ use jiff::Timestamp;
 use super::Core;
 use super::hops::Gate;
 use super::round::Round;
+use super::jobs::Job;
+use super::places::{self, Seating};
 use super::sessions::Open;
+use super::transact::ended;
 use crate::disk;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
@@ -20,6 +27,45 @@ use crate::transport::Transport;
 
 /// So much later another look is taken at a destination that another process probes.
 pub(super) const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+
+/// Recipients that share a way out, and whose turn has not come.
+pub(super) struct Way {
+    pub transport: Arc<dyn Transport>,
+    pub hop: Hop,
+    /// One transaction after the other.
+    pub chunks: VecDeque<Vec<Address>>,
+    /// What the transaction before left.
+    pub seat: Option<Seat>,
+    /// The hosts that the first of the transactions has come to.
+    pub round: Round,
+}
+
+impl Way {
+    /// What hosts have said of the recipients that they put off, and whom no other host is asked for
+    /// now. They were tried, so this is their outcome.
+    pub fn said(&mut self) -> Vec<(Address, Outcome)> {
+        match self.round.is_under_way() {
+            true => ended(self.chunks.pop_front().unwrap_or_default(), &self.round),
+            false => Vec::new(),
+        }
+    }
+
+    /// Gives up for now. Runs where it may block.
+    fn let_go(&mut self, plan: &mut Plan) {
+        plan.known.extend(self.said());
+        if let Some(Seat::Permit(permit)) = self.seat.take() {
+            permit.retire();
+        }
+    }
+}
+
+/// A transaction whose turn has come, and what it needs.
+pub(super) struct Begun {
+    /// Goes before the job does: whoever gets that may want a place.
+    pub place: Option<places::Place>,
+    pub job: Job,
+    pub group: Group,
+}
 
 /// Recipients that share a way out.
 pub(super) struct Group {
@@ -44,10 +90,13 @@ pub(super) enum Seat {
 
 /// What is tried of a message, and what is not.
 pub(super) struct Plan {
-    pub groups: Vec<Group>,
-    /// Whose outcome is known without asking anybody.
+    /// Whose turn is to come.
+    pub ways: VecDeque<Way>,
+    /// Whose outcome is known without asking anybody, and not recorded yet.
     pub known: Vec<(Address, Outcome)>,
     pub later: Later,
+    /// When an operator wanted the message tried, if it has not been since.
+    retried: Option<Timestamp>,
 }
 
 /// When the rest of a message can be tried.
@@ -68,6 +117,8 @@ pub(super) enum Wait {
     Turn(Hop),
     /// For a connection of another process.
     Full(Hop),
+    /// For a place of this hop's transport, all of which are other processes'.
+    Places(Hop),
 }
 
 impl Later {
@@ -76,27 +127,18 @@ impl Later {
     }
 }
 
-impl Plan {
-    /// Who is tried, or has an outcome without that.
-    pub fn tried(&self) -> Vec<Address> {
-        let groups = self.groups.iter().flat_map(|group| &group.chunks).flatten();
-        let known = self.known.iter().map(|(address, _)| address);
-        groups.chain(known).cloned().collect()
-    }
-}
-
 impl Core {
-    /// Plans an attempt for these recipients, and takes the places it needs. Runs where it may
-    /// block.
+    /// Plans an attempt for these recipients. Runs where it may block.
     ///
     /// # Errors
     /// If it cannot be known what is suspended: then nobody is tried.
     pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<Plan> {
         let suspended = self.spool.suspended()?;
         let mut plan = Plan {
-            groups: Vec::new(),
+            ways: VecDeque::new(),
             known: Vec::new(),
             later: Later::default(),
+            retried: retried(entry),
         };
         let mut hops: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
         for n in who {
@@ -136,7 +178,22 @@ impl Core {
         }
         for (hop, recipients) in hops {
             if let Some(transport) = self.transports.get(&hop.transport) {
-                self.plan_hop(&mut plan, entry, Arc::clone(transport), hop, recipients);
+                let most = transport.max_recipients().max(1);
+                let mut chunks = recipients.chunks(most).map(<[_]>::to_vec);
+                let way = |chunks| Way {
+                    transport: Arc::clone(transport),
+                    hop: hop.clone(),
+                    chunks,
+                    seat: None,
+                    round: Round::new(plan.retried),
+                };
+                match transport.connections() {
+                    Some(_) => plan.ways.push_back(way(chunks.collect())),
+                    // Nothing is saved by one after the other.
+                    None => plan
+                        .ways
+                        .extend(chunks.by_ref().map(|one| way([one].into()))),
+                }
             }
         }
         Ok(plan)
@@ -164,73 +221,91 @@ impl Core {
         })
     }
 
-    fn plan_hop(
+    /// Takes what a way's next transaction needs. If it is not to be had, the plan says what that
+    /// means for its recipients. Runs where it may block.
+    pub(super) fn seat(
         &self,
         plan: &mut Plan,
         entry: &Entry,
-        transport: Arc<dyn Transport>,
-        hop: Hop,
-        recipients: Vec<Address>,
-    ) {
-        let most = transport.max_recipients().max(1);
-        let chunks: Vec<Vec<Address>> = recipients.chunks(most).map(<[_]>::to_vec).collect();
-        let Some(connections) = transport.connections() else {
-            // Nothing is saved by one after the other.
-            plan.groups.extend(chunks.into_iter().map(|chunk| Group {
-                transport: Arc::clone(&transport),
-                hop: hop.clone(),
-                chunks: [chunk].into(),
-                seat: self.sessions.take(&hop).map_or(Seat::Free, Seat::Taken),
-                round: Round::new(None),
-            }));
-            return;
+        mut way: Way,
+    ) -> Option<(Option<places::Place>, Group)> {
+        let place = match way.transport.concurrency() {
+            None => None,
+            Some(most) => match self.places.take(&self.spool, &self.hops, &way.hop, most) {
+                Seating::Taken(place) => Some(place),
+                Seating::Wait => {
+                    way.let_go(plan);
+                    plan.later.wait = Some(Wait::Turn(way.hop));
+                    return None;
+                }
+                Seating::Full => {
+                    way.let_go(plan);
+                    plan.later.wait.get_or_insert(Wait::Places(way.hop));
+                    return None;
+                }
+            },
         };
-        let seat = match self.sessions.take(&hop) {
-            Some(open) => Seat::Taken(open),
-            None => {
-                let (now, retried) = (self.now(), retried(entry));
-                let gate = self.hops.ask(&self.spool, &hop, connections, now, retried);
-                match gate {
-                    Gate::Open(permit) => Seat::Permit(permit),
-                    Gate::Down(down) => {
-                        let outcome = words(&down);
-                        for one in recipients {
-                            match self.put_off(entry, &one, &hop, &outcome, down.probe, now) {
-                                Some(until) => plan.later.until(until),
-                                // Its time is up, and what happened last is why.
-                                None => plan.known.push((one, outcome.clone())),
-                            }
-                        }
-                        return;
-                    }
-                    Gate::Probed => {
-                        let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
-                        let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 1), "being probed");
-                        for one in recipients {
-                            let until = self.put_off(entry, &one, &hop, &outcome, later, now);
-                            // At the end of its time it is not the probe's result that decides.
-                            plan.later.until(until.unwrap_or(later));
-                        }
-                        return;
-                    }
-                    Gate::Wait => {
-                        plan.later.wait = Some(Wait::Turn(hop));
-                        return;
-                    }
-                    Gate::Full => {
-                        plan.later.wait.get_or_insert(Wait::Full(hop));
-                        return;
+        let Way {
+            transport,
+            hop,
+            chunks,
+            seat,
+            round,
+        } = way;
+        let session = || self.sessions.take(&hop).map(Seat::Taken);
+        let seat = match (seat.or_else(session), transport.connections()) {
+            (Some(seat), _) => seat,
+            (None, None) => Seat::Free,
+            (None, Some(most)) => self.ask(plan, entry, &hop, most, &chunks)?,
+        };
+        let group = Group {
+            transport,
+            hop,
+            chunks,
+            seat,
+            round,
+        };
+        Some((place, group))
+    }
+
+    /// Asks for a connection for these recipients.
+    fn ask(
+        &self,
+        plan: &mut Plan,
+        entry: &Entry,
+        hop: &Hop,
+        most: usize,
+        recipients: &VecDeque<Vec<Address>>,
+    ) -> Option<Seat> {
+        let now = self.now();
+        let recipients = recipients.iter().flatten();
+        match self.hops.ask(&self.spool, hop, most, now, plan.retried) {
+            Gate::Open(permit) => return Some(Seat::Permit(permit)),
+            Gate::Down(down) => {
+                let outcome = words(&down);
+                for one in recipients {
+                    match self.put_off(entry, one, hop, &outcome, down.probe, now) {
+                        Some(until) => plan.later.until(until),
+                        // Its time is up, and what happened last is why.
+                        None => plan.known.push((one.clone(), outcome.clone())),
                     }
                 }
             }
-        };
-        plan.groups.push(Group {
-            transport,
-            hop,
-            chunks: chunks.into(),
-            seat,
-            round: Round::new(retried(entry)),
-        });
+            Gate::Probed => {
+                let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
+                let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 1), "being probed");
+                for one in recipients {
+                    let until = self.put_off(entry, one, hop, &outcome, later, now);
+                    // At the end of its time it is not the probe's result that decides.
+                    plan.later.until(until.unwrap_or(later));
+                }
+            }
+            Gate::Wait => plan.later.wait = Some(Wait::Turn(hop.clone())),
+            Gate::Full => {
+                plan.later.wait.get_or_insert(Wait::Full(hop.clone()));
+            }
+        }
+        None
     }
 
     /// Until when a recipient waits for a destination that is down until `probe`, for this reason:

@@ -70,6 +70,11 @@ impl Round {
         Round::new(self.retried)
     }
 
+    /// Whether a host has put recipients off, whom another one is to be asked for.
+    pub fn is_under_way(&self) -> bool {
+        self.last.is_some() || !self.said.is_empty()
+    }
+
     /// The round is under way, and no further host is asked after `end`, unless that was set before.
     pub fn begin(&mut self, end: Option<Instant>) {
         if self.until.is_none() {

@@ -213,7 +213,7 @@ impl Core {
         let is_kept = open.session.is_reusable() && !open.is_second_best;
         let closing = match (is_kept, more) {
             (true, true) => return Some(Seat::Taken(open)),
-            (true, false) => self.sessions.keep(hop.clone(), open, self.budget.jobs),
+            (true, false) => self.sessions.keep(hop.clone(), open, self.most_jobs()),
             (false, false) => Some(open),
             (false, true) => {
                 let permit = open.leave().await;
@@ -280,7 +280,7 @@ async fn send(
 }
 
 /// What becomes of those who are left when no other host is.
-fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)> {
+pub(super) fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)> {
     let pair = |one: Address| {
         let outcome = round.outcome(&one);
         (one, outcome)

@@ -57,6 +57,7 @@ pub struct Maildir {
     path: PathBuf,
     host: String,
     seam: Option<Arc<dyn Seam>>,
+    concurrency: usize,
 }
 
 /// A Maildir held open.
@@ -77,6 +78,9 @@ struct Copy {
 }
 
 impl Maildir {
+    /// How many messages are written at once over all processes, where nothing else is said.
+    pub const CONCURRENCY: usize = 20;
+
     /// The Maildir at `path`. It is made on first use; the directory above it must exist,
     /// because a missing one is more likely a mistake or a disk that is not mounted.
     /// `hostname` becomes part of the file names.
@@ -85,7 +89,16 @@ impl Maildir {
             path,
             host: safe_host(&hostname),
             seam: None,
+            concurrency: Maildir::CONCURRENCY,
         }
+    }
+
+    /// The same with another number of messages that are written at once, over all processes that
+    /// work on the spool.
+    #[must_use]
+    pub fn with_concurrency(mut self, most: usize) -> Maildir {
+        self.concurrency = most.max(1);
+        self
     }
 
     /// The same, with a test's hand on its file-system calls.
@@ -301,6 +314,10 @@ impl Transport for Maildir {
     /// All recipients share the Maildir.
     fn destination(&self, _recipient: &Address) -> String {
         self.path.display().to_string()
+    }
+
+    fn concurrency(&self) -> Option<usize> {
+        Some(self.concurrency)
     }
 
     /// None: a file-system call cannot be interrupted.

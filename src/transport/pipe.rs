@@ -67,6 +67,7 @@ struct Setup {
     own: Option<Option<PipeUser>>,
     timeout: Duration,
     descriptors: Option<u64>,
+    concurrency: usize,
 }
 
 /// Why a command or its user cannot be.
@@ -119,6 +120,9 @@ impl Pipe {
     /// How long a command may take, where nothing else is said.
     pub const TIMEOUT: Duration = Duration::from_secs(600);
 
+    /// How many commands run at once over all processes, where nothing else is said.
+    pub const CONCURRENCY: usize = 20;
+
     /// A transport that runs `command`: the program, by path or by name, and its arguments.
     pub fn new(command: Vec<String>) -> Result<Pipe, PipeError> {
         let mut arguments = Vec::with_capacity(command.len());
@@ -141,6 +145,7 @@ impl Pipe {
                 own: None,
                 descriptors: None,
                 timeout: Pipe::TIMEOUT,
+                concurrency: Pipe::CONCURRENCY,
             }),
         })
     }
@@ -182,6 +187,14 @@ impl Pipe {
         self
     }
 
+    /// The same with another number of commands that run at once, over all processes that work on
+    /// the spool.
+    #[must_use]
+    pub fn with_concurrency(mut self, most: usize) -> Pipe {
+        Arc::make_mut(&mut self.setup).concurrency = most.max(1);
+        self
+    }
+
     /// The argument vector that is run for a recipient, the program first.
     pub fn argv(&self, id: QueueId, sender: &ReversePath, recipient: &Address) -> Vec<String> {
         let id = id.to_string();
@@ -211,6 +224,10 @@ impl Transport for Pipe {
     /// None: each run has its own, and how many runs there are the size does not tell.
     fn deadline(&self, _size: u64) -> Option<Duration> {
         None
+    }
+
+    fn concurrency(&self) -> Option<usize> {
+        Some(self.setup.concurrency)
     }
 
     /// Decides as whom the command will run; nothing runs yet.

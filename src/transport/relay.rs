@@ -13,6 +13,7 @@ type Deliver = dyn Fn(&Message, &[Address]) -> Vec<Outcome> + Send + Sync;
 #[derive(Clone)]
 pub struct Relay {
     deliver: Arc<Deliver>,
+    concurrency: Option<usize>,
 }
 
 impl Relay {
@@ -24,7 +25,16 @@ impl Relay {
     ) -> Relay {
         Relay {
             deliver: Arc::new(deliver),
+            concurrency: None,
         }
+    }
+
+    /// The same, called at most so often at once, over all processes that work on the spool. Unless
+    /// this is said, runners call it as often as they have jobs.
+    #[must_use]
+    pub fn with_concurrency(mut self, most: usize) -> Relay {
+        self.concurrency = Some(most.max(1));
+        self
     }
 }
 
@@ -35,6 +45,10 @@ impl Transport for Relay {
 
     fn deadline(&self, _size: u64) -> Option<Duration> {
         None
+    }
+
+    fn concurrency(&self) -> Option<usize> {
+        self.concurrency
     }
 
     fn connect<'a>(

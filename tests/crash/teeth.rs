@@ -171,7 +171,7 @@ fn syncs(story: &Story) -> BTreeMap<String, Vec<usize>> {
 
 fn is_of_slot(step: &Step) -> bool {
     let slots = |path: &Path| {
-        ["to", "probe"].iter().any(|dir| {
+        ["to", "probe", "by"].iter().any(|dir| {
             let dir = Path::new("spool/state").join(dir);
             path.starts_with(&dir) && path != dir
         }) || path.starts_with("spool/keys/lock")

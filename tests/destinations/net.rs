@@ -2,6 +2,7 @@
 //! whose names begin with `shared` all have one host, `one.test`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +17,30 @@ const DELAY: Duration = Duration::from_millis(5);
 pub struct Net {
     hosts: Arc<Mutex<HashMap<String, Host>>>,
     on_unknown: OnUnknown,
+    at_work: Arc<AtWork>,
+}
+
+/// Connections that are being opened and messages that are being delivered, over all hosts.
+#[derive(Default)]
+struct AtWork {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+struct Working(Arc<AtWork>);
+
+impl AtWork {
+    fn begin(self: &Arc<AtWork>) -> Working {
+        let now = self.now.fetch_add(1, SeqCst) + 1;
+        self.most.fetch_max(now, SeqCst);
+        Working(Arc::clone(self))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, SeqCst);
+    }
 }
 
 #[derive(Clone, Default)]
@@ -62,6 +87,11 @@ impl Net {
         self.change(domain, |host| host.loses_answers = true);
     }
 
+    /// The most that was under way at once.
+    pub fn most_at_work(&self) -> usize {
+        self.at_work.most.load(SeqCst)
+    }
+
     pub fn connects(&self, domain: &str) -> usize {
         self.host(domain).connects
     }
@@ -104,6 +134,7 @@ impl Transport for Net {
         destination: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         Box::pin(async move {
+            let _working = self.at_work.begin();
             self.change(destination, |host| {
                 host.at_first += usize::from(host.most == 0);
                 host.connects += 1;
@@ -165,6 +196,7 @@ impl Session for Line {
         recipients: &'a [Address],
     ) -> BoxFuture<'a, Vec<Outcome>> {
         Box::pin(async move {
+            let _working = self.net.at_work.begin();
             tokio::time::sleep(DELAY).await;
             let lost = self.net.host(&self.to).loses_answers;
             if lost {

@@ -101,7 +101,13 @@ fn is_help(call: &Call<'_>) -> bool {
         }
         _ => names(call),
     };
-    let dirs = ["state/to", "state/probe", "state/down"];
+    let dirs = [
+        "state/to",
+        "state/probe",
+        "state/down",
+        "state/by",
+        "state/later",
+    ];
     path.is_some_and(|path| dirs.iter().any(|dir| path.starts_with(dir)))
 }
 

@@ -273,6 +273,7 @@ impl Queue {
             host: "elsewhere".into(),
             pid: 1,
             recipients: None,
+            further: false,
         };
         entry.record(self.start, started).unwrap();
         entry.sync().unwrap();

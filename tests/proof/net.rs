@@ -41,6 +41,7 @@ pub struct Net {
     is_over: Arc<dyn Fn() -> bool + Send + Sync>,
     on_unknown: OnUnknown,
     connections: usize,
+    together: Option<usize>,
     is_reusable: bool,
     hosts: Arc<Mutex<HashMap<String, Host>>>,
 }
@@ -70,6 +71,7 @@ impl Net {
             is_over: Arc::new(is_over),
             on_unknown: OnUnknown::Retry,
             connections: Net::CONNECTIONS,
+            together: None,
             is_reusable: true,
             hosts: Arc::default(),
         }
@@ -90,6 +92,12 @@ impl Net {
             connections,
             ..self
         }
+    }
+
+    /// The same hosts, with so many transactions at once by each transport.
+    #[allow(dead_code, reason = "not everybody asks")]
+    pub fn together(self, together: Option<usize>) -> Net {
+        Net { together, ..self }
     }
 
     /// The same hosts, which take one message by each connection: those that are kept are closed
@@ -129,6 +137,10 @@ impl Transport for Net {
 
     fn connections(&self) -> Option<usize> {
         Some(self.connections)
+    }
+
+    fn concurrency(&self) -> Option<usize> {
+        self.together
     }
 
     fn on_unknown(&self) -> OnUnknown {

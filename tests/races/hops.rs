@@ -222,3 +222,30 @@ fn failing_over() {
     )
     .holds(Bound::of(2).kills(1).costly());
 }
+
+/// A transport that has one transaction at once never has two.
+#[test]
+fn places_at_the_limit() {
+    let mut stage = Stage::new(|stage| {
+        stage.send(&["a@far.test"]);
+        stage.send(&["b@far.test"]);
+    });
+    stage.together = Some(1);
+    let ends = [
+        (stage.ids[0], "a@far.test", &[End::Delivered][..]),
+        (stage.ids[1], "b@far.test", &[End::Delivered][..]),
+    ];
+    Pair::new(
+        "transact, transact",
+        &stage,
+        [pass(1), pass(1)],
+        |case, said| {
+            let host = case.net.host("far.test");
+            // Whoever is killed between its place and its connection had the other one do without.
+            let never = said.iter().any(|one| matches!(one, Said::Killed)) && host.most == 0;
+            assert!(host.open == 0 && (host.most == 1 || never), "{host:?}");
+            case.ends(said, &ends);
+        },
+    )
+    .holds(Bound::of(2).kills(1).costly());
+}

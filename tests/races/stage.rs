@@ -37,6 +37,8 @@ pub struct Stage {
     pub is_over: bool,
     /// As many connections each of them takes at once.
     pub connections: usize,
+    /// As many transactions each transport has at once.
+    pub together: Option<usize>,
 }
 
 /// One copy of it, in one schedule.
@@ -129,6 +131,7 @@ impl Stage {
             then: 60,
             is_over: false,
             connections: Net::CONNECTIONS,
+            together: None,
         };
         Spool::create(&stage.path(), None).unwrap();
         prepare(&mut stage);
@@ -236,7 +239,10 @@ impl<'p> Pair<'p> {
             stage: self.stage,
             path: dir.path().join("spool"),
             ledger,
-            net: net.taking(self.stage.connections).once(),
+            net: net
+                .taking(self.stage.connections)
+                .together(self.stage.together)
+                .once(),
             is_over,
             trace: OnceLock::new(),
             latest: AtomicI64::new(0),

@@ -1,0 +1,129 @@
+//! Places: how many transactions a transport has at once, over all processes and whatever their
+//! destination. A command that hangs, and a run that begins each minute, must not add up to
+//! hundreds of commands.
+//!
+//! A place is taken for each transaction and given back with it, so that no process keeps one
+//! that it does not use. Within a process nothing is asked of the file system while it is known
+//! that there is none.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::hops::{Help, Hops};
+use crate::spool::{Hop, Slot, Spool};
+
+/// So long after other processes had all places another look is taken.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The places that this process has, by transport.
+#[derive(Default)]
+pub(super) struct Places {
+    pools: Mutex<HashMap<String, Pool>>,
+}
+
+#[derive(Default)]
+struct Pool {
+    taken: usize,
+    /// Where the search begins: a slot that was ours a moment ago is probably free.
+    first: usize,
+    /// Other processes have those that we do not have, as far as was seen; until then.
+    full: Option<Instant>,
+}
+
+/// One place, until it is dropped.
+pub(super) struct Place {
+    places: Arc<Places>,
+    transport: String,
+    /// None where it could not be had for an error of the system's.
+    slot: Option<Slot>,
+}
+
+/// Whether there is a place.
+pub(super) enum Seating {
+    /// There is.
+    Taken(Place),
+    /// One of our own has to be done first.
+    Wait,
+    /// Other processes have all of them.
+    Full,
+}
+
+impl Places {
+    fn pools(&self) -> MutexGuard<'_, HashMap<String, Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A run begins: what was seen in the one before counts no longer.
+    pub fn begin(&self) {
+        self.pools().values_mut().for_each(|pool| pool.full = None);
+    }
+
+    /// Whether one may be had, as far as is known without asking.
+    pub fn has_room(&self, transport: &str, most: usize) -> bool {
+        let pools = self.pools();
+        pools.get(transport).is_none_or(|pool| pool.has_room(most))
+    }
+
+    /// Takes one of the `most` places of a hop's transport. Runs where it may block.
+    pub fn take(self: &Arc<Places>, spool: &Spool, hops: &Hops, hop: &Hop, most: usize) -> Seating {
+        let name = &hop.transport;
+        let first = {
+            let mut pools = self.pools();
+            let pool = pools.entry(name.clone()).or_default();
+            if !pool.has_room(most) {
+                return pool.none();
+            }
+            pool.taken += 1;
+            pool.first
+        };
+        // Gives it back if there is none.
+        let mut place = Place {
+            places: Arc::clone(self),
+            transport: name.clone(),
+            slot: None,
+        };
+        match spool.take_place(name, most, first) {
+            Ok(Some(slot)) => place.slot = Some(slot),
+            Ok(None) => {
+                drop(place);
+                let mut pools = self.pools();
+                let pool = pools.entry(name.clone()).or_default();
+                pool.full = Some(Instant::now() + FRESH);
+                return pool.none();
+            }
+            Err(error) => hops.go_without(Help::Place, hop, &error),
+        }
+        Seating::Taken(place)
+    }
+}
+
+impl Pool {
+    fn has_room(&self, most: usize) -> bool {
+        self.taken < most && self.full.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn none(&self) -> Seating {
+        match self.taken {
+            0 => Seating::Full,
+            _ => Seating::Wait,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let number = self.slot.as_ref().map(Slot::number);
+        // Before one of ours is told that there is room.
+        drop(self.slot.take());
+        let mut pools = self.places.pools();
+        if let Some(pool) = pools.get_mut(&self.transport) {
+            pool.taken = pool.taken.saturating_sub(1);
+            if let Some(number) = number {
+                (pool.first, pool.full) = (number, None);
+            }
+        }
+    }
+}
