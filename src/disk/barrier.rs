@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
 use nix::sys::statfs;
 
@@ -55,7 +56,13 @@ const MOST_DIRTY: u64 = 16 << 20;
 
 /// Directories that are open at once for one barrier. More take descriptors from the deliveries
 /// under way, of which a process may have no more than 1024, and save no flushes.
-const AT_ONCE: usize = 64;
+const AT_ONCE: u64 = 64;
+
+/// The same, where there are few descriptors: the deliveries meanwhile need most of them.
+fn most_at_once() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    (limit / 8).clamp(1, AT_ONCE) as usize
+}
 
 /// So long somebody else's barrier is waited for.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -262,8 +269,8 @@ impl Disk {
         &self,
         dirs: &mut dyn Iterator<Item = &'a Path>,
     ) -> Result<(Vec<(OwnedFd, &'a Path)>, Option<&'a Path>)> {
-        let mut group = Vec::new();
-        while group.len() < AT_ONCE {
+        let (mut group, most) = (Vec::new(), most_at_once());
+        while group.len() < most {
             let Some(dir) = dirs.next() else { break };
             match self.open_dir(dir) {
                 Ok(fd) => group.push((fd, dir)),
