@@ -3,10 +3,10 @@
 //! What belongs here: the runner with transports that keep connections. Most tests use a network
 //! of hosts that count; the last ones speak SMTP over TCP.
 
-#[path = "destinations/hosts.rs"]
-mod hosts;
 #[path = "destinations/fan.rs"]
 mod fan;
+#[path = "destinations/hosts.rs"]
+mod hosts;
 #[path = "destinations/net.rs"]
 mod net;
 #[path = "destinations/sink.rs"]

@@ -282,7 +282,11 @@ async fn what_is_no_better_than_this_machine_is_left_out() {
         "plain7.test",
         "[127.0.0.1]",
     ] {
-        assert_eq!(walk(&resolver, domain).await, std::slice::from_ref(&looped), "{domain}");
+        assert_eq!(
+            walk(&resolver, domain).await,
+            std::slice::from_ref(&looped),
+            "{domain}"
+        );
     }
     let expected = [Ok("other.test 198.51.100.0".to_owned())];
     assert_eq!(walk(&resolver, "second.test").await, expected);

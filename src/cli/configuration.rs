@@ -1,6 +1,5 @@
 //! `init` and `config`.
 
-
 use super::args::{Config, ConfigCommand, Global, Init, Kind};
 use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure, print, write_once};
 use super::privilege;
@@ -32,7 +31,10 @@ pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
             return Err(Failure::new(EX_CONFIG, mistakes.join("\nmailspool: ")));
         }
         for warning in warnings(&site) {
-            write_once(std::io::stderr(), &format!("mailspool: warning: {warning}\n"));
+            write_once(
+                std::io::stderr(),
+                &format!("mailspool: warning: {warning}\n"),
+            );
         }
         let (transports, routes) = (site.config.transports.len(), site.config.routes.0.len());
         let count = |count: usize, what: &str| match count {

@@ -103,15 +103,18 @@ fn texts(values: &[impl ToString]) -> Vec<String> {
 
 fn raw_transport(transport: &Transport) -> RawTransport {
     match transport {
-        Transport::Maildir { path } => RawTransport {
+        Transport::Maildir { path, concurrency } => RawTransport {
             path: Some(at(path.clone())),
+            concurrency: Some(at(*concurrency)),
             ..RawTransport::of_type("maildir")
         },
         Transport::Pipe {
             command,
             user,
             timeout,
+            concurrency,
         } => RawTransport {
+            concurrency: Some(at(*concurrency)),
             command: Some(at(command.clone())),
             user: user.clone().map(at),
             timeout: Some(at(Span(*timeout))),

@@ -104,6 +104,9 @@ pub(super) fn is_remote(root: BorrowedFd<'_>) -> bool {
     statfs::fstatfs(root).is_ok_and(|fs| remote.contains(&fs.filesystem_type()))
 }
 
+/// Directories that are open, with their names.
+type Opened<'a> = Vec<(OwnedFd, &'a Path)>;
+
 impl Disk {
     /// Makes the data and size of the files and the entries of the directories durable, all of
     /// them or none for certain: after an error nothing may be taken as durable that is not
@@ -268,7 +271,7 @@ impl Disk {
     fn open_some<'a>(
         &self,
         dirs: &mut dyn Iterator<Item = &'a Path>,
-    ) -> Result<(Vec<(OwnedFd, &'a Path)>, Option<&'a Path>)> {
+    ) -> Result<(Opened<'a>, Option<&'a Path>)> {
         let (mut group, most) = (Vec::new(), most_at_once());
         while group.len() < most {
             let Some(dir) = dirs.next() else { break };

@@ -24,7 +24,7 @@ use super::{NoticeBuilder, Report};
 use crate::message::date::rfc5322 as date;
 use crate::message::field::{self, MAX_LINE};
 use crate::message::reply::shortened;
-use crate::message::{Address, NoticeKind, Ret, printable, harmless};
+use crate::message::{Address, NoticeKind, Ret, harmless, printable};
 
 use case::Case;
 use original::Original;

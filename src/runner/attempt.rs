@@ -312,9 +312,7 @@ impl Core {
     async fn vacate(&self, way: &mut Way) {
         let closing = match way.seat.take() {
             Some(Seat::Taken(open)) if open.is_second_best => Some(open),
-            Some(Seat::Taken(open)) => {
-                self.sessions.keep(way.hop.clone(), open, self.most_jobs())
-            }
+            Some(Seat::Taken(open)) => self.sessions.keep(way.hop.clone(), open, self.most_jobs()),
             Some(Seat::Permit(permit)) if !way.round.is_under_way() => {
                 retire(permit).await;
                 None

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 
 use super::Core;
 use super::hops::Gate;
-use super::round::Round;
 use super::jobs::Job;
 use super::places::{self, Seating};
+use super::round::Round;
 use super::sessions::Open;
 use super::transact::ended;
 use crate::disk;

@@ -69,7 +69,10 @@ impl Core {
             // The destination may be the host itself, and its permit is there.
             let entry = match at == *hop {
                 true => None,
-                false => Some(self.enter(&at, host.remote(), most, round.retried, end).await),
+                false => Some(
+                    self.enter(&at, host.remote(), most, round.retried, end)
+                        .await,
+                ),
             };
             let seat = match entry {
                 None => None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mailspool::message::Door;
 use mailspool::queue::{Outcome, Pattern, Routes, Rule};
-use mailspool::runner::{Budget, Runner};
+use mailspool::runner::{Budget, Runner, RunnerBuilder};
 use mailspool::spool::{Place, Spool};
 use mailspool::transport::Relay;
 
@@ -26,8 +26,8 @@ impl Scene {
         accept(&self.spool, Door::Active, "fan", "s@sender.test", &to)
     }
 
-    fn with_jobs(&self, jobs: usize) -> Runner {
-        self.runner().budget(Budget {
+    fn with_jobs(&self, jobs: usize) -> RunnerBuilder {
+        self.configured().budget(Budget {
             jobs,
             ..Budget::default()
         })
@@ -40,7 +40,7 @@ fn a_message_to_many_hosts_has_as_many_transactions_as_there_are_jobs() {
         let scene = Scene::new();
         let hosts = hosts(60);
         scene.fan_out(&hosts);
-        let summary = scene.with_jobs(jobs).pass().unwrap();
+        let summary = scene.with_jobs(jobs).build().pass().unwrap();
         assert_eq!((summary.messages, summary.delivered), (1, 60));
         assert!(hosts.iter().all(|host| scene.net.delivered(host) == 1));
         let most = scene.net.most_at_work();
@@ -56,7 +56,7 @@ fn what_is_tried_in_many_parts_is_one_attempt() {
     let hosts = hosts(20);
     hosts.iter().for_each(|host| scene.net.kill(host));
     let id = scene.fan_out(&hosts);
-    let summary = scene.with_jobs(2).pass().unwrap();
+    let summary = scene.with_jobs(2).build().pass().unwrap();
     assert_eq!((summary.messages, summary.deferred), (1, 20));
     let state = scene.state(id).state;
     assert_eq!((state.attempts, state.interrupted), (1, 0));
@@ -71,13 +71,10 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
     scene.fan_out(&silent);
     thread::scope(|scope| {
         let near = Relay::new(|_, to| vec![Outcome::delivered("taken"); to.len()]);
-        let near_by = Rule {
-            pattern: Pattern::Domain("near.test".into()),
-            transport: "near".into(),
-        };
+        let near_by = Rule::new(Pattern::Domain("near.test".into()), "near");
         let routes = [vec![near_by], Routes::all_by("net").0].concat();
         let runner = scene.with_jobs(4).transport("near", near);
-        let runner = runner.routes(Routes(routes));
+        let runner = runner.routes(Routes(routes)).build();
         let stop = runner.stop_handle();
         let pass = scope.spawn(move || runner.pass_in_slot(1).unwrap().unwrap());
         let tried = || {
@@ -130,10 +127,11 @@ fn a_transport_is_used_by_so_many_over_all_processes() {
     let relay = counting(&most).with_concurrency(2);
     let pass = || {
         let clock = scene.clock.clone();
-        Runner::new(Spool::open(&scene.path).unwrap(), HOST)
+        Runner::builder(Spool::open(&scene.path).unwrap(), HOST)
             .transport("relay", relay.clone())
             .routes(Routes::all_by("relay"))
             .clock(move || clock.now())
+            .build()
             .pass()
             .unwrap()
             .delivered
@@ -157,10 +155,10 @@ fn a_pass_leaves_what_others_have_all_the_places_for() {
     let relay = counting(&Arc::default()).with_concurrency(2);
     let pass = || {
         let clock = scene.clock.clone();
-        let runner = Runner::new(Spool::open(&scene.path).unwrap(), HOST);
+        let runner = Runner::builder(Spool::open(&scene.path).unwrap(), HOST);
         let runner = runner.transport("relay", relay.clone());
         let runner = runner.routes(Routes::all_by("relay"));
-        runner.clock(move || clock.now()).pass().unwrap()
+        runner.clock(move || clock.now()).build().pass().unwrap()
     };
     let taken: Vec<_> = (0..2)
         .map(|n| scene.spool.take_place("relay", 2, n).unwrap().unwrap())

@@ -8,7 +8,7 @@ use super::case::Case;
 use super::encoded;
 use crate::message::date::rfc5322 as date;
 use crate::message::field;
-use crate::message::{Address, OriginalRecipient, Reply, printable, harmless};
+use crate::message::{Address, OriginalRecipient, Reply, harmless, printable};
 use crate::notice::{Action, Report};
 
 /// How many recipients have all their fields. Of the others, the fields say what RFC 3464 requires

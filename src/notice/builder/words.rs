@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::case::Case;
 use super::meaning::{Meaning, NonAscii};
 use crate::message::reply::shortened;
-use crate::message::{Address, EnhancedCode, Reply, printable, harmless};
+use crate::message::{Address, EnhancedCode, Reply, harmless, printable};
 use crate::notice::{Action, Report};
 
 /// Longer lines are broken at blanks.
@@ -218,9 +218,7 @@ fn is_same(original: &str, address: &Address) -> bool {
 /// The addresses in one line, at most so many.
 pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
     let named = cases.iter().take(most);
-    let mut names: Vec<String> = named
-        .map(|one| harmless(one.address.as_str()))
-        .collect();
+    let mut names: Vec<String> = named.map(|one| harmless(one.address.as_str())).collect();
     if cases.len() > most {
         names.push(format!("and {} more", cases.len() - most));
     }
