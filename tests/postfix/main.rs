@@ -28,6 +28,7 @@ const BOB: &str = "bob@example.test";
 #[test]
 fn mail_arrives_with_its_envelope_and_every_byte() {
     let site = Site::new();
+    site.init();
     let carol = "carol@example.test";
     let to = [BOB, carol, "\"odd one\"@example.test", "-d@example.test"];
     // What a careless pipe would change: dots, `From `, eight bits, blanks at line ends, a long line.
@@ -70,6 +71,7 @@ fn mail_arrives_with_its_envelope_and_every_byte() {
 #[test]
 fn the_null_sender_stays_null() {
     let site = Site::new();
+    site.init();
     let notice = site
         .smtp()
         .send("", &[BOB], &message("null", "A notice.\n"));
@@ -167,6 +169,7 @@ fn mail_over_the_size_limit_goes_back_to_its_sender_with_our_reason() {
 #[test]
 fn a_hundred_messages_over_several_connections_all_arrive_once() {
     let site = Site::new();
+    site.init();
     let id = |n: usize| format!("many-{n}");
     let mails: Vec<String> = thread::scope(|scope| {
         let connections = (0..100).step_by(20).map(|first| {

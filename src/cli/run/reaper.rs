@@ -28,6 +28,9 @@ const SIGCHLD: u64 = 1 << (nix::libc::SIGCHLD - 1);
 ///
 /// Everything is read in one /proc, which may be that of another namespace of processes than ours.
 pub(super) fn would_be_reaped() -> bool {
+    if is_initial() {
+        return true;
+    }
     let Some(own) = Process::read("self") else {
         return true;
     };
@@ -45,14 +48,15 @@ pub(super) fn would_be_reaped() -> bool {
     !is_deaf(&parent) && zombies_go(&own, &parent)
 }
 
+/// Whether this is the namespace of the machine itself, whose process 1 is a real init. It is not
+/// judged: on a busy machine it may take its time to reap.
+fn is_initial() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == INITIAL)
+}
+
 /// Whether a process 1 never hears of the end of a child: it neither handles SIGCHLD, nor ignores it
-/// (then the kernel reaps), nor blocks it (as an init does that waits for signals by other calls). The
-/// real init of a machine is not judged by that.
+/// (then the kernel reaps), nor blocks it (as an init does that waits for signals by other calls).
 fn is_deaf(parent: &Process) -> bool {
-    let namespace = fs::read_link("/proc/self/ns/pid");
-    if namespace.is_ok_and(|name| name.as_os_str() == INITIAL) {
-        return false;
-    }
     let Ok(threads) = fs::read_dir(format!("/proc/{}/task", parent.id)) else {
         return false;
     };
