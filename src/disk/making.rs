@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
-use super::{Disk, Error, Inner, Result, Seam};
+use super::{Call, Disk, Error, Inner, Result, Seam, through};
 
 impl Disk {
     /// Makes a directory that is to be opened, and those above it, each durable in its parent. Root
@@ -61,10 +61,14 @@ impl Disk {
             }
         }
         self.durable(&[], &[Path::new(".")])?;
+        // It is open already; from now on names are names in it.
+        let path = self.path().join(name);
+        let call = Call::OpenRoot { path: &path };
+        through(self.inner.seam.as_deref(), &call, &path, || Ok(()))?;
         Ok(Disk {
             inner: Arc::new(Inner {
                 root: child,
-                path: self.path().join(name),
+                path,
                 method: self.inner.method,
                 seam: self.inner.seam.clone(),
             }),

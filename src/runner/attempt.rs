@@ -217,7 +217,7 @@ impl Core {
         loop {
             // Before anybody looks whether a job is free: one that is given back then is not missed.
             let freed = jobs.freed();
-            if stuck.is_some() || self.begins_nothing(&entry, &jobs) {
+            if stuck.is_some() || self.begins_nothing(&jobs) {
                 self.abandon(&mut plan).await;
                 if ended.outcomes.is_empty() {
                     ended = Ending::of(std::mem::take(&mut plan.known));
@@ -288,9 +288,10 @@ impl Core {
         .await
     }
 
-    /// Whether no further transaction of this message is to begin.
-    fn begins_nothing(&self, entry: &Entry, jobs: &Jobs) -> bool {
-        self.is_stopped() || jobs.is_over() || entry.state().hold != Hold::None
+    /// Whether no further transaction of a message is to begin. A lost answer, for which the message is
+    /// frozen, is the trouble of one destination: in this attempt the others still get theirs.
+    fn begins_nothing(&self, jobs: &Jobs) -> bool {
+        self.is_stopped() || jobs.is_over()
     }
 
     /// Gives up what has not begun: its recipients are due as before. Those that a host has put off
@@ -344,7 +345,7 @@ impl Core {
             false => self.conclude(entry, result, false),
         };
         let (mut plan, mut spare, mut begun, mut stuck) = (plan, spare, Vec::new(), None);
-        if why.is_none() && !self.begins_nothing(&entry, jobs) {
+        if why.is_none() && !self.begins_nothing(jobs) {
             match self.begin_some(&mut entry, &mut plan, &mut spare, jobs, Part::Further) {
                 Ok(some) => begun = some,
                 Err(error) => {

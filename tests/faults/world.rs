@@ -124,7 +124,7 @@ pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
 pub fn text(name: &str) -> Vec<u8> {
     format!(
         "Date: Sun, 22 Nov 2026 14:05:00 +0000\nMessage-ID: <{name}@sender.test>\n\
-         Subject: {name}\n\nThe message {name}.\n"
+         From: s@sender.test\nSubject: {name}\n\nThe message {name}.\n"
     )
     .into_bytes()
 }

@@ -134,11 +134,15 @@ impl SmtpSession {
 }
 
 /// Whether the server has heard nothing of the message but MAIL, and puts it off for a reason that
-/// may be the connection's: it is closed, or has had enough messages.
+/// may be the connection's: it is closed, does not end the transaction before, or has had enough
+/// messages.
 fn is_unheard(verdict: &Verdict) -> bool {
-    verdict.outcome.status == Status::Deferred
-        && matches!(verdict.step, Step::Reset | Step::Mail)
-        && matches!(verdict.outcome.reply.code, None | Some(421 | 451 | 452))
+    let is_the_connections = match verdict.step {
+        Step::Reset => true,
+        Step::Mail => matches!(verdict.outcome.reply.code, None | Some(421 | 451 | 452)),
+        _ => false,
+    };
+    verdict.outcome.status == Status::Deferred && is_the_connections
 }
 
 /// What a transaction shows of the host. Trouble after MAIL was taken may be about this message: a
