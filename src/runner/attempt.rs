@@ -47,7 +47,8 @@ const MOST_LOOKS: usize = 32;
 /// What a candidate leads to.
 enum SetOut {
     Attempt(Box<UnderWay>),
-    Over(Next),
+    /// With the job, if it still has it.
+    Over(Next, Option<Job>),
 }
 
 /// An attempt that has begun.
@@ -118,11 +119,14 @@ impl Core {
         let mut results = Vec::new();
         let core = Arc::clone(&self);
         let jobs = Arc::clone(job.jobs());
-        let next = match blocking(move || core.set_out(candidate, job)).await {
+        let led = match blocking(move || core.set_out(candidate, job)).await {
             Some(SetOut::Attempt(under_way)) => self.attempt(*under_way, jobs, &mut results).await,
-            Some(SetOut::Over(next)) => Some(next),
+            Some(SetOut::Over(next, job)) => Some((next, job)),
             None => None,
         };
+        // The job is given back at the end: what this message leaves to be done comes before the next
+        // message.
+        let (next, _job) = led.map_or((None, None), |(next, job)| (Some(next), job));
         let mut again = None;
         let (settled, notices) = match next {
             Some(Next::Settled(settled, notices)) => (settled, notices),
@@ -163,14 +167,14 @@ impl Core {
 
     /// Takes a candidate, and begins its attempt if one is due.
     fn set_out(&self, candidate: Candidate, job: Job) -> SetOut {
-        let next = match self.take(candidate) {
+        let (next, job) = match self.take(candidate) {
             Next::Attempt(entry, who, notices) => match self.begin(*entry, &who, notices, job) {
-                SetOut::Over(next) => next,
+                SetOut::Over(next, job) => (next, job),
                 attempt => return attempt,
             },
-            other => other,
+            other => (other, Some(job)),
         };
-        SetOut::Over(self.let_go(candidate.id, next))
+        SetOut::Over(self.let_go(candidate.id, next), job)
     }
 
     /// The lock is free now; an operator may have left a wish while it was not. Before the
@@ -187,7 +191,7 @@ impl Core {
         under_way: UnderWay,
         jobs: Arc<Jobs>,
         results: &mut Vec<Status>,
-    ) -> Option<Next> {
+    ) -> Option<(Next, Option<Job>)> {
         let UnderWay {
             mut entry,
             mut plan,
@@ -273,7 +277,7 @@ impl Core {
         results.extend(ended.statuses());
         let core = Arc::clone(self);
         let later = plan.later;
-        blocking(move || {
+        let concluded = blocking(move || {
             let (entry, why) = match ended.outcomes.is_empty() {
                 true => (entry, None),
                 false => core.conclude(entry, ended, true),
@@ -282,10 +286,9 @@ impl Core {
                 Some(why) => Next::Settled(Settled::Trouble(why), Vec::new()),
                 None => core.go_on(entry, later),
             };
-            drop(spare);
             core.let_go(id, next.with(early))
-        })
-        .await
+        });
+        concluded.await.map(|next| (next, spare))
     }
 
     /// Whether no further transaction of a message is to begin. A lost answer, for which the message is
@@ -372,14 +375,14 @@ impl Core {
     /// down that it begins. *No record, no attempt*: there is room for the outcome before
     /// anybody is spoken to.
     fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>, job: Job) -> SetOut {
-        let trouble = |error: disk::Error, id, early| {
+        let trouble = |error: disk::Error, id, early, job| {
             let settled = self.trouble(id, &error.to_string());
-            SetOut::Over(Next::Settled(settled, early))
+            SetOut::Over(Next::Settled(settled, early), job)
         };
         let id = entry.id();
         let mut plan = match self.plan(&entry, who) {
             Ok(plan) => plan,
-            Err(error) => return trouble(error, id, early),
+            Err(error) => return trouble(error, id, early, Some(job)),
         };
         // The destination for which the message was taken comes first.
         if let Some(at) = plan.ways.iter().position(|way| way.hop == *job.hop()) {
@@ -389,7 +392,7 @@ impl Core {
         let mut spare = Some(job);
         match self.begin_some(&mut entry, &mut plan, &mut spare, &jobs, Part::First) {
             Ok(begun) if begun.is_empty() && plan.known.is_empty() => {
-                SetOut::Over(self.put_back(entry, plan.later).with(early))
+                SetOut::Over(self.put_back(entry, plan.later).with(early), spare)
             }
             Ok(begun) => SetOut::Attempt(Box::new(UnderWay {
                 entry,
@@ -398,7 +401,7 @@ impl Core {
                 spare,
                 early,
             })),
-            Err(error) => trouble(error, id, early),
+            Err(error) => trouble(error, id, early, spare),
         }
     }
 

@@ -120,6 +120,27 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "the barrier of what is forgotten with it, or next, covers it",
     ),
     (
+        &[
+            "dir incoming before unlink info/transport",
+            "dir frozen/<minute> before unlink info/transport",
+        ],
+        &["deliver, Each", "frozen for its time, and discarded, Each"],
+        "the barrier of what is forgotten next covers it",
+    ),
+    (
+        &["file info/attempts/*.part with started unknown before rename"],
+        &["killed with a copy in a Maildir"],
+        "the Maildir transport finds its own copy",
+    ),
+    (
+        &[
+            "file info/attempts/*.part with delivered started before rename",
+            "dir info/attempts with delivered started before create info/attempts",
+        ],
+        &["killed before recording", "killed between two transactions"],
+        "the history is synced again before another recipient is tried",
+    ),
+    (
         &["file info/attempts/* with notice before rename new/*"],
         &["tell of a delivery and of a failure"],
         "the record of the second notice is in the same file, and comes before either is delivered",

@@ -129,7 +129,7 @@ fn two_transactions(mended: bool) -> (Scene, Result<Summary, Error>) {
         .transport("relay", relay)
         .routes(Routes::all_by("relay"))
         .budget(Budget {
-            jobs: 1,
+            jobs: 4,
             ..Budget::default()
         })
         .clock(move || clock.now())
