@@ -64,7 +64,9 @@ impl Limit {
 /// A message of several blocks, so that a limit of file size comes in the middle.
 fn letter(n: usize) -> Vec<u8> {
     let body = format!("A line of message {n}.\n").repeat(200);
-    let header = format!("Date: Sun, 22 Nov 2026 14:05:00 +0000\nMessage-ID: <{n}@example.org>\nFrom: a@example.org");
+    let header = format!(
+        "Date: Sun, 22 Nov 2026 14:05:00 +0000\nMessage-ID: <{n}@example.org>\nFrom: a@example.org"
+    );
     format!("{header}\nSubject: {n}\n\n{body}").into_bytes()
 }
 

@@ -337,7 +337,9 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
 fn is_ours(error: &io::Error) -> bool {
     use libc::{EINTR, EIO, EMFILE, ENFILE, ENOMEM};
     let shortages = [EINTR, EIO, EMFILE, ENFILE, ENOMEM];
-    !error.raw_os_error().is_some_and(|code| shortages.contains(&code))
+    !error
+        .raw_os_error()
+        .is_some_and(|code| shortages.contains(&code))
 }
 
 fn is_absent(path: &Path) -> bool {

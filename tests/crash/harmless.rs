@@ -81,7 +81,10 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "nobody has got anything yet: without its history it is tried anew",
     ),
     (
-        &["file info/attempts/* with freeze started unknown before"],
+        &[
+            "file info/attempts/* with freeze started unknown before",
+            "dir info/attempts with freeze started unknown before",
+        ],
         &["an answer is lost, and it is frozen"],
         "who lost it is taken for interrupted, and the next outcome's sync covers it",
     ),
@@ -131,6 +134,11 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         &["file info/attempts/*.part with started unknown before rename"],
         &["killed with a copy in a Maildir"],
         "the Maildir transport finds its own copy",
+    ),
+    (
+        &["file info/attempts/*.part with started unknown before rename"],
+        &["killed while trying"],
+        "only the count of an attempt is lost",
     ),
     (
         &[

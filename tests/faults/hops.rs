@@ -99,6 +99,17 @@ impl Around {
     }
 }
 
+/// Whether all that could fail from a case's call on, in the run that saw these calls, was to remove
+/// slots, or to unlink.
+fn is_tidying(case: &Case, seen: &[Seen]) -> bool {
+    let Fault::ForGood(errno) = case.fault else {
+        return false;
+    };
+    let from = case.at.min(seen.len());
+    let mut left = seen[from..].iter().filter(|seen| seen.is_help);
+    left.all(|seen| !seen.can(errno) || seen.name == "unlink")
+}
+
 /// How a run ended: what it did, or why it stopped.
 type Ended = Result<Summary, String>;
 
@@ -164,7 +175,8 @@ impl Hosts {
         let through = Arc::clone(&seam) as Arc<dyn Seam>;
         let ended = self.run(&dir.spool(), through, &around);
         if is_of_help {
-            self.nothing_depends_on_it(case, &ended, &around, &Said::about(dir.path()));
+            let said = Said::about(dir.path());
+            self.nothing_depends_on_it(case, &seam.seen(), &ended, &around, &said);
         }
         let unrecorded = ended
             .as_ref()
@@ -190,7 +202,14 @@ impl Hosts {
 
     /// Slots and the memory are a help only: a run that cannot have them does all that it would
     /// have done, and says so, once.
-    fn nothing_depends_on_it(&self, case: &Case, ended: &Ended, around: &Around, said: &[String]) {
+    fn nothing_depends_on_it(
+        &self,
+        case: &Case,
+        seen: &[Seen],
+        ended: &Ended,
+        around: &Around,
+        said: &[String],
+    ) {
         let summary = ended
             .as_ref()
             .unwrap_or_else(|why| panic!("stopped: {why}"));
@@ -217,19 +236,9 @@ impl Hosts {
             matches!(case.fault, Fault::ForGood(errno) if errno != nix::errno::Errno::EINTR);
         // Who only wanted to tidy up need not say that he could not.
         assert!(
-            !lasting || !said.is_empty() || self.is_tidying(case),
+            !lasting || !said.is_empty() || is_tidying(case, seen),
             "nothing is said"
         );
-    }
-
-    /// Whether all that can fail from a case's call on is to remove slots, or to unlink.
-    fn is_tidying(&self, case: &Case) -> bool {
-        let Fault::ForGood(errno) = case.fault else {
-            return false;
-        };
-        let seen = self.calls(case.method);
-        let mut left = seen[case.at..].iter().filter(|seen| seen.is_help);
-        left.all(|seen| !seen.can(errno) || seen.name == "unlink")
     }
 
     /// Works off, without faults, what a run has left; says how many got a message twice.
