@@ -22,7 +22,11 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
     let mut listing = site.spool.listing();
     let waiting = Waiting::look(&site);
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut rows = Vec::new();
+    // However many messages there are, only their ids and places are kept, and a page of the table.
+    let (mut page, mut columns) = (Vec::new(), table::Columns::under(HEADING));
+    if !args.json {
+        put(&mut out, &heading(listing.messages.len()))?;
+    }
     // The others are shown all the same; what could not be read is said when they have been.
     let mut unread = std::mem::take(&mut listing.unread);
     for (id, place) in &listing.messages {
@@ -38,14 +42,14 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
         waiting.explain(&mut row, &view);
         match args.json {
             true => json_line(&mut out, &row)?,
-            false => rows.push(row),
+            false => page.push(cells(&row, now)),
+        }
+        if page.len() == PAGE {
+            put(&mut out, &columns.page(std::mem::take(&mut page)))?;
         }
     }
-    if !args.json {
-        put(&mut out, &heading(rows.len()))?;
-        if !rows.is_empty() {
-            put(&mut out, &table_of(&rows, now))?;
-        }
+    if !page.is_empty() {
+        put(&mut out, &columns.page(page))?;
     }
     finish(out)?;
     said_unread(&unread)
@@ -70,28 +74,27 @@ fn heading(count: usize) -> String {
     }
 }
 
-fn table_of(rows: &[Row], now: Timestamp) -> String {
+const HEADING: &[&str] = &["ID", "Age", "Size", "From", "To", "Status", "Next"];
+
+/// Rows of the table that are measured and written together.
+const PAGE: usize = 100;
+
+/// The cells of a message's row, and the line below it.
+fn cells(row: &Row, now: Timestamp) -> table::Line {
     /// Longer addresses are cut; `show` and `--json` have them whole.
     const ADDRESS: usize = 36;
-    let cells = |row: &Row| {
-        let sender = row.sender.as_deref().map_or("?".to_owned(), table::address);
-        vec![
-            row.id.clone(),
-            table::age(row.age),
-            table::size(row.size),
-            shortened(sender, ADDRESS),
-            shortened(to(row), ADDRESS),
-            words(row).to_owned(),
-            row.next_attempt
-                .or(discarded_at(row))
-                .map_or(String::new(), |next| table::soon(next, now)),
-        ]
-    };
-    let rows = rows
-        .iter()
-        .map(|row| (cells(row), row.last_error.clone()))
-        .collect();
-    table::table(&["ID", "Age", "Size", "From", "To", "Status", "Next"], rows)
+    let sender = row.sender.as_deref().map_or("?".to_owned(), table::address);
+    let next = row.next_attempt.or(discarded_at(row));
+    let cells = vec![
+        row.id.clone(),
+        table::age(row.age),
+        table::size(row.size),
+        shortened(sender, ADDRESS),
+        shortened(to(row), ADDRESS),
+        words(row).to_owned(),
+        next.map_or(String::new(), |next| table::soon(next, now)),
+    ];
+    (cells, row.last_error.clone())
 }
 
 /// When it is discarded, if nobody does anything.

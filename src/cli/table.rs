@@ -1,32 +1,70 @@
 //! Tables and words for people.
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// Rows under a heading, each on one line, its note, if it has one, on a line below it.
+/// The cells of a row, and its note, if it has one.
+pub(super) type Line = (Vec<String>, Option<String>);
+
+/// Rows under a heading, each on one line, its note on a line below it.
 /// Nothing is broken: what is in a column is copied, or has been made short.
-pub(super) fn table(heading: &[&str], rows: Vec<(Vec<String>, Option<String>)>) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(comfy_table::presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(heading.to_vec());
-    let (rows, notes): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-    table.add_rows(rows);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let mut text = String::new();
-    let notes = std::iter::once(None).chain(notes);
-    for (line, note) in table.lines().zip(notes) {
-        text.push_str(line.trim_end());
-        text.push('\n');
-        if let Some(note) = note {
-            text.push_str(&format!("    {note}\n"));
+pub(super) fn table(heading: &[&str], rows: Vec<Line>) -> String {
+    Columns::under(heading).page(rows)
+}
+
+/// The columns of a table that is written page by page, so that no more than a page of it is kept.
+/// Each is as wide as the widest cell so far: a page may be wider than the one above it.
+pub(super) struct Columns<'a> {
+    /// Until the first page is written.
+    heading: Option<&'a [&'a str]>,
+    widths: Vec<u16>,
+}
+
+impl<'a> Columns<'a> {
+    /// Between two columns, in characters.
+    const GAP: u16 = 2;
+
+    pub fn under(heading: &'a [&'a str]) -> Columns<'a> {
+        Columns {
+            heading: Some(heading),
+            widths: Vec::new(),
         }
     }
-    text
+
+    /// The next rows, the first ones under the heading.
+    pub fn page(&mut self, rows: Vec<Line>) -> String {
+        let heading = self.heading.take();
+        let mut table = Table::new();
+        table
+            .load_style(comfy_table::presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled);
+        if let Some(heading) = heading {
+            table.set_header(heading.to_vec());
+        }
+        let (rows, notes): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        table.add_rows(rows);
+        let mut widths = table.column_max_content_widths();
+        for (width, before) in widths.iter_mut().zip(&self.widths) {
+            *width = (*before).max(*width);
+        }
+        for (column, width) in table.column_iter_mut().zip(&widths) {
+            column.set_padding((0, Self::GAP));
+            let width = Width::Fixed(width.saturating_add(Self::GAP));
+            column.set_constraint(ColumnConstraint::Absolute(width));
+        }
+        self.widths = widths;
+        let mut text = String::new();
+        let notes = heading.map(|_| None).into_iter().chain(notes);
+        for (line, note) in table.lines().zip(notes) {
+            text.push_str(line.trim_end());
+            text.push('\n');
+            if let Some(note) = note {
+                text.push_str(&format!("    {note}\n"));
+            }
+        }
+        text
+    }
 }
 
 /// A size in at most six characters.
@@ -106,6 +144,18 @@ pub(super) fn messages(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_grow_and_never_shrink_from_page_to_page() {
+        let row = |a: &str, b: &str| (vec![a.to_owned(), b.to_owned()], None);
+        let mut columns = Columns::under(&["A", "B"]);
+        let note = Some("a note".to_owned());
+        let first = columns.page(vec![row("x", "y"), (vec![], note)]);
+        assert_eq!(first, "A  B\nx  y\n\n    a note\n");
+        let wide = columns.page(vec![row("wider", "ü"), row("x", "y")]);
+        assert_eq!(wide, "wider  ü\nx      y\n");
+        assert_eq!(columns.page(vec![row("x", "y")]), "x      y\n");
+    }
 
     #[test]
     fn sizes_and_ages_are_short() {

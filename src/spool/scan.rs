@@ -2,8 +2,8 @@
 //!
 //! Nothing here takes a lock, so nothing here can make a runner pass a message over.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -123,7 +123,12 @@ impl Spool {
     }
 
     pub(super) fn ids_below(&self, dir: &Path) -> disk::Result<Vec<QueueId>> {
-        Ok(self.names_in(dir)?.iter().filter_map(parsed).collect())
+        let mut ids = match self.disk.list_as(dir, parsed) {
+            Err(error) if error.is_absent() => Vec::new(),
+            other => other?,
+        };
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// All names in a directory; none if it is gone.
@@ -149,7 +154,7 @@ impl Spool {
     pub fn buckets_there(&self, kept: Kept, unread: &mut Vec<disk::Error>) -> Vec<Bucket> {
         let names = or_note(self.names_in(Path::new(kept.as_str())), unread);
         let mut buckets = Vec::with_capacity(names.len());
-        for bucket in names.iter().filter_map(parsed) {
+        for bucket in names.iter().filter_map(|name| parsed(name)) {
             let stat = or_note(self.disk.stat(&kept.place(bucket).dir()), unread);
             if stat.is_some_and(|stat| stat.kind == Kind::Dir) {
                 buckets.push(bucket);
@@ -247,46 +252,52 @@ impl Spool {
     /// `info/sender/` is the list, because its files never move: a directory's listing shows
     /// each name that is there throughout exactly once. The places are then looked through for
     /// where each one stands, and who was on the move is looked for again.
+    ///
+    /// Only ids and places are kept, 40 octets a message (56 while it is made), because there may be
+    /// a million: [`view`](Spool::view) reads the rest, one message at a time.
     pub fn listing(&self) -> Listing {
-        let (mut messages, mut unplaced, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut moved, mut unplaced, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         let known = self.ids_below(Path::new(Info::Sender.dir()));
         let known = or_note(known, &mut unread);
-        let mut found: HashMap<QueueId, Place> = HashMap::new();
+        let mut messages: Vec<(QueueId, Place)> = Vec::new();
         for place in self.places_there(&mut unread) {
-            for id in or_note(self.ids_in(place), &mut unread) {
-                found.insert(id, place);
-            }
+            let ids = or_note(self.ids_in(place), &mut unread);
+            messages.extend(ids.into_iter().map(|id| (id, place)));
         }
+        // Of a message that was seen twice, the place in which it was seen last counts: the sort
+        // keeps their order.
+        messages.sort_by_key(|(id, _)| *id);
+        messages.dedup_by(|last, before| {
+            let is_same = last.0 == before.0;
+            if is_same {
+                before.1 = last.1;
+            }
+            is_same
+        });
         let all_read = unread.is_empty();
-        for id in known {
-            let place = match found.remove(&id) {
-                Some(place) => Some(place),
-                None => match self.locate(id) {
-                    Ok(Located::At(place)) => Some(place),
-                    Ok(Located::Absent) => None,
-                    Ok(Located::Uncertain(doubt)) => {
-                        unplaced.push(id);
-                        if let (Doubt::Unread(error), true) = (doubt, all_read) {
-                            unread.push(error);
-                        }
-                        None
-                    }
-                    Err(error) => {
+        let is_found = |id: &QueueId| messages.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        for id in known.iter().copied().filter(|id| !is_found(id)) {
+            match self.locate(id) {
+                Ok(Located::At(place)) => moved.push((id, place)),
+                Ok(Located::Absent) => {}
+                Ok(Located::Uncertain(doubt)) => {
+                    unplaced.push(id);
+                    if let (Doubt::Unread(error), true) = (doubt, all_read) {
                         unread.push(error);
-                        None
                     }
-                },
-            };
-            messages.extend(place.map(|place| (id, place)));
-        }
-        // What is left has no envelope: corrupt, or gone in the meantime, or just being made.
-        for (id, place) in found {
-            let stat = or_note(self.stat_in(place, id), &mut unread);
-            let there = stat.is_some_and(|stat| stat.kind == Kind::File);
-            if there && place != Place::New && place != Place::Done {
-                messages.push((id, place));
+                }
+                Err(error) => unread.push(error),
             }
         }
+        messages.retain(|(id, place)| {
+            if known.binary_search(id).is_ok() {
+                return true;
+            }
+            // It has no envelope: corrupt, or gone in the meantime, or just being made.
+            let stat = or_note(self.stat_in(*place, *id), &mut unread);
+            stat.is_some_and(|stat| stat.kind == Kind::File)
+        });
+        messages.append(&mut moved);
         messages.retain(|(_, place)| *place != Place::New && *place != Place::Done);
         messages.sort_unstable_by_key(|(id, _)| *id);
         Listing {
@@ -440,6 +451,6 @@ fn or_note<T: Default>(read: disk::Result<T>, unread: &mut Vec<disk::Error>) -> 
     })
 }
 
-fn parsed<T: FromStr>(name: &OsString) -> Option<T> {
+fn parsed<T: FromStr>(name: &OsStr) -> Option<T> {
     name.to_str()?.parse().ok()
 }
