@@ -21,6 +21,9 @@ const ENDED: &str = "suspensions that have run out could not be removed";
 /// What is said of a directory that cannot be listed.
 const NOT_READ: &str = "passed over";
 
+/// What is said if nothing can be kept of messages that wait for their release.
+const NO_RELEASES: &str = "each message that waits for its release is looked at by each run";
+
 impl Core {
     /// Does what needs no attempt, then sends everything that may be due. Runs where it may
     /// block.
@@ -114,6 +117,10 @@ impl Core {
     fn due(&self) -> (Vec<Candidate>, Vec<Place>) {
         let (now, longest) = (self.now(), self.retry.longest_delay());
         let (mut due, mut places) = (Vec::new(), Vec::new());
+        let (mut releases, failed) = self.spool.releases();
+        if let Some(error) = failed {
+            self.without(&error, NO_RELEASES);
+        }
         for kept in Kept::ALL {
             for bucket in self.buckets(kept) {
                 let open = match kept {
@@ -134,12 +141,15 @@ impl Core {
                 };
                 if bucket.due().is_some_and(|due| due > now) {
                     // So far ahead are mistakes of a clock, and what is to be released then.
-                    self.leave_unreleased(&mut ids, bucket);
+                    releases.take_out(&self.spool, bucket, &mut ids);
                 } else {
                     places.push(place);
                 }
                 due.extend(ids.into_iter().map(|id| Candidate { id, place }));
             }
+        }
+        if let Err(error) = releases.keep(&self.spool) {
+            self.without(&error, NO_RELEASES);
         }
         (due, places)
     }
@@ -152,19 +162,6 @@ impl Core {
             self.unread(&error, NOT_READ);
         }
         buckets
-    }
-
-    /// Takes out those that stand in this bucket until they are released.
-    fn leave_unreleased(&self, ids: &mut Vec<QueueId>, bucket: Bucket) {
-        let mut others = Vec::new();
-        for id in ids.drain(..) {
-            match self.spool.peek_release(id) {
-                Ok(release) if release.map(Bucket::for_time) == Some(bucket) => {}
-                // What cannot be read is found out when it is taken.
-                Ok(_) | Err(_) => others.push(id),
-            }
-        }
-        *ids = others;
     }
 
     /// Finishes `new/`. A file that cannot be judged now stays for the next run.

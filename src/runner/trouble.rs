@@ -204,6 +204,14 @@ impl Core {
         }
     }
 
+    /// A help could not be had. Nothing depends on it, so it is said, and is no trouble.
+    pub(super) fn without(&self, error: &disk::Error, what: &str) {
+        let text = error.to_string();
+        if self.troubles.state().is_news(&text) {
+            tracing::warn!(error = text, "{what}");
+        }
+    }
+
     /// A request could not be served. It waits, and its message is worked on all the same.
     pub(super) fn not_served(&self, id: QueueId, error: &disk::Error) {
         let text = error.to_string();

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Spool;
+use super::part::Part;
 use super::slots::Slot;
 use crate::disk;
 
@@ -188,20 +189,8 @@ impl Spool {
         self.disk.mkdir(Path::new("state"))?;
         self.disk.mkdir(Path::new(DIR))?;
         let path = Path::new(DIR).join(down.hop.file_name());
-        let part = PathBuf::from(format!("{DIR}/{}.part", uuid::Uuid::new_v4()));
-        let file = self.disk.create(&part)?;
         let text = serde_json::to_vec(down).unwrap_or_default();
-        // Nobody who tidies up takes it for what a kill left.
-        let written = self
-            .disk
-            .try_lock(&file)
-            .and_then(|_| self.disk.write_all(&file, &text))
-            .and_then(|()| self.disk.rename(&file, &part, &path));
-        if written.is_err() {
-            // Nobody reads it; the error that counts is the first one.
-            let _ = self.disk.unlink(&part);
-        }
-        written
+        Part::unsynced(&self.disk, Path::new(DIR), "", &text)?.rename_to(&path)
     }
 
     /// The same, with what it depends on: a destination whose hosts are down may be tried as soon as one

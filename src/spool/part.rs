@@ -13,7 +13,7 @@ use crate::disk::{self, Disk, File, Kind};
 /// The end of such a file's name.
 const SUFFIX: &str = ".part";
 
-/// A file that is written, durably, and has no name of its own yet. Dropped, it is removed.
+/// A file that is written and has no name of its own yet. Dropped, it is removed.
 pub(super) struct Part<'a> {
     disk: &'a Disk,
     file: File,
@@ -22,8 +22,21 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Writes a file below `dir`, its name beginning with `prefix`.
+    /// Writes a file below `dir`, durably, its name beginning with `prefix`.
     pub(super) fn write(
+        disk: &'a Disk,
+        dir: &Path,
+        prefix: &str,
+        bytes: &[u8],
+    ) -> disk::Result<Part<'a>> {
+        let part = Part::unsynced(disk, dir, prefix, bytes)?;
+        disk.durable(&[&part.file], &[])?;
+        Ok(part)
+    }
+
+    /// The same without a sync, for what may be lost: a power cut may leave any content under the
+    /// name that it gets.
+    pub(super) fn unsynced(
         disk: &'a Disk,
         dir: &Path,
         prefix: &str,
@@ -42,7 +55,6 @@ impl<'a> Part<'a> {
         // gets no name of its own. That is an error, and tried again by whoever wanted it.
         disk.try_lock(&part.file)?;
         disk.write_all(&part.file, bytes)?;
-        disk.durable(&[&part.file], &[])?;
         Ok(part)
     }
 

@@ -16,6 +16,7 @@
 //! | `hops.rs` | delivery to hosts: several transactions, slots, what is remembered of those that are down |
 //! | `ways.rs` | delivery into a Maildir, behind the same seam, and by a command |
 //! | `actions.rs` | operator actions and flush |
+//! | `releases.rs` | passes over mail that waits for its release, and what they remember of it |
 //! | `suspensions.rs` | suspending, resuming, and runs meanwhile |
 //! | `looking.rs` | what is only looked at: listing, view, `check`; and `check --repair` |
 //! | `making.rs` | making a spool |
@@ -46,6 +47,7 @@ mod pass;
 mod proof;
 mod queue;
 mod regressions;
+mod releases;
 mod said;
 mod scene;
 mod scratch;

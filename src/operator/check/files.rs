@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::{Level, Look, Mend};
+use super::{Finding, Level, Look, Mend, UNREAD, keeps_out};
 use crate::disk::{self, DIR_MODE, FILE_MODE, Kind, Stat};
 use crate::message::QueueId;
 use crate::queue::Bucket;
-use crate::spool::{Doubt, Kept, Leftover, Located, Place, Spool};
+use crate::spool::{Doubt, Kept, Leftover, Located, Place, RELEASES, Spool, WrongReleases};
 
 /// The names in the spool's own directory that are ours.
 const ROOT_NAMES: &[&str] = &[
@@ -71,6 +71,7 @@ impl Look<'_> {
         for name in self.names_below(down, |name| !name.ends_with(".part"), "")? {
             self.remembered(down.join(name));
         }
+        self.releases();
         Ok(())
     }
 
@@ -144,6 +145,27 @@ impl Look<'_> {
             Ok(true) => {
                 let what = "is damaged: nothing is remembered of this destination";
                 self.find(Level::Note, path, what, Some(Mend::Remove));
+            }
+            Err(error) if error.is_wrong_kind() => self.note(path, FOREIGN),
+            Err(error) => drop(self.unless::<()>(&path, Err(error))),
+        }
+    }
+
+    /// What is known of messages that wait for their release. A power cut may leave anything under
+    /// this name, but nothing that looks whole and is untrue.
+    fn releases(&mut self) {
+        let path = PathBuf::from(RELEASES);
+        match self.spool.wrong_releases() {
+            Ok(None) => {}
+            Ok(Some(WrongReleases::Damaged)) => {
+                let what =
+                    "is damaged: the next run looks at each message that waits for its release";
+                self.find(Level::Note, path, what, Some(Mend::Remove));
+            }
+            Ok(Some(WrongReleases::Untrue(id))) => {
+                let what =
+                    format!("makes {id} wait for a release that its submitter did not ask for");
+                self.mendable(path, what, Mend::Remove);
             }
             Err(error) if error.is_wrong_kind() => self.note(path, FOREIGN),
             Err(error) => drop(self.unless::<()>(&path, Err(error))),
@@ -285,7 +307,7 @@ impl Look<'_> {
                     Ok(Located::Uncertain(Doubt::Unread(error))) | Err(error) => {
                         uncertain.insert(id);
                         // A place that we may not look into is reported already, once.
-                        if !error.is_denied() {
+                        if !self.is_reported(&error) {
                             let path = Path::new("info").join(dir).join(id.to_string());
                             self.unless::<()>(&path, Err(error));
                         }
@@ -302,6 +324,14 @@ impl Look<'_> {
             };
             self.unless(&path, looked);
         }
+    }
+
+    /// Whether it is said already that a place cannot be looked into.
+    fn is_reported(&self, error: &disk::Error) -> bool {
+        let unread = |one: &&Finding| one.what.starts_with(UNREAD) || keeps_out(one);
+        let mut above = self.findings.iter().filter(unread);
+        let root = self.spool.path();
+        error.is_denied() && above.any(|one| error.path().starts_with(root.join(&one.path)))
     }
 
     fn info(&mut self, dir: &str, id: QueueId, path: &Path, place: Place) -> disk::Result<()> {
@@ -369,9 +399,9 @@ fn is_beside_an_id(name: &str) -> bool {
         && number.parse::<u32>().is_ok_and(|n| n.to_string() == number)
 }
 
-/// The queue for a shared barrier, slots, and what is known of destinations.
+/// The queue for a shared barrier, slots, and what is known of destinations and of releases.
 fn is_state(name: &str) -> bool {
     let number = name.strip_prefix("attempt-");
-    let ours = ["sync", "down", "probe", "to", "by", "later", "resident-0"].contains(&name);
+    let ours = ["sync", "down", "probe", "to", "by", "later", "resident-0", "releases"].contains(&name);
     ours || number.is_some_and(|number| number.parse::<u32>().is_ok())
 }

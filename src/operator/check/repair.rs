@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Finding, Mend};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
-use crate::spool::{Claim, Entry, Leftover, Located, Place, Spool, Unreadable};
+use crate::spool::{Claim, Entry, Leftover, Located, Place, RELEASES, Spool, Unreadable};
 
 /// Mends a finding; false if it was not so any more, or somebody has it in hand.
 pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
@@ -25,6 +25,8 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             Ok(spool.leftover(path, true)? == Leftover::Dead)
         }
         Some(Mend::Remove) if path.starts_with("keys") => spool.is_damaged_key(path, true),
+        // The message that it made wait may have been mended before it. It is not needed.
+        Some(Mend::Remove) if path == Path::new(RELEASES) => spool.forget_releases(),
         Some(Mend::Remove) => spool.is_damaged_down(path, true),
         Some(Mend::SayWhy) => match standing_at(spool, path)? {
             Some((place, id)) => Ok(quarantine(spool, place, id)? || acquit(spool, place, id)?),
