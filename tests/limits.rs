@@ -8,7 +8,9 @@ mod program;
 mod proof;
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::fs;
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
 
 use program::{Ended, Site, ended, names};
 use proof::{count, long};
@@ -256,4 +258,66 @@ fn operators_without_descriptors() {
 #[test]
 fn operators_without_memory() {
     operators(&memory());
+}
+
+/// The most memory that a listing has taken, in kilobytes, when its first rows are there. There are more
+/// than a pipe holds, so it has not ended then.
+fn memory_of_list(site: &Site, arguments: &[&str]) -> u64 {
+    let mut child = site
+        .command(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 4096]).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let words = line.unwrap_or_else(|| panic!("it has ended: {status}"));
+    io::copy(&mut out, &mut io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
+    words.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// It kept every row until the last one was read, 3 KB each.
+#[test]
+fn a_list_takes_no_more_memory_for_more_messages() {
+    let site = Site::new("");
+    let first = site.queue(&["b@example.test"]);
+    let multiply = |numbers: std::ops::Range<usize>| {
+        let dirs = ["active", "info/sender", "info/recipients", "info/transport"];
+        for (n, dir) in numbers.flat_map(|n| dirs.map(|dir| (n, dir))) {
+            let dir = site.spool().join(dir);
+            let id = format!("{}{n:012x}", &first[..24]);
+            fs::copy(dir.join(&first), dir.join(id)).unwrap();
+        }
+    };
+    let measure = |arguments: &[&str]| memory_of_list(&site, arguments);
+    multiply(0..1500);
+    let few = [measure(&["list"]), measure(&["list", "--json"])];
+    multiply(1500..4000);
+    let many = [measure(&["list"]), measure(&["list", "--json"])];
+    for (few, many) in few.into_iter().zip(many) {
+        let more = many.saturating_sub(few);
+        assert!(more < 2_000, "{more} KB more for 2,500 messages");
+    }
+}
+
+/// A page of a table is measured and written before the next one is read.
+#[test]
+fn a_long_list_has_every_row_and_columns_that_only_grow() {
+    let site = Site::new("");
+    site.queue_many(100, |n| format!("r{n}@example.test"));
+    site.queue_many(5, |n| format!("recipient-{n}@much.longer.example.test"));
+    let text = site.program(["list"], b"").ok();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "105 messages in queue.");
+    assert_eq!(lines.len(), 2 + 105);
+    let ids = lines[2..].iter().map(|line| &line[..36]);
+    assert!(ids.is_sorted(), "by age");
+    let status = ["Active", "Incoming"];
+    let column = |line: &str| status.iter().find_map(|word| line.find(word)).unwrap();
+    let all: BTreeSet<usize> = lines[2..102].iter().map(|line| column(line)).collect();
+    assert_eq!(all, BTreeSet::from([lines[1].find("Status").unwrap()]));
+    let page: BTreeSet<usize> = lines[102..].iter().map(|line| column(line)).collect();
+    assert!(page.len() == 1 && page.first() > all.first(), "{page:?}");
 }

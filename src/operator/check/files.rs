@@ -402,6 +402,16 @@ fn is_beside_an_id(name: &str) -> bool {
 /// The queue for a shared barrier, slots, and what is known of destinations and of releases.
 fn is_state(name: &str) -> bool {
     let number = name.strip_prefix("attempt-");
-    let ours = ["sync", "down", "probe", "to", "by", "later", "resident-0", "releases"].contains(&name);
+    let ours = [
+        "sync",
+        "down",
+        "probe",
+        "to",
+        "by",
+        "later",
+        "resident-0",
+        "releases",
+    ]
+    .contains(&name);
     ours || number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
