@@ -292,13 +292,13 @@ fn a_list_takes_no_more_memory_for_more_messages() {
         }
     };
     let measure = |arguments: &[&str]| memory_of_list(&site, arguments);
-    multiply(0..1500);
+    multiply(0..1000);
     let few = [measure(&["list"]), measure(&["list", "--json"])];
-    multiply(1500..4000);
+    multiply(1000..2500);
     let many = [measure(&["list"]), measure(&["list", "--json"])];
     for (few, many) in few.into_iter().zip(many) {
         let more = many.saturating_sub(few);
-        assert!(more < 2_000, "{more} KB more for 2,500 messages");
+        assert!(more < 2_000, "{more} KB more for 1,500 messages");
     }
 }
 
