@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
         Err(other) => panic!("{other}"),
     };
     assert!(bytes.len() <= 3000);
-    let place = spool().locate(id).unwrap().unwrap();
+    let place = spool().locate(id).unwrap().place().unwrap();
     let Claim::Locked(locked) = spool().lock(place, id).unwrap() else {
         panic!("{id} cannot be locked");
     };
