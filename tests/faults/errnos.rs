@@ -101,13 +101,7 @@ fn is_help(call: &Call<'_>) -> bool {
         }
         _ => names(call),
     };
-    let dirs = [
-        "state/to",
-        "state/probe",
-        "state/down",
-        "state/by",
-        "state/later",
-    ];
+    let dirs = ["state/to", "state/probe", "state/down", "state/by"];
     path.is_some_and(|path| dirs.iter().any(|dir| path.starts_with(dir)))
 }
 
