@@ -20,7 +20,9 @@ fuzz_target!(|input: &[u8]| {
     let text = address.as_str();
     assert_eq!(Address::parse(text).as_ref(), Ok(&address), "it reads back");
     let bracketed = format!("<@relay.test,@[IPv6:::1]:{text}>");
-    assert_eq!(Address::parse(&bracketed).as_ref(), Ok(&address));
+    if bracketed.len() <= Address::MAX_LEN {
+        assert_eq!(Address::parse(&bracketed).as_ref(), Ok(&address));
+    }
     assert_eq!(harmless(text), text, "it needs no cleaning");
     // Nothing is added, and what is taken off stands around it.
     let given = std::str::from_utf8(bytes).unwrap();

@@ -66,10 +66,11 @@ pub fn literal(domain: &str) -> Option<IpAddr> {
     }
 }
 
-/// The domain without the dot at its end.
+/// The domain without the dot at its end. Two dots are no domain's end, and stay: what comes out has
+/// nothing more to take off.
 pub fn without_final_dot(domain: &str) -> &str {
     match domain.strip_suffix('.') {
-        Some(name) if !name.is_empty() => name,
+        Some(name) if !name.is_empty() && !name.ends_with('.') => name,
         _ => domain,
     }
 }
@@ -210,6 +211,22 @@ mod tests {
             &format!("{longest}x"),
         ] {
             assert_eq!(check(bad), Err(BadDomain), "{bad}");
+        }
+    }
+
+    /// `x..` lost one dot when it was stored and another when it was read back.
+    #[test]
+    fn one_dot_is_taken_off_the_end_and_no_two() {
+        for (domain, without) in [
+            ("b.example.", "b.example"),
+            ("b.example", "b.example"),
+            ("x..", "x.."),
+            (".", "."),
+            ("..", ".."),
+            ("", ""),
+        ] {
+            assert_eq!(without_final_dot(domain), without);
+            assert_eq!(key(&key(domain)), key(domain), "{domain}");
         }
     }
 

@@ -408,7 +408,6 @@ fn is_state(name: &str) -> bool {
         "probe",
         "to",
         "by",
-        "later",
         "resident-0",
         "releases",
     ]
