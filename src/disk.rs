@@ -501,7 +501,7 @@ mod tests {
         let copy = file.file.try_clone().unwrap();
         let other = disk.open_rw(path).unwrap();
         assert!(!disk.try_lock(&other).unwrap());
-        // One that has not got the lock takes nobody's.
+        // A file that does not hold the lock takes none away.
         drop(other);
         let other = disk.open_rw(path).unwrap();
         assert!(!disk.try_lock(&other).unwrap());

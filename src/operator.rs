@@ -159,7 +159,7 @@ pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usi
     unread.into_iter().next().map_or(Ok(flushed), Err)
 }
 
-/// A message that a flush makes due, if nobody has it in hand.
+/// A message that a flush makes due, if no process has it in hand.
 fn flushable(
     spool: &Spool,
     place: Place,

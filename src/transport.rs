@@ -93,7 +93,7 @@ pub enum OnUnknown {
 /// What a delivery showed of the host that it went to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// It listened. Whom it put off, another host may take.
+    /// It listened. Another host may take the recipients that it put off.
     #[default]
     Answers,
     /// It, or its connection, failed before it was told of a recipient: it is left alone for a while.

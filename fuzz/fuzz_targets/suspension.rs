@@ -1,6 +1,6 @@
 //! `suspended/`: whatever a file says, its name suspends; and every name that can be suspended.
 //!
-//! An input is the name of a destination or, behind a `=`, of a transport, or `==` for all mail, and
+//! An input is the name of a destination or, after a `=`, of a transport, or `==` for all mail, and
 //! what a file of that name says.
 #![no_main]
 

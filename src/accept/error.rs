@@ -10,7 +10,7 @@ use crate::message::dsn::DsnError;
 use crate::message::{Address, AddressError};
 use crate::spool::{MAX_RECIPIENTS, MAX_TRANSPORT};
 
-/// Why a message was not accepted. Nothing is left behind.
+/// Why a message was not accepted. No file of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// More octets than `accept.max_size`.
@@ -48,7 +48,7 @@ pub enum Error {
     /// More wishes than one message can have.
     #[error("the wishes about notices are longer than {MAX_TRANSPORT} octets")]
     WishesTooLong,
-    /// The sender's address is none once our name is behind it.
+    /// The sender's address is none once our host name follows it.
     #[error("5.1.7 {address}: {source}")]
     Sender {
         /// As it was given.
@@ -56,7 +56,7 @@ pub enum Error {
         /// What is wrong with it.
         source: AddressError,
     },
-    /// A recipient's address is none once our name is behind it.
+    /// A recipient's address is none once our host name follows it.
     #[error("5.1.3 {address}: {source}")]
     Recipient {
         /// As it was given.

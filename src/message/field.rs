@@ -54,7 +54,7 @@ pub fn write(out: &mut String, name: &str, value: &str, eol: &str) {
     out.push_str(eol);
 }
 
-/// As [`write`], but the field is left out if a word of it would have to be cut: half an address names
+/// As [`write()`], but the field is left out if a word of it would have to be cut: half an address names
 /// another mailbox, and half a message id another message.
 pub fn write_whole(out: &mut String, name: &str, value: &str, eol: &str) {
     let has_room = |word: &str| word.len() < MAX_LINE;

@@ -138,7 +138,7 @@ impl HeaderScan {
     }
 
     /// Reads on, where nothing is to be taken out or passed over. `bytes` are those the last call
-    /// left over and new ones behind them; `eof` says that nothing will follow.
+    /// left over and new ones after them; `eof` says that nothing will follow.
     pub fn push(&mut self, bytes: &[u8], eof: bool) -> Scanned {
         let mut header = 0;
         let end = loop {

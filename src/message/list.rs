@@ -42,7 +42,7 @@ pub enum NoAddress {
     Unexpected(char),
     /// Something follows the address that is separated from it by no comma.
     #[error("something follows the address; addresses are separated by commas")]
-    Behind,
+    Follows,
     /// A name and a different address. It may be that a comma is missing.
     #[error("two addresses without a comma between them")]
     Two,
@@ -342,7 +342,7 @@ impl<'a> Reader<'a> {
             }
             Some(b';') if in_group => Ok(()),
             Some(byte) if byte.is_ascii_control() => Err(AddressError::Control.into()),
-            Some(_) => Err(NoAddress::Behind),
+            Some(_) => Err(NoAddress::Follows),
         }
     }
 
@@ -557,7 +557,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_named() {
         use AddressError as Bad;
-        use NoAddress::{Behind, EncodedWord, Open, Two, Unexpected, Words};
+        use NoAddress::{EncodedWord, Follows, Open, Two, Unexpected, Words};
         for (list, text, why) in [
             ("a@x.test, bob at x, c@x.test", "bob at x", Words),
             ("host!joe", "host!joe", Bad::Path.into()),
@@ -576,9 +576,9 @@ mod tests {
             ("a@[192.0.2.1", "a@[192.0.2.1", Open('[')),
             ("=?utf-8?q?a@x.test?=", "=?utf-8?q?a@x.test?=", EncodedWord),
             ("=?utf-8?q?Smith", "=?utf-8?q?Smith", EncodedWord),
-            ("a@x.test\n b@x.test", "a@x.test b@x.test", Behind),
-            ("tim@p.test con@p.test", "tim@p.test con@p.test", Behind),
-            ("a@x.test; b@x.test", "a@x.test; b@x.test", Behind),
+            ("a@x.test\n b@x.test", "a@x.test b@x.test", Follows),
+            ("tim@p.test con@p.test", "tim@p.test con@p.test", Follows),
+            ("a@x.test; b@x.test", "a@x.test; b@x.test", Follows),
             ("a@x.test <b@x.test>", "a@x.test <b@x.test>", Two),
             ("a b@x.test", "a b@x.test", Words),
             ("a\"b\"@x.test", "a\"b\"@x.test", Words),
@@ -597,7 +597,7 @@ mod tests {
             ("a@,b@x.test", "a@", Bad::Domain.into()),
             ("<@r.test>", "<@r.test>", Unexpected('>')),
             ("a@x..test", "a@x..test", Bad::Domain.into()),
-            ("a@b@x.test", "a@b@x.test", Behind),
+            ("a@b@x.test", "a@b@x.test", Follows),
             (".", ".", Bad::LocalPart.into()),
             (
                 "a@x.test\rBcc: b@x.test",

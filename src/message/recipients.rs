@@ -37,7 +37,7 @@ pub enum RecipientsError {
         /// What stands there, and why it is no address.
         source: ListError,
     },
-    /// A local name is none once our name is behind it.
+    /// A local name is no address once our host name follows it.
     #[error("{address}: {source}")]
     Qualified {
         /// The name.
@@ -130,8 +130,8 @@ mod tests {
             "{error}"
         );
         for (field, why) in [
-            ("To: a@x b@x\n", NoAddress::Behind),
-            ("Bcc: a@x\n b@x\n", NoAddress::Behind),
+            ("To: a@x b@x\n", NoAddress::Follows),
+            ("Bcc: a@x\n b@x\n", NoAddress::Follows),
             ("Resent-Bcc: <a@x\n", NoAddress::Open('<')),
             ("To: a@x\rBcc: b@x\n", AddressError::Control.into()),
         ] {

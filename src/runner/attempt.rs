@@ -312,7 +312,7 @@ impl Core {
         plan.later = Later::default();
     }
 
-    /// Leaves the session of a way to whoever needs it next.
+    /// Leaves the session of a way to the message that needs it next.
     async fn vacate(&self, way: &mut Way) {
         let closing = match way.seat.take() {
             Some(Seat::Taken(open)) if open.is_second_best => Some(open),
@@ -358,7 +358,7 @@ impl Core {
                 }
             }
         }
-        // One that found nothing to do is for somebody else.
+        // A job that found nothing to do is for another message.
         if others || !begun.is_empty() {
             spare = None;
         }
@@ -406,7 +406,7 @@ impl Core {
     }
 
     /// Takes what the next transactions need, for as many as there are jobs for, and writes down
-    /// that they begin. At least one begins, or nobody is left to be tried, if there is a spare job.
+    /// that they begin. At least one begins, or no recipient is left to be tried, if there is a spare job.
     fn begin_some(
         &self,
         entry: &mut Entry,

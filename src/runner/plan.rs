@@ -41,7 +41,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// What hosts have said of the recipients that they put off, and whom no other host is asked for
+    /// What hosts have said of the recipients that they put off, if no other host is asked for them
     /// now. They were tried, so this is their outcome.
     pub fn said(&mut self) -> Vec<(Address, Outcome)> {
         match self.round.is_under_way() {
@@ -61,7 +61,7 @@ impl Way {
 
 /// A transaction whose turn has come, and what it needs.
 pub(super) struct Begun {
-    /// Goes before the job does: whoever gets that may want a place.
+    /// Goes before the job does: the message that gets the job may want a place.
     pub place: Option<places::Place>,
     pub job: Job,
     pub group: Group,

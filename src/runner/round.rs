@@ -4,7 +4,7 @@
 //! A host is left for the next one if it cannot be connected to, fails, or puts recipients off. It is
 //! asked once in a round, under however many names it is listed. What a host has taken or refused for
 //! good is recorded before the next one is asked; only recipients that were put off go on. A round
-//! ends when nobody is left, when the hosts are over, after [`MOST_HOSTS`] connections, or when it has
+//! ends when no recipient is left, when the hosts are over, after [`MOST_HOSTS`] connections, or when it has
 //! taken as long as one host may take: then those who are left are deferred, in the words of the
 //! host that said something about them.
 
@@ -70,7 +70,7 @@ impl Round {
         Round::new(self.retried)
     }
 
-    /// Whether a host has put recipients off, whom another one is to be asked for.
+    /// Whether a host has put recipients off, and another one is to be asked for them.
     pub fn is_under_way(&self) -> bool {
         self.last.is_some() || !self.said.is_empty()
     }

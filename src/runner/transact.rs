@@ -1,6 +1,6 @@
 //! One transaction: over a session that is open, or over a new one.
 //!
-//! Those whom a host puts off go on to the next host of the destination, in a transaction of their own,
+//! Recipients that a host puts off go on to the next host of the destination, in a transaction of their own,
 //! which begins after what this host has taken is recorded: see [`round`](super::round). That a host
 //! listens is known when the first message got past MAIL, or took its time: until then no second
 //! connection is opened, and a host that is down is not forgotten to be.

@@ -241,7 +241,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Recipients beyond what the server takes in one transaction, of whom it need not be told.
+    /// Recipients beyond what the server takes in one transaction, of which it need not be told.
     fn leave_what_is_beyond_limits(&mut self) {
         let most = self.caps.max_recipients.unwrap_or(u64::MAX);
         let most_domains = self.caps.max_domains.unwrap_or(u64::MAX);

@@ -334,7 +334,7 @@ impl Spool {
         match self.names_in(Path::new(KEY_LOCKS)) {
             Ok(names) => {
                 for name in key_names(&names) {
-                    // What is not locked, somebody who was killed has left: it goes with our lock.
+                    // What is not locked was left by a process that was killed: it goes with our lock.
                     note(self.try_lock_key(&name).map(drop));
                 }
             }
@@ -527,7 +527,7 @@ impl KeyLock {
         Ok(())
     }
 
-    /// What somebody who was killed has left in `keys/new/`.
+    /// What a process that was killed has left in `keys/new/`.
     fn tidy(&self, now: Timestamp) -> disk::Result<()> {
         let spool = &self.0.spool;
         let Some(record) = spool.key_record(&self.intended_path())? else {

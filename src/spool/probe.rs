@@ -9,7 +9,7 @@ use crate::disk;
 
 impl Spool {
     /// Asks the spool for what work on any message needs: that names can be looked up where its files
-    /// are, and that a history can be written, durably. It leaves nothing behind.
+    /// are, and that a history can be written, durably. It leaves no file.
     ///
     /// # Errors
     /// Of the first thing that does not succeed. Then no message can be worked on, whatever it is

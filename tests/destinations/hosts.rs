@@ -77,7 +77,7 @@ fn who_is_greylisted_everywhere_waits_with_the_words_of_a_server() {
     assert_eq!(content.state.recipients[0].attempts, 1);
 }
 
-/// What may have been delivered is asked of nobody else.
+/// What may have been delivered is asked of no other host.
 #[test]
 fn an_answer_that_is_lost_ends_the_round() {
     let scene = Scene::new();

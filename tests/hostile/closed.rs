@@ -13,7 +13,7 @@ use super::program::{BOX, Site, names, until};
 
 const NOBODY: u32 = 65534;
 
-/// A spool of the user nobody, whom the program becomes.
+/// A spool of the user `nobody`, which the program becomes.
 fn site() -> Site {
     let site = Site::with_box();
     fs::set_permissions(site.dir(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -138,7 +138,7 @@ fn what_is_suspended_must_be_known() {
     assert_eq!(site.boxed().len(), 1);
 }
 
-/// The oldest in their lane, ten or a thousand: whatever is behind them goes.
+/// The oldest in their lane, ten or a thousand: whatever comes after them goes.
 #[test]
 fn messages_that_cannot_be_opened_are_passed_over() {
     for (bad, of) in [(10, "message"), (10, "recipients"), (300, "message")] {

@@ -50,7 +50,7 @@ pub(super) struct SmtpHosts {
 
 /// Where the next ones come from.
 enum Source {
-    /// Nobody has asked yet.
+    /// They have not been looked up yet.
     Fresh,
     Exchanges(Exchanges),
     Configured(VecDeque<Host>),
