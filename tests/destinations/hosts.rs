@@ -27,6 +27,31 @@ fn a_host_that_says_421_to_each_mail_is_asked_once() {
     assert_eq!(findings(&scene.spool), []);
 }
 
+/// A server that takes no more in this session takes the next message in another one, in the same pass.
+#[test]
+fn what_a_used_connection_takes_no_more_goes_over_a_new_one() {
+    let scene = Scene::new();
+    let sink = Sink::in_mood(Mood::TakesTwoInASession);
+    scene.queue(6, "any.test");
+    let summary = scene.runner_by(sink.smtp(1, 100)).pass().unwrap();
+    assert_eq!((summary.delivered, summary.deferred), (6, 0));
+    assert_eq!((sink.seen().messages, sink.seen().connections), (6, 3));
+    assert_eq!(scene.spool.all_down().unwrap(), []);
+    assert_eq!(findings(&scene.spool), []);
+}
+
+/// So does one that cannot end a transaction of which nothing came.
+#[test]
+fn a_server_without_reset_gets_the_next_message_over_a_new_connection() {
+    let scene = Scene::new();
+    let sink = Sink::in_mood(Mood::KnowsNoReset);
+    scene.queue(3, "any.test");
+    let summary = scene.runner_by(sink.smtp(1, 100)).pass().unwrap();
+    // The other two, and the bounce.
+    assert_eq!((summary.delivered, summary.failed), (3, 1));
+    assert_eq!(sink.seen().messages, 3);
+}
+
 #[test]
 fn the_next_host_gets_the_mail_of_one_that_takes_none() {
     for mood in [Mood::Busy, Mood::HangsUpAtMail, Mood::Closed] {

@@ -42,6 +42,10 @@ pub enum Mood {
     RefusesLater,
     /// It hangs up instead of an answer to a message.
     LosesAnswer,
+    /// 452 to the third MAIL of a connection.
+    TakesTwoInASession,
+    /// 500 to RSET.
+    KnowsNoReset,
 }
 
 /// A port at which nobody listens.
@@ -141,9 +145,19 @@ fn converse(stream: TcpStream, seen: &Mutex<Seen>, mood: Mood) -> std::io::Resul
         return Ok(());
     }
     out.write_all(b"220 sink.test\r\n")?;
+    let mut mails = 0;
     while let Some(line) = lines.next().transpose()? {
         let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
+        mails += usize::from(verb == "MAIL");
         match (verb.as_str(), mood) {
+            ("MAIL", Mood::TakesTwoInASession) if mails > 2 => {
+                out.write_all(b"452 4.3.1 too many messages in this session\r\n")?;
+            }
+            ("RSET", Mood::KnowsNoReset) => out.write_all(b"500 5.5.1 what\r\n")?,
+            // So that the next message begins with RSET.
+            ("RCPT", Mood::KnowsNoReset) if line.contains("r0@") => {
+                out.write_all(b"550 5.1.1 no\r\n")?;
+            }
             ("MAIL", Mood::Busy) => return out.write_all(b"421 4.3.2 busy\r\n"),
             ("MAIL", Mood::HangsUpAtMail) | ("DATA", Mood::HangsUpAtData) => return Ok(()),
             ("MAIL", Mood::QueueFull) => out.write_all(b"451 4.3.0 queue full\r\n")?,

@@ -123,6 +123,62 @@ fn looking_goes_on_where_a_directory_cannot_be_listed() {
     }
 }
 
+/// A message that may stand where we cannot look is not taken for gone: its key is not free, and a
+/// request about it waits for it.
+#[test]
+fn a_message_in_a_closed_directory_is_not_gone() {
+    let site = site();
+    let keyed = |to: &str| {
+        let arguments = [
+            "send",
+            "--queue-only",
+            "--key",
+            "k",
+            "--at",
+            "+2h",
+            "--",
+            to,
+        ];
+        site.program(arguments, b"Subject: s\n\nx\n")
+    };
+    let id = keyed("r@example.test").ok().trim().to_owned();
+    let spool = site.spool();
+    let bucket = names(&spool.join("deferred")).pop().unwrap();
+    let bucket = spool.join("deferred").join(bucket);
+    let request = spool.join("info/request").join(&id);
+
+    // The message is in use, so that an action waits as a request.
+    let file = fs::File::open(bucket.join(&id)).unwrap();
+    file.lock().unwrap();
+    let asked = site.program(["freeze", "--", &id], b"");
+    assert!(request.exists(), "{asked}");
+    drop(file);
+    // As a kill leaves a key that has not come to its bucket.
+    let keys = spool.join("keys");
+    let hour = names(&keys)
+        .into_iter()
+        .find(|name| name.parse::<mailspool::queue::Bucket>().is_ok())
+        .unwrap();
+    let hash = names(&keys.join(&hour)).pop().unwrap();
+    fs::rename(keys.join(&hour).join(&hash), keys.join("new").join(&hash)).unwrap();
+
+    close(&bucket);
+    for _ in 0..2 {
+        site.run();
+        assert!(request.exists(), "the request was dropped");
+        assert!(keys.join("new").join(&hash).exists(), "the key is free");
+    }
+    let again = keyed("r@example.test");
+    assert!(
+        again.code == 75 || again.text().trim() == id,
+        "accepted twice: {again}"
+    );
+    open(&bucket);
+    site.run().ok();
+    assert_eq!(site.row()["queue"], "frozen");
+    assert_eq!(keyed("r@example.test").ok().trim(), id);
+}
+
 /// Nothing is sent while it cannot be said what is suspended, and that is said.
 #[test]
 fn what_is_suspended_must_be_known() {
