@@ -40,7 +40,12 @@ fn a_sink_gets_everything() {
     let site = Site::new(&everything_by(&keys));
     site.queue_many(100, |n| format!("{n}@x{}.test", n % 3));
     let said = site.run().ok();
-    assert_eq!(said, "100 messages: 100 delivered, 0 deferred, 0 failed.\n");
+    assert_eq!(
+        said,
+        "100 messages: 100 delivered, 0 deferred, 0 failed.\n",
+        "{:?}",
+        site.rows()
+    );
     site.is_clean_and_empty();
 }
 

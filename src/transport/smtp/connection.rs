@@ -1,8 +1,11 @@
 //! A connection to a host at one of its addresses.
 
+use std::path::Path;
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Inner;
 use super::hosts::{Endpoint, Peer};
@@ -57,7 +60,7 @@ impl Inner {
                     stream.set_nodelay(true)?;
                     Box::new(stream)
                 }
-                Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                Endpoint::Unix(path) => Box::new(unix(path).await?),
             })
         };
         let remote = &peer.remote;
@@ -70,6 +73,47 @@ impl Inner {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed(format!("timed out after {}", in_seconds(limit)))),
+        }
+    }
+}
+
+/// Connects to a socket in the file system. A server whose queue of connections is full is waited for, as
+/// by a call that blocks: one that does not block says EAGAIN at once.
+async fn unix(path: &Path) -> std::io::Result<UnixStream> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => sleep(PAUSE).await,
+            connected => return connected,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten at once to a server with a queue of one: each was put off but the first two.
+    #[tokio::test]
+    async fn a_server_whose_queue_is_full_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let all = (0..10).map(|_| unix(&path));
+        let connected = futures_util::future::join_all(all);
+        let accepted = async {
+            // Nothing is accepted before the queue is full.
+            while UnixStream::connect(&path).await.is_ok() {}
+            let mut streams = Vec::new();
+            loop {
+                streams.push(listener.accept().await.unwrap());
+            }
+        };
+        tokio::select! {
+            connected = connected => assert!(connected.iter().all(Result::is_ok)),
+            () = accepted => {}
         }
     }
 }
