@@ -197,7 +197,8 @@ impl Waiting<'_> {
             row.last_error = Some(suspend::words(one));
             // Another look is taken before, and that is no attempt.
             if let Some(end) = self.all_suspended(content) {
-                row.next_attempt = end;
+                row.next_attempt =
+                    end.map(|end| row.next_attempt.map_or(end, |next| next.max(end)));
             }
             return;
         }

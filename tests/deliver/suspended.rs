@@ -242,6 +242,19 @@ fn what_can_match_nothing_is_not_suspended() {
     }
 }
 
+/// The end of a suspension does not release what waits for later.
+#[test]
+fn what_is_for_later_is_due_at_its_release() {
+    let site = Site::with_box();
+    let send = ["send", "--at", "+3h", "--", "a@x.test"];
+    site.program(send, b"Subject: s\n\nx\n").ok();
+    let release = site.row()["next_attempt"].clone();
+    site.program(["suspend", "x.test", "--for", "1h"], b"").ok();
+    assert_eq!(site.row()["next_attempt"], release);
+    site.program(["suspend", "x.test", "--for", "9h"], b"").ok();
+    assert!(site.row()["next_attempt"].as_str() > release.as_str());
+}
+
 #[test]
 fn it_is_said_what_a_suspension_concerns() {
     let site = noting();
