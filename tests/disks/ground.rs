@@ -133,7 +133,8 @@ impl Disk {
         fs::create_dir(&point).unwrap();
         match kind {
             Kind::Tmpfs => {
-                let size = format!("size={}m,{options}", kind.roomy());
+                // Root keeps no mailbox where others may put one.
+                let size = format!("size={}m,mode=755,{options}", kind.roomy());
                 let mount = ["-t", "tmpfs", "-o", &size, "disk"];
                 must(Command::new("mount").args(mount).arg(&point));
             }

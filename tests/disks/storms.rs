@@ -224,9 +224,10 @@ fn a_storm_on_an_ext4_that_breaks_in_the_middle() {
         assert_eq!(weather.submit(), 75);
         let spool = weather.site.spool();
         let is_due = ["incoming", "active"].map(|dir| !names(&spool.join(dir)).is_empty());
-        let code = if is_due.contains(&true) { 75 } else { 0 };
         let ran = weather.site.run();
-        assert_eq!(ran.code, code, "{ran}");
+        // Leftovers in `new/` and `done/`, which cannot be removed, are trouble too.
+        let is_fine = ran.code == 0 && !is_due.contains(&true);
+        assert!(is_fine || ran.code == 75, "{ran}");
         // What was refused could not be removed either, and may be whole.
         weather.refused.clear();
         drop(disk);
