@@ -69,6 +69,7 @@ impl Address {
         check_local_part(local)?;
         match domain {
             None if local.contains('!') && !local.starts_with('"') => Err(AddressError::Path),
+            None if local == "\"\"" => Err(AddressError::Empty),
             None => Ok(Address(local.into())),
             Some(domain) => {
                 domain::check(domain).map_err(|_| AddressError::Domain)?;
@@ -378,6 +379,7 @@ mod tests {
         for (text, why) in [
             ("", Empty),
             ("<>", Empty),
+            ("\"\"", Empty),
             ("a\0b@example.org", Control),
             ("a@example.org\r\nRCPT TO:<x>", Control),
             ("a@example.org\n", Control),
