@@ -212,3 +212,19 @@ fn mail_that_waits_for_a_host_says_so() {
         "{listed}"
     );
 }
+
+/// A name for EHLO that many servers refuse is no mistake, and is said.
+#[test]
+fn a_name_without_a_domain_is_warned_of() {
+    for (hello, warns) in [
+        ("vm", true),
+        ("vm.example.org", false),
+        ("[192.0.2.1]", false),
+    ] {
+        let keys = format!("type = \"smtp\"\nhost = \"[127.0.0.1]:9\"\nhello = \"{hello}\"");
+        let site = Site::new(&everything_by(&keys));
+        let checked = site.program(["config", "check"], b"");
+        assert_eq!(checked.code, 0, "{hello}: {checked}");
+        assert_eq!(checked.err.contains("is said in EHLO"), warns, "{checked}");
+    }
+}
