@@ -451,8 +451,11 @@ fn poison_is_frozen() {
 fn make_due(site: &Site, id: &str) {
     let history = site.spool().join("info/attempts").join(id);
     let text = fs::read_to_string(&history).unwrap();
-    let next = site.row()["next_attempt"].as_str().unwrap()[..14].to_owned();
-    let text = text.replace(&format!("\"next\":\"{next}"), "\"next\":\"2020-01-01T00:");
+    // The hour of each; the bucket's may be the one after, because it is rounded up.
+    let (first, rest) = text.split_once("\"next\":\"").unwrap();
+    let past = |part: &str| format!("\"next\":\"2020-01-01T00:{}", &part[14..]);
+    let rest: String = rest.split("\"next\":\"").map(past).collect();
+    let text = format!("{first}{rest}");
     fs::write(&history, text).unwrap();
     let deferred = site.spool().join("deferred");
     let bucket = names(&deferred).remove(0);
