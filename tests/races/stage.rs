@@ -287,9 +287,11 @@ impl Case<'_> {
     /// Waits for a millisecond in which nothing was accepted yet: the ids of one are in no order, and
     /// a schedule would come out in another way each time.
     pub fn next_millisecond(&self) {
+        // The other process may have taken its id after it was here.
+        let entered = Timestamp::now().as_millisecond();
         loop {
             let now = Timestamp::now().as_millisecond();
-            if self.latest.fetch_max(now, SeqCst) < now {
+            if now > entered && self.latest.fetch_max(now, SeqCst) < now {
                 return;
             }
             std::thread::yield_now();
