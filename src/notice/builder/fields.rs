@@ -13,8 +13,8 @@ use crate::notice::{Action, Report};
 
 /// How many recipients have all their fields. Of the others, the fields say what RFC 3464 requires
 /// (2.3), and to whom the sender wrote: a program that has to act on each finds each, with its status. The
-/// replies of 100,000 recipients would be most of a notice of 21 MB, which many mail systems refuse; so it
-/// has less than 8 MB.
+/// replies of 100,000 recipients would be most of a notice of 21 MB, which many mail systems refuse. Without
+/// them a notice for 60,000 has 4.5 MB.
 const IN_FULL: usize = 100;
 
 /// The longest type of an address, in octets: it stands in one line with the field's name.
