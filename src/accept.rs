@@ -21,6 +21,7 @@ use self::input::Input;
 pub use self::peek::Peeked;
 use crate::disk::Space;
 use crate::message::address::without_repeats_of;
+use crate::message::block::{self, MAX_BLOCK};
 use crate::message::dsn::{DsnError, is_envid};
 use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, Part, line_ending};
@@ -29,7 +30,7 @@ use crate::message::{
     Address, Door, Dsn, Envelope, Keyed, QueueId, RecipientDsn, ReversePath, Submission,
     SubmissionKey,
 };
-use crate::spool::{Draft, Holder, MAX_RECIPIENTS, MAX_TRANSPORT, Spool, Staged};
+use crate::spool::{Draft, Holder, Spool};
 
 /// What acceptance is told by the configuration.
 #[derive(Clone, Debug)]
@@ -164,22 +165,10 @@ impl Acceptor {
         if envelope.recipients.is_empty() {
             return Err(Error::NoRecipients);
         }
-        let octets: usize = envelope
-            .recipients
-            .iter()
-            .map(|to| to.as_str().len() + 1)
-            .sum();
-        if octets as u64 > MAX_RECIPIENTS {
-            return Err(Error::TooManyRecipients);
-        }
         if let Some(name) = &envelope.submission.transport
             && !is_transport_name(name)
         {
             return Err(Error::BadTransport(name.clone()));
-        }
-        // With room for the seal.
-        if envelope.submission.lines().len() as u64 > MAX_TRANSPORT - 1024 {
-            return Err(Error::WishesTooLong);
         }
         let now = Timestamp::now();
         envelope.submission.release = self.release(request.release, now)?;
@@ -195,7 +184,17 @@ impl Acceptor {
         if input.bytes().is_empty() {
             return Err(Error::Empty);
         }
-        let mut draft = self.spool.draft(|| new_id(now))?;
+        // The key's end counts from the acceptance that the id says.
+        let first = new_id(now);
+        if let Some(key) = request.key {
+            let until = first.accepted().saturating_add(self.limits.key_lifetime);
+            let until = until.unwrap_or(Timestamp::MAX);
+            envelope.submission.key = Some(Keyed { key, until });
+        }
+        check_length(&envelope, first)?;
+        let mut first = Some(first);
+        let ids = || first.take().unwrap_or_else(|| new_id(now));
+        let mut draft = self.spool.draft(ids, &envelope)?;
         let arrival = trace::Arrival {
             id: draft.id(),
             now,
@@ -204,21 +203,17 @@ impl Acceptor {
             envelope: &envelope,
         };
         self.stream(&mut draft, &mut input, &arrival)?;
-        let staged = match request.key {
-            None => draft.seal(&envelope)?,
-            Some(key) => match self.seal_keyed(draft, &mut envelope, key)? {
-                Sealed::Staged(staged) => *staged,
-                Sealed::Known(id) => return Ok(repeated(id)),
+        let id = match &envelope.submission.key {
+            None => draft.accept()?,
+            Some(keyed) => match self.accept_keyed(draft, &keyed.key)? {
+                UnderKey::Accepted(id) => id,
+                UnderKey::Known(id) => return Ok(repeated(id)),
             },
         };
-        let id = staged.id();
+        // From here on nothing may report failure: the message is durable, and a caller who
+        // kept it would have it delivered twice.
         if let Some(Hook(hook)) = &self.when_durable {
             hook();
-        }
-        // From here on nothing may report failure: the message is durable, and a caller who
-        // kept it would have it delivered twice. If this rename fails, the next run makes it.
-        if let Err(error) = staged.release() {
-            tracing::warn!(%id, error = %error, "accepted, but left in new/ for the next run");
         }
         trace::log_acceptance(id, &envelope, input.total);
         Ok(Accepted {
@@ -246,27 +241,16 @@ impl Acceptor {
         }
     }
 
-    /// Seals a message under a key, unless another message has it by now. The key is locked only
-    /// from here: whoever is slow at sending his message is in nobody's way, and may find that
-    /// somebody else was quicker.
-    fn seal_keyed(
-        &self,
-        draft: Draft,
-        envelope: &mut Envelope,
-        key: SubmissionKey,
-    ) -> Result<Sealed, Error> {
-        let lock = self.spool.lock_key(&key)?.ok_or(Error::KeyBusy)?;
-        let accepted = draft.id().accepted();
-        match lock.holder(&key, accepted)? {
-            Holder::Message(id) => return Ok(Sealed::Known(id)),
-            Holder::Busy => return Err(Error::KeyBusy),
-            Holder::Nobody => {}
+    /// Accepts a message under a key, unless another message has it by now. The key is locked only
+    /// from here: a submitter that is slow at sending its message is in no other's way, and may find that
+    /// another was quicker.
+    fn accept_keyed(&self, draft: Draft, key: &SubmissionKey) -> Result<UnderKey, Error> {
+        let lock = self.spool.lock_key(key)?.ok_or(Error::KeyBusy)?;
+        match lock.holder(key, draft.id().accepted())? {
+            Holder::Message(id) => Ok(UnderKey::Known(id)),
+            Holder::Busy => Err(Error::KeyBusy),
+            Holder::Nobody => Ok(UnderKey::Accepted(draft.accept_keyed(lock)?)),
         }
-        let until = accepted.saturating_add(self.limits.key_lifetime);
-        let until = until.unwrap_or(Timestamp::MAX);
-        envelope.submission.key = Some(Keyed { key, until });
-        let staged = draft.seal_keyed(envelope, lock)?;
-        Ok(Sealed::Staged(Box::new(staged)))
     }
 
     /// Reads what is not wanted: whoever writes it may take a broken pipe for a failure.
@@ -286,6 +270,7 @@ impl Acceptor {
         input: &mut Input<impl Read>,
         arrival: &trace::Arrival<'_>,
     ) -> Result<(), Error> {
+        self.skip_block(input)?;
         let is_ours = arrival.envelope.submission.door == Door::Active;
         let mut scan = HeaderScan::of_input(if is_ours { &BLIND_FIELDS } else { &[] });
         let separators = loop {
@@ -336,6 +321,34 @@ impl Acceptor {
                 return Ok(());
             }
             self.fill(input)?;
+        }
+    }
+
+    /// Leaves out the envelope block of a message file of ours that is handed in: what it says is not the
+    /// message's, and blind recipients are in it.
+    fn skip_block(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
+        const FIRST: &[u8] = b"Mailspool-Seal: ";
+        const LINES: &[u8] = b"Mailspool-";
+        let mut prefix = FIRST;
+        loop {
+            while !input.eof && input.bytes().len() < prefix.len() && prefix.starts_with(input.bytes())
+            {
+                self.fill(input)?;
+            }
+            if !input.bytes().starts_with(prefix) {
+                return Ok(());
+            }
+            prefix = LINES;
+            loop {
+                let bytes = input.bytes();
+                let end = bytes.iter().position(|byte| *byte == b'\n');
+                let (length, is_whole) = end.map_or((bytes.len(), false), |at| (at + 1, true));
+                input.consume(length);
+                if is_whole || input.eof {
+                    break;
+                }
+                self.fill(input)?;
+            }
         }
     }
 
@@ -447,10 +460,25 @@ fn qualified_sender(sender: ReversePath, hostname: &str) -> Result<ReversePath, 
 }
 
 /// What became of a message under a key.
-enum Sealed {
-    Staged(Box<Staged>),
+enum UnderKey {
+    Accepted(QueueId),
     /// Another one has the key.
     Known(QueueId),
+}
+
+/// No envelope is accepted that could not be read again.
+fn check_length(envelope: &Envelope, id: QueueId) -> Result<(), Error> {
+    if block::open(id, envelope).len() as u64 <= MAX_BLOCK {
+        return Ok(());
+    }
+    let plain = Envelope {
+        submission: Submission::by(envelope.submission.door),
+        ..envelope.clone()
+    };
+    match block::open(id, &plain).len() as u64 > MAX_BLOCK {
+        true => Err(Error::TooManyRecipients),
+        false => Err(Error::WishesTooLong),
+    }
 }
 
 /// A limit in words.

@@ -31,7 +31,6 @@ use nix::fcntl::{AtFlags, FallocateFlags, OFlag};
 use nix::sys::stat::{FchmodatFlags, Mode};
 use nix::unistd::{LinkatFlags, UnlinkatFlags};
 
-pub use barrier::Method;
 pub use body::{Body, BodyReader};
 pub use error::Error;
 pub use seam::{Call, Seam, Verdict};
@@ -54,7 +53,6 @@ pub struct Disk {
 struct Inner {
     root: OwnedFd,
     path: PathBuf,
-    method: Method,
     seam: Option<Arc<dyn Seam>>,
 }
 
@@ -79,22 +77,18 @@ impl Drop for File {
 }
 
 impl Disk {
-    /// Opens a directory. The descriptor is opened before anything is written through it, as
-    /// `syncfs` needs to report every error since.
+    /// Opens a directory.
     pub fn open(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Disk> {
         let call = Call::OpenRoot { path };
         let root = through(seam.as_deref(), &call, path, || {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             nix::fcntl::open(path, flags, Mode::empty())
         })?;
-        let forced = seam.as_deref().and_then(Seam::method);
-        let method = forced.unwrap_or_else(|| Method::of(root.as_fd()));
         let path = path.to_owned();
         Ok(Disk {
             inner: Arc::new(Inner {
                 root,
                 path,
-                method,
                 seam,
             }),
         })
@@ -103,11 +97,6 @@ impl Disk {
     /// The directory's path, as it was given.
     pub fn path(&self) -> &Path {
         &self.inner.path
-    }
-
-    /// How this disk makes things durable.
-    pub fn method(&self) -> Method {
-        self.inner.method
     }
 
     /// Whether the file system is on another machine, or in another process: nobody tells us
@@ -247,24 +236,38 @@ impl Disk {
     }
 
     /// Writes all of `bytes` where the file's offset is.
-    pub fn write_all(&self, file: &File, mut bytes: &[u8]) -> Result<()> {
+    pub fn write_all(&self, file: &File, bytes: &[u8]) -> Result<()> {
+        self.write(file, bytes, None)
+    }
+
+    /// Writes all of `bytes` at a place in the file.
+    pub fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> Result<()> {
+        self.write(file, bytes, Some(at))
+    }
+
+    fn write(&self, file: &File, mut bytes: &[u8], mut at: Option<u64>) -> Result<()> {
         while !bytes.is_empty() {
             let call = Call::Write {
                 path: &file.path,
                 bytes,
+                at,
             };
             let written = self.call(&call, &file.path, || {
                 let most = match verdict_length(self.inner.seam.as_deref(), &call) {
                     Some(short) => short.clamp(1, bytes.len()),
                     None => bytes.len(),
                 };
-                nix::unistd::write(&file.file, &bytes[..most])
+                match at {
+                    None => nix::unistd::write(&file.file, &bytes[..most]),
+                    Some(at) => file.file.write_at(&bytes[..most], at).map_err(errno_of),
+                }
             })?;
             if written == 0 {
                 let error = Error::new("write", &file.path, Errno::EIO.into());
                 return Err(error.below(&self.inner.path));
             }
             bytes = &bytes[written..];
+            at = at.map(|at| at + written as u64);
         }
         Ok(())
     }

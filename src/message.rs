@@ -1,9 +1,10 @@
 //! What a message and its envelope are, without touching a file, a socket or a clock.
 //!
-//! Everything here is pure: bytes in, values out. The formats of the `info/` files are
-//! written and read only in [`envelope`]; the queue id only in [`id`].
+//! Everything here is pure: bytes in, values out. The envelope in a message file is written and read
+//! only in [`block`]; the queue id only in [`id`].
 
 pub mod address;
+pub mod block;
 pub mod date;
 pub mod domain;
 pub mod dsn;
@@ -22,8 +23,9 @@ pub mod strip;
 pub mod template;
 
 pub use address::{Address, AddressError, ReversePath};
+pub use block::{Block, BlockError, Mark};
 pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};
-pub use envelope::{Door, Envelope, EnvelopeError, NoticeKind, Origin, Submission};
+pub use envelope::{Door, Envelope, NoticeKind, Origin, Submission};
 pub use id::QueueId;
 pub use key::{KeyError, Keyed, SubmissionKey};
 pub use reply::{EnhancedCode, Reply, harmless, printable};

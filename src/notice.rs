@@ -266,7 +266,8 @@ pub fn tell(
         recipients,
         warn,
     };
-    let staging = entry.spool().stage_notice(id)?;
+    let about = envelope(entry.id(), kind, sender.clone());
+    let staging = entry.spool().stage_notice(id, &about)?;
     let staged = match staging {
         Staging::Busy => return Ok(Told::Busy),
         Staging::Fresh(mut draft) => {
@@ -292,7 +293,7 @@ pub fn tell(
                 return Ok(Told::Nothing);
             };
             draft.write(&bytes)?;
-            (*draft).seal(&envelope(entry.id(), kind, sender))?
+            (*draft).stage()?
         }
     };
     // Then the origin records it, durably; until it has, nobody moves the notice on, and the

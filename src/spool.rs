@@ -20,7 +20,8 @@ mod requests;
 mod scan;
 mod slots;
 mod suspensions;
-mod together;
+mod sweep;
+mod view;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,10 +30,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::disk::{self, Disk, Kind, Seam};
 
 pub use destinations::{Down, Forgotten, Hop};
-pub use draft::{Draft, Staged, Staging, Swept};
+pub use draft::{Draft, Staged, Staging};
 pub use entry::{Entry, apply, refusal};
 pub use keys::{Holder, KeyLock};
-pub use layout::{Kept, MAX_RECIPIENTS, MAX_TRANSPORT, Place};
+pub use layout::{Kept, Place};
 pub use lock::{Claim, Locked, Unreadable};
 pub use part::Leftover;
 pub use releases::Releases;
@@ -41,6 +42,8 @@ pub use requests::{Posted, Served};
 pub use scan::{Content, Doubt, Listing, Located, View};
 pub use slots::Slot;
 pub use suspensions::{Changed, Standing, Suspended, Suspension, Target};
+pub use sweep::Swept;
+pub use view::ViewFault;
 
 use layout::{INFO_DIRS, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE};
 use part::Part;
@@ -56,13 +59,6 @@ pub struct Spool {
     /// that somebody else removed and made again is another one, whose name may not be durable
     /// yet, and the inode of one that is open is not used again.
     durable_buckets: Arc<Mutex<HashMap<PathBuf, disk::File>>>,
-}
-
-/// A bucket whose name may not be durable yet.
-struct FreshBucket {
-    parent: &'static str,
-    dir: PathBuf,
-    opened: disk::File,
 }
 
 /// Why a spool cannot be used. None of it is any message's fault.
@@ -266,40 +262,31 @@ impl Spool {
     /// is renamed into a bucket only after that: else the old name's end could outlast a power
     /// cut that the bucket does not.
     fn prepare_bucket(&self, place: &Place) -> disk::Result<()> {
-        let Some(bucket) = self.make_bucket(place)? else {
-            return Ok(());
-        };
-        if let Err(error) = self.disk.durable(&[], &[Path::new(bucket.parent)]) {
-            // A later sync of the parent may succeed and say nothing about this name: unless
-            // somebody uses it, it is made again.
-            let _ = self.remove_empty_buckets(std::slice::from_ref(place));
-            return Err(error);
+        match place.bucket_parent() {
+            None => Ok(()),
+            Some(parent) => self.prepare_dir(Path::new(parent), place.dir()),
         }
-        self.know_durable(bucket);
-        Ok(())
     }
 
-    /// Makes a bucket whose name is then to be made durable in its parent; none if it is.
-    fn make_bucket(&self, place: &Place) -> disk::Result<Option<FreshBucket>> {
-        let Some(parent) = place.bucket_parent() else {
-            return Ok(None);
-        };
-        let dir = place.dir();
+    /// The same for any directory whose name comes and goes.
+    fn prepare_dir(&self, parent: &Path, dir: PathBuf) -> disk::Result<()> {
         if self.is_durable_bucket(&dir)? {
-            return Ok(None);
+            return Ok(());
         }
         self.disk.mkdir(&dir)?;
         let opened = self.disk.open_read(&dir)?;
-        Ok(Some(FreshBucket {
-            parent,
-            dir,
-            opened,
-        }))
+        if let Err(error) = self.disk.durable(&[], &[parent]) {
+            // A later sync of the parent may succeed and say nothing about this name: unless
+            // another process uses it, it is made again.
+            let _ = self.disk.rmdir(&dir);
+            return Err(error);
+        }
+        self.know_durable(dir, opened);
+        Ok(())
     }
 
     /// A bucket's name has been made durable.
-    fn know_durable(&self, bucket: FreshBucket) {
-        let FreshBucket { dir, opened, .. } = bucket;
+    fn know_durable(&self, dir: PathBuf, opened: disk::File) {
         let mut buckets = self.buckets_made_durable();
         // One for each minute of the schedule; an end to that is a matter of descriptors.
         if buckets.len() >= MOST_BUCKETS_OPEN {

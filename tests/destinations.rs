@@ -120,7 +120,7 @@ impl Scene {
 
     /// Who has a history.
     fn tried(&self) -> usize {
-        fs::read_dir(self.path.join("info/attempts"))
+        fs::read_dir(self.path.join("history"))
             .unwrap()
             .count()
     }

@@ -51,13 +51,13 @@ fn a_file_with_the_name_of_a_bucket_is_in_nobodys_way() {
 fn a_request_for_a_message_that_is_gone_is_no_problem() {
     let site = Site::new("");
     let gone = "01a20248-22b4-703e-8578-974f47058538";
-    let request = site.spool().join("info/request").join(gone);
+    let request = site.spool().join("requests").join(gone);
     fs::write(&request, "{}").unwrap();
     let checked = site.program(["check", "--repair"], b"").ok();
     assert_eq!(
         checked,
         format!(
-            "note     info/request/{gone}\n         \
+            "note     requests/{gone}\n         \
              asks for a message that is gone; the next run drops it\n\
              0 messages, no problems.\n"
         )
@@ -568,7 +568,7 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
             )
         );
         assert_eq!(
-            names(&busy.site.spool().join("info/request")),
+            names(&busy.site.spool().join("requests")),
             [busy.id.as_str()]
         );
         let other = busy.act("freeze");
@@ -586,7 +586,7 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
         assert_eq!(events.last().unwrap()["event"], action, "{shown}");
         assert_eq!(events.last().unwrap()["reason"], "by request", "{shown}");
         assert_eq!(
-            names(&busy.site.spool().join("info/request")),
+            names(&busy.site.spool().join("requests")),
             [] as [&str; 0]
         );
         let checked = busy.site.program(["check"], b"").ok();
@@ -603,7 +603,7 @@ fn a_request_that_makes_no_sense_when_it_is_served_is_dropped() {
     let thaw = Busy::new(75);
     let twice = Busy::new(75);
     // The other is discarded by the time that its request is served.
-    let path = twice.site.spool().join("info/attempts").join(&twice.id);
+    let path = twice.site.spool().join("history").join(&twice.id);
     for (mut busy, action) in [(thaw, "thaw"), (twice, "bounce")] {
         busy.act(action).ok();
         if action == "bounce" {
@@ -621,7 +621,7 @@ fn a_request_that_makes_no_sense_when_it_is_served_is_dropped() {
         let shown = busy.site.shown(&busy.id);
         let events = shown["history"].as_array().unwrap();
         assert!(!events.iter().any(|one| one["event"] == action), "{shown}");
-        let requests = names(&busy.site.spool().join("info/request"));
+        let requests = names(&busy.site.spool().join("requests"));
         assert_eq!(requests, [] as [&str; 0], "{action}");
     }
 }
@@ -651,7 +651,7 @@ fn a_request_outlives_a_killed_run() {
     busy.run.kill().unwrap();
     busy.run.wait().unwrap();
     assert_eq!(
-        names(&busy.site.spool().join("info/request")),
+        names(&busy.site.spool().join("requests")),
         [busy.id.as_str()]
     );
     busy.site.run().ok();
@@ -661,7 +661,7 @@ fn a_request_outlives_a_killed_run() {
         (&json!("frozen"), &json!("by request"))
     );
     assert_eq!(
-        names(&busy.site.spool().join("info/request")),
+        names(&busy.site.spool().join("requests")),
         [] as [&str; 0]
     );
     busy.gate.open();

@@ -449,7 +449,7 @@ fn poison_is_frozen() {
 /// Lets a deferred message's time come, as no operator's action would: in its history and by
 /// the directory.
 fn make_due(site: &Site, id: &str) {
-    let history = site.spool().join("info/attempts").join(id);
+    let history = site.spool().join("history").join(id);
     let text = fs::read_to_string(&history).unwrap();
     // The hour of each; the bucket's may be the one after, because it is rounded up.
     let (first, rest) = text.split_once("\"next\":\"").unwrap();
@@ -520,7 +520,7 @@ fn a_torn_history_is_no_damage() {
     let site = Site::with_box();
     let id = site.queue(&["b@example.test"]);
     site.program(["freeze", &id], b"").ok();
-    let history = site.spool().join("info/attempts").join(&id);
+    let history = site.spool().join("history").join(&id);
     let mut file = fs::OpenOptions::new().append(true).open(&history).unwrap();
     file.write_all(b"{\"at\":\"2026-11-22T14:05:00Z\",\"ev")
         .unwrap();

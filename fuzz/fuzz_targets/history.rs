@@ -1,4 +1,4 @@
-//! `info/attempts`: torn ends, what events mean, and where a message goes from there.
+//! `history`: torn ends, what events mean, and where a message goes from there.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! `info/request`: what an operator wants done, as it waits in a file.
+//! `requests`: what an operator wants done, as it waits in a file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -8,7 +8,7 @@ use super::hours;
 use crate::disk;
 use crate::message::dsn::DsnError;
 use crate::message::{Address, AddressError};
-use crate::spool::{MAX_RECIPIENTS, MAX_TRANSPORT};
+use crate::message::block::MAX_BLOCK;
 
 /// Why a message was not accepted. No file of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum Error {
     #[error("the message has no recipients")]
     NoRecipients,
     /// More recipients than one message can have.
-    #[error("the recipients together are longer than {MAX_RECIPIENTS} octets")]
+    #[error("the recipients together are longer than {MAX_BLOCK} octets")]
     TooManyRecipients,
     /// A wish about notices that there is no way to hand on.
     #[error("{name}: {source}")]
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("there are wishes about more recipients than the message has")]
     TooManyWishes,
     /// More wishes than one message can have.
-    #[error("the wishes about notices are longer than {MAX_TRANSPORT} octets")]
+    #[error("the recipients and the wishes about notices together are longer than {MAX_BLOCK} octets")]
     WishesTooLong,
     /// The sender's address is none once our host name follows it.
     #[error("5.1.7 {address}: {source}")]

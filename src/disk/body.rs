@@ -15,7 +15,11 @@ pub struct Body {
 
 #[derive(Clone, Debug)]
 enum Source {
-    File { disk: Disk, file: Arc<File> },
+    File {
+        disk: Disk,
+        file: Arc<File>,
+        begin: u64,
+    },
     Bytes(Arc<[u8]>),
 }
 
@@ -27,9 +31,9 @@ pub struct BodyReader {
 }
 
 impl Body {
-    /// The first `size` octets of a file.
-    pub fn new(disk: Disk, file: Arc<File>, size: u64) -> Body {
-        let source = Source::File { disk, file };
+    /// `size` octets of a file, from `begin`.
+    pub fn new(disk: Disk, file: Arc<File>, begin: u64, size: u64) -> Body {
+        let source = Source::File { disk, file, begin };
         Body { source, size }
     }
 
@@ -78,7 +82,9 @@ impl io::Read for BodyReader {
             return Ok(0);
         }
         let got = match &self.body.source {
-            Source::File { disk, file } => disk.read_at(file, &mut bytes[..most], self.offset)?,
+            Source::File { disk, file, begin } => {
+                disk.read_at(file, &mut bytes[..most], begin + self.offset)?
+            }
             Source::Bytes(all) => {
                 let from = usize::try_from(self.offset).unwrap_or(usize::MAX);
                 bytes[..most].copy_from_slice(&all[from..from + most]);

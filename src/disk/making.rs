@@ -69,7 +69,6 @@ impl Disk {
             inner: Arc::new(Inner {
                 root: child,
                 path,
-                method: self.inner.method,
                 seam: self.inner.seam.clone(),
             }),
         })

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Method;
-
 /// One call to the file system. Paths are relative to the disk's directory, except for
 /// [`OpenRoot`](Call::OpenRoot).
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +28,8 @@ pub enum Call<'a> {
     Write {
         path: &'a Path,
         bytes: &'a [u8],
+        /// Where in the file; at its offset if there is none.
+        at: Option<u64>,
     },
     Reserve {
         path: &'a Path,
@@ -65,11 +65,6 @@ pub enum Call<'a> {
         path: &'a Path,
     },
     Space,
-    /// A file's data is on its way to the disk, or has arrived there, and errors of that are
-    /// reported, once. Nothing becomes durable by it.
-    Written {
-        path: &'a Path,
-    },
     /// A file's data and size become durable.
     SyncFile {
         path: &'a Path,
@@ -78,8 +73,6 @@ pub enum Call<'a> {
     SyncDir {
         path: &'a Path,
     },
-    /// Everything on the file system becomes durable.
-    SyncFs,
 }
 
 /// What is to become of a call.
@@ -113,14 +106,7 @@ pub trait Seam: Send + Sync {
         let _ = path;
     }
 
-    /// The method by which things are made durable, whatever the file system; none to leave
-    /// the choice as it is. Nothing is asked of the system's load then.
-    fn method(&self) -> Option<Method> {
-        None
-    }
-
-    /// How long to wait for a barrier of another process that may serve this one; none to have
-    /// each make its own, which is easier to follow.
+    /// How long to wait for another process, which usually needs no longer; none not to wait.
     fn patience(&self) -> Option<Duration> {
         None
     }
@@ -165,7 +151,7 @@ impl Call<'_> {
     pub fn path(&self) -> &Path {
         match self {
             Call::Rename { from, .. } | Call::Link { from, .. } => from,
-            Call::Space | Call::SyncFs => Path::new("."),
+            Call::Space => Path::new("."),
             Call::OpenRoot { path }
             | Call::Open { path, .. }
             | Call::Lock { path }
@@ -179,7 +165,6 @@ impl Call<'_> {
             | Call::Mkdir { path }
             | Call::Rmdir { path }
             | Call::List { path }
-            | Call::Written { path }
             | Call::SyncFile { path }
             | Call::SyncDir { path } => path,
         }
@@ -213,9 +198,7 @@ impl Call<'_> {
             Call::Rmdir { .. } => "rmdir",
             Call::List { .. } => "list",
             Call::Space => "statvfs",
-            Call::Written { .. } => "sync_file_range",
             Call::SyncFile { .. } | Call::SyncDir { .. } => "fsync",
-            Call::SyncFs => "syncfs",
         }
     }
 }

@@ -1,15 +1,14 @@
-//! The envelope and its three files: `info/sender/<id>`, `info/recipients/<id>` and
-//! `info/transport/<id>`. They are written once, at acceptance, and never change.
+//! The envelope, and the three files that show it: `info/sender/<id>`, `info/recipients/<id>` and
+//! `info/transport/<id>`. The envelope itself is read from the message file ([`block`](super::block)).
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::address::{Address, AddressError, ReversePath};
-use super::dsn::{Dsn, DsnLines};
+use super::address::{Address, ReversePath};
+use super::dsn::Dsn;
 use super::id::QueueId;
-use super::key::{Keyed, parse_time};
-use super::seal::{self, Seal};
+use super::key::Keyed;
 
 /// Through which door a message came in, and so which directory it enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +17,21 @@ pub enum Door {
     Incoming,
     /// From an application, or a notice of our own, into `active/`.
     Active,
+}
+
+impl Door {
+    /// The word for it: the directory that a message enters by it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Door::Incoming => "incoming",
+            Door::Active => "active",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Door> {
+        let all = [Door::Incoming, Door::Active];
+        all.into_iter().find(|door| door.as_str() == text)
+    }
 }
 
 /// What a notice tells the sender of its origin.
@@ -41,8 +55,8 @@ pub struct Origin {
     pub kind: NoticeKind,
 }
 
-/// What `info/transport/<id>` says above its seal: how the message is to be treated, as far
-/// as the submitter decided that. Routes are not here; they are computed at every attempt.
+/// How the message is to be treated, as far as the submitter decided that. Routes are not here; they
+/// are computed at every attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     /// The door it came in by.
@@ -84,87 +98,30 @@ pub struct Envelope {
     pub submission: Submission,
 }
 
-/// The bytes of the three `info/` files.
+/// The three files below `info/` that show an envelope to people and scripts. Nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnvelopeFiles {
+pub struct EnvelopeView {
     /// `info/sender/<id>`: one line, empty for the null sender.
-    pub sender: Vec<u8>,
+    pub sender: String,
     /// `info/recipients/<id>`: one address a line.
-    pub recipients: Vec<u8>,
-    /// `info/transport/<id>`: `name: value` lines, the seal last.
-    pub transport: Vec<u8>,
-}
-
-/// Why `info/` files cannot be trusted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EnvelopeError {
-    /// `info/sender/<id>` is not exactly one line.
-    #[error("info/sender is not one whole line")]
-    Sender,
-    /// `info/recipients/<id>` is empty or its last line is cut off.
-    #[error("info/recipients is empty or cut off")]
-    Recipients,
-    /// A line is not an address.
-    #[error("info/{file}: {source}")]
-    Address {
-        /// The file below `info/`.
-        file: &'static str,
-        /// What is wrong with the line.
-        source: AddressError,
-    },
-    /// A line of `info/transport/<id>` is not what this version writes.
-    #[error("info/transport: line {0} is not understood")]
-    Transport(usize),
-    /// The file does not end in a seal.
-    #[error("info/transport has no seal")]
-    Unsealed,
-    /// The sum over the envelope is another one.
-    #[error("the envelope does not match its seal")]
-    Broken,
+    pub recipients: String,
+    /// `info/transport/<id>`: `name: value` lines.
+    pub transport: String,
 }
 
 impl Envelope {
-    /// The three files of this envelope, sealed together with a message file of the given
-    /// size and checksum.
-    pub fn files(&self, size: u64, message: u128) -> EnvelopeFiles {
-        let sender = format!("{}\n", self.sender.as_str()).into_bytes();
-        let mut recipients = Vec::new();
+    /// The files that show this envelope.
+    pub fn view(&self) -> EnvelopeView {
+        let mut recipients = String::new();
         for recipient in &self.recipients {
-            recipients.extend_from_slice(recipient.as_str().as_bytes());
-            recipients.push(b'\n');
+            recipients.push_str(recipient.as_str());
+            recipients.push('\n');
         }
-        let mut transport = self.submission.lines();
-        let seal = Seal {
-            size,
-            message,
-            envelope: seal::of_envelope(&sender, &recipients, transport.as_bytes()),
-        };
-        let _ = writeln!(transport, "seal: {seal}");
-        EnvelopeFiles {
-            sender,
+        EnvelopeView {
+            sender: format!("{}\n", self.sender.as_str()),
             recipients,
-            transport: transport.into_bytes(),
+            transport: self.submission.lines(),
         }
-    }
-}
-
-impl EnvelopeFiles {
-    /// Reads the files back. The seal that comes with the envelope has been checked against
-    /// these files; checking it against the message file is left to who holds that.
-    pub fn parse(&self) -> Result<(Envelope, Seal), EnvelopeError> {
-        let (above, seal) = parse_seal(&self.transport)?;
-        if seal::of_envelope(&self.sender, &self.recipients, above.as_bytes()) != seal.envelope {
-            return Err(EnvelopeError::Broken);
-        }
-        let sender = parse_sender(&self.sender)?;
-        let recipients = parse_recipients(&self.recipients)?;
-        let submission = Submission::parse(above, recipients.len())?;
-        let envelope = Envelope {
-            sender,
-            recipients,
-            submission,
-        };
-        Ok((envelope, seal))
     }
 }
 
@@ -177,89 +134,11 @@ pub fn is_transport_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
-/// Reads `info/sender/<id>`. An empty file is not the null sender: that is an empty line.
-pub fn parse_sender(bytes: &[u8]) -> Result<ReversePath, EnvelopeError> {
-    let line = bytes.strip_suffix(b"\n").ok_or(EnvelopeError::Sender)?;
-    if line.contains(&b'\n') {
-        return Err(EnvelopeError::Sender);
-    }
-    let stored = text(line).and_then(ReversePath::stored);
-    stored.map_err(|source| EnvelopeError::Address {
-        file: "sender",
-        source,
-    })
-}
-
-/// Reads `info/recipients/<id>`.
-pub fn parse_recipients(bytes: &[u8]) -> Result<Vec<Address>, EnvelopeError> {
-    let lines = bytes.strip_suffix(b"\n").ok_or(EnvelopeError::Recipients)?;
-    lines
-        .split(|byte| *byte == b'\n')
-        .map(|line| {
-            let stored = text(line).and_then(Address::stored);
-            stored.map_err(|source| EnvelopeError::Address {
-                file: "recipients",
-                source,
-            })
-        })
-        .collect()
-}
-
-fn text(line: &[u8]) -> Result<&str, AddressError> {
-    std::str::from_utf8(line).map_err(|_| AddressError::NotUtf8)
-}
-
-/// Reads the last line of `info/transport/<id>`: the lines above it, and the seal.
-pub fn parse_seal(transport: &[u8]) -> Result<(&str, Seal), EnvelopeError> {
-    let text = transport
-        .strip_suffix(b"\n")
-        .ok_or(EnvelopeError::Unsealed)?;
-    let text = std::str::from_utf8(text).map_err(|_| EnvelopeError::Unsealed)?;
-    let (above, last) = match text.rfind('\n') {
-        Some(at) => (&text[..=at], &text[at + 1..]),
-        None => ("", text),
-    };
-    let seal = last
-        .strip_prefix("seal: ")
-        .and_then(Seal::parse)
-        .ok_or(EnvelopeError::Unsealed)?;
-    Ok((above, seal))
-}
-
-/// Reads of `info/transport/<id>` under which key the message was accepted. The lines about anything
-/// else are not looked at.
-pub fn parse_key(transport: &[u8]) -> Result<Option<Keyed>, EnvelopeError> {
-    parse_line(transport, "key: ", Keyed::from_line)
-}
-
-/// Reads of `info/transport/<id>` when the message is to be released, as [`parse_key`] does.
-pub fn parse_release(transport: &[u8]) -> Result<Option<Timestamp>, EnvelopeError> {
-    parse_line(transport, "release: ", parse_time)
-}
-
-fn parse_line<T>(
-    transport: &[u8],
-    name: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, EnvelopeError> {
-    let (above, _) = parse_seal(transport)?;
-    let lines = above.split_terminator('\n').enumerate();
-    let mut found = lines.filter_map(|(n, line)| Some((n, line.strip_prefix(name)?)));
-    let parsed = found
-        .next()
-        .map(|(n, value)| parse(value).ok_or(EnvelopeError::Transport(n + 1)));
-    parsed.transpose()
-}
-
 impl Submission {
-    /// The lines of `info/transport/<id>`, but for the seal.
-    pub(crate) fn lines(&self) -> String {
+    /// The lines of `info/transport/<id>`.
+    fn lines(&self) -> String {
         let mut text = String::new();
-        let door = match self.door {
-            Door::Incoming => "incoming",
-            Door::Active => "active",
-        };
-        let _ = writeln!(text, "door: {door}");
+        let _ = writeln!(text, "door: {}", self.door.as_str());
         if let Some(name) = &self.transport {
             let _ = writeln!(text, "transport: {name}");
         }
@@ -275,48 +154,6 @@ impl Submission {
         }
         text
     }
-
-    /// A name this version does not write is an error, not something to skip: it would be a
-    /// wish of the submitter's that nobody honours.
-    fn parse(lines: &str, recipients: usize) -> Result<Submission, EnvelopeError> {
-        let (mut door, mut transport, mut origin) = (None, None, None);
-        let mut dsn = DsnLines::of(recipients);
-        let (mut keyed, mut release) = (None, None);
-        // Split at LF alone: `lines` would take a CR for part of the line's end.
-        for (number, line) in lines.split_terminator('\n').enumerate() {
-            let wrong = EnvelopeError::Transport(number + 1);
-            match line.split_once(": ") {
-                Some(("door", "incoming")) if door.is_none() => door = Some(Door::Incoming),
-                Some(("door", "active")) if door.is_none() => door = Some(Door::Active),
-                Some(("transport", name)) if transport.is_none() && is_transport_name(name) => {
-                    transport = Some(name.to_owned());
-                }
-                Some(("origin", value)) if origin.is_none() => {
-                    let (id, kind) = value.split_once(' ').ok_or(wrong.clone())?;
-                    origin = Some(Origin {
-                        id: id.parse().map_err(|_| wrong.clone())?,
-                        kind: NoticeKind::parse(kind).ok_or(wrong)?,
-                    });
-                }
-                Some(("key", value)) if keyed.is_none() => {
-                    keyed = Some(Keyed::from_line(value).ok_or(wrong)?);
-                }
-                Some(("release", value)) if release.is_none() => {
-                    release = Some(parse_time(value).ok_or(wrong)?);
-                }
-                Some((name, value)) => dsn.add(name, value).ok_or(wrong)?,
-                None => return Err(wrong),
-            }
-        }
-        Ok(Submission {
-            door: door.ok_or(EnvelopeError::Transport(1))?,
-            transport,
-            origin,
-            dsn: dsn.dsn,
-            key: keyed,
-            release,
-        })
-    }
 }
 
 impl NoticeKind {
@@ -329,7 +166,7 @@ impl NoticeKind {
         }
     }
 
-    fn parse(text: &str) -> Option<NoticeKind> {
+    pub(super) fn parse(text: &str) -> Option<NoticeKind> {
         let all = [NoticeKind::Bounce, NoticeKind::Delay, NoticeKind::Success];
         all.into_iter().find(|kind| kind.as_str() == text)
     }
@@ -377,22 +214,21 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_reads_back() {
-        let files = envelope().files(42, 7);
-        let (read, seal) = files.parse().unwrap();
-        assert_eq!(read, envelope());
-        assert_eq!((seal.size, seal.message), (42, 7));
-        assert_eq!(files.recipients, b"b@example.org\nc@example.net\n");
-        let transport = String::from_utf8(files.transport).unwrap();
-        let (lines, _) = transport.split_once("seal: ").unwrap();
+    fn an_envelope_is_shown_in_three_files() {
+        let view = envelope().view();
+        assert_eq!(view.sender, "alice@example.org\n");
+        assert_eq!(view.recipients, "b@example.org\nc@example.net\n");
         assert_eq!(
-            lines,
+            view.transport,
             "door: active\ntransport: out\n\
              origin: 00000000-0000-7101-8101-010101010101 bounce\n\
              ret: hdrs\nenvid:   a mark; of 1+1=2  \nnotify: 2 never\n\
              orcpt: 2 utf-8;ö; c+d@example.net\n\
              key: 2026-11-23T14:05:00.123Z order+205\nrelease: 2026-11-23T08:00:00Z\n"
         );
+        let mut with_null = envelope();
+        with_null.sender = ReversePath::Null;
+        assert_eq!(with_null.view().sender, "\n");
     }
 
     #[test]
@@ -420,49 +256,6 @@ mod tests {
             lines,
             "door: active\nnotify: 1 success,failure\nnotify: 4-9003 failure\nnotify: 9004 never\n"
         );
-        assert_eq!(Submission::parse(&lines, 9_004), Ok(submission));
-        assert!(Submission::parse(&lines, 9_003).is_err());
-    }
-
-    #[test]
-    fn a_wish_has_one_spelling() {
-        for line in [
-            "ret: FULL",
-            "ret: full\nret: full",
-            "envid: ",
-            "envid: ö",
-            "envid: a\nenvid: a",
-            "notify: 0 never",
-            "notify: 01 never",
-            "notify: +1 never",
-            "notify: 1-1 never",
-            "notify: 2-1 never",
-            "notify: 1-4 never",
-            "notify: 1-18446744073709551615 never",
-            "notify: 1 ",
-            "notify: 1 NEVER",
-            "notify: 1 never,failure",
-            "notify: 1 failure,success",
-            "notify: 1 failure,failure",
-            "notify: 1  never",
-            "notify: never",
-            "notify: 1 never\nnotify: 1 never",
-            "notify: 1 never\nnotify: 2 never",
-            "notify: 2 never\nnotify: 1 failure",
-            "notify: 1-2 never\nnotify: 2 failure",
-            "orcpt: 1-2 rfc822;a",
-            "orcpt: 4 rfc822;a",
-            "orcpt: 1 rfc822;",
-            "orcpt: 1 ;a",
-            "orcpt: 1 a b;c",
-            "orcpt: 1 rfc822;ö",
-            "orcpt: 2 rfc822;a\norcpt: 2 rfc822;a",
-        ] {
-            let lines = format!("door: active\n{line}\n");
-            assert!(Submission::parse(&lines, 3).is_err(), "{line:?}");
-        }
-        let good = "door: active\nnotify: 1-2 never\nnotify: 3 delay\norcpt: 2 x-1;a\n";
-        assert_eq!(Submission::parse(good, 3).unwrap().lines(), good);
     }
 
     #[test]
@@ -485,57 +278,5 @@ mod tests {
         let mut submission = Submission::by(Door::Active);
         submission.dsn = dsn;
         assert_eq!(submission.lines(), "door: active\n");
-    }
-
-    #[test]
-    fn every_cut_and_every_flipped_bit_is_seen() {
-        let files = envelope().files(42, 7);
-        type Part = fn(&mut EnvelopeFiles) -> &mut Vec<u8>;
-        let parts: [Part; 3] = [
-            |files| &mut files.sender,
-            |files| &mut files.recipients,
-            |files| &mut files.transport,
-        ];
-        for part in parts {
-            let len = part(&mut files.clone()).len();
-            for at in 0..len {
-                let mut cut = files.clone();
-                part(&mut cut).truncate(at);
-                assert!(cut.parse().is_err(), "cut at {at}: {cut:?}");
-                for bit in 0..8 {
-                    let mut flipped = files.clone();
-                    part(&mut flipped)[at] ^= 1 << bit;
-                    assert!(
-                        flipped.parse().map(|(_, seal)| (seal.size, seal.message)) != Ok((42, 7)),
-                        "bit {bit} of byte {at}: {flipped:?}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_null_sender_is_an_empty_line() {
-        let mut with_null = envelope();
-        with_null.sender = ReversePath::Null;
-        let files = with_null.files(0, 0);
-        assert_eq!(files.sender, b"\n");
-        assert_eq!(files.parse().unwrap().0.sender, ReversePath::Null);
-        assert_eq!(parse_sender(b""), Err(EnvelopeError::Sender));
-    }
-
-    #[test]
-    fn a_line_from_another_version_is_not_skipped() {
-        assert_eq!(
-            Submission::parse("door: active\npriority: 5\n", 1),
-            Err(EnvelopeError::Transport(2))
-        );
-    }
-
-    #[test]
-    fn a_line_with_something_behind_it_is_another_line() {
-        for lines in ["door: active\r\n", "door: active\ntransport: out\r\n"] {
-            assert!(Submission::parse(lines, 1).is_err(), "{lines:?}");
-        }
     }
 }

@@ -65,6 +65,11 @@ pub enum Mend {
     },
     /// Removes it.
     Remove,
+    /// Writes what shows the envelope of the message that stands there.
+    Show {
+        /// There.
+        at: Place,
+    },
     /// Looks for what is wrong with it, and writes that down.
     SayWhy,
 }
@@ -77,6 +82,7 @@ impl Mend {
             Mend::OneName { kept } => format!("keeps only {}", kept.display()),
             Mend::Chmod { mode } => format!("sets its mode to {mode:04o}"),
             Mend::Remove => "removes it".to_owned(),
+            Mend::Show { .. } => "writes it again".to_owned(),
             Mend::SayWhy => "looks at it again and writes down why".to_owned(),
         }
     }
@@ -88,6 +94,7 @@ impl Mend {
             Mend::OneName { kept } => format!("kept only {}", kept.display()),
             Mend::Chmod { mode } => format!("set its mode to {mode:04o}"),
             Mend::Remove => "removed".to_owned(),
+            Mend::Show { .. } => "wrote it again".to_owned(),
             Mend::SayWhy => "looked at it again and wrote down why".to_owned(),
         }
     }
@@ -188,7 +195,7 @@ struct Look<'a> {
     locked: Option<HashSet<u64>>,
     /// Where messages were seen.
     seen: BTreeMap<QueueId, Vec<Place>>,
-    /// The files that were seen below `info/`: in which directory, of which message.
+    /// The other files of messages that were seen: in which directory, of which message.
     infos: Vec<(&'static str, QueueId)>,
     findings: Vec<Finding>,
 }

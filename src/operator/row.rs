@@ -149,7 +149,7 @@ fn status(view: &View, state: &State) -> RowStatus {
         (Place::Frozen(_), _) | (_, Hold::Frozen { .. }) => RowStatus::Frozen,
         _ if untold && state.sender.mailbox().is_some() => RowStatus::WillBeBounced,
         (Place::Deferred(_), _) => RowStatus::Scheduled,
-        (Place::Incoming | Place::New, _) => RowStatus::Incoming,
+        (Place::Incoming | Place::New | Place::Staged, _) => RowStatus::Incoming,
         (Place::Active | Place::Done, _) => RowStatus::Active,
     }
 }

@@ -1,4 +1,4 @@
-//! `info/attempts/<id>`: what happened to a message, one JSON object a line.
+//! `history/<id>`: what happened to a message, one JSON object a line.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub enum What {
     Action(Action),
 }
 
-/// What an operator or a rule can do to a message. Also the content of `info/request/<id>`.
+/// What an operator or a rule can do to a message. Also the content of `requests/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Action {
@@ -152,13 +152,13 @@ pub struct History {
 
 /// The file cannot be what we wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("info/attempts: line {line} is damaged")]
+#[error("history: line {line} is damaged")]
 pub struct HistoryError {
     line: usize,
 }
 
 impl History {
-    /// Reads `info/attempts/<id>`.
+    /// Reads `history/<id>`.
     ///
     /// Only what was written since the last fsync can be torn, and at most one event of more
     /// than a line's worth of bytes is. So: lines up to the first bad one are the history; if

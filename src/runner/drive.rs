@@ -460,7 +460,10 @@ impl Drive {
         let core = Arc::clone(&self.core);
         let lanes = tokio::task::spawn_blocking(move || {
             let place = Place::Active;
-            let with_lane = |id| (core.lane(id), Candidate { id, place });
+            let with_lane = |id| {
+                let candidate = Candidate { id, place };
+                (core.lane(candidate), candidate)
+            };
             notices.into_iter().map(with_lane).collect::<Batch>()
         });
         if let Ok(batch) = lanes.await {

@@ -8,7 +8,7 @@ use super::Core;
 use super::lanes::Candidate;
 use crate::message::{QueueId, ReversePath};
 use crate::queue::Bucket;
-use crate::spool::{Hop, Kept, Place, Swept, Unreadable};
+use crate::spool::{Hop, Kept, Place, Swept};
 
 /// Candidates with their lanes, a handful at a time.
 pub(super) type Batch = Vec<(Hop, Candidate)>;
@@ -49,6 +49,10 @@ impl Core {
         }
         self.end_suspensions();
         self.sweep();
+        for error in spool.mend_views() {
+            // Nothing decides by the view.
+            self.without(&error, "info/ does not show every message");
+        }
         for error in spool.purge_keys(self.now()) {
             // What is known too long does no harm.
             self.unread(&error, "keys/ could not be tidied up");
@@ -69,7 +73,7 @@ impl Core {
             let pair = [fresh.next(), due.next()];
             let over = pair.iter().all(Option::is_none);
             for candidate in pair.into_iter().flatten() {
-                batch.push((self.lane(candidate.id), candidate));
+                batch.push((self.lane(candidate), candidate));
             }
             if over || batch.len() >= BATCH {
                 // Nobody listens any more: the run was stopped.
@@ -164,31 +168,42 @@ impl Core {
         buckets
     }
 
-    /// Finishes `new/`. A file that cannot be judged now stays for the next run.
+    /// Finishes `new/` and `staged/`. A file that cannot be judged now stays for the next run.
     fn sweep(&self) {
-        for id in self.or_unread(self.spool.ids_in(Place::New)) {
-            match self.spool.sweep_new(id) {
-                Ok(Swept::Left) => {}
-                Ok(Swept::Moved) => tracing::info!(%id, "moved on from new/"),
-                Ok(Swept::Removed) => {
-                    tracing::info!(%id, "removed from new/: never accepted, or of a delay that is over")
+        for place in [Place::New, Place::Staged] {
+            let dir = place.as_str();
+            for id in self.or_unread(self.spool.ids_in(place)) {
+                let swept = match place {
+                    Place::New => self.spool.sweep_new(id),
+                    _ => self.spool.sweep_staged(id),
+                };
+                match swept {
+                    Ok(Swept::Left) => {}
+                    Ok(Swept::Moved) => tracing::info!(%id, "moved on from {dir}/"),
+                    Ok(Swept::Removed) if place == Place::New => {
+                        tracing::info!(%id, "removed from new/: never accepted");
+                    }
+                    Ok(Swept::Removed) => {
+                        tracing::info!(%id, "removed from staged/: the delay is over");
+                    }
+                    Ok(Swept::Corrupt) => tracing::error!(%id, "corrupt"),
+                    Err(error) => self.unread(&error, "left where it is"),
                 }
-                Err(Unreadable::Failed(error)) => self.unread(&error, "left in new/"),
-                Err(Unreadable::Corrupt(..)) => {}
             }
         }
     }
 
     /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
     /// a message is one piece of work. What cannot be read is found out when it is taken.
-    pub(super) fn lane(&self, id: QueueId) -> Hop {
-        let recipients = self.spool.peek_recipients(id).unwrap_or_default();
-        let first = recipients.first();
-        let sender = match self.routes.depend_on_sender() {
-            true => self.spool.peek_sender(id).unwrap_or(ReversePath::Null),
-            false => ReversePath::Null,
-        };
-        let name = first.and_then(|first| self.routes.transport_for(&sender, first));
+    pub(super) fn lane(&self, candidate: Candidate) -> Hop {
+        let block = self.spool.peek(candidate.id, candidate.place).ok().flatten();
+        let envelope = block.map(|block| block.envelope);
+        let first = envelope.as_ref().and_then(|one| one.recipients.first());
+        let sender = envelope.as_ref().map(|one| &one.sender);
+        let name = first.and_then(|first| {
+            let sender = sender.unwrap_or(&ReversePath::Null);
+            self.routes.transport_for(sender, first)
+        });
         let transport = name.and_then(|name| self.transports.get(name));
         let destination = first.and_then(|first| Some(transport?.destination(first)));
         Hop {

@@ -108,7 +108,7 @@ fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> 
     };
     let mut watcher = notify::recommended_watcher(handler)?;
     // In `deferred/` a bucket appears: something may be due sooner than what we know of.
-    for dir in ["incoming", "active", "deferred", "info/request"] {
+    for dir in ["incoming", "active", "deferred", "requests"] {
         let path = core.spool.path().join(Path::new(dir));
         watcher.watch(&path, RecursiveMode::NonRecursive)?;
     }

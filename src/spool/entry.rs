@@ -1,6 +1,7 @@
 //! A message in hand: locked, verified, its history open for writing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -9,7 +10,7 @@ use super::journal::Journal;
 use super::layout::{Info, Place, reason_path};
 use super::lock::Locked;
 use crate::disk::{self, Body, File};
-use crate::message::{Envelope, QueueId};
+use crate::message::{Block, Envelope, QueueId, Seal};
 use crate::queue::step::{self, resting};
 use crate::queue::{Action, Event, Resting, State, What};
 
@@ -17,7 +18,7 @@ use crate::queue::{Action, Event, Resting, State, What};
 #[derive(Debug)]
 pub struct Entry {
     locked: Locked,
-    envelope: Envelope,
+    block: Block,
     state: State,
     events: Vec<Event>,
     journal: Journal,
@@ -30,7 +31,7 @@ pub struct Entry {
 impl Entry {
     pub(super) fn new(
         locked: Locked,
-        envelope: Envelope,
+        block: Block,
         state: State,
         events: Vec<Event>,
         torn: Option<u64>,
@@ -43,7 +44,7 @@ impl Entry {
         Entry {
             journal: Journal::new(disk, locked.id, torn, durable),
             locked,
-            envelope,
+            block,
             state,
             events,
             imagined: Vec::new(),
@@ -63,7 +64,7 @@ impl Entry {
 
     /// Who sent it to whom.
     pub fn envelope(&self) -> &Envelope {
-        &self.envelope
+        &self.block.envelope
     }
 
     /// The spool it is in.
@@ -83,7 +84,9 @@ impl Entry {
 
     /// The message's bytes.
     pub fn body(&self) -> Body {
-        self.locked.body()
+        let Locked { spool, file, .. } = &self.locked;
+        let Seal { block, size, .. } = self.block.seal;
+        Body::new(spool.disk.clone(), Arc::clone(file), block, size)
     }
 
     /// Opens the history for writing and reserves room in it. *No record, no attempt*: an
@@ -269,7 +272,7 @@ fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Re
         .filter_map(|one| one.journal.file())
         .collect();
     let disk = &first.locked.spool.disk;
-    let durable = disk.durable(&files, &[Path::new(Info::Attempts.dir())]);
+    let durable = disk.durable(&files, &[Path::new(Info::History.dir())]);
     if let Err(error) = &durable {
         tracing::warn!(%error, "histories are written anew");
     }

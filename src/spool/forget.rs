@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::layout::{Info, Place, history_part};
+use super::view::remove_view;
 use super::{Kept, Spool};
-use crate::disk::{self, Kind, Method, Stat};
+use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
 
 /// Threads that unlink a large group.
@@ -42,7 +43,7 @@ impl Spool {
         if ids.is_empty() {
             return Ok(failed);
         }
-        let mut dirs: Vec<PathBuf> = [Place::Done, Place::New, Place::Incoming, Place::Active]
+        let mut dirs: Vec<PathBuf> = [Place::Done, Place::Incoming, Place::Active]
             .iter()
             .chain(left)
             .map(Place::dir)
@@ -179,11 +180,6 @@ impl Spool {
                         return Err(error);
                     }
                 }
-                // A bucket that we may not open may still name one that we took out of it before:
-                // only a barrier over the whole file system covers it.
-                Err(error) if error.is_denied() && self.disk.method() != Method::Each => {
-                    return self.disk.durable_for_all(&[], &[Path::new(".")]);
-                }
                 other => return other,
             }
         }
@@ -194,9 +190,10 @@ impl Spool {
     fn unlink_all(&self, id: QueueId) -> disk::Result<()> {
         // What a kill may have left of a history that was being written anew.
         self.disk.unlink(&history_part(id))?;
-        for info in Info::REMOVAL {
+        for info in [Info::Request, Info::History] {
             self.disk.unlink(&info.path(id))?;
         }
+        remove_view(&self.disk, id)?;
         self.disk.unlink(&Place::Done.path(id)).map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! The history of a message in hand: `info/attempts/<id>`, and when it can be believed.
+//! The history of a message in hand: `history/<id>`, and when it can be believed.
 //!
 //! A sync that failed says that what was written may be lost, and a later sync of the same file
 //! may succeed all the same: the system has given the data up. So what a sync did not make
@@ -45,7 +45,7 @@ impl Journal {
     /// Opens the file for writing and reserves room in it.
     pub fn open(&mut self, room: u64) -> disk::Result<()> {
         if self.file.is_none() {
-            let file = self.disk.open_append(&Info::Attempts.path(self.id))?;
+            let file = self.disk.open_append(&Info::History.path(self.id))?;
             if let Some(whole) = self.torn {
                 self.disk.truncate(&file, whole)?;
                 self.torn = None;
@@ -96,7 +96,7 @@ impl Journal {
 
     fn sync_file(&mut self) -> disk::Result<()> {
         self.open(0)?;
-        let dir = Path::new(Info::Attempts.dir());
+        let dir = Path::new(Info::History.dir());
         match &self.file {
             Some(file) => self.disk.durable(&[file], &[dir]),
             None => Ok(()),
@@ -133,8 +133,8 @@ pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result
         let file = create_part(disk, &part)?;
         disk.write_all(&file, lines)?;
         disk.durable(&[&file], &[])?;
-        disk.rename(&file, &part, &Info::Attempts.path(id))?;
-        disk.durable(&[], &[Path::new(Info::Attempts.dir())])
+        disk.rename(&file, &part, &Info::History.path(id))?;
+        disk.durable(&[], &[Path::new(Info::History.dir())])
     };
     let written = write();
     if written.is_err() {

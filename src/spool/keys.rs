@@ -1,9 +1,9 @@
 //! Submission keys: what must not be accepted twice, and for how long.
 //!
 //! `keys/new/<hash>` names the id that is about to have a key, `keys/<hour>/<hash>` the one that
-//! has it, in the bucket of the hour in which that ends. The first is written before its message is
-//! *durable*, and becomes so by the same barrier; it counts if its message does. Then it is
-//! renamed into its bucket, where it counts by itself. Nobody forgets a message before its key is
+//! has it, in the bucket of the hour in which that ends. The first is durable before its message is
+//! *accepted*; it counts if its message stands outside `new/`. Then it is
+//! renamed into its bucket, where it counts by itself. No message is forgotten before its key is
 //! there, durably. So of a record in `keys/new/` whose message is nowhere, the message never was
 //! accepted. `spool-layout.md` has the argument (commit point *keyed*).
 //!
@@ -17,13 +17,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::draft::{Staged, Swept};
-use super::entry::Entry;
-use super::layout::{INTENDED_KEYS, Info, KEY_LOCKS, KEYS, Place};
-use super::lock::{Claim, Unreadable};
+use super::layout::{INTENDED_KEYS, KEY_LOCKS, KEYS, Place};
+use super::lock::Claim;
 use super::{Doubt, Located, Spool};
 use crate::disk::{self, File, Kind};
-use crate::message::envelope::parse_key;
 use crate::message::key::parse_time;
 use crate::message::{Keyed, QueueId, SubmissionKey};
 use crate::queue::Bucket;
@@ -78,19 +75,13 @@ pub enum Holder {
     Busy,
 }
 
-/// A record that is written and not durable, under the key's lock.
+/// A record that is durable, of a message that is not accepted yet, under the key's lock.
 #[derive(Debug)]
 pub(super) struct Intended {
     lock: KeyLock,
-    pub file: File,
-    bucket: PathBuf,
-    /// The bucket whose name becomes durable with the record: one that somebody removes and makes
-    /// again is another one.
-    opened: File,
+    file: File,
+    record: Record,
 }
-
-/// What becomes durable with a record.
-pub(super) const KEY_DIRS: [&str; 2] = [KEYS, INTENDED_KEYS];
 
 impl Record {
     fn text(&self) -> String {
@@ -268,18 +259,16 @@ impl Spool {
         Ok(there.is_some_and(|there| there.id == record.id))
     }
 
-    /// The key of a message; none if it has none, or no whole envelope.
-    fn keyed(&self, id: QueueId) -> disk::Result<Option<Keyed>> {
-        let transport = self.read_info(Info::Transport, id)?.unwrap_or_default();
-        Ok(parse_key(&transport).ok().flatten())
-    }
-
     /// Before a message is forgotten: has the record of its key, if there is one, stand where it
     /// counts by itself. Returns the directory that must be durable before anything of the message
     /// goes, if there is one; none at all if somebody has the key in hand.
     pub(super) fn keep_key(&self, id: QueueId) -> disk::Result<Option<Option<PathBuf>>> {
-        // Without an envelope: somebody who was killed had begun to forget, behind his barrier.
-        let Some(keyed) = self.keyed(id)? else {
+        let block = match self.peek(id, Place::Done) {
+            // Another process has forgotten it.
+            Err(error) if error.is_absent() => None,
+            other => other?,
+        };
+        let Some(keyed) = block.and_then(|block| block.envelope.submission.key) else {
             return Ok(Some(None));
         };
         let hash = keyed.key.hash();
@@ -371,9 +360,7 @@ impl KeyLock {
         Path::new(INTENDED_KEYS).join(&self.0.hash)
     }
 
-    /// Who has the key for a submission at a time. A message that stands in `new/`, left by
-    /// somebody who was killed, is moved on first; one that is not whole is removed, and the key is
-    /// free.
+    /// Which message has the key for a submission at a time.
     pub fn holder(&self, key: &SubmissionKey, at: Timestamp) -> disk::Result<Holder> {
         let end = Instant::now() + self.0.spool.disk.patience(PATIENCE);
         loop {
@@ -393,105 +380,48 @@ impl KeyLock {
         }
         if let Some(record) = intended.filter(|one| one.keyed.key == *key && one.keyed.until > at) {
             match spool.locate_for_good(record.id)? {
+                // Its acceptor, which had the lock that we have, was killed, or failed.
                 Located::At(Place::New) | Located::Absent => {}
                 // That the key is free cannot be said.
                 Located::Uncertain(Doubt::Moving) => return Ok(Holder::Busy),
                 Located::Uncertain(Doubt::Unread(error)) => return Err(error),
                 // It is accepted, or it would not be there.
-                Located::At(_) => {
-                    self.count_later(&record)?;
-                    return Ok(Holder::Message(record.id));
-                }
+                Located::At(place) => match spool.name_again(record.id, place)? {
+                    true => {
+                        self.count_later(&record)?;
+                        return Ok(Holder::Message(record.id));
+                    }
+                    false => return Ok(Holder::Busy),
+                },
             }
             // It may have been finished meanwhile; then its record was brought there first.
             if let Some(id) = spool.counted(hash, key, at)? {
                 return Ok(Holder::Message(id));
             }
         }
-        // A power cut may have kept a message and not the record. Whoever writes an envelope with
-        // this key has the lock that we have: what is in `new/` has nobody.
-        for id in spool.ids_in(Place::New)? {
-            let keyed = spool.keyed(id)?;
-            if !keyed.is_some_and(|one| one.key == *key && one.until > at) {
-                continue;
-            }
-            match self.settle(id)? {
-                Some(Swept::Moved) => return Ok(Holder::Message(id)),
-                Some(Swept::Removed) => {}
-                Some(Swept::Left) | None => return Ok(Holder::Busy),
-            }
-        }
         spool.disk.unlink(&self.intended_path())?;
         Ok(Holder::Nobody)
     }
 
-    /// Decides about a message in `new/` whose key this is; none if somebody has it in hand.
-    fn settle(&self, id: QueueId) -> disk::Result<Option<Swept>> {
-        let spool = &self.0.spool;
-        let locked = match spool.lock(Place::New, id)? {
-            Claim::Locked(locked) => locked,
-            // Caught by a power cut between two names; or removed by a run.
-            Claim::Absent if spool.exists(id)? => return Ok(Some(Swept::Moved)),
-            Claim::Absent => return Ok(Some(Swept::Removed)),
-            Claim::Busy | Claim::NotAFile => return Ok(None),
-        };
-        match locked.read() {
-            Ok(entry) => self.move_on(entry).map(|()| Some(Swept::Moved)),
-            Err(Unreadable::Corrupt(locked, reason)) => locked.sweep(&reason).map(Some),
-            Err(Unreadable::Failed(error)) => Err(error),
-        }
-    }
-
-    /// Moves a whole message on from `new/` whose key this is. Its acceptor may have been killed
-    /// before his barrier, or have seen it fail: so it is written anew, and so is the record.
-    pub(super) fn move_on(&self, entry: Entry) -> disk::Result<()> {
-        let Held { spool, hash, .. } = &*self.0;
-        let id = entry.id();
-        let Some(keyed) = entry.envelope().submission.key.clone() else {
-            return Staged::of(entry)?.release();
-        };
-        // In this order, as above.
-        let intended = spool.key_record(&self.intended_path())?;
-        let other = intended.filter(|one| one.id != id && one.keyed.key == keyed.key);
-        let has_key = match (spool.counted(hash, &keyed.key, id.accepted())?, other) {
-            (Some(_), _) => true,
-            // One that is nowhere never was accepted, and one in `new/` was not whole when this
-            // one's acceptor looked.
-            (None, Some(other)) => match spool.locate_for_good(other.id)? {
-                Located::Absent | Located::At(Place::New) => false,
-                // It exists, and `new/` we could look into.
-                Located::At(_) | Located::Uncertain(Doubt::Moving) => true,
-                Located::Uncertain(Doubt::Unread(error)) => return Err(error),
-            },
-            (None, None) => false,
-        };
-        // If it is another that has the key, this one's time was over, or a hand has been here: a
-        // message is not thrown away for that.
-        if has_key {
-            return Staged::of(entry)?.release();
-        }
-        let intended = self.clone().intend(id, keyed)?;
-        Staged::anew(entry, intended)?.release()
-    }
-
-    /// Writes the record of a message that is about to become durable, and that with it.
+    /// Writes the record of a message that is about to be accepted, durably, and its bucket: once the
+    /// message is accepted nothing is waited for.
     pub(super) fn intend(self, id: QueueId, keyed: Keyed) -> disk::Result<Intended> {
-        let disk = &self.0.spool.disk;
+        let spool = &self.0.spool;
+        let disk = &spool.disk;
         let record = Record { id, keyed };
-        let (path, bucket) = (self.intended_path(), record.bucket());
-        disk.mkdir(&bucket)?;
-        let opened = disk.open_read(&bucket)?;
+        let path = self.intended_path();
+        spool.prepare_dir(Path::new(KEYS), record.bucket())?;
         disk.unlink(&path)?;
         let written = disk.create(&path).and_then(|file| {
             disk.write_all(&file, record.text().as_bytes())?;
+            disk.durable(&[&file], &[Path::new(INTENDED_KEYS)])?;
             Ok(file)
         });
         match written {
             Ok(file) => Ok(Intended {
-                file,
-                bucket,
-                opened,
                 lock: self,
+                file,
+                record,
             }),
             Err(error) => {
                 // Best effort: a record whose message is nowhere says nothing.
@@ -514,8 +444,7 @@ impl KeyLock {
         if spool.is_counted(record, hash)? {
             return spool.disk.unlink(&path).map(drop);
         }
-        spool.disk.mkdir(&bucket)?;
-        spool.disk.durable(&[], &[Path::new(KEYS)])?;
+        spool.prepare_dir(Path::new(KEYS), bucket.clone())?;
         spool.disk.rename(&file, &path, &bucket.join(hash))
     }
 
@@ -531,13 +460,14 @@ impl KeyLock {
     fn tidy(&self, now: Timestamp) -> disk::Result<()> {
         let spool = &self.0.spool;
         let Some(record) = spool.key_record(&self.intended_path())? else {
-            // Torn, or gone: if its message is whole, it has been moved on with a record of its own.
+            // Torn, or gone: its message was not accepted.
             return spool.disk.unlink(&self.intended_path()).map(drop);
         };
         match spool.locate_for_good(record.id)? {
             _ if record.keyed.until <= now => {}
-            // For whoever moves it on; and of one that was not found nothing can be said.
-            Located::At(Place::New) | Located::Uncertain(_) => return Ok(()),
+            // Of one that was not found nothing can be said.
+            Located::Uncertain(_) => return Ok(()),
+            Located::At(Place::New) => {}
             Located::At(_) => return self.count(&record),
             // Never accepted; or forgotten, and its record is where it belongs.
             Located::Absent => {}
@@ -547,30 +477,49 @@ impl KeyLock {
 }
 
 impl Intended {
-    /// The message and the record are durable: it counts by itself from now on. Not synced: a
+    /// The message is accepted: the record counts by itself from now on. Not synced: a
     /// power cut that takes the rename back leaves a record whose message is there. Gives the lock
     /// back.
     pub(super) fn count(self) -> KeyLock {
         let Held { spool, hash, .. } = &*self.lock.0;
-        let (path, bucket) = (self.lock.intended_path(), &self.bucket);
-        let renamed = spool.disk.stat_file(&self.opened).and_then(|ours| {
-            match spool.disk.stat(bucket)? {
-                Some(there) if there.identity == ours.identity => {
-                    spool.disk.rename(&self.file, &path, &bucket.join(hash))
-                }
-                // Purged in the meantime: it lasts no longer than that.
-                _ => Ok(()),
-            }
-        });
+        let (path, bucket) = (self.lock.intended_path(), self.record.bucket());
+        // A bucket that was purged in the meantime, or made again and is not durable, is left alone: the
+        // record counts where it is, and nothing is waited for now.
+        let renamed = match spool.is_durable_bucket(&bucket) {
+            Ok(true) => spool.disk.rename(&self.file, &path, &bucket.join(hash)),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
         if let Err(error) = renamed {
             tracing::warn!(%error, "a key is left in keys/new/ for the next run");
         }
         self.lock
     }
 
-    /// Nothing became durable. Best effort: without its message it says nothing.
+    /// The message was not accepted. Best effort: without it the record says nothing.
     pub(super) fn take_back(&self) {
         let _ = self.lock.0.spool.disk.unlink(&self.lock.intended_path());
+    }
+}
+
+impl Spool {
+    /// Makes the name of a message durable, which its acceptor may have been killed before, or have seen
+    /// the sync of fail: so it is given the name again. False if it is in another process's hand, or was
+    /// not there.
+    ///
+    /// In between it stands in `staged/`, from where the next run would bring it to its queue.
+    fn name_again(&self, id: QueueId, place: Place) -> disk::Result<bool> {
+        // What is finished is not forgotten before its key counts.
+        if place == Place::Done {
+            return Ok(true);
+        }
+        let Claim::Locked(mut locked) = self.lock(place, id)? else {
+            return Ok(false);
+        };
+        locked.move_to(Place::Staged)?;
+        locked.move_to(place)?;
+        self.disk.durable(&[], &[&place.dir()])?;
+        Ok(true)
     }
 }
 

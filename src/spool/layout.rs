@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::message::QueueId;
+use crate::message::block::MAX_BLOCK;
+use crate::message::{QueueId, Seal};
 use crate::queue::{Bucket, Resting};
 
 /// The version of the layout that this program writes and reads.
-pub(super) const VERSION: &str = "1";
+pub(super) const VERSION: &str = Seal::VERSION;
 /// The file that says so.
 pub(super) const VERSION_FILE: &str = "version";
 
 /// The directories in which message files stand, or their buckets.
 pub(super) const PLACES: &[&str] = &[
     "new",
+    "staged",
     "incoming",
     "active",
     "deferred",
@@ -27,8 +29,8 @@ pub(super) const INFO_DIRS: &[&str] = &[
     "info/sender",
     "info/recipients",
     "info/transport",
-    "info/attempts",
-    "info/request",
+    "history",
+    "requests",
 ];
 
 /// Submission keys. Spools that older programs made have none of these directories.
@@ -38,20 +40,16 @@ pub(super) const INTENDED_KEYS: &str = "keys/new";
 /// Their locks.
 pub(super) const KEY_LOCKS: &str = "keys/lock";
 
-/// The most octets of `info/recipients/<id>`.
-pub const MAX_RECIPIENTS: u64 = 16 << 20;
-
-/// The most octets of `info/transport/<id>`.
-pub const MAX_TRANSPORT: u64 = 8 << 20;
-
 /// Where a message file stands.
 ///
 /// The order is that of a message's way. When a power cut leaves two names of one message, the
 /// later place is the true one: it was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// `new/`: being written, or not yet moved on.
+    /// `new/`: being written.
     New,
+    /// `staged/`: a notice that its origin has not recorded yet.
+    Staged,
     /// `incoming/`: accepted from an MTA.
     Incoming,
     /// `active/`: to be attempted, or being attempted.
@@ -104,8 +102,9 @@ impl Kept {
 
 impl Place {
     /// The places without buckets, in the order of a message's way.
-    pub const FIXED: [Place; 5] = [
+    pub const FIXED: [Place; 6] = [
         Place::New,
+        Place::Staged,
         Place::Incoming,
         Place::Active,
         Place::Corrupt,
@@ -116,6 +115,7 @@ impl Place {
     pub fn as_str(&self) -> &'static str {
         match self {
             Place::New => "new",
+            Place::Staged => "staged",
             Place::Incoming => "incoming",
             Place::Active => "active",
             Place::Deferred(_) => Kept::Deferred.as_str(),
@@ -178,36 +178,31 @@ impl From<Resting> for Place {
     }
 }
 
-/// One of a message's files below `info/`.
+/// One of a message's other files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Info {
+    /// A part of the view.
     Sender,
+    /// A part of the view.
     Recipients,
+    /// A part of the view.
     Transport,
-    Attempts,
+    /// What happened.
+    History,
+    /// What an operator wants done.
     Request,
 }
 
 impl Info {
-    /// The order in which they are removed. The sender goes last: whether a message exists is
-    /// asked of `info/sender/<id>`.
-    pub(super) const REMOVAL: [Info; 5] = [
-        Info::Request,
-        Info::Transport,
-        Info::Recipients,
-        Info::Attempts,
-        Info::Sender,
-    ];
+    /// The files that show a message to people.
+    pub(super) const VIEW: [Info; 3] = [Info::Sender, Info::Recipients, Info::Transport];
 
-    /// No such file of a message is larger, in octets. Recipients: 10,000 of the longest kind.
-    /// Transport: the longest original address for each of these.
-    /// Attempts: as many in 40 attempts, with long replies.
+    /// No such file of a message is larger, in octets. The view: all of a block. The history: as many
+    /// recipients in 40 attempts, with long replies.
     pub(super) fn most(self) -> u64 {
         match self {
-            Info::Sender => 4 << 10,
-            Info::Transport => MAX_TRANSPORT,
-            Info::Recipients => MAX_RECIPIENTS,
-            Info::Attempts => 256 << 20,
+            Info::Sender | Info::Transport | Info::Recipients => MAX_BLOCK,
+            Info::History => 256 << 20,
             Info::Request => 1 << 20,
         }
     }
@@ -217,8 +212,8 @@ impl Info {
             Info::Sender => "info/sender",
             Info::Recipients => "info/recipients",
             Info::Transport => "info/transport",
-            Info::Attempts => "info/attempts",
-            Info::Request => "info/request",
+            Info::History => "history",
+            Info::Request => "requests",
         }
     }
 
@@ -229,7 +224,7 @@ impl Info {
 
 /// What a history that is written anew is called until it is whole.
 pub(super) fn history_part(id: QueueId) -> PathBuf {
-    PathBuf::from(format!("{}/{id}.part", Info::Attempts.dir()))
+    PathBuf::from(format!("{}/{id}.part", Info::History.dir()))
 }
 
 /// The reason why a message is in `corrupt/`.

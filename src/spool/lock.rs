@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::layout::{Info, Place, history_part, reason_path};
 use super::{Kept, Spool};
-use crate::disk::{self, Body, File, Kind, Stat};
-use crate::message::envelope::EnvelopeFiles;
-use crate::message::{QueueId, SealHasher};
+use crate::disk::{self, Disk, File, Kind, Stat};
+use crate::message::block::HEAD;
+use crate::message::{Block, QueueId, Seal, SealHasher};
 use crate::queue::{History, State};
 
 /// What became of the wish to have a message.
@@ -51,6 +51,72 @@ impl From<disk::Error> for Unreadable {
     fn from(error: disk::Error) -> Unreadable {
         Unreadable::Failed(error)
     }
+}
+
+/// As much of a message file is read at once, envelope block and all.
+const FIRST: usize = 64 << 10;
+
+/// As much is read where only the envelope matters.
+pub(super) const LISTED: usize = 4 << 10;
+
+/// The beginning of a message file.
+pub(super) struct Head {
+    pub block: Block,
+    /// What was read of the message beyond it.
+    pub message: Vec<u8>,
+}
+
+/// Reads the envelope block of a message file of `size` octets, with `first` octets at first; or says why
+/// it cannot be trusted.
+pub(super) fn read_head(
+    disk: &Disk,
+    file: &File,
+    id: QueueId,
+    size: u64,
+    first: usize,
+) -> disk::Result<Result<Head, String>> {
+    let mut bytes = vec![0; first.max(HEAD)];
+    let got = fill(disk, file, &mut bytes, 0)?;
+    bytes.truncate(got);
+    let seal = match Seal::parse(&bytes) {
+        Ok(seal) => seal,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    // First the size: nobody reads a block of which a part is missing.
+    if seal.file_size() != size {
+        let sealed = seal.file_size();
+        let reason = format!("the message file has {size} octets, sealed were {sealed}");
+        return Ok(Err(reason));
+    }
+    let length = usize::try_from(seal.block).unwrap_or(usize::MAX);
+    if bytes.len() < length {
+        let have = bytes.len();
+        bytes.resize(length, 0);
+        let got = fill(disk, file, &mut bytes[have..], have as u64)?;
+        bytes.truncate(have + got);
+    }
+    let message = bytes.split_off(length.min(bytes.len()));
+    let block = match Block::parse(&bytes) {
+        Ok(block) => block,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if block.id != id {
+        let reason = format!("it is another message: its envelope block says {}", block.id);
+        return Ok(Err(reason));
+    }
+    Ok(Ok(Head { block, message }))
+}
+
+/// Reads until `bytes` is full or the file ends.
+fn fill(disk: &Disk, file: &File, bytes: &mut [u8], offset: u64) -> disk::Result<usize> {
+    let mut have = 0;
+    while have < bytes.len() {
+        match disk.read_at(file, &mut bytes[have..], offset + have as u64)? {
+            0 => break,
+            got => have += got,
+        }
+    }
+    Ok(have)
 }
 
 impl Spool {
@@ -124,7 +190,7 @@ impl Spool {
         Ok(places)
     }
 
-    /// Reads one of a message's `info/` files; none if it is not there.
+    /// Reads one of a message's other files; none if it is not there.
     pub(super) fn read_info(&self, info: Info, id: QueueId) -> disk::Result<Option<Vec<u8>>> {
         match self.disk.read_all(&info.path(id), info.most()) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -138,7 +204,7 @@ impl Spool {
     /// Why a message's history must not be written to: a second name, which nothing of ours ever
     /// gives it, would have us write into somebody else's file.
     pub(super) fn foreign_history(&self, id: QueueId) -> disk::Result<Option<String>> {
-        let stat = self.disk.stat(&Info::Attempts.path(id))?;
+        let stat = self.disk.stat(&Info::History.path(id))?;
         let Some(stat) = stat.filter(|stat| stat.kind == Kind::File && stat.links > 1) else {
             return Ok(None);
         };
@@ -149,7 +215,7 @@ impl Spool {
         }
         let names = stat.links;
         let reason = format!(
-            "info/attempts has {names} names: it is a hard link to a file that is not ours"
+            "its history has {names} names: it is a hard link to a file that is not ours"
         );
         Ok(Some(reason))
     }
@@ -166,38 +232,24 @@ impl Locked {
         self.place
     }
 
-    /// Reads the envelope and the history and checks the seal against every byte: only now,
-    /// under the lock, can nobody change them.
+    /// Reads the envelope and the history and checks the seal against every octet: only now,
+    /// under the lock, can no other process change them.
     pub fn read(self) -> Result<Entry, Unreadable> {
         let id = self.id;
-        let (files, absent) = match self.envelope_files() {
-            Ok(both) => both,
-            Err(error) if error.is_wrong_kind() => {
-                return Err(Unreadable::Corrupt(self, error.to_string()));
-            }
-            Err(error) => return Err(error.into()),
+        let most = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let head = match self.head(most.min(FIRST))? {
+            Ok(head) => head,
+            Err(reason) => return Err(Unreadable::Corrupt(self, reason)),
         };
-        if let Some(info) = absent {
-            let reason = format!("{} is missing", info.dir());
-            return Err(Unreadable::Corrupt(self, reason));
-        }
-        let (envelope, seal) = match files.parse() {
-            Ok(both) => both,
-            Err(error) => return Err(Unreadable::Corrupt(self, error.to_string())),
-        };
-        if self.size != seal.size {
-            let (has, sealed) = (self.size, seal.size);
-            let reason = format!("the message file has {has} octets, sealed were {sealed}");
-            return Err(Unreadable::Corrupt(self, reason));
-        }
-        if self.digest()? != seal.message {
-            let reason = "the message file does not match its seal".to_owned();
+        let Head { block, message } = head;
+        if self.digest(&block.seal, &message)? != block.seal.message {
+            let reason = "the message does not match its seal".to_owned();
             return Err(Unreadable::Corrupt(self, reason));
         }
         if let Some(reason) = self.spool.foreign_history(id)? {
             return Err(Unreadable::Corrupt(self, reason));
         }
-        let bytes = match self.spool.read_info(Info::Attempts, id) {
+        let bytes = match self.spool.read_info(Info::History, id) {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) if error.is_wrong_kind() => {
                 return Err(Unreadable::Corrupt(self, error.to_string()));
@@ -208,50 +260,35 @@ impl Locked {
             Ok(history) => history,
             Err(error) => return Err(Unreadable::Corrupt(self, error.to_string())),
         };
-        let state = State::with_history(id, &envelope, &history.events);
+        let state = State::with_history(id, &block.envelope, &history.events);
         let torn = (history.whole < bytes.len()).then_some(history.whole as u64);
-        Ok(Entry::new(self, envelope, state, history.events, torn))
+        Ok(Entry::new(self, block, state, history.events, torn))
     }
 
-    fn envelope_files(&self) -> disk::Result<(EnvelopeFiles, Option<Info>)> {
-        let mut absent = None;
-        let mut read = |info: Info| -> disk::Result<Vec<u8>> {
-            let bytes = self.spool.read_info(info, self.id)?;
-            if bytes.is_none() {
-                absent = absent.or(Some(info));
-            }
-            Ok(bytes.unwrap_or_default())
-        };
-        let files = EnvelopeFiles {
-            sender: read(Info::Sender)?,
-            recipients: read(Info::Recipients)?,
-            transport: read(Info::Transport)?,
-        };
-        Ok((files, absent))
+    /// The envelope block, if it can be trusted.
+    pub(super) fn block(&self) -> disk::Result<Option<Block>> {
+        Ok(self.head(LISTED)?.ok().map(|head| head.block))
     }
 
-    fn digest(&self) -> disk::Result<u128> {
+    fn head(&self, first: usize) -> disk::Result<Result<Head, String>> {
+        read_head(&self.spool.disk, &self.file, self.id, self.size, first)
+    }
+
+    /// The checksum of the message, the beginning of which has been read.
+    fn digest(&self, seal: &Seal, begin: &[u8]) -> disk::Result<u128> {
         let mut hasher = SealHasher::new();
-        let most = usize::try_from(self.size)
-            .unwrap_or(usize::MAX)
-            .clamp(1, 64 << 10);
-        let mut chunk = vec![0; most];
-        while hasher.size() < self.size {
-            let got = self
-                .spool
-                .disk
-                .read_at(&self.file, &mut chunk, hasher.size())?;
+        hasher.update(begin);
+        let mut chunk = Vec::new();
+        while hasher.size() < seal.size {
+            chunk.resize(FIRST, 0);
+            let at = seal.block + hasher.size();
+            let got = self.spool.disk.read_at(&self.file, &mut chunk, at)?;
             if got == 0 {
                 break;
             }
             hasher.update(&chunk[..got]);
         }
         Ok(hasher.digest())
-    }
-
-    /// The message's bytes, however little they can be trusted.
-    pub fn body(&self) -> Body {
-        Body::new(self.spool.disk.clone(), Arc::clone(&self.file), self.size)
     }
 
     /// Puts the message into `corrupt/`, with the reason beside it, for a person to look at.
@@ -272,25 +309,37 @@ impl Locked {
         self.move_to(Place::Corrupt)
     }
 
-    /// The one function that moves a message from place to place.
+    /// Moves the message to another place.
     pub(super) fn move_to(&mut self, to: Place) -> disk::Result<()> {
+        self.spool.rename_to(&self.file, self.id, self.place, to)?;
+        self.place = to;
+        Ok(())
+    }
+}
+
+impl Spool {
+    /// The one function that moves a message file from place to place.
+    pub(super) fn rename_to(
+        &self,
+        file: &File,
+        id: QueueId,
+        from: Place,
+        to: Place,
+    ) -> disk::Result<()> {
         /// A bucket may be removed by another process as soon as we have made it, or seen it.
         const MOST_RACES: usize = 10;
-        if self.place == to {
+        if from == to {
             return Ok(());
         }
-        let (old, new) = (self.place.path(self.id), to.path(self.id));
+        let (old, new) = (from.path(id), to.path(id));
         let mut races = 0;
         loop {
-            let prepared = self.spool.prepare_bucket(&to);
-            let moved = prepared.and_then(|()| self.spool.disk.rename(&self.file, &old, &new));
-            match moved {
-                Ok(()) => break,
+            let prepared = self.prepare_bucket(&to);
+            match prepared.and_then(|()| self.disk.rename(file, &old, &new)) {
+                Ok(()) => return Ok(()),
                 Err(error) if error.is_absent() && races < MOST_RACES => races += 1,
                 Err(error) => return Err(error),
             }
         }
-        self.place = to;
-        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a spool can be worked on at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Spool;
 use super::layout::{Info, Place};
@@ -15,18 +15,11 @@ impl Spool {
     /// Of the first thing that does not succeed. Then no message can be worked on, whatever it is
     /// like.
     pub fn probe(&self) -> disk::Result<()> {
-        let infos = [
-            Info::Sender,
-            Info::Recipients,
-            Info::Transport,
-            Info::Attempts,
-        ];
-        let dirs = infos.map(|info| Path::new(info.dir()).to_owned());
-        for dir in dirs.into_iter().chain([Place::Active.dir()]) {
+        for dir in [Place::Active.dir(), PathBuf::from(Info::History.dir())] {
             // No such name is ever there; what counts is that this can be said.
             self.disk.stat(&dir.join("probe"))?;
         }
-        let history = Path::new(Info::Attempts.dir());
+        let history = Path::new(Info::History.dir());
         Part::write(&self.disk, history, "", PROBE).map(drop)
     }
 }

@@ -147,7 +147,8 @@ impl Spool {
 
     /// Whether the submitter of a message wanted it to be released at the minute of this bucket.
     pub(crate) fn is_released_at(&self, id: QueueId, bucket: Bucket) -> disk::Result<bool> {
-        let release = self.peek_release(id)?;
+        let block = self.peek(id, Place::Deferred(bucket))?;
+        let release = block.and_then(|block| block.envelope.submission.release);
         Ok(release.map(Bucket::for_time) == Some(bucket))
     }
 
@@ -178,9 +179,12 @@ impl Spool {
         for (bucket, ids) in read {
             let standing = self.ids_in(Place::Deferred(*bucket))?;
             for id in standing.into_iter().filter(|id| ids.contains(id)) {
-                // One that has left meanwhile is not held by the file.
-                if !self.is_released_at(id, *bucket)? && self.exists(id)? {
-                    return Ok(Some(id));
+                match self.is_released_at(id, *bucket) {
+                    Ok(false) => return Ok(Some(id)),
+                    Ok(true) => {}
+                    // One that has left meanwhile is not held by the file.
+                    Err(error) if error.is_absent() => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

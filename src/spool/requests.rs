@@ -1,6 +1,6 @@
 //! Requests: what an operator wants done to a message that somebody is working on.
 //!
-//! `info/request/<id>` holds the action as one JSON object. Whoever holds the message looks
+//! `requests/<id>` holds the action as one JSON object. Whoever holds the message looks
 //! after letting go of it; every run looks first of all.
 
 use std::path::Path;
@@ -57,7 +57,7 @@ impl Spool {
                     break;
                 }
                 // Served when it has been moved on.
-                Located::At(Place::New) => break,
+                Located::At(Place::New | Place::Staged) => break,
                 Located::At(place) => place,
                 // It waits until the message is found.
                 Located::Uncertain(Doubt::Moving) => break,

@@ -6,18 +6,16 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::layout::{Info, reason_path};
+use super::lock::{LISTED, read_head};
 use super::{Kept, Place, Spool};
-use crate::disk::{self, Body, Kind, Stat};
-use crate::message::envelope::{
-    EnvelopeFiles, parse_recipients, parse_release, parse_seal, parse_sender,
-};
-use crate::message::{Address, Envelope, QueueId, ReversePath, Seal};
+use crate::disk::{self, Body, File, Kind, Stat};
+use crate::message::{Block, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
 /// The messages of a spool and where each was when it was looked at.
@@ -163,27 +161,24 @@ impl Spool {
         buckets
     }
 
-    /// The sender of a message, read without its lock: it never changes. None if it cannot be read.
-    pub fn peek_sender(&self, id: QueueId) -> Option<ReversePath> {
-        let bytes = self.read_info(Info::Sender, id).ok()??;
-        parse_sender(&bytes).ok()
-    }
-
-    /// The recipients of a message, read without its lock: they never change.
-    pub fn peek_recipients(&self, id: QueueId) -> disk::Result<Vec<Address>> {
-        let bytes = self.read_info(Info::Recipients, id)?.unwrap_or_default();
-        Ok(parse_recipients(&bytes).unwrap_or_default())
-    }
-
-    /// When a message is to be released, read without its lock: its submitter's wish, which never
-    /// changes. None if he has none, or it cannot be read.
-    pub fn peek_release(&self, id: QueueId) -> disk::Result<Option<Timestamp>> {
-        let bytes = match self.read_info(Info::Transport, id) {
-            Err(error) if error.is_wrong_kind() => None,
+    /// The envelope block of a message, read without its lock; none if it cannot be trusted. What changes
+    /// in it is as it was a moment ago.
+    ///
+    /// # Errors
+    /// If it is not there, or the system does not let us read it.
+    pub fn peek(&self, id: QueueId, place: Place) -> disk::Result<Option<Block>> {
+        let (file, stat) = match self.open_message(id, place) {
+            Err(error) if error.is_wrong_kind() => return Ok(None),
             other => other?,
         };
-        let bytes = bytes.unwrap_or_default();
-        Ok(parse_release(&bytes).ok().flatten())
+        let head = read_head(&self.disk, &file, id, stat.size, LISTED)?;
+        Ok(head.ok().map(|head| head.block))
+    }
+
+    fn open_message(&self, id: QueueId, place: Place) -> disk::Result<(File, Stat)> {
+        let file = self.disk.open_read(&place.path(id))?;
+        let stat = self.disk.stat_file(&file)?;
+        Ok((file, stat))
     }
 
     /// Asks about a message file; none if it is not in that place.
@@ -198,12 +193,14 @@ impl Spool {
     /// Where a message stands now.
     ///
     /// # Errors
-    /// If it cannot be asked whether the message exists.
+    /// If it cannot be asked whether the view has it.
     pub fn locate(&self, id: QueueId) -> disk::Result<Located> {
-        /// A message that is on the move may be missed; one that exists is looked for again.
+        /// A message that is on the move may be missed: one that the view has is looked for so often.
         const MOST_LOOKS: usize = 5;
+        /// The view may be lost, so that it has no message is no answer to one look.
+        const LEAST_LOOKS: usize = 2;
         let mut unread = Vec::new();
-        for _ in 0..MOST_LOOKS {
+        for look in 1..=MOST_LOOKS {
             unread.clear();
             for place in self.places_there(&mut unread) {
                 match self.stat_in(place, id) {
@@ -212,10 +209,10 @@ impl Spool {
                     Err(error) => unread.push(error),
                 }
             }
-            match (self.exists(id)?, unread.is_empty()) {
+            match (self.is_in_view(id)?, unread.is_empty()) {
                 (true, _) => {}
-                // A message whose envelope is lost may stand there.
                 (false, false) => break,
+                (false, true) if look < LEAST_LOOKS => {}
                 (false, true) => return Ok(Located::Absent),
             }
         }
@@ -228,7 +225,7 @@ impl Spool {
 
     /// Where a message stands, for a caller that does something final if it is gone.
     ///
-    /// A power cut may leave an envelope whose message never was durable, or is forgotten; that is
+    /// A power cut may leave a view whose message never was durable, or is forgotten; that is
     /// what makes [`locate`](Spool::locate) uncertain for ever. Each look misses a message only if
     /// it is renamed meanwhile, and no message is renamed in each of so many looks, with pauses:
     /// after an attempt it rests for a minute. Where a place could not be read it stays uncertain.
@@ -249,9 +246,9 @@ impl Spool {
 
     /// The messages there are, and what could not be looked at.
     ///
-    /// `info/sender/` is the list, because its files never move: a directory's listing shows
-    /// each name that is there throughout exactly once. The places are then looked through for
-    /// where each one stands, and who was on the move is looked for again.
+    /// The places are looked through in the order of a message's way. `info/sender/` says which messages
+    /// were missed because they were on the move: its files never move, so a listing of it shows each one
+    /// that is there throughout. Those are looked for again.
     ///
     /// Only ids and places are kept, 40 octets a message (56 while it is made), because there may be
     /// a million: [`view`](Spool::view) reads the rest, one message at a time.
@@ -293,12 +290,12 @@ impl Spool {
             if known.binary_search(id).is_ok() {
                 return true;
             }
-            // It has no envelope: corrupt, or gone in the meantime, or just being made.
+            // The view does not have it: it is gone in the meantime, or its view is lost.
             let stat = or_note(self.stat_in(*place, *id), &mut unread);
             stat.is_some_and(|stat| stat.kind == Kind::File)
         });
         messages.append(&mut moved);
-        messages.retain(|(_, place)| *place != Place::New && *place != Place::Done);
+        messages.retain(|(_, place)| !matches!(place, Place::New | Place::Staged | Place::Done));
         messages.sort_unstable_by_key(|(id, _)| *id);
         Listing {
             messages,
@@ -331,12 +328,13 @@ impl Spool {
     }
 
     /// Reads a message without its lock; none if it is gone. The seal is not checked against
-    /// the message's bytes: that is for who delivers it, and for `check`.
+    /// the message's octets: that is for the process that delivers it, and for `check`.
     pub fn view(&self, id: QueueId, place: Place, listing: &Listing) -> disk::Result<Option<View>> {
         let mut place = place;
-        let stat = loop {
-            if let Some(stat) = self.disk.stat(&place.path(id))? {
-                break stat;
+        let (stat, content) = loop {
+            match self.look_at(id, place) {
+                Err(error) if error.is_absent() => {}
+                other => break other?,
             }
             match self.locate(id)? {
                 Located::At(now) => place = now,
@@ -345,18 +343,14 @@ impl Spool {
                 Located::Uncertain(Doubt::Moving) => {}
             }
         };
-        let content = match stat.kind {
-            Kind::File => self.content(id, place)?,
-            _ => Err("the message file is not a regular file".to_owned()),
+        let (size, content) = match content {
+            Ok((seal, content)) => (seal.size, Ok(content)),
+            Err(reason) => (stat.size, Err(reason)),
         };
-        // Forgotten while we read it.
-        if content.is_err() && self.disk.stat(&place.path(id))?.is_none() && !self.exists(id)? {
-            return Ok(None);
-        }
         Ok(Some(View {
             id,
             place,
-            size: stat.size,
+            size,
             in_progress: listing
                 .locked
                 .get_or_init(disk::locked_inodes)
@@ -373,73 +367,87 @@ impl Spool {
 
     /// What is in a message's files, or why that is no message. Trouble of the system's is
     /// neither.
-    fn content(&self, id: QueueId, place: Place) -> disk::Result<Result<Content, String>> {
-        if place == Place::Corrupt {
-            return Ok(Err(match self.disk.read_all(&reason_path(id), 64 << 10) {
-                Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-                Err(error) if error.is_absent() || error.is_wrong_kind() => error.to_string(),
-                Err(error) => return Err(error),
-            }));
+    fn look_at(
+        &self,
+        id: QueueId,
+        place: Place,
+    ) -> disk::Result<(Stat, Result<(Seal, Content), String>)> {
+        let (file, stat) = match self.open_message(id, place) {
+            Err(error) if error.is_wrong_kind() => {
+                let stat = self.disk.stat(&place.path(id))?;
+                let stat = stat.ok_or(error)?;
+                return Ok((stat, Err("the message file is not a regular file".to_owned())));
+            }
+            other => other?,
+        };
+        let content = match (place, stat.kind) {
+            (Place::Corrupt, _) => Err(self.reason(id)?),
+            (_, Kind::File) => self.content(&file, &stat, id)?,
+            _ => Err("the message file is not a regular file".to_owned()),
+        };
+        Ok((stat, content))
+    }
+
+    /// Why a message is in quarantine, or why that cannot be said.
+    fn reason(&self, id: QueueId) -> disk::Result<String> {
+        match self.disk.read_all(&reason_path(id), 64 << 10) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim().to_owned()),
+            Err(error) if error.is_absent() || error.is_wrong_kind() => Ok(error.to_string()),
+            Err(error) => Err(error),
         }
-        let mut read = [const { Vec::new() }; 4];
-        let infos = [
-            Info::Sender,
-            Info::Recipients,
-            Info::Transport,
-            Info::Attempts,
-        ];
-        for (info, bytes) in infos.into_iter().zip(&mut read) {
-            *bytes = match self.read_info(info, id) {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) if info == Info::Attempts => Vec::new(),
-                Ok(None) => return Ok(Err(format!("{} is missing", info.dir()))),
-                Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),
-                Err(error) => return Err(error),
-            };
-        }
+    }
+
+    fn content(
+        &self,
+        file: &File,
+        stat: &Stat,
+        id: QueueId,
+    ) -> disk::Result<Result<(Seal, Content), String>> {
+        let block = match read_head(&self.disk, file, id, stat.size, LISTED)? {
+            Ok(head) => head.block,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let history = match self.read_info(Info::History, id) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),
+            Err(error) => return Err(error),
+        };
         if let Some(reason) = self.foreign_history(id)? {
             return Ok(Err(reason));
         }
-        let [sender, recipients, transport, history] = read;
-        let parse = || -> Result<Content, String> {
-            let files = EnvelopeFiles {
-                sender,
-                recipients,
-                transport,
-            };
-            let (envelope, _) = files.parse().map_err(|error| error.to_string())?;
-            let events = History::parse(&history)
-                .map_err(|error| error.to_string())?
-                .events;
-            let state = State::with_history(id, &envelope, &events);
-            Ok(Content {
-                envelope,
-                state,
-                events,
-            })
+        let events = match History::parse(&history) {
+            Ok(history) => history.events,
+            Err(error) => return Ok(Err(error.to_string())),
         };
-        Ok(parse())
+        let state = State::with_history(id, &block.envelope, &events);
+        let content = Content {
+            envelope: block.envelope,
+            state,
+            events,
+        };
+        Ok(Ok((block.seal, content)))
     }
 
-    /// A message's bytes and its seal, read without its lock; none if it has no readable
-    /// envelope.
+    /// A message's octets and its seal, read without its lock; none if it has no envelope block that can
+    /// be trusted.
     pub fn sealed_body(&self, id: QueueId, place: Place) -> disk::Result<Option<(Body, Seal)>> {
-        let transport = self.read_info(Info::Transport, id)?.unwrap_or_default();
-        let Ok((_, seal)) = parse_seal(&transport) else {
-            return Ok(None);
-        };
-        Ok(Some((self.body(id, place)?, seal)))
+        let (file, stat) = self.open_message(id, place)?;
+        let head = read_head(&self.disk, &file, id, stat.size, LISTED)?;
+        Ok(head.ok().map(|head| {
+            let Seal { block, size, .. } = head.block.seal;
+            let body = Body::new(self.disk.clone(), Arc::new(file), block, size);
+            (body, head.block.seal)
+        }))
     }
 
-    /// The bytes of a message, read without its lock.
+    /// The octets of a message, read without its lock: what comes after its envelope block, or all of a file
+    /// that has none.
     pub fn body(&self, id: QueueId, place: Place) -> disk::Result<Body> {
-        let file = self.disk.open_read(&place.path(id))?;
-        let Stat { size, .. } = self.disk.stat_file(&file)?;
-        Ok(Body::new(
-            self.disk.clone(),
-            std::sync::Arc::new(file),
-            size,
-        ))
+        if let Some((body, _)) = self.sealed_body(id, place)? {
+            return Ok(body);
+        }
+        let (file, stat) = self.open_message(id, place)?;
+        Ok(Body::new(self.disk.clone(), Arc::new(file), 0, stat.size))
     }
 }
 

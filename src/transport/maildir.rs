@@ -37,7 +37,7 @@ use nix::errno::Errno;
 use self::name::{copy_name, safe_host, unique_part};
 use super::trace::Delivery;
 use super::{BoxFuture, Message, Session, Transport};
-use crate::disk::{self, Disk, File, Kind, Method, Seam};
+use crate::disk::{self, Disk, File, Kind, Seam};
 use crate::message::{Address, EnhancedCode, QueueId};
 use crate::queue::{Outcome, Status};
 
@@ -371,11 +371,9 @@ impl Session for MaildirSession {
     }
 }
 
-/// Whether the three directories are there, as directories of this file system. A link or a
-/// mount point would take the messages where our barriers do not reach.
+/// Whether the three directories are there. A link would take the messages out of the Maildir.
 fn is_complete(disk: &Disk) -> Result<bool, Outcome> {
     let stat = |name: &str| disk.stat(Path::new(name)).map_err(|error| deferral(&error));
-    let base = stat(".")?;
     for name in ["tmp", "new", "cur"] {
         let Some(found) = stat(name)? else {
             return Ok(false);
@@ -383,13 +381,6 @@ fn is_complete(disk: &Disk) -> Result<bool, Outcome> {
         let path = disk.path().join(name);
         if found.kind != Kind::Dir {
             return Err(misconfigured(&path, "is not a directory"));
-        }
-        let is_elsewhere = base.is_some_and(|base| base.identity.0 != found.identity.0);
-        if disk.method() != Method::Each && is_elsewhere {
-            return Err(misconfigured(
-                &path,
-                "is on another file system than the Maildir",
-            ));
         }
     }
     Ok(true)

@@ -20,9 +20,9 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &[
-            "file info/attempts/* with failed started before write",
-            "file info/attempts/* with failed before write",
-            "dir info/attempts with failed started before write",
+            "file history/* with failed started before write",
+            "file history/* with failed before write",
+            "dir history with failed started before write",
         ],
         &[],
         "who failed and was not told of fails again",
@@ -30,15 +30,15 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         // Where another message is delivered meanwhile.
         &[
-            "file info/attempts/* with failed started before a delivery",
-            "file info/attempts/* with failed before a delivery",
-            "dir info/attempts with failed started before a delivery",
+            "file history/* with failed started before a delivery",
+            "file history/* with failed before a delivery",
+            "dir history with failed started before a delivery",
         ],
         &["killed with a notice"],
         "who failed and was not told of fails again",
     ),
     (
-        &["dir info/attempts with bounce "],
+        &["dir history with bounce "],
         &[
             "bounce by hand",
             "bounce what is frozen",
@@ -47,7 +47,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "what is written anew says what the old file says, and that was durable",
     ),
     (
-        &["dir info/attempts with delivered started before rename deferred/<minute>/* to active"],
+        &["dir history with delivered started before rename deferred/<minute>/* to active"],
         &[
             "a host is probed",
             "killed with a host remembered to be down",
@@ -56,8 +56,8 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &[
-            "dir info/attempts with delivered started before rename deferred/<minute>/* to active",
-            "dir info/attempts with delivered started before create info/attempts",
+            "dir history with delivered started before rename deferred/<minute>/* to active",
+            "dir history with delivered started before create history",
         ],
         &["a suspension runs out", "resumed"],
         "what is written anew says what the old file says, and that was durable",
@@ -69,37 +69,37 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &[
-            "dir info/attempts with freeze started before mkdir frozen/never",
-            "file info/attempts/* with freeze before mkdir frozen/never",
+            "dir history with freeze started before mkdir frozen/never",
+            "file history/* with freeze before mkdir frozen/never",
         ],
         &["an operator freezes what would be discarded"],
         "it stands in frozen/never, where no run looks, durably, before it is reported",
     ),
     (
-        &["file info/attempts/*.part with started unknown before rename"],
+        &["file history/*.part with started unknown before rename"],
         &["killed with a host remembered to be down"],
         "nobody has got anything yet: without its history it is tried anew",
     ),
     (
         &[
-            "file info/attempts/* with freeze started unknown before",
-            "dir info/attempts with freeze started unknown before",
+            "file history/* with freeze started unknown before",
+            "dir history with freeze started unknown before",
         ],
         &["an answer is lost, and it is frozen"],
         "who lost it is taken for interrupted, and the next outcome's sync covers it",
     ),
     (
         &[
-            "dir info/attempts with delivered failed started before unlink",
-            "dir info/attempts with delivered started before unlink",
+            "dir history with delivered failed started before unlink",
+            "dir history with delivered started before unlink",
         ],
         &["killed with a notice"],
         "what is written anew says what the old file says, and that was durable",
     ),
     (
         &[
-            "dir info/attempts with delivered failed notice started before rename new",
-            "dir info/attempts with delivered notice started before rename new",
+            "dir history with delivered failed notice started before rename new",
+            "dir history with delivered notice started before rename new",
         ],
         &[
             "killed with a notice recorded",
@@ -131,25 +131,25 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "the barrier of what is forgotten next covers it",
     ),
     (
-        &["file info/attempts/*.part with started unknown before rename"],
+        &["file history/*.part with started unknown before rename"],
         &["killed with a copy in a Maildir"],
         "the Maildir transport finds its own copy",
     ),
     (
-        &["file info/attempts/*.part with started unknown before rename"],
+        &["file history/*.part with started unknown before rename"],
         &["killed while trying"],
         "only the count of an attempt is lost",
     ),
     (
         &[
-            "file info/attempts/*.part with delivered started before rename",
-            "dir info/attempts with delivered started before create info/attempts",
+            "file history/*.part with delivered started before rename",
+            "dir history with delivered started before create history",
         ],
         &["killed before recording", "killed between two transactions"],
         "the history is synced again before another recipient is tried",
     ),
     (
-        &["file info/attempts/* with notice before rename new/*"],
+        &["file history/* with notice before rename new/*"],
         &["tell of a delivery and of a failure"],
         "the record of the second notice is in the same file, and comes before either is delivered",
     ),
@@ -164,14 +164,14 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "the barrier of what is forgotten with it, or next, covers it",
     ),
     (
-        &["file info/attempts/* with freeze before mkdir frozen/<minute>"],
+        &["file history/* with freeze before mkdir frozen/<minute>"],
         &["freeze until a time"],
         "it stands in the bucket of its time, durably, before it is reported",
     ),
     (
         &[
-            "file info/attempts/* with delivered before create new",
-            "dir info/attempts with delivered before create new",
+            "file history/* with delivered before create new",
+            "dir history with delivered before create new",
         ],
         &["killed with a notice"],
         "who wrote it is killed before he relies on it",
@@ -179,7 +179,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &[
             "dir done before unlink",
-            "dir active before write info/attempts",
+            "dir active before write history",
         ],
         &[],
         "the old name's end, which is synced with it, carries the new name",
@@ -195,7 +195,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &[
             "dir deferred/<minute> before the report",
-            "dir deferred/<minute> before unlink info/request",
+            "dir deferred/<minute> before unlink requests",
         ],
         &[
             "freeze",
@@ -207,48 +207,48 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &[
-            "file info/attempts/* with deferred ",
-            "dir info/attempts with deferred ",
+            "file history/* with deferred ",
+            "dir history with deferred ",
         ],
         &[],
         "who lost a deferral is taken for interrupted, and tried later",
     ),
     (
         &[
-            "file info/attempts/* with unknown ",
-            "dir info/attempts with unknown ",
+            "file history/* with unknown ",
+            "dir history with unknown ",
         ],
         &[],
         "it is found to be interrupted again",
     ),
     (
         &[
-            "file info/attempts/* with started ",
-            "dir info/attempts with started ",
+            "file history/* with started ",
+            "dir history with started ",
         ],
         &[],
         "only the count of an attempt is lost",
     ),
     (
         &[
-            "file info/attempts/* with  before",
-            "dir info/attempts with  before",
+            "file history/* with  before",
+            "dir history with  before",
         ],
         &[],
         "what a killed holder wrote, made durable once more",
     ),
     (
         &[
-            "file info/attempts/* with copied",
-            "dir info/attempts with copied",
+            "file history/* with copied",
+            "dir history with copied",
         ],
         &[],
         "the Maildir transport finds its own copy",
     ),
     (
         &[
-            "file info/attempts/* with retry",
-            "dir info/attempts with retry",
+            "file history/* with retry",
+            "dir history with retry",
         ],
         &[
             "flush",
@@ -260,14 +260,14 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "in active/ it is looked at, and tried at its time at the latest",
     ),
     (
-        &["file info/attempts/* with thaw before rename frozen/<minute>"],
+        &["file history/* with thaw before rename frozen/<minute>"],
         &[],
         "a hold that ran out has run out again",
     ),
     (
         &[
-            "file info/attempts/* with notice before rename new/*",
-            "dir info/attempts with notice before rename new/*",
+            "file history/* with notice before rename new/*",
+            "dir history with notice before rename new/*",
         ],
         &[
             "retry what is for later",
@@ -316,12 +316,12 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "the barrier is made twice, by who was killed and by who comes next",
     ),
     (
-        &["dir info/attempts with freeze thaw"],
+        &["dir history with freeze thaw"],
         &["thaw what is for later"],
         "what is written anew says what the old file says, and that was durable",
     ),
     (
-        &["file info/attempts/*.part with "],
+        &["file history/*.part with "],
         &["thaw what is for later", "retry what is for later"],
         "without its history it is released at its time",
     ),
@@ -331,17 +331,17 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "it was never acknowledged",
     ),
     (
-        &["dir info/request", "file info/request/*.part"],
+        &["dir requests", "file requests/*.part"],
         &["request to retry"],
         "without it, it is tried at its time",
     ),
     (
-        &["dir info/request before"],
+        &["dir requests before"],
         &["request to"],
         "a request that comes back is served twice, which changes nothing",
     ),
     (
-        &["file info/request/*.part", "dir info/request before create"],
+        &["file requests/*.part", "dir requests before create"],
         &["thaw what a request froze"],
         "that request is not reported in this story, and nothing depends on it",
     ),

@@ -326,7 +326,7 @@ fn put_off(spool: &Spool) -> Vec<String> {
 fn answer_is_lost(tree: &Tree, fate: &Fate) -> bool {
     let histories = tree
         .files()
-        .filter(|(path, _)| path.starts_with("spool/info/attempts"));
+        .filter(|(path, _)| path.starts_with("spool/history"));
     let mut events =
         histories.flat_map(|(_, bytes)| History::parse(bytes).unwrap_or_default().events);
     events.any(|event| match event.what {

@@ -114,7 +114,7 @@ pub fn strays(tree: &Tree) -> BTreeSet<PathBuf> {
     let stray = |path: &&Path| {
         let Some(id) = id(path) else { return false };
         // A request may wait for who is gone: the next run drops it.
-        let info = below(path, "info") && !below(path, "info/request");
+        let info = below(path, "info") && !below(path, "requests");
         let mute =
             below(path, "corrupt") && !tree.has(&path.with_file_name(format!("{id}.reason")));
         info && !messages.contains(&id) || mute

@@ -22,19 +22,19 @@ pub fn kept(step: &Step) -> bool {
 
 /// Something is in the history.
 pub fn noted(step: &Step) -> bool {
-    matches!(step, Step::Write(path, _) if lies_in(path, "info/attempts"))
+    matches!(step, Step::Write(path, _) if lies_in(path, "history"))
 }
 
 /// An attempt's outcome is in the history.
 pub fn noted_outcome(step: &Step) -> bool {
     matches!(step, Step::Write(path, bytes)
-        if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"outcome\""))
+        if lies_in(path, "history") && String::from_utf8_lossy(bytes).contains("\"outcome\""))
 }
 
 /// That a message is frozen is in its history.
 pub fn noted_freeze(step: &Step) -> bool {
     matches!(step, Step::Write(path, bytes)
-        if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"freeze\""))
+        if lies_in(path, "history") && String::from_utf8_lossy(bytes).contains("\"freeze\""))
 }
 
 /// A host is remembered to be down.
@@ -56,7 +56,7 @@ pub fn resumed(step: &Step) -> bool {
 /// A notice is in its origin's history.
 pub fn noted_notice(step: &Step) -> bool {
     matches!(step, Step::Write(path, bytes)
-        if lies_in(path, "info/attempts") && String::from_utf8_lossy(bytes).contains("\"notice\""))
+        if lies_in(path, "history") && String::from_utf8_lossy(bytes).contains("\"notice\""))
 }
 
 /// A copy has its name in the Maildir.

@@ -147,7 +147,7 @@ fn an_outcome() {
                 "an outcome is recorded before the message rests",
                 later(
                     steps,
-                    synced("info/attempts"),
+                    synced("history"),
                     renamed("active", "deferred"),
                 ),
             ),
@@ -199,7 +199,7 @@ fn a_notice() {
     let (causes, rest): (Vec<Step>, Vec<Step>) = steps[..begun]
         .iter()
         .cloned()
-        .partition(|step| synced("info/attempts")(step));
+        .partition(|step| synced("history")(step));
     cause_last.extend(rest);
     cause_last.extend_from_slice(&steps[begun..at]);
     cause_last.extend(causes);
@@ -240,7 +240,7 @@ fn an_operators_word() {
             "a freeze is in the history before the rename",
             later(
                 &frozen.steps,
-                synced("info/attempts"),
+                synced("history"),
                 renamed("deferred", "frozen"),
             ),
         )],
@@ -250,7 +250,7 @@ fn an_operators_word() {
             renamed("frozen", "active")(step) || synced("frozen")(step) || synced("active")(step)
         };
         later(&story.steps, moved, |step| {
-            synced("info/attempts")(step) && matches!(step, Step::SyncFile(_))
+            synced("history")(step) && matches!(step, Step::SyncFile(_))
         })
     };
     let order = "what is let go is moved before that is in the history";
@@ -263,7 +263,7 @@ fn an_operators_word() {
             order: "a discard is in the history before the rename",
             steps: later(
                 &away.steps,
-                synced("info/attempts"),
+                synced("history"),
                 renamed("deferred", "discarded"),
             ),
             harmless: Some("not reported yet, and the bucket is looked into when its time comes"),
@@ -276,7 +276,7 @@ fn a_request() {
     let all = operate::ask(Method::Each);
     let story = &all[0];
     let steps = &story.steps;
-    let part = |step: &Step| matches!(step, Step::SyncFile(path) if lies_in(path, "info/request"));
+    let part = |step: &Step| matches!(step, Step::SyncFile(path) if lies_in(path, "requests"));
     check(
         story,
         vec![
@@ -286,11 +286,11 @@ fn a_request() {
             ),
             undone(
                 "a request is durable before it is reported",
-                later(steps, synced("info/request"), reported),
+                later(steps, synced("requests"), reported),
             ),
             undone("it is unlinked when it has been served", {
                 let served = |step: &Step| {
-                    unlinked("info/request")(step) && !super::teeth::named(step).ends_with(".part")
+                    unlinked("requests")(step) && !super::teeth::named(step).ends_with(".part")
                 };
                 let at = steps.iter().position(served).unwrap();
                 let reported = steps.iter().position(reported).unwrap();
@@ -521,8 +521,8 @@ fn a_suspension() {
                 "a history is whole before it takes the old one's place",
                 later(
                     &resumed.steps,
-                    |step| matches!(step, Step::SyncFile(path) if lies_in(path, "info/attempts")),
-                    renamed("info/attempts", "info/attempts"),
+                    |step| matches!(step, Step::SyncFile(path) if lies_in(path, "history")),
+                    renamed("history", "history"),
                 ),
             ),
         ],

@@ -118,7 +118,7 @@ pub fn label(steps: &[Step], at: usize) -> String {
 /// For a sync of a history, or of the directory of all: the events that it covers.
 fn events(steps: &[Step]) -> String {
     let (sync, before) = steps.split_last().unwrap();
-    let dir = Path::new("spool/info/attempts");
+    let dir = Path::new("spool/history");
     let covers: &dyn Fn(&Path) -> bool = match sync {
         Step::SyncFile(path) if path.starts_with(dir) => &move |other| other == path,
         Step::SyncDir(path) if path == dir => &|other| other.starts_with(dir),

@@ -358,7 +358,7 @@ impl Known {
     pub fn note(&mut self, tree: &Tree) {
         self.forget_notes();
         for (path, bytes) in tree.files() {
-            if path.starts_with("spool/info/attempts") {
+            if path.starts_with("spool/history") {
                 self.learn(&Step::Write(path.to_owned(), bytes.to_vec()));
             }
         }
@@ -374,7 +374,7 @@ impl Known {
                 (to, &self.noted)
             }
             Step::Unlink(path)
-                if under(path, "info") && !path.starts_with("spool/info/request") =>
+                if under(path, "info") && !path.starts_with("spool/requests") =>
             {
                 (path, &self.delivered)
             }

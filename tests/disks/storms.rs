@@ -170,7 +170,7 @@ fn read_only(kind: Kind) {
     weather.blow(submissions() / 2, Sky::Sound);
     weather.queue(10);
     // As an operator leaves it who is killed.
-    let part = "info/request/1d3c7dd0-3b7c-4b5e-9a53-6f0a3a1a8a11.part";
+    let part = "requests/1d3c7dd0-3b7c-4b5e-9a53-6f0a3a1a8a11.part";
     fs::write(weather.site.spool().join(part), "{").unwrap();
     disk.remount("ro").unwrap();
     weather.site.program(["check"], b"").ok();

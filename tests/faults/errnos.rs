@@ -132,5 +132,5 @@ fn is_raced(path: &Path) -> bool {
     places.contains(&&*first) && second.as_os_str().to_string_lossy().len() == 36
         || buckets.contains(&&*first)
         || first == "state"
-        || path.starts_with("info/request") && parts.next().is_some()
+        || path.starts_with("requests") && parts.next().is_some()
 }

@@ -153,7 +153,7 @@ fn untidy(path: &Path, queue: &Queue) {
     for info in ["sender", "recipients", "transport", "attempts", "request"] {
         write(format!("info/{info}/{gone}"));
     }
-    write(format!("info/attempts/{gone}.part"));
+    write(format!("history/{gone}.part"));
 }
 
 fn repair(spool: &Spool) -> Result<Vec<Finding>, String> {

@@ -218,14 +218,14 @@ impl Queue {
             .collect();
         let place = spool.locate(frozen).unwrap().place().unwrap();
         expected.extend([
-            format!("info/attempts/{frozen}").into(),
+            format!("history/{frozen}").into(),
             place.path(frozen),
             format!("corrupt/{corrupt}").into(),
             format!("corrupt/{corrupt}.reason").into(),
         ]);
         expected.sort();
         // What a kill left of a history that was being written anew: none is left by one run.
-        let half = PathBuf::from(format!("info/attempts/{frozen}.part"));
+        let half = PathBuf::from(format!("history/{frozen}.part"));
         if runs > 1 && spool.path().join(&half).exists() {
             let removed = |one: &Finding| one.path == half && one.mended == Some(true);
             assert!(check(spool, true).unwrap().iter().any(removed));

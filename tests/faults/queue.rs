@@ -78,7 +78,7 @@ fn renames(call: &Call<'_>) -> bool {
 }
 
 fn records_notice(call: &Call<'_>) -> bool {
-    matches!(call, Call::Write { path, bytes } if path.starts_with("info/attempts")
+    matches!(call, Call::Write { path, bytes } if path.starts_with("history")
         && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
 }
 
@@ -277,7 +277,7 @@ impl Queue {
         };
         entry.record(self.start, started).unwrap();
         entry.sync().unwrap();
-        let attempts = self.path().join(format!("info/attempts/{id}"));
+        let attempts = self.path().join(format!("history/{id}"));
         let mut file = OpenOptions::new().append(true).open(attempts).unwrap();
         file.write_all(b"{\"at\":\"2026-11-").unwrap();
     }
@@ -341,7 +341,7 @@ impl Queue {
         assert_eq!(acted, [(held, Acted::Requested)]);
         drop(hand);
         let gone = mailspool::accept::new_id(self.start);
-        fs::write(path.join(format!("info/request/{gone}")), "{}").unwrap();
+        fs::write(path.join(format!("requests/{gone}")), "{}").unwrap();
 
         self.corrupt = self.add(
             spool,

@@ -133,7 +133,7 @@ fn a_staged_notice_moves_on_behind_a_durable_record() {
     pass(Arc::clone(&watched) as Arc<dyn Seam>).unwrap();
     let calls = watched.calls.lock().unwrap();
     let at = |call: &str| calls.iter().position(|one| one.starts_with(call)).unwrap();
-    assert!(at(&format!("fsync info/attempts/{id}")) < at("rename new/"));
+    assert!(at(&format!("fsync history/{id}")) < at("rename new/"));
 }
 
 /// Ends the process when the record of a notice has been written.
@@ -149,7 +149,7 @@ impl Seam for DiesBehindRecord {
         };
         if let Call::Write { path, bytes } = call {
             let record = String::from_utf8_lossy(bytes).contains("\"event\":\"notice\"");
-            *dead |= path.starts_with("info/attempts") && record;
+            *dead |= path.starts_with("history") && record;
         }
         verdict
     }
@@ -256,7 +256,7 @@ fn what_the_holder_carried_out_is_not_refused() {
         let place = spool.locate(id).unwrap().place().unwrap();
         let hand = spool.lock(place, id).unwrap();
         let holder = spool.clone();
-        let seam = At::new(1, "fsync", "info/request", move || {
+        let seam = At::new(1, "fsync", "requests", move || {
             drop(hand);
             let served = holder.serve_request(id, Timestamp::now()).unwrap();
             assert!(matches!(served, Served::Done(_)), "{served:?}");
@@ -276,7 +276,7 @@ fn an_operator_looks_for_requests_too() {
     let spool = Spool::create(&path, None).unwrap();
     let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
     let other = spool.clone();
-    let seam = At::new(1, "write", "info/attempts", move || {
+    let seam = At::new(1, "write", "history", move || {
         let freeze = Action::Freeze {
             by: by(),
             until: None,
@@ -356,7 +356,7 @@ fn a_sweeper_removes_nothing_that_has_a_history() {
         what,
     };
     let bytes = [&b"damaged\n"[..], &event.line()].concat();
-    std::fs::write(at("info/attempts"), bytes).unwrap();
+    std::fs::write(at("history"), bytes).unwrap();
     let (ledger, start) = (Ledger::default(), Timestamp::now());
     let clock = Clock::at(start);
     runner(spool.clone(), &ledger, &clock, start)
@@ -364,7 +364,7 @@ fn a_sweeper_removes_nothing_that_has_a_history() {
         .unwrap();
     assert_eq!(spool.locate(id).unwrap().place(), Some(Place::Corrupt));
     // A person sees to it, and it goes on.
-    std::fs::remove_file(at("info/attempts")).unwrap();
+    std::fs::remove_file(at("history")).unwrap();
     act(&spool, &[id], &Action::Retry(by()), Timestamp::now()).unwrap();
     clock.forward(1);
     runner(spool.clone(), &ledger, &clock, start)
@@ -395,7 +395,7 @@ fn a_notice_does_not_wait_for_who_is_gone() {
         path.join(format!("new/{notice}")),
     )
     .unwrap();
-    std::fs::remove_file(path.join(format!("info/attempts/{notice}"))).unwrap();
+    std::fs::remove_file(path.join(format!("history/{notice}"))).unwrap();
     for info in ["sender", "recipients", "transport", "attempts"] {
         std::fs::write(path.join(format!("info/{info}/{origin}")), "").unwrap();
     }

@@ -105,7 +105,7 @@ impl Scene {
     }
 
     fn history(&self) -> PathBuf {
-        self.path.join(format!("info/attempts/{}", self.id))
+        self.path.join(format!("history/{}", self.id))
     }
 
     pub fn inode(&self) -> u64 {

@@ -21,7 +21,7 @@ use super::scene::{Fails, Scene};
 use super::world::{HOST, accept, files, findings, tempdir};
 
 fn syncs_history(call: &Call<'_>) -> bool {
-    matches!(call, Call::SyncFile { path } if path.starts_with("info/attempts"))
+    matches!(call, Call::SyncFile { path } if path.starts_with("history"))
 }
 
 fn starts_part(call: &Call<'_>) -> bool {
@@ -34,11 +34,11 @@ fn a_history_whose_sync_failed_is_written_anew() {
     let seam = Fails::new(|call, failed| syncs_history(call) && failed == 0);
     let summary = scene.pass(seam.open(&scene.path)).unwrap();
     assert_eq!((summary.deferred, summary.trouble), (1, 0));
-    let failed = seam.at(0, &format!("fsync info/attempts/{}", scene.id));
-    let part = format!("info/attempts/{}.part", scene.id);
+    let failed = seam.at(0, &format!("fsync history/{}", scene.id));
+    let part = format!("history/{}.part", scene.id);
     let synced = seam.at(failed + 1, &format!("fsync {part}"));
     let named = seam.at(synced, &format!("rename {part}"));
-    let entry = seam.at(named, "fsync info/attempts");
+    let entry = seam.at(named, "fsync history");
     seam.at(entry, "rename active/");
     assert_eq!(findings(&scene.spool), []);
     scene.clock.forward(60);
@@ -90,7 +90,7 @@ fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
     )
     .unwrap();
     assert_eq!(acted, [(scene.id, Acted::Done)]);
-    let synced = seam.at(0, &format!("fsync info/attempts/{}.part", scene.id));
+    let synced = seam.at(0, &format!("fsync history/{}.part", scene.id));
     seam.at(synced, "rename frozen/never/");
 }
 
@@ -170,7 +170,7 @@ fn transactions_under_way_come_to_their_end_when_nothing_can_be_recorded() {
 fn a_notice_that_is_not_recorded_is_written_again() {
     let scene = Scene::new(&["a@no.test"]);
     let notices = |call: &Call<'_>| {
-        matches!(call, Call::Write { path, bytes } if path.starts_with("info/attempts")
+        matches!(call, Call::Write { path, bytes } if path.starts_with("history")
             && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
     };
     let seam = Fails::new(move |call, failed| notices(call) || failed > 0);
@@ -207,7 +207,7 @@ fn a_delay_that_is_over_is_not_told() {
     scene.pass(scene.spool.clone()).unwrap();
     scene.clock.forward(240);
     let notices = |call: &Call<'_>| {
-        matches!(call, Call::Write { path, bytes } if path.starts_with("info/attempts")
+        matches!(call, Call::Write { path, bytes } if path.starts_with("history")
             && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
     };
     let seam = Fails::new(move |call, failed| notices(call) || failed > 0);
@@ -265,7 +265,7 @@ fn an_action_repeated_syncs_the_place_that_was_left() {
     let acted = act(&seam.open(&scene.path), &[scene.id], &thaw, now).unwrap();
     assert_eq!(acted, [(scene.id, Acted::Done)]);
     let synced = seam.at(0, "fsync frozen/never");
-    seam.at(synced, &format!("write info/attempts/{}", scene.id));
+    seam.at(synced, &format!("write history/{}", scene.id));
 }
 
 /// The error of a file is reported to whoever waits for it first, and then no more.
@@ -318,7 +318,7 @@ fn nobody_believes_a_barrier_behind_one_that_failed() {
 #[test]
 fn every_part_is_accounted_for() {
     let scene = Scene::new(&["a@ok.test"]);
-    let part = format!("info/attempts/{}.part", scene.id);
+    let part = format!("history/{}.part", scene.id);
     fs::write(scene.path.join(&part), "{").unwrap();
     let found = check(&scene.spool, true).unwrap();
     assert!(

@@ -65,14 +65,14 @@ fn mess() -> Site {
     let open = site.queue(&["e@x.test"]);
     let wide = fs::Permissions::from_mode(0o644);
     fs::set_permissions(spool.join(format!("info/recipients/{open}")), wide).unwrap();
-    put(&format!("info/request/{open}"), b"{\"event\":\"dance\"}");
+    put(&format!("requests/{open}"), b"{\"event\":\"dance\"}");
     for dir in ["sender", "attempts", "request"] {
         put(&format!("info/{dir}/{STRANGER}"), dir.as_bytes());
     }
     put(&format!("corrupt/{STRANGER}.sender"), b"moved there before");
     for part in [
         format!("state/{RANDOM}.part"),
-        format!("info/request/{RANDOM}.part"),
+        format!("requests/{RANDOM}.part"),
         format!("version.{RANDOM}.part"),
     ] {
         put(&part, b"half");

@@ -63,7 +63,7 @@ fn a_directory_that_cannot_be_listed_holds_nothing_else_up() {
         "frozen/2026-11-20T0000Z",
         "deferred",
         "discarded",
-        "info/request",
+        "requests",
         "keys",
         "keys/new",
         "done",
@@ -145,7 +145,7 @@ fn a_message_in_a_closed_directory_is_not_gone() {
     let spool = site.spool();
     let bucket = names(&spool.join("deferred")).pop().unwrap();
     let bucket = spool.join("deferred").join(bucket);
-    let request = spool.join("info/request").join(&id);
+    let request = spool.join("requests").join(&id);
 
     // The message is in use, so that an action waits as a request.
     let file = fs::File::open(bucket.join(&id)).unwrap();
@@ -226,7 +226,7 @@ fn requests_and_new_files_that_cannot_be_opened_are_passed_over() {
     let site = site();
     let ids = queued(&site, 22);
     for id in &ids[..11] {
-        let request = site.spool().join("info/request").join(id);
+        let request = site.spool().join("requests").join(id);
         fs::write(&request, r#"{"event":"freeze","by":"x"}"#).unwrap();
         close(&request);
     }

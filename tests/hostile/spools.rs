@@ -166,12 +166,12 @@ fn a_seal_that_is_something_else() {
 
 #[test]
 fn a_history_that_is_something_else() {
-    in_place_of("info/attempts/ID", &all());
+    in_place_of("history/ID", &all());
 }
 
 #[test]
 fn a_request_that_is_something_else() {
-    in_place_of("info/request/ID", &all());
+    in_place_of("requests/ID", &all());
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn names_of_ours_that_are_something_else() {
         "corrupt",
         "frozen/never",
         "info/sender",
-        "info/request",
+        "requests",
     ] {
         let scene = Scene::new();
         for (n, (_, put)) in THINGS.iter().enumerate() {
@@ -231,7 +231,7 @@ fn parts_of_the_spool_that_are_something_else() {
         "corrupt",
         "info",
         "info/sender",
-        "info/request",
+        "requests",
         "state",
         "version",
         "config.toml",
@@ -284,7 +284,7 @@ fn strangers_are_left_alone_and_do_not_matter() {
         "corrupt",
         "deferred",
         "info/sender",
-        "info/attempts",
+        "history",
         "state",
         "",
     ];
@@ -349,7 +349,7 @@ fn modes_and_owners_that_keep_the_owner_out() {
         ("info/sender/ID", 0),
         ("info/recipients/ID", 0o222),
         ("info/transport/ID", 0o777),
-        ("info/attempts", 0),
+        ("history", 0),
         ("active", 0),
         ("deferred", 0o500),
     ];

@@ -200,7 +200,7 @@ fn without_a_look_for_requests_behind_the_lock() {
     let pair = Pair::new("no look for requests", &stage, programs, |case, _| {
         case.nothing_asked();
     });
-    bites(pair, |_| Arc::new(Blind("info/request")));
+    bites(pair, |_| Arc::new(Blind("requests")));
 }
 
 /// A sweeper that does not ask for a notice's origin moves it on although the origin has not

@@ -18,18 +18,27 @@ const ROOT_NAMES: &[&str] = &[
     "discarded",
     "done",
     "frozen",
+    "history",
     "incoming",
     "info",
     "keys",
     "new",
     "outbox",
+    "requests",
+    "staged",
     "state",
     "suspended",
     "version",
 ];
 
-/// The directories below `info/`.
-const INFO: &[&str] = &["sender", "recipients", "transport", "attempts", "request"];
+/// The directories of the view.
+const VIEW: &[&str] = &["sender", "recipients", "transport"];
+
+/// The directories with a message's other files.
+const INFO: &[&str] = &["info/sender", "info/recipients", "info/transport", HISTORY, REQUESTS];
+
+const HISTORY: &str = "history";
+const REQUESTS: &str = "requests";
 
 /// How the finding ends about a directory that its owner cannot look into.
 pub(super) const KEEPS_OUT: &str = "keeps its owner out; what is below it cannot be looked at";
@@ -40,7 +49,7 @@ impl Look<'_> {
     /// Every name is ours or is reported; those that are not are left alone.
     pub(super) fn names(&mut self) -> disk::Result<()> {
         self.names_below(Path::new(""), |name| ROOT_NAMES.contains(&name), "version.")?;
-        self.names_below(Path::new("info"), |name| INFO.contains(&name), "/")?;
+        self.names_below(Path::new("info"), |name| VIEW.contains(&name), "/")?;
         for place in Place::FIXED {
             let corrupt = place == Place::Corrupt;
             let ours = |name: &str| is_id(name) || corrupt && is_beside_an_id(name);
@@ -55,12 +64,8 @@ impl Look<'_> {
             }
         }
         for dir in INFO {
-            let prefix = if ["attempts", "request"].contains(dir) {
-                ""
-            } else {
-                "/"
-            };
-            let names = self.names_below(&Path::new("info").join(dir), is_id, prefix)?;
+            let prefix = if dir.starts_with("info") { "/" } else { "" };
+            let names = self.names_below(Path::new(dir), is_id, prefix)?;
             let ids = names.iter().filter_map(|name| name.parse().ok());
             self.infos.extend(ids.map(|id| (*dir, id)));
         }
@@ -244,7 +249,7 @@ impl Look<'_> {
         let hours = hours.iter().filter_map(|name| name.to_str());
         let hours = hours.filter(|name| name.parse::<Bucket>().is_ok());
         dirs.extend(hours.map(|hour| Path::new("keys").join(hour)));
-        dirs.extend(INFO.iter().map(|dir| Path::new("info").join(dir)));
+        dirs.extend(INFO.iter().map(PathBuf::from));
         for kept in Kept::ALL {
             dirs.push(PathBuf::from(kept.as_str()));
             // If they cannot be listed, the directory above says why.
@@ -290,7 +295,7 @@ impl Look<'_> {
         stat.uid == self.owner && stat.mode & FILE_MODE == FILE_MODE
     }
 
-    /// The files below `info/`: each belongs to a message, and is the owner's alone.
+    /// The other files of messages: each belongs to a message, and is the owner's alone.
     pub(super) fn infos(&mut self) {
         let mut gone = HashSet::new();
         let mut uncertain = HashSet::new();
@@ -308,7 +313,7 @@ impl Look<'_> {
                         uncertain.insert(id);
                         // A place that we may not look into is reported already, once.
                         if !self.is_reported(&error) {
-                            let path = Path::new("info").join(dir).join(id.to_string());
+                            let path = Path::new(dir).join(id.to_string());
                             self.unless::<()>(&path, Err(error));
                         }
                     }
@@ -317,7 +322,7 @@ impl Look<'_> {
             if uncertain.contains(&id) {
                 continue;
             }
-            let path = Path::new("info").join(dir).join(id.to_string());
+            let path = Path::new(dir).join(id.to_string());
             let looked = match self.seen.get(&id).map(|places| places[0]) {
                 Some(place) => self.info(dir, id, &path, place),
                 None => self.orphan(dir, id, &path),
@@ -341,7 +346,9 @@ impl Look<'_> {
         if stat.kind == Kind::File {
             self.access(path, &stat, FILE_MODE);
             if !self.lets_in(&stat) {
-                self.barred.insert(id);
+                if dir == HISTORY {
+                    self.barred.insert(id);
+                }
                 return Ok(());
             }
         } else if place == Place::Corrupt {
@@ -350,8 +357,8 @@ impl Look<'_> {
                 "has a message's name, and is no file; left alone",
             );
         }
-        if dir == "request" && self.spool.has_readable_request(id)? == Some(false) {
-            let to = self.room_in_corrupt(&format!("{id}.{dir}"))?;
+        if dir == REQUESTS && self.spool.has_readable_request(id)? == Some(false) {
+            let to = self.room_in_corrupt(&format!("{id}.request"))?;
             self.mendable(
                 path.to_owned(),
                 "is no request that can be read",
@@ -361,17 +368,21 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// What a power cut kept of a message that was never accepted, or was forgotten.
+    /// What a power cut kept of a message that is forgotten.
     fn orphan(&mut self, dir: &str, id: QueueId, path: &Path) -> disk::Result<()> {
         match self.spool.disk().stat(path)? {
             // Asked for while a run finished the message, by somebody who was killed or has
             // not looked again yet.
-            Some(stat) if stat.kind == Kind::File && dir == "request" => {
+            Some(stat) if stat.kind == Kind::File && dir == REQUESTS => {
                 let what = "asks for a message that is gone; the next run drops it";
                 self.note(path.to_owned(), what);
             }
+            Some(stat) if stat.kind == Kind::File && dir != HISTORY => {
+                let what = "shows a message that is gone";
+                self.find(Level::Note, path.to_owned(), what, Some(Mend::Remove));
+            }
             Some(stat) if stat.kind == Kind::File => {
-                let to = self.room_in_corrupt(&format!("{id}.{dir}"))?;
+                let to = self.room_in_corrupt(&format!("{id}.history"))?;
                 self.mendable(path.to_owned(), "belongs to no message", Mend::Move { to });
             }
             Some(_) => self.note(
@@ -388,22 +399,22 @@ fn is_id(name: &str) -> bool {
     name.parse::<QueueId>().is_ok()
 }
 
-/// `<id>.reason`, or `<id>.sender` and the like with or without a number: what a repair moved.
+/// `<id>.reason`, or `<id>.history` and the like with or without a number: what a repair moved.
 fn is_beside_an_id(name: &str) -> bool {
     let Some((id, what)) = name.split_once('.') else {
         return false;
     };
     let (what, number) = what.split_once('.').unwrap_or((what, "1"));
     is_id(id)
-        && (what == "reason" || INFO.contains(&what))
+        && ["reason", "history", "request"].contains(&what)
         && number.parse::<u32>().is_ok_and(|n| n.to_string() == number)
 }
 
-/// The queue for a shared barrier, slots, and what is known of destinations and of releases.
+/// The boot for which the view is complete, slots, and what is known of destinations and of releases.
 fn is_state(name: &str) -> bool {
     let number = name.strip_prefix("attempt-");
     let ours = [
-        "sync",
+        "boot",
         "down",
         "probe",
         "to",

@@ -1,6 +1,7 @@
 //! Every message: one name, a file that is whole, a reason, and a next time.
 
 use std::io::{self, Read};
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -8,7 +9,7 @@ use super::{Level, Look, Mend};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Action, Bucket, Hold, Resting, What};
-use crate::spool::{Content, Down, Listing, Located, Place, View};
+use crate::spool::{Content, Down, Listing, Located, Place, View, ViewFault};
 
 impl Look<'_> {
     /// Every message that was seen.
@@ -84,13 +85,7 @@ impl Look<'_> {
     fn file(&mut self, id: QueueId, place: Place, stat: &Stat) -> disk::Result<()> {
         let path = place.path(id);
         if stat.kind != Kind::File {
-            match self.spool.exists(id)? {
-                true => self.problem(
-                    path,
-                    "is no file, and its envelope waits in info/; put the message back, or remove both",
-                ),
-                false => self.note(path, "has a message's name, and is no file; left alone"),
-            }
+            self.note(path, "has a message's name, and is no file; left alone");
             return Ok(());
         }
         self.access(&path, stat, FILE_MODE);
@@ -100,6 +95,9 @@ impl Look<'_> {
         match place {
             // Being written, at this moment, most likely; the lock would disturb nobody but it.
             Place::New => self.note(path, "being accepted, or work for the next run"),
+            Place::Staged => {
+                self.note(path, "a notice that its origin is about to record, or work for the next run");
+            }
             Place::Done => self.note(path, "finished; the next run forgets it"),
             place => {
                 // Who is at work is asked only if it matters.
@@ -113,7 +111,7 @@ impl Look<'_> {
 
     fn message(&mut self, view: &View, stat: &Stat) -> disk::Result<()> {
         // It went there while we looked: its files go one by one.
-        if let Place::New | Place::Done = view.place {
+        if let Place::New | Place::Staged | Place::Done = view.place {
             return Ok(());
         }
         let path = view.place.path(view.id);
@@ -151,8 +149,31 @@ impl Look<'_> {
                 if self.findings.len() > before && self.is_in_hand(stat) {
                     self.findings.truncate(before);
                 }
+                self.shown(view, content)?;
             }
             (None, Err(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the view shows the envelope. Nothing decides by it, so that is worth a note.
+    fn shown(&mut self, view: &View, content: &Content) -> disk::Result<()> {
+        let faults = self.spool.view_faults(view.id, &content.envelope)?;
+        // It was finished while we looked.
+        if faults.is_empty() || self.spool.disk().stat(&view.place.path(view.id))?.is_none() {
+            return Ok(());
+        }
+        for (dir, fault) in faults {
+            let path = Path::new(dir).join(view.id.to_string());
+            let what = match fault {
+                ViewFault::Missing => "is missing, and shows what is in the message file",
+                ViewFault::Differs => "is not what the message file says, and has no effect",
+                ViewFault::NotAFile => {
+                    self.note(path, "has a message's name, and is no file; left alone");
+                    continue;
+                }
+            };
+            self.find(Level::Note, path, what, Some(Mend::Show { at: view.place }));
         }
         Ok(())
     }
@@ -212,12 +233,6 @@ impl Look<'_> {
             Err(error) if error.is_absent() => return Ok(None),
             Err(error) => return Err(error),
         };
-        // First the size: nobody reads a terabyte of nothing to find out that it is too much.
-        if body.size() != seal.size {
-            let (has, sealed) = (body.size(), seal.size);
-            let reason = format!("the message file has {has} octets, sealed were {sealed}");
-            return Ok(Some(reason));
-        }
         let mut hasher = SealHasher::new();
         let mut reader = body.reader();
         let mut chunk = vec![0; 64 << 10];
@@ -235,7 +250,7 @@ impl Look<'_> {
             }
         }
         let intact = hasher.digest() == seal.message;
-        Ok((!intact).then(|| "the message file does not match its seal".to_owned()))
+        Ok((!intact).then(|| "the message does not match its seal".to_owned()))
     }
 }
 

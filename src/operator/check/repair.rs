@@ -25,6 +25,14 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             Ok(spool.leftover(path, true)? == Leftover::Dead)
         }
         Some(Mend::Remove) if path.starts_with("keys") => spool.is_damaged_key(path, true),
+        Some(Mend::Remove) if path.starts_with("info") => match id_of(path) {
+            Some(id) => spool.remove_stray_view(id),
+            None => Ok(false),
+        },
+        Some(Mend::Show { at }) => match id_of(path) {
+            Some(id) => spool.mend_view(id, *at),
+            None => Ok(false),
+        },
         // The message that it made wait may have been mended before it. It is not needed.
         Some(Mend::Remove) if path == Path::new(RELEASES) => spool.forget_releases(),
         Some(Mend::Remove) => spool.is_damaged_down(path, true),
@@ -47,9 +55,7 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
 
 /// The message whose file has this path, and does not lie behind a link.
 fn standing_at(spool: &Spool, path: &Path) -> disk::Result<Option<(Place, QueueId)>> {
-    let id = path
-        .file_name()
-        .and_then(|name| name.to_str()?.parse().ok());
+    let id = id_of(path);
     let place = path.parent().and_then(Place::of_dir);
     let (Some(id), Some(place)) = (id, place) else {
         return Ok(None);
@@ -57,6 +63,10 @@ fn standing_at(spool: &Spool, path: &Path) -> disk::Result<Option<(Place, QueueI
     let dir = spool.disk().stat(&place.dir())?;
     let is_dir = dir.is_some_and(|stat| stat.kind == Kind::Dir);
     Ok(is_dir.then_some((place, id)))
+}
+
+fn id_of(path: &Path) -> Option<QueueId> {
+    path.file_name()?.to_str()?.parse().ok()
 }
 
 fn quarantine(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
@@ -94,7 +104,7 @@ fn activate(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
     }
 }
 
-/// Takes a file below `info/` aside: one without a message, or a request that says nothing.
+/// Takes a file aside that belongs to no message, or a request that says nothing.
 fn move_aside(spool: &Spool, path: &Path, to: &Path) -> disk::Result<bool> {
     let file = match spool.disk().open_read(path) {
         Ok(file) => file,
@@ -112,10 +122,9 @@ fn move_aside(spool: &Spool, path: &Path, to: &Path) -> disk::Result<bool> {
     }
 }
 
-/// Whether a file below `info/` belongs to a message after all, and says something.
+/// Whether such a file belongs to a message after all, and says something.
 fn is_wanted(spool: &Spool, path: &Path) -> disk::Result<bool> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok()) else {
+    let Some(id) = id_of(path) else {
         return Ok(true);
     };
     match spool.locate_for_good(id)? {
@@ -124,6 +133,6 @@ fn is_wanted(spool: &Spool, path: &Path) -> disk::Result<bool> {
         Located::Uncertain(_) => return Ok(true),
         Located::At(_) => {}
     }
-    let is_request = path.parent().is_some_and(|dir| dir.ends_with("request"));
+    let is_request = path.parent().is_some_and(|dir| dir.ends_with("requests"));
     Ok(!is_request || spool.has_readable_request(id)? != Some(false))
 }

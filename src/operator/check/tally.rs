@@ -65,7 +65,7 @@ pub fn tally(spool: &Spool, now: Timestamp) -> Tallied {
 
 fn way(place: Place) -> u8 {
     match place {
-        Place::New => 0,
+        Place::New | Place::Staged => 0,
         Place::Incoming => 1,
         Place::Active => 2,
         Place::Deferred(_) => 3,

@@ -25,7 +25,7 @@ fn message_on(disk: Disk, number: u8, sender: &[u8], bytes: &[u8]) -> Message {
         id: id(number),
         sender: ReversePath::parse(sender).unwrap(),
         dsn: None,
-        body: Body::new(disk, Arc::new(file), bytes.len() as u64),
+        body: Body::new(disk, Arc::new(file), 0, bytes.len() as u64),
     }
 }
 
@@ -263,19 +263,13 @@ enum Fault {
 struct Faults {
     at: usize,
     fault: Fault,
-    method: Method,
     calls: Mutex<Vec<String>>,
 }
 
 impl Faults {
-    fn new(at: usize, fault: Fault, method: Method) -> Arc<Faults> {
+    fn new(at: usize, fault: Fault) -> Arc<Faults> {
         let calls = Mutex::default();
-        Arc::new(Faults {
-            at,
-            fault,
-            method,
-            calls,
-        })
+        Arc::new(Faults { at, fault, calls })
     }
 }
 
@@ -297,10 +291,6 @@ impl Seam for Faults {
         }
     }
 
-    fn method(&self) -> Option<Method> {
-        Some(self.method)
-    }
-
     fn length(&self, _call: &Call<'_>) -> Option<usize> {
         Some(50)
     }
@@ -309,11 +299,11 @@ impl Seam for Faults {
 const BYTES: &[u8] = b"Subject: a message\n\nthat takes more than one write of fifty octets\n";
 
 /// Delivers with a fault at the nth call; false if there are not so many calls.
-fn try_fault(method: Method, at: usize, fault: Fault) -> bool {
+fn try_fault(at: usize, fault: Fault) -> bool {
     let (dir, path) = spool_and_box();
     let message = message(dir.path(), 1, b"a@b", BYTES);
     let to = [address("one@example.org"), address("two@example.org")];
-    let faults = Faults::new(at, fault, method);
+    let faults = Faults::new(at, fault);
     let maildir = Maildir::new(path.clone(), "h".into());
     let faulty = maildir.clone().with_seam(Some(faults.clone()));
     let outcomes = deliver(&faulty, &message, &to);
@@ -346,50 +336,35 @@ fn try_fault(method: Method, at: usize, fault: Fault) -> bool {
 
 #[test]
 fn a_call_that_fails_never_loses_doubles_or_tears() {
-    for method in [Method::SyncExt, Method::SyncFs, Method::Each] {
-        for errno in [Errno::ENOSPC, Errno::EIO, Errno::EINTR, Errno::EMFILE] {
-            for fault in [Fault::Once(errno), Fault::Lie(errno), Fault::Ever(errno)] {
-                // An interrupted call was not made; that much a kernel can be believed.
-                if fault == Fault::Lie(Errno::EINTR) {
-                    continue;
-                }
-                let mut at = 0;
-                while try_fault(method, at, fault) {
-                    at += 1;
-                }
-                assert!(at >= 17, "{at} calls by {method:?}");
+    for errno in [Errno::ENOSPC, Errno::EIO, Errno::EINTR, Errno::EMFILE] {
+        for fault in [Fault::Once(errno), Fault::Lie(errno), Fault::Ever(errno)] {
+            // An interrupted call was not made; that much a kernel can be believed.
+            if fault == Fault::Lie(Errno::EINTR) {
+                continue;
             }
+            let mut at = 0;
+            while try_fault(at, fault) {
+                at += 1;
+            }
+            assert!(at >= 17, "{at} calls");
         }
     }
 }
 
 #[test]
 fn a_copy_is_durable_before_it_is_named_and_named_durably_before_success() {
-    for (method, first, second) in [
-        (Method::SyncExt, "syncfs fsync", "open fsync new"),
-        (Method::SyncFs, "syncfs", "open fsync new"),
-        (Method::Each, "fsync fsync", "open fsync new"),
-    ] {
-        let (dir, path) = spool_and_box();
-        let message = message(dir.path(), 1, b"a@b", b"x\n");
-        let maildir = Maildir::new(path, "h".into());
-        let to = [address("one@example.org"), address("two@example.org")];
-        let _ = deliver(&maildir, &message, &to);
-        let seam = Faults::new(usize::MAX, Fault::Once(Errno::EIO), method);
-        let _ = deliver(&maildir.with_seam(Some(seam.clone())), &message, &to);
-        // Whether write-back is waited for before depends on the file system's journal.
-        let calls: Vec<String> = seam.calls.lock().unwrap().clone();
-        let waits = |call: &&String| *call != "sync_file_range";
-        let behind = calls.iter().skip_while(|call| *call != "syncfs");
-        let asked = behind.filter(|call| !waits(call)).count();
-        assert_eq!(asked, if method == Method::Each { 0 } else { to.len() });
-        let calls: Vec<&str> = calls.iter().filter(waits).map(String::as_str).collect();
-        let calls = calls.join(" ");
-        let opened = "open stat stat stat stat";
-        let written = "create create write write write write";
-        let expected = format!("{opened} {written} {first} rename rename {second}");
-        assert_eq!(calls, expected, "{method:?}");
-    }
+    let (dir, path) = spool_and_box();
+    let message = message(dir.path(), 1, b"a@b", b"x\n");
+    let maildir = Maildir::new(path, "h".into());
+    let to = [address("one@example.org"), address("two@example.org")];
+    let _ = deliver(&maildir, &message, &to);
+    let seam = Faults::new(usize::MAX, Fault::Once(Errno::EIO));
+    let _ = deliver(&maildir.with_seam(Some(seam.clone())), &message, &to);
+    let calls = seam.calls.lock().unwrap().join(" ");
+    let opened = "open stat stat stat";
+    let written = "create create write write write write";
+    let expected = format!("{opened} {written} fsync fsync rename rename open fsync new");
+    assert_eq!(calls, expected);
 }
 
 #[test]
@@ -404,7 +379,7 @@ fn the_errors_have_their_codes() {
         let message = message(dir.path(), 1, b"", b"x\n");
         let maildir = Maildir::new(path, "h".into());
         let _ = deliver(&maildir, &message, &[address("a@b")]);
-        let faulty = maildir.with_seam(Some(Faults::new(5, Fault::Once(errno), Method::Each)));
+        let faulty = maildir.with_seam(Some(Faults::new(5, Fault::Once(errno))));
         let outcome = deliver(&faulty, &message, &[address("a@b")]).remove(0);
         let reply = outcome.reply.to_string();
         assert!(reply.starts_with(&format!("{code} create ")), "{reply}");
@@ -418,7 +393,7 @@ fn a_message_that_cannot_be_read_is_not_delivered_in_part() {
         let (dir, path) = spool_and_box();
         let bytes = vec![b'x'; BLOCK + 10];
         message(dir.path(), 1, b"", &bytes);
-        let seam = Faults::new(at, Fault::Once(Errno::EIO), Method::Each);
+        let seam = Faults::new(at, Fault::Once(Errno::EIO));
         let disk = Disk::open(dir.path(), Some(seam)).unwrap();
         let body = tempfile::NamedTempFile::new_in(dir.path()).unwrap();
         fs::write(body.path(), &bytes).unwrap();
@@ -429,7 +404,7 @@ fn a_message_that_cannot_be_read_is_not_delivered_in_part() {
             id: id(2),
             sender: ReversePath::Null,
             dsn: None,
-            body: Body::new(disk, file, bytes.len() as u64),
+            body: Body::new(disk, file, 0, bytes.len() as u64),
         };
         let to = [address("a@b"), address("c@d")];
         let outcomes = deliver(&Maildir::new(path.clone(), "h".into()), &message, &to);

@@ -31,7 +31,7 @@ fn message_with(dir: &Path, bytes: &[u8], seam: Option<Arc<dyn Seam>>) -> Messag
         id,
         sender: ReversePath::parse(b"a@example.org").unwrap(),
         dsn: None,
-        body: Body::new(disk, file, bytes.len() as u64),
+        body: Body::new(disk, file, 0, bytes.len() as u64),
     }
 }
 

@@ -145,7 +145,7 @@ fn a_message_that_cannot_be_read_to_its_end_starts_no_command() {
     let mut message = message_with(dir.path(), SHORT, None);
     let disk = Disk::open(dir.path(), None).unwrap();
     let file = Arc::new(disk.open_read(Path::new("message")).unwrap());
-    message.body = Body::new(disk, file, SHORT.len() as u64 + 1);
+    message.body = Body::new(disk, file, 0, SHORT.len() as u64 + 1);
     let outcome = block_on(outcomes(&script(&dir, BELIEVER), &message, &["b@x"])).remove(0);
     let said = outcome.reply.to_string();
     assert!(

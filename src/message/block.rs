@@ -1,0 +1,674 @@
+//! The envelope block: the first lines of a message file, in front of the message itself.
+//!
+//! It is written as header fields with LF line ends, so that the file is a valid message and `cat`
+//! shows the envelope and the message together:
+//!
+//! ```text
+//! Mailspool-Seal: 2 0000000432 000000000000561 4f6d…9b1e 02c1…77aa
+//! Mailspool-State: idle 000
+//! Mailspool-Id: 01a2021c-bff6-75ef-9344-1a834d1db9b8
+//! Mailspool-From: <alice@example.org>
+//! Mailspool-Entrance: active
+//! Mailspool-Recipients: 2
+//! Mailspool-To: - <bob@example.net>
+//! Mailspool-To: - <carol@example.com> NOTIFY=never
+//! ```
+//!
+//! The first line is the [seal](super::seal). It and the second have a fixed width, so that they can be
+//! written in place. What is known of the whole message comes before the recipients: the first 4 KiB
+//! of the file are enough to list it.
+//!
+//! Only the second line and the octet after each `Mailspool-To: ` ever change in a file, each in place:
+//! `-` is a recipient for whom there is something to do, `+` one who is finished. The checksum of the
+//! block reads the line as empty and the octets as `-`.
+//!
+//! There is one spelling for each envelope. A block that this version does not write is refused: it
+//! might hold a wish that this version cannot honour.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::address::{Address, ReversePath};
+use super::dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, is_envid};
+use super::envelope::{Door, Envelope, NoticeKind, Origin, Submission, is_transport_name};
+use super::id::QueueId;
+use super::key::{Keyed, parse_time};
+use super::seal::Seal;
+
+/// The most octets of a block: about 400,000 recipients with short addresses.
+pub const MAX_BLOCK: u64 = 32 << 20;
+
+/// The octets in which the seal and the state lie.
+pub const HEAD: usize = 512;
+
+const STATE: &str = "Mailspool-State: ";
+const TO: &str = "Mailspool-To: ";
+
+/// What the state line says of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Nothing is left to do for any recipient: the message is to be forgotten.
+    pub done: bool,
+    /// Attempts in a row that were interrupted; it counts to 999.
+    pub interrupted: u16,
+}
+
+/// An envelope block as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The message's id.
+    pub id: QueueId,
+    /// The lengths and checksums.
+    pub seal: Seal,
+    /// The state line.
+    pub mark: Mark,
+    /// Who sent the message to whom.
+    pub envelope: Envelope,
+    /// For each recipient, whether there is nothing more to do for it.
+    pub finished: Vec<bool>,
+}
+
+/// Why a file does not begin with a block that can be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// The first line is no seal.
+    #[error("it does not begin with an envelope block")]
+    Unsealed,
+    /// A newer program, or an older one, wrote it.
+    #[error("its envelope block has version {found}, this program knows version {}", Seal::VERSION)]
+    Version {
+        /// What it says.
+        found: String,
+    },
+    /// The length that the seal gives to the block is not possible.
+    #[error("its seal says that the envelope block has {0} octets")]
+    Length(u64),
+    /// The file is shorter than the block.
+    #[error("its envelope block is cut off")]
+    CutOff,
+    /// A line is not what this version writes there.
+    #[error("line {0} of its envelope block is not understood")]
+    Line(usize),
+    /// The checksum is another one.
+    #[error("its envelope block does not match its seal")]
+    Broken,
+}
+
+impl Mark {
+    /// Octets of the state line.
+    pub const WIDTH: usize = STATE.len() + "idle 000\n".len();
+    /// Where the state line begins in the file.
+    pub const OFFSET: u64 = Seal::WIDTH as u64;
+
+    /// The state line.
+    pub fn line(self) -> String {
+        let word = if self.done { "done" } else { "idle" };
+        format!("{STATE}{word} {:03}\n", self.interrupted.min(999))
+    }
+
+    fn parse(line: &str) -> Option<Mark> {
+        let (word, count) = line.strip_prefix(STATE)?.split_once(' ')?;
+        let mark = Mark {
+            done: word == "done",
+            interrupted: count.parse().ok()?,
+        };
+        (mark.line().strip_suffix('\n') == Some(line)).then_some(mark)
+    }
+}
+
+/// Writes the block of a message, with a seal that nothing passes: [`close`] puts the seal in when the
+/// message is complete.
+pub fn open(id: QueueId, envelope: &Envelope) -> Vec<u8> {
+    let mut text = Seal::default().line();
+    text.push_str(&Mark::default().line());
+    write_facts(&mut text, id, envelope);
+    let submission = &envelope.submission;
+    for (n, recipient) in envelope.recipients.iter().enumerate() {
+        write_recipient(&mut text, recipient, submission.dsn.recipients.get(n));
+    }
+    text.into_bytes()
+}
+
+/// Seals a block for a message of `size` octets with this checksum; only the first line changes.
+pub fn close(block: &mut [u8], size: u64, message: u128) {
+    let mut seal = Seal {
+        block: block.len() as u64,
+        size,
+        message,
+        envelope: 0,
+    };
+    seal.envelope = checksum(&seal, &block[Seal::WIDTH..]);
+    block[..Seal::WIDTH].copy_from_slice(seal.line().as_bytes());
+}
+
+/// The checksum over the lengths and the checksum of the message, and over the lines of the block below the
+/// seal, with everything that may change read as it is at acceptance.
+fn checksum(seal: &Seal, below: &[u8]) -> u128 {
+    let mut hash = Xxh3::new();
+    hash.update(seal.covered().as_bytes());
+    for line in below.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(STATE.as_bytes()) {
+            continue;
+        }
+        match line.strip_prefix(TO.as_bytes()) {
+            Some([_, rest @ ..]) => {
+                hash.update(TO.as_bytes());
+                hash.update(b"-");
+                hash.update(rest);
+            }
+            _ => hash.update(line),
+        }
+    }
+    hash.digest128()
+}
+
+fn write_facts(text: &mut String, id: QueueId, envelope: &Envelope) {
+    let Submission {
+        door,
+        transport,
+        origin,
+        dsn,
+        key,
+        release,
+    } = &envelope.submission;
+    let mut fact = |name: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(text, "Mailspool-{name}: {value}");
+    };
+    fact("Id", &id);
+    fact("From", &format_args!("<{}>", envelope.sender.as_str()));
+    fact("Entrance", &door.as_str());
+    fact("Recipients", &envelope.recipients.len());
+    if let Some(release) = release {
+        fact("Release", release);
+    }
+    if let Some(key) = key {
+        fact("Key", &key.to_line());
+    }
+    if let Some(Origin { id, kind }) = origin {
+        fact("Origin", &format_args!("{id} {}", kind.as_str()));
+    }
+    if let Some(name) = transport {
+        fact("Transport", name);
+    }
+    if let Some(ret) = dsn.ret {
+        fact("Return", &ret.as_str());
+    }
+    if let Some(envid) = dsn.envid.as_deref().filter(|text| is_envid(text)) {
+        fact("Envid", &encoded(envid));
+    }
+}
+
+fn write_recipient(text: &mut String, recipient: &Address, dsn: Option<&RecipientDsn>) {
+    let _ = write!(text, "{TO}- <{}>", recipient.as_str());
+    let RecipientDsn { notify, original } = dsn.cloned().unwrap_or_default();
+    if let Some(notify) = notify.filter(|notify| !notify.is_nothing()) {
+        let _ = write!(text, " NOTIFY={notify}");
+    }
+    if let Some(original) = original.filter(|original| original.encoded().is_some()) {
+        let _ = write!(text, " ORCPT={}", encoded(&original.to_string()));
+    }
+    text.push('\n');
+}
+
+/// Free text of a submitter's as one word: an octet that is not printable ASCII, and each of
+/// `+`, `=` and `>`, is `+` and two hexadecimal digits.
+fn encoded(text: &str) -> String {
+    let mut word = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'+' | b'=' | b'>' => write!(word, "+{byte:02X}").unwrap_or_default(),
+            b'!'..=b'~' => word.push(char::from(byte)),
+            _ => write!(word, "+{byte:02X}").unwrap_or_default(),
+        }
+    }
+    word
+}
+
+fn decoded(word: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'+' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl Block {
+    /// Reads a block: `bytes` are as many octets from the beginning of the file as its seal says
+    /// ([`Seal::parse`]).
+    ///
+    /// # Errors
+    /// The first thing that this version would not have written.
+    pub fn parse(bytes: &[u8]) -> Result<Block, BlockError> {
+        let seal = Seal::parse(bytes)?;
+        if bytes.len() as u64 != seal.block {
+            return Err(BlockError::CutOff);
+        }
+        let below = &bytes[Seal::WIDTH..];
+        if checksum(&seal, below) != seal.envelope {
+            return Err(BlockError::Broken);
+        }
+        let text = std::str::from_utf8(below).map_err(|_| BlockError::Broken)?;
+        let mut lines = Lines::of(text);
+        let block = lines.block(seal).ok_or(BlockError::Line(lines.number))?;
+        // There is one spelling: whatever else was read as the same thing is not ours.
+        match block.spelling() == bytes {
+            true => Ok(block),
+            false => Err(BlockError::Broken),
+        }
+    }
+
+    /// The block as it stands in the file.
+    fn spelling(&self) -> Vec<u8> {
+        let mut bytes = open(self.id, &self.envelope);
+        bytes[..Seal::WIDTH].copy_from_slice(self.seal.line().as_bytes());
+        bytes[Seal::WIDTH..][..Mark::WIDTH].copy_from_slice(self.mark.line().as_bytes());
+        for (offset, finished) in self.octets().zip(&self.finished) {
+            if *finished {
+                bytes[offset as usize] = b'+';
+            }
+        }
+        bytes
+    }
+
+    /// Where in the file the octet of each recipient lies.
+    pub fn octets(&self) -> impl Iterator<Item = u64> {
+        let mut facts = String::new();
+        write_facts(&mut facts, self.id, &self.envelope);
+        let mut line_begin = (Seal::WIDTH + Mark::WIDTH + facts.len()) as u64;
+        let dsn = &self.envelope.submission.dsn.recipients;
+        let mut line = String::new();
+        let recipients = self.envelope.recipients.iter().enumerate();
+        recipients.map(move |(n, recipient)| {
+            let octet = line_begin + TO.len() as u64;
+            line.clear();
+            write_recipient(&mut line, recipient, dsn.get(n));
+            line_begin += line.len() as u64;
+            octet
+        })
+    }
+}
+
+/// The lines of a block below its seal.
+struct Lines<'a> {
+    rest: std::iter::Peekable<std::str::SplitTerminator<'a, char>>,
+    /// The line in the file that was read last.
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Lines<'a> {
+        Lines {
+            // At LF alone: `lines` would take a CR for a part of the line's end.
+            rest: text.split_terminator('\n').peekable(),
+            number: 1,
+        }
+    }
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.number += 1;
+        self.rest.next()
+    }
+
+    /// The value of the next line, if it has this name.
+    fn fact(&mut self, name: &str) -> Option<&'a str> {
+        let value = |line: &&'a str| {
+            let line = line.strip_prefix("Mailspool-")?.strip_prefix(name)?;
+            line.strip_prefix(": ")
+        };
+        let value = self.rest.peek().and_then(value)?;
+        self.next();
+        Some(value)
+    }
+
+    /// The same where the line must be there.
+    fn needed(&mut self, name: &str) -> Option<&'a str> {
+        let value = self.fact(name);
+        self.number += usize::from(value.is_none());
+        value
+    }
+
+    /// A line that may be there, and has to be one that this reads.
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&'a str) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.fact(name) {
+            None => Some(None),
+            Some(value) => read(value).map(Some),
+        }
+    }
+
+    fn block(&mut self, seal: Seal) -> Option<Block> {
+        let mark = Mark::parse(self.next()?)?;
+        let id = self.needed("Id")?.parse().ok()?;
+        let sender = self.needed("From")?;
+        let sender = sender.strip_prefix('<')?.strip_suffix('>')?;
+        let sender = ReversePath::stored(sender).ok()?;
+        let door = Door::parse(self.needed("Entrance")?)?;
+        let count: usize = self.needed("Recipients")?.parse().ok()?;
+        let release: Option<Timestamp> = self.optional("Release", parse_time)?;
+        let key = self.optional("Key", Keyed::from_line)?;
+        let origin = self.optional("Origin", |value| {
+            let (id, kind) = value.split_once(' ')?;
+            Some(Origin {
+                id: id.parse().ok()?,
+                kind: NoticeKind::parse(kind)?,
+            })
+        })?;
+        let transport = self.optional("Transport", |name| {
+            is_transport_name(name).then(|| name.to_owned())
+        })?;
+        let ret = self.optional("Return", |value| value.parse::<Ret>().ok())?;
+        let envid = self.optional("Envid", |word| decoded(word).filter(|text| is_envid(text)))?;
+        // No more room than there are lines for, whatever the number says.
+        let most = seal.block as usize / (TO.len() + "- <x>\n".len());
+        let mut dsn = Dsn {
+            ret,
+            envid,
+            recipients: Vec::new(),
+        };
+        let mut recipients = Vec::with_capacity(count.min(most));
+        let mut finished = Vec::with_capacity(count.min(most));
+        while let Some(line) = self.next() {
+            let (octet, address, wish) = recipient(line)?;
+            if wish != RecipientDsn::default() {
+                dsn.recipients.resize_with(recipients.len(), Default::default);
+                dsn.recipients.push(wish);
+            }
+            recipients.push(address);
+            finished.push(octet);
+        }
+        let is_whole = recipients.len() == count && count > 0;
+        is_whole.then_some(Block {
+            id,
+            seal,
+            mark,
+            envelope: Envelope {
+                sender,
+                recipients,
+                submission: Submission {
+                    door,
+                    transport,
+                    origin,
+                    dsn,
+                    key,
+                    release,
+                },
+            },
+            finished,
+        })
+    }
+}
+
+/// Whether it is finished, the address, and what the sender wants to hear of it.
+fn recipient(line: &str) -> Option<(bool, Address, RecipientDsn)> {
+    let rest = line.strip_prefix(TO)?;
+    let (finished, rest) = match rest.strip_prefix('-') {
+        Some(rest) => (false, rest),
+        None => (true, rest.strip_prefix('+')?),
+    };
+    let rest = rest.strip_prefix(" <")?;
+    // An address may have this character in quotes; a parameter never has it.
+    let (address, parameters) = rest.rsplit_once('>')?;
+    let mut wish = RecipientDsn::default();
+    for parameter in parameters.split(' ').skip(1) {
+        match parameter.split_once('=')? {
+            ("NOTIFY", words) => wish.notify = Some(words.parse::<Notify>().ok()?),
+            ("ORCPT", word) => {
+                wish.original = Some(decoded(word)?.parse::<OriginalRecipient>().ok()?);
+            }
+            _ => return None,
+        }
+    }
+    Some((finished, Address::stored(address).ok()?, wish))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{SealHasher, SubmissionKey};
+
+    fn id() -> QueueId {
+        QueueId::new(Timestamp::UNIX_EPOCH, [1; 10])
+    }
+
+    fn envelope() -> Envelope {
+        let original = OriginalRecipient {
+            kind: "utf-8".into(),
+            address: "ö; c+d>@example.net".into(),
+        };
+        Envelope {
+            sender: ReversePath::parse(b"alice@example.org").unwrap(),
+            recipients: ["b@example.org", "\"a> NOTIFY=never\"@example.net", "c@x"]
+                .map(|text| Address::parse(text).unwrap())
+                .to_vec(),
+            submission: Submission {
+                door: Door::Incoming,
+                transport: Some("out".into()),
+                origin: Some(Origin {
+                    id: QueueId::new(Timestamp::UNIX_EPOCH, [2; 10]),
+                    kind: NoticeKind::Delay,
+                }),
+                dsn: Dsn {
+                    ret: Some(Ret::Headers),
+                    envid: Some("  a mark; of 1+1=2  ".into()),
+                    recipients: vec![
+                        RecipientDsn::default(),
+                        RecipientDsn {
+                            notify: Some(Notify::Never),
+                            original: Some(original),
+                        },
+                    ],
+                },
+                key: Some(Keyed {
+                    key: SubmissionKey::new("order 5\n").unwrap(),
+                    until: "2026-11-23T14:05:00.123Z".parse().unwrap(),
+                }),
+                release: Some("2026-11-23T08:00:00Z".parse().unwrap()),
+            },
+        }
+    }
+
+    fn message() -> (u64, u128) {
+        let mut hasher = SealHasher::new();
+        hasher.update(b"Subject: x\n\n");
+        (hasher.size(), hasher.digest())
+    }
+
+    fn sealed(envelope: &Envelope) -> Vec<u8> {
+        let mut bytes = open(id(), envelope);
+        let (size, sum) = message();
+        close(&mut bytes, size, sum);
+        bytes
+    }
+
+    /// Seals again what a test has changed below the first line.
+    fn resealed(text: &str) -> Vec<u8> {
+        let mut bytes = text.as_bytes().to_vec();
+        close(&mut bytes, 12, 7);
+        bytes
+    }
+
+    #[test]
+    fn a_block_reads_back_and_is_what_cat_shows() {
+        let bytes = sealed(&envelope());
+        let block = Block::parse(&bytes).unwrap();
+        assert_eq!(block.envelope, envelope());
+        assert_eq!((block.id, block.mark), (id(), Mark::default()));
+        assert_eq!((block.seal.size, block.seal.message), message());
+        assert_eq!(block.finished, [false; 3]);
+        let text = String::from_utf8(bytes).unwrap();
+        let below: String = text.split_inclusive('\n').skip(1).collect();
+        assert_eq!(
+            below,
+            "Mailspool-State: idle 000\n\
+             Mailspool-Id: 00000000-0000-7101-8101-010101010101\n\
+             Mailspool-From: <alice@example.org>\n\
+             Mailspool-Entrance: incoming\n\
+             Mailspool-Recipients: 3\n\
+             Mailspool-Release: 2026-11-23T08:00:00Z\n\
+             Mailspool-Key: 2026-11-23T14:05:00.123Z order+205+0A\n\
+             Mailspool-Origin: 00000000-0000-7202-8202-020202020202 delay\n\
+             Mailspool-Transport: out\n\
+             Mailspool-Return: hdrs\n\
+             Mailspool-Envid: +20+20a+20mark;+20of+201+2B1+3D2+20+20\n\
+             Mailspool-To: - <b@example.org>\n\
+             Mailspool-To: - <\"a> NOTIFY=never\"@example.net> NOTIFY=never \
+             ORCPT=utf-8;+C3+B6;+20c+2Bd+3E@example.net\n\
+             Mailspool-To: - <c@x>\n"
+        );
+        let [seal, ..] = *text.split('\n').collect::<Vec<_>>() else {
+            panic!()
+        };
+        let length = text.len();
+        assert!(
+            seal.starts_with(&format!("Mailspool-Seal: 2 {length:010} 000000000000012 ")),
+            "{seal}"
+        );
+        assert_eq!(seal.len() + 1, Seal::WIDTH);
+        assert!(Seal::WIDTH + Mark::WIDTH <= HEAD);
+        let plain = Envelope {
+            sender: ReversePath::Null,
+            recipients: envelope().recipients,
+            submission: Submission::by(Door::Active),
+        };
+        let read = Block::parse(&sealed(&plain)).unwrap();
+        assert_eq!(read.envelope, plain);
+    }
+
+    #[test]
+    fn what_changes_in_place_leaves_the_seal_as_it_is() {
+        let mut bytes = sealed(&envelope());
+        let block = Block::parse(&bytes).unwrap();
+        let mark = Mark {
+            done: true,
+            interrupted: 12,
+        };
+        let at = Mark::OFFSET as usize;
+        bytes[at..at + Mark::WIDTH].copy_from_slice(mark.line().as_bytes());
+        for (n, offset) in block.octets().enumerate() {
+            let octet = &mut bytes[offset as usize];
+            assert_eq!(*octet, b'-');
+            if n != 1 {
+                *octet = b'+';
+            }
+        }
+        let read = Block::parse(&bytes).unwrap();
+        assert_eq!(read.mark, mark);
+        assert_eq!(read.finished, [true, false, true]);
+        assert_eq!(read.seal, block.seal);
+        assert_eq!(read.envelope, block.envelope);
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_is_seen() {
+        let bytes = sealed(&envelope());
+        let block = Block::parse(&bytes).unwrap();
+        let octets: Vec<u64> = block.octets().collect();
+        for at in 0..bytes.len() {
+            assert!(Block::parse(&bytes[..at]).is_err(), "cut at {at}");
+            let mut zeroed = bytes.clone();
+            zeroed[at..].fill(0);
+            assert!(Block::parse(&zeroed).is_err(), "zeroes from {at}");
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                let read = Block::parse(&flipped);
+                // What may change is not under the seal, and says itself what it is.
+                let is_mark = (Seal::WIDTH..Seal::WIDTH + Mark::WIDTH).contains(&at);
+                match read {
+                    Err(_) => {}
+                    Ok(read) => {
+                        assert!(is_mark || octets.contains(&(at as u64)), "bit {bit} of {at}");
+                        assert_eq!(read.envelope, block.envelope);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_we_would_not_write_is_not_read() {
+        let good = String::from_utf8(sealed(&envelope())).unwrap();
+        for (from, to) in [
+            ("idle 000", "IDLE 000"),
+            ("idle 000", "idle   0"),
+            ("idle 000", "idle +00"),
+            ("idle 000", "busy 000"),
+            ("Mailspool-Id: 0", "Mailspool-Id: A"),
+            ("Mailspool-From: <", "Mailspool-From: "),
+            ("<alice@example.org>", "<<alice@example.org>"),
+            ("incoming", "outgoing"),
+            ("incoming", "incoming\r"),
+            ("Recipients: 3", "Recipients: 2"),
+            ("Recipients: 3", "Recipients: 4"),
+            ("Recipients: 3", "Recipients: 03"),
+            ("Recipients: 3", "Recipients: 18446744073709551615"),
+            ("08:00:00Z", "08:00Z"),
+            ("order+205", "order 5"),
+            ("order+205", "order+2f5"),
+            ("delay", "late"),
+            ("Transport: out", "Transport: o/ut"),
+            ("Return: hdrs", "Return: HDRS"),
+            ("Return: hdrs\n", "Return: hdrs\nMailspool-Return: hdrs\n"),
+            ("Return: hdrs\n", "Return: hdrs\nMailspool-Priority: 5\n"),
+            ("+20+20a", "+C3+B6"),
+            ("+20+20a", "+0A"),
+            ("+20+20a", "++20a"),
+            ("To: - <c@x>", "To: * <c@x>"),
+            ("To: - <c@x>", "To: - c@x"),
+            ("To: - <c@x>", "To: - <>"),
+            ("To: - <c@x>", "To: - <c@x> "),
+            ("To: - <c@x>", "To: - <c@x> NOTIFY=NEVER"),
+            ("To: - <c@x>", "To: - <c@x> NOTIFY=failure,success"),
+            ("To: - <c@x>", "To: - <c@x> NOTIFY=never,failure"),
+            ("To: - <c@x>", "To: - <c@x> NOTIFY=never NOTIFY=never"),
+            ("To: - <c@x>", "To: - <c@x> ORCPT=rfc822"),
+            ("To: - <c@x>", "To: - <c@x> ORCPT=rfc822;+c3"),
+            ("To: - <c@x>", "To: - <c@x> ORCPT=rfc822;a NOTIFY=never"),
+            ("To: - <c@x>", "To: - <c@x> BY=120;R"),
+            ("To: - <c@x>\n", "To: - <c@x>"),
+            ("To: - <c@x>\n", "To: - <c@x>\n\n"),
+            ("To: - <c@x>\n", "To: - <c@x>\nSubject: x\n"),
+        ] {
+            let (before, last) = good.rsplit_once(from).unwrap();
+            let text = format!("{before}{to}{last}");
+            assert!(Block::parse(&resealed(&text)).is_err(), "{from:?}, {to:?}");
+            assert!(Block::parse(&resealed(&good)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_first_line_is_bounded() {
+        let good = String::from_utf8(sealed(&envelope())).unwrap();
+        let with = |from: &str, to: &str| Seal::parse(good.replace(from, to).as_bytes());
+        let length = format!(" {:010} ", good.len());
+        assert!(with("", "").is_ok());
+        for (from, to, error) in [
+            ("Seal: 2", "Seal: 3", BlockError::Version { found: "3".into() }),
+            ("Seal: 2", "Seal: x", BlockError::Unsealed),
+            ("Mailspool-Seal", "Received", BlockError::Unsealed),
+            (&length, " 0000000000 ", BlockError::Length(0)),
+            (&length, " 9999999999 ", BlockError::Length(9_999_999_999)),
+            (&length, " +000000500 ", BlockError::Unsealed),
+            (" 000000000000012 ", " 00000000000012 ", BlockError::Unsealed),
+        ] {
+            assert_eq!(with(from, to), Err(error), "{from} {to}");
+        }
+        assert_eq!(Seal::parse(b""), Err(BlockError::Unsealed));
+        assert_eq!(Seal::parse(b"Mailspool-Seal: 2 00"), Err(BlockError::CutOff));
+        let shorter = Block::parse(&good.as_bytes()[..good.len() - 1]);
+        assert_eq!(shorter, Err(BlockError::CutOff));
+    }
+}
