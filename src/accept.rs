@@ -331,7 +331,9 @@ impl Acceptor {
         const LINES: &[u8] = b"Mailspool-";
         let mut prefix = FIRST;
         loop {
-            while !input.eof && input.bytes().len() < prefix.len() && prefix.starts_with(input.bytes())
+            while !input.eof
+                && input.bytes().len() < prefix.len()
+                && prefix.starts_with(input.bytes())
             {
                 self.fill(input)?;
             }
@@ -536,8 +538,8 @@ mod tests {
             release: None,
         };
         let id = Acceptor::new(spool.clone(), limits).accept(request, Drops(message))?;
-        let path = crate::spool::Place::Active.path(id);
-        Ok(String::from_utf8(std::fs::read(spool.path().join(path)).unwrap()).unwrap())
+        let body = spool.body(id, crate::spool::Place::Active).unwrap();
+        Ok(io::read_to_string(body.reader()).unwrap())
     }
 
     #[test]

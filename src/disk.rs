@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FchmodatFlags, Mode};
 use nix::unistd::{LinkatFlags, UnlinkatFlags};
 
@@ -43,6 +43,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub const DIR_MODE: u32 = 0o700;
 /// Mode of every file in a spool.
 pub const FILE_MODE: u32 = 0o600;
+
+/// Mode of a message file while an attempt is made.
+pub const IN_USE_MODE: u32 = 0o700;
 
 /// A directory held open, and all that is below it.
 #[derive(Clone)]
@@ -86,11 +89,7 @@ impl Disk {
         })?;
         let path = path.to_owned();
         Ok(Disk {
-            inner: Arc::new(Inner {
-                root,
-                path,
-                seam,
-            }),
+            inner: Arc::new(Inner { root, path, seam }),
         })
     }
 
@@ -272,21 +271,6 @@ impl Disk {
         Ok(())
     }
 
-    /// Reserves room behind the end of a file, so that `len` octets more can be written even
-    /// when the disk fills up. File systems that cannot reserve are taken at their word.
-    pub fn reserve(&self, file: &File, len: u64) -> Result<()> {
-        let start = self.stat_file(file)?.size;
-        let call = Call::Reserve { path: &file.path };
-        let reserved = self.call(&call, &file.path, || {
-            let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            nix::fcntl::fallocate(&file.file, keep, start as i64, len as i64)
-        });
-        match reserved {
-            Err(error) if error.is(Errno::EOPNOTSUPP) || error.is(Errno::ENOSYS) => Ok(()),
-            other => other,
-        }
-    }
-
     /// Cuts a file off at a length.
     pub fn truncate(&self, file: &File, len: u64) -> Result<()> {
         let call = Call::Truncate {
@@ -353,6 +337,15 @@ impl Disk {
     /// The error of a name that is taken, for who does not replace what has it.
     pub fn already_there(&self, path: &Path) -> Error {
         Error::new("rename", path, Errno::EEXIST.into()).below(&self.inner.path)
+    }
+
+    /// Sets the permission bits of an open file.
+    pub fn set_mode(&self, file: &File, mode: u32) -> Result<()> {
+        let call = Call::Chmod { path: &file.path };
+        let mode = Mode::from_bits_truncate(mode);
+        self.call(&call, &file.path, || {
+            nix::sys::stat::fchmod(&file.file, mode)
+        })
     }
 
     /// Sets the permission bits of a file or a directory, never through a link.

@@ -301,6 +301,11 @@ pub fn tell(
     entry.record_durably(now, notice(Some(staged.id())))?;
     let id = staged.id();
     staged.release()?;
+    // For the case that a power cut takes the history and not the message. Best effort: until then the
+    // history says it.
+    if let Err(error) = entry.write_finished(who) {
+        tracing::warn!(id = %entry.id(), %error, "that the sender was told is in the history only");
+    }
     Ok(Told::Queued(id))
 }
 
@@ -337,7 +342,7 @@ fn reported<'a>(
         } => Action::Delivered,
         Fate::Delivered { .. } => Action::Relayed,
         Fate::Failed { .. } => Action::Failed,
-        Fate::Pending { .. } | Fate::InFlight => Action::Delayed,
+        Fate::Pending { .. } => Action::Delayed,
     };
     let until = match (action, &recipient.last) {
         (Action::Delayed, Some(reply)) => retry.last_attempt(&FailedAttempt {

@@ -58,7 +58,7 @@ pub fn act(
             // One that cannot be had is nothing to the others.
             match take(spool, *id) {
                 Ok(Taken::Entry(mut entry)) => match refusal(&entry, action) {
-                    None => match entry.make_ready() {
+                    None => match entry.make_ready(now) {
                         Ok(()) => entries.push(*entry),
                         Err(error) => all.push((*id, failed(error))),
                     },
@@ -171,7 +171,7 @@ fn flushable(
     };
     match locked.read() {
         Ok(entry) if awaits_release(entry.state(), now) => Ok(None),
-        Ok(mut entry) => entry.make_ready().map(|()| Some(entry)),
+        Ok(mut entry) => entry.make_ready(now).map(|()| Some(entry)),
         Err(Unreadable::Corrupt(..)) => Ok(None),
         Err(Unreadable::Failed(error)) => Err(error),
     }

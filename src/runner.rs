@@ -146,7 +146,6 @@ pub enum Progress {
 
 struct Core {
     spool: Spool,
-    hostname: String,
     transports: HashMap<String, Arc<dyn Transport>>,
     routes: Routes,
     retry: Arc<dyn RetryPolicy>,
@@ -263,8 +262,7 @@ impl RunnerBuilder {
         RunnerBuilder {
             core: Core {
                 spool,
-                notices: Arc::new(DsnBuilder::new(hostname.clone())),
-                hostname,
+                notices: Arc::new(DsnBuilder::new(hostname)),
                 transports: HashMap::new(),
                 routes: Routes::default(),
                 retry: Arc::new(Schedules::default()),

@@ -120,9 +120,7 @@ impl Scene {
 
     /// Who has a history.
     fn tried(&self) -> usize {
-        fs::read_dir(self.path.join("history"))
-            .unwrap()
-            .count()
+        fs::read_dir(self.path.join("history")).unwrap().count()
     }
 
     /// Slots that are left over.

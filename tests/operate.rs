@@ -585,10 +585,7 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
         let events = shown["history"].as_array().unwrap();
         assert_eq!(events.last().unwrap()["event"], action, "{shown}");
         assert_eq!(events.last().unwrap()["reason"], "by request", "{shown}");
-        assert_eq!(
-            names(&busy.site.spool().join("requests")),
-            [] as [&str; 0]
-        );
+        assert_eq!(names(&busy.site.spool().join("requests")), [] as [&str; 0]);
         let checked = busy.site.program(["check"], b"").ok();
         assert!(
             checked.ends_with("\n1 message, no problems.\n"),
@@ -660,10 +657,7 @@ fn a_request_outlives_a_killed_run() {
         (&row["queue"], &row["last_error"]),
         (&json!("frozen"), &json!("by request"))
     );
-    assert_eq!(
-        names(&busy.site.spool().join("requests")),
-        [] as [&str; 0]
-    );
+    assert_eq!(names(&busy.site.spool().join("requests")), [] as [&str; 0]);
     busy.gate.open();
 }
 

@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::hours;
 use crate::disk;
+use crate::message::block::MAX_BLOCK;
 use crate::message::dsn::DsnError;
 use crate::message::{Address, AddressError};
-use crate::message::block::MAX_BLOCK;
 
 /// Why a message was not accepted. No file of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,9 @@ pub enum Error {
     #[error("there are wishes about more recipients than the message has")]
     TooManyWishes,
     /// More wishes than one message can have.
-    #[error("the recipients and the wishes about notices together are longer than {MAX_BLOCK} octets")]
+    #[error(
+        "the recipients and the wishes about notices together are longer than {MAX_BLOCK} octets"
+    )]
     WishesTooLong,
     /// The sender's address is none once our host name follows it.
     #[error("5.1.7 {address}: {source}")]

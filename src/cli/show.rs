@@ -236,13 +236,9 @@ fn wishes(recipient: &RecipientState) -> Vec<String> {
 
 fn words(what: &What) -> Vec<String> {
     match what {
-        What::Started { host, pid, .. } => {
-            vec![format!(
-                "attempt started on {} by process {pid}",
-                printable(host)
-            )]
-        }
-        What::Outcome { transport, results } => {
+        What::Outcome {
+            transport, results, ..
+        } => {
             let by = transport
                 .as_deref()
                 .map(|name| format!(" by {name}"))

@@ -57,6 +57,17 @@ impl Error {
         self.is(Errno::EACCES) || self.is(Errno::EPERM)
     }
 
+    /// Whether the file system has no such thing.
+    pub fn is_unsupported(&self) -> bool {
+        let all = [
+            Errno::EOPNOTSUPP,
+            Errno::ENOSYS,
+            Errno::EPERM,
+            Errno::EINVAL,
+        ];
+        all.iter().any(|errno| self.is(*errno))
+    }
+
     /// Whether what the name names is not the file it should be (a directory, a link, a pipe,
     /// a device, or a file of absurd size): trouble of that entry alone, not of the disk.
     pub fn is_wrong_kind(&self) -> bool {

@@ -31,9 +31,6 @@ pub enum Call<'a> {
         /// Where in the file; at its offset if there is none.
         at: Option<u64>,
     },
-    Reserve {
-        path: &'a Path,
-    },
     Truncate {
         path: &'a Path,
         len: u64,
@@ -157,7 +154,6 @@ impl Call<'_> {
             | Call::Lock { path }
             | Call::Read { path }
             | Call::Write { path, .. }
-            | Call::Reserve { path }
             | Call::Truncate { path, .. }
             | Call::Stat { path }
             | Call::Chmod { path }
@@ -187,7 +183,6 @@ impl Call<'_> {
             Call::Lock { .. } => "lock",
             Call::Read { .. } => "read",
             Call::Write { .. } => "write",
-            Call::Reserve { .. } => "reserve room in",
             Call::Truncate { .. } => "truncate",
             Call::Stat { .. } => "stat",
             Call::Rename { .. } => "rename",

@@ -30,7 +30,8 @@ impl Seal {
     pub const VERSION: &str = "2";
 
     /// Octets of the line, the line end included.
-    pub const WIDTH: usize = NAME.len() + Seal::VERSION.len() + 1 + 10 + 1 + 15 + 1 + 32 + 1 + 32 + 1;
+    pub const WIDTH: usize =
+        NAME.len() + Seal::VERSION.len() + 1 + 10 + 1 + 15 + 1 + 32 + 1 + 32 + 1;
 
     /// Octets of the whole file.
     pub fn file_size(&self) -> u64 {
@@ -45,7 +46,10 @@ impl Seal {
             message,
             ..
         } = self;
-        format!("{NAME}{} {block:010} {size:015} {message:032x}\n", Seal::VERSION)
+        format!(
+            "{NAME}{} {block:010} {size:015} {message:032x}\n",
+            Seal::VERSION
+        )
     }
 
     /// The line.

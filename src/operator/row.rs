@@ -113,7 +113,7 @@ pub fn row(view: &View, now: Timestamp) -> Row {
             let state = &content.state;
             row.status = status(view, state);
             row.sender = Some(state.sender.as_str().to_owned());
-            row.recipients = recipients(state);
+            row.recipients = recipients(view, state, now);
             row.attempts = state.attempts;
             row.next_attempt = next_attempt(row.status, view.place, state);
             row.hold = hold(&state.hold);
@@ -203,13 +203,14 @@ fn hold(hold: &Hold) -> Option<HoldRow> {
     })
 }
 
-fn recipients(state: &State) -> Vec<RecipientRow> {
+fn recipients(view: &View, state: &State, now: Timestamp) -> Vec<RecipientRow> {
+    let is_tried = view.in_progress && state.in_use;
     let row = |one: &crate::queue::RecipientState| RecipientRow {
         address: one.address.to_string(),
         status: match one.fate {
+            Fate::Pending { next } if is_tried && next <= now => "in-progress",
             Fate::Pending { .. } if one.attempts == 0 => "pending",
             Fate::Pending { .. } => "deferred",
-            Fate::InFlight => "in-progress",
             Fate::Delivered { .. } => "delivered",
             Fate::Failed { .. } => "failed",
         },

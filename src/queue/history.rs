@@ -20,22 +20,11 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum What {
-    /// An attempt began. Without an outcome behind it, it was interrupted.
-    Started {
-        /// Host and process, for people; nothing is decided by them.
-        host: String,
-        /// See `host`.
-        pid: u32,
-        /// Who is tried; absent when it is everybody who was left.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        recipients: Option<Vec<Address>>,
-        /// They are tried as part of the attempt that began before.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        further: bool,
-    },
     /// An attempt, or a part of it, ended for these recipients.
     Outcome {
-        /// The transport; absent when none was found.
+        /// When the attempt began: what has one beginning is one attempt.
+        began: Timestamp,
+        /// The transport; absent when none was found, or the attempt was interrupted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         transport: Option<String>,
         /// One for each recipient.
@@ -160,10 +149,9 @@ pub struct HistoryError {
 impl History {
     /// Reads `history/<id>`.
     ///
-    /// Only what was written since the last fsync can be torn, and at most one event of more
-    /// than a line's worth of bytes is. So: lines up to the first bad one are the history; if
-    /// a good line follows a bad one, the damage is none of a crash's, and the file is not
-    /// trusted.
+    /// Only what was written since the last fsync can be torn: the end may be missing, cut off in a line, or
+    /// be zeroes in part. So lines up to the first bad one are the history. If a good line follows a bad
+    /// one that has no zeroes, the damage is none of a crash's, and the file is not trusted.
     pub fn parse(bytes: &[u8]) -> Result<History, HistoryError> {
         let mut history = History::default();
         let mut bad = None;
@@ -177,6 +165,7 @@ impl History {
                     history.whole += line.len();
                 }
                 (Some(_), Some(line)) => return Err(HistoryError { line }),
+                (None, _) if line.contains(&0) => break,
                 (None, _) => bad = bad.or(Some(number + 1)),
             }
         }
@@ -238,13 +227,8 @@ mod tests {
             reply,
         } = Outcome::delivered("250 ok");
         let whats = vec![
-            What::Started {
-                host: "h".into(),
-                pid: 1,
-                recipients: None,
-                further: false,
-            },
             What::Outcome {
+                began: at,
                 transport: Some("out".into()),
                 results: vec![RecipientResult {
                     recipient: address.clone(),

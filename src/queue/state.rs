@@ -1,4 +1,4 @@
-//! Where a message stands: the fold of its history over its envelope.
+//! Where a message stands: the fold of its history over its envelope block.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Event, Handover, Status, Then, What};
 use crate::message::{
-    Address, EnhancedCode, Envelope, NoticeKind, QueueId, RecipientDsn, Reply, ReversePath,
+    Address, Block, EnhancedCode, Envelope, NoticeKind, QueueId, RecipientDsn, Reply, ReversePath,
     Submission,
 };
 
@@ -23,12 +23,16 @@ pub struct State {
     pub sender: ReversePath,
     /// Its recipients, in the envelope's order.
     pub recipients: Vec<RecipientState>,
-    /// Attempts begun.
+    /// Attempts of which an end is recorded.
     pub attempts: u32,
     /// When the last of them began.
-    pub started: Option<Timestamp>,
-    /// Attempts in a row that were begun and never ended.
+    pub began: Option<Timestamp>,
+    /// Whether an attempt began and nothing is known of its end.
+    pub in_use: bool,
+    /// Attempts in a row of which none knows the end.
     pub interrupted: u32,
+    /// Nothing is left to do, whatever else is said: the message is to be forgotten.
+    pub done: bool,
     /// Whether somebody holds it back.
     pub hold: Hold,
     /// Before this time it is not attempted, because its submitter wanted that (RFC 4865); none if
@@ -74,8 +78,6 @@ pub enum Fate {
         /// Due then.
         next: Timestamp,
     },
-    /// An attempt began and nothing is known of its end.
-    InFlight,
     /// It has the message. The sender is to be told, if he wants to be.
     Delivered {
         /// When that attempt began.
@@ -153,8 +155,10 @@ impl State {
             sender: envelope.sender.clone(),
             recipients,
             attempts: 0,
-            started: None,
+            began: None,
+            in_use: false,
             interrupted: 0,
+            done: false,
             hold: Hold::None,
             release,
             begin,
@@ -200,10 +204,21 @@ impl State {
         self.last_event = Some(at);
     }
 
-    /// A message with all that happened to it.
-    pub fn with_history(id: QueueId, envelope: &Envelope, events: &[Event]) -> State {
-        let mut state = State::new(id, envelope);
+    /// A message with all that happened to it, as its block and its history say it.
+    ///
+    /// A recipient for whom the block says that nothing more is to be done is finished, whatever the
+    /// history says or has lost.
+    pub fn read(block: &Block, events: &[Event]) -> State {
+        let mut state = State::new(block.id, &block.envelope);
         events.iter().for_each(|event| state.apply(event));
+        for (recipient, _) in (state.recipients.iter_mut())
+            .zip(&block.finished)
+            .filter(|(_, finished)| **finished)
+        {
+            recipient.finish(block.id.accepted());
+        }
+        state.interrupted = block.mark.interrupted.into();
+        state.done = block.mark.done;
         state
     }
 
@@ -211,29 +226,15 @@ impl State {
     pub fn apply(&mut self, event: &Event) {
         self.remember_time(event.at);
         match &event.what {
-            What::Started {
-                recipients,
-                further,
-                ..
+            What::Outcome {
+                began,
+                transport,
+                results,
             } => {
-                match further {
-                    // One attempt, and at most one that is interrupted.
-                    true => self.interrupted = self.interrupted.max(1),
-                    false => {
-                        self.attempts += 1;
-                        self.started = Some(event.at);
-                        self.interrupted += 1;
-                    }
+                let since = *began;
+                if self.began.replace(since) != Some(since) {
+                    self.attempts += 1;
                 }
-                let named = recipients.as_deref();
-                for recipient in self.pick(named) {
-                    if let Fate::Pending { .. } = recipient.fate {
-                        recipient.fate = Fate::InFlight;
-                    }
-                }
-            }
-            What::Outcome { transport, results } => {
-                let since = self.started.unwrap_or(event.at);
                 let is_null = self.sender == ReversePath::Null;
                 for result in results {
                     let Some(n) = self.index.get(&result.recipient) else {
@@ -372,6 +373,11 @@ impl State {
         }
     }
 
+    /// The place of this recipient among all, if it is one.
+    pub fn index_of(&self, address: &Address) -> Option<usize> {
+        self.index.get(address).copied()
+    }
+
     /// Where this recipient stands, if it is one.
     pub fn recipient(&self, address: &Address) -> Option<&RecipientState> {
         let n = self.index.get(address)?;
@@ -439,9 +445,30 @@ fn given_up(by: &super::By, last: Option<&Reply>) -> Reply {
 }
 
 impl RecipientState {
+    /// There is nothing more to do for it. What is not told any more was delivered: a failure is in the
+    /// history before it is told.
+    fn finish(&mut self, since: Timestamp) {
+        match &mut self.fate {
+            Fate::Delivered { notified, .. } | Fate::Failed { notified, .. } => *notified = true,
+            Fate::Pending { .. } => {
+                self.warn = None;
+                self.fate = Fate::Delivered {
+                    since,
+                    handover: Handover::Final,
+                    notified: true,
+                };
+            }
+        }
+    }
+
+    /// Whether there is nothing more to do for it, neither to deliver nor to tell.
+    pub fn is_finished(&self) -> bool {
+        !self.is_left() && !self.is_unconfirmed() && !self.is_untold()
+    }
+
     /// Whether it is still to be delivered.
     pub fn is_left(&self) -> bool {
-        matches!(self.fate, Fate::Pending { .. } | Fate::InFlight)
+        matches!(self.fate, Fate::Pending { .. })
     }
 
     /// Whether it has the message, and the sender wants to hear that and has not been told.

@@ -60,6 +60,9 @@ pub const MAX_INTERRUPTED: u32 = 3;
 /// Decides what comes next. Whoever follows it step by step, applying to the state what each
 /// step records, ends at [`Step::Rest`] or [`Step::Finish`].
 pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -> Step {
+    if state.done {
+        return Step::Finish;
+    }
     match &state.hold {
         Hold::Frozen {
             until: Some(until),
@@ -82,9 +85,17 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
             .map(|(n, _)| n)
             .collect()
     };
-    let in_flight = these(&|fate| *fate == Fate::InFlight);
-    if !in_flight.is_empty() {
-        return Step::Interrupted(in_flight);
+    // What is far ahead is a clock's mistake, unless the submitter wanted it so.
+    let from = state.release.map_or(now, |release| release.max(now));
+    let due = |next: Timestamp| next <= now || next.duration_since(from) > longest_delay;
+    // What was accepted, or released by hand, is due at once, even if the clock was ahead then.
+    let at_once = |next: Timestamp| next == state.begin && state.release.is_none();
+    let is_ready =
+        |fate: &Fate| matches!(fate, Fate::Pending { next } if due(*next) || at_once(*next));
+    let ready = these(&is_ready);
+    // An attempt is only made for recipients who are due: where none is, nothing was interrupted.
+    if state.in_use && !ready.is_empty() {
+        return Step::Interrupted(ready);
     }
     if state.interrupted >= MAX_INTERRUPTED {
         return Step::Freeze(format!(
@@ -95,14 +106,6 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
     if let Some(occasion) = untold(state) {
         return Step::Notify(occasion);
     }
-    // What is far ahead is a clock's mistake, unless the submitter wanted it so.
-    let from = state.release.map_or(now, |release| release.max(now));
-    let due = |next: Timestamp| next <= now || next.duration_since(from) > longest_delay;
-    // What was accepted, or released by hand, is due at once, even if the clock was ahead then.
-    let at_once = |next: Timestamp| next == state.begin && state.release.is_none();
-    let is_ready =
-        |fate: &Fate| matches!(fate, Fate::Pending { next } if due(*next) || at_once(*next));
-    let ready = these(&is_ready);
     if !ready.is_empty() {
         return Step::Attempt(ready);
     }
@@ -163,13 +166,12 @@ fn nobody_to_tell(state: &State) -> String {
 /// something to be done before it can rest.
 pub fn resting(state: &State) -> Option<Resting> {
     match &state.hold {
+        _ if state.done => return None,
         Hold::Frozen { until, .. } => return Some(Resting::Frozen(*until)),
         Hold::Discarded { until, .. } => return Some(Resting::Discarded(*until)),
         Hold::None => {}
     }
-    let open = |one: &RecipientState| {
-        one.fate == Fate::InFlight || one.is_untold() || one.is_unconfirmed()
-    };
+    let open = |one: &RecipientState| one.is_untold() || one.is_unconfirmed();
     match state.recipients.iter().any(open) {
         true => None,
         false => state.next_due().map(Resting::Deferred),
@@ -316,6 +318,7 @@ mod tests {
     struct Story {
         state: State,
         now: Timestamp,
+        began: Timestamp,
         schedule: Schedule,
         delays: DelayAges,
     }
@@ -341,6 +344,7 @@ mod tests {
             Story {
                 state: State::new(QueueId::new(now, [1; 10]), &envelope),
                 now,
+                began: now,
                 schedule: Schedule::default(),
                 delays: DelayAges::never(),
             }
@@ -389,12 +393,9 @@ mod tests {
         }
 
         fn starts(&mut self) -> Step {
-            self.happens(What::Started {
-                host: "h".into(),
-                pid: 1,
-                recipients: None,
-                further: false,
-            })
+            self.state.in_use = true;
+            self.began = self.now;
+            self.step()
         }
 
         fn ends(&mut self, outcomes: &[(usize, Outcome)]) -> Step {
@@ -416,7 +417,11 @@ mod tests {
                 )
             });
             let results = results.collect();
+            // As the next holder does who finds the mark of the attempt.
+            self.state.interrupted += u32::from(transport.is_none());
+            self.state.in_use = false;
             self.happens(What::Outcome {
+                began: self.began,
                 transport: transport.map(str::to_owned),
                 results,
             })
@@ -442,7 +447,7 @@ mod tests {
         let mut story = Story::new("s@z");
         assert_eq!(story.step(), Step::Attempt(vec![0, 1]));
         assert_eq!(story.starts(), Step::Interrupted(vec![0, 1]));
-        assert_eq!(story.ends(&[(0, ok())]), Step::Interrupted(vec![1]));
+        assert_eq!(story.ends(&[(0, ok())]), Step::Attempt(vec![1]));
         assert_eq!(story.ends(&[(1, ok())]), Step::Finish);
     }
 
@@ -705,7 +710,12 @@ mod tests {
         });
         let results = results.collect();
         let transport = None;
-        let step = story.happens(What::Outcome { transport, results });
+        let began = story.now;
+        let step = story.happens(What::Outcome {
+            began,
+            transport,
+            results,
+        });
         let reason = "its time is up and there is no sender to tell: 4.0.0 later";
         assert_eq!(step, Step::FreezeFailed(reason.into()));
     }
@@ -975,6 +985,7 @@ mod tests {
             story.now,
         );
         story.happens(What::Outcome {
+            began: story.now,
             transport: None,
             results: vec![RecipientResult { warn, ..outcome }],
         });

@@ -1,9 +1,9 @@
 //! An attempt: recipients grouped by where they go, each group one transaction.
 //!
 //! As many transactions are in flight as the message has jobs: one, and those that no other
-//! message wants. Each is written down as begun before it begins, and its outcome before anything
-//! else is done with the message. When the run is to end, no further one begins: who was not
-//! begun is due as before.
+//! message wants. The message is marked as in use before the first begins, and the outcome of each is
+//! written before anything else is done with the message. When the run is to end, no further one begins:
+//! a recipient that was not begun is due as before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use super::sessions::retire;
 use super::settle::{Next, log_results};
 use super::{Core, Error, Settled};
 use crate::disk;
-use crate::message::{Address, QueueId, Reply};
-use crate::queue::state::Fate;
+use crate::message::{Address, QueueId};
 use crate::queue::step::overdue;
 use crate::queue::{
-    Action, By, Event, Hold, Outcome, RecipientResult, Resting, Status, Then, What, settle,
+    Action, By, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, Status, Step, Then,
+    What, next_step, settle,
 };
 use crate::spool::{Claim, Entry, Place};
 use crate::transport::{Message, OnUnknown, Transport, Wishes};
@@ -134,9 +134,9 @@ impl Core {
                 again = Some((wait, Candidate { id, place }));
                 (Settled::Left, notices)
             }
-            Some(Next::Finished(left, notices)) => {
-                // Nobody to take it: then the next run finishes `done/`.
-                let _ = finisher.send((id, left));
+            Some(Next::Finished(has_history, notices)) => {
+                // With none to take it the next run finishes `done/`.
+                let _ = finisher.send((id, has_history));
                 (Settled::Finished, notices)
             }
             // Never behind an attempt: see `go_on`.
@@ -278,12 +278,15 @@ impl Core {
         let core = Arc::clone(self);
         let later = plan.later;
         let concluded = blocking(move || {
-            let (entry, why) = match ended.outcomes.is_empty() {
+            let (mut entry, why) = match ended.outcomes.is_empty() {
                 true => (entry, None),
                 false => core.conclude(entry, ended, true),
             };
             let next = match why.or(stuck) {
-                Some(why) => Next::Settled(Settled::Trouble(why), Vec::new()),
+                Some(why) => {
+                    core.end(&mut entry);
+                    Next::Settled(Settled::Trouble(why), Vec::new())
+                }
                 None => core.go_on(entry, later),
             };
             core.let_go(id, next.with(early))
@@ -349,7 +352,7 @@ impl Core {
         };
         let (mut plan, mut spare, mut begun, mut stuck) = (plan, spare, Vec::new(), None);
         if why.is_none() && !self.begins_nothing(jobs) {
-            match self.begin_some(&mut entry, &mut plan, &mut spare, jobs, Part::Further) {
+            match self.begin_some(&mut entry, &mut plan, &mut spare, jobs) {
                 Ok(some) => begun = some,
                 Err(error) => {
                     let why = error.to_string();
@@ -371,9 +374,8 @@ impl Core {
         }
     }
 
-    /// Plans the attempt; if anybody can be tried, moves the message to `active/` and writes
-    /// down that it begins. *No record, no attempt*: there is room for the outcome before
-    /// anybody is spoken to.
+    /// Plans the attempt; if any recipient can be tried, moves the message to `active/` and marks it as in
+    /// use.
     fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>, job: Job) -> SetOut {
         let trouble = |error: disk::Error, id, early, job| {
             let settled = self.trouble(id, &error.to_string());
@@ -390,7 +392,7 @@ impl Core {
         }
         let jobs = Arc::clone(job.jobs());
         let mut spare = Some(job);
-        match self.begin_some(&mut entry, &mut plan, &mut spare, &jobs, Part::First) {
+        match self.begin_some(&mut entry, &mut plan, &mut spare, &jobs) {
             Ok(begun) if begun.is_empty() && plan.known.is_empty() => {
                 SetOut::Over(self.put_back(entry, plan.later).with(early), spare)
             }
@@ -405,15 +407,13 @@ impl Core {
         }
     }
 
-    /// Takes what the next transactions need, for as many as there are jobs for, and writes down
-    /// that they begin. At least one begins, or no recipient is left to be tried, if there is a spare job.
+    /// Takes what the next transactions need, for as many as there are jobs for. At least one begins, or no recipient is left to be tried, if there is a spare job.
     fn begin_some(
         &self,
         entry: &mut Entry,
         plan: &mut Plan,
         spare: &mut Option<Job>,
         jobs: &Arc<Jobs>,
-        part: Part,
     ) -> disk::Result<Vec<Begun>> {
         let mut begun = Vec::new();
         let mut looks = 0;
@@ -441,49 +441,27 @@ impl Core {
                 None => *spare = Some(job),
             }
         }
-        let groups = begun.iter().map(|one| &one.group);
-        let known = plan.known.iter().map(|(address, _)| address);
-        let first = groups.clone().filter_map(|group| group.chunks.front());
-        let tried: Vec<Address> = first.flatten().chain(known.clone()).cloned().collect();
-        if !tried.is_empty() {
-            // Where no connection comes about, that is said of all who were to share it.
-            let all = groups.flat_map(|group| &group.chunks).flatten();
-            let room = all.chain(known).map(room).sum();
-            self.record_start(entry, tried, room, part)?;
+        if !begun.is_empty() {
+            entry.begin(self.now())?;
         }
         Ok(begun)
     }
 
-    fn record_start(
-        &self,
-        entry: &mut Entry,
-        tried: Vec<Address>,
-        room: u64,
-        part: Part,
-    ) -> disk::Result<()> {
-        // An outcome that a killed holder wrote down and did not sync: whoever is left is tried
-        // only once it is durable.
-        entry.sync()?;
-        entry.activate()?;
-        entry.open_journal(4096 + room)?;
-        let left = entry
-            .state()
-            .recipients
-            .iter()
-            .filter(|one| one.is_left())
-            .count();
-        let started = What::Started {
-            host: self.hostname.clone(),
-            pid: std::process::id(),
-            recipients: (left > tried.len()).then_some(tried),
-            further: part == Part::Further,
-        };
-        entry.record(self.now(), started)
+    /// The attempt is over. A mark that stays is counted as one interruption.
+    fn end(&self, entry: &mut Entry) {
+        if let Err(error) = entry.end() {
+            tracing::warn!(id = %entry.id(), %error, "it stays marked as in use");
+        }
     }
 
     /// Follows a message on behind an attempt. Those who could not be tried are still due, and
     /// that is no reason to begin anew.
-    fn go_on(&self, entry: Entry, later: Later) -> Next {
+    fn go_on(&self, mut entry: Entry, later: Later) -> Next {
+        let longest_delay = self.retry.longest_delay();
+        // What is finished is in use until it is gone.
+        if next_step(entry.state(), self.now(), longest_delay) != Step::Finish {
+            self.end(&mut entry);
+        }
         match self.follow(entry) {
             Next::Attempt(entry, _, notices) => self.put_back(*entry, later).with(notices),
             other => other,
@@ -549,8 +527,8 @@ impl Core {
         }
     }
 
-    /// Records the outcome of a transaction, durably, before anything else is done with the
-    /// message. Only when nobody is left there is nothing to record: the rename to `done/`
+    /// Records the outcome of a transaction before anything else is done with the
+    /// message. Only when no recipient is left there is nothing to record: the rename to `done/`
     /// says it all. Returns why there is something that could not be recorded, if there is.
     ///
     /// Where it is to freeze the message is held back, and that stands before the outcome: with the
@@ -605,29 +583,22 @@ impl Core {
         last: bool,
     ) -> (Entry, Option<String>) {
         let delivered = results.iter().all(|one| one.status == Status::Delivered);
-        let what = What::Outcome { transport, results };
+        let what = What::Outcome {
+            began: entry.began().unwrap_or(now),
+            transport,
+            results,
+        };
+        let event = Event { at: now, what };
         if last && delivered {
             let mut after = entry.state().clone();
-            let event = Event { at: now, what };
             after.apply(&event);
-            let done = |fate: &Fate| {
-                matches!(
-                    fate,
-                    Fate::Delivered { notified: true, .. } | Fate::Failed { notified: true, .. }
-                )
-            };
-            if after.recipients.iter().all(|one| done(&one.fate)) {
+            if after.recipients.iter().all(RecipientState::is_finished) {
                 entry.imagine(event);
                 return (entry, None);
             }
-            return self.recorded(entry, event);
         }
-        self.recorded(entry, Event { at: now, what })
-    }
-
-    fn recorded(&self, mut entry: Entry, event: Event) -> (Entry, Option<String>) {
         let recorded = entry
-            .record_durably(event.at, event.what)
+            .record_outcome(event)
             // Held because of an outcome before this one, and that is recorded now as well.
             .and_then(|()| entry.activate());
         let why = recorded
@@ -637,9 +608,9 @@ impl Core {
     }
 
     /// A message that is done and could not be renamed to `done/`. That rename was to be the
-    /// record of its last outcome; now the history must be.
+    /// record of its last outcome; now its block must be.
     pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> Settled {
-        match entry.record_imagined() {
+        match entry.say_done() {
             Ok(()) => self.trouble(entry.id(), &error.to_string()),
             Err(error) => Settled::Trouble(self.not_recorded(&mut entry, &error)),
         }
@@ -660,19 +631,6 @@ impl Core {
         });
         why
     }
-}
-
-/// Which part of an attempt begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    First,
-    /// Others of the same message, whose turn has come.
-    Further,
-}
-
-/// The room that an outcome for a recipient may need in a history.
-fn room(recipient: &Address) -> u64 {
-    (recipient.as_str().len() + Reply::MAX_TEXT + 700) as u64
 }
 
 /// What a transaction has left to do.

@@ -1,6 +1,5 @@
 //! Forgets finished messages in groups: one barrier for all that finished meanwhile.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +7,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Core, Error};
 use crate::message::QueueId;
-use crate::spool::Place;
 
-/// A message that stands in `done/`, and where it may still be named.
-pub(super) type Finished = (QueueId, Vec<Place>);
+/// A message that stands in `done/`, and whether it has a history.
+pub(super) type Finished = (QueueId, bool);
 
 /// Where finished messages are handed in.
 pub(super) type Finisher = UnboundedSender<Finished>;
@@ -51,11 +49,9 @@ async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
             group.clear();
             continue;
         }
-        let (ids, left): (Vec<QueueId>, Vec<Vec<Place>>) = group.drain(..).unzip();
-        let left: HashSet<Place> = left.into_iter().flatten().collect();
-        let left: Vec<Place> = left.into_iter().collect();
         let worker = Arc::clone(&core);
-        let work = move || worker.spool.forget(&ids, &left, worker.now());
+        let messages = std::mem::take(&mut group);
+        let work = move || worker.spool.forget(&messages);
         let done = tokio::task::spawn_blocking(work).await;
         match done {
             Ok(Ok(left)) => {

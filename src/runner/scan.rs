@@ -196,7 +196,11 @@ impl Core {
     /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
     /// a message is one piece of work. What cannot be read is found out when it is taken.
     pub(super) fn lane(&self, candidate: Candidate) -> Hop {
-        let block = self.spool.peek(candidate.id, candidate.place).ok().flatten();
+        let block = self
+            .spool
+            .peek(candidate.id, candidate.place)
+            .ok()
+            .flatten();
         let envelope = block.map(|block| block.envelope);
         let first = envelope.as_ref().and_then(|one| one.recipients.first());
         let sender = envelope.as_ref().map(|one| &one.sender);

@@ -39,8 +39,8 @@ pub(super) enum Next {
     Waits(Place, Wait, Vec<QueueId>),
     /// Nothing is left to do here; these notices are new in the queue.
     Settled(Settled, Vec<QueueId>),
-    /// It stands in `done/`, and may still be named in these places; with the new notices.
-    Finished(Vec<Place>, Vec<QueueId>),
+    /// It stands in `done/`; whether it has a history, and the new notices.
+    Finished(bool, Vec<QueueId>),
 }
 
 impl Next {
@@ -128,9 +128,9 @@ impl Core {
                 }
                 Step::Finish => {
                     return match entry.finish() {
-                        Ok(left) => {
+                        Ok(has_history) => {
                             log_end(&entry);
-                            Next::Finished(left, notices)
+                            Next::Finished(has_history, notices)
                         }
                         Err(error) => Next::Settled(self.not_finished(entry, &error), notices),
                     };
@@ -211,8 +211,11 @@ impl Core {
         Ok(())
     }
 
+    /// Counts the interruption, records it, and only then takes the mark away. It is a deferral: that is
+    /// not synced.
     fn record_interruption(&self, entry: &mut Entry, who: &[usize]) -> disk::Result<()> {
         let now = self.now();
+        entry.count_interruption()?;
         let results: Vec<RecipientResult> = who
             .iter()
             .map(|n| {
@@ -232,12 +235,14 @@ impl Core {
             .collect();
         let transport = None;
         let outcome = What::Outcome {
+            began: now,
             transport,
             results: results.clone(),
         };
-        let recorded = entry.record_durably(now, outcome);
+        entry.note(now, outcome);
+        let ended = entry.end();
         log_results(entry, None, &results, now);
-        recorded
+        ended
     }
 
     /// Serves the request for a message, if one waits and nobody has the message in hand.

@@ -252,6 +252,7 @@ impl Draft {
             id: self.id,
             place: self.place,
             size: self.block.len() as u64 + self.hasher.size(),
+            is_marked: false,
             file: Arc::new(file),
         };
         let to = entrance(&self.envelope.submission);

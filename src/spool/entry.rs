@@ -9,46 +9,56 @@ use super::Spool;
 use super::journal::Journal;
 use super::layout::{Info, Place, reason_path};
 use super::lock::Locked;
-use crate::disk::{self, Body, File};
-use crate::message::{Block, Envelope, QueueId, Seal};
+use crate::disk::{self, Body, FILE_MODE, File, IN_USE_MODE};
+use crate::message::{Address, Block, Envelope, Mark, QueueId, Seal};
+use crate::queue::state::Fate;
 use crate::queue::step::{self, resting};
-use crate::queue::{Action, Event, Resting, State, What};
+use crate::queue::{
+    Action, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What,
+};
 
 /// A message whose lock this process holds and whose seal it has checked.
 #[derive(Debug)]
 pub struct Entry {
     locked: Locked,
     block: Block,
+    /// Where in the file the octets of the recipients lie, once one is written.
+    octets: Option<Vec<u64>>,
     state: State,
     events: Vec<Event>,
     journal: Journal,
+    /// The file's mode says that it is in use.
+    is_marked: bool,
+    /// When the attempt began that is under way.
+    began: Option<Timestamp>,
     /// What counts and is not written down.
     imagined: Vec<Event>,
-    /// Every directory in which this message was while we held it, besides the present one.
-    left: Vec<Place>,
 }
 
 impl Entry {
     pub(super) fn new(
         locked: Locked,
         block: Block,
-        state: State,
         events: Vec<Event>,
         torn: Option<u64>,
     ) -> Entry {
+        let mut state = State::read(&block, &events);
+        state.in_use = locked.is_marked;
         // A holder before us may have been killed between writing and syncing, or have seen
-        // the sync fail. Who put it where its history says had made that durable.
+        // the sync fail. One that put it where its history says had seen none fail.
+        let durable = events.is_empty();
         let rests = resting(&state).map(Place::from) == Some(locked.place);
-        let durable = rests || events.is_empty();
         let disk = locked.spool.disk.clone();
         Entry {
-            journal: Journal::new(disk, locked.id, torn, durable),
+            journal: Journal::new(disk, locked.id, torn, durable, durable || rests),
+            is_marked: locked.is_marked,
             locked,
             block,
+            octets: None,
             state,
             events,
+            began: None,
             imagined: Vec::new(),
-            left: Vec::new(),
         }
     }
 
@@ -89,10 +99,101 @@ impl Entry {
         Body::new(spool.disk.clone(), Arc::clone(file), block, size)
     }
 
-    /// Opens the history for writing and reserves room in it. *No record, no attempt*: an
-    /// attempt whose outcome could not be written down must not be made.
-    pub fn open_journal(&mut self, room: u64) -> disk::Result<()> {
-        self.journal.open(room)
+    /// Begins an attempt, or goes on with it: the message stands in `active/` and is marked as in use before
+    /// a transport is spoken to. The mark is not synced: losing it loses the count of an interruption.
+    pub fn begin(&mut self, at: Timestamp) -> disk::Result<()> {
+        self.began.get_or_insert(at);
+        self.activate()?;
+        self.mark_use(true)
+    }
+
+    /// When the attempt began that is under way.
+    pub fn began(&self) -> Option<Timestamp> {
+        self.began
+    }
+
+    /// The attempt is over, and its outcome is written.
+    pub fn end(&mut self) -> disk::Result<()> {
+        self.began = None;
+        self.mark_use(false)?;
+        self.state.in_use = false;
+        Ok(())
+    }
+
+    fn mark_use(&mut self, in_use: bool) -> disk::Result<()> {
+        if self.is_marked == in_use {
+            return Ok(());
+        }
+        let Locked { spool, file, .. } = &self.locked;
+        let mode = if in_use { IN_USE_MODE } else { FILE_MODE };
+        match spool.disk.set_mode(file, mode) {
+            // Where files have no modes an interruption is not counted, and costs nothing else.
+            Err(error) if error.is_unsupported() => {
+                tracing::debug!(id = %self.id(), %error, "interrupted attempts are not counted");
+            }
+            other => other?,
+        }
+        self.is_marked = in_use;
+        Ok(())
+    }
+
+    /// Counts an interruption that was found, before it is recorded and before the mark goes: counted twice
+    /// is better than not at all, because a message that kills its runner must be stopped.
+    pub fn count_interruption(&mut self) -> disk::Result<()> {
+        self.state.interrupted = self.state.interrupted.saturating_add(1);
+        self.write_mark()?;
+        // What a killed holder wrote there and did not sync: the others are tried only once it is durable.
+        match self.block.finished.contains(&true) {
+            true => self.sync_block(),
+            false => Ok(()),
+        }
+    }
+
+    /// Brings the state line to what the state says.
+    fn write_mark(&mut self) -> disk::Result<()> {
+        let mark = Mark {
+            done: self.state.done,
+            interrupted: u16::try_from(self.state.interrupted.min(999)).unwrap_or(999),
+        };
+        if mark == self.block.mark {
+            return Ok(());
+        }
+        let Locked { spool, file, .. } = &self.locked;
+        spool
+            .disk
+            .write_all_at(file, mark.line().as_bytes(), Mark::OFFSET)?;
+        self.block.mark = mark;
+        Ok(())
+    }
+
+    /// Writes into the block for which of these recipients there is nothing more to do; false if that says
+    /// nothing new. It is not durable before [`sync_block`](Entry::sync_block).
+    pub fn write_finished(&mut self, some: &[usize]) -> disk::Result<bool> {
+        let Entry {
+            locked,
+            block,
+            state,
+            octets,
+            ..
+        } = self;
+        let is_news = |n: &&usize| state.recipients[**n].is_finished() && !block.finished[**n];
+        let news: Vec<usize> = some.iter().filter(is_news).copied().collect();
+        if news.is_empty() {
+            return Ok(false);
+        }
+        let octets = octets.get_or_insert_with(|| block.octets().collect());
+        for n in news {
+            let disk = &locked.spool.disk;
+            disk.write_all_at(&locked.file, b"+", octets[n])?;
+            block.finished[n] = true;
+        }
+        Ok(true)
+    }
+
+    /// Makes durable what was written into the block.
+    pub fn sync_block(&self) -> disk::Result<()> {
+        let Locked { spool, file, .. } = &self.locked;
+        spool.disk.durable(&[file], &[])
     }
 
     /// Writes an event down and lets it count. It is not durable before
@@ -123,6 +224,10 @@ impl Entry {
     fn count(&mut self, event: Event) {
         self.state.apply(&event);
         self.events.push(event);
+        // Best effort: a count that stays too high freezes a message too early.
+        if let Err(error) = self.write_mark() {
+            tracing::warn!(id = %self.id(), %error, "interruptions stay counted");
+        }
     }
 
     /// Lets an event count without writing it down: for the outcome after which nobody is
@@ -132,20 +237,88 @@ impl Entry {
         self.count(event);
     }
 
-    /// Writes down, durably, what was only imagined: for when that rename fails.
-    pub fn record_imagined(&mut self) -> disk::Result<()> {
-        for event in std::mem::take(&mut self.imagined) {
-            // What fails here is written anew by the sync.
-            let _ = self.journal.append(&event.line());
+    /// Writes into the block, durably, that the message is done: for when that rename fails. It needs no
+    /// room on the disk.
+    pub fn say_done(&mut self) -> disk::Result<()> {
+        self.state.done = true;
+        self.write_mark()?;
+        self.sync_block()
+    }
+
+    /// Writes down the outcome of a transaction (commit point *recorded*): durably, if it must not be tried
+    /// again. A delivery of which no sender is told is said in the block; one that is to be told, and
+    /// what holds the message back, in the history. The others may be lost: they are tried again.
+    ///
+    /// What the block cannot say the history says.
+    pub fn record_outcome(&mut self, event: Event) -> disk::Result<()> {
+        let who: Vec<usize> = match &event.what {
+            What::Outcome { results, .. } => (results.iter())
+                .filter_map(|one| self.state.index_of(&one.recipient))
+                .collect(),
+            _ => Vec::new(),
+        };
+        self.note(event.at, event.what);
+        let said = match self.write_finished(&who) {
+            Ok(true) => self.sync_block(),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let is_told = self.state.hold != Hold::None
+            || (who.iter()).any(|n| self.state.recipients[*n].is_unconfirmed());
+        match said {
+            Ok(()) if !is_told => Ok(()),
+            Ok(()) => self.sync(),
+            Err(error) => {
+                tracing::warn!(id = %self.id(), %error, "the outcome is written to the history");
+                self.sync()
+            }
         }
-        self.sync()
     }
 
     /// Has the history ready for another line. What was found is settled first, in its own file: the
-    /// new line must not be behind lines that a power cut takes away.
-    pub fn make_ready(&mut self) -> disk::Result<()> {
+    /// new line must not come after lines that a power cut takes away. An interruption is counted first.
+    pub fn make_ready(&mut self, at: Timestamp) -> disk::Result<()> {
+        if self.state.in_use {
+            self.settle_interruption(at)?;
+        }
         self.sync()?;
-        self.open_journal(0)
+        self.journal.open()
+    }
+
+    /// An operator acts on a message whose attempt was interrupted: those who may have been tried are due
+    /// again at once, unless the action says otherwise.
+    fn settle_interruption(&mut self, at: Timestamp) -> disk::Result<()> {
+        let due = |one: &&RecipientState| matches!(one.fate, Fate::Pending { next } if next <= at);
+        let due: Vec<Address> = (self.state.recipients.iter())
+            .filter(due)
+            .map(|one| one.address.clone())
+            .collect();
+        if !due.is_empty() {
+            self.count_interruption()?;
+            let results = due.into_iter().map(|recipient| {
+                let Outcome {
+                    status,
+                    handover,
+                    reply,
+                } = step::interrupted();
+                RecipientResult {
+                    recipient,
+                    status,
+                    handover,
+                    reply,
+                    next: Some(at),
+                    warn: None,
+                    expired: false,
+                }
+            });
+            let what = What::Outcome {
+                began: at,
+                transport: None,
+                results: results.collect(),
+            };
+            self.record(at, what)?;
+        }
+        self.end()
     }
 
     /// Makes everything recorded, by whomever, durable (commit point *recorded*).
@@ -162,38 +335,43 @@ impl Entry {
         self.go(Place::Active)
     }
 
-    /// Moves the message to where it rests. Its history says the same, durably, so a power cut
-    /// that takes the rename back only has it moved again. Whoever wrote it down may have been
-    /// killed before it was durable: then it is made so now, else the rename could outlast it,
-    /// and the message would stand in `frozen/never/` without a reason.
+    /// Moves the message to where it rests. What holds it back is durable in its history first: a message in
+    /// `frozen/` or `discarded/` has its reason. A deferral need not be: a power cut that takes it back has
+    /// the message tried too early.
     pub fn rest(mut self, resting: Resting) -> disk::Result<()> {
-        self.sync()?;
+        if !matches!(resting, Resting::Deferred(_)) {
+            self.sync()?;
+        }
+        self.mark_use(false)?;
         self.go(resting.into())
     }
 
-    /// Puts a message that is due off until a later time, because nobody can take it now, or is to.
-    /// Not an event, and not synced: its history is what it was, and it does not rest where that
-    /// says, so whoever takes it next does not believe that the history is durable. Only where
-    /// that would be the same place it is made so, as in [`rest`](Entry::rest).
+    /// Puts a message that is due off until a later time, because no transport can take it now, or is to.
+    /// Not an event, and not synced: its history is what it was.
     pub fn postpone(&mut self, until: Timestamp) -> disk::Result<()> {
-        let to = Place::from(Resting::Deferred(until));
-        if resting(&self.state).map(Place::from) == Some(to) {
-            self.sync()?;
-        }
-        self.go(to)
+        self.mark_use(false)?;
+        self.go(Place::from(Resting::Deferred(until)))
     }
 
     /// Holds a message whose outcome cannot be recorded, by its place alone.
     pub fn hold_unrecorded(&mut self) -> disk::Result<()> {
+        // Best effort: a mark that stays is counted as one interruption.
+        let _ = self.mark_use(false);
         self.go(Resting::Frozen(None).into())
     }
 
-    /// Renames the message to `done/` (commit point *done*, once the barrier of
-    /// [`Spool::forget`] has covered it).
-    /// Returns every directory in which it may still be named.
-    pub fn finish(&mut self) -> disk::Result<Vec<Place>> {
+    /// Renames the message to `done/` (commit point *done*). Says whether it has a history.
+    ///
+    /// Where the history holds what must not happen again, a notice or an operator's action, the state line
+    /// says first that the message is done, durably: a power cut may bring the message back and not the
+    /// history.
+    pub fn finish(&mut self) -> disk::Result<bool> {
+        let matters = |event: &Event| matches!(event.what, What::Notice { .. } | What::Action(_));
+        if !self.block.mark.done && self.events.iter().any(matters) {
+            self.say_done()?;
+        }
         self.go(Place::Done)?;
-        Ok(std::mem::take(&mut self.left))
+        Ok(self.events.len() > self.imagined.len() || self.journal.is_there())
     }
 
     fn go(&mut self, to: Place) -> disk::Result<()> {
@@ -202,7 +380,6 @@ impl Entry {
             return Ok(());
         }
         self.locked.move_to(to)?;
-        self.left.push(from);
         // A message in quarantine always has its reason: that goes last.
         if from == Place::Corrupt {
             let reason = reason_path(self.locked.id);
@@ -246,7 +423,7 @@ pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
 /// not due, is put back by the next run.
 pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
     for entry in entries.iter_mut() {
-        entry.make_ready()?;
+        entry.make_ready(at)?;
     }
     match destination(action) {
         Place::Active => {

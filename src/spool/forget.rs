@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-
+use super::Spool;
 use super::layout::{Info, Place, history_part};
 use super::view::remove_view;
-use super::{Kept, Spool};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
 
@@ -17,69 +15,45 @@ const UNLINKING: usize = 4;
 const FEW: usize = 16;
 
 impl Spool {
-    /// Forgets messages that stand in `done/` and were, while who calls had them in hand, in
-    /// the given places.
+    /// Forgets messages that stand in `done/`, and for each says whether it has a history.
     ///
-    /// One barrier for all of them comes first, over `done/` and every directory in which one
-    /// may still be named: `new/` and those behind it, as no rename out of them is ever synced,
-    /// and every bucket that is due at `now`, as an attempt before this one may have taken it
-    /// out of there. (Who takes a message out of a bucket that is not due, an operator, syncs
-    /// that.) Only then are they unlinked: an envelope that is gone while an older name of its
-    /// message comes back in a power cut would be a message without envelope, or one delivered
-    /// twice.
+    /// One fsync of `done/` for all of them comes first, and of the directories that hold the keys of some.
+    /// It narrows the window in which a power cut brings back a message that was delivered; with its history
+    /// gone, its block says what is left to do.
     ///
     /// Returns what stands in the way of some of them, which stay in `done/` for the next run.
     ///
     /// # Errors
-    /// Of the barrier: nothing has been unlinked then.
-    pub fn forget(
-        &self,
-        ids: &[QueueId],
-        left: &[Place],
-        now: Timestamp,
-    ) -> disk::Result<Vec<disk::Error>> {
+    /// Of the fsync: nothing has been unlinked then.
+    pub fn forget(&self, messages: &[(QueueId, bool)]) -> disk::Result<Vec<disk::Error>> {
         let mut failed = Vec::new();
-        let (ids, keys) = self.keep_keys(ids, &mut failed);
-        if ids.is_empty() {
+        let (messages, mut dirs) = self.keep_keys(messages, &mut failed);
+        if messages.is_empty() {
             return Ok(failed);
         }
-        let mut dirs: Vec<PathBuf> = [Place::Done, Place::Incoming, Place::Active]
-            .iter()
-            .chain(left)
-            .map(Place::dir)
-            .chain(keys)
-            .collect();
-        for kept in Kept::ALL {
-            let buckets = self.buckets(kept)?;
-            let due = buckets
-                .into_iter()
-                .filter(|one| one.due().is_some_and(|due| due <= now));
-            dirs.extend(due.map(|bucket| kept.place(bucket).dir()));
-        }
-        dirs.sort_unstable();
-        dirs.dedup();
+        dirs.push(Place::Done.dir());
         self.barrier(dirs)?;
-        failed.extend(self.unlink_each(&ids));
+        failed.extend(self.unlink_each(&messages));
         Ok(failed)
     }
 
     /// Sees to it that the keys of messages outlast them: those that can be forgotten, and the
-    /// directories that the barrier is to cover for their keys. One whose key somebody has in hand
+    /// directories that the fsync is to cover for their keys. One whose key another process has in hand
     /// stays in `done/`, for the next run.
     fn keep_keys(
         &self,
-        ids: &[QueueId],
+        messages: &[(QueueId, bool)],
         failed: &mut Vec<disk::Error>,
-    ) -> (Vec<QueueId>, Vec<PathBuf>) {
+    ) -> (Vec<(QueueId, bool)>, Vec<PathBuf>) {
         // If that cannot be said, each message is asked for its own.
-        if ids.is_empty() || matches!(self.has_keys(), Ok(false)) {
-            return (ids.to_vec(), Vec::new());
+        if messages.is_empty() || matches!(self.has_keys(), Ok(false)) {
+            return (messages.to_vec(), Vec::new());
         }
         let (mut ready, mut dirs) = (Vec::new(), Vec::new());
-        for id in ids {
-            match self.keep_key(*id) {
+        for message in messages {
+            match self.keep_key(message.0) {
                 Ok(Some(keys)) => {
-                    ready.push(*id);
+                    ready.push(*message);
                     dirs.extend(keys);
                 }
                 Ok(None) => {}
@@ -94,9 +68,9 @@ impl Spool {
     /// Many are unlinked by several threads: the file system waits for the device at some unlinks
     /// (ext4 without a journal, mounted with `discard`, at each that frees blocks), and
     /// such waits overlap. A thread that cannot be had leaves its share to this one.
-    fn unlink_each(&self, ids: &[QueueId]) -> Vec<disk::Error> {
-        let share = ids.len().div_ceil(UNLINKING).max(FEW);
-        let (ours, theirs) = ids.split_at(share.min(ids.len()));
+    fn unlink_each(&self, messages: &[(QueueId, bool)]) -> Vec<disk::Error> {
+        let share = messages.len().div_ceil(UNLINKING).max(FEW);
+        let (ours, theirs) = messages.split_at(share.min(messages.len()));
         std::thread::scope(|scope| {
             let start = |some| {
                 let thread = std::thread::Builder::new().name("unlink".into());
@@ -114,37 +88,29 @@ impl Spool {
         })
     }
 
-    fn unlink_in_turn(&self, ids: &[QueueId]) -> Vec<disk::Error> {
-        let gone = ids.iter().map(|id| self.unlink_all(*id));
+    fn unlink_in_turn(&self, messages: &[(QueueId, bool)]) -> Vec<disk::Error> {
+        let gone = messages
+            .iter()
+            .map(|(id, has_history)| self.unlink_all(*id, *has_history));
         gone.filter_map(Result::err).collect()
     }
 
-    /// Finishes whatever stands in `done/`: leftovers of a process that was killed. Where
-    /// their messages were before is not known, so the barrier is over every place.
+    /// Finishes whatever stands in `done/`: leftovers of a process that was killed.
     ///
     /// Returns what stands in the way of some of them; they stay there.
     ///
     /// # Errors
-    /// If `done/` cannot be listed, or the barrier fails.
+    /// If `done/` cannot be listed, or the fsync fails.
     pub fn finish_done(&self) -> disk::Result<Vec<disk::Error>> {
-        let (mut ids, mut failed) = (Vec::new(), Vec::new());
+        let (mut messages, mut failed) = (Vec::new(), Vec::new());
         for id in self.ids_in(Place::Done)? {
             match self.stands_in_done(id) {
-                Ok(true) => ids.push(id),
+                Ok(true) => messages.push((id, true)),
                 Ok(false) => {}
                 Err(error) => failed.push(error),
             }
         }
-        if ids.is_empty() {
-            return Ok(failed);
-        }
-        let (ids, keys) = self.keep_keys(&ids, &mut failed);
-        let places = self.places()?;
-        let mut dirs: Vec<PathBuf> = places.iter().map(Place::dir).chain(keys).collect();
-        dirs.sort_unstable();
-        dirs.dedup();
-        self.barrier(dirs)?;
-        failed.extend(self.unlink_each(&ids));
+        failed.extend(self.forget(&messages)?);
         Ok(failed)
     }
 
@@ -185,13 +151,14 @@ impl Spool {
         }
     }
 
-    /// The message file goes last: as long as it stands in `done/`, somebody will finish the
-    /// rest. Two who finish the same message do no harm to each other.
-    fn unlink_all(&self, id: QueueId) -> disk::Result<()> {
-        // What a kill may have left of a history that was being written anew.
-        self.disk.unlink(&history_part(id))?;
-        for info in [Info::Request, Info::History] {
-            self.disk.unlink(&info.path(id))?;
+    /// The message file goes last: as long as it stands in `done/`, the next run finishes the
+    /// rest. Two processes that finish the same message do no harm to each other.
+    fn unlink_all(&self, id: QueueId, has_history: bool) -> disk::Result<()> {
+        if has_history {
+            self.disk.unlink(&Info::Request.path(id))?;
+            // What a kill may have left of a history that was being written anew.
+            self.disk.unlink(&history_part(id))?;
+            self.disk.unlink(&Info::History.path(id))?;
         }
         remove_view(&self.disk, id)?;
         self.disk.unlink(&Place::Done.path(id)).map(drop)

@@ -1,9 +1,10 @@
 //! The history of a message in hand: `history/<id>`, and when it can be believed.
 //!
-//! A sync that failed says that what was written may be lost, and a later sync of the same file
+//! An event is written when it happens, and synced only before something is built on it. A sync that
+//! failed says that what was written may be lost, and a later sync of the same file
 //! may succeed all the same: the system has given the data up. So what a sync did not make
 //! durable is written again, to a new file that takes the old one's name. A holder cannot
-//! know whether one before him saw a sync fail; but who did had no time to put the message
+//! know whether one before it saw a sync fail; but one that did had no time to put the message
 //! where its history says it rests. What is found anywhere else is written anew.
 
 use std::path::Path;
@@ -30,20 +31,27 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// A history that is not open yet. It is `durable` where the message rests where it says.
-    pub fn new(disk: Disk, id: QueueId, torn: Option<u64>, durable: bool) -> Journal {
+    /// A history that is not open yet. It is `durable` if there is none, and `trusted` where the message
+    /// rests where it says.
+    pub fn new(
+        disk: Disk,
+        id: QueueId,
+        torn: Option<u64>,
+        durable: bool,
+        trusted: bool,
+    ) -> Journal {
         Journal {
             disk,
             id,
             file: None,
             torn,
             durable,
-            trusted: durable,
+            trusted,
         }
     }
 
-    /// Opens the file for writing and reserves room in it.
-    pub fn open(&mut self, room: u64) -> disk::Result<()> {
+    /// Opens the file for writing.
+    pub fn open(&mut self) -> disk::Result<()> {
         if self.file.is_none() {
             let file = self.disk.open_append(&Info::History.path(self.id))?;
             if let Some(whole) = self.torn {
@@ -52,20 +60,17 @@ impl Journal {
             }
             self.file = Some(file);
         }
-        match &self.file {
-            Some(file) if room > 0 => self.disk.reserve(file, room),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Adds a line. After an error nobody knows how the file ends, and nothing more is added: a
-    /// line behind a torn one would be damage that no crash explains. The sync writes it all anew.
+    /// Adds a line. After an error it is not known how the file ends, and nothing more is added: a
+    /// line after a torn one would be damage that no crash explains. The sync writes it all anew.
     pub fn append(&mut self, line: &[u8]) -> disk::Result<()> {
         self.durable = false;
         if !self.trusted {
             return Ok(());
         }
-        let written = self.open(0).and_then(|()| match &self.file {
+        let written = self.open().and_then(|()| match &self.file {
             Some(file) => self.disk.write_all(file, line),
             None => Ok(()),
         });
@@ -95,7 +100,7 @@ impl Journal {
     }
 
     fn sync_file(&mut self) -> disk::Result<()> {
-        self.open(0)?;
+        self.open()?;
         let dir = Path::new(Info::History.dir());
         match &self.file {
             Some(file) => self.disk.durable(&[file], &[dir]),
@@ -111,6 +116,11 @@ impl Journal {
         self.durable = true;
         self.trusted = true;
         Ok(())
+    }
+
+    /// Whether it may have a file.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some() || self.torn.is_some()
     }
 
     /// For a barrier that others share. None if the file's sync could not be believed.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::layout::{Info, Place, history_part, reason_path};
 use super::{Kept, Spool};
-use crate::disk::{self, Disk, File, Kind, Stat};
+use crate::disk::{self, Disk, FILE_MODE, File, IN_USE_MODE, Kind, Stat};
 use crate::message::block::HEAD;
 use crate::message::{Block, QueueId, Seal, SealHasher};
-use crate::queue::{History, State};
+use crate::queue::History;
 
 /// What became of the wish to have a message.
 #[derive(Debug)]
@@ -35,7 +35,10 @@ pub struct Locked {
     pub(super) id: QueueId,
     pub(super) place: Place,
     pub(super) file: Arc<File>,
+    /// Octets of the file.
     pub(super) size: u64,
+    /// Its mode says that it is in use; as we have the lock, by a process that was interrupted.
+    pub(super) is_marked: bool,
 }
 
 /// Why a locked message could not be read.
@@ -101,7 +104,10 @@ pub(super) fn read_head(
         Err(error) => return Ok(Err(error.to_string())),
     };
     if block.id != id {
-        let reason = format!("it is another message: its envelope block says {}", block.id);
+        let reason = format!(
+            "it is another message: its envelope block says {}",
+            block.id
+        );
         return Ok(Err(reason));
     }
     Ok(Ok(Head { block, message }))
@@ -153,6 +159,7 @@ impl Spool {
             place,
             file: Arc::new(file),
             size: stat.size,
+            is_marked: stat.mode & IN_USE_MODE & !FILE_MODE != 0,
         }))
     }
 
@@ -214,9 +221,8 @@ impl Spool {
             return Ok(None);
         }
         let names = stat.links;
-        let reason = format!(
-            "its history has {names} names: it is a hard link to a file that is not ours"
-        );
+        let reason =
+            format!("its history has {names} names: it is a hard link to a file that is not ours");
         Ok(Some(reason))
     }
 }
@@ -260,9 +266,14 @@ impl Locked {
             Ok(history) => history,
             Err(error) => return Err(Unreadable::Corrupt(self, error.to_string())),
         };
-        let state = State::with_history(id, &block.envelope, &history.events);
         let torn = (history.whole < bytes.len()).then_some(history.whole as u64);
-        Ok(Entry::new(self, block, state, history.events, torn))
+        let entry = Entry::new(self, block, history.events, torn);
+        // What is said of a recipient is said of one line of the block.
+        if entry.state().recipients.len() < entry.envelope().recipients.len() {
+            let reason = "its envelope block names a recipient twice".to_owned();
+            return Err(Unreadable::Corrupt(entry.into_locked(), reason));
+        }
+        Ok(entry)
     }
 
     /// The envelope block, if it can be trusted.

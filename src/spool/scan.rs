@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::layout::{Info, reason_path};
 use super::lock::{LISTED, read_head};
 use super::{Kept, Place, Spool};
-use crate::disk::{self, Body, File, Kind, Stat};
+use crate::disk::{self, Body, FILE_MODE, File, IN_USE_MODE, Kind, Stat};
 use crate::message::{Block, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
@@ -376,7 +376,10 @@ impl Spool {
             Err(error) if error.is_wrong_kind() => {
                 let stat = self.disk.stat(&place.path(id))?;
                 let stat = stat.ok_or(error)?;
-                return Ok((stat, Err("the message file is not a regular file".to_owned())));
+                return Ok((
+                    stat,
+                    Err("the message file is not a regular file".to_owned()),
+                ));
             }
             other => other?,
         };
@@ -419,7 +422,8 @@ impl Spool {
             Ok(history) => history.events,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let state = State::with_history(id, &block.envelope, &events);
+        let mut state = State::read(&block, &events);
+        state.in_use = stat.mode & IN_USE_MODE & !FILE_MODE != 0;
         let content = Content {
             envelope: block.envelope,
             state,

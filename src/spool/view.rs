@@ -188,7 +188,11 @@ impl Spool {
 
     fn is_empty_in_view(&self, id: QueueId) -> disk::Result<bool> {
         for info in Info::VIEW {
-            if self.disk.stat(&info.path(id))?.is_none_or(|stat| stat.size == 0) {
+            if self
+                .disk
+                .stat(&info.path(id))?
+                .is_none_or(|stat| stat.size == 0)
+            {
                 return Ok(true);
             }
         }

@@ -177,10 +177,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "who wrote it is killed before he relies on it",
     ),
     (
-        &[
-            "dir done before unlink",
-            "dir active before write history",
-        ],
+        &["dir done before unlink", "dir active before write history"],
         &[],
         "the old name's end, which is synced with it, carries the new name",
     ),
@@ -214,42 +211,27 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "who lost a deferral is taken for interrupted, and tried later",
     ),
     (
-        &[
-            "file history/* with unknown ",
-            "dir history with unknown ",
-        ],
+        &["file history/* with unknown ", "dir history with unknown "],
         &[],
         "it is found to be interrupted again",
     ),
     (
-        &[
-            "file history/* with started ",
-            "dir history with started ",
-        ],
+        &["file history/* with started ", "dir history with started "],
         &[],
         "only the count of an attempt is lost",
     ),
     (
-        &[
-            "file history/* with  before",
-            "dir history with  before",
-        ],
+        &["file history/* with  before", "dir history with  before"],
         &[],
         "what a killed holder wrote, made durable once more",
     ),
     (
-        &[
-            "file history/* with copied",
-            "dir history with copied",
-        ],
+        &["file history/* with copied", "dir history with copied"],
         &[],
         "the Maildir transport finds its own copy",
     ),
     (
-        &[
-            "file history/* with retry",
-            "dir history with retry",
-        ],
+        &["file history/* with retry", "dir history with retry"],
         &[
             "flush",
             "retry",

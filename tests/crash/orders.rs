@@ -145,11 +145,7 @@ fn an_outcome() {
         vec![
             undone(
                 "an outcome is recorded before the message rests",
-                later(
-                    steps,
-                    synced("history"),
-                    renamed("active", "deferred"),
-                ),
+                later(steps, synced("history"), renamed("active", "deferred")),
             ),
             undone(
                 "a bucket's name is durable before the first rename into it",

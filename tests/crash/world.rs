@@ -373,9 +373,7 @@ impl Known {
             Step::Rename(_, to) if ["deferred", "frozen"].iter().any(|dir| under(to, dir)) => {
                 (to, &self.noted)
             }
-            Step::Unlink(path)
-                if under(path, "info") && !path.starts_with("spool/requests") =>
-            {
+            Step::Unlink(path) if under(path, "info") && !path.starts_with("spool/requests") => {
                 (path, &self.delivered)
             }
             // Whoever writes an outcome down makes it durable before he does anything else.

@@ -35,7 +35,13 @@ const ROOT_NAMES: &[&str] = &[
 const VIEW: &[&str] = &["sender", "recipients", "transport"];
 
 /// The directories with a message's other files.
-const INFO: &[&str] = &["info/sender", "info/recipients", "info/transport", HISTORY, REQUESTS];
+const INFO: &[&str] = &[
+    "info/sender",
+    "info/recipients",
+    "info/transport",
+    HISTORY,
+    REQUESTS,
+];
 
 const HISTORY: &str = "history";
 const REQUESTS: &str = "requests";

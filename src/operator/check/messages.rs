@@ -96,7 +96,10 @@ impl Look<'_> {
             // Being written, at this moment, most likely; the lock would disturb nobody but it.
             Place::New => self.note(path, "being accepted, or work for the next run"),
             Place::Staged => {
-                self.note(path, "a notice that its origin is about to record, or work for the next run");
+                self.note(
+                    path,
+                    "a notice that its origin is about to record, or work for the next run",
+                );
             }
             Place::Done => self.note(path, "finished; the next run forgets it"),
             place => {

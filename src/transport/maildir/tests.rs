@@ -379,7 +379,7 @@ fn the_errors_have_their_codes() {
         let message = message(dir.path(), 1, b"", b"x\n");
         let maildir = Maildir::new(path, "h".into());
         let _ = deliver(&maildir, &message, &[address("a@b")]);
-        let faulty = maildir.with_seam(Some(Faults::new(5, Fault::Once(errno))));
+        let faulty = maildir.with_seam(Some(Faults::new(4, Fault::Once(errno))));
         let outcome = deliver(&faulty, &message, &[address("a@b")]).remove(0);
         let reply = outcome.reply.to_string();
         assert!(reply.starts_with(&format!("{code} create ")), "{reply}");
