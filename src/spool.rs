@@ -45,7 +45,7 @@ pub use suspensions::{Changed, Standing, Suspended, Suspension, Target};
 pub use sweep::Swept;
 pub use view::ViewFault;
 
-use layout::{INFO_DIRS, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE};
+use layout::{FILES, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE, VIEW};
 use part::Part;
 
 /// Buckets held open at once.
@@ -99,6 +99,11 @@ pub enum Error {
 /// A result of an operation on a spool.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Whether a directory may lie on another file system: nothing depends on what is in it.
+fn is_needless(dir: &str) -> bool {
+    dir == "state" || VIEW.contains(&dir)
+}
+
 impl Spool {
     /// Opens a spool that is there.
     pub fn open(path: &Path) -> Result<Spool> {
@@ -145,8 +150,8 @@ impl Spool {
         let mut dirs = vec![Path::new(".")];
         for dir in PLACES
             .iter()
-            .chain(["info"].iter())
-            .chain(INFO_DIRS)
+            .chain(FILES)
+            .chain(VIEW)
             .chain(["state", KEYS, INTENDED_KEYS, KEY_LOCKS].iter())
         {
             disk.mkdir(Path::new(dir))?;
@@ -177,9 +182,9 @@ impl Spool {
         }
     }
 
-    /// Looks at every directory: there, ours alone, and on the spool's own file system. An
-    /// `info/` that is not mounted is trouble of the spool's, seen here, and not a thousand
-    /// messages without envelopes.
+    /// Looks at every directory: there, ours alone, and on the spool's own file system. A
+    /// `history/` that is not mounted is trouble of the spool's, seen here, and not a thousand
+    /// messages that begin anew.
     fn check_skeleton(&self) -> Result<()> {
         let root = self.directory(".")?;
         let euid = nix::unistd::geteuid().as_raw();
@@ -196,7 +201,7 @@ impl Spool {
             let uid = root.uid;
             return unsafe_because(format!("it belongs to user {uid}, this is user {euid}"));
         }
-        for dir in PLACES.iter().chain(&["info"]).chain(INFO_DIRS) {
+        for dir in PLACES.iter().chain(FILES) {
             let stat = self.directory(dir)?;
             if stat.identity.0 != root.identity.0 {
                 return Err(self.damaged(dir, "it is on another file system"));
@@ -204,7 +209,9 @@ impl Spool {
         }
         // These may be missing: older programs did not make them all. A link in their place would lead
         // us out of the spool, and what is renamed in `keys/` becomes durable with what is elsewhere.
-        for dir in ["state", KEYS, INTENDED_KEYS, KEY_LOCKS, suspensions::DIR] {
+        let optional = ["state", KEYS, INTENDED_KEYS, KEY_LOCKS, suspensions::DIR];
+        for dir in optional.iter().chain(VIEW) {
+            let dir = *dir;
             let stat = match self.disk.stat(Path::new(dir)) {
                 // Below a directory that we may not read: whatever needs it fails by itself.
                 Err(error) if error.is_denied() => continue,
@@ -215,7 +222,7 @@ impl Spool {
                     return Err(self.damaged(dir, "it is not a directory"));
                 }
                 // A suspension or a key that is not mounted is none, and nobody would know.
-                Some(stat) if dir != "state" && stat.identity.0 != root.identity.0 => {
+                Some(stat) if !is_needless(dir) && stat.identity.0 != root.identity.0 => {
                     return Err(self.damaged(dir, "it is on another file system"));
                 }
                 _ => {}

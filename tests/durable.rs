@@ -176,53 +176,51 @@ impl Trace {
         panic!("the program did not end with success:\n{text}");
     }
 
-    /// The one message that the spool holds, with everything that its delivery needs: its files,
-    /// their names, and each written before the barrier and not after.
+    /// The one message that the spool holds: its file is written, made durable, renamed, and its new
+    /// name made durable, in this order and by one sync each.
     fn shows_one_durable_message(&self, site: &Site) {
-        // Where the kernel sees it: the temporary directory may be behind a link.
+        // Where the kernel sees it: the temporary directory may be reached through a link.
         let spool = fs::canonicalize(site.spool()).unwrap();
         let ids = names(&spool.join("info/sender"));
         assert_eq!(ids.len(), 1);
-        let needed = ["new", "info/sender", "info/recipients", "info/transport"];
-        for dir in needed.map(|dir| spool.join(dir)) {
-            let path = dir.join(&ids[0]);
-            let made = self
-                .calls
-                .iter()
-                .find(|call| call.created().as_deref() == Some(&*path));
-            let made = made.unwrap_or_else(|| panic!("{} was never made", path.display()));
-            let written = self.calls.iter().filter(|call| call.writes(&path));
-            let last = written.map(|call| call.end).max();
-            let last = last.unwrap_or_else(|| panic!("{} was never written", path.display()));
-            assert!(
-                self.is_durable(&path, last),
-                "{}\n{:#?}",
-                path.display(),
-                self.calls
-            );
-            assert!(
-                self.is_durable(&dir, made.end),
-                "{} in its directory",
-                path.display()
-            );
-        }
-        // Visible only when it is durable.
+        let path = spool.join("new").join(&ids[0]);
+        let made = self
+            .calls
+            .iter()
+            .find(|call| call.created().as_deref() == Some(&*path));
+        assert!(made.is_some(), "{} was never made", path.display());
+        let written = self.calls.iter().filter(|call| call.writes(&path));
+        let last = written.map(|call| call.end).max();
+        let last = last.unwrap_or_else(|| panic!("{} was never written", path.display()));
         let moved = self
             .calls
             .iter()
             .find(|call| call.name.starts_with("rename") && call.arguments.contains(&ids[0]));
         let moved = moved.expect("it was moved on");
-        let last_sync = self
-            .calls
-            .iter()
-            .filter(|call| call.is_sync())
-            .map(|call| call.end)
-            .max();
-        assert!(
-            last_sync.unwrap() < moved.begin,
-            "moved on before it was durable"
+        let [file] = self.syncs(&path, last..self.end)[..] else {
+            panic!("not one sync of the file: {:#?}", self.calls)
+        };
+        assert!(file < moved.begin, "moved on before it was durable");
+        let places = ["incoming", "active"].map(|place| spool.join(place));
+        let after = |place: &PathBuf| self.syncs(place, moved.end..self.end).len();
+        assert_eq!(
+            places.iter().map(after).sum::<usize>(),
+            1,
+            "{:#?}",
+            self.calls
         );
-        assert!(moved.end < self.end);
+        let new = self.syncs(&spool.join("new"), 0..self.end);
+        assert_eq!(new.len(), 0, "new/ is not synced");
+    }
+
+    /// Where the syncs of a path end that began in these lines.
+    fn syncs(&self, path: &Path, lines: std::ops::Range<usize>) -> Vec<usize> {
+        let covers = |call: &&Call| lines.contains(&call.begin) && call.covers(path);
+        self.calls
+            .iter()
+            .filter(covers)
+            .map(|call| call.end)
+            .collect()
     }
 
     /// Whether a sync that covers the path began after the line and succeeded before the end.
@@ -264,20 +262,10 @@ impl Call {
     }
 
     fn is_sync(&self) -> bool {
-        ["fsync", "fdatasync", "syncfs"].contains(&self.name.as_str())
+        ["fsync", "fdatasync"].contains(&self.name.as_str())
     }
 
-    /// A success of `syncfs` covers everything on its file system, the others one file.
     fn covers(&self, path: &Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let (true, 0, Some(synced)) = (self.is_sync(), self.result, self.descriptor()) else {
-            return false;
-        };
-        if self.name != "syncfs" {
-            return synced == path;
-        }
-        // The path may be gone from there by now; its directory is on the same file system.
-        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
-        device(&synced).is_some() && device(&synced) == device(path.parent().unwrap())
+        self.is_sync() && self.result == 0 && self.descriptor().as_deref() == Some(path)
     }
 }

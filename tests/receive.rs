@@ -216,7 +216,7 @@ fn a_spool_that_cannot_be_used_is_temporary() {
     for (name, harm) in [
         ("a newer version", &harm_version as &dyn Fn(&Site)),
         ("a missing directory", &|site| {
-            fs::remove_dir(site.spool().join("info/sender")).unwrap()
+            fs::remove_dir(site.spool().join("history")).unwrap()
         }),
         ("a file for a directory", &|site| {
             fs::remove_dir(site.spool().join("active")).unwrap();
@@ -228,10 +228,6 @@ fn a_spool_that_cannot_be_used_is_temporary() {
         ("one that cannot be written to", &|site| {
             belongs_to_a_user(site);
             mode(site, "new", 0o500);
-        }),
-        ("one where only the envelope cannot be written", &|site| {
-            belongs_to_a_user(site);
-            mode(site, "info/transport", 0o500);
         }),
         ("one with another spool's owner inside", &|site| {
             mode(site, "config.toml", 0)

@@ -184,15 +184,11 @@ fn watching_looks_again_by_itself() {
     fs::write(&leftover, "never accepted").unwrap();
     let (watch, command) = started(&site, &["--watch"]);
     until("the first look is over", || !leftover.exists());
-    // Into `new/`, where nobody watches: as if whoever accepted it had been killed.
+    // Into `staged/`, which is not watched: as if a process had been killed that was to move it on.
     let id = other.queue(&["b@example.test"]);
-    for name in ["sender", "recipients", "transport"] {
-        let name = format!("info/{name}/{id}");
-        fs::copy(other.spool().join(&name), site.spool().join(&name)).unwrap();
-    }
     fs::copy(
         other.spool().join("active").join(&id),
-        site.spool().join("new").join(&id),
+        site.spool().join("staged").join(&id),
     )
     .unwrap();
     until("it is delivered", || site.boxed().len() == 1);
@@ -547,7 +543,7 @@ fn where_no_message_is_whole_only_ten_are_moved() {
         .map(|n| site.queue(&[&format!("r{n}@example.test")]))
         .collect();
     for id in &ids {
-        fs::remove_file(site.spool().join("info/sender").join(id)).unwrap();
+        fs::write(site.spool().join("active").join(id), "").unwrap();
     }
     for _ in 0..2 {
         let run = site.program(["run", "--jobs", "1"], b"");

@@ -632,7 +632,7 @@ fn statuses_are_those_of_sysexits() {
         assert!(ended.err.contains(words), "{ended}");
         assert!(site.is_empty());
     }
-    fs::remove_dir(site.spool().join("info/sender")).unwrap();
+    fs::remove_dir(site.spool().join("history")).unwrap();
     assert_eq!(site.program(["send", "b@example.test"], LETTER).code, 75);
 }
 

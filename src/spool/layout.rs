@@ -25,13 +25,10 @@ pub(super) const PLACES: &[&str] = &[
 ];
 
 /// The directories in which a message's other files lie.
-pub(super) const INFO_DIRS: &[&str] = &[
-    "info/sender",
-    "info/recipients",
-    "info/transport",
-    "history",
-    "requests",
-];
+pub(super) const FILES: &[&str] = &["history", "requests"];
+
+/// The directories of the view. One that is missing is made again when something is to be shown.
+pub(super) const VIEW: &[&str] = &["info", "info/sender", "info/recipients", "info/transport"];
 
 /// Submission keys. Spools that older programs made have none of these directories.
 pub(super) const KEYS: &str = "keys";

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 
-use super::layout::{Info, Place};
+use super::layout::{Info, Place, VIEW};
 use super::lock::Claim;
 use super::part::Part;
 use super::{Located, Spool};
@@ -55,9 +55,15 @@ pub(super) fn write_view(disk: &Disk, id: QueueId, envelope: &Envelope) {
     }
 }
 
-/// The file may be there: the ids of notices are used again, and views are written again.
+/// The file may be there: the ids of notices are used again, and views are written again. The directory may
+/// not: what is restored from a backup may lack it.
 fn write_one(disk: &Disk, path: &Path, bytes: &[u8]) -> disk::Result<()> {
     let file = match disk.create(path) {
+        Err(error) if error.is_absent() => {
+            VIEW.iter()
+                .try_for_each(|dir| disk.mkdir(Path::new(dir)).map(drop))?;
+            disk.create(path)?
+        }
         Err(error) if error.is(nix::errno::Errno::EEXIST) => {
             // Never in place: the name may be a link of a hand's.
             disk.unlink(path)?;

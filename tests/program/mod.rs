@@ -197,6 +197,7 @@ impl Site {
     pub fn message_files(&self) -> Vec<PathBuf> {
         let places = [
             "new",
+            "staged",
             "incoming",
             "active",
             "deferred",
