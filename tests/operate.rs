@@ -41,7 +41,7 @@ fn a_file_with_the_name_of_a_bucket_is_in_nobodys_way() {
     });
     site.program(["freeze", &id], b"").ok();
     let checked = site.program(["check", "--repair"], b"").ok();
-    let end = "1 message, no problems, 1 mended.\n";
+    let end = "1 message, no problems.\n";
     assert!(checked.ends_with(end), "{checked}");
     assert!(bucket.is_file());
 }
@@ -159,7 +159,7 @@ fn the_fields_of_a_listing_are_an_interface() {
         json!({"address": "b@example.test", "status": "pending", "reply": null})
     );
     let file = &site.message_files()[0];
-    assert_eq!(row["size"], fs::metadata(file).unwrap().len());
+    assert_eq!(row["size"], program::message_in(file).len());
     assert!((0..60).contains(&row["age"].as_i64().unwrap()));
     let added = row["added"].as_str().unwrap();
     assert!(
@@ -605,8 +605,7 @@ fn a_request_that_makes_no_sense_when_it_is_served_is_dropped() {
         busy.act(action).ok();
         if action == "bounce" {
             let discard = r#"{"at":"2026-11-22T14:05:00Z","event":"discard","by":"x","until":"2126-11-22T14:05:00Z"}"#;
-            let mut history = fs::read(&path).unwrap();
-            history.extend_from_slice(format!("{discard}\n").as_bytes());
+            let history = format!("{discard}\n");
             // Its run is killed, and the next one finds what stands there.
             busy.run.kill().unwrap();
             busy.run.wait().unwrap();

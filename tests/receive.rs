@@ -245,7 +245,7 @@ fn a_spool_that_cannot_be_used_is_temporary() {
 }
 
 fn harm_version(site: &Site) {
-    fs::write(site.spool().join("version"), "2\n").unwrap();
+    fs::write(site.spool().join("version"), "3\n").unwrap();
 }
 
 fn mode(site: &Site, name: &str, mode: u32) {
@@ -585,7 +585,7 @@ fn ten_thousand_recipients() {
 }
 
 fn stored_only(site: &Site) -> Vec<u8> {
-    fs::read(&site.message_files()[0]).unwrap()
+    program::message_in(&site.message_files()[0])
 }
 
 #[test]

@@ -294,7 +294,7 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
 
     // More than a block may have are refused, with nothing left behind.
     let mut more = request;
-    for n in 10_000..60_000 {
+    for n in 10_000..70_000 {
         let to = Address::parse(&format!("r{n}@x.test")).unwrap();
         more.dsn.recipients.push(RecipientDsn {
             notify: None,

@@ -28,6 +28,8 @@ pub(super) struct Journal {
     durable: bool,
     /// A sync of what the file has can be believed.
     trusted: bool,
+    /// It is known how the file ends.
+    ends_well: bool,
 }
 
 impl Journal {
@@ -47,6 +49,7 @@ impl Journal {
             torn,
             durable,
             trusted,
+            ends_well: true,
         }
     }
 
@@ -67,13 +70,14 @@ impl Journal {
     /// line after a torn one would be damage that no crash explains. The sync writes it all anew.
     pub fn append(&mut self, line: &[u8]) -> disk::Result<()> {
         self.durable = false;
-        if !self.trusted {
+        if !self.ends_well {
             return Ok(());
         }
         let written = self.open().and_then(|()| match &self.file {
             Some(file) => self.disk.write_all(file, line),
             None => Ok(()),
         });
+        self.ends_well = written.is_ok();
         self.trusted &= written.is_ok();
         written
     }
@@ -115,6 +119,7 @@ impl Journal {
         write_anew(&self.disk, self.id, lines)?;
         self.durable = true;
         self.trusted = true;
+        self.ends_well = true;
         Ok(())
     }
 

@@ -383,10 +383,22 @@ impl Spool {
             }
             other => other?,
         };
-        let content = match (place, stat.kind) {
-            (Place::Corrupt, _) => Err(self.reason(id)?),
-            (_, Kind::File) => self.content(&file, &stat, id)?,
-            _ => Err("the message file is not a regular file".to_owned()),
+        if place == Place::Corrupt {
+            drop(file);
+            return Ok((stat, Err(self.reason(id)?)));
+        }
+        if stat.kind != Kind::File {
+            return Ok((
+                stat,
+                Err("the message file is not a regular file".to_owned()),
+            ));
+        }
+        let head = read_head(&self.disk, &file, id, stat.size, LISTED)?;
+        // One descriptor at a time: there may be no second one.
+        drop(file);
+        let content = match head {
+            Ok(head) => self.content(head.block, &stat)?,
+            Err(reason) => Err(reason),
         };
         Ok((stat, content))
     }
@@ -400,16 +412,8 @@ impl Spool {
         }
     }
 
-    fn content(
-        &self,
-        file: &File,
-        stat: &Stat,
-        id: QueueId,
-    ) -> disk::Result<Result<(Seal, Content), String>> {
-        let block = match read_head(&self.disk, file, id, stat.size, LISTED)? {
-            Ok(head) => head.block,
-            Err(reason) => return Ok(Err(reason)),
-        };
+    fn content(&self, block: Block, stat: &Stat) -> disk::Result<Result<(Seal, Content), String>> {
+        let id = block.id;
         let history = match self.read_info(Info::History, id) {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),

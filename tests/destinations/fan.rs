@@ -88,7 +88,7 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
         }
         // It comes in while the other one waits for answers.
         let id = scene.queue(1, "near.test")[0];
-        while scene.spool.exists(id).unwrap() {
+        while scene.spool.locate(id).unwrap().place().is_some() {
             thread::sleep(Duration::from_millis(1));
         }
         let tried_meanwhile = tried();

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, Dsn, ReversePath};
+use mailspool::message::{Address, Door, Dsn, ReversePath, Seal};
 use mailspool::spool::Spool;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -460,4 +460,11 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The message in a message file, without its envelope block.
+pub fn message_in(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap();
+    let seal = Seal::parse(&bytes).unwrap();
+    bytes.split_off(usize::try_from(seal.block).unwrap())
 }
