@@ -361,6 +361,15 @@ fn a_spool_is_made_as_the_user_whose_directory_it_is_in() {
     assert!(own.status.success(), "{own:?}");
     assert_eq!(fs::metadata(&roots).unwrap().uid(), nobody().uid.as_raw());
 
+    // Root makes the directories above it so that their owner can pass.
+    let deep = roots.with_file_name("deep").join("er");
+    let own = named(&deep.join("spool"), &["--user", "nobody"]);
+    assert!(own.status.success(), "{own:?}");
+    for path in [&deep, deep.parent().unwrap()] {
+        let made = fs::metadata(path).unwrap();
+        assert_eq!((made.uid(), made.mode() & 0o777), (0, 0o755));
+    }
+
     let everybodys = site.spool.with_file_name("everybodys");
     fs::create_dir(&everybodys).unwrap();
     fs::set_permissions(&everybodys, fs::Permissions::from_mode(0o1777)).unwrap();
