@@ -471,6 +471,11 @@ fn root_uses_no_file_that_others_could_exchange() {
     let (script, maildir) = (theirs.join("script"), theirs.join("maildir"));
     of_root(&script, "#!/bin/sh\ntouch {dir}/ran\n");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    // No way leads on from these, until their owner puts something else there.
+    let around = theirs.join("around");
+    symlink("around", &around).unwrap();
+    give(&around, &nobody());
+    let (around, file) = (around.display(), script.display());
     for (keys, is_notice) in [
         (
             format!(
@@ -490,6 +495,20 @@ fn root_uses_no_file_that_others_could_exchange() {
         ),
         (
             format!("type = \"maildir\"\npath = \"{}\"", maildir.display()),
+            false,
+        ),
+        (
+            format!(
+                "type = \"smtp\"\nhost = \"127.0.0.1:9\"\nusername = \"u\"\npassword_file = \"{around}\""
+            ),
+            false,
+        ),
+        (
+            format!("type = \"pipe\"\ncommand = [\"{file}/below\"]"),
+            false,
+        ),
+        (
+            format!("type = \"maildir\"\npath = \"{around}/box\""),
             false,
         ),
         (
