@@ -15,6 +15,7 @@ use super::finisher::Finisher;
 use super::jobs::{Job, Jobs};
 use super::lanes::Candidate;
 use super::plan::{Begun, Group, Later, Plan, Seat, Wait, Way};
+use super::scan::NOT_SERVED;
 use super::sessions::retire;
 use super::settle::{Next, log_results};
 use super::{Core, Error, Settled};
@@ -181,7 +182,7 @@ impl Core {
     /// message is forgotten: what is forgotten has no request.
     fn let_go(&self, id: QueueId, next: Next) -> Next {
         if let Err(error) = self.serve_request(id) {
-            self.not_served(id, &error);
+            self.without(&error, NOT_SERVED);
         }
         next
     }

@@ -224,6 +224,7 @@ fn messages_that_cannot_be_opened_are_passed_over() {
 #[test]
 fn requests_and_new_files_that_cannot_be_opened_are_passed_over() {
     let site = site();
+    site.configure(&format!("[log]\nto = \"stderr\"\n{BOX}"));
     let ids = queued(&site, 22);
     for id in &ids[..11] {
         let request = site.spool().join("info/request").join(id);
@@ -240,6 +241,10 @@ fn requests_and_new_files_that_cannot_be_opened_are_passed_over() {
     let run = site.run();
     assert_eq!((run.code, site.boxed().len()), (75, 22), "{run}");
     assert!(run.err.contains("could not be read"), "{run}");
+    // Each is said once, although a request is looked for again after its message's attempt.
+    for what in ["a request could not be served", "left in new/"] {
+        assert_eq!(run.err.matches(what).count(), 11, "{run}");
+    }
 }
 
 /// One that cannot be opened is nothing to the others that are named with it.
