@@ -262,6 +262,36 @@ fn an_action_on_several_goes_on_after_one_that_cannot_be_opened() {
     assert!(text.contains(&format!("{c} frozen")), "{acted}");
 }
 
+/// `flush` and `resume` say what they could not see, and see to the rest at once.
+#[test]
+fn what_an_operator_lets_go_is_tried_although_a_bucket_is_closed() {
+    let dir = "deferred/2036-11-20T0000Z";
+    for (hold, release) in [
+        (None, ["flush"].as_slice()),
+        (
+            Some("example.test"),
+            &["resume", "example.test", "other.test"],
+        ),
+    ] {
+        let site = site();
+        if let Some(name) = hold {
+            site.program(["suspend", name], b"").ok();
+        } else {
+            site.configure("");
+        }
+        site.queue(&["r@example.test"]);
+        site.run().ok();
+        site.configure(BOX);
+        let closed = site.spool().join(dir);
+        fs::create_dir(&closed).unwrap();
+        close(&closed);
+        let released = site.program(release, b"");
+        assert_eq!(released.code, 75, "{released}");
+        assert!(released.err.contains(dir), "{released}");
+        until("it is delivered", || site.boxed().len() == 1);
+    }
+}
+
 struct Watching(Child);
 
 impl Watching {
