@@ -18,6 +18,7 @@ use super::plan::{Group, Seat};
 use super::reach::{Reached, in_time};
 use super::round::Round;
 use super::sessions::{HostSeat, Open};
+use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
 use crate::spool::Hop;
@@ -272,8 +273,8 @@ async fn send(
     match outcomes {
         Some(outcomes) => (outcomes, session.standing()),
         None => {
-            let seconds = way.limit.unwrap_or_default().as_secs();
-            let outcome = Outcome::unknown(format!("timed out after {seconds} s"));
+            let limit = in_seconds(way.limit.unwrap_or_default());
+            let outcome = Outcome::unknown(format!("timed out after {limit}"));
             (vec![outcome; recipients.len()], Standing::NotAsked)
         }
     }
