@@ -100,6 +100,45 @@ fn a_changed_configuration_is_in_force() {
     site.is_clean_and_empty();
 }
 
+/// The same with another log.
+fn logging(site: &Site, log: &str) -> String {
+    let config = into(site, "first");
+    let (rest, _) = config.split_once("[log]").unwrap();
+    format!("{rest}[log]\n{log}\n")
+}
+
+#[test]
+fn a_changed_log_is_in_force() {
+    let site = Site::with_box();
+    fs::write(config(&site), logging(&site, "to = 'stderr'")).unwrap();
+    let watch = Watch::start(&site);
+    arrives_in(&site, "first");
+    let said = || fs::read_to_string(&watch.said).unwrap();
+    let last = || said().lines().last().unwrap_or_default().to_owned();
+    watch.until("attempt", 1);
+    // Another form.
+    let json = "to = 'stderr'\nformat = 'json'";
+    fs::write(config(&site), logging(&site, json)).unwrap();
+    watch.until(IN_FORCE, 1);
+    let line: serde_json::Value = serde_json::from_str(&last()).unwrap();
+    assert_eq!(line["message"], IN_FORCE);
+    // Nowhere: the line that says so is the last one.
+    fs::write(config(&site), logging(&site, "to = 'none'")).unwrap();
+    watch.until("from now on lines go where it says", 2);
+    let before = said();
+    arrives_in(&site, "first");
+    watch.signal(Signal::SIGHUP);
+    arrives_in(&site, "first");
+    assert_eq!(said(), before);
+    // And back again. A mistake is said there, and changes nothing.
+    fs::write(config(&site), logging(&site, "to = 'stderr'")).unwrap();
+    watch.until(IN_FORCE, 2);
+    assert_eq!(said().lines().count(), before.lines().count() + 1);
+    fs::write(config(&site), logging(&site, "to = 'printer'")).unwrap();
+    watch.until(LAST_GOOD, 1);
+    watch.end(&site);
+}
+
 #[test]
 fn what_a_link_leads_to_is_followed() {
     let site = Site::with_box();
