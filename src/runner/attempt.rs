@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::chunks::{Chunks, room};
 use super::finisher::Finisher;
 use super::jobs::{Job, Jobs};
 use super::lanes::Candidate;
@@ -20,7 +21,7 @@ use super::sessions::retire;
 use super::settle::{Next, log_results};
 use super::{Core, Error, Settled};
 use crate::disk;
-use crate::message::{Address, QueueId, Reply};
+use crate::message::{Address, QueueId};
 use crate::queue::state::Fate;
 use crate::queue::step::overdue;
 use crate::queue::{
@@ -442,14 +443,13 @@ impl Core {
                 None => *spare = Some(job),
             }
         }
-        let groups = begun.iter().map(|one| &one.group);
+        let groups = begun.iter().map(|one| &one.group.chunks);
         let known = plan.known.iter().map(|(address, _)| address);
-        let first = groups.clone().filter_map(|group| group.chunks.front());
-        let tried: Vec<Address> = first.flatten().chain(known.clone()).cloned().collect();
+        let first = groups.clone().flat_map(Chunks::first);
+        let tried: Vec<Address> = first.chain(known.clone()).cloned().collect();
         if !tried.is_empty() {
             // Where no connection comes about, that is said of all who were to share it.
-            let all = groups.flat_map(|group| &group.chunks).flatten();
-            let room = all.chain(known).map(room).sum();
+            let room = groups.map(Chunks::room).sum::<u64>() + room(known);
             self.record_start(entry, tried, room, part)?;
         }
         Ok(begun)
@@ -467,16 +467,14 @@ impl Core {
         entry.sync()?;
         entry.activate()?;
         entry.open_journal(4096 + room)?;
-        let left = entry
-            .state()
-            .recipients
-            .iter()
-            .filter(|one| one.is_left())
-            .count();
+        let mut left = entry.state().recipients.iter().filter(|one| one.is_left());
+        // Those of a further part are named, whoever else is left: to count those who are would cost as
+        // much as all recipients, at each part.
+        let is_named = part == Part::Further || left.nth(tried.len()).is_some();
         let started = What::Started {
             host: self.hostname.clone(),
             pid: std::process::id(),
-            recipients: (left > tried.len()).then_some(tried),
+            recipients: is_named.then_some(tried),
             further: part == Part::Further,
         };
         entry.record(self.now(), started)
@@ -669,11 +667,6 @@ enum Part {
     First,
     /// Others of the same message, whose turn has come.
     Further,
-}
-
-/// The room that an outcome for a recipient may need in a history.
-fn room(recipient: &Address) -> u64 {
-    (recipient.as_str().len() + Reply::MAX_TEXT + 700) as u64
 }
 
 /// What a transaction has left to do.

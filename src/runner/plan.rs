@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Core;
+use super::chunks::Chunks;
 use super::hops::Gate;
 use super::jobs::Job;
 use super::places::{self, Seating};
@@ -33,7 +34,7 @@ pub(super) struct Way {
     pub transport: Arc<dyn Transport>,
     pub hop: Hop,
     /// One transaction after the other.
-    pub chunks: VecDeque<Vec<Address>>,
+    pub chunks: Chunks,
     /// What the transaction before left.
     pub seat: Option<Seat>,
     /// The hosts that the first of the transactions has come to.
@@ -45,7 +46,7 @@ impl Way {
     /// now. They were tried, so this is their outcome.
     pub fn said(&mut self) -> Vec<(Address, Outcome)> {
         match self.round.is_under_way() {
-            true => ended(self.chunks.pop_front().unwrap_or_default(), &self.round),
+            true => ended(self.chunks.take_first(), &self.round),
             false => Vec::new(),
         }
     }
@@ -72,7 +73,7 @@ pub(super) struct Group {
     pub transport: Arc<dyn Transport>,
     pub hop: Hop,
     /// One transaction after the other.
-    pub chunks: VecDeque<Vec<Address>>,
+    pub chunks: Chunks,
     pub seat: Seat,
     /// The hosts that the first of the transactions has come to.
     pub round: Round,
@@ -192,7 +193,7 @@ impl Core {
                     // Nothing is saved by one after the other.
                     None => plan
                         .ways
-                        .extend(chunks.by_ref().map(|one| way([one].into()))),
+                        .extend(chunks.by_ref().map(|one| way([one].into_iter().collect()))),
                 }
             }
         }
@@ -275,10 +276,10 @@ impl Core {
         entry: &Entry,
         hop: &Hop,
         most: usize,
-        recipients: &VecDeque<Vec<Address>>,
+        recipients: &Chunks,
     ) -> Option<Seat> {
         let now = self.now();
-        let recipients = recipients.iter().flatten();
+        let recipients = recipients.all();
         match self.hops.ask(&self.spool, hop, most, now, plan.retried) {
             Gate::Open(permit) => return Some(Seat::Permit(permit)),
             Gate::Down(down) => {

@@ -5,7 +5,6 @@
 //! listens is known when the first message got past MAIL, or took its time: until then no second
 //! connection is opened, and a host that is down is not forgotten to be.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Core;
 use super::attempt::Ended;
+use super::chunks::Chunks;
 use super::hops::{FRESH, Permit};
 use super::plan::{Group, Seat};
 use super::reach::{Reached, in_time};
@@ -27,7 +27,7 @@ use crate::transport::{Message, Standing, Transport};
 /// What a transaction left.
 struct Left {
     outcomes: Vec<(Address, Outcome)>,
-    chunks: VecDeque<Vec<Address>>,
+    chunks: Chunks,
     /// How the next one gets to its session; none if there is none, or if none is needed.
     seat: Option<Seat>,
     round: Round,
@@ -43,7 +43,7 @@ impl Core {
             seat,
             mut round,
         } = group;
-        let recipients = chunks.pop_front().unwrap_or_default();
+        let recipients = chunks.take_first();
         let limit = transport.deadline(message.body.size());
         let end = limit.map(|limit| Instant::now() + limit);
         round.begin(end);
@@ -71,7 +71,7 @@ impl Core {
         let left = match reached {
             // For all of them: the next transaction would get the same answer.
             Reached::Nobody(outcome) => {
-                let all = recipients.into_iter().chain(chunks.drain(..).flatten());
+                let all = recipients.into_iter().chain(chunks.take_all());
                 let outcomes = all.map(|one| (one, outcome.clone())).collect();
                 Left {
                     outcomes,
@@ -125,7 +125,7 @@ impl Core {
         way: Way<'_>,
         mut open: Open,
         recipients: Vec<Address>,
-        mut chunks: VecDeque<Vec<Address>>,
+        mut chunks: Chunks,
         mut round: Round,
     ) -> Left {
         let (outcomes, standing) = send(message, &way, &mut open, &recipients).await;
@@ -161,7 +161,7 @@ impl Core {
                 };
             }
         };
-        chunks.push_front(left);
+        chunks.put_first(left);
         Left {
             outcomes,
             chunks,
