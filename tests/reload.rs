@@ -10,6 +10,7 @@ use std::process::{Child, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{Site, code_of, names, until};
+use serde_json::Value;
 
 /// A run that stays, and what it says.
 struct Watch {
@@ -120,7 +121,7 @@ fn a_changed_log_is_in_force() {
     let json = "to = 'stderr'\nformat = 'json'";
     fs::write(config(&site), logging(&site, json)).unwrap();
     watch.until(IN_FORCE, 1);
-    let line: serde_json::Value = serde_json::from_str(&last()).unwrap();
+    let line: Value = serde_json::from_str(&last()).unwrap();
     assert_eq!(line["message"], IN_FORCE);
     // Nowhere: the line that says so is the last one.
     fs::write(config(&site), logging(&site, "to = 'none'")).unwrap();
@@ -193,4 +194,44 @@ fn a_configuration_with_a_mistake_leaves_the_last_good_one_in_force() {
     let said = watch.end(&site);
     let complaint = said.lines().find(|line| line.contains(LAST_GOOD)).unwrap();
     assert!(complaint.contains("config.toml"), "{complaint}");
+}
+
+/// Which mail a suspension held back is not known without the configuration: a run that goes on by the last good
+/// one looks at all that was put off, and delivers what is no longer suspended.
+#[test]
+fn what_is_resumed_under_a_mistake_is_delivered_by_the_run_that_stays() {
+    let site = Site::with_box();
+    fs::write(config(&site), into(&site, "first")).unwrap();
+    let say = |arguments: &[&str]| site.program(arguments, b"").ok();
+    say(&["suspend", "--transport", "box"]);
+    say(&["suspend", "held.test"]);
+    let freed = site.queue(&["b@example.test"]);
+    let held = site.queue(&["b@held.test"]);
+    let deferred = || ["deferred"; 2].map(Value::from);
+    let queues = || [&freed, &held].map(|id| site.shown(id)["queue"].clone());
+    let watch = Watch::start(&site);
+    until("they are put off", || queues() == deferred());
+    fs::write(config(&site), "[transport.box\n").unwrap();
+    watch.until(LAST_GOOD, 1);
+    let resumed = site.program(["resume", "--transport", "box"], b"");
+    let said = resumed.ok();
+    assert!(
+        said.ends_with(
+            "2 messages made due: all that were put off, for which of them it concerns is not known.\n"
+        ),
+        "{said}"
+    );
+    assert!(
+        resumed
+            .err
+            .contains("a run that stays goes on by its last good one"),
+        "{resumed}"
+    );
+    let new = site.dir().join("first/new");
+    until("one is delivered", || names(&new).len() == 1);
+    until("the other is put off again", || {
+        site.shown(&held)["queue"] == "deferred"
+    });
+    watch.end(&site);
+    assert_eq!(site.shown(&held)["attempts"], 0);
 }

@@ -87,12 +87,22 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
         return Ok(ExitCode::from(status));
     }
     let is_meant = |envelope: &Envelope, to: &Address| {
+        // Which way mail goes is not known then. What is made due in vain is put off again.
+        if site.mistake.is_some() {
+            return true;
+        }
         let wanted = envelope.submission.transport.as_deref();
         let way = Way::of(&site, wanted, &envelope.sender, to);
         resumed.iter().any(|target| way.has(target, to))
     };
     match operator::wake(&site.spool, &is_meant, Timestamp::now()) {
-        Ok(count) => say(&format!("{} made due.\n", table::messages(count))),
+        Ok(count) => {
+            let all = match site.mistake {
+                Some(_) => ": all that were put off, for which of them it concerns is not known",
+                None => "",
+            };
+            say(&format!("{} made due{all}.\n", table::messages(count)));
+        }
         Err(error) => {
             let text = format!("{error}; what waits is tried within an hour, or `mailspool flush`");
             complain(&Failure::new(EX_TEMPFAIL, text));
