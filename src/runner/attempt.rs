@@ -2,8 +2,9 @@
 //!
 //! As many transactions are in flight as the message has jobs: one, and those that no other
 //! message wants. Each is written down as begun before it begins, and its outcome before anything
-//! else is done with the message. When the run is to end, no further one begins: who was not
-//! begun is due as before.
+//! else is done with the message. When the run is to end, or an operator wants the message held, taken out or given
+//! up, no further one begins: who was not begun is due as before. What has been suspended by then is left out of
+//! further ones.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::queue::step::overdue;
 use crate::queue::{
     Action, By, Event, Hold, Outcome, RecipientResult, Resting, Status, Then, What, settle,
 };
-use crate::spool::{Claim, Entry, Place};
+use crate::spool::{Claim, Entry, Place, Suspended, refusal};
 use crate::transport::{Message, OnUnknown, Transport, Wishes};
 
 /// Why a message is frozen after an attempt.
@@ -72,6 +73,8 @@ struct Advanced {
     spare: Option<Job>,
     /// Why no further transaction can begin.
     stuck: Option<String>,
+    /// An operator wants something done to the message, and no further transaction.
+    is_wanted: bool,
 }
 
 /// What became of a transaction.
@@ -219,11 +222,11 @@ impl Core {
         };
         let mut running: FuturesUnordered<_> = begun.into_iter().map(transact).collect();
         let mut ended = Ending::of(std::mem::take(&mut plan.known));
-        let mut stuck = None;
+        let (mut stuck, mut is_wanted) = (None, false);
         loop {
             // Before anybody looks whether a job is free: one that is given back then is not missed.
             let freed = jobs.freed();
-            if stuck.is_some() || self.begins_nothing(&jobs) {
+            if stuck.is_some() || is_wanted || self.begins_nothing(&jobs) {
                 self.abandon(&mut plan).await;
                 if ended.outcomes.is_empty() {
                     ended = Ending::of(std::mem::take(&mut plan.known));
@@ -243,6 +246,10 @@ impl Core {
                 let advanced = blocking(advance).await?;
                 (entry, plan, spare) = (advanced.entry, advanced.plan, advanced.spare);
                 stuck = stuck.or(advanced.stuck);
+                is_wanted |= advanced.is_wanted;
+                for mut way in std::mem::take(&mut plan.over) {
+                    self.vacate(&mut way).await;
+                }
                 running.extend(advanced.begun.into_iter().map(transact));
                 ended = Ending::of(std::mem::take(&mut plan.known));
                 if running.is_empty() || !ended.outcomes.is_empty() {
@@ -350,7 +357,8 @@ impl Core {
             false => self.conclude(entry, result, false),
         };
         let (mut plan, mut spare, mut begun, mut stuck) = (plan, spare, Vec::new(), None);
-        if why.is_none() && !self.begins_nothing(jobs) {
+        let is_wanted = is_wanted(&entry);
+        if why.is_none() && !is_wanted && !self.begins_nothing(jobs) {
             match self.begin_some(&mut entry, &mut plan, &mut spare, jobs, Part::Further) {
                 Ok(some) => begun = some,
                 Err(error) => {
@@ -370,6 +378,7 @@ impl Core {
             begun,
             spare,
             stuck,
+            is_wanted,
         }
     }
 
@@ -409,6 +418,8 @@ impl Core {
 
     /// Takes what the next transactions need, for as many as there are jobs for, and writes down
     /// that they begin. At least one begins, or no recipient is left to be tried, if there is a spare job.
+    /// What has been suspended since the first part is left out, as at the beginning: an attempt for thousands of
+    /// destinations may take hours.
     fn begin_some(
         &self,
         entry: &mut Entry,
@@ -419,12 +430,20 @@ impl Core {
     ) -> disk::Result<Vec<Begun>> {
         let mut begun = Vec::new();
         let mut looks = 0;
+        // The plan has just looked before the first part.
+        let suspended = match part {
+            Part::First => Suspended::default(),
+            Part::Further => self.spool.suspended()?,
+        };
         while looks < MOST_LOOKS {
             if spare.is_none() && !jobs.has_further() {
                 break;
             }
             let Some(way) = plan.ways.pop_front() else {
                 break;
+            };
+            let Some(way) = self.still_free(plan, entry, way, &suspended) else {
+                continue;
             };
             let mut job = match spare.take() {
                 Some(job) => job,
@@ -667,6 +686,19 @@ enum Part {
     First,
     /// Others of the same message, whose turn has come.
     Further,
+}
+
+/// Whether an operator wants a message held, taken out or given up. What cannot be read is looked at after the
+/// attempt.
+fn is_wanted(entry: &Entry) -> bool {
+    let action = entry.request().ok().and_then(|(_, action)| action);
+    action.is_some_and(|action| {
+        let holds = match action {
+            Action::Freeze { .. } | Action::Discard { .. } | Action::Bounce(_) => true,
+            Action::Retry(_) | Action::Thaw(_) => false,
+        };
+        holds && refusal(entry, &action).is_none()
+    })
 }
 
 /// What a transaction has left to do.

@@ -37,6 +37,16 @@ impl Chunks {
         all.into_iter().flatten()
     }
 
+    /// Takes those who are chosen out of all transactions.
+    pub fn take_out(&mut self, mut is_chosen: impl FnMut(&Address) -> bool) {
+        let chunks = std::mem::take(self).chunks.into_iter();
+        let left = |mut one: Vec<Address>| {
+            one.retain(|address| !is_chosen(address));
+            one
+        };
+        *self = chunks.map(left).filter(|one| !one.is_empty()).collect();
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &Address> {
         self.chunks.iter().flatten()
     }
@@ -83,7 +93,9 @@ mod tests {
         first.pop();
         chunks.put_first(first);
         assert_eq!((chunks.room(), chunks.all().count()), (of(&chunks), 2));
-        assert_eq!(chunks.take_all().count(), 2);
+        chunks.take_out(|one| one.as_str() == "a@x");
+        assert_eq!((chunks.room(), chunks.first().len()), (of(&chunks), 1));
+        assert_eq!(chunks.take_all().count(), 1);
         assert!(chunks.is_empty() && chunks.room() == 0);
         assert!(chunks.take_first().is_empty() && chunks.room() == 0);
     }

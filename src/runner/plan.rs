@@ -23,7 +23,7 @@ use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
 use crate::queue::step::{failed_attempt, warn_time};
 use crate::queue::{Action, Outcome, RecipientState, What};
-use crate::spool::{Down, Entry, Hop, Standing};
+use crate::spool::{Down, Entry, Hop, Standing, Suspended};
 use crate::transport::Transport;
 
 /// So much later another look is taken at a destination that another process probes.
@@ -96,6 +96,8 @@ pub(super) struct Plan {
     /// Whose outcome is known without asking anybody, and not recorded yet.
     pub known: Vec<(Address, Outcome)>,
     pub later: Later,
+    /// On which nobody is left. Their sessions are for other messages.
+    pub over: Vec<Way>,
     /// When an operator wanted the message tried, if it has not been since.
     retried: Option<Timestamp>,
 }
@@ -139,6 +141,7 @@ impl Core {
             ways: VecDeque::new(),
             known: Vec::new(),
             later: Later::default(),
+            over: Vec::new(),
             retried: retried(entry),
         };
         let mut hops: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
@@ -150,14 +153,7 @@ impl Core {
             let way = (name, destination.as_deref());
             let now = self.now();
             if let Some(one) = self.spool.suspension(&suspended, way, recipient, now) {
-                let warn = self.warn_untried(entry, recipient, now);
-                if warn.is_some_and(|warn| warn <= now) {
-                    plan.known.push((recipient.clone(), held()));
-                    continue;
-                }
-                let again = self.look_again(&one, now);
-                plan.later.until(warn.map_or(again, |warn| warn.min(again)));
-                plan.later.suspended.insert(one.file);
+                self.leave_out(&mut plan, entry, recipient, one, now);
                 continue;
             }
             let Some(name) = name else {
@@ -198,6 +194,65 @@ impl Core {
             }
         }
         Ok(plan)
+    }
+
+    /// Leaves out a recipient whose mail is suspended.
+    fn leave_out(
+        &self,
+        plan: &mut Plan,
+        entry: &Entry,
+        recipient: &Address,
+        one: Standing,
+        now: Timestamp,
+    ) {
+        let warn = self.warn_untried(entry, recipient, now);
+        if warn.is_some_and(|warn| warn <= now) {
+            plan.known.push((recipient.clone(), held()));
+            return;
+        }
+        let again = self.look_again(&one, now);
+        plan.later.until(warn.map_or(again, |warn| warn.min(again)));
+        plan.later.suspended.insert(one.file);
+    }
+
+    /// Leaves out of a way those whose mail has been suspended since the attempt began; the way, if anybody
+    /// is left on it. A recipient whom a host has put off was tried, and what it said is known.
+    pub(super) fn still_free(
+        &self,
+        plan: &mut Plan,
+        entry: &Entry,
+        mut way: Way,
+        suspended: &Suspended,
+    ) -> Option<Way> {
+        if suspended.is_empty() {
+            return Some(way);
+        }
+        let now = self.now();
+        let hop = way.hop.clone();
+        let on_way = (Some(hop.transport.as_str()), Some(hop.destination.as_str()));
+        let found = |one: &Address| self.spool.suspension(suspended, on_way, one, now);
+        if way.round.is_under_way() {
+            let first = way.chunks.take_first();
+            let (put_off, left): (Vec<_>, Vec<_>) =
+                first.into_iter().partition(|one| found(one).is_some());
+            plan.known.extend(ended(put_off, &way.round));
+            match left.is_empty() {
+                true => way.round = way.round.anew(),
+                false => way.chunks.put_first(left),
+            }
+        }
+        way.chunks.take_out(|one| match found(one) {
+            Some(standing) => {
+                self.leave_out(plan, entry, one, standing, now);
+                true
+            }
+            None => false,
+        });
+        if way.chunks.is_empty() {
+            plan.over.push(way);
+            return None;
+        }
+        Some(way)
     }
 
     /// When another look is taken at a message whose mail is suspended: at the end of that, and
