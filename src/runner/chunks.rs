@@ -64,7 +64,7 @@ impl Chunks {
 impl FromIterator<Vec<Address>> for Chunks {
     fn from_iter<T: IntoIterator<Item = Vec<Address>>>(chunks: T) -> Chunks {
         let chunks: VecDeque<Vec<Address>> = chunks.into_iter().collect();
-        let room = chunks.iter().map(|one| room(one)).sum();
+        let room = chunks.iter().map(room).sum();
         Chunks { chunks, room }
     }
 }
