@@ -219,7 +219,7 @@ impl Core {
     }
 
     /// No host is left. If none listened, the destination is down.
-    async fn nobody(self: &Arc<Self>, round: &mut Round, permit: Permit) -> Reached {
+    pub(super) async fn nobody(self: &Arc<Self>, round: &mut Round, permit: Permit) -> Reached {
         if round.listened {
             return Reached::NoOther(permit);
         }

@@ -22,7 +22,7 @@ fn hosts(count: usize) -> Vec<String> {
 
 impl Scene {
     /// One message to somebody at each host.
-    fn fan_out(&self, hosts: &[String]) -> mailspool::message::QueueId {
+    pub fn fan_out(&self, hosts: &[String]) -> mailspool::message::QueueId {
         let to: Vec<String> = hosts.iter().map(|host| format!("r@{host}")).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
         accept(&self.spool, Door::Active, "fan", "s@sender.test", &to)
