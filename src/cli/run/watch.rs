@@ -51,7 +51,9 @@ impl Watching<'_> {
             None => site.spool.path().join("config.toml"),
         };
         let say = self.say.clone();
-        follow(path, move || drop(say.send(Happening::Reload)));
+        follow(path, site.config_was.as_ref(), move || {
+            drop(say.send(Happening::Reload))
+        });
         self.control.stay();
         let mut runners = Runners {
             running: 0,
