@@ -139,7 +139,7 @@ mod tests {
             let was = std::fs::metadata(&path).ok();
             put(after);
             let (say, said) = channel();
-            follow(path.clone(), was.as_ref(), move || drop(say.send(())));
+            follow(path.clone(), was.as_ref(), move || say.send(()).unwrap());
             said.recv_timeout(Duration::from_secs(60)).unwrap();
         }
     }
