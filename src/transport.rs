@@ -24,6 +24,7 @@ use crate::message::{Address, Dsn, QueueId, RecipientDsn, ReversePath};
 use crate::queue::{Outcome, RecipientState, State};
 
 pub use maildir::Maildir;
+pub(crate) use maildir::room::descriptors_for_copies;
 #[cfg(feature = "cli")]
 pub(crate) use pipe::detach;
 pub use pipe::{Pipe, PipeError, PipeUser, end_commands};

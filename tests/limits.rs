@@ -222,6 +222,17 @@ fn a_message_to_many_destinations_needs_few_descriptors() {
 }
 
 #[test]
+fn a_message_to_many_recipients_of_a_maildir_needs_few_descriptors() {
+    let site = Site::with_box();
+    let to: Vec<String> = (0..200).map(|n| format!("r{n}@example.net")).collect();
+    site.queue(&to.iter().map(String::as_str).collect::<Vec<_>>());
+    let ended = descriptors().program(FEW, &site, &["run"], b"").ok();
+    assert!(ended.contains("200 delivered"), "{ended}");
+    assert_eq!(site.boxed().len(), 200);
+    site.is_clean_and_empty();
+}
+
+#[test]
 fn submitters_without_descriptors() {
     submitters(&descriptors());
 }
