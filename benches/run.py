@@ -3,7 +3,7 @@
 A run over so many queued messages, each to one recipient, into the Maildir of the configuration
 that a new spool has, and with a transport that does nothing (examples/load.rs), so that what is
 left is the queue's own work. Then run, list and count over so many messages that are deferred and
-not due.
+not due. Then the bounce of a message to so many recipients, which send -t took from its header.
 """
 
 import os
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 
 import common
 from common import median
@@ -25,6 +26,8 @@ def add_arguments(parser):
                         help="in the queue [default: 1000,10000]")
     parser.add_argument("--deferred", type=int, default=10000,
                         help="messages for the idle commands [default: 10000]")
+    parser.add_argument("--recipients", default=[25000, 50000, 100000], type=common.numbers,
+                        help="of a message that bounces [default: 25000,50000,100000]")
     parser.add_argument("--program", help="measure this mailspool [default: build it]")
 
 
@@ -100,6 +103,48 @@ def measure_idle(options, program, queue, place):
     common.print_table(["command", "wall ms", "CPU ms", "system calls"], rows)
 
 
+def measured(argv, letter=None):
+    """(wall ms, CPU ms, megabytes at the most, standard output) of one process."""
+    begin = time.monotonic()
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout:
+        stdin.write(letter or b"")
+        stdin.seek(0)
+        process = subprocess.Popen(argv, stdin=stdin, stdout=stdout)
+        _pid, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            common.fail(f"{argv}: status {process.returncode}")
+        stdout.seek(0)
+        return (1000 * (time.monotonic() - begin), 1000 * (usage.ru_utime + usage.ru_stime),
+                usage.ru_maxrss / 1000, stdout.read().decode().strip())
+
+
+def measure_bounces(options, program, place):
+    rows = []
+    for count in options.recipients:
+        header = "Bcc: " + ",".join(f"r{n:05x}@x" for n in range(count))
+        letter = f"Subject: benchmark\n{header}\n\n".encode()
+        runs, size = {"send -t": [], "run": []}, 0
+        for _ in range(options.rounds):
+            with common.fresh_directory(place) as directory:
+                of = [program, "--spool", str(directory / "spool")]
+                subprocess.run([*of, "init"], check=True, stdout=subprocess.DEVNULL)
+                with open(directory / "spool/config.toml", "a") as config:
+                    config.write('\n[log]\nto = "none"\n')
+                send = measured([*of, "send", "--queue-only", "-t", "-f", "a@example.org"], letter)
+                runs["send -t"].append(send)
+                subprocess.run([*of, "bounce", "--queue-only", send[3]], check=True,
+                               stdout=subprocess.DEVNULL)
+                runs["run"].append(measured([*of, "run", "--quiet"]))
+                size = sum(file.stat().st_size for file in (directory / "spool/outbox/new").iterdir())
+        for what, some in runs.items():
+            rows.append([what, f"{count:,}", *(f"{median([one[n] for one in some]):.0f}"
+                                               for n in range(3)),
+                         f"{size / 1e6:.1f}" if what == "run" else "–"])
+    print("A message to many, taken in and bounced:\n")
+    common.print_table(["command", "recipients", "wall ms", "CPU ms", "memory MB", "bounce MB"], rows)
+
+
 def main(options):
     program = os.path.abspath(options.program) if options.program else common.build_mailspool()
     load = common.cargo_build("--example", "load")
@@ -113,3 +158,4 @@ def main(options):
             print(f"### {title}\n")
             measure_runs(options, program, load, queues, place)
             measure_idle(options, program, deferred, place)
+            measure_bounces(options, program, place)

@@ -107,7 +107,7 @@ pub struct Run {
 }
 
 /// `[log]`: where log lines go.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// To whom.

@@ -9,6 +9,7 @@
 //! on one thread. [`Step`](crate::queue::Step) decides, this module carries out.
 
 mod attempt;
+mod chunks;
 mod drive;
 mod finisher;
 mod hops;

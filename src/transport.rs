@@ -24,6 +24,7 @@ use crate::message::{Address, Dsn, QueueId, RecipientDsn, ReversePath};
 use crate::queue::{Outcome, RecipientState, State};
 
 pub use maildir::Maildir;
+pub(crate) use maildir::room::descriptors_for_copies;
 #[cfg(feature = "cli")]
 pub(crate) use pipe::detach;
 pub use pipe::{Pipe, PipeError, PipeUser, end_commands};
@@ -99,6 +100,9 @@ pub enum Standing {
     /// It, or its connection, failed before it was told of a recipient: it is left alone for a while.
     /// Another host may take the message.
     Fails,
+    /// It broke off after it had been told of a recipient, for which the message may be to blame.
+    /// Another host may take what it put off. If it does so with several messages in a row, it fails.
+    Stumbles,
     /// The trouble is our own: no other host would do better.
     NotAsked,
 }

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use program::{Ended, Site, ended, names};
 use proof::{count, long};
+use serde_json::json;
 
 /// A limit by its flag of the shell's `ulimit`, and what is tried.
 struct Limit {
@@ -221,6 +222,17 @@ fn a_message_to_many_destinations_needs_few_descriptors() {
 }
 
 #[test]
+fn a_message_to_many_recipients_of_a_maildir_needs_few_descriptors() {
+    let site = Site::with_box();
+    let to: Vec<String> = (0..200).map(|n| format!("r{n}@example.net")).collect();
+    site.queue(&to.iter().map(String::as_str).collect::<Vec<_>>());
+    let ended = descriptors().program(FEW, &site, &["run"], b"").ok();
+    assert!(ended.contains("200 delivered"), "{ended}");
+    assert_eq!(site.boxed().len(), 200);
+    site.is_clean_and_empty();
+}
+
+#[test]
 fn submitters_without_descriptors() {
     submitters(&descriptors());
 }
@@ -312,4 +324,132 @@ fn a_long_list_has_every_row_and_columns_that_only_grow() {
     assert_eq!(all, BTreeSet::from([lines[1].find("Status").unwrap()]));
     let page: BTreeSet<usize> = lines[102..].iter().map(|line| column(line)).collect();
     assert!(page.len() == 1 && page.first() > all.first(), "{page:?}");
+}
+
+/// So many instructions the program needs, by the count of valgrind, which no load of the machine changes.
+fn instructions(site: &Site, arguments: &[&str], input: &[u8]) -> u64 {
+    let version = Command::new("valgrind").arg("--version").output();
+    assert!(version.is_ok(), "this test needs valgrind");
+    let inner = site.command(arguments);
+    let counts = site.dir().join("counts");
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=cachegrind", "--cache-sim=no"]);
+    command.arg("--cachegrind-out-file=/dev/null");
+    command.arg(format!("--log-file={}", counts.display()));
+    command.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    ended(&mut command, input).ok();
+    let said = fs::read_to_string(&counts).unwrap();
+    let line = said.lines().find(|line| line.contains(" refs:"));
+    let line = line.unwrap_or_else(|| panic!("no count: {said}"));
+    let count = line.rsplit(' ').next().unwrap().replace(',', "");
+    count.parse().unwrap()
+}
+
+/// Four times as many recipients cost four times as much, and a start that is the same for all. What
+/// compares each with each would cost sixteen times as much.
+#[track_caller]
+fn is_linear(what: &str, cost: impl Fn(usize) -> u64) {
+    let [none, few, many] = [1, 1_000, 4_000].map(cost);
+    let ratio = (many - none) as f64 / (few - none) as f64;
+    println!("{what}: {none}, {few}, {many} instructions: {ratio:.2} times as many");
+    assert!(ratio < 5.0, "{what}: {ratio:.2} times as many instructions");
+}
+
+/// A header for so many recipients.
+type Header = fn(&[String]) -> String;
+
+const HEADERS: [(&str, Header); 4] = [
+    ("in one line", |to| format!("To: {}\n", to.join(","))),
+    // Several in a line, as mail programs fold.
+    ("folded", |to| {
+        let lines: Vec<String> = to.chunks(8).map(|some| some.join(",")).collect();
+        format!("Cc: {}\n", lines.join(",\n "))
+    }),
+    ("by three fields", |to| {
+        let third = to.len().div_ceil(3);
+        let fields = ["To", "Cc", "Bcc"].into_iter().zip(to.chunks(third));
+        let field = |(name, some): (&str, &[String])| format!("{name}: {}\n", some.join(","));
+        fields.map(field).collect()
+    }),
+    ("each by its own field", |to| {
+        to.iter().map(|one| format!("Bcc: {one}\n")).collect()
+    }),
+];
+
+fn recipients(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("r{n:05x}@x")).collect()
+}
+
+const SEND_T: [&str; 5] = ["send", "--queue-only", "-f", "a@example.org", "-t"];
+
+#[test]
+fn recipients_in_a_header_cost_as_much_for_each() {
+    for (name, header) in HEADERS {
+        is_linear(name, |count| {
+            let site = Site::new("");
+            let letter = format!("{}\nHello.\n", header(&recipients(count)));
+            instructions(&site, &SEND_T, letter.as_bytes())
+        });
+    }
+}
+
+#[test]
+fn a_header_may_name_a_hundred_thousand() {
+    let all = recipients(100_000);
+    // With a field for each they are more octets than the header may have.
+    for (name, header) in &HEADERS[..3] {
+        let site = Site::new("");
+        let letter = format!("{}\nHello.\n", header(&all));
+        let id = site.program(SEND_T, letter.as_bytes()).ok();
+        let path = site.spool().join("info/recipients").join(id.trim_end());
+        let queued = fs::read_to_string(path).unwrap();
+        assert_eq!(queued.lines().count(), all.len(), "{name}");
+        assert!(queued.lines().eq(all.iter().map(String::as_str)), "{name}");
+    }
+}
+
+/// A message that was tried for each recipient in a part of its own. To read what happened cost as much as
+/// all recipients for each part.
+#[test]
+fn a_long_history_costs_as_much_for_each_part() {
+    is_linear("a history", |count| {
+        let site = Site::new("");
+        let to = recipients(count);
+        let letter = format!("To: {}\n\nHello.\n", to.join(","));
+        let id = site.program(SEND_T, letter.as_bytes()).ok();
+        let id = id.trim_end();
+        let (at, next) = ("2026-11-22T14:05:00Z", "2100-01-01T00:00:00Z");
+        let mut history = String::new();
+        for (n, one) in to.iter().enumerate() {
+            let started = json!({"at": at, "event": "started", "host": "h", "pid": 1,
+                "recipients": [one], "further": n > 0});
+            let result = json!({"recipient": one, "status": "deferred", "next": next,
+                "reply": {"text": "later"}});
+            let outcome = json!({"at": at, "event": "outcome", "results": [result]});
+            history += &format!("{started}\n{outcome}\n");
+        }
+        fs::write(site.spool().join("info/attempts").join(id), history).unwrap();
+        let shown = site.shown(id);
+        assert_eq!(shown["history"].as_array().unwrap().len(), 2 * count);
+        instructions(&site, &["list"], b"")
+    });
+}
+
+/// The bounce for as many.
+#[test]
+fn a_bounce_costs_as_much_for_each_recipient() {
+    is_linear("a bounce", |count| {
+        let site = Site::with_box();
+        let letter = format!("To: {}\n\nHello.\n", recipients(count).join(","));
+        let id = site.program(SEND_T, letter.as_bytes()).ok();
+        let bounce = ["bounce", "--queue-only", id.trim_end()];
+        site.program(bounce, b"").ok();
+        instructions(&site, &["run", "--quiet"], b"")
+    });
 }

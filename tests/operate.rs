@@ -799,13 +799,33 @@ fn looking_and_holding_back_go_on_with_a_mistake_in_the_configuration() {
     );
     warned(&["destinations"], 0);
     warned(&["destinations", "clear"], 0);
-    warned(&["suspend", "example.test"], 0);
-    warned(&["suspend", "--transport", "later"], 0);
+    let unknown = "its routes are not known, for the configuration cannot be used.\n";
+    for (suspend, count) in [
+        (&["suspend", "example.test"][..], "at least 1 message in"),
+        (
+            &["suspend", "--transport", "later"],
+            "at least 0 messages in",
+        ),
+        // No transport is known to go there, and none is known not to.
+        (&["suspend", "later:mx.test:25"], "at least 0 messages in"),
+        (&["suspend", "unix:/run/x"], "at least 0 messages in"),
+        (&["suspend", "--all"], "It concerns 1 message in"),
+    ] {
+        let said = warned(suspend, 0);
+        assert!(said.contains(count) && said.ends_with(unknown), "{said}");
+    }
+    assert_eq!(site.program(["suspend", "*.test"], b"").code, 64);
+    warned(&["resume", "--all"], 0);
+    warned(&["resume", "unix:/run/x", "later:mx.test:25"], 0);
     warned(&["resume", "--transport", "later"], 0);
     warned(&["resume", "example.test"], 0);
     warned(&["freeze", &id], 0);
     warned(&["thaw", &id], 0);
-    warned(&["retry", &id], 0);
+    let retried = site.program(["retry", &id], b"");
+    assert!(
+        retried.err.contains("nothing is tried by this command"),
+        "{retried}"
+    );
     warned(&["flush"], 0);
     warned(&["discard", &id], 0);
     warned(&["retry", "--queue-only", &id], 0);

@@ -10,6 +10,7 @@ use std::process::{Child, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{Site, code_of, names, until};
+use serde_json::Value;
 
 /// A run that stays, and what it says.
 struct Watch {
@@ -100,6 +101,45 @@ fn a_changed_configuration_is_in_force() {
     site.is_clean_and_empty();
 }
 
+/// The same with another log.
+fn logging(site: &Site, log: &str) -> String {
+    let config = into(site, "first");
+    let (rest, _) = config.split_once("[log]").unwrap();
+    format!("{rest}[log]\n{log}\n")
+}
+
+#[test]
+fn a_changed_log_is_in_force() {
+    let site = Site::with_box();
+    fs::write(config(&site), logging(&site, "to = 'stderr'")).unwrap();
+    let watch = Watch::start(&site);
+    arrives_in(&site, "first");
+    let said = || fs::read_to_string(&watch.said).unwrap();
+    let last = || said().lines().last().unwrap_or_default().to_owned();
+    watch.until("attempt", 1);
+    // Another form.
+    let json = "to = 'stderr'\nformat = 'json'";
+    fs::write(config(&site), logging(&site, json)).unwrap();
+    watch.until(IN_FORCE, 1);
+    let line: Value = serde_json::from_str(&last()).unwrap();
+    assert_eq!(line["message"], IN_FORCE);
+    // Nowhere: the line that says so is the last one.
+    fs::write(config(&site), logging(&site, "to = 'none'")).unwrap();
+    watch.until("from now on lines go where it says", 2);
+    let before = said();
+    arrives_in(&site, "first");
+    watch.signal(Signal::SIGHUP);
+    arrives_in(&site, "first");
+    assert_eq!(said(), before);
+    // And back again. A mistake is said there, and changes nothing.
+    fs::write(config(&site), logging(&site, "to = 'stderr'")).unwrap();
+    watch.until(IN_FORCE, 2);
+    assert_eq!(said().lines().count(), before.lines().count() + 1);
+    fs::write(config(&site), logging(&site, "to = 'printer'")).unwrap();
+    watch.until(LAST_GOOD, 1);
+    watch.end(&site);
+}
+
 #[test]
 fn what_a_link_leads_to_is_followed() {
     let site = Site::with_box();
@@ -150,4 +190,44 @@ fn a_configuration_with_a_mistake_leaves_the_last_good_one_in_force() {
     let said = watch.end(&site);
     let complaint = said.lines().find(|line| line.contains(LAST_GOOD)).unwrap();
     assert!(complaint.contains("config.toml"), "{complaint}");
+}
+
+/// Which mail a suspension held back is not known without the configuration: a run that goes on by the last good
+/// one looks at all that was put off, and delivers what is no longer suspended.
+#[test]
+fn what_is_resumed_under_a_mistake_is_delivered_by_the_run_that_stays() {
+    let site = Site::with_box();
+    fs::write(config(&site), into(&site, "first")).unwrap();
+    let say = |arguments: &[&str]| site.program(arguments, b"").ok();
+    say(&["suspend", "--transport", "box"]);
+    say(&["suspend", "held.test"]);
+    let freed = site.queue(&["b@example.test"]);
+    let held = site.queue(&["b@held.test"]);
+    let deferred = || ["deferred"; 2].map(Value::from);
+    let queues = || [&freed, &held].map(|id| site.shown(id)["queue"].clone());
+    let watch = Watch::start(&site);
+    until("they are put off", || queues() == deferred());
+    fs::write(config(&site), "[transport.box\n").unwrap();
+    watch.until(LAST_GOOD, 1);
+    let resumed = site.program(["resume", "--transport", "box"], b"");
+    let said = resumed.ok();
+    assert!(
+        said.ends_with(
+            "2 messages made due: all that were put off, for which of them it concerns is not known.\n"
+        ),
+        "{said}"
+    );
+    assert!(
+        resumed
+            .err
+            .contains("a run that stays goes on by its last good one"),
+        "{resumed}"
+    );
+    let new = site.dir().join("first/new");
+    until("one is delivered", || names(&new).len() == 1);
+    until("the other is put off again", || {
+        site.shown(&held)["queue"] == "deferred"
+    });
+    watch.end(&site);
+    assert_eq!(site.shown(&held)["attempts"], 0);
 }

@@ -361,6 +361,15 @@ fn a_spool_is_made_as_the_user_whose_directory_it_is_in() {
     assert!(own.status.success(), "{own:?}");
     assert_eq!(fs::metadata(&roots).unwrap().uid(), nobody().uid.as_raw());
 
+    // Root makes the directories above it so that their owner can pass.
+    let deep = roots.with_file_name("deep").join("er");
+    let own = named(&deep.join("spool"), &["--user", "nobody"]);
+    assert!(own.status.success(), "{own:?}");
+    for path in [&deep, deep.parent().unwrap()] {
+        let made = fs::metadata(path).unwrap();
+        assert_eq!((made.uid(), made.mode() & 0o777), (0, 0o755));
+    }
+
     let everybodys = site.spool.with_file_name("everybodys");
     fs::create_dir(&everybodys).unwrap();
     fs::set_permissions(&everybodys, fs::Permissions::from_mode(0o1777)).unwrap();
@@ -462,6 +471,11 @@ fn root_uses_no_file_that_others_could_exchange() {
     let (script, maildir) = (theirs.join("script"), theirs.join("maildir"));
     of_root(&script, "#!/bin/sh\ntouch {dir}/ran\n");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    // No way leads on from these, until their owner puts something else there.
+    let around = theirs.join("around");
+    symlink("around", &around).unwrap();
+    give(&around, &nobody());
+    let (around, file) = (around.display(), script.display());
     for (keys, is_notice) in [
         (
             format!(
@@ -481,6 +495,20 @@ fn root_uses_no_file_that_others_could_exchange() {
         ),
         (
             format!("type = \"maildir\"\npath = \"{}\"", maildir.display()),
+            false,
+        ),
+        (
+            format!(
+                "type = \"smtp\"\nhost = \"127.0.0.1:9\"\nusername = \"u\"\npassword_file = \"{around}\""
+            ),
+            false,
+        ),
+        (
+            format!("type = \"pipe\"\ncommand = [\"{file}/below\"]"),
+            false,
+        ),
+        (
+            format!("type = \"maildir\"\npath = \"{around}/box\""),
             false,
         ),
         (

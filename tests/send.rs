@@ -432,6 +432,19 @@ fn an_element_of_a_header_that_is_no_address_is_named() {
             "To: a@x.test\nResent-Bcc: b at x\n",
             "Resent-Bcc: \"b at x\"",
         ),
+        // A wrong line ends the header, and would make text of the fields after it.
+        (
+            "To: a@x.test\nX-\u{fc}: y\nBcc: b@x.test\n",
+            "\"X-\u{fc}: y\" is no header field, so the header ends there and Bcc",
+        ),
+        (
+            "To: a@x.test\nFrom me Sun\nResent-To: b@x.test\n",
+            "\"From me Sun\" is no header field, so the header ends there and Resent-To",
+        ),
+        (
+            "To: a@x.test\nB\0cc: b@x.test\n",
+            "\"B\\0cc: b@x.test\" is no header field, so the header ends there and Bcc",
+        ),
     ] {
         let sent = site.program(
             ["send", "-t", "--queue-only"],
@@ -444,6 +457,13 @@ fn an_element_of_a_header_that_is_no_address_is_named() {
     let latin = site.program(["send", "-t", "--queue-only"], b"To: j\xf6@x.test\n\nb\n");
     assert_eq!(latin.code, 65, "{latin}");
     assert!(site.is_empty());
+    // A body may begin without an empty line, and after one any line is text.
+    for text in ["Hello,\nthere\n", "Hello\n\nBcc: b@x.test\n"] {
+        let input = format!("To: a@x.test\n{text}");
+        let sent = site.program(["send", "-t", "--queue-only"], input.as_bytes());
+        let id = sent.ok();
+        assert_eq!(recipients(&site, id.trim()), ["a@x.test"]);
+    }
 }
 
 /// The fields that are taken out are those that were read, whatever stands before them.

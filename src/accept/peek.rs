@@ -4,7 +4,8 @@ use std::io::{self, Read};
 
 use super::Error;
 use super::input::Input;
-use crate::message::header::{HeaderScan, Part};
+use crate::message::header::{HeaderEnd, HeaderScan, Part};
+use crate::message::line;
 
 /// A message of which the header is known; reading it gives all of it, from its first octet.
 ///
@@ -14,14 +15,18 @@ use crate::message::header::{HeaderScan, Part};
 pub struct Peeked<R> {
     /// The header. Its last line may have no end.
     pub header: Vec<u8>,
+    /// If no empty line ends the header: the lines after it, up to the first empty one. Their author may
+    /// have meant them as header fields.
+    pub beyond: Vec<u8>,
     input: Input<R>,
 }
 
 impl<R: Read> Peeked<R> {
-    /// Reads as far as the end of the header, which is held in memory.
+    /// Reads as far as the end of the header, which is held in memory, and of what is beyond it.
     ///
     /// # Errors
-    /// Reading fails, or the header is longer than `limit` octets.
+    /// Reading fails, or the header is longer than `limit` octets. Of what is beyond it, no more
+    /// octets than that are read.
     pub fn read(reader: R, limit: usize) -> Result<Peeked<R>, Error> {
         let mut input = Input::new(reader);
         let mut scan = HeaderScan::of_input(&[]);
@@ -34,13 +39,50 @@ impl<R: Read> Peeked<R> {
                     at += length;
                 }
                 Part::Undecided => input.fill()?,
-                Part::End(_) => return Ok(Peeked { header, input }),
+                Part::End(end) => {
+                    let beyond = match end {
+                        HeaderEnd::Body => beyond(&mut input, at, limit)?,
+                        HeaderEnd::EmptyLine | HeaderEnd::Eof => Vec::new(),
+                    };
+                    return Ok(Peeked {
+                        header,
+                        beyond,
+                        input,
+                    });
+                }
             }
             if header.len() > limit {
                 return Err(Error::HeaderTooLong { limit });
             }
         }
     }
+}
+
+/// The lines from an octet on, up to the first empty one, or so many octets.
+fn beyond(input: &mut Input<impl Read>, from: usize, limit: usize) -> Result<Vec<u8>, Error> {
+    loop {
+        let rest = &input.bytes()[from..];
+        let end = match before_empty_line(rest) {
+            None if !input.eof && rest.len() < limit => {
+                input.fill()?;
+                continue;
+            }
+            end => end.unwrap_or(rest.len()),
+        };
+        return Ok(rest[..end.min(limit)].to_vec());
+    }
+}
+
+/// How many octets stand before the first empty line, if there is one.
+fn before_empty_line(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    for line in line::lines(text) {
+        if line.ends_with(b"\n") && line::content(line).is_empty() {
+            return Some(at);
+        }
+        at += line.len();
+    }
+    None
 }
 
 impl<R: Read> Read for Peeked<R> {

@@ -105,12 +105,15 @@ pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
             .map_or(Ok(()), |error| Err(error.into()));
     }
     let action = Action::Retry(by(&site, &args.how));
-    let count = operator::flush(&site.spool, &action, Timestamp::now())?;
-    say(&format!("{} made due.\n", table::messages(count)));
+    let flushed = operator::flush(&site.spool, &action, Timestamp::now());
+    if let Ok(count) = &flushed {
+        say(&format!("{} made due.\n", table::messages(*count)));
+    }
+    // After an error, too: the other messages are due.
     if !args.how.queue_only {
         background::attempt(&site, global);
     }
-    Ok(())
+    Ok(flushed.map(drop)?)
 }
 
 fn open(global: &Global) -> Result<Site, Failure> {
@@ -174,13 +177,18 @@ fn act(
             Acted::Failed(why) => (format!("not done now: {why}"), EX_TEMPFAIL),
         };
         let waits = match (code, action) {
-            (0, Action::Retry(_) | Action::Thaw(_)) => waiting.suspended(&site.spool, id)?,
-            _ => None,
+            (0, Action::Retry(_) | Action::Thaw(_)) => waiting.suspended(&site.spool, id),
+            _ => Ok(None),
         };
-        match waits {
-            Some(why) => say(&format!("{id} {words}, but waits: {why}.\n")),
-            None => say(&format!("{id} {words}.\n")),
-        }
+        // It is done whatever becomes of this question, and the next one's turn comes.
+        say(&match waits {
+            Ok(Some(why)) => format!("{id} {words}, but waits: {why}.\n"),
+            Ok(None) => format!("{id} {words}.\n"),
+            Err(error) => {
+                let why = &error.text;
+                format!("{id} {words}; whether its mail is suspended is not known: {why}.\n")
+            }
+        });
         status = status.max(code);
     }
     if !how.queue_only

@@ -1,8 +1,10 @@
 //! Attempts in the background: at once, detached, and not too many.
 
+use std::io;
 use std::process::{Command, Stdio};
 
 use super::args::Global;
+use super::exit::write_once;
 use super::site::Site;
 use crate::runner::{has_resident, slot_is_free};
 use crate::transport::detach;
@@ -14,6 +16,9 @@ use crate::transport::detach;
 /// The message is in the queue already, so no trouble here is worth more than a log line.
 pub(super) fn attempt(site: &Site, global: &Global) {
     if let Some(mistake) = &site.mistake {
+        let text = "mailspool: nothing is tried by this command, for the configuration cannot be \
+                    used; a run that stays goes on by its last good one\n";
+        write_once(io::stderr(), text);
         return tracing::warn!(mistake, "no attempt in the background");
     }
     match slot_is_free(&site.spool, site.config.run.background) {

@@ -7,7 +7,7 @@ mod journal;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use indicatif::ProgressBar;
 use nix::errno::Errno;
@@ -15,9 +15,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::syslog::{Facility, LogFlags, Severity};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::FmtSpan;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Identity, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use super::exit::write_once;
 use crate::config::{Log, LogFormat, LogTo};
@@ -39,99 +39,191 @@ pub(super) enum Quiet {
 /// Where libc's syslog() writes to.
 const SYSLOG: &str = "/dev/log";
 
-/// Starts logging as configured. Where nobody listens to what was chosen, lines go to standard
-/// error, if that may be written to.
+/// Starts logging as configured. If what was chosen is not there, lines go to standard error, if that
+/// may be written to.
 pub(super) fn start(log: &Log, quiet: Quiet) {
-    let stderr = match quiet {
-        Quiet::No => LogTo::Stderr,
-        Quiet::UnlessAsked | Quiet::Always => LogTo::None,
-    };
-    let to = match log.to {
-        LogTo::Auto if Path::new(journal::SOCKET).exists() => LogTo::Journald,
-        LogTo::Auto if Path::new(SYSLOG).exists() => LogTo::Syslog,
-        LogTo::Auto => stderr,
-        LogTo::Syslog if !Path::new(SYSLOG).exists() => stderr,
-        LogTo::Stderr if quiet == Quiet::Always => LogTo::None,
-        other => other,
-    };
-    let started = match to {
-        LogTo::None | LogTo::Auto => return,
-        LogTo::Stderr => lines(log.format, Target::Stderr, quiet),
-        LogTo::Syslog => {
-            let opened =
-                nix::syslog::openlog(Some(c"mailspool"), LogFlags::LOG_PID, Facility::LOG_MAIL);
-            match opened {
-                Ok(()) => lines(log.format, Target::Syslog, quiet),
-                Err(_) => return,
-            }
+    let opened = open(log, quiet).or_else(|error| match (error, quiet) {
+        (NoLog::Absent(_), _) => open(&to_stderr_instead(log, quiet), quiet),
+        (failed, _) => Err(failed),
+    });
+    let opened = opened.unwrap_or_else(|error| {
+        if quiet != Quiet::Always {
+            write_once(io::stderr(), &format!("mailspool: no log: {error}\n"));
         }
-        LogTo::Journald => match Socket::new() {
-            Ok(socket) => journald(socket, log.format, quiet),
-            Err(_) if stderr == LogTo::Stderr => lines(log.format, Target::Stderr, quiet),
-            Err(_) => return,
-        },
+        Opened::nothing()
+    });
+    let (layer, handle) = reload::Layer::new(opened.layer);
+    // A subscriber that is set already is a program's that this is part of; it stays.
+    let subscriber = tracing_subscriber::registry().with(layer);
+    let _ = subscriber.with(LevelFilter::INFO).try_init();
+    *started() = Some(Started {
+        log: log.clone(),
+        quiet,
+        output: opened.output,
+        handle,
+    });
+}
+
+/// Logs as configured from now on, if that is not so already. Lines that were said before are given a
+/// moment to reach the log that was, which is not waited for longer than at the end of a process.
+///
+/// # Errors
+/// If what is chosen is not there, or cannot be written to. Then everything stays as it was.
+pub(super) fn change(log: &Log) -> Result<(), NoLog> {
+    let (quiet, handle) = match &*started() {
+        Some(now) if now.log != *log => (now.quiet, now.handle.clone()),
+        _ => return Ok(()),
     };
-    if let Err(error) = started
-        && quiet != Quiet::Always
-    {
-        write_once(io::stderr(), &format!("mailspool: no log: {error}\n"));
+    let opened = open(log, quiet)?;
+    tracing::info!("[log] has changed: from now on lines go where it says");
+    handle
+        .reload(opened.layer)
+        .map_err(|error| NoLog::Failed(io::Error::other(error)))?;
+    let before = started().replace(Started {
+        log: log.clone(),
+        quiet,
+        output: opened.output,
+        handle,
+    });
+    let lost = before.and_then(|before| before.output);
+    let lost = lost.map_or(0, |output| output.buffer.finish());
+    if lost > 0 {
+        tracing::warn!(
+            lines = lost,
+            "lines were lost: the log before this one did not take them"
+        );
+    }
+    Ok(())
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoLog {
+    /// Nothing reads it on this machine.
+    #[error("{0} is not there")]
+    Absent(&'static str),
+    /// The system did not let us have it.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+}
+
+/// Takes events.
+type Output = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// A log that can be written to.
+struct Opened {
+    layer: Output,
+    output: Option<Buffered>,
+}
+
+impl Opened {
+    fn nothing() -> Opened {
+        Opened {
+            layer: Box::new(Identity::new()),
+            output: None,
+        }
     }
 }
 
-/// What is written to, once logging has started.
-static STARTED: OnceLock<Started> = OnceLock::new();
-
-struct Started {
+/// Where lines wait.
+#[derive(Clone)]
+struct Buffered {
     buffer: Arc<Buffer>,
     /// Whether losses may be told on standard error, and are not in vain there.
     tells: bool,
 }
 
-fn begin(sink: impl Sink, tells: bool) -> io::Result<Arc<Buffer>> {
-    let buffer = Buffer::start(sink)?;
-    let started = Started {
-        buffer: Arc::clone(&buffer),
-        tells,
+fn open(log: &Log, quiet: Quiet) -> Result<Opened, NoLog> {
+    let is_there = |path: &str| Path::new(path).exists();
+    let to = match log.to {
+        LogTo::Auto if is_there(journal::SOCKET) => LogTo::Journald,
+        LogTo::Auto if is_there(SYSLOG) => LogTo::Syslog,
+        LogTo::Auto => to_stderr_instead(log, quiet).to,
+        LogTo::Stderr if quiet == Quiet::Always => LogTo::None,
+        other => other,
     };
-    let _ = STARTED.set(started);
-    Ok(buffer)
+    let format = log.format;
+    match to {
+        LogTo::None | LogTo::Auto => Ok(Opened::nothing()),
+        LogTo::Stderr => Ok(lines(format, Target::Stderr, false)?),
+        LogTo::Syslog => {
+            if !is_there(SYSLOG) {
+                return Err(NoLog::Absent(SYSLOG));
+            }
+            nix::syslog::openlog(Some(c"mailspool"), LogFlags::LOG_PID, Facility::LOG_MAIL)
+                .map_err(io::Error::from)?;
+            Ok(lines(format, Target::Syslog, quiet != Quiet::Always)?)
+        }
+        LogTo::Journald => {
+            let socket = Socket::new().map_err(|_| NoLog::Absent(journal::SOCKET))?;
+            let buffer = Buffer::start(socket)?;
+            let journal = Journal::new(Arc::clone(&buffer), format);
+            let tells = quiet != Quiet::Always;
+            Ok(Opened {
+                layer: Box::new(journal),
+                output: Some(Buffered { buffer, tells }),
+            })
+        }
+    }
+}
+
+/// What is done where nothing else takes lines.
+fn to_stderr_instead(log: &Log, quiet: Quiet) -> Log {
+    let to = match quiet {
+        Quiet::No => LogTo::Stderr,
+        Quiet::UnlessAsked | Quiet::Always => LogTo::None,
+    };
+    Log { to, ..log.clone() }
+}
+
+fn lines(format: LogFormat, target: Target, tells: bool) -> io::Result<Opened> {
+    let buffer = Buffer::start(target)?;
+    let lines = Lines {
+        buffer: Arc::clone(&buffer),
+        format,
+    };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(lines);
+    let layer: Output = match (format, target) {
+        (LogFormat::Text, Target::Syslog) => Box::new(layer.without_time().with_level(false)),
+        (LogFormat::Text, Target::Stderr) => Box::new(layer),
+        (LogFormat::Json, _) => Box::new(layer.json().flatten_event(true)),
+    };
+    Ok(Opened {
+        layer,
+        output: Some(Buffered { buffer, tells }),
+    })
+}
+
+/// How this process logs, once it does.
+static STARTED: Mutex<Option<Started>> = Mutex::new(None);
+
+struct Started {
+    log: Log,
+    quiet: Quiet,
+    output: Option<Buffered>,
+    handle: reload::Handle<Output, Registry>,
+}
+
+fn started() -> MutexGuard<'static, Option<Started>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives lines that are still on their way a moment, before the process ends. What the log does
 /// not take by then is lost, and told on standard error where that may be written to.
 pub(super) fn finish() {
-    let Some(started) = STARTED.get() else { return };
-    let lost = started.buffer.finish();
-    if lost > 0 && started.tells {
+    let output = started().as_ref().and_then(|now| now.output.clone());
+    let Some(Buffered { buffer, tells }) = output else {
+        return;
+    };
+    let lost = buffer.finish();
+    if lost > 0 && tells {
         let lines = if lost == 1 { "line was" } else { "lines were" };
         let text = format!("mailspool: {lost} log {lines} lost: the log does not take them\n");
         write_once(io::stderr(), &text);
     }
-}
-
-// A subscriber that is set already is a program's that this is part of; it stays.
-
-fn journald(socket: Socket, format: LogFormat, quiet: Quiet) -> io::Result<()> {
-    let buffer = begin(socket, quiet != Quiet::Always)?;
-    let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
-    let _ = registry.with(Journal::new(buffer, format)).try_init();
-    Ok(())
-}
-
-fn lines(format: LogFormat, target: Target, quiet: Quiet) -> io::Result<()> {
-    let tells = target == Target::Syslog && quiet != Quiet::Always;
-    let buffer = begin(target, tells)?;
-    let builder = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_target(false)
-        .with_span_events(FmtSpan::NONE)
-        .with_writer(Lines { buffer, format });
-    let _ = match (format, target) {
-        (LogFormat::Text, Target::Syslog) => builder.without_time().with_level(false).try_init(),
-        (LogFormat::Text, Target::Stderr) => builder.try_init(),
-        (LogFormat::Json, _) => builder.json().flatten_event(true).try_init(),
-    };
-    Ok(())
 }
 
 /// The progress bar that log lines on standard error make way for, if there is one.

@@ -1,6 +1,6 @@
 //! Where we are: which spool, which configuration, as which user.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub(super) struct Site {
     pub caller: Caller,
     /// Where the configuration stands; none: it is the default.
     pub config_file: Option<PathBuf>,
+    /// What its file was when it was read.
+    pub config_was: Option<Metadata>,
     /// Why the configuration cannot be used. Then `config` has every default, and no route.
     pub mistake: Option<String>,
     /// Why a root that called us runs no command as another user; none: it does.
@@ -108,6 +110,7 @@ impl Site {
             caller,
             config: read.config,
             config_file: read.file,
+            config_was: read.was,
             mistake: None,
             no_switch: read.no_switch,
             is_config_exposed: read.is_exposed,
@@ -233,6 +236,7 @@ fn is_systems(spool: &Spool) -> Result<bool, Failure> {
 struct Read {
     config: Config,
     file: Option<PathBuf>,
+    was: Option<Metadata>,
     no_switch: Option<String>,
     is_exposed: bool,
 }
@@ -244,6 +248,7 @@ impl Read {
         Ok(Read {
             config: Config::parse("", &name)?,
             file: None,
+            was: None,
             no_switch: Some("the configuration cannot be used".to_owned()),
             is_exposed: false,
         })
@@ -294,6 +299,7 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
         return Ok(Read {
             config: Config::parse(config::DEFAULT, "default configuration")?,
             file: None,
+            was: None,
             no_switch: Some("it has no file".to_owned()),
             is_exposed: false,
         });
@@ -329,6 +335,7 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
         file: Some(path.to_owned()),
         no_switch,
         is_exposed: metadata.mode() & 0o004 != 0,
+        was: Some(metadata),
     })
 }
 

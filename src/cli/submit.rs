@@ -17,7 +17,7 @@ use super::table;
 use super::watchdog::Watchdog;
 use crate::accept::{Acceptor, Peeked, Request};
 use crate::config::Attempt;
-use crate::message::recipients::named_recipients;
+use crate::message::recipients::{check_beyond, named_recipients};
 use crate::message::reply::shortened;
 use crate::message::{
     Address, AddressError, Door, Dsn, EnhancedCode, OriginalRecipient, RecipientDsn, ReversePath,
@@ -110,11 +110,12 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     if args.from_header {
         let peeked = Peeked::read(input, MAX_HEADER)?;
         let named = named_recipients(&peeked.header, &site.config.hostname);
+        let named = named.and_then(|named| check_beyond(&peeked.beyond).map(|()| named));
         recipients.extend(named.map_err(|error| Failure::new(EX_DATAERR, error))?);
         if recipients.is_empty() {
             return Err(Failure::new(
                 EX_DATAERR,
-                "no recipients in the header's To, Cc or Bcc",
+                "no recipients in the header's To, Cc or Bcc, or in the Resent- fields that replace them",
             ));
         }
         input = Box::new(peeked);

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::act::{after, by_caller};
 use super::args::{Global, Names, Resume, Suspend};
 use super::background;
-use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, complain, write_once};
 use super::log::{self, Quiet};
 use super::site::Site;
 use super::table;
@@ -63,13 +63,19 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
     let mut resumed = Vec::new();
     for target in targets {
         let name = printable(&target.to_string());
-        match insist(|| site.spool.resume(&target.file_name()))? {
-            Changed::Busy => return Err(busy(&target)),
-            Changed::Absent => {
+        let mut failed = |failure: Failure| {
+            complain(&failure);
+            status = EX_TEMPFAIL;
+        };
+        match insist(|| site.spool.resume(&target.file_name())) {
+            // What has been resumed before it is woken all the same.
+            Err(error) => failed(error.into()),
+            Ok(Changed::Busy) => failed(busy(&target)),
+            Ok(Changed::Absent) => {
                 say(&format!("{name} is not suspended.\n"));
-                status = EX_UNAVAILABLE;
+                status = status.max(EX_UNAVAILABLE);
             }
-            Changed::Done => {
+            Ok(Changed::Done) => {
                 tracing::info!(suspended = %target, by, "resumed");
                 say(&format!("{name} is no longer suspended.\n"));
                 resumed.push(target);
@@ -81,15 +87,29 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
         return Ok(ExitCode::from(status));
     }
     let is_meant = |envelope: &Envelope, to: &Address| {
+        // Which way mail goes is not known then. What is made due in vain is put off again.
+        if site.mistake.is_some() {
+            return true;
+        }
         let wanted = envelope.submission.transport.as_deref();
         let way = Way::of(&site, wanted, &envelope.sender, to);
         resumed.iter().any(|target| way.has(target, to))
     };
-    let count = operator::wake(&site.spool, &is_meant, Timestamp::now()).map_err(|error| {
-        let text = format!("{error}; what waits is tried within an hour, or `mailspool flush`");
-        Failure::new(EX_TEMPFAIL, text)
-    })?;
-    say(&format!("{} made due.\n", table::messages(count)));
+    match operator::wake(&site.spool, &is_meant, Timestamp::now()) {
+        Ok(count) => {
+            let all = match site.mistake {
+                Some(_) => ": all that were put off, for which of them it concerns is not known",
+                None => "",
+            };
+            say(&format!("{} made due{all}.\n", table::messages(count)));
+        }
+        Err(error) => {
+            let text = format!("{error}; what waits is tried within an hour, or `mailspool flush`");
+            complain(&Failure::new(EX_TEMPFAIL, text));
+            status = EX_TEMPFAIL;
+        }
+    }
+    // After an error, too: the other messages are due.
     if !args.queue_only {
         background::attempt(&site, global);
     }

@@ -115,14 +115,24 @@ pub(super) fn time(time: Timestamp) -> String {
         .to_string()
 }
 
-/// A time that is near, in the local zone: the day only if it is another one.
+/// A time, in the local zone: the day only if it is another one, the year only if the day could be
+/// taken for that of another year.
 pub(super) fn soon(time: Timestamp, now: Timestamp) -> String {
-    let zone = TimeZone::system();
-    let (then, now) = (time.to_zoned(zone.clone()), now.to_zoned(zone));
-    match then.date() == now.date() {
-        true => then.strftime("%H:%M").to_string(),
-        false => then.strftime("%b %d %H:%M").to_string(),
-    }
+    soon_in(&TimeZone::system(), time, now)
+}
+
+fn soon_in(zone: &TimeZone, time: Timestamp, now: Timestamp) -> String {
+    /// From so far away the year is shown, as by ls(1).
+    const HALF_A_YEAR: SignedDuration = SignedDuration::from_hours(182 * 24);
+    let is_far = time.duration_since(now).abs() > HALF_A_YEAR;
+    let zoned = |time: Timestamp| time.to_zoned(zone.clone());
+    let (then, now) = (zoned(time), zoned(now));
+    let form = match then.date() == now.date() {
+        true => "%H:%M",
+        false if is_far => "%Y-%m-%d",
+        false => "%b %d %H:%M",
+    };
+    then.strftime(form).to_string()
 }
 
 /// An address, or what the null sender looks like.
@@ -155,6 +165,21 @@ mod tests {
         let wide = columns.page(vec![row("wider", "ü"), row("x", "y")]);
         assert_eq!(wide, "wider  ü\nx      y\n");
         assert_eq!(columns.page(vec![row("x", "y")]), "x      y\n");
+    }
+
+    #[test]
+    fn a_time_of_another_year_has_its_year() {
+        let now: Timestamp = "2026-11-22T14:00:00Z".parse().unwrap();
+        for (time, text) in [
+            ("2026-11-22T18:00:00Z", "18:00"),
+            ("2026-11-26T08:30:00Z", "Nov 26 08:30"),
+            ("2026-06-01T08:30:00Z", "Jun 01 08:30"),
+            ("2027-01-02T08:30:00Z", "Jan 02 08:30"),
+            ("2029-11-26T08:30:00Z", "2029-11-26"),
+            ("2023-11-22T18:00:00Z", "2023-11-22"),
+        ] {
+            assert_eq!(soon_in(&TimeZone::UTC, time.parse().unwrap(), now), text);
+        }
     }
 
     #[test]

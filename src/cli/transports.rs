@@ -92,10 +92,10 @@ pub(super) fn warnings(site: &Site) -> Vec<String> {
     let warning = |(name, configured): (&String, &Configured)| match configured {
         Configured::Wire(wire) if wire.protocol == Protocol::Smtp => {
             let hello = wire.hello.to_string();
-            let is_qualified = hello.contains(['.', '[']);
+            let is_qualified = hello.contains(['.', '[']) && domain::check(&hello).is_ok();
             (!is_qualified).then(|| {
                 format!(
-                    "transport.{name}: {hello:?} is said in EHLO and has no domain, for which many \
+                    "transport.{name}: {hello:?} is said in EHLO and is no full name, for which many \
                      servers refuse mail (RFC 5321, 4.1.4): set `hostname` or `hello`"
                 )
             })

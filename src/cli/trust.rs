@@ -8,7 +8,7 @@
 //! The caller decides what follows from a doubt. An error means that the path could not be walked.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -84,12 +84,9 @@ pub(super) fn open(path: &Path, wait: Wait) -> io::Result<Reached> {
     if name.is_missing {
         return Err(absent());
     }
-    let mut flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let mut flags = OFlag::O_RDONLY | OFlag::O_NOCTTY;
     flags.set(OFlag::O_NONBLOCK, wait == Wait::Never);
-    flags.set(OFlag::O_NOFOLLOW, !name.is_magic);
-    let fd = openat(&walk.here, name.name.as_os_str(), flags, Mode::empty())?;
-    walk.path.push(&name.name);
-    walk.judge(&fd)?;
+    let fd = walk.open_last(&name, flags)?;
     Ok(walk.reached(fd))
 }
 
@@ -113,20 +110,10 @@ pub(super) fn directory(path: &Path) -> io::Result<Way> {
 /// need not be there.
 pub(super) fn doubt(path: &Path) -> io::Result<Option<String>> {
     let mut walk = Walk::begin(path)?;
-    match walk.walk()? {
-        None => {}
-        // It may be made by another user before root makes it.
-        Some(name) if name.is_missing && walk.is_sticky => {
-            let path = walk.path.display().to_string();
-            walk.doubt(|| format!("others may write to {path}"));
-        }
-        Some(name) if name.is_missing => {}
-        Some(name) => {
-            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-            let fd = openat(&walk.here, name.name.as_os_str(), flags, Mode::empty())?;
-            walk.path.push(&name.name);
-            walk.judge(&fd)?;
-        }
+    match walk.judge_the_end() {
+        // What cannot be walked now may lead elsewhere later: who can change it decides.
+        Err(_) if walk.doubt.is_some() => {}
+        other => other?,
     }
     Ok(walk.doubt)
 }
@@ -203,8 +190,8 @@ impl Walk {
                 opened => opened?,
             };
             let mut stat = fstat(&fd)?;
-            self.judge_entry(&stat, &last)?;
             if kind(&stat) == SFlag::S_IFLNK {
+                self.judge_link(&stat, name);
                 self.links += 1;
                 if self.links > MOST_LINKS {
                     return Err(Errno::ELOOP.into());
@@ -243,25 +230,55 @@ impl Walk {
         Ok(None)
     }
 
-    /// Judges an entry of `here` by who could have made it.
-    fn judge_entry(&mut self, stat: &FileStat, last: &Last) -> io::Result<()> {
-        let path = self.path.join(&last.name);
-        let is_link = kind(stat) == SFlag::S_IFLNK;
-        if is_link && !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {
-            self.doubt(|| format!("the link {} belongs to {}", path.display(), owner(stat)));
-        }
-        // A second name of a file of root's can be made by others.
-        let may_be_second = kind(stat) != SFlag::S_IFDIR && stat.st_nlink > 1;
-        if self.is_sticky && may_be_second {
-            self.doubt(|| format!("{} may be another file's name", path.display()));
+    /// Goes as far as there is a way, and judges what is at its end.
+    fn judge_the_end(&mut self) -> io::Result<()> {
+        match self.walk()? {
+            None => {}
+            // It may be made by another user before root makes it.
+            Some(name) if name.is_missing && self.is_sticky => {
+                let path = self.path.display().to_string();
+                self.doubt(|| format!("others may write to {path}"));
+            }
+            Some(name) if name.is_missing => {}
+            Some(name) => drop(self.open_last(&name, OFlag::O_PATH)?),
         }
         Ok(())
+    }
+
+    /// Opens what is no directory, and judges it. Only a link of procfs is followed: a link that was
+    /// put there since [`walk`](Walk::walk) has not been judged.
+    fn open_last(&mut self, last: &Last, flags: OFlag) -> io::Result<OwnedFd> {
+        let mut flags = flags | OFlag::O_CLOEXEC;
+        flags.set(OFlag::O_NOFOLLOW, !last.is_magic);
+        let fd = openat(&self.here, last.name.as_os_str(), flags, Mode::empty())?;
+        self.path.push(&last.name);
+        self.judge(&fd)?;
+        Ok(fd)
+    }
+
+    /// Judges a link in `here` by who could have made it.
+    fn judge_link(&mut self, stat: &FileStat, name: &OsStr) {
+        let path = self.path.join(name);
+        if !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {
+            self.doubt(|| format!("the link {} belongs to {}", path.display(), owner(stat)));
+        }
+        self.judge_name(stat, &path);
+    }
+
+    /// Judges a name by whether others could have made it for what is root's: another name of a file,
+    /// or of a link, in a directory in which they may make entries.
+    fn judge_name(&mut self, stat: &FileStat, path: &Path) {
+        if self.is_sticky && kind(stat) != SFlag::S_IFDIR && stat.st_nlink > 1 {
+            self.doubt(|| format!("{} may be another file's name", path.display()));
+        }
     }
 
     /// Judges what was opened at `path`.
     fn judge(&mut self, fd: &OwnedFd) -> io::Result<()> {
         let stat = fstat(fd)?;
-        let path = self.path.display().to_string();
+        let path = self.path.clone();
+        self.judge_name(&stat, &path);
+        let path = path.display();
         let is_directory = kind(&stat) == SFlag::S_IFDIR;
         self.is_sticky = is_directory && stat.st_mode & 0o1000 != 0;
         if !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {

@@ -8,25 +8,50 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid};
 
 use super::{Call, Disk, Error, Inner, Result, Seam, through};
 
+/// Mode of a directory of root's above one that belongs to another user.
+const PASSAGE_MODE: u32 = 0o755;
+
+/// For whom root makes a directory.
+#[derive(Clone, Copy)]
+enum MadeFor {
+    /// For the user of this process only.
+    Us,
+    /// For another user, to whom it is given.
+    Owner(Uid, Gid),
+    /// As a part of the way to one that is given to another user.
+    Passage,
+}
+
 impl Disk {
     /// Makes a directory that is to be opened, and those above it, each durable in its parent. Root
-    /// makes the last one for `owner`, a user and a group.
+    /// makes the last one for `owner`, a user and a group, and those above it so that the owner can
+    /// pass through them.
     pub fn create_root(
         path: &Path,
         owner: Option<(Uid, Gid)>,
         seam: Option<Arc<dyn Seam>>,
     ) -> Result<()> {
+        let (made_for, above) = match owner {
+            Some((uid, gid)) => (MadeFor::Owner(uid, gid), MadeFor::Passage),
+            None => (MadeFor::Us, MadeFor::Us),
+        };
         match is_there(path)? {
             true => Ok(()),
-            false => Disk::made(path, owner, seam).map(drop),
+            false => Disk::made(path, made_for, above, seam).map(drop),
         }
     }
 
-    fn made(path: &Path, owner: Option<(Uid, Gid)>, seam: Option<Arc<dyn Seam>>) -> Result<Disk> {
+    fn made(
+        path: &Path,
+        made_for: MadeFor,
+        above: MadeFor,
+        seam: Option<Arc<dyn Seam>>,
+    ) -> Result<Disk> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::new("mkdir", path, Errno::EINVAL.into()));
         };
@@ -36,26 +61,30 @@ impl Disk {
         };
         let parent = match is_there(parent)? {
             true => Disk::open(parent, seam)?,
-            false => Disk::made(parent, None, seam)?,
+            false => Disk::made(parent, above, above, seam)?,
         };
-        parent.make_child(Path::new(name), owner)
+        parent.make_child(Path::new(name), made_for)
     }
 
     /// Makes a directory in this one and opens it, without following a link that others put in its
     /// place. Root gives it to its owner on the descriptor, and gives away nothing that it did not
     /// make, because the name may mean something else by then.
-    fn make_child(&self, name: &Path, owner: Option<(Uid, Gid)>) -> Result<Disk> {
+    fn make_child(&self, name: &Path, made_for: MadeFor) -> Result<Disk> {
         let made = self.mkdir(name)?;
         let child = self.open_dir(name)?;
         if nix::unistd::geteuid().is_root() {
             let wrong = |errno: Errno| Error::new("mkdir", name, errno.into()).below(self.path());
             let is = Uid::from_raw(nix::sys::stat::fstat(&child).map_err(wrong)?.st_uid);
-            match owner {
-                Some((uid, gid)) if made && is.is_root() => {
+            match made_for {
+                MadeFor::Owner(uid, gid) if made && is.is_root() => {
                     nix::unistd::fchown(&child, Some(uid), Some(gid)).map_err(wrong)?;
                 }
                 // Another process makes the same one.
-                Some((uid, _)) if is == uid => {}
+                MadeFor::Owner(uid, _) if is == uid => {}
+                MadeFor::Passage if made && is.is_root() => {
+                    let mode = Mode::from_bits_truncate(PASSAGE_MODE);
+                    fchmod(&child, mode).map_err(wrong)?;
+                }
                 _ if is.is_root() => {}
                 _ => return Err(wrong(Errno::EPERM)),
             }

@@ -230,13 +230,20 @@ fn parts(text: &str) -> Result<(&str, Option<&str>), AddressError> {
     }
 }
 
-/// A quoted string, or atoms and dots.
+/// A quoted string, or atoms and dots. Blanks of other scripts need quotes as ours do: they come along
+/// when an address is copied from a page, and no mailbox has them.
 fn check_local_part(local: &str) -> Result<(), AddressError> {
     let is_plain = local.bytes().all(|byte| is_atom(byte) || byte == b'.');
+    let is_plain = is_plain && !local.chars().any(is_blank);
     match local.starts_with('"') || is_plain && local.bytes().any(is_atom) {
         true => Ok(()),
         false => Err(AddressError::LocalPart),
     }
+}
+
+/// Whether a character looks like a blank, or like nothing.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
 }
 
 /// What may stand in a local part without quotes (RFC 5322's atext; any octet of UTF-8).
@@ -400,6 +407,10 @@ mod tests {
             ("a>b@example.org", LocalPart),
             ("a\\b@example.org", LocalPart),
             ("a\"b\"@example.org", LocalPart),
+            ("\u{a0}a@example.org", LocalPart),
+            ("a\u{3000}b@example.org", LocalPart),
+            ("\u{feff}a@example.org", LocalPart),
+            ("a\u{200b}", LocalPart),
             ("\"a", Quotes),
             ("\"", Quotes),
             ("\"a\\\"@example.org", Quotes),
@@ -429,6 +440,7 @@ mod tests {
             "\"a b\"@example.org",
             "\"a  \\\"@\\\\\"@example.org",
             "\"\"@example.org",
+            "\"a\u{a0}b\"@example.org",
             "ö@exämple.org",
             "alice",
             "\"a@b\"",

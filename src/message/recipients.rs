@@ -5,7 +5,9 @@
 //! one, is worse.
 
 use super::header::fields;
+use super::line;
 use super::list::{self, ListError};
+use super::reply::shortened;
 use super::{Address, AddressError};
 
 /// Which fields name recipients, and which of those of a message that is sent again.
@@ -22,6 +24,9 @@ const TRACE: [&str; 2] = ["Received", "Return-Path"];
 
 /// The most octets of these fields together: 10,000 recipients with long names.
 const MAX_FIELDS: usize = 1_000_000;
+
+/// The most octets of a line in an error.
+const MAX_LINE: usize = 200;
 
 /// Why recipients could not be taken from a header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +49,17 @@ pub enum RecipientsError {
         address: Address,
         /// Why it is no address.
         source: AddressError,
+    },
+    /// A field with recipients stands after the header, with no empty line between them.
+    #[error(
+        "{line:?} is no header field, so the header ends there and {field} would be text; write an \
+         empty line where the header ends"
+    )]
+    Beyond {
+        /// The line, cut to 200 octets.
+        line: String,
+        /// The field.
+        field: &'static str,
     },
 }
 
@@ -83,6 +99,28 @@ pub fn named_recipients(header: &[u8], hostname: &str) -> Result<Vec<Address>, R
         }
     }
     Ok(recipients)
+}
+
+/// Looks for fields with recipients in the lines between the end of a header and the first empty line.
+/// Such lines are a body, or the rest of a header that has a wrong line. The recipients of such a field
+/// would get nothing, and the others would read the addresses of a `Bcc`. Octets that no field's name
+/// has are not compared, because the wrong line may be a field with recipients itself.
+///
+/// # Errors
+/// There is such a field.
+pub fn check_beyond(lines: &[u8]) -> Result<(), RecipientsError> {
+    let named = |(name, _): (&[u8], &[u8])| {
+        let name: Vec<u8> = name.iter().copied().filter(u8::is_ascii_graphic).collect();
+        let mut all = FIELDS.iter().flat_map(|(sent, again)| [*sent, *again]);
+        all.find(|ours| is_one_of(&name, [*ours]))
+    };
+    let Some(field) = fields(lines).find_map(named) else {
+        return Ok(());
+    };
+    let first = line::lines(lines).next().map_or(&[][..], line::content);
+    let first = &first[..first.len().min(8 * MAX_LINE)];
+    let line = shortened(String::from_utf8_lossy(first).into_owned(), MAX_LINE);
+    Err(RecipientsError::Beyond { line, field })
 }
 
 fn is_one_of<const N: usize>(name: &[u8], names: [&str; N]) -> bool {
@@ -173,6 +211,32 @@ mod tests {
         ] {
             assert_eq!(named(header), recipients, "{header}");
         }
+    }
+
+    #[test]
+    fn a_field_that_a_wrong_line_hides_is_named() {
+        for (lines, line, field) in [
+            ("X-\u{fc}: y\nBcc: b@x\n", "X-\u{fc}: y", "Bcc"),
+            ("From a@b Mon\r\nA: b\r\nTO : b@x\r\n", "From a@b Mon", "To"),
+            ("\0Bcc: c@x\nTo: b@x\n", "\0Bcc: c@x", "Bcc"),
+            ("a\nResent-cc\u{a0}:b@x", "a", "Resent-Cc"),
+        ] {
+            let found = check_beyond(lines.as_bytes());
+            let line = line.to_owned();
+            assert_eq!(found, Err(RecipientsError::Beyond { line, field }));
+        }
+        for body in [
+            "",
+            "hello there\n",
+            "Dear all,\n to: you\ntoo: late\nX-To: x\n",
+        ] {
+            assert_eq!(check_beyond(body.as_bytes()), Ok(()), "{body}");
+        }
+        let long = format!("{}\nBcc: b@x\n", "x".repeat(1000));
+        let Err(RecipientsError::Beyond { line, .. }) = check_beyond(long.as_bytes()) else {
+            panic!();
+        };
+        assert!(line.len() <= MAX_LINE);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -198,6 +199,12 @@ pub fn shortened(mut text: String, max: usize) -> String {
     text
 }
 
+/// A duration as outcomes have it: "5 s". Rounded to whole seconds, at least one.
+pub fn in_seconds(duration: Duration) -> String {
+    let half = Duration::from_millis(500);
+    format!("{} s", duration.saturating_add(half).as_secs().max(1))
+}
+
 impl Serialize for EnhancedCode {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -234,6 +241,21 @@ mod tests {
         assert_eq!(EnhancedCode::at_start_of("5.2.2x full"), None);
         assert_eq!(EnhancedCode::at_start_of("oh 5.2.2"), None);
         assert!(EnhancedCode::at_start_of("4.0.0").is_some());
+    }
+
+    #[test]
+    fn durations_are_told_in_whole_seconds() {
+        for (millis, text) in [
+            (0, "1 s"),
+            (300, "1 s"),
+            (1001, "1 s"),
+            (1500, "2 s"),
+            (4999, "5 s"),
+            (300_000, "300 s"),
+        ] {
+            assert_eq!(in_seconds(Duration::from_millis(millis)), text);
+        }
+        assert_eq!(in_seconds(Duration::MAX), format!("{} s", u64::MAX));
     }
 
     #[test]

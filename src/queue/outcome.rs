@@ -18,6 +18,19 @@ pub enum Status {
     Unknown,
 }
 
+impl Status {
+    /// The enhanced status code of a reply, as it is logged: its own, or x.0.0 if the server gave
+    /// none.
+    pub fn code_of(self, reply: &Reply) -> EnhancedCode {
+        let class = match self {
+            Status::Delivered => 2,
+            Status::Failed => 5,
+            Status::Deferred | Status::Unknown => 4,
+        };
+        reply.enhanced.unwrap_or(EnhancedCode::new(class, 0, 0))
+    }
+}
+
 /// Who has a message that was delivered, and so who tells the sender of it, if he wants to hear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,12 +5,13 @@ use std::str::FromStr;
 
 use jiff::SignedDuration;
 
+use super::outcome::Status;
 use crate::message::{EnhancedCode, Reply, printable};
 
 /// What is said of a reply that matches: when the next attempt follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyRule {
-    /// Its enhanced status code, if that matters.
+    /// Its enhanced status code as the log prints it, if that matters: 4.0.0 if the server gave none.
     pub status: Option<StatusPattern>,
     /// Its words, if they matter: as `list`, `show` and the log print them, or without the reply
     /// code, or without both codes.
@@ -24,8 +25,7 @@ pub struct ReplyRule {
 impl ReplyRule {
     /// Whether the rule is for this reply to a message of this age.
     pub fn matches(&self, reply: &Reply, age: SignedDuration) -> bool {
-        let status =
-            |pattern: &StatusPattern| reply.enhanced.is_some_and(|code| pattern.matches(code));
+        let status = |pattern: &StatusPattern| pattern.matches(Status::Deferred.code_of(reply));
         self.until.is_none_or(|until| age < until)
             && self.status.as_ref().is_none_or(status)
             && self.reply.as_ref().is_none_or(|glob| {
@@ -202,6 +202,35 @@ mod tests {
                 until: None,
             };
             assert_eq!(rule.matches(reply, SignedDuration::ZERO), fits, "{pattern}");
+        }
+    }
+
+    /// `554 go away` in a greeting defers, and the log has `dsn="4.0.0"`.
+    #[test]
+    fn a_status_is_the_one_that_is_logged() {
+        for (enhanced, pattern, fits) in [
+            (None, "4.0.0", true),
+            (None, "4", true),
+            (None, "4.7", false),
+            (None, "5", false),
+            (Some("4.7.1"), "4.0", false),
+            (Some("5.7.1"), "5.7.1", true),
+        ] {
+            let reply = Reply {
+                code: Some(554),
+                enhanced: enhanced.map(|code| code.parse().unwrap()),
+                text: "go away".into(),
+                remote: None,
+                relay: None,
+            };
+            let rule = ReplyRule {
+                status: Some(pattern.parse().unwrap()),
+                reply: None,
+                after: SignedDuration::from_mins(5),
+                until: None,
+            };
+            let found = rule.matches(&reply, SignedDuration::ZERO);
+            assert_eq!(found, fits, "{enhanced:?} {pattern}");
         }
     }
 

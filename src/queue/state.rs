@@ -1,6 +1,6 @@
 //! Where a message stands: the fold of its history over its envelope block.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -277,7 +277,7 @@ impl State {
                 ..
             } => {
                 let is_null = self.sender == ReversePath::Null;
-                for recipient in self.pick(Some(recipients)) {
+                self.each(Some(recipients), |recipient| {
                     match (kind, &mut recipient.fate) {
                         (NoticeKind::Bounce, Fate::Failed { notified, .. })
                         | (NoticeKind::Success, Fate::Delivered { notified, .. }) => {
@@ -290,7 +290,7 @@ impl State {
                         }
                         _ => {}
                     }
-                }
+                });
             }
             What::Action(action) => self.act(event.at, action),
         }
@@ -356,20 +356,16 @@ impl State {
         }
     }
 
-    fn pick<'a>(
-        &'a mut self,
-        named: Option<&'a [Address]>,
-    ) -> Box<dyn Iterator<Item = &'a mut RecipientState> + 'a> {
-        match named {
-            None => Box::new(self.recipients.iter_mut()),
-            Some(named) => {
-                let wanted: std::collections::HashSet<usize> = named
-                    .iter()
-                    .filter_map(|one| self.index.get(one).copied())
-                    .collect();
-                let all = self.recipients.iter_mut().enumerate();
-                Box::new(all.filter_map(move |(n, one)| wanted.contains(&n).then_some(one)))
-            }
+    /// Changes those that are named, each once, or all. It costs as much as there are names: a message to many has an
+    /// event for each few of them.
+    fn each(&mut self, named: Option<&[Address]>, mut change: impl FnMut(&mut RecipientState)) {
+        let Some(named) = named else {
+            return self.recipients.iter_mut().for_each(change);
+        };
+        let found = named.iter().filter_map(|one| self.index.get(one).copied());
+        let found: BTreeSet<usize> = found.collect();
+        for n in found {
+            self.recipients.get_mut(n).into_iter().for_each(&mut change);
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! As many transactions are in flight as the message has jobs: one, and those that no other
 //! message wants. The message is marked as in use before the first begins, and the outcome of each is
-//! written before anything else is done with the message. When the run is to end, no further one begins:
-//! a recipient that was not begun is due as before.
+//! written before anything else is done with the message. When the run is to end, or an operator wants the
+//! message held, taken out or given up, no further one begins: a recipient that was not begun is due as
+//! before. What has been suspended by then is left out of further ones.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::finisher::Finisher;
 use super::jobs::{Job, Jobs};
 use super::lanes::Candidate;
 use super::plan::{Begun, Group, Later, Plan, Seat, Wait, Way};
+use super::scan::NOT_SERVED;
 use super::sessions::retire;
 use super::settle::{Next, log_results};
 use super::{Core, Error, Settled};
@@ -25,7 +27,7 @@ use crate::queue::{
     Action, By, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, Status, Step, Then,
     What, next_step, settle,
 };
-use crate::spool::{Claim, Entry, Place};
+use crate::spool::{Claim, Entry, Place, Suspended, refusal};
 use crate::transport::{Message, OnUnknown, Transport, Wishes};
 
 /// Why a message is frozen after an attempt.
@@ -70,6 +72,8 @@ struct Advanced {
     spare: Option<Job>,
     /// Why no further transaction can begin.
     stuck: Option<String>,
+    /// An operator wants something done to the message, and no further transaction.
+    is_wanted: bool,
 }
 
 /// What became of a transaction.
@@ -181,7 +185,7 @@ impl Core {
     /// message is forgotten: what is forgotten has no request.
     fn let_go(&self, id: QueueId, next: Next) -> Next {
         if let Err(error) = self.serve_request(id) {
-            self.not_served(id, &error);
+            self.without(&error, NOT_SERVED);
         }
         next
     }
@@ -217,11 +221,11 @@ impl Core {
         };
         let mut running: FuturesUnordered<_> = begun.into_iter().map(transact).collect();
         let mut ended = Ending::of(std::mem::take(&mut plan.known));
-        let mut stuck = None;
+        let (mut stuck, mut is_wanted) = (None, false);
         loop {
             // Before anybody looks whether a job is free: one that is given back then is not missed.
             let freed = jobs.freed();
-            if stuck.is_some() || self.begins_nothing(&jobs) {
+            if stuck.is_some() || is_wanted || self.begins_nothing(&jobs) {
                 self.abandon(&mut plan).await;
                 if ended.outcomes.is_empty() {
                     ended = Ending::of(std::mem::take(&mut plan.known));
@@ -241,6 +245,10 @@ impl Core {
                 let advanced = blocking(advance).await?;
                 (entry, plan, spare) = (advanced.entry, advanced.plan, advanced.spare);
                 stuck = stuck.or(advanced.stuck);
+                is_wanted |= advanced.is_wanted;
+                for mut way in std::mem::take(&mut plan.over) {
+                    self.vacate(&mut way).await;
+                }
                 running.extend(advanced.begun.into_iter().map(transact));
                 ended = Ending::of(std::mem::take(&mut plan.known));
                 if running.is_empty() || !ended.outcomes.is_empty() {
@@ -351,8 +359,9 @@ impl Core {
             false => self.conclude(entry, result, false),
         };
         let (mut plan, mut spare, mut begun, mut stuck) = (plan, spare, Vec::new(), None);
-        if why.is_none() && !self.begins_nothing(jobs) {
-            match self.begin_some(&mut entry, &mut plan, &mut spare, jobs) {
+        let is_wanted = is_wanted(&entry);
+        if why.is_none() && !is_wanted && !self.begins_nothing(jobs) {
+            match self.begin_some(&mut entry, &mut plan, &mut spare, jobs, Part::Further) {
                 Ok(some) => begun = some,
                 Err(error) => {
                     let why = error.to_string();
@@ -371,6 +380,7 @@ impl Core {
             begun,
             spare,
             stuck,
+            is_wanted,
         }
     }
 
@@ -392,7 +402,7 @@ impl Core {
         }
         let jobs = Arc::clone(job.jobs());
         let mut spare = Some(job);
-        match self.begin_some(&mut entry, &mut plan, &mut spare, &jobs) {
+        match self.begin_some(&mut entry, &mut plan, &mut spare, &jobs, Part::First) {
             Ok(begun) if begun.is_empty() && plan.known.is_empty() => {
                 SetOut::Over(self.put_back(entry, plan.later).with(early), spare)
             }
@@ -407,22 +417,34 @@ impl Core {
         }
     }
 
-    /// Takes what the next transactions need, for as many as there are jobs for. At least one begins, or no recipient is left to be tried, if there is a spare job.
+    /// Takes what the next transactions need, for as many as there are jobs for. At least one begins, or no
+    /// recipient is left to be tried, if there is a spare job.
+    /// What has been suspended since the first part is left out, as at the beginning: an attempt for thousands of
+    /// destinations may take hours.
     fn begin_some(
         &self,
         entry: &mut Entry,
         plan: &mut Plan,
         spare: &mut Option<Job>,
         jobs: &Arc<Jobs>,
+        part: Part,
     ) -> disk::Result<Vec<Begun>> {
         let mut begun = Vec::new();
         let mut looks = 0;
+        // The plan has just looked before the first part.
+        let suspended = match part {
+            Part::First => Suspended::default(),
+            Part::Further => self.spool.suspended()?,
+        };
         while looks < MOST_LOOKS {
             if spare.is_none() && !jobs.has_further() {
                 break;
             }
             let Some(way) = plan.ways.pop_front() else {
                 break;
+            };
+            let Some(way) = self.still_free(plan, entry, way, &suspended) else {
+                continue;
             };
             let mut job = match spare.take() {
                 Some(job) => job,
@@ -631,6 +653,27 @@ impl Core {
         });
         why
     }
+}
+
+/// Which part of an attempt begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    First,
+    /// Others of the same message, whose turn has come.
+    Further,
+}
+
+/// Whether an operator wants a message held, taken out or given up. What cannot be read is looked at after the
+/// attempt.
+fn is_wanted(entry: &Entry) -> bool {
+    let action = entry.request().ok().and_then(|(_, action)| action);
+    action.is_some_and(|action| {
+        let holds = match action {
+            Action::Freeze { .. } | Action::Discard { .. } | Action::Bounce(_) => true,
+            Action::Retry(_) | Action::Thaw(_) => false,
+        };
+        holds && refusal(entry, &action).is_none()
+    })
 }
 
 /// What a transaction has left to do.

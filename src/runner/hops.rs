@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::message::QueueId;
 use crate::spool::{Down, Forgotten, Hop, Slot, Spool};
 
 /// So long a look at the memory is believed, and so long a destination is let alone that takes no
@@ -28,6 +29,10 @@ const KEPT: Duration = Duration::from_secs(60);
 
 /// So long after a warning about the memory or the slots the next one of its kind comes.
 const SAID: Duration = Duration::from_secs(3600);
+
+/// After so many messages in a row over which it broke off, a host is down. One message alone may
+/// be to blame for that, and so may two that are alike.
+const STUMBLES: u32 = 3;
 
 /// What this process knows of all destinations.
 #[derive(Default)]
@@ -90,6 +95,9 @@ struct Known {
     standing: usize,
     /// Those of them that nobody uses.
     idle: usize,
+    /// So many messages in a row it has broken off over, and which was the last.
+    stumbles: u32,
+    stumbled_over: Option<QueueId>,
     /// It takes no more connections than this, as far as was seen; until then.
     limit: Option<(usize, Instant)>,
 }
@@ -399,6 +407,20 @@ impl Permit {
         self.hops.wake();
     }
 
+    /// It broke off over this message, or has dealt with one. Returns whether it has broken off over
+    /// so many in a row that it fails.
+    pub fn stumbles(&self, over: Option<QueueId>) -> bool {
+        let mut fails = false;
+        self.hops.update(&self.hop, |known| {
+            if over.is_none() || over != known.stumbled_over {
+                known.stumbles = over.map_or(0, |_| known.stumbles + 1);
+            }
+            known.stumbled_over = over;
+            fails = known.stumbles >= STUMBLES;
+        });
+        fails
+    }
+
     /// The connection is closed, and another one is to take its place.
     pub fn fell(&mut self) {
         if std::mem::take(&mut self.standing) {
@@ -408,11 +430,11 @@ impl Permit {
         }
     }
 
-    /// No connection came about. Whether the destination is down then: not if others of ours
-    /// stand; it takes no more of them than that.
+    /// No connection came about, or none that is of use. Whether the destination is down then: not if
+    /// others of ours stand, and any of them was of use; it takes no more of them than that.
     pub fn is_down(&self) -> bool {
-        let standing = self.hops.known().get(&self.hop).map(|one| one.standing);
-        if standing.unwrap_or_default() == 0 {
+        let is_of_use = |one: &Known| one.standing > 0 && one.stumbles < STUMBLES;
+        if !self.hops.known().get(&self.hop).is_some_and(is_of_use) {
             return true;
         }
         self.hops.limit(&self.hop, 1);
@@ -433,6 +455,7 @@ impl Permit {
             known.looked = Some(Instant::now());
             known.down = Some(down);
             known.is_unwritten = !is_written;
+            known.stumbles = 0;
         });
         self.hops.wake();
     }

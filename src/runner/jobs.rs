@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::spool::Hop;
+use crate::transport::descriptors_for_copies;
 
 /// Descriptors that a job may need: message, history, slots, a connection or a command's pipes, and a
 /// session that is kept after it.
@@ -231,7 +232,8 @@ impl Drop for Job {
 /// would not be tried.
 pub(super) fn affordable(most: usize) -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    let jobs = limit.saturating_sub(DESCRIPTORS_BESIDES) / DESCRIPTORS_EACH;
+    let besides = DESCRIPTORS_BESIDES.saturating_add(descriptors_for_copies(limit));
+    let jobs = limit.saturating_sub(besides) / DESCRIPTORS_EACH;
     let jobs = usize::try_from(jobs).unwrap_or(usize::MAX);
     if jobs < most {
         tracing::debug!(

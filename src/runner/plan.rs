@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Core;
+use super::chunks::Chunks;
 use super::hops::Gate;
 use super::jobs::Job;
 use super::places::{self, Seating};
@@ -22,7 +23,7 @@ use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
 use crate::queue::step::{failed_attempt, warn_time};
 use crate::queue::{Action, Outcome, RecipientState, What};
-use crate::spool::{Down, Entry, Hop, Standing};
+use crate::spool::{Down, Entry, Hop, Standing, Suspended};
 use crate::transport::Transport;
 
 /// So much later another look is taken at a destination that another process probes.
@@ -33,7 +34,7 @@ pub(super) struct Way {
     pub transport: Arc<dyn Transport>,
     pub hop: Hop,
     /// One transaction after the other.
-    pub chunks: VecDeque<Vec<Address>>,
+    pub chunks: Chunks,
     /// What the transaction before left.
     pub seat: Option<Seat>,
     /// The hosts that the first of the transactions has come to.
@@ -45,7 +46,7 @@ impl Way {
     /// now. They were tried, so this is their outcome.
     pub fn said(&mut self) -> Vec<(Address, Outcome)> {
         match self.round.is_under_way() {
-            true => ended(self.chunks.pop_front().unwrap_or_default(), &self.round),
+            true => ended(self.chunks.take_first(), &self.round),
             false => Vec::new(),
         }
     }
@@ -72,7 +73,7 @@ pub(super) struct Group {
     pub transport: Arc<dyn Transport>,
     pub hop: Hop,
     /// One transaction after the other.
-    pub chunks: VecDeque<Vec<Address>>,
+    pub chunks: Chunks,
     pub seat: Seat,
     /// The hosts that the first of the transactions has come to.
     pub round: Round,
@@ -95,6 +96,8 @@ pub(super) struct Plan {
     /// Whose outcome is known without asking anybody, and not recorded yet.
     pub known: Vec<(Address, Outcome)>,
     pub later: Later,
+    /// On which nobody is left. Their sessions are for other messages.
+    pub over: Vec<Way>,
     /// When an operator wanted the message tried, if it has not been since.
     retried: Option<Timestamp>,
 }
@@ -138,6 +141,7 @@ impl Core {
             ways: VecDeque::new(),
             known: Vec::new(),
             later: Later::default(),
+            over: Vec::new(),
             retried: retried(entry),
         };
         let mut hops: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
@@ -149,14 +153,7 @@ impl Core {
             let way = (name, destination.as_deref());
             let now = self.now();
             if let Some(one) = self.spool.suspension(&suspended, way, recipient, now) {
-                let warn = self.warn_untried(entry, recipient, now);
-                if warn.is_some_and(|warn| warn <= now) {
-                    plan.known.push((recipient.clone(), held()));
-                    continue;
-                }
-                let again = self.look_again(&one, now);
-                plan.later.until(warn.map_or(again, |warn| warn.min(again)));
-                plan.later.suspended.insert(one.file);
+                self.leave_out(&mut plan, entry, recipient, one, now);
                 continue;
             }
             let Some(name) = name else {
@@ -192,11 +189,70 @@ impl Core {
                     // Nothing is saved by one after the other.
                     None => plan
                         .ways
-                        .extend(chunks.by_ref().map(|one| way([one].into()))),
+                        .extend(chunks.by_ref().map(|one| way([one].into_iter().collect()))),
                 }
             }
         }
         Ok(plan)
+    }
+
+    /// Leaves out a recipient whose mail is suspended.
+    fn leave_out(
+        &self,
+        plan: &mut Plan,
+        entry: &Entry,
+        recipient: &Address,
+        one: Standing,
+        now: Timestamp,
+    ) {
+        let warn = self.warn_untried(entry, recipient, now);
+        if warn.is_some_and(|warn| warn <= now) {
+            plan.known.push((recipient.clone(), held()));
+            return;
+        }
+        let again = self.look_again(&one, now);
+        plan.later.until(warn.map_or(again, |warn| warn.min(again)));
+        plan.later.suspended.insert(one.file);
+    }
+
+    /// Leaves out of a way those whose mail has been suspended since the attempt began; the way, if anybody
+    /// is left on it. A recipient whom a host has put off was tried, and what it said is known.
+    pub(super) fn still_free(
+        &self,
+        plan: &mut Plan,
+        entry: &Entry,
+        mut way: Way,
+        suspended: &Suspended,
+    ) -> Option<Way> {
+        if suspended.is_empty() {
+            return Some(way);
+        }
+        let now = self.now();
+        let hop = way.hop.clone();
+        let on_way = (Some(hop.transport.as_str()), Some(hop.destination.as_str()));
+        let found = |one: &Address| self.spool.suspension(suspended, on_way, one, now);
+        if way.round.is_under_way() {
+            let first = way.chunks.take_first();
+            let (put_off, left): (Vec<_>, Vec<_>) =
+                first.into_iter().partition(|one| found(one).is_some());
+            plan.known.extend(ended(put_off, &way.round));
+            match left.is_empty() {
+                true => way.round = way.round.anew(),
+                false => way.chunks.put_first(left),
+            }
+        }
+        way.chunks.take_out(|one| match found(one) {
+            Some(standing) => {
+                self.leave_out(plan, entry, one, standing, now);
+                true
+            }
+            None => false,
+        });
+        if way.chunks.is_empty() {
+            plan.over.push(way);
+            return None;
+        }
+        Some(way)
     }
 
     /// When another look is taken at a message whose mail is suspended: at the end of that, and
@@ -275,10 +331,10 @@ impl Core {
         entry: &Entry,
         hop: &Hop,
         most: usize,
-        recipients: &VecDeque<Vec<Address>>,
+        recipients: &Chunks,
     ) -> Option<Seat> {
         let now = self.now();
-        let recipients = recipients.iter().flatten();
+        let recipients = recipients.all();
         match self.hops.ask(&self.spool, hop, most, now, plan.retried) {
             Gate::Open(permit) => return Some(Seat::Permit(permit)),
             Gate::Down(down) => {

@@ -56,13 +56,7 @@ impl Core {
         while let Some(next) = round.next(transport, hop).await {
             let host = match next {
                 Ok(host) => host,
-                Err(outcome) if outcome.status == Status::Failed && !round.listened => {
-                    return self.refused(permit, outcome).await;
-                }
-                Err(outcome) => {
-                    round.tell_all(outcome);
-                    continue;
-                }
+                Err(outcome) => return self.refused(permit, outcome).await,
             };
             let at = hop.host(host.key());
             let most = transport.connections().unwrap_or(usize::MAX);
@@ -225,7 +219,7 @@ impl Core {
     }
 
     /// No host is left. If none listened, the destination is down.
-    async fn nobody(self: &Arc<Self>, round: &mut Round, permit: Permit) -> Reached {
+    pub(super) async fn nobody(self: &Arc<Self>, round: &mut Round, permit: Permit) -> Reached {
         if round.listened {
             return Reached::NoOther(permit);
         }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::message::{Address, EnhancedCode};
-use crate::queue::Outcome;
+use crate::queue::{Outcome, Status};
 use crate::spool::Hop;
 use crate::transport::{Hosts, MOST_HOSTS, NextHost, Transport};
 
@@ -94,19 +94,15 @@ impl Round {
         if self.hosts.is_none() && transport.hosts_for(&hop.destination).is_none() {
             return false;
         }
-        loop {
-            match self.next(transport, hop).await {
-                Some(Ok(host)) => {
-                    self.next = Some(host);
-                    return true;
-                }
-                Some(Err(outcome)) => self.tell_all(outcome),
-                None => return false,
-            }
+        match self.next(transport, hop).await {
+            Some(Ok(host)) => self.next = Some(host),
+            Some(Err(_)) | None => return false,
         }
+        true
     }
 
-    /// The next host, or why one cannot be asked; none at the end.
+    /// The next host that can be asked; none at the end. An error, before a host has listened, says that
+    /// no mail for the destination is taken at all.
     pub async fn next(
         &mut self,
         transport: &dyn Transport,
@@ -127,6 +123,9 @@ impl Round {
             let next = self.hosts.as_mut()?.next().await?;
             match next {
                 Ok(host) if !self.seen.insert(host.key().to_owned()) => {}
+                Err(outcome) if self.listened || outcome.status != Status::Failed => {
+                    self.tell_all(outcome);
+                }
                 next => return Some(next),
             }
         }

@@ -21,6 +21,10 @@ const ENDED: &str = "suspensions that have run out could not be removed";
 /// What is said of a directory that cannot be listed.
 const NOT_READ: &str = "passed over";
 
+/// What is said of a request that could not be served. It waits, and its message is worked on all the
+/// same.
+pub(super) const NOT_SERVED: &str = "a request could not be served";
+
 /// What is said if nothing can be kept of messages that wait for their release.
 const NO_RELEASES: &str = "each message that waits for its release is looked at by each run";
 
@@ -34,8 +38,7 @@ impl Core {
         let spool = &self.spool;
         for id in self.or_unread(spool.requests()) {
             if let Err(error) = self.serve_request(id) {
-                self.not_served(id, &error);
-                self.unread(&error, "a request could not be served");
+                self.unread(&error, NOT_SERVED);
             }
         }
         match spool.finish_done() {

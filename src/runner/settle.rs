@@ -4,7 +4,7 @@ use super::Core;
 use super::lanes::Candidate;
 use super::plan::Wait;
 use crate::disk;
-use crate::message::{EnhancedCode, NoticeKind, QueueId, ReversePath};
+use crate::message::{NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{
@@ -317,14 +317,7 @@ pub(super) fn log_results(
             (crate::queue::Status::Failed, _) => "failed",
             (crate::queue::Status::Unknown, _) => "unknown",
         };
-        // A server without enhanced codes has said only whether.
-        let class = match result.status {
-            crate::queue::Status::Delivered => 2,
-            crate::queue::Status::Failed => 5,
-            crate::queue::Status::Deferred | crate::queue::Status::Unknown => 4,
-        };
-        let code = result.reply.enhanced;
-        let dsn = code.unwrap_or(EnhancedCode::new(class, 0, 0)).to_string();
+        let dsn = result.status.code_of(&result.reply).to_string();
         let to = result.recipient.as_str();
         let reply = &result.reply;
         let relay = reply.relay.as_ref().or(reply.remote.as_ref());

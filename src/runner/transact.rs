@@ -3,9 +3,9 @@
 //! Recipients that a host puts off go on to the next host of the destination, in a transaction of their own,
 //! which begins after what this host has taken is recorded: see [`round`](super::round). That a host
 //! listens is known when the first message got past MAIL, or took its time: until then no second
-//! connection is opened, and a host that is down is not forgotten to be.
+//! connection is opened, and a host that is down is not forgotten to be. A host that breaks off later
+//! may do so over the message; after several messages in a row it is down all the same.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +13,13 @@ use tokio::time::Instant;
 
 use super::Core;
 use super::attempt::Ended;
+use super::chunks::Chunks;
 use super::hops::{FRESH, Permit};
 use super::plan::{Group, Seat};
 use super::reach::{Reached, in_time};
 use super::round::Round;
-use super::sessions::{HostSeat, Open};
+use super::sessions::{HostSeat, Open, retire};
+use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
 use crate::spool::Hop;
@@ -26,7 +28,7 @@ use crate::transport::{Message, Standing, Transport};
 /// What a transaction left.
 struct Left {
     outcomes: Vec<(Address, Outcome)>,
-    chunks: VecDeque<Vec<Address>>,
+    chunks: Chunks,
     /// How the next one gets to its session; none if there is none, or if none is needed.
     seat: Option<Seat>,
     round: Round,
@@ -42,7 +44,7 @@ impl Core {
             seat,
             mut round,
         } = group;
-        let recipients = chunks.pop_front().unwrap_or_default();
+        let recipients = chunks.take_first();
         let limit = transport.deadline(message.body.size());
         let end = limit.map(|limit| Instant::now() + limit);
         round.begin(end);
@@ -70,7 +72,7 @@ impl Core {
         let left = match reached {
             // For all of them: the next transaction would get the same answer.
             Reached::Nobody(outcome) => {
-                let all = recipients.into_iter().chain(chunks.drain(..).flatten());
+                let all = recipients.into_iter().chain(chunks.take_all());
                 let outcomes = all.map(|one| (one, outcome.clone())).collect();
                 Left {
                     outcomes,
@@ -124,32 +126,44 @@ impl Core {
         way: Way<'_>,
         mut open: Open,
         recipients: Vec<Address>,
-        mut chunks: VecDeque<Vec<Address>>,
+        mut chunks: Chunks,
         mut round: Round,
     ) -> Left {
         let (outcomes, standing) = send(message, &way, &mut open, &recipients).await;
-        if standing != Standing::Fails {
+        let standing = judge(standing, &open, message);
+        // One that broke off may do so again: until a message goes through, no others go beside it.
+        let broke_off = standing == Standing::Stumbles && !open.session.is_reusable();
+        if standing != Standing::Fails && !broke_off {
             open = self.answered(open).await;
         }
         let may_go_on = standing != Standing::NotAsked && open.permit.is_some();
+        let all = pair(recipients, outcomes);
+        let is_trouble =
+            |outcome: &&Outcome| matches!(outcome.status, Status::Deferred | Status::Unknown);
+        let failure = match may_go_on && standing == Standing::Fails {
+            true => all.iter().map(|(_, outcome)| outcome).find(is_trouble),
+            false => None,
+        };
+        let failure = failure.cloned();
         let put_off = |outcome: &Outcome| may_go_on && outcome.status == Status::Deferred;
-        let (put_off, mut outcomes): (Vec<_>, Vec<_>) = pair(recipients, outcomes)
-            .into_iter()
-            .partition(|(_, outcome)| put_off(outcome));
-        let failure = put_off.first().map(|(_, outcome)| outcome.clone());
+        let (put_off, mut outcomes): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, outcome)| put_off(outcome));
         let mut left = Vec::new();
         for (recipient, outcome) in put_off {
             round.tell(recipient.clone(), outcome);
             left.push(recipient);
         }
-        round.listened |= standing == Standing::Answers;
-        let seat = match (standing, failure) {
-            (Standing::Fails, Some(failure)) => self.give_up(open, &mut round, failure).await,
-            (_, Some(_)) if round.has_next(way.transport, way.hop).await => {
+        round.listened |= matches!(standing, Standing::Answers | Standing::Stumbles);
+        let permit = match failure {
+            Some(failure) => {
+                let is_last = left.is_empty() && chunks.is_empty();
+                self.give_up(open, &mut round, failure, is_last).await
+            }
+            None if !left.is_empty() && round.has_next(way.transport, way.hop).await => {
                 round.is_second_best = true;
                 open.leave().await
             }
-            _ => {
+            None => {
                 outcomes.extend(ended(left, &round));
                 let seat = self.hand_back(way.hop, open, !chunks.is_empty()).await;
                 return Left {
@@ -160,11 +174,13 @@ impl Core {
                 };
             }
         };
-        chunks.push_front(left);
+        if !left.is_empty() {
+            chunks.put_first(left);
+        }
         Left {
             outcomes,
             chunks,
-            seat: seat.map(Seat::Permit),
+            seat: permit.map(Seat::Permit),
             round,
         }
     }
@@ -188,14 +204,22 @@ impl Core {
     }
 
     /// Closes a session with a host that failed; returns the right to a connection to the
-    /// destination, for the next host.
+    /// destination, for the next host. After the last transaction there is none: a destination that is
+    /// the host itself is down.
     async fn give_up(
         self: &Arc<Self>,
         mut open: Open,
         round: &mut Round,
         failure: Outcome,
+        is_last: bool,
     ) -> Option<Permit> {
+        // Of those it was not asked for yet it is known that they do not have the message.
+        let failure = Outcome {
+            status: Status::Deferred,
+            ..failure
+        };
         let host = open.host.take();
+        let is_host_itself = host.is_none();
         let permit = open.leave().await;
         if let Some(host) = host {
             let HostSeat { mut permit, .. } = *host;
@@ -204,7 +228,18 @@ impl Core {
             self.host_failed(permit, &key, round, &failure).await;
         }
         round.tell_all(failure);
-        permit
+        let permit = permit?;
+        if !is_last {
+            return Some(permit);
+        }
+        let left = match is_host_itself {
+            true => self.nobody(round, permit).await,
+            false => Reached::NoOther(permit),
+        };
+        if let Reached::NoOther(permit) = left {
+            retire(permit).await;
+        }
+        None
     }
 
     /// What becomes of a session after a transaction; how the next one of the same group gets
@@ -272,10 +307,24 @@ async fn send(
     match outcomes {
         Some(outcomes) => (outcomes, session.standing()),
         None => {
-            let seconds = way.limit.unwrap_or_default().as_secs();
-            let outcome = Outcome::unknown(format!("timed out after {seconds} s"));
+            let limit = in_seconds(way.limit.unwrap_or_default());
+            let outcome = Outcome::unknown(format!("timed out after {limit}"));
             (vec![outcome; recipients.len()], Standing::NotAsked)
         }
+    }
+}
+
+/// What a transaction shows of the host, together with those before it.
+fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
+    let over = match standing {
+        Standing::Stumbles => Some(message.id),
+        Standing::Answers => None,
+        Standing::Fails | Standing::NotAsked => return standing,
+    };
+    let host = open.host.as_ref().map(|host| &host.permit);
+    match host.or(open.permit.as_ref()) {
+        Some(permit) if permit.stumbles(over) => Standing::Fails,
+        _ => standing,
     }
 }
 

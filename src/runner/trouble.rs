@@ -212,17 +212,6 @@ impl Core {
         }
     }
 
-    /// A request could not be served. It waits, and its message is worked on all the same.
-    pub(super) fn not_served(&self, id: QueueId, error: &disk::Error) {
-        let text = error.to_string();
-        let mut state = self.troubles.state();
-        let news = state.is_news(&format!("request {text}"));
-        drop(state);
-        if news {
-            tracing::warn!(%id, error = text, "a request could not be served");
-        }
-    }
-
     fn probe_if(&self, due: bool, text: &str) {
         if due && let Err(error) = self.spool.probe() {
             tracing::error!(%error, "nothing can be worked on");

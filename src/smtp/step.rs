@@ -142,30 +142,9 @@ impl Deadlines {
     }
 }
 
-/// A duration as outcomes have it: "5 s". Rounded to whole seconds, at least one.
-pub fn in_seconds(duration: Duration) -> String {
-    let half = Duration::from_millis(500);
-    format!("{} s", duration.saturating_add(half).as_secs().max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_told_in_whole_seconds() {
-        for (millis, text) in [
-            (0, "1 s"),
-            (300, "1 s"),
-            (1001, "1 s"),
-            (1500, "2 s"),
-            (4999, "5 s"),
-            (300_000, "300 s"),
-        ] {
-            assert_eq!(in_seconds(Duration::from_millis(millis)), text);
-        }
-        assert_eq!(in_seconds(Duration::MAX), format!("{} s", u64::MAX));
-    }
 
     #[test]
     fn the_whole_scales_with_the_size_and_leaves_the_last_wait() {

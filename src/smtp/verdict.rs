@@ -35,7 +35,8 @@
 use std::time::Duration;
 
 use super::reply::{ReplyError, ServerReply};
-use super::step::{Step, in_seconds};
+use super::step::Step;
+use crate::message::reply::in_seconds;
 use crate::message::{EnhancedCode, Reply};
 use crate::queue::{Handover, Outcome, Status};
 

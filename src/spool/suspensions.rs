@@ -7,7 +7,9 @@
 //! Only who has the lock of the file that has the name replaces or removes it, so what was
 //! suspended anew is never taken for what has run out.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -96,17 +98,22 @@ const TRIES: usize = 5;
 
 impl Target {
     /// A destination, whatever its spelling: domains in upper case or U-labels are what they are
-    /// in lower case and A-labels. The path of a socket stays as it is.
+    /// in lower case and A-labels, and an IPv6 address is one in each of its spellings. The path of
+    /// a socket stays as it is.
     pub fn destination(name: &str) -> Target {
-        let name = match name.contains('/') {
-            true => name.to_owned(),
-            false => name
-                .split(':')
-                .map(domain::key)
-                .collect::<Vec<_>>()
-                .join(":"),
-        };
-        Target::Destination(name)
+        if name.contains('/') {
+            return Target::Destination(name.to_owned());
+        }
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Target::Destination(address.to_string());
+        }
+        let mut in_brackets = false;
+        let parts = name.split(|c| {
+            in_brackets = c == '[' || in_brackets && c != ']';
+            c == ':' && !in_brackets
+        });
+        let parts: Vec<Cow<'_, str>> = parts.map(key).collect();
+        Target::Destination(parts.join(":"))
     }
 
     /// The name of its file: readable, and of nothing else.
@@ -152,9 +159,15 @@ impl Target {
 
     /// Everything by which mail for this recipient may be suspended, as far as its way is known.
     fn all_for(transport: Option<&str>, destination: Option<&str>, to: &Address) -> Vec<Target> {
-        let mut all = Vec::with_capacity(9);
+        let mut all = Vec::with_capacity(10);
         all.push(Target::All);
-        all.extend(to.domain().map(Target::destination));
+        if let Some(domain) = to.domain() {
+            all.push(Target::destination(&domain::key(domain)));
+            // The address that it is, as hosts are called.
+            if let Some(address) = domain::literal(domain).filter(IpAddr::is_ipv6) {
+                all.push(Target::destination(&format!("[{address}]")));
+            }
+        }
         for destination in destination.into_iter().flat_map(spellings) {
             let hop = |transport: &str| Hop {
                 transport: transport.to_owned(),
@@ -178,6 +191,18 @@ impl Target {
     }
 }
 
+/// A name, or an address in brackets, by which destinations are compared. An address of a host has no
+/// tag, unlike one of a recipient's domain.
+fn key(part: &str) -> Cow<'_, str> {
+    let inside = part
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match inside.and_then(|inside| inside.parse::<IpAddr>().ok()) {
+        Some(address) => format!("[{address}]").into(),
+        None => domain::key(part),
+    }
+}
+
 /// A destination as it is listed, and, if it is one host, as people call it: without its port, and
 /// an address without its brackets.
 fn spellings(destination: &str) -> impl Iterator<Item = &str> {
@@ -190,7 +215,8 @@ fn spellings(destination: &str) -> impl Iterator<Item = &str> {
     let whole = host.unwrap_or(destination);
     let address = whole
         .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+        .and_then(|rest| rest.strip_suffix(']'))
+        .map(|rest| rest.strip_prefix("ipv6:").unwrap_or(rest));
     [Some(destination), host, address].into_iter().flatten()
 }
 
@@ -485,6 +511,7 @@ mod tests {
         );
         assert_eq!(all("[::1]:25"), ["[::1]:25", "[::1]", "::1"]);
         assert_eq!(all("[::1]"), ["[::1]", "::1"]);
+        assert_eq!(all("[ipv6:::1]"), ["[ipv6:::1]", "::1"]);
         for one in [
             "unix:/run/x:25",
             "a.test:25, b.test:25",
@@ -494,6 +521,48 @@ mod tests {
         ] {
             assert_eq!(all(one), [one]);
         }
+    }
+
+    /// `[IPv6:0::1]` was taken apart at its colons, was suspended, and held nothing back.
+    #[test]
+    fn an_address_is_one_destination_in_each_of_its_spellings() {
+        let literals = ["a@[IPv6:::1]", "a@[ipv6:0:0::1]", "a@[::1]"];
+        for name in [
+            "[IPv6:::1]",
+            "[IPV6:0::1]",
+            "[::1]",
+            "[0::0:1]",
+            "::1",
+            "0::1",
+            "relay:[IPv6:0::1]",
+        ] {
+            let target = Target::destination(name);
+            for to in literals {
+                let to = Address::parse(to).unwrap();
+                let by_exchanges = target.is_on_way(Some("relay"), Some("[ipv6:::1]"), &to);
+                assert!(by_exchanges, "{name} {to}");
+                let other = Address::parse("a@[IPv6:::2]").unwrap();
+                assert!(!target.is_on_way(Some("relay"), Some("[ipv6:::2]"), &other));
+            }
+        }
+        let to = Address::parse("a@b.test").unwrap();
+        for name in ["[0::1]:25", "relay:[0::1]:25", "[::1]", "0::1"] {
+            let target = Target::destination(name);
+            assert!(
+                target.is_on_way(Some("relay"), Some("[::1]:25"), &to),
+                "{name}"
+            );
+        }
+        for name in ["[IPv6:::1]", "[IPv6:::1]:25", "[::1]:26", "[::1", "::1]:25"] {
+            let target = Target::destination(name);
+            assert!(
+                !target.is_on_way(Some("relay"), Some("[::1]:25"), &to),
+                "{name}"
+            );
+        }
+        let to = Address::parse("a@[192.0.2.1]").unwrap();
+        let target = Target::destination("[192.0.2.1]");
+        assert!(target.is_on_way(None, None, &to));
     }
 
     #[test]

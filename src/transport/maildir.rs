@@ -23,6 +23,7 @@
 //! reached `new/` stays there: it is whole, and a reader may have seen it.
 
 mod name;
+pub(super) mod room;
 #[cfg(test)]
 mod tests;
 
@@ -35,15 +36,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use self::name::{copy_name, safe_host, unique_part};
+use self::room::Room;
 use super::trace::Delivery;
 use super::{BoxFuture, Message, Session, Transport};
 use crate::disk::{self, Disk, File, Kind, Seam};
 use crate::message::{Address, EnhancedCode, QueueId};
 use crate::queue::{Outcome, Status};
-
-/// Copies of one message that are open at once: they share the barriers, and each takes a
-/// descriptor of the 1024 that a process usually has.
-const COPIES_AT_ONCE: usize = 64;
 
 /// Octets of a message in memory at once.
 const BLOCK: usize = 128 * 1024;
@@ -174,10 +172,13 @@ impl Maildir {
 impl Mailbox {
     /// Delivers one message; one outcome for each recipient, in their order.
     fn deliver(&self, message: &Message, recipients: &[Address]) -> Vec<Outcome> {
-        let together = recipients.chunks(COPIES_AT_ONCE);
-        together
-            .flat_map(|some| self.deliver_together(message, some))
-            .collect()
+        let mut outcomes = Vec::new();
+        while outcomes.len() < recipients.len() {
+            let left = &recipients[outcomes.len()..];
+            let room = Room::take(left.len());
+            outcomes.extend(self.deliver_together(message, &left[..room.copies()]));
+        }
+        outcomes
     }
 
     fn deliver_together(&self, message: &Message, recipients: &[Address]) -> Vec<Outcome> {

@@ -20,6 +20,7 @@ use self::run::{Running, Trouble, input};
 use self::template::{Argument, Values};
 use self::user::Identity;
 use super::{BoxFuture, Message, Session, Transport};
+use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode, QueueId, ReversePath, domain};
 use crate::queue::Outcome;
 
@@ -275,7 +276,7 @@ impl PipeSession {
                 return Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
             }
             Err(_) => {
-                let text = format!("cannot read the message within {limit:?}");
+                let text = format!("cannot read the message within {}", in_seconds(limit));
                 return Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
             }
         };
@@ -292,7 +293,10 @@ impl PipeSession {
         match ended {
             Ok(exit) => Outcome::of_exit(exit, &running.output()),
             Err(Trouble::TimedOut) => {
-                let text = format!("{program} timed out after {limit:?} and was killed");
+                let text = format!(
+                    "{program} timed out after {} and was killed",
+                    in_seconds(limit)
+                );
                 defer(EnhancedCode::new(4, 4, 2), text)
             }
             // It ran to some end, and nobody will ever say to which.

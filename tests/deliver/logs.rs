@@ -8,15 +8,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::everything_by;
-use super::program::{Ended, Site, ended};
+use super::program::{BOX, Ended, Site, code_of, ended};
 
 /// A server whose replies mean harm to whoever shows them.
 struct Rude {
@@ -376,4 +378,63 @@ fn where_nobody_listens_it_goes_to_standard_error() {
     }
     let (site, _) = site(rude.port, "none", "text");
     assert_eq!(run_beside(&site, None, None).err, "");
+}
+
+fn start(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn end(child: &mut Child, command: &Command) {
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(code_of(child, command), 0);
+}
+
+/// A log that is there takes the place of one, and one that is not leaves it.
+#[test]
+fn a_run_that_stays_goes_from_log_to_log() {
+    const IN_FORCE: &str = "the configuration is read again, and in force";
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Ear::new(dir.path().join("journal"));
+    let syslog = Ear::new(dir.path().join("syslog"));
+    let text = |to: &str| format!("{BOX}\n[log]\nto = \"{to}\"\n");
+    let site = Site::new(&text("syslog"));
+    let mut command = beside(
+        &site,
+        Some(&journal.path),
+        Some(&syslog.path),
+        &["run", "--watch"],
+    );
+    let mut child = start(&mut command);
+    let first = site.queue(&["b@example.test"]);
+    syslog.until(&format!("attempt id={first}"));
+    site.configure(&text("journald"));
+    syslog.until("from now on lines go where it says");
+    journal.until(IN_FORCE);
+    let second = site.queue(&["b@example.test"]);
+    journal.until(&format!("attempt id={second}"));
+    site.configure(&text("syslog"));
+    journal.until("from now on lines go where it says");
+    syslog.until(IN_FORCE);
+    let third = site.queue(&["b@example.test"]);
+    syslog.until(&format!("attempt id={third}"));
+    assert_eq!(journal.heard.try_iter().count(), 0);
+    end(&mut child, &command);
+
+    // Without journald everything is said where it was, and the rest is in force.
+    let site = Site::new(&text("syslog"));
+    let mut command = beside(&site, None, Some(&syslog.path), &["run", "--watch"]);
+    let mut child = start(&mut command);
+    let first = site.queue(&["b@example.test"]);
+    syslog.until(&format!("attempt id={first}"));
+    site.configure(&text("journald"));
+    syslog.until("[log] cannot be used; the log stays as it was");
+    syslog.until(IN_FORCE);
+    let second = site.queue(&["b@example.test"]);
+    syslog.until(&format!("attempt id={second}"));
+    end(&mut child, &command);
 }

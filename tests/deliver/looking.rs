@@ -220,6 +220,8 @@ fn a_name_without_a_domain_is_warned_of() {
         ("vm", true),
         ("vm.example.org", false),
         ("[192.0.2.1]", false),
+        ("mail..example.org", true),
+        ("[IPv6:::1", true),
     ] {
         let keys = format!("type = \"smtp\"\nhost = \"[127.0.0.1]:9\"\nhello = \"{hello}\"");
         let site = Site::new(&everything_by(&keys));

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use mailspool::message::Door;
-use mailspool::queue::{Outcome, Pattern, Routes, Rule};
+use mailspool::operator::{Acted, act, wake};
+use mailspool::queue::{Action, By, Outcome, Pattern, Routes, Rule, Then};
 use mailspool::runner::{Budget, Runner, RunnerBuilder};
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Changed, Listing, Place, Spool, Suspension, Target};
 use mailspool::transport::Relay;
 
 use super::Scene;
@@ -20,7 +22,7 @@ fn hosts(count: usize) -> Vec<String> {
 
 impl Scene {
     /// One message to somebody at each host.
-    fn fan_out(&self, hosts: &[String]) -> mailspool::message::QueueId {
+    pub fn fan_out(&self, hosts: &[String]) -> mailspool::message::QueueId {
         let to: Vec<String> = hosts.iter().map(|host| format!("r@{host}")).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
         accept(&self.spool, Door::Active, "fan", "s@sender.test", &to)
@@ -103,6 +105,134 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
     assert_eq!(scene.pass().delivered, 38);
     assert!(silent.iter().all(|host| scene.net.delivered(host) == 1));
     assert_eq!(scene.slots(), 0);
+}
+
+/// Has a message tried by one job, and something done while the first host, which is `host0.test`, is being asked.
+/// The host answers only then.
+fn meanwhile(scene: &Scene, act: impl FnOnce()) {
+    scene.net.hang("host0.test", true);
+    let runner = scene.with_jobs(1).build();
+    thread::scope(|scope| {
+        let pass = scope.spawn(|| runner.pass().unwrap());
+        while scene.net.connects("host0.test") == 0 {
+            assert!(!pass.is_finished());
+            thread::sleep(Duration::from_millis(1));
+        }
+        act();
+        scene.net.hang("host0.test", false);
+    });
+}
+
+fn suspend(scene: &Scene, name: &str) -> Suspension {
+    let one = Suspension {
+        target: Target::destination(name),
+        since: scene.clock.now(),
+        until: None,
+        by: By::rule("test"),
+    };
+    assert_eq!(scene.spool.suspend(&one).unwrap(), Changed::Done);
+    one
+}
+
+fn resume(scene: &Scene, one: &Suspension) {
+    let resumed = scene.spool.resume(&one.target.file_name());
+    assert_eq!(resumed.unwrap(), Changed::Done);
+    wake(&scene.spool, &|_, _| true, scene.clock.now()).unwrap();
+}
+
+/// By domain, as a destination of a transport, and the one that is being asked, which is too late.
+#[test]
+fn what_is_suspended_during_an_attempt_is_left_out_of_its_further_parts() {
+    let scene = Scene::new();
+    let hosts = hosts(5);
+    scene.fan_out(&hosts);
+    let mut suspended = Vec::new();
+    meanwhile(&scene, || {
+        let names = ["host0.test", "host2.test", "net:host4.test"];
+        suspended = names.map(|name| suspend(&scene, name)).to_vec();
+    });
+    let delivered = || hosts.iter().map(|host| scene.net.delivered(host));
+    assert!(delivered().eq([1, 1, 0, 1, 0]));
+    assert_eq!(scene.net.connects("host2.test"), 0);
+    assert!(matches!(scene.places().first(), Some(Place::Deferred(_))));
+    assert_eq!(scene.pass().messages, 0);
+    suspended.iter().for_each(|one| resume(&scene, one));
+    assert_eq!(scene.pass().delivered, 2);
+    assert!(delivered().eq([1; 5]));
+    assert_eq!(scene.slots(), 0);
+    assert_eq!(findings(&scene.spool), []);
+}
+
+/// So is what is left for a destination to which a connection is open.
+#[test]
+fn the_rest_for_a_destination_that_is_suspended_waits() {
+    let mut scene = Scene::new();
+    scene.net = scene.net.clone().most_recipients(1);
+    let to = ["a@host0.test", "b@host0.test", "c@host0.test"];
+    let id = accept(&scene.spool, Door::Active, "fan", "s@sender.test", &to);
+    let mut suspended = None;
+    meanwhile(&scene, || suspended = Some(suspend(&scene, "host0.test")));
+    assert_eq!(scene.net.delivered("host0.test"), 1);
+    let attempts = || {
+        let place = scene.spool.locate(id).unwrap().place().unwrap();
+        let view = scene.spool.view(id, place, &Listing::default()).unwrap();
+        let state = view.unwrap().content.unwrap().state;
+        let attempts = state.recipients.iter().map(|one| one.attempts);
+        attempts.collect::<Vec<_>>()
+    };
+    assert_eq!(attempts(), [1, 0, 0]);
+    assert_eq!(scene.slots(), 0);
+    resume(&scene, &suspended.unwrap());
+    assert_eq!(scene.pass().delivered, 2);
+    assert_eq!(scene.net.delivered("host0.test"), 3);
+    assert_eq!(findings(&scene.spool), []);
+}
+
+/// What an operator wants done to a message ends its attempt after the transactions under way.
+#[test]
+fn a_message_that_is_taken_back_during_its_attempt_goes_to_nobody_else() {
+    let by = || By::rule("test");
+    let until = Timestamp::now() + SignedDuration::from_hours(100);
+    let (end, then) = (None, Then::Thaw);
+    for (action, is_over) in [
+        (
+            Action::Freeze {
+                by: by(),
+                until: end,
+                then,
+            },
+            true,
+        ),
+        (Action::Discard { by: by(), until }, true),
+        (Action::Bounce(by()), true),
+        (Action::Retry(by()), false),
+        // It makes no sense, and is refused after the attempt.
+        (Action::Thaw(by()), false),
+    ] {
+        let scene = Scene::new();
+        let hosts = hosts(4);
+        let id = scene.fan_out(&hosts);
+        meanwhile(&scene, || {
+            let acted = act(&scene.spool, &[id], &action, scene.clock.now()).unwrap();
+            assert_eq!(acted, [(id, Acted::Requested)]);
+        });
+        let delivered: usize = hosts.iter().map(|host| scene.net.delivered(host)).sum();
+        assert_eq!(delivered, if is_over { 1 } else { 4 }, "{action:?}");
+        let place = scene.spool.locate(id).unwrap().place();
+        match action {
+            Action::Freeze { .. } => assert!(matches!(place, Some(Place::Frozen(_)))),
+            Action::Discard { .. } => assert!(matches!(place, Some(Place::Discarded(_)))),
+            Action::Bounce(_) => {
+                // Its sender is told of those who were left.
+                scene.pass();
+                assert_eq!(scene.net.delivered("sender.test"), 1);
+            }
+            _ => assert_eq!(place, None),
+        }
+        assert!(!scene.spool.has_request(id).unwrap());
+        assert_eq!(scene.slots(), 0);
+        assert_eq!(findings(&scene.spool), []);
+    }
 }
 
 /// A transport that counts how often it is used at once.

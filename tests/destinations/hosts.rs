@@ -70,12 +70,7 @@ fn the_next_host_gets_the_mail_of_one_that_takes_none() {
 
 #[test]
 fn whom_a_host_puts_off_the_next_one_gets() {
-    for mood in [
-        Mood::QueueFull,
-        Mood::Greylists,
-        Mood::HangsUpAtData,
-        Mood::RefusesLater,
-    ] {
+    for mood in [Mood::QueueFull, Mood::Greylists, Mood::RefusesLater] {
         let scene = Scene::new();
         let (first, second) = (Sink::in_mood(mood), Sink::start());
         scene.queue(5, "any.test");
@@ -87,6 +82,79 @@ fn whom_a_host_puts_off_the_next_one_gets() {
         assert_eq!(scene.spool.all_down().unwrap(), [], "{mood:?}");
         assert_eq!(scene.slots(), 0);
     }
+}
+
+/// What a host breaks off over may be to blame for it, until it has broken off over several messages.
+#[test]
+fn a_host_that_breaks_off_over_each_message_is_left_alone_after_three() {
+    for (mood, by_second) in [
+        (Mood::HangsUpAtRcpt, 60),
+        (Mood::HangsUpAtData, 60),
+        // What it may have is asked of no other.
+        (Mood::LosesAnswer, 57),
+    ] {
+        let scene = Scene::new();
+        let (first, second) = (Sink::in_mood(mood), Sink::start());
+        scene.queue(60, "any.test");
+        scene.runner_by(relay(&[&first, &second])).pass().unwrap();
+        assert_eq!(first.seen().connections, 3, "{mood:?}");
+        assert_eq!(second.seen().messages, by_second, "{mood:?}");
+        let down = scene.spool.all_down().unwrap();
+        assert_eq!(down.len(), 1, "the host, and not the destination: {down:?}");
+        assert_eq!(findings(&scene.spool), []);
+
+        // And where there is no other host.
+        let scene = Scene::new();
+        let only = Sink::in_mood(mood);
+        scene.queue(60, "any.test");
+        for (minutes, connections) in [(0, 3), (6, 6)] {
+            scene.clock.forward(minutes);
+            scene.runner_by(relay(&[&only])).pass().unwrap();
+            assert_eq!(only.seen().connections, connections, "{mood:?}");
+        }
+        assert_eq!(scene.spool.all_down().unwrap().len(), 1, "{mood:?}");
+        assert_eq!(scene.slots(), 0);
+        assert_eq!(findings(&scene.spool), []);
+    }
+}
+
+#[test]
+fn a_host_that_breaks_off_over_two_messages_is_not_down() {
+    for mood in [Mood::HangsUpAtRcpt, Mood::HangsUpAtData, Mood::LosesAnswer] {
+        let scene = Scene::new();
+        let sink = Sink::in_mood(mood);
+        scene.queue(2, "any.test");
+        for _ in 0..2 {
+            scene.runner_by(relay(&[&sink])).pass().unwrap();
+            scene.clock.forward(60);
+        }
+        assert_eq!(sink.seen().connections, 4, "{mood:?}");
+        assert_eq!(scene.spool.all_down().unwrap(), [], "{mood:?}");
+    }
+}
+
+/// Those that are sent one by one because the server says so are not when it fails.
+#[test]
+fn a_host_that_fails_for_one_recipient_is_not_asked_for_each() {
+    let scene = Scene::new();
+    let (first, second) = (Sink::in_mood(Mood::HangsUpAtRcpt), Sink::start());
+    let hosts: Vec<String> = (0..20).map(|n| format!("host{n}.test")).collect();
+    scene.fan_out(&hosts);
+    let summary = scene.runner_by(relay(&[&first, &second])).pass().unwrap();
+    assert_eq!((summary.delivered, summary.deferred), (20, 0));
+    let seen = (first.seen().connections, second.seen().messages);
+    assert_eq!(seen, (1, 1));
+}
+
+/// A connection over which no message went cannot have had too many.
+#[test]
+fn a_host_that_puts_off_each_message_gets_no_connection_for_each() {
+    let scene = Scene::new();
+    let sink = Sink::in_mood(Mood::QueueFull);
+    scene.queue(60, "any.test");
+    let summary = scene.runner_by(sink.smtp(1, 100)).pass().unwrap();
+    assert_eq!((summary.delivered, summary.deferred), (0, 60));
+    assert_eq!(sink.seen().connections, 1);
 }
 
 #[test]

@@ -17,6 +17,8 @@ const DELAY: Duration = Duration::from_millis(5);
 pub struct Net {
     hosts: Arc<Mutex<HashMap<String, Host>>>,
     on_unknown: OnUnknown,
+    /// Of one transaction; any number, if it is not said.
+    most_recipients: Option<usize>,
     at_work: Arc<AtWork>,
 }
 
@@ -100,6 +102,11 @@ impl Net {
         self.host(domain).delivered
     }
 
+    pub fn most_recipients(mut self, most: usize) -> Net {
+        self.most_recipients = Some(most);
+        self
+    }
+
     pub fn on_unknown(mut self, on_unknown: OnUnknown) -> Net {
         self.on_unknown = on_unknown;
         self
@@ -113,6 +120,10 @@ impl Transport for Net {
 
     fn deadline(&self, _size: u64) -> Option<Duration> {
         Some(Duration::from_secs(60))
+    }
+
+    fn max_recipients(&self) -> usize {
+        self.most_recipients.unwrap_or(usize::MAX)
     }
 
     fn connections(&self) -> Option<usize> {

@@ -37,6 +37,8 @@ pub enum Mood {
     QueueFull,
     /// 450 to each RCPT.
     Greylists,
+    /// It takes one recipient at once, says so, and hangs up at that one.
+    HangsUpAtRcpt,
     HangsUpAtData,
     /// 451 to each message.
     RefusesLater,
@@ -159,7 +161,12 @@ fn converse(stream: TcpStream, seen: &Mutex<Seen>, mood: Mood) -> std::io::Resul
                 out.write_all(b"550 5.1.1 no\r\n")?;
             }
             ("MAIL", Mood::Busy) => return out.write_all(b"421 4.3.2 busy\r\n"),
-            ("MAIL", Mood::HangsUpAtMail) | ("DATA", Mood::HangsUpAtData) => return Ok(()),
+            ("MAIL", Mood::HangsUpAtMail)
+            | ("RCPT", Mood::HangsUpAtRcpt)
+            | ("DATA", Mood::HangsUpAtData) => return Ok(()),
+            ("EHLO", Mood::HangsUpAtRcpt) => {
+                out.write_all(b"250-sink.test\r\n250 LIMITS RCPTMAX=1\r\n")?;
+            }
             ("MAIL", Mood::QueueFull) => out.write_all(b"451 4.3.0 queue full\r\n")?,
             ("RCPT", Mood::Greylists) => out.write_all(b"450 4.7.1 come back later\r\n")?,
             ("DATA", _) => {

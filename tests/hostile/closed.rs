@@ -224,6 +224,7 @@ fn messages_that_cannot_be_opened_are_passed_over() {
 #[test]
 fn requests_and_new_files_that_cannot_be_opened_are_passed_over() {
     let site = site();
+    site.configure(&format!("[log]\nto = \"stderr\"\n{BOX}"));
     let ids = queued(&site, 22);
     for id in &ids[..11] {
         let request = site.spool().join("requests").join(id);
@@ -240,6 +241,10 @@ fn requests_and_new_files_that_cannot_be_opened_are_passed_over() {
     let run = site.run();
     assert_eq!((run.code, site.boxed().len()), (75, 22), "{run}");
     assert!(run.err.contains("could not be read"), "{run}");
+    // Each is said once, although a request is looked for again after its message's attempt.
+    for what in ["a request could not be served", "left in new/"] {
+        assert_eq!(run.err.matches(what).count(), 11, "{run}");
+    }
 }
 
 /// One that cannot be opened is nothing to the others that are named with it.
@@ -255,6 +260,36 @@ fn an_action_on_several_goes_on_after_one_that_cannot_be_opened() {
     let text = acted.text();
     assert_eq!(text.matches("not done now: ").count(), 2, "{acted}");
     assert!(text.contains(&format!("{c} frozen")), "{acted}");
+}
+
+/// `flush` and `resume` say what they could not see, and see to the rest at once.
+#[test]
+fn what_an_operator_lets_go_is_tried_although_a_bucket_is_closed() {
+    let dir = "deferred/2036-11-20T0000Z";
+    for (hold, release) in [
+        (None, ["flush"].as_slice()),
+        (
+            Some("example.test"),
+            &["resume", "example.test", "other.test"],
+        ),
+    ] {
+        let site = site();
+        if let Some(name) = hold {
+            site.program(["suspend", name], b"").ok();
+        } else {
+            site.configure("");
+        }
+        site.queue(&["r@example.test"]);
+        site.run().ok();
+        site.configure(BOX);
+        let closed = site.spool().join(dir);
+        fs::create_dir(&closed).unwrap();
+        close(&closed);
+        let released = site.program(release, b"");
+        assert_eq!(released.code, 75, "{released}");
+        assert!(released.err.contains(dir), "{released}");
+        until("it is delivered", || site.boxed().len() == 1);
+    }
 }
 
 struct Watching(Child);

@@ -4,6 +4,7 @@
 //! It does not tell everything (a directory on the way may be a link itself, or on another machine),
 //! so the file is looked at now and then as well.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
@@ -22,25 +23,27 @@ const SETTLED: Duration = Duration::from_millis(100);
 const MOST_LINKS: usize = 40;
 
 /// Calls `changed` after each change of a file or of what its name leads to, from a thread of its
-/// own. What is no regular file, such as the pipe of a shell's `<(...)`, cannot be followed.
-pub(super) fn follow(path: PathBuf, changed: impl Fn() + Send + 'static) {
+/// own. It is another file than when it was read if it is not what it `was` then; none if it was
+/// absent. What is no regular file, such as the pipe of a shell's `<(...)`, cannot be followed.
+pub(super) fn follow(path: PathBuf, was: Option<&Metadata>, changed: impl Fn() + Send + 'static) {
     if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
         return;
     }
+    // Not as it is now: a change since it was read would be missed.
+    let mut known = Mark::of(was);
     let following = move || {
         let (told, news) = channel();
-        let mut known = Mark::of(&path);
         let mut watcher = watch(&path, &told);
         loop {
-            let _ = news.recv_timeout(LOOK);
-            while news.try_recv().is_ok() {}
-            let mut now = Mark::of(&path);
+            let mut now = Mark::look(&path);
             if now == known {
+                let _ = news.recv_timeout(LOOK);
+                while news.try_recv().is_ok() {}
                 continue;
             }
             loop {
                 thread::sleep(SETTLED);
-                let then = std::mem::replace(&mut now, Mark::of(&path));
+                let then = std::mem::replace(&mut now, Mark::look(&path));
                 if now == then {
                     break;
                 }
@@ -62,8 +65,11 @@ pub(super) fn follow(path: PathBuf, changed: impl Fn() + Send + 'static) {
 struct Mark(Option<[i64; 7]>);
 
 impl Mark {
-    fn of(path: &Path) -> Mark {
-        let metadata = std::fs::metadata(path).ok();
+    fn look(path: &Path) -> Mark {
+        Mark::of(std::fs::metadata(path).ok().as_ref())
+    }
+
+    fn of(metadata: Option<&Metadata>) -> Mark {
         Mark(metadata.map(|of| {
             [
                 of.dev() as i64,
@@ -110,4 +116,31 @@ fn watch(path: &Path, told: &Sender<()>) -> Option<RecommendedWatcher> {
         let _ = watcher.watch(&dir, RecursiveMode::NonRecursive);
     }
     Some(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_before_the_file_is_followed_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        for (before, after) in [
+            (Some("one"), Some("another")),
+            (Some("one"), None),
+            (None, Some("another")),
+        ] {
+            let put = |text: Option<&str>| match text {
+                Some(text) => std::fs::write(&path, text).unwrap(),
+                None => std::fs::remove_file(&path).unwrap_or_default(),
+            };
+            put(before);
+            let was = std::fs::metadata(&path).ok();
+            put(after);
+            let (say, said) = channel();
+            follow(path.clone(), was.as_ref(), move || say.send(()).unwrap());
+            said.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+    }
 }

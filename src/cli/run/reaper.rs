@@ -28,24 +28,7 @@ const SIGCHLD: u64 = 1 << (nix::libc::SIGCHLD - 1);
 ///
 /// Everything is read in one /proc, which may be that of another namespace of processes than ours.
 pub(super) fn would_be_reaped() -> bool {
-    if is_initial() {
-        return true;
-    }
-    let Some(own) = Process::read("self") else {
-        return true;
-    };
-    let end = Instant::now() + STARTER;
-    let parent = loop {
-        let parent = Process::read("self").map(|own| own.parent);
-        let Some(parent) = parent.and_then(|parent| Process::read(&parent.to_string())) else {
-            return true;
-        };
-        if parent.name != own.name || Instant::now() >= end {
-            break parent;
-        }
-        thread::sleep(GLANCE);
-    };
-    !is_deaf(&parent) && zombies_go(&own, &parent)
+    is_initial() || adopter().is_none_or(|adopter| !is_deaf(&adopter) && zombies_go(&adopter))
 }
 
 /// Whether this is the namespace of the machine itself, whose process 1 is a real init. It is not
@@ -54,54 +37,55 @@ fn is_initial() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == INITIAL)
 }
 
-/// Whether a process 1 never hears of the end of a child: it neither handles SIGCHLD, nor ignores it
-/// (then the kernel reaps), nor blocks it (as an init does that waits for signals by other calls).
-fn is_deaf(parent: &Process) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", parent.id)) else {
-        return false;
-    };
-    let heard = |thread: fs::DirEntry| {
-        let status = fs::read_to_string(thread.path().join("status")).ok()?;
-        Some(signals(&status) & SIGCHLD != 0)
-    };
-    !threads
-        .filter_map(Result::ok)
-        .any(|thread| heard(thread).unwrap_or(true))
+/// Our parent, once that is not `send` any more.
+fn adopter() -> Option<Process> {
+    let end = Instant::now() + STARTER;
+    loop {
+        let own = Process::read("self")?;
+        let parent = Process::read(&own.parent.to_string())?;
+        if parent.name != own.name || Instant::now() >= end {
+            return Some(parent);
+        }
+        thread::sleep(GLANCE);
+    }
 }
 
-/// The signals that are handled, ignored or blocked.
+/// Whether a process never hears of the end of a child: it neither handles SIGCHLD, nor ignores it
+/// (then the kernel reaps), nor blocks it (as an init does that waits for signals by other calls).
+fn is_deaf(adopter: &Process) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", adopter.id));
+    status.is_ok_and(|status| signals(&status) & SIGCHLD == 0)
+}
+
+/// The signals that the first thread of a process handles, ignores or blocks.
 fn signals(status: &str) -> u64 {
     let mask = |line: &str| {
         let (name, mask) = line.split_once(':')?;
         let counts = ["SigCgt", "SigIgn", "SigBlk"].contains(&name);
         counts.then(|| u64::from_str_radix(mask.trim(), 16).ok())?
     };
-    status
-        .lines()
-        .filter_map(mask)
-        .fold(0, |all, mask| all | mask)
+    let masks = status.lines().filter_map(mask);
+    masks.fold(0, |all, mask| all | mask)
 }
 
-/// Whether zombies of this program, left to this parent by earlier attempts, go away.
-fn zombies_go(own: &Process, parent: &Process) -> bool {
-    let left = zombies(own, parent);
+/// Whether zombies of this program go away that earlier attempts have left to this process.
+fn zombies_go(adopter: &Process) -> bool {
+    let left = zombies(adopter);
     if left.is_empty() {
         return true;
     }
     thread::sleep(REAPED);
-    let after = zombies(own, parent);
+    let after = zombies(adopter);
     !left.iter().any(|zombie| after.contains(zombie))
 }
 
-/// By number and time of start.
-fn zombies(own: &Process, parent: &Process) -> Vec<(u32, String)> {
-    let Ok(all) = fs::read_dir("/proc") else {
+fn zombies(adopter: &Process) -> Vec<u32> {
+    let (Some(own), Ok(all)) = (Process::read("self"), fs::read_dir("/proc")) else {
         return Vec::new();
     };
     let all = all.filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?));
-    all.filter(|one| one.is_zombie && one.parent == parent.id && one.name == own.name)
-        .map(|one| (one.id, one.started))
-        .collect()
+    let ours = all.filter(|one| one.parent == adopter.id && one.name == own.name);
+    ours.filter(|one| one.is_zombie).map(|one| one.id).collect()
 }
 
 struct Process {
@@ -109,7 +93,6 @@ struct Process {
     name: String,
     parent: u32,
     is_zombie: bool,
-    started: String,
 }
 
 impl Process {
@@ -119,13 +102,12 @@ impl Process {
         // The name may have blanks and parentheses in it.
         let (before, after) = stat.rsplit_once(") ")?;
         let (id, name) = before.split_once(" (")?;
-        let fields: Vec<&str> = after.split(' ').collect();
+        let mut fields = after.split(' ');
         Some(Process {
             id: id.parse().ok()?,
             name: name.to_owned(),
-            parent: fields.get(1)?.parse().ok()?,
-            is_zombie: fields.first() == Some(&"Z"),
-            started: (*fields.get(19)?).to_owned(),
+            is_zombie: fields.next()? == "Z",
+            parent: fields.next()?.parse().ok()?,
         })
     }
 }
@@ -148,18 +130,6 @@ mod tests {
         let own = Process::read("self").unwrap();
         assert_eq!(own.id, std::process::id());
         assert!(!own.is_zombie);
-        assert_eq!(Process::read("no process"), None::<Process>);
-    }
-
-    impl PartialEq for Process {
-        fn eq(&self, other: &Process) -> bool {
-            (self.id, &self.started) == (other.id, &other.started)
-        }
-    }
-
-    impl std::fmt::Debug for Process {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str(&self.name)
-        }
+        assert!(Process::read("no process").is_none());
     }
 }

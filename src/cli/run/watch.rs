@@ -15,6 +15,7 @@ use super::signals::Control;
 use super::{Happening, budget};
 use crate::cli::args::{Global, Run};
 use crate::cli::exit::{EX_SOFTWARE, EX_TEMPFAIL, Failure};
+use crate::cli::log;
 use crate::cli::site::Site;
 use crate::cli::transports::runner;
 use crate::runner::{Budget, Stop, Summary};
@@ -50,7 +51,9 @@ impl Watching<'_> {
             None => site.spool.path().join("config.toml"),
         };
         let say = self.say.clone();
-        follow(path, move || drop(say.send(Happening::Reload)));
+        follow(path, site.config_was.as_ref(), move || {
+            drop(say.send(Happening::Reload))
+        });
         self.control.stay();
         let mut runners = Runners {
             running: 0,
@@ -71,6 +74,9 @@ impl Watching<'_> {
                 Happening::Reload if self.is_over(&runners) => {}
                 Happening::Reload => match site.reread(self.global) {
                     Ok(changed) => {
+                        if let Err(error) = log::change(&changed.config.log) {
+                            tracing::error!(%error, "[log] cannot be used; the log stays as it was");
+                        }
                         tracing::info!("the configuration is read again, and in force");
                         site = changed;
                         if let Some(last) = runners.last.take() {

@@ -19,6 +19,10 @@ pub(super) fn never(site: &Site, target: &Target) -> Option<String> {
         let text = "names are whole, and no patterns; `--all` suspends everything";
         return Some(text.to_owned());
     }
+    // Nothing is known of transports then, and mail must be held back all the same.
+    if site.mistake.is_some() {
+        return None;
+    }
     // A host, socket or directory of the configuration, in any of its spellings.
     if site
         .config
@@ -95,14 +99,16 @@ fn leads(site: &Site, transport: &str, target: &Target) -> bool {
 /// How many messages in the queue, and which routes, a suspension concerns.
 pub(super) fn words(site: &Site, target: &Target) -> String {
     let (count, is_all) = messages(site, target);
-    let queued = match (count, is_all) {
+    let is_known = site.mistake.is_none();
+    let queued = match (count, is_all && (is_known || *target == Target::All)) {
         (count, true) => format!("{} in the queue", table::messages(count)),
         (count, false) => format!("at least {} in the queue", table::messages(count)),
     };
     let routes = routes(site, target);
-    let routes = match routes.is_empty() {
-        true => "no route leads there".to_owned(),
-        false => format!("by {}", routes.join(", ")),
+    let routes = match (is_known, routes.is_empty()) {
+        (false, _) => "its routes are not known, for the configuration cannot be used".to_owned(),
+        (true, true) => "no route leads there".to_owned(),
+        (true, false) => format!("by {}", routes.join(", ")),
     };
     printable(&format!("It concerns {queued}; {routes}."))
 }

@@ -11,6 +11,7 @@ use super::subject;
 use crate::disk::Body;
 use crate::message::field::MAX_LINE;
 use crate::message::header::{HeaderScan, fields};
+use crate::message::line;
 use crate::message::printable;
 use crate::message::reply::shortened;
 use crate::message::seven_bit::quoted_printable;
@@ -160,12 +161,14 @@ fn message_id(header: &[u8]) -> Option<String> {
         .map(|inside| format!("<{inside}>"))
 }
 
-/// The same with a bare line feed for each CR LF.
+/// The same with a bare line feed for each line end, as a server gets the message. What is left of CRs
+/// stands within lines.
 fn with_bare_lf(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
-    for (n, byte) in bytes.iter().enumerate() {
-        if *byte != b'\r' || bytes.get(n + 1) != Some(&b'\n') {
-            out.push(*byte);
+    for line in line::lines(bytes) {
+        out.extend_from_slice(line::content(line));
+        if line.ends_with(b"\n") {
+            out.push(b'\n');
         }
     }
     out
@@ -204,6 +207,9 @@ mod tests {
             read("Subject: x\r\nbody\r\n", true).bytes,
             b"Subject: x\n\nbody\n"
         );
+        let original = read("Subject: x\r\r\n\r\r\nbody\r\r\n", true);
+        assert!(original.whole);
+        assert_eq!(original.bytes, b"Subject: x\n\nbody\n");
         assert_eq!(read("body\n", true).bytes, b"\nbody\n");
     }
 

@@ -50,8 +50,9 @@ impl Scene {
     }
 }
 
-#[test]
-fn the_first_connection_opens_the_way_for_the_others() {
+// By a clock that stands: for how long something is believed depends on no machine's load.
+#[tokio::test(start_paused = true)]
+async fn the_first_connection_opens_the_way_for_the_others() {
     let scene = Scene::new();
     assert!(scene.has_room(0) && !scene.has_room(1));
     let mut first = scene.open(3);
@@ -65,16 +66,16 @@ fn the_first_connection_opens_the_way_for_the_others() {
     assert!(matches!(scene.ask(3), Gate::Wait));
 }
 
-#[test]
-fn whoever_gives_up_the_first_place_lets_the_next_one_try() {
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_the_first_place_lets_the_next_one_try() {
     let scene = Scene::new();
     drop(scene.open(3));
     assert!(scene.has_room(0) && !scene.has_room(1));
     let _next = scene.open(3);
 }
 
-#[test]
-fn what_is_down_is_left_alone_by_all_but_whom_an_operator_sends() {
+#[tokio::test(start_paused = true)]
+async fn what_is_down_is_left_alone_by_all_but_whom_an_operator_sends() {
     let scene = Scene::new();
     let mut first = scene.open(3);
     let down = scene.down();
@@ -91,8 +92,8 @@ fn what_is_down_is_left_alone_by_all_but_whom_an_operator_sends() {
     assert!(permit.is_probe() && permit.is_down());
 }
 
-#[test]
-fn one_probes_over_all_processes() {
+#[tokio::test(start_paused = true)]
+async fn one_probes_over_all_processes() {
     let mut scene = Scene::new();
     scene.now = scene.down().probe;
     let mut probe = scene.open(3);
@@ -106,8 +107,8 @@ fn one_probes_over_all_processes() {
     assert!(scene.has_room(2));
 }
 
-#[test]
-fn others_may_have_all_the_connections() {
+#[tokio::test(start_paused = true)]
+async fn others_may_have_all_the_connections() {
     let scene = Scene::new();
     let mine = scene.open(1);
     let other = Arc::new(Hops::default());
@@ -115,13 +116,13 @@ fn others_may_have_all_the_connections() {
     assert!(matches!(ask(), Gate::Full));
     assert!(!other.has_room(&scene.hop, 1, 0, scene.now));
     mine.retire();
-    std::thread::sleep(FRESH);
+    tokio::time::advance(FRESH).await;
     assert!(other.has_room(&scene.hop, 1, 0, scene.now));
     assert!(matches!(ask(), Gate::Open(_)));
 }
 
-#[test]
-fn one_refusal_beside_connections_that_stand_is_a_limit() {
+#[tokio::test(start_paused = true)]
+async fn one_refusal_beside_connections_that_stand_is_a_limit() {
     let scene = Scene::new();
     let mut first = scene.open(3);
     first.answered(true);
@@ -133,8 +134,8 @@ fn one_refusal_beside_connections_that_stand_is_a_limit() {
     assert!(scene.has_room(0) && !scene.has_room(1));
 }
 
-#[test]
-fn who_stands_no_longer_is_asked_anew() {
+#[tokio::test(start_paused = true)]
+async fn who_stands_no_longer_is_asked_anew() {
     let scene = Scene::new();
     let mut first = scene.open(3);
     first.answered(true);

@@ -159,7 +159,7 @@ fn every_recipient_has_a_copy_and_an_attempt_repeated_adds_none() {
     let (dir, path) = spool_and_box();
     let first = message(dir.path(), 1, b"a@b", b"Subject: x\n\n");
     let second = message(dir.path(), 2, b"a@b", b"Subject: x\n\n");
-    let count = 2 * COPIES_AT_ONCE + 1;
+    let count = 2 * room::MOST + 1;
     let recipients: Vec<_> = (0..count)
         .map(|n| address(&format!("r{n}@example.org")))
         .collect();

@@ -10,8 +10,8 @@ use tokio::time::{sleep, timeout};
 use super::Inner;
 use super::hosts::{Endpoint, Peer};
 use crate::message::EnhancedCode;
+use crate::message::reply::in_seconds;
 use crate::queue::Outcome;
-use crate::smtp::step::in_seconds;
 use crate::smtp::{Client, Settings};
 
 /// Whatever a session runs over.

@@ -17,6 +17,8 @@ pub(super) struct SmtpSession {
     connection: Option<Connection>,
     /// Messages that went over it.
     used: usize,
+    /// It has taken MAIL for one of them.
+    took_mail: bool,
     /// What the last message showed of the host.
     standing: Standing,
 }
@@ -28,6 +30,7 @@ impl SmtpSession {
             peer,
             connection: Some(connection),
             used: 0,
+            took_mail: false,
             standing: Standing::Answers,
         }
     }
@@ -68,12 +71,21 @@ impl SmtpSession {
                 Err(outcome) => vec![of_trouble(outcome); these.len()],
             };
             self.standing = standing(&verdicts);
-            // A server that took some and no more takes the others in a transaction of their own.
-            let progress = verdicts.iter().any(|one| one.scope != Scope::Limit);
+            // A server that took some and no more takes the others in a transaction of their own,
+            // unless the host fails: then it would fail in each of these.
+            let fails = |one: &&Verdict| one.scope == Scope::Host;
+            let deferred = |one: &&Verdict| one.outcome.status == Status::Deferred;
+            let failure = verdicts.iter().filter(fails).find(deferred);
+            let failure = failure.map(|one| one.outcome.clone());
+            let progress = verdicts.iter().any(|one| one.scope != Scope::Limit)
+                && !verdicts.iter().any(|one| one.scope == Scope::Host);
             for (n, verdict) in left.into_iter().zip(verdicts) {
-                if verdict.scope != Scope::Limit || !progress {
-                    outcomes[n] = Some(verdict.outcome.by(&self.peer.remote));
-                }
+                let outcome = match (verdict.scope, &failure) {
+                    (Scope::Limit, _) if progress => continue,
+                    (Scope::Limit, Some(failure)) => failure.clone(),
+                    _ => verdict.outcome,
+                };
+                outcomes[n] = Some(outcome.by(&self.peer.remote));
             }
             if outcomes.iter().all(Option::is_some) {
                 return outcomes.into_iter().flatten().collect();
@@ -106,8 +118,10 @@ impl SmtpSession {
             && (self.used == 0 || connection.client.is_alive().await)
         {
             let verdicts = send_over(connection, transaction, content).await;
+            let is_unheard = |one: &Verdict| is_unheard(one, self.took_mail);
             if self.used == 0 || !verdicts.iter().all(is_unheard) {
                 self.used += 1;
+                self.took_mail |= verdicts.iter().any(is_after_mail);
                 return Ok(verdicts);
             }
         }
@@ -119,7 +133,9 @@ impl SmtpSession {
         let connection = self.transport.inner.open(&self.peer).await?;
         let connection = self.connection.insert(connection);
         self.used = 1;
-        Ok(send_over(connection, transaction, content).await)
+        let verdicts = send_over(connection, transaction, content).await;
+        self.took_mail = verdicts.iter().any(is_after_mail);
+        Ok(verdicts)
     }
 
     /// The most messages that go over this connection: what the configuration says, and what the
@@ -136,30 +152,46 @@ impl SmtpSession {
 /// Whether the server has heard nothing of the message but MAIL, and puts it off for a reason that
 /// may be the connection's: it is closed, does not end the transaction before, or has had enough
 /// messages.
-fn is_unheard(verdict: &Verdict) -> bool {
-    let is_the_connections = match verdict.step {
-        Step::Reset => true,
-        Step::Mail => matches!(verdict.outcome.reply.code, None | Some(421 | 451 | 452)),
+///
+/// Only a connection that took a message can have had enough of them: a host that puts off each MAIL
+/// gets no new connection for each.
+fn is_unheard(verdict: &Verdict, took_mail: bool) -> bool {
+    let is_the_connections = match (verdict.step, verdict.outcome.reply.code) {
+        (Step::Reset, _) | (Step::Mail, None | Some(421)) => true,
+        (Step::Mail, Some(451 | 452)) => took_mail,
         _ => false,
     };
     verdict.outcome.status == Status::Deferred && is_the_connections
 }
 
+fn is_after_mail(verdict: &Verdict) -> bool {
+    matches!(
+        verdict.step,
+        Step::Rcpt | Step::Data | Step::Body | Step::End
+    )
+}
+
 /// What a transaction shows of the host. Trouble after MAIL was taken may be about this message: a
-/// server that breaks down over its content takes others.
+/// server that breaks down over its content takes others. Recipients beyond a limit show nothing.
 fn standing(verdicts: &[Verdict]) -> Standing {
+    let told = || verdicts.iter().filter(|one| one.scope != Scope::Limit);
+    let breaks_off = |one: &Verdict| one.scope == Scope::Host;
     let fails = |one: &Verdict| {
-        let before_rcpt = !matches!(one.step, Step::Rcpt | Step::Data | Step::Body | Step::End);
-        one.scope == Scope::Host && one.outcome.status == Status::Deferred && before_rcpt
+        breaks_off(one) && one.outcome.status == Status::Deferred && !is_after_mail(one)
     };
     let of_ours = |one: &Verdict| {
         let is_ours = one.scope == Scope::Message && one.outcome.reply.remote.is_none();
         is_ours && one.outcome.status == Status::Deferred
     };
-    match verdicts.first() {
-        Some(_) if verdicts.iter().all(fails) => Standing::Fails,
-        Some(_) if verdicts.iter().any(of_ours) => Standing::NotAsked,
-        _ => Standing::Answers,
+    let takes = |one: &Verdict| one.outcome.status == Status::Delivered;
+    if told().next().is_some() && told().all(fails) {
+        Standing::Fails
+    } else if told().any(of_ours) {
+        Standing::NotAsked
+    } else if told().any(breaks_off) && !told().any(takes) {
+        Standing::Stumbles
+    } else {
+        Standing::Answers
     }
 }
 
@@ -225,16 +257,28 @@ mod tests {
             (Step::Greeting, Fails),
             (Step::Reset, Fails),
             (Step::Mail, Fails),
-            (Step::Rcpt, Answers),
-            (Step::Data, Answers),
-            (Step::Body, Answers),
+            (Step::Rcpt, Stumbles),
+            (Step::Data, Stumbles),
+            (Step::Body, Stumbles),
             // Nothing is known of the message then.
-            (Step::End, Answers),
+            (Step::End, Stumbles),
         ] {
             let verdict = Verdict::of_trouble(&Trouble::Lost, step);
             assert_eq!(standing(&[verdict]), expected, "{step:?}");
         }
         let unread = Verdict::of_trouble(&Trouble::Message("EIO".into()), Step::Body);
         assert_eq!(standing(&[unread]), NotAsked);
+        // Recipients that it was not told of show nothing, and one that was taken shows that it works.
+        let lost = |step| Verdict::of_trouble(&Trouble::Lost, step);
+        let beyond = Verdict::beyond_limit("one at once");
+        assert_eq!(standing(&[lost(Step::Mail), beyond.clone()]), Fails);
+        assert_eq!(standing(&[lost(Step::Rcpt), beyond.clone()]), Stumbles);
+        assert_eq!(standing(&[beyond]), Answers);
+        let taken = Verdict {
+            outcome: Outcome::delivered("taken"),
+            scope: Scope::Recipient,
+            step: Step::End,
+        };
+        assert_eq!(standing(&[taken, lost(Step::End)]), Answers);
     }
 }

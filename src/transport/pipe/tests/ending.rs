@@ -8,12 +8,21 @@ use nix::sys::signal::killpg;
 use super::*;
 use crate::disk::{Call, Verdict};
 
+/// Nothing here takes as long, unless it waits for the command's own end. No shorter time tells anything on
+/// a busy machine.
+const WAITED: Duration = Duration::from_secs(30);
+
 #[test]
 fn at_the_deadline_the_whole_group_is_killed() {
-    for (text, polite) in [
-        ("echo $$ >$1/pid; echo waiting; sleep 60 & sleep 60", true),
+    for (text, is_asked) in [
+        ("echo $$ >$1/pid; echo waiting; sleep 60 & sleep 60", false),
         (
             "echo $$ >$1/pid; echo waiting; sleep 60 & exec >&- 2>&-; sleep 60",
+            false,
+        ),
+        // It is asked to end before it is killed.
+        (
+            "trap 'echo >$1/asked; exit 1' TERM; echo $$ >$1/pid; echo waiting; sleep 60 & wait",
             true,
         ),
         (
@@ -23,36 +32,34 @@ fn at_the_deadline_the_whole_group_is_killed() {
         ("echo $$ >$1/pid; echo waiting; kill -STOP $$", false),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let limit = Duration::from_millis(300);
+        // It has said so by then.
+        let limit = Duration::from_secs(2);
         let start = Instant::now();
         let outcome = run_with(&dir, &script(&dir, text).with_timeout(limit), SHORT);
         let took = start.elapsed();
-        let expected = "4.4.2 sh timed out after 300ms and was killed; its output: waiting";
+        let expected = "4.4.2 sh timed out after 2 s and was killed; its output: waiting";
         assert_eq!(outcome.reply.to_string(), expected);
         assert_eq!(outcome.status, Status::Deferred);
-        let bound = if polite { 1500 } else { 4000 };
-        assert!(took < Duration::from_millis(bound), "{took:?}: {text}");
+        assert_eq!(dir.path().join("asked").exists(), is_asked, "{text}");
+        assert!(took < WAITED, "{took:?}: {text}");
         assert_dies(group_in(&dir));
     }
 }
 
 #[test]
 fn what_a_command_leaves_in_the_background_neither_holds_us_nor_is_killed() {
-    for (text, at_most) in [
-        ("echo $$ >$1/pid; sleep 30 & echo well; exit 0", 3000),
-        ("echo $$ >$1/pid; sleep 30 >/dev/null 2>&1 & exit 0", 900),
+    for text in [
+        "echo $$ >$1/pid; sleep 60 & echo well; exit 0",
+        "echo $$ >$1/pid; sleep 60 >/dev/null 2>&1 & exit 0",
         // Holds the input, and does not read it.
-        (
-            "echo $$ >$1/pid; exec 3<&0; sleep 30 >/dev/null 2>&1 & exit 0",
-            3000,
-        ),
+        "echo $$ >$1/pid; exec 3<&0; sleep 60 >/dev/null 2>&1 & exit 0",
     ] {
         let dir = tempfile::tempdir().unwrap();
         let start = Instant::now();
         let outcome = run_with(&dir, &script(&dir, text), &vec![b'x'; 1_000_000]);
         assert_eq!(outcome.status, Status::Delivered);
         let took = start.elapsed();
-        assert!(took < Duration::from_millis(at_most), "{took:?}: {text}");
+        assert!(took < WAITED, "{took:?}: {text}");
         let group = group_in(&dir);
         assert_eq!(living(group), 1);
         killpg(group, Signal::SIGKILL).unwrap();
@@ -106,9 +113,16 @@ fn dropping_the_future_kills_the_group() {
     let message = message_with(dir.path(), &vec![b'x'; 1_000_000], None);
     let pipe = script(&dir, BELIEVER);
     block_on(async {
-        let running = outcomes(&pipe, &message, &["b@x"]);
-        let limit = Duration::from_millis(500);
-        assert!(tokio::time::timeout(limit, running).await.is_err());
+        let whole = dir.path().join("whole");
+        let begun = async {
+            while !whole.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            _ = outcomes(&pipe, &message, &["b@x"]) => panic!("it has ended"),
+            () = begun => {}
+        }
         assert_dies(group_in(&dir));
         // Nothing but the runtime waits for it now, and it does.
         let process = format!("/proc/{}", group_in(&dir));
@@ -124,12 +138,12 @@ fn dropping_the_future_kills_the_group() {
 fn a_message_that_cannot_be_read_to_its_end_starts_no_command() {
     for (error, reply) in [
         (Some(Errno::EIO), "4.3.0 cannot read the message: "),
-        (None, "4.3.0 cannot read the message within 500ms"),
+        (None, "4.3.0 cannot read the message within 2 s"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let (gate, leave) = Gate::new(error);
         let message = message_with(dir.path(), &vec![b'x'; 1_000_000], Some(gate));
-        let pipe = script(&dir, BELIEVER).with_timeout(Duration::from_millis(500));
+        let pipe = script(&dir, BELIEVER).with_timeout(Duration::from_secs(2));
         let outcome = block_on(async {
             let outcome = outcomes(&pipe, &message, &["b@x"]).await.remove(0);
             drop(leave);

@@ -1,0 +1,54 @@
+//! The recipients of one destination, as many together as one transaction takes.
+
+use std::collections::VecDeque;
+
+use crate::message::Address;
+
+/// One transaction's recipients after the other's.
+#[derive(Default)]
+pub(super) struct Chunks {
+    chunks: VecDeque<Vec<Address>>,
+}
+
+impl Chunks {
+    /// Takes those of the next transaction; nobody at the end.
+    pub fn take_first(&mut self) -> Vec<Address> {
+        self.chunks.pop_front().unwrap_or_default()
+    }
+
+    /// Puts a transaction before all others.
+    pub fn put_first(&mut self, recipients: Vec<Address>) {
+        self.chunks.push_front(recipients);
+    }
+
+    /// Takes all of them.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Address> {
+        let all = std::mem::take(self).chunks;
+        all.into_iter().flatten()
+    }
+
+    /// Takes those who are chosen out of all transactions.
+    pub fn take_out(&mut self, mut is_chosen: impl FnMut(&Address) -> bool) {
+        let chunks = std::mem::take(self).chunks.into_iter();
+        let left = |mut one: Vec<Address>| {
+            one.retain(|address| !is_chosen(address));
+            one
+        };
+        *self = chunks.map(left).filter(|one| !one.is_empty()).collect();
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Address> {
+        self.chunks.iter().flatten()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+}
+
+impl FromIterator<Vec<Address>> for Chunks {
+    fn from_iter<T: IntoIterator<Item = Vec<Address>>>(chunks: T) -> Chunks {
+        let chunks = chunks.into_iter().collect();
+        Chunks { chunks }
+    }
+}
