@@ -18,7 +18,7 @@ mod stat;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -348,6 +348,13 @@ impl Disk {
         })
     }
 
+    /// Has what is made in a directory changed in place, where the file system writes each change to a new
+    /// place otherwise (btrfs): then a change needs no room.
+    pub fn keep_in_place(&self, dir: &Path) -> Result<()> {
+        let fd = self.open_dir(dir)?;
+        self.call(&Call::Chmod { path: dir }, dir, || set_in_place(fd.as_fd()))
+    }
+
     /// Sets the permission bits of a file or a directory, never through a link.
     pub fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
         let mode = Mode::from_bits_truncate(mode);
@@ -438,6 +445,20 @@ impl File {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+#[allow(unsafe_code)]
+fn set_in_place(dir: BorrowedFd<'_>) -> nix::Result<()> {
+    /// `FS_NOCOW_FL` of Linux, which `chattr +C` sets.
+    const IN_PLACE: libc::c_int = 0x0080_0000;
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed, and both calls take a pointer to an int that outlives them.
+    let got = unsafe { libc::ioctl(dir.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) };
+    Errno::result(got)?;
+    flags |= IN_PLACE;
+    // SAFETY: as above.
+    let set = unsafe { libc::ioctl(dir.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) };
+    Errno::result(set).map(drop)
 }
 
 fn absent_is_false(result: Result<()>) -> Result<bool> {

@@ -18,7 +18,7 @@ use crate::queue::state::Fate;
 use crate::queue::{
     DelayAges, FailedAttempt, Handover, Occasion, RecipientState, RetryPolicy, State, Status, What,
 };
-use crate::spool::{Entry, Staging};
+use crate::spool::{Entry, Staged, Staging};
 
 pub use builder::{DsnBuilder, Templates, Wording, WordingError};
 
@@ -237,6 +237,15 @@ pub struct Means<'a> {
     pub delays: &'a DelayAges,
 }
 
+/// What became of the writing of a notice.
+enum Written {
+    /// Another process looks at it at this moment.
+    Busy,
+    /// The builder wanted none.
+    Unwanted,
+    Staged(Box<Staged>),
+}
+
 /// Tells the sender of a message in hand what became of some of its recipients.
 pub fn tell(
     entry: &mut Entry,
@@ -267,34 +276,49 @@ pub fn tell(
         warn,
     };
     let about = envelope(entry.id(), kind, sender.clone());
-    let staging = entry.spool().stage_notice(id, &about)?;
-    let staged = match staging {
-        Staging::Busy => return Ok(Told::Busy),
-        Staging::Fresh(mut draft) => {
-            let state = entry.state();
-            let dsn = &entry.envelope().submission.dsn;
-            let report = Report {
-                id,
-                origin: entry.id(),
-                kind,
-                sender: &sender,
-                recipients: who
-                    .iter()
-                    .map(|n| reported(state, &state.recipients[*n], means.retry, now))
-                    .collect(),
-                ret: dsn.ret,
-                envid: dsn.envid.as_deref(),
-                body: entry.body(),
-                at: now,
-            };
-            let Some(bytes) = means.builder.build(&report)? else {
-                drop(draft);
-                entry.record_durably(now, notice(None))?;
-                return Ok(Told::Nothing);
-            };
-            draft.write(&bytes)?;
-            (*draft).stage()?
+    let write = |entry: &Entry, is_short: bool| -> Result<Written, Error> {
+        let staging = entry.spool().stage_notice(id, &about, is_short)?;
+        let Staging::Fresh(mut draft) = staging else {
+            return Ok(Written::Busy);
+        };
+        let state = entry.state();
+        let dsn = &entry.envelope().submission.dsn;
+        let report = Report {
+            id,
+            origin: entry.id(),
+            kind,
+            sender: &sender,
+            recipients: who
+                .iter()
+                .map(|n| reported(state, &state.recipients[*n], means.retry, now))
+                .collect(),
+            ret: if is_short {
+                Some(Ret::Headers)
+            } else {
+                dsn.ret
+            },
+            envid: dsn.envid.as_deref(),
+            body: entry.body(),
+            at: now,
+        };
+        let Some(bytes) = means.builder.build(&report)? else {
+            return Ok(Written::Unwanted);
+        };
+        draft.write(&bytes)?;
+        Ok(Written::Staged(Box::new((*draft).stage()?)))
+    };
+    let written = match write(entry, false) {
+        // With the header of the message only, it may find room in the reserve.
+        Err(Error::Disk(full)) if full.is_full() => write(entry, true),
+        other => other,
+    };
+    let staged = match written? {
+        Written::Busy => return Ok(Told::Busy),
+        Written::Unwanted => {
+            entry.record_durably(now, notice(None))?;
+            return Ok(Told::Nothing);
         }
+        Written::Staged(staged) => staged,
     };
     // Then the origin records it, durably; until it has, nobody moves the notice on, and the
     // next holder of the origin finds it under the same id.

@@ -57,6 +57,9 @@ pub fn act(
         for id in some {
             // One that cannot be had is nothing to the others.
             match take(spool, *id) {
+                Ok(Taken::Entry(entry)) if is_for_good(action, now) => {
+                    all.push((*id, discard_for_good(spool, *entry, action, now)));
+                }
                 Ok(Taken::Entry(mut entry)) => match refusal(&entry, action) {
                     None => match entry.make_ready(now) {
                         Ok(()) => entries.push(*entry),
@@ -83,6 +86,35 @@ pub fn act(
         })?;
     }
     Ok(all)
+}
+
+/// Whether a message is not to be kept at all.
+fn is_for_good(action: &Action, now: Timestamp) -> bool {
+    matches!(action, Action::Discard { until, .. } if *until <= now)
+}
+
+/// Forgets a message at once. That is written in its block, which needs no room; so it can be done on a full
+/// disk.
+fn discard_for_good(spool: &Spool, mut entry: Entry, action: &Action, now: Timestamp) -> Acted {
+    let id = entry.id();
+    let forgotten = entry.say_done().and_then(|()| match entry.finish() {
+        Ok(has_history) => {
+            drop(entry);
+            let left = spool.forget(&[(id, has_history)])?;
+            left.into_iter().next().map_or(Ok(()), Err)
+        }
+        Err(full) if full.is_full() => entry.forget_here().map(drop),
+        Err(error) => Err(error),
+    });
+    let_go(spool, id, now);
+    match forgotten {
+        Ok(()) => {
+            let by = action.by();
+            tracing::info!(%id, by = by.by, reason = by.reason, "discarded for good");
+            Acted::Done
+        }
+        Err(error) => failed(error),
+    }
 }
 
 fn failed(error: disk::Error) -> Acted {

@@ -17,6 +17,7 @@ mod part;
 mod probe;
 mod releases;
 mod requests;
+mod reserve;
 mod scan;
 mod slots;
 mod suspensions;
@@ -47,6 +48,7 @@ pub use view::ViewFault;
 
 use layout::{FILES, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE, VIEW};
 use part::Part;
+use reserve::RESERVE;
 
 /// Buckets held open at once.
 const MOST_BUCKETS_OPEN: usize = 64;
@@ -157,6 +159,9 @@ impl Spool {
             disk.mkdir(Path::new(dir))?;
             dirs.push(Path::new(dir));
         }
+        // Message files are made there, and what changes in them is to need no room. Only some file systems
+        // have such a thing.
+        let _ = disk.keep_in_place(Path::new("new"));
         if let Some(parent) = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -209,7 +214,14 @@ impl Spool {
         }
         // These may be missing: older programs did not make them all. A link in their place would lead
         // us out of the spool, and what is renamed in `keys/` becomes durable with what is elsewhere.
-        let optional = ["state", KEYS, INTENDED_KEYS, KEY_LOCKS, suspensions::DIR];
+        let optional = [
+            "state",
+            KEYS,
+            INTENDED_KEYS,
+            KEY_LOCKS,
+            suspensions::DIR,
+            RESERVE,
+        ];
         for dir in optional.iter().chain(VIEW) {
             let dir = *dir;
             let stat = match self.disk.stat(Path::new(dir)) {

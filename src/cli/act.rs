@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::args::{Act, Flush, Freeze, Global, How};
+use super::args::{Act, Discard, Flush, Freeze, Global, How};
 use super::background;
 use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
@@ -55,10 +55,23 @@ pub(super) fn thaw(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
 }
 
 /// `mailspool discard`.
-pub(super) fn discard(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+pub(super) fn discard(global: &Global, args: &Discard) -> Result<ExitCode, Failure> {
+    let Discard { act: args, now } = args;
     let site = open(global)?;
-    let until = after(site.config.discard_keep)?;
     let by = by(&site, &args.how);
+    if *now {
+        let until = Timestamp::now();
+        let action = Action::Discard { by, until };
+        return act(
+            &site,
+            global,
+            &args.ids,
+            &args.how,
+            &action,
+            "discarded for good",
+        );
+    }
+    let until = after(site.config.discard_keep)?;
     let done = format!(
         "discarded; `mailspool retry` takes it back until {}",
         table::time(until)

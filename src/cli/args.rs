@@ -81,7 +81,7 @@ pub(super) enum Command {
     /// Let frozen messages go, and try them at once, or at the time of their release
     Thaw(Act),
     /// Take messages out of the queue; nobody is told
-    Discard(Act),
+    Discard(Discard),
     /// Give messages up and tell their senders
     Bounce(Act),
     /// Hold back all mail for a destination or by a transport: it is accepted, and waits
@@ -254,6 +254,15 @@ pub(super) struct Freeze {
     /// Thaw by itself after this time, such as 2h or 3d
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Discard {
+    #[command(flatten)]
+    pub act: Act,
+    /// Forget them at once: they cannot be taken back. It needs no room on the disk
+    #[arg(long)]
+    pub now: bool,
 }
 
 /// What is suspended or resumed.

@@ -443,7 +443,7 @@ fn given_up(by: &super::By, last: Option<&Reply>) -> Reply {
 impl RecipientState {
     /// There is nothing more to do for it. What is not told any more was delivered: a failure is in the
     /// history before it is told.
-    fn finish(&mut self, since: Timestamp) {
+    pub(crate) fn finish(&mut self, since: Timestamp) {
         match &mut self.fate {
             Fate::Delivered { notified, .. } | Fate::Failed { notified, .. } => *notified = true,
             Fate::Pending { .. } => {

@@ -630,16 +630,26 @@ impl Core {
     }
 
     /// A message that is done and could not be renamed to `done/`. That rename was to be the
-    /// record of its last outcome; now its block must be.
+    /// record of its last outcome; now its block must be. Where there was no room for the name, it is forgotten
+    /// where it stands.
     pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> Settled {
-        match entry.say_done() {
-            Ok(()) => self.trouble(entry.id(), &error.to_string()),
-            Err(error) => Settled::Trouble(self.not_recorded(&mut entry, &error)),
+        let id = entry.id();
+        if let Err(error) = entry.say_done() {
+            return Settled::Trouble(self.not_recorded(&mut entry, &error));
+        }
+        if !error.is_full() {
+            return self.trouble(id, &error.to_string());
+        }
+        match entry.forget_here() {
+            Ok(true) => Settled::Finished,
+            Ok(false) => self.trouble(id, &error.to_string()),
+            Err(error) => self.trouble(id, &error.to_string()),
         }
     }
 
     /// An outcome that cannot be recorded must not be followed by another attempt: the message
-    /// is frozen, by its place alone, and the run stops.
+    /// is frozen, by its place alone, and the run stops, unless there was no room: that is no reason for
+    /// others to fail.
     fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
         let (id, why) = (entry.id(), error.to_string());
         let held = entry.hold_unrecorded();
@@ -647,10 +657,13 @@ impl Core {
         if let Err(error) = held {
             tracing::error!(%id, %error, "nor could it be frozen");
         }
-        self.fail(Error::NotRecorded {
-            id,
-            why: why.clone(),
-        });
+        // Without room other messages can be delivered and recorded.
+        if !error.is_full() {
+            self.fail(Error::NotRecorded {
+                id,
+                why: why.clone(),
+            });
+        }
         why
     }
 }

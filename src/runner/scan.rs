@@ -36,6 +36,11 @@ impl Core {
     /// of new mail nor a heap of old mail can use up a runner's budget alone.
     pub(super) fn scan(&self, known: &HashSet<QueueId>, out: &UnboundedSender<Batch>) {
         let spool = &self.spool;
+        match spool.fill_reserve() {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("the disk is full: the reserve is not"),
+            Err(error) => self.without(&error, "nothing is kept in reserve for a full disk"),
+        }
         for id in self.or_unread(spool.requests()) {
             if let Err(error) = self.serve_request(id) {
                 self.unread(&error, NOT_SERVED);

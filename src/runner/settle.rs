@@ -132,7 +132,10 @@ impl Core {
                             log_end(&entry);
                             Next::Finished(has_history, notices)
                         }
-                        Err(error) => Next::Settled(self.not_finished(entry, &error), notices),
+                        Err(error) => {
+                            log_end(&entry);
+                            Next::Settled(self.not_finished(entry, &error), notices)
+                        }
                     };
                 }
             };

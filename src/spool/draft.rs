@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::keys::KeyLock;
 use super::layout::{Info, Place};
 use super::lock::{Claim, Locked};
+use super::reserve;
 use super::view::{remove_view, write_view};
 use super::{Entry, Located, Spool};
 use crate::disk::{self, File};
@@ -34,6 +35,8 @@ pub struct Draft {
     buffer: Vec<u8>,
     /// Whether anything is in the file.
     is_begun: bool,
+    /// There may be no room: it is written at once, when it is whole, into a file of the reserve.
+    is_reserved: bool,
     hasher: SealHasher,
 }
 
@@ -62,7 +65,7 @@ impl Spool {
         envelope: &Envelope,
     ) -> disk::Result<Draft> {
         loop {
-            if let Some(draft) = self.draft_as(ids(), envelope)? {
+            if let Some(draft) = self.draft_as(ids(), envelope, false)? {
                 return Ok(draft);
             }
         }
@@ -71,9 +74,18 @@ impl Spool {
     /// The file is locked before an octet is written, and then looked at again as every locker does:
     /// a sweeper may have taken it for a leftover between the two calls. Then this attempt is over,
     /// and the sweeper tidies up.
-    fn draft_as(&self, id: QueueId, envelope: &Envelope) -> disk::Result<Option<Draft>> {
+    fn draft_as(
+        &self,
+        id: QueueId,
+        envelope: &Envelope,
+        is_reserved: bool,
+    ) -> disk::Result<Option<Draft>> {
         let path = Place::New.path(id);
-        let file = match self.disk.create(&path) {
+        let made = match is_reserved {
+            true => reserve::create(&self.disk, &path),
+            false => self.disk.create(&path),
+        };
+        let file = match made {
             Ok(file) => file,
             Err(error) if error.is(nix::errno::Errno::EEXIST) => return Ok(None),
             Err(error) => {
@@ -92,6 +104,7 @@ impl Spool {
                 block: block::open(id, envelope),
                 buffer: Vec::new(),
                 is_begun: false,
+                is_reserved,
                 hasher: SealHasher::new(),
             })),
             Ok(false) => Ok(None),
@@ -115,7 +128,14 @@ impl Spool {
     /// Begins a notice, whose id is given by its cause. The caller holds the origin's lock.
     /// One that an earlier holder staged and did not record is written again: that process may have
     /// seen a sync fail, and then a later one that succeeds says nothing.
-    pub fn stage_notice(&self, id: QueueId, envelope: &Envelope) -> disk::Result<Staging> {
+    ///
+    /// One that `may_use_reserve` is written where there is no other room.
+    pub fn stage_notice(
+        &self,
+        id: QueueId,
+        envelope: &Envelope,
+        may_use_reserve: bool,
+    ) -> disk::Result<Staging> {
         for place in [Place::New, Place::Staged] {
             match self.lock(place, id)? {
                 Claim::Busy => return Ok(Staging::Busy),
@@ -131,7 +151,7 @@ impl Spool {
         {
             self.disk.unlink(&history)?;
         }
-        Ok(match self.draft_as(id, envelope)? {
+        Ok(match self.draft_as(id, envelope, may_use_reserve)? {
             Some(draft) => Staging::Fresh(Box::new(draft)),
             None => Staging::Busy,
         })
@@ -153,7 +173,7 @@ impl Draft {
     pub fn write(&mut self, bytes: &[u8]) -> disk::Result<()> {
         self.hasher.update(bytes);
         self.buffer.extend_from_slice(bytes);
-        match self.buffer.len() >= BUFFER {
+        match self.buffer.len() >= BUFFER && !self.is_reserved {
             true => self.flush(),
             false => Ok(()),
         }
@@ -178,6 +198,9 @@ impl Draft {
         // The view comes first, because only a message that is locked by its acceptor may have its
         // view written: what a runner has finished must not get one again.
         write_view(&self.spool.disk, self.id, &self.envelope);
+        if self.is_reserved {
+            return self.seal_reserved();
+        }
         let was_begun = self.is_begun;
         self.flush()?;
         let Some(file) = &self.file else {
@@ -190,6 +213,29 @@ impl Draft {
             disk.write_all_at(file, line, 0)?;
         }
         disk.sync_file(file)
+    }
+
+    fn seal_reserved(&mut self) -> disk::Result<()> {
+        let Some(file) = self.file.take() else {
+            unreachable!("a draft has its file until it is staged")
+        };
+        let disk = &self.spool.disk;
+        let path = self.place.path(self.id);
+        let bytes = [&self.block[..], &self.buffer].concat();
+        let written = reserve::write(disk, file, &path, &bytes);
+        let file = match written {
+            Ok(file) => file,
+            Err(error) => {
+                // Best effort: the next run sweeps `new/`.
+                let _ = disk.unlink(&path);
+                return Err(error);
+            }
+        };
+        // One of the reserve is locked since it was claimed; and then the path is this file.
+        disk.try_lock(&file)?;
+        let synced = disk.sync_file(&file);
+        self.file = Some(file);
+        synced
     }
 
     /// Accepts the message (commit point *accepted*): fsync of the file, rename to its directory, fsync of

@@ -265,13 +265,32 @@ impl Entry {
         };
         let is_told = self.state.hold != Hold::None
             || (who.iter()).any(|n| self.state.recipients[*n].is_unconfirmed());
-        match said {
+        let recorded = match said {
             Ok(()) if !is_told => Ok(()),
             Ok(()) => self.sync(),
             Err(error) => {
                 tracing::warn!(id = %self.id(), %error, "the outcome is written to the history");
                 self.sync()
             }
+        };
+        if recorded.is_err() {
+            self.give_up_telling(&who);
+        }
+        recorded
+    }
+
+    /// What was delivered and cannot be written to the history is at least not to be delivered again, although
+    /// its sender is then not told. Best effort.
+    fn give_up_telling(&mut self, who: &[usize]) {
+        for n in who {
+            let recipient = &mut self.state.recipients[*n];
+            if recipient.is_unconfirmed() {
+                tracing::error!(id = %self.locked.id, to = %recipient.address, "delivered, and its sender is not told");
+                recipient.finish(self.block.id.accepted());
+            }
+        }
+        if let Ok(true) = self.write_finished(who) {
+            let _ = self.sync_block();
         }
     }
 
@@ -372,6 +391,24 @@ impl Entry {
         }
         self.go(Place::Done)?;
         Ok(self.events.len() > self.imagined.len() || self.journal.is_there())
+    }
+
+    /// Forgets a message that is done where it stands, for the case that it cannot be moved to `done/` for
+    /// want of room. Its block says, durably, that it is done: a run that finds it goes on here. False if another
+    /// process has its key in hand.
+    pub fn forget_here(self) -> disk::Result<bool> {
+        let Locked {
+            spool, id, place, ..
+        } = &self.locked;
+        let keyed = self.block.envelope.submission.key.clone();
+        match spool.keep_key_of(*id, keyed)? {
+            None => return Ok(false),
+            Some(None) => {}
+            Some(Some(dir)) => spool.disk.durable(&[], &[&dir])?,
+        }
+        spool.unlink_files(*id, true)?;
+        spool.disk.unlink(&place.path(*id))?;
+        Ok(true)
     }
 
     fn go(&mut self, to: Place) -> disk::Result<()> {

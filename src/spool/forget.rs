@@ -154,13 +154,18 @@ impl Spool {
     /// The message file goes last: as long as it stands in `done/`, the next run finishes the
     /// rest. Two processes that finish the same message do no harm to each other.
     fn unlink_all(&self, id: QueueId, has_history: bool) -> disk::Result<()> {
+        self.unlink_files(id, has_history)?;
+        self.disk.unlink(&Place::Done.path(id)).map(drop)
+    }
+
+    /// Everything but the message file.
+    pub(super) fn unlink_files(&self, id: QueueId, has_history: bool) -> disk::Result<()> {
         if has_history {
             self.disk.unlink(&Info::Request.path(id))?;
             // What a kill may have left of a history that was being written anew.
             self.disk.unlink(&history_part(id))?;
             self.disk.unlink(&Info::History.path(id))?;
         }
-        remove_view(&self.disk, id)?;
-        self.disk.unlink(&Place::Done.path(id)).map(drop)
+        remove_view(&self.disk, id)
     }
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::layout::{Info, history_part};
+use super::reserve;
 use crate::disk::{self, Disk, File};
 use crate::message::QueueId;
 
@@ -146,7 +147,7 @@ pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result
     let part = history_part(id);
     let write = || -> disk::Result<()> {
         let file = create_part(disk, &part)?;
-        disk.write_all(&file, lines)?;
+        let file = reserve::write(disk, file, &part, lines)?;
         disk.durable(&[&file], &[])?;
         disk.rename(&file, &part, &Info::History.path(id))?;
         disk.durable(&[], &[Path::new(Info::History.dir())])
@@ -166,10 +167,10 @@ fn create_part(disk: &Disk, part: &Path) -> disk::Result<File> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let file = match disk.create(part) {
+        let file = match reserve::create(disk, part) {
             Err(error) if error.is(Errno::EEXIST) => {
                 disk.unlink(part)?;
-                disk.create(part)?
+                reserve::create(disk, part)?
             }
             other => other?,
         };

@@ -268,7 +268,16 @@ impl Spool {
             Err(error) if error.is_absent() => None,
             other => other?,
         };
-        let Some(keyed) = block.and_then(|block| block.envelope.submission.key) else {
+        self.keep_key_of(id, block.and_then(|block| block.envelope.submission.key))
+    }
+
+    /// The same for a message that has this key, if it has one.
+    pub(super) fn keep_key_of(
+        &self,
+        id: QueueId,
+        keyed: Option<Keyed>,
+    ) -> disk::Result<Option<Option<PathBuf>>> {
+        let Some(keyed) = keyed else {
             return Ok(Some(None));
         };
         let hash = keyed.key.hash();

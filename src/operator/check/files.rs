@@ -25,6 +25,7 @@ const ROOT_NAMES: &[&str] = &[
     "new",
     "outbox",
     "requests",
+    "reserve",
     "staged",
     "state",
     "suspended",
@@ -75,6 +76,8 @@ impl Look<'_> {
             let ids = names.iter().filter_map(|name| name.parse().ok());
             self.infos.extend(ids.map(|id| (*dir, id)));
         }
+        let is_reserve = |name: &str| name.len() == 2 && name.bytes().all(|b| b.is_ascii_digit());
+        self.names_below(Path::new("reserve"), is_reserve, "/")?;
         self.keys()?;
         self.suspensions()?;
         self.names_below(Path::new("state"), is_state, "")?;
@@ -243,6 +246,7 @@ impl Look<'_> {
         let mut dirs: Vec<PathBuf> = Place::FIXED.iter().map(Place::dir).collect();
         let others = [
             "info",
+            "reserve",
             "state",
             "suspended",
             "keys",
