@@ -634,11 +634,13 @@ impl Core {
     /// where it stands.
     pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> Settled {
         let id = entry.id();
-        if let Err(error) = entry.say_done() {
-            return Settled::Trouble(self.not_recorded(&mut entry, &error));
-        }
-        if !error.is_full() {
-            return self.trouble(id, &error.to_string());
+        match entry.say_done() {
+            Ok(()) if !error.is_full() => return self.trouble(id, &error.to_string()),
+            // A disk that has no room for that either may take an unlink.
+            Err(full) if !full.is_full() => {
+                return Settled::Trouble(self.not_recorded(&mut entry, &full));
+            }
+            _ => {}
         }
         match entry.forget_here() {
             Ok(true) => Settled::Finished,

@@ -127,8 +127,9 @@ impl Entry {
         let Locked { spool, file, .. } = &self.locked;
         let mode = if in_use { IN_USE_MODE } else { FILE_MODE };
         match spool.disk.set_mode(file, mode) {
-            // Where files have no modes an interruption is not counted, and costs nothing else.
-            Err(error) if error.is_unsupported() => {
+            // Where files have no modes, or there is no room for one, an interruption is not counted, and
+            // costs nothing else.
+            Err(error) if error.is_unsupported() || error.is_full() => {
                 tracing::debug!(id = %self.id(), %error, "interrupted attempts are not counted");
             }
             other => other?,
