@@ -11,7 +11,7 @@ use super::lock::Locked;
 use crate::disk::{self, Body, File};
 use crate::message::{Envelope, QueueId};
 use crate::queue::step::{self, resting};
-use crate::queue::{Action, Event, Resting, State, What};
+use crate::queue::{Action, Event, Resting, State, What, history};
 
 /// A message whose lock this process holds and whose seal it has checked.
 #[derive(Debug)]
@@ -242,6 +242,7 @@ pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
 /// Whoever is killed between the two has done nothing: a message that is held, and one that is
 /// not due, is put back by the next run.
 pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
+    let at = history::written(at);
     for entry in entries.iter_mut() {
         entry.make_ready()?;
     }

@@ -149,6 +149,13 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "the history is synced again before another recipient is tried",
     ),
     (
+        // The message was never tried, so the part has only the action. Before it is written, the message
+        // stands durably in `active/`, where one without a history is due at once.
+        &["file info/attempts/*.part with retry before rename"],
+        &["quarantine, and out again"],
+        "without its history it is due in active/ all the same",
+    ),
+    (
         &["file info/attempts/* with notice before rename new/*"],
         &["tell of a delivery and of a failure"],
         "the record of the second notice is in the same file, and comes before either is delivered",
