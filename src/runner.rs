@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 
 use crate::message::QueueId;
 use crate::notice::{DsnBuilder, NoticeBuilder};
-use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules};
+use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules, history};
 use crate::spool::{Doubt, Located, Slot, Spool};
 use crate::transport::Transport;
 
@@ -413,10 +413,9 @@ impl Core {
         jobs::affordable(self.budget.jobs)
     }
 
-    /// The time, to the millisecond: finer is noise in a history that people read.
+    /// The time, as histories have it.
     fn now(&self) -> Timestamp {
-        let now = (self.clock)();
-        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+        history::written((self.clock)())
     }
 
     fn observe(&self, progress: Progress) {

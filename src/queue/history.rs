@@ -16,6 +16,13 @@ pub struct Event {
     pub what: What,
 }
 
+/// A time as it is written into a history: to the millisecond, because finer is noise to people. Every
+/// time that is compared with one of these is cut in the same way, else an action would lie in the future
+/// of an attempt that begins in the same millisecond.
+pub(crate) fn written(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
 /// What can happen to a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]

@@ -14,7 +14,7 @@ use crate::message::{Address, Block, Envelope, Mark, QueueId, Seal};
 use crate::queue::state::Fate;
 use crate::queue::step::{self, resting};
 use crate::queue::{
-    Action, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What,
+    Action, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What, history,
 };
 
 /// A message whose lock this process holds and whose seal it has checked.
@@ -299,7 +299,7 @@ impl Entry {
     /// new line must not come after lines that a power cut takes away. An interruption is counted first.
     pub fn make_ready(&mut self, at: Timestamp) -> disk::Result<()> {
         if self.state.in_use {
-            self.settle_interruption(at)?;
+            self.settle_interruption(history::written(at))?;
         }
         self.sync()?;
         self.journal.open()
@@ -460,6 +460,7 @@ pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
 /// Whoever is killed between the two has done nothing: a message that is held, and one that is
 /// not due, is put back by the next run.
 pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
+    let at = history::written(at);
     for entry in entries.iter_mut() {
         entry.make_ready(at)?;
     }

@@ -47,8 +47,8 @@ pub struct Fate {
     pub to: &'static str,
     pub before: Vec<End>,
     pub after: Vec<End>,
-    /// Once it is reported as done, or the history says that an answer was lost, not before so many
-    /// minutes after the beginning.
+    /// Once it is reported as done, or the history says durably that the outcome is not known, not before
+    /// so many minutes after the beginning.
     pub held: Option<i64>,
 }
 
@@ -135,7 +135,7 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
             seen.once(fate);
         }
         seen.fate(fate);
-        if known.did || answer_is_lost(&case.tree, fate) {
+        if known.did || known.is_put_off(fate) || answer_is_lost(&case.tree, fate) {
             seen.held(fate, story.times.start);
         }
     }

@@ -39,6 +39,10 @@ pub const HELD: &str = "l@held.test";
 /// With two hosts: the first takes one of them, the second the other.
 pub const TWINS: [&str; 2] = ["p@twin.test", "q@twin.test"];
 
+/// In minutes after the beginning: the first age at which the schedule has a recipient tried again whose first
+/// attempt was interrupted. Jitter only adds to it.
+const AGAIN: i64 = 30;
+
 /// Stories of one kind, told with a method.
 pub type Group = fn(Method) -> Vec<Story>;
 

@@ -3,6 +3,7 @@
 //! The code under test stays as it is; single syncs are taken out of the logs, so that the model
 //! takes nothing for certain because of them. What a story's own log leaves is not judged again.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -156,13 +157,19 @@ fn words(event: Event) -> Vec<String> {
     }
 }
 
-/// The syncs of a story that make something certain, by their labels.
+/// The syncs of a story, by their labels: each from the first that makes something certain. Those after it
+/// do so too once it is left out.
 fn syncs(story: &Story) -> BTreeMap<String, Vec<usize>> {
     let mut model = Model::of(&story.base);
     let mut syncs: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (at, step) in story.steps.iter().enumerate() {
-        if model.would_keep(step) {
-            syncs.entry(label(&story.steps, at)).or_default().push(at);
+        let keeps = model.would_keep(step);
+        if step.is_sync() {
+            match syncs.entry(label(&story.steps, at)) {
+                Entry::Occupied(mut all) => all.get_mut().push(at),
+                Entry::Vacant(first) if keeps => drop(first.insert(vec![at])),
+                Entry::Vacant(_) => {}
+            }
         }
         model.apply(step);
     }

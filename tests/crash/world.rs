@@ -18,6 +18,7 @@ use mailspool::spool::{self, Spool};
 use mailspool::transport::{BoxFuture, Maildir, Message, Pipe, Relay, Session, Transport};
 use tempfile::TempDir;
 
+use super::judge::Fate;
 use super::log::{Recorder, Step};
 use super::net::{self, Net};
 use super::shared::{Clock, HOST, tempdir};
@@ -316,6 +317,10 @@ pub struct Known {
     fresh: BTreeSet<(QueueId, String)>,
     /// Who must not get it again: the outcome is durable.
     pub settled: BTreeSet<(QueueId, String)>,
+    /// Of whom the history says that it is not known whether they have it.
+    doubtful: BTreeSet<(QueueId, String)>,
+    /// Who must not get it before their time: that is durable.
+    pub put_off: BTreeSet<(QueueId, String)>,
 }
 
 impl Known {
@@ -334,13 +339,16 @@ impl Known {
             Step::Write(path, bytes) if under(path, "info") => {
                 let events = History::parse(bytes).unwrap_or_default().events;
                 for event in events {
-                    if let (What::Outcome { results, .. }, Some(id)) = (event.what, id_of(path)) {
-                        let to = results.into_iter();
-                        let to = to.filter(|one| one.status == Status::Delivered);
-                        let to = to.map(|one| (id, one.recipient.as_str().to_owned()));
-                        let to: Vec<_> = to.collect();
-                        self.fresh.extend(to.iter().cloned());
-                        self.noted.extend(to);
+                    // A history that is written anew has the name of a part at first.
+                    let id = id_of(&path.with_extension(""));
+                    if let (What::Outcome { results, .. }, Some(id)) = (event.what, id) {
+                        let to = |status: Status| {
+                            let to = results.iter().filter(move |one| one.status == status);
+                            to.map(|one| (id, one.recipient.as_str().to_owned()))
+                        };
+                        self.fresh.extend(to(Status::Delivered));
+                        self.noted.extend(to(Status::Delivered));
+                        self.doubtful.extend(to(Status::Unknown));
                     }
                 }
             }
@@ -348,10 +356,17 @@ impl Known {
         }
     }
 
+    /// Whether a recipient must not get it before its time, because it may have it.
+    pub fn is_put_off(&self, fate: &Fate) -> bool {
+        let id = self.acked.get(fate.name);
+        id.is_some_and(|id| self.put_off.contains(&(*id, fate.to.to_owned())))
+    }
+
     /// What the world itself knows, without what only foretells.
     pub fn forget_notes(&mut self) {
         self.noted.clear();
         self.fresh.clear();
+        self.doubtful.clear();
     }
 
     /// What stands in the histories after a cut: no more than that was noted.
@@ -365,13 +380,19 @@ impl Known {
         self.fresh.clear();
     }
 
-    /// What the code itself takes to be durable, as the step it is about to make shows: it
-    /// lets a message rest only when its outcomes are recorded, and unlinks its envelope only
-    /// behind the barrier.
+    /// What the code itself takes to be durable, as the step it is about to make shows: it lets a
+    /// message rest, and writes down that another attempt of it begins, only when all outcomes that its
+    /// history has are durable, by whichever process they were written; and it unlinks its envelope
+    /// only after the barrier.
     pub fn foresee(&mut self, step: &Step) {
         let (path, all) = match step {
-            Step::Rename(_, to) if ["deferred", "frozen"].iter().any(|dir| under(to, dir)) => {
-                (to, &self.noted)
+            Step::Rename(_, path) if ["deferred", "frozen"].iter().any(|dir| under(path, dir)) => {
+                self.put_off.extend(of(path, &self.doubtful));
+                (path, &self.noted)
+            }
+            Step::Write(path, bytes) if under(path, "info") && begins(bytes) => {
+                self.put_off.extend(of(path, &self.doubtful));
+                (path, &self.noted)
             }
             Step::Unlink(path) if under(path, "info") && !path.starts_with("spool/requests") => {
                 (path, &self.delivered)
@@ -381,10 +402,20 @@ impl Known {
             Step::Write(path, _) if under(path, "info") => (path, &self.fresh),
             _ => return,
         };
-        let theirs = all.iter().filter(|(id, _)| Some(*id) == id_of(path));
-        let theirs: Vec<_> = theirs.cloned().collect();
-        self.settled.extend(theirs);
+        self.settled.extend(of(path, all));
     }
+}
+
+/// Those of the message that a path names.
+fn of(path: &Path, all: &BTreeSet<(QueueId, String)>) -> Vec<(QueueId, String)> {
+    let theirs = all.iter().filter(|(id, _)| Some(*id) == id_of(path));
+    theirs.cloned().collect()
+}
+
+/// Whether the last of these lines of a history says that an attempt begins.
+fn begins(bytes: &[u8]) -> bool {
+    let history = History::parse(bytes).unwrap_or_default();
+    matches!(history.events.last(), Some(event) if matches!(event.what, What::Started { .. }))
 }
 
 fn id_of(path: &Path) -> Option<QueueId> {

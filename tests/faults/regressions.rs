@@ -404,3 +404,29 @@ fn a_notice_does_not_wait_for_who_is_gone() {
     assert_eq!(ledger.all().len(), 1);
     assert!(spool.messages().unwrap().is_empty());
 }
+
+/// Attempts begin at whole milliseconds. An action a moment later in the same one had the message wait for
+/// the next minute.
+#[test]
+fn what_is_let_go_is_tried_in_the_same_millisecond() {
+    let start = Timestamp::now();
+    let end = start.as_millisecond() * 1_000_000 + 60_999_999_999;
+    let at = Timestamp::from_nanosecond(i128::from(end)).unwrap();
+    for action in [Action::Thaw(by()), Action::Retry(by())] {
+        let dir = tempdir();
+        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+        let freeze = Action::Freeze {
+            by: by(),
+            until: None,
+            then: Then::Thaw,
+        };
+        for action in [&freeze, &action] {
+            let acted = act(&spool, &[id], action, at).unwrap();
+            assert_eq!(acted, [(id, Acted::Done)]);
+        }
+        let ledger = Ledger::default();
+        let pass = runner(spool, &ledger, &Clock::at(at), start).pass();
+        assert_eq!(pass.unwrap().delivered, 1, "{action:?}");
+    }
+}

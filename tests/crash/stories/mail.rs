@@ -9,7 +9,7 @@ use super::super::story::{Story, When, fate};
 use super::moments::{
     durable, finished, half_gone, in_the_box, noted, noted_notice, noted_outcome, written,
 };
-use super::{A, B, BOX, HUSH, LONG, NEVER, NO, PIPE, SLOW, SLOWER, TOLD, deferred, nothing};
+use super::{A, AGAIN, B, BOX, HUSH, LONG, NEVER, NO, PIPE, SLOW, SLOWER, TOLD, deferred, nothing};
 
 pub fn doors(method: Method) -> Vec<Story> {
     vec![accept(method, Door::Active), accept(method, Door::Incoming)]
@@ -246,7 +246,8 @@ pub fn warn_killed(method: Method) -> Vec<Story> {
 
 pub fn interrupt(method: Method) -> Vec<Story> {
     let begun = {
-        let fates = vec![fate("one", A, Delivered), fate("one", B, Delivered)];
+        let mut fates = vec![fate("one", A, Delivered), fate("one", B, Delivered)];
+        fates[0].held = Some(AGAIN);
         let prepare = |stage: &Stage| stage.send("one", &[A, B]);
         Story::record("killed while trying", method, fates, prepare, |stage| {
             stage.killed_behind(noted, || drop(stage.try_pass()));
