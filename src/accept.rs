@@ -204,17 +204,14 @@ impl Acceptor {
         };
         self.stream(&mut draft, &mut input, &arrival)?;
         let id = match &envelope.submission.key {
-            None => draft.accept()?,
+            None => draft.accept(|| self.is_durable())?,
             Some(keyed) => match self.accept_keyed(draft, &keyed.key)? {
                 UnderKey::Accepted(id) => id,
                 UnderKey::Known(id) => return Ok(repeated(id)),
             },
         };
-        // From here on nothing may report failure: the message is durable, and a caller who
+        // From here on nothing may report failure: the message is durable, and a caller that
         // kept it would have it delivered twice.
-        if let Some(Hook(hook)) = &self.when_durable {
-            hook();
-        }
         trace::log_acceptance(id, &envelope, input.total);
         Ok(Accepted {
             id,
@@ -249,7 +246,16 @@ impl Acceptor {
         match lock.holder(key, draft.id().accepted())? {
             Holder::Message(id) => Ok(UnderKey::Known(id)),
             Holder::Busy => Err(Error::KeyBusy),
-            Holder::Nobody => Ok(UnderKey::Accepted(draft.accept_keyed(lock)?)),
+            Holder::Nobody => {
+                let id = draft.accept_keyed(lock, || self.is_durable())?;
+                Ok(UnderKey::Accepted(id))
+            }
+        }
+    }
+
+    fn is_durable(&self) {
+        if let Some(Hook(hook)) = &self.when_durable {
+            hook();
         }
     }
 

@@ -226,7 +226,7 @@ fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
             Located::Uncertain(Doubt::Unread(error)) => return Err(error),
         };
         // Not yet, or no longer, in the queue; locking it would only disturb who is at it.
-        if let Place::New | Place::Done = place {
+        if let Place::New | Place::Staged | Place::Done = place {
             return Ok(Taken::Not(Acted::Absent));
         }
         let locked = match spool.lock(place, id)? {

@@ -242,11 +242,12 @@ impl Draft {
     /// that directory. The file comes first, since a name outside `new/` says that the message is whole.
     ///
     /// After an error nothing is left behind, and nothing may be believed: not even a later success of
-    /// the same sync.
-    pub fn accept(mut self) -> disk::Result<QueueId> {
+    /// the same sync. `accepted` is called at the commit point, before anything else that may take time.
+    pub fn accept(mut self, accepted: impl FnOnce()) -> disk::Result<QueueId> {
         let to = entrance(&self.envelope.submission);
         self.seal()?;
         self.enter(to)?;
+        accepted();
         self.file = None;
         Ok(self.id)
     }
@@ -255,9 +256,9 @@ impl Draft {
     ///
     /// The record that names the message becomes durable first: a message that is accepted without one
     /// would be accepted again.
-    pub fn accept_keyed(mut self, lock: KeyLock) -> disk::Result<QueueId> {
+    pub fn accept_keyed(mut self, lock: KeyLock, accepted: impl FnOnce()) -> disk::Result<QueueId> {
         let Some(keyed) = self.envelope.submission.key.clone() else {
-            return self.accept();
+            return self.accept(accepted);
         };
         let intended = lock.intend(self.id, keyed)?;
         let to = entrance(&self.envelope.submission);
@@ -267,6 +268,7 @@ impl Draft {
             intended.take_back();
             return Err(error);
         }
+        accepted();
         let lock = intended.count();
         // The lock of the message goes first: the next holder of the key looks for it.
         self.file = None;
