@@ -3,6 +3,7 @@
 
 pub mod bucket;
 pub mod delay;
+pub mod fold;
 pub mod history;
 pub mod outcome;
 pub mod reply_rule;
@@ -14,6 +15,7 @@ pub mod step;
 
 pub use bucket::Bucket;
 pub use delay::DelayAges;
+pub use fold::Fold;
 pub use history::{Action, By, Event, History, HistoryError, RecipientResult, Then, What};
 pub use outcome::{Handover, Outcome, Status};
 pub use reply_rule::{Glob, ReplyRule, StatusPattern};

@@ -236,6 +236,10 @@ fn wishes(recipient: &RecipientState) -> Vec<String> {
 
 fn words(what: &What) -> Vec<String> {
     match what {
+        What::Fold(fold) => {
+            let (events, since) = (fold.events, table::time(fold.since));
+            vec![format!("{events} events since {since}, folded")]
+        }
         What::Outcome {
             transport, results, ..
         } => {

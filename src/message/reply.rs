@@ -79,7 +79,7 @@ impl FromStr for EnhancedCode {
 }
 
 /// A next hop's answer for one recipient, or our own words where no hop was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reply {
     /// The SMTP reply code, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

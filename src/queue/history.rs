@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Handover, Status};
+use super::{Fold, Handover, Status};
 use crate::message::{Address, NoticeKind, QueueId, Reply};
 
 /// One thing that happened.
@@ -50,6 +50,8 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warn: Option<Timestamp>,
     },
+    /// What is above it is no longer there, and came to this. It stands in the first line only.
+    Fold(Box<Fold>),
     /// Somebody, or a rule, acted on the message.
     #[serde(untagged)]
     Action(Action),

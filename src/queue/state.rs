@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::{Action, Event, Handover, Status, Then, What};
 use crate::message::{
@@ -43,9 +44,9 @@ pub struct State {
     pub begin: Timestamp,
     /// Times before `begin` at which something happened to it, each earlier than the one before.
     /// There are any only if a clock was ahead or went back.
-    earlier: Vec<Timestamp>,
+    pub(super) earlier: Vec<Timestamp>,
     /// When something happened to it last, by the clock of that time.
-    last_event: Option<Timestamp>,
+    pub(super) last_event: Option<Timestamp>,
     index: HashMap<Address, usize>,
 }
 
@@ -71,7 +72,8 @@ pub struct RecipientState {
 }
 
 /// What is to be done about a recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fate {
     /// It is tried at this time.
     Pending {
@@ -99,7 +101,8 @@ pub enum Fate {
 }
 
 /// Whether somebody holds a message back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Hold {
     /// Nobody.
     None,
@@ -224,8 +227,13 @@ impl State {
 
     /// One more thing happened.
     pub fn apply(&mut self, event: &Event) {
+        if let What::Fold(fold) = &event.what {
+            return self.unfold(fold);
+        }
         self.remember_time(event.at);
         match &event.what {
+            // It is no event, and was looked at.
+            What::Fold(_) => {}
             What::Outcome {
                 began,
                 transport,

@@ -40,6 +40,7 @@ impl Entry {
         locked: Locked,
         block: Block,
         events: Vec<Event>,
+        size: u64,
         torn: Option<u64>,
     ) -> Entry {
         let mut state = State::read(&block, &events);
@@ -50,7 +51,7 @@ impl Entry {
         let rests = resting(&state).map(Place::from) == Some(locked.place);
         let disk = locked.spool.disk.clone();
         Entry {
-            journal: Journal::new(disk, locked.id, torn, durable, durable || rests),
+            journal: Journal::new(disk, locked.id, size, torn, durable, durable || rests),
             is_marked: locked.is_marked,
             locked,
             block,
@@ -201,16 +202,35 @@ impl Entry {
     /// [`sync`](Entry::sync).
     pub fn record(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
         let event = Event { at, what };
-        self.journal.append(&event.line())?;
-        self.count(event);
-        Ok(())
+        let written = self.write(&event);
+        if written.is_ok() {
+            self.count(event);
+        }
+        written
+    }
+
+    /// Adds a line to the history. One that has doubled since it was last folded is folded first, and then
+    /// written anew with this line.
+    fn write(&mut self, event: &Event) -> disk::Result<()> {
+        let folded = self.events.first().map_or(0, |first| match first.what {
+            What::Fold(_) => first.line().len() as u64,
+            _ => 0,
+        });
+        if !self.journal.is_long(folded) {
+            return self.journal.append(&event.line());
+        }
+        let fold = Box::new(self.state.fold(&self.events));
+        let what = What::Fold(fold);
+        self.events = vec![Event { at: event.at, what }];
+        let lines = [self.events[0].line(), event.line()].concat();
+        self.journal.replace(&lines)
     }
 
     /// Writes an event down that counts whatever happens: after an error, what is recorded or
     /// synced next takes it along. It is not durable before that.
     pub fn note(&mut self, at: Timestamp, what: What) {
         let event = Event { at, what };
-        if let Err(error) = self.journal.append(&event.line()) {
+        if let Err(error) = self.write(&event) {
             tracing::warn!(id = %self.id(), %error, "the history is written anew");
         }
         self.count(event);
@@ -386,7 +406,11 @@ impl Entry {
     /// says first that the message is done, durably: a power cut may bring the message back and not the
     /// history.
     pub fn finish(&mut self) -> disk::Result<bool> {
-        let matters = |event: &Event| matches!(event.what, What::Notice { .. } | What::Action(_));
+        let matters = |event: &Event| match &event.what {
+            What::Notice { .. } | What::Action(_) => true,
+            What::Fold(fold) => fold.acted,
+            What::Outcome { .. } => false,
+        };
         if !self.block.mark.done && self.events.iter().any(matters) {
             self.say_done()?;
         }

@@ -16,6 +16,9 @@ use super::reserve;
 use crate::disk::{self, Disk, File};
 use crate::message::QueueId;
 
+/// A shorter history is not worth folding.
+const FOLDED_FROM: u64 = 256 << 10;
+
 /// The history's file, as far as its holder knows it.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -25,6 +28,8 @@ pub(super) struct Journal {
     file: Option<File>,
     /// Where a torn last line begins, until it is cut off.
     torn: Option<u64>,
+    /// Octets of the whole lines.
+    size: u64,
     /// All of it is known to be durable.
     durable: bool,
     /// A sync of what the file has can be believed.
@@ -39,6 +44,7 @@ impl Journal {
     pub fn new(
         disk: Disk,
         id: QueueId,
+        size: u64,
         torn: Option<u64>,
         durable: bool,
         trusted: bool,
@@ -47,6 +53,7 @@ impl Journal {
             disk,
             id,
             file: None,
+            size,
             torn,
             durable,
             trusted,
@@ -78,8 +85,24 @@ impl Journal {
             Some(file) => self.disk.write_all(file, line),
             None => Ok(()),
         });
+        self.size += line.len() as u64;
         self.ends_well = written.is_ok();
         self.trusted &= written.is_ok();
+        written
+    }
+
+    /// Whether it has doubled since it was folded into so many octets.
+    pub fn is_long(&self, folded: u64) -> bool {
+        self.size >= (2 * folded).max(FOLDED_FROM)
+    }
+
+    /// Puts these lines in place of all that is there, durably.
+    pub fn replace(&mut self, lines: &[u8]) -> disk::Result<()> {
+        self.durable = false;
+        let written = self.write_anew(lines);
+        if written.is_err() {
+            (self.trusted, self.ends_well) = (false, false);
+        }
         written
     }
 
@@ -118,6 +141,7 @@ impl Journal {
         self.file = None;
         self.torn = None;
         write_anew(&self.disk, self.id, lines)?;
+        self.size = lines.len() as u64;
         self.durable = true;
         self.trusted = true;
         self.ends_well = true;

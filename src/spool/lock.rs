@@ -266,8 +266,9 @@ impl Locked {
             Ok(history) => history,
             Err(error) => return Err(Unreadable::Corrupt(self, error.to_string())),
         };
-        let torn = (history.whole < bytes.len()).then_some(history.whole as u64);
-        let entry = Entry::new(self, block, history.events, torn);
+        let whole = history.whole as u64;
+        let torn = (history.whole < bytes.len()).then_some(whole);
+        let entry = Entry::new(self, block, history.events, whole, torn);
         // What is said of a recipient is said of one line of the block.
         if entry.state().recipients.len() < entry.envelope().recipients.len() {
             let reason = "its envelope block names a recipient twice".to_owned();

@@ -118,10 +118,11 @@ impl Spool {
         };
         let history = History::parse(&bytes).unwrap_or_default();
         bytes.truncate(history.whole);
-        let recorded = history
-            .events
-            .iter()
-            .any(|event| matches!(event.what, What::Notice { id: Some(id), .. } if id == notice));
+        let recorded = history.events.iter().any(|event| match &event.what {
+            What::Notice { id, .. } => *id == Some(notice),
+            What::Fold(fold) => fold.notices.contains(&notice),
+            What::Outcome { .. } | What::Action(_) => false,
+        });
         Ok(Some((recorded, bytes)))
     }
 }

@@ -259,7 +259,11 @@ impl Look<'_> {
 
 fn was_frozen(content: &Content) -> bool {
     let mut events = content.events.iter().map(|event| &event.what);
-    events.any(|what| matches!(what, What::Action(Action::Freeze { .. })))
+    events.any(|what| match what {
+        What::Action(Action::Freeze { .. }) => true,
+        What::Fold(fold) => fold.frozen,
+        _ => false,
+    })
 }
 
 /// Whether a bucket is not further ahead than messages are ever put off.
