@@ -7,6 +7,7 @@
 mod cut;
 mod cuts;
 mod device;
+mod full;
 mod ground;
 mod judge;
 #[path = "../program/mod.rs"]

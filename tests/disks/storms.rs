@@ -99,7 +99,7 @@ fn storm_on_a_full_one(disk: &Disk, fill: impl Fn(&Path)) {
 }
 
 /// Takes every block, one at a time in the end.
-fn take_blocks(ballast: &Path) {
+pub fn take_blocks(ballast: &Path) {
     for (n, size) in [1 << 20, 1 << 16, 4096, 512].into_iter().enumerate() {
         let path = ballast.join(format!("{n}-{}", names(ballast).len()));
         let Ok(mut file) = fs::File::create(path) else {
@@ -113,7 +113,7 @@ fn take_blocks(ballast: &Path) {
     }
 }
 
-fn take_inodes(ballast: &Path) {
+pub fn take_inodes(ballast: &Path) {
     let taken = names(ballast).len();
     let take = |n: usize| fs::File::create(ballast.join(n.to_string()));
     let last = (taken..).find_map(|n| take(n).err()).unwrap();
