@@ -113,7 +113,7 @@ fn the_words_about_the_queue() {
 
 #[test]
 fn the_fields_of_a_listing_are_an_interface() {
-    const FIELDS: [&str; 13] = [
+    const FIELDS: [&str; 15] = [
         "added",
         "age",
         "attempts",
@@ -121,9 +121,11 @@ fn the_fields_of_a_listing_are_an_interface() {
         "id",
         "last_error",
         "next_attempt",
+        "process",
         "queue",
         "recipients",
         "sender",
+        "since",
         "size",
         "status",
         "transport",

@@ -94,7 +94,18 @@ fn cells(row: &Row, now: Timestamp) -> table::Line {
         words(row).to_owned(),
         next.map_or(String::new(), |next| table::soon(next, now)),
     ];
-    (cells, row.last_error.clone())
+    let below = [in_use(row), row.last_error.clone()];
+    let below: Vec<String> = below.into_iter().flatten().collect();
+    (cells, (!below.is_empty()).then(|| below.join("; ")))
+}
+
+/// Since when a message has been in use, and by which process of this host.
+pub(super) fn in_use(row: &Row) -> Option<String> {
+    let process = row.process?;
+    let since = (row.since).map_or(String::new(), |since| {
+        format!("since {}, ", table::time(since))
+    });
+    Some(format!("{since}by process {process}"))
 }
 
 /// When it is discarded, if nobody does anything.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{Global, Show};
 use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
-use super::list::{finish, json_line, put, status_words};
+use super::list::{finish, in_use, json_line, put, status_words};
 use super::site::Site;
 use super::table;
 use crate::message::header::HeaderScan;
@@ -156,6 +156,9 @@ fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -
     let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
     line("Id", &row.id);
     line("Status", &status_words(row, now));
+    if let Some(in_use) = in_use(row) {
+        line("In use", &in_use);
+    }
     if let Some(why) = &row.last_error {
         line("Why", why);
     }

@@ -1,6 +1,6 @@
 //! What is asked about files, file systems and locks.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use nix::sys::stat::{FileStat, SFlag};
 
@@ -19,6 +19,8 @@ pub struct Stat {
     pub mode: u32,
     /// Owner.
     pub uid: u32,
+    /// When its mode or its place changed last, in seconds since 1970: for people only.
+    pub changed: i64,
 }
 
 /// What sort of thing a name names.
@@ -55,23 +57,25 @@ impl From<FileStat> for Stat {
             },
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
+            changed: stat.st_ctime,
         }
     }
 }
 
-/// The inodes under an exclusive flock, from `/proc/locks`. The kernel's list is read instead
+/// The inodes under an exclusive flock, and the process that has each, from `/proc/locks`. The kernel's list is read instead
 /// of trying the locks, since a lock that is tried is a lock that is held for a moment. Inodes
 /// of other file systems may be among them: this is for people's eyes only.
-pub fn locked_inodes() -> HashSet<u64> {
+pub fn lock_holders() -> HashMap<u64, u32> {
     let Ok(text) = std::fs::read_to_string("/proc/locks") else {
-        return HashSet::new();
+        return HashMap::new();
     };
-    // `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`; who waits has `->` in front.
-    let inode = |line: &str| -> Option<u64> {
+    // `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`; one that waits has `->` in front.
+    let holder = |line: &str| -> Option<(u64, u32)> {
         let mut words = line.split_ascii_whitespace().filter(|word| *word != "->");
-        let kind = words.nth(1)?;
-        let place = words.nth(3)?;
-        (kind == "FLOCK").then(|| place.rsplit(':').next()?.parse().ok())?
+        let kind = words.nth(1).filter(|kind| *kind == "FLOCK");
+        let process = kind.and(words.nth(2))?.parse().ok()?;
+        let inode = words.next()?.rsplit(':').next()?.parse().ok()?;
+        Some((inode, process))
     };
-    text.lines().filter_map(inode).collect()
+    text.lines().filter_map(holder).collect()
 }

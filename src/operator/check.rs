@@ -10,7 +10,7 @@ mod messages;
 mod repair;
 mod tally;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -192,7 +192,7 @@ struct Look<'a> {
     /// Messages with a file that we may not read: that says nothing about what is in it.
     barred: HashSet<QueueId>,
     /// Inodes under a lock, once somebody wanted to know: the kernel takes its time.
-    locked: Option<HashSet<u64>>,
+    locked: Option<HashMap<u64, u32>>,
     /// Where messages were seen.
     seen: BTreeMap<QueueId, Vec<Place>>,
     /// The other files of messages that were seen: in which directory, of which message.

@@ -26,6 +26,10 @@ pub struct Row {
     pub last_error: Option<String>,
     pub transport: Option<String>,
     pub hold: Option<HoldRow>,
+    /// The process of this host that works on it.
+    pub process: Option<u32>,
+    /// Since when it has been in use.
+    pub since: Option<Timestamp>,
 }
 
 /// A recipient in a listing.
@@ -106,6 +110,8 @@ pub fn row(view: &View, now: Timestamp) -> Row {
         last_error: None,
         transport: None,
         hold: None,
+        process: view.process,
+        since: view.since,
     };
     match &view.content {
         Err(reason) => row.last_error = Some(printable(reason)),
@@ -144,7 +150,7 @@ fn status(view: &View, state: &State) -> RowStatus {
     let untold = state.recipients.iter().any(|one| one.is_untold());
     match (view.place, &state.hold) {
         (Place::Corrupt, _) => RowStatus::Corrupt,
-        _ if view.in_progress => RowStatus::InProgress,
+        _ if view.in_progress() => RowStatus::InProgress,
         (Place::Discarded(_), _) | (_, Hold::Discarded { .. }) => RowStatus::WillBeDiscarded,
         (Place::Frozen(_), _) | (_, Hold::Frozen { .. }) => RowStatus::Frozen,
         _ if untold && state.sender.mailbox().is_some() => RowStatus::WillBeBounced,
@@ -204,7 +210,7 @@ fn hold(hold: &Hold) -> Option<HoldRow> {
 }
 
 fn recipients(view: &View, state: &State, now: Timestamp) -> Vec<RecipientRow> {
-    let is_tried = view.in_progress && state.in_use;
+    let is_tried = view.in_progress() && state.in_use;
     let row = |one: &crate::queue::RecipientState| RecipientRow {
         address: one.address.to_string(),
         status: match one.fate {

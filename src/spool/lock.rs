@@ -113,6 +113,11 @@ pub(super) fn read_head(
     Ok(Ok(Head { block, message }))
 }
 
+/// Whether the mode of a message file says that it is in use.
+pub(super) fn is_marked(stat: &Stat) -> bool {
+    stat.mode & IN_USE_MODE & !FILE_MODE != 0
+}
+
 /// Reads until `bytes` is full or the file ends.
 fn fill(disk: &Disk, file: &File, bytes: &mut [u8], offset: u64) -> disk::Result<usize> {
     let mut have = 0;
@@ -159,7 +164,7 @@ impl Spool {
             place,
             file: Arc::new(file),
             size: stat.size,
-            is_marked: stat.mode & IN_USE_MODE & !FILE_MODE != 0,
+            is_marked: is_marked(&stat),
         }))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing here takes a lock, so nothing here can make a runner pass a message over.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::str::FromStr;
@@ -12,9 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::layout::{Info, reason_path};
-use super::lock::{LISTED, read_head};
+use super::lock::{LISTED, is_marked, read_head};
 use super::{Kept, Place, Spool};
-use crate::disk::{self, Body, FILE_MODE, File, IN_USE_MODE, Kind, Stat};
+use crate::disk::{self, Body, File, Kind, Stat};
 use crate::message::{Block, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, History, State};
 
@@ -30,7 +30,7 @@ pub struct Listing {
     pub unread: Vec<disk::Error>,
     /// Inodes that somebody holds a lock on, once somebody wants to know: while the kernel lists
     /// its locks nobody on the machine can take or drop one, and that lasts.
-    locked: OnceLock<HashSet<u64>>,
+    locked: OnceLock<HashMap<u64, u32>>,
 }
 
 /// Where a message stands, as far as a look without its lock can say.
@@ -76,10 +76,19 @@ pub struct View {
     pub place: Place,
     /// Octets of its file.
     pub size: u64,
-    /// Whether somebody works on it.
-    pub in_progress: bool,
+    /// The process of this host that works on it; for people only.
+    pub process: Option<u32>,
+    /// Since when it has been in use, by the file's change time; for people only.
+    pub since: Option<Timestamp>,
     /// Its envelope, state and history, or why they cannot be read.
     pub content: Result<Content, String>,
+}
+
+impl View {
+    /// Whether a process works on it.
+    pub fn in_progress(&self) -> bool {
+        self.process.is_some()
+    }
 }
 
 /// A message's envelope, state and history.
@@ -351,10 +360,14 @@ impl Spool {
             id,
             place,
             size,
-            in_progress: listing
+            process: listing
                 .locked
-                .get_or_init(disk::locked_inodes)
-                .contains(&stat.identity.1),
+                .get_or_init(disk::lock_holders)
+                .get(&stat.identity.1)
+                .copied(),
+            since: is_marked(&stat)
+                .then(|| Timestamp::from_second(stat.changed).ok())
+                .flatten(),
             content,
         }))
     }
@@ -427,7 +440,7 @@ impl Spool {
             Err(error) => return Ok(Err(error.to_string())),
         };
         let mut state = State::read(&block, &events);
-        state.in_use = stat.mode & IN_USE_MODE & !FILE_MODE != 0;
+        state.in_use = is_marked(stat);
         let content = Content {
             envelope: block.envelope,
             state,

@@ -182,8 +182,8 @@ impl Look<'_> {
     }
 
     fn is_in_hand(&mut self, stat: &Stat) -> bool {
-        let locked = self.locked.get_or_insert_with(disk::locked_inodes);
-        locked.contains(&stat.identity.1)
+        let locked = self.locked.get_or_insert_with(disk::lock_holders);
+        locked.contains_key(&stat.identity.1)
     }
 
     /// Whether a message that rests has a reason, and a time at which somebody looks at it.
