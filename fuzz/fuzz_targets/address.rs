@@ -4,15 +4,15 @@
 use libfuzzer_sys::fuzz_target;
 use mailspool::message::address::without_repeats;
 use mailspool::message::domain;
-use mailspool::message::envelope::{parse_recipients, parse_sender};
-use mailspool::message::{Address, ReversePath, harmless, list};
+use mailspool::message::{Address, Block, ReversePath, block, harmless, list};
 
 fuzz_target!(|input: &[u8]| {
     let [bytes, other] = help::parts(input);
     stored(bytes);
     if let Ok(path) = ReversePath::parse(bytes) {
-        let line = format!("{}\n", path.as_str());
-        assert_eq!(parse_sender(line.as_bytes()), Ok(path));
+        let mut envelope = help::envelope("", &["b@x.test"]);
+        envelope.sender = path;
+        assert_eq!(help::block(&envelope).envelope, envelope);
     }
     let Ok(address) = Address::from_bytes(bytes) else {
         return;
@@ -87,8 +87,13 @@ fn stored(bytes: &[u8]) {
     assert_eq!(text.as_bytes(), bytes);
     assert!(!text.is_empty() && text.len() <= Address::MAX_LEN);
     assert!(!text.chars().any(char::is_control));
-    let line = format!("{text}\n");
-    assert_eq!(parse_recipients(line.as_bytes()), Ok(vec![address.clone()]));
+    // No address is taken for another one, or for a wish, in an envelope block.
+    let mut envelope = help::envelope("a@x.test", &["b@x.test", "c@x.test"]);
+    envelope.recipients[0] = address.clone();
+    let mut bytes = block::open(help::id(), &envelope);
+    block::close(&mut bytes, 0, 0);
+    let read = Block::parse(&bytes).map(|block| block.envelope);
+    assert_eq!(read, Ok(envelope));
     let json = serde_json::to_string(&address).unwrap();
     assert_eq!(serde_json::from_str::<Address>(&json).unwrap(), address);
     assert!(address.same_mailbox(&address));

@@ -1,68 +1,117 @@
-//! `info/sender`, `info/recipients` and `info/transport`: what can be read is written and read
-//! again the same, and only under its seal.
+//! The envelope block of a message file: what is read is written again the same, nothing else is read, and
+//! any bit that flips is seen, but where the file changes in place.
+//!
+//! An input is a block, with its seal or without, and a number that says which bit flips.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::Seal;
-use mailspool::message::envelope::{EnvelopeFiles, parse_recipients, parse_seal, parse_sender};
-use mailspool::message::seal::of_envelope;
+use mailspool::message::block::{self, MAX_BLOCK};
+use mailspool::message::{Block, Mark, Seal};
+
+/// The message that a block is sealed for here.
+const SIZE: u64 = 999_999_999_999_999;
+const MESSAGE: u128 = 7 << 120;
 
 fuzz_target!(|input: &[u8]| {
-    let [sender, recipients, lines, bit] = help::parts(input);
-    let bit = bit.iter().fold(0_u16, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add((*byte).into())
-    });
-    let _ = (
-        parse_sender(sender),
-        parse_recipients(recipients),
-        parse_seal(lines),
-    );
-    let mut files = EnvelopeFiles {
-        sender: sender.to_vec(),
-        recipients: recipients.to_vec(),
-        transport: lines.to_vec(),
+    let [lines, bit] = help::parts(input);
+    assert_bounded(lines);
+    if let Ok(read) = Block::parse(lines) {
+        assert_only_spelling(&read, lines);
+    }
+    // No input guesses 128 bits. So it is sealed here, and what is left is the grammar.
+    let below = match Seal::parse(lines) {
+        Ok(_) => &lines[Seal::WIDTH..],
+        Err(_) => lines,
     };
-    let unsealed = files.parse();
-    // No input guesses 128 bits; so it is sealed, and what is left is the grammar.
-    let seal = Seal {
-        size: u64::from(bit) << 40,
-        message: u128::from(bit) << 100,
-        envelope: of_envelope(sender, recipients, lines),
-    };
-    assert!(unsealed.is_err());
-    files
-        .transport
-        .extend_from_slice(format!("seal: {seal}\n").as_bytes());
-    let Ok((envelope, read)) = files.parse() else {
+    let mut bytes = Seal::default().line().into_bytes();
+    assert!(Block::parse(&bytes).is_err());
+    bytes.extend_from_slice(below);
+    assert!(Block::parse(&bytes).is_err(), "it has no seal yet");
+    block::close(&mut bytes, SIZE, MESSAGE);
+    let Ok(read) = Block::parse(&bytes) else {
         return;
     };
-    assert_eq!(read, seal);
-    let written = envelope.files(seal.size, seal.message);
-    let (again, resealed) = written.parse().expect("what we write we can read");
-    assert_eq!(again, envelope);
-    assert_eq!((resealed.size, resealed.message), (seal.size, seal.message));
-    assert_eq!(again.files(seal.size, seal.message), written);
+    assert_eq!((read.seal.size, read.seal.message), (SIZE, MESSAGE));
+    assert_only_spelling(&read, &bytes);
+    assert_shown(&read);
 
-    // One bit of the three files, wherever it is.
-    let bit = usize::from(bit);
-    let mut harmed = written.clone();
-    let all = [
-        &mut harmed.sender,
-        &mut harmed.recipients,
-        &mut harmed.transport,
-    ];
-    let mut at = bit / 8 % all.iter().map(|file| file.len()).sum::<usize>();
-    for file in all {
-        match file.get_mut(at) {
-            Some(byte) => {
-                *byte ^= 1 << (bit % 8);
-                break;
-            }
-            None => at -= file.len(),
+    let bit = bit.iter().fold(0_usize, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add((*byte).into())
+    });
+    assert_flip_is_seen(&read, bytes, bit);
+});
+
+/// Whatever the numbers of a first line say, they are possible ones, and in their one spelling.
+fn assert_bounded(bytes: &[u8]) {
+    if let Ok(seal) = Seal::parse(bytes) {
+        assert_eq!(seal.line().as_bytes(), &bytes[..Seal::WIDTH]);
+        assert!(seal.block > Seal::WIDTH as u64 && seal.block <= MAX_BLOCK);
+        assert!(seal.file_size() >= seal.block);
+    }
+}
+
+/// The same octets come out when what was read is written: as at acceptance, and with what has changed since.
+fn assert_only_spelling(read: &Block, bytes: &[u8]) {
+    let count = read.envelope.recipients.len();
+    assert!(count > 0 && read.finished.len() == count);
+    assert!(read.mark.interrupted <= 999);
+    let mut written = block::open(read.id, &read.envelope);
+    block::close(&mut written, read.seal.size, read.seal.message);
+    let fresh = Block::parse(&written).expect("what we write we can read");
+    assert_eq!((fresh.id, &fresh.envelope), (read.id, &read.envelope));
+    assert_eq!(fresh.seal, read.seal);
+    assert_eq!(fresh.mark, Mark::default());
+    assert_eq!(fresh.finished, vec![false; count]);
+
+    let state = Mark::OFFSET as usize;
+    written[state..state + Mark::WIDTH].copy_from_slice(read.mark.line().as_bytes());
+    let octets: Vec<u64> = fresh.octets().collect();
+    assert_eq!(octets.len(), count);
+    for (offset, finished) in octets.iter().zip(&read.finished) {
+        let octet = &mut written[*offset as usize];
+        assert_eq!(*octet, b'-');
+        if *finished {
+            *octet = b'+';
         }
     }
-    if let Ok((_, other)) = harmed.parse() {
-        // The size and the sum of the message are not checked here; they are no longer the same.
-        assert_ne!((other.size, other.message), (seal.size, seal.message));
+    assert_eq!(written, bytes);
+}
+
+/// The view has a line for each recipient, and no line of it is another's text.
+fn assert_shown(read: &Block) {
+    let view = read.envelope.view();
+    assert_eq!(view.sender.matches('\n').count(), 1);
+    let shown: Vec<&str> = view.recipients.lines().collect();
+    let addresses = read.envelope.recipients.iter().map(|one| one.as_str());
+    assert!(shown.into_iter().eq(addresses));
+    let names = [
+        "door: ",
+        "transport: ",
+        "origin: ",
+        "ret: ",
+        "envid: ",
+        "notify: ",
+        "orcpt: ",
+        "key: ",
+        "release: ",
+    ];
+    for line in view.transport.lines() {
+        assert!(
+            names.iter().any(|name| line.starts_with(name)),
+            "{line:?} in {:?}",
+            view.transport
+        );
     }
-});
+}
+
+fn assert_flip_is_seen(read: &Block, mut bytes: Vec<u8>, bit: usize) {
+    let at = bit / 8 % bytes.len();
+    bytes[at] ^= 1 << (bit % 8);
+    let Ok(other) = Block::parse(&bytes) else {
+        return;
+    };
+    let is_state = (Seal::WIDTH..Seal::WIDTH + Mark::WIDTH).contains(&at);
+    assert!(is_state || read.octets().any(|octet| octet == at as u64));
+    assert_eq!((other.id, &other.envelope), (read.id, &read.envelope));
+    assert_eq!(other.seal, read.seal);
+}

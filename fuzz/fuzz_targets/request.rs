@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     // Done twice, as after a crash, it changes nothing more.
     for sender in ["", "a@example.org"] {
         let envelope = help::envelope(sender, &["b@example.net", "c@x"]);
-        let once = State::with_history(help::id(), &envelope, &history.events);
+        let once = State::read(&help::block(&envelope), &history.events);
         let mut twice = once.clone();
         twice.apply(&history.events[0]);
         assert_eq!(twice, once);

@@ -7,10 +7,12 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Limits, Request};
-use mailspool::message::{Address, Door, Dsn, Envelope, QueueId, ReversePath, Submission};
+use mailspool::message::{
+    Address, Block, Door, Dsn, Envelope, QueueId, ReversePath, Submission, block,
+};
 use mailspool::queue::{
-    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Step, Then, What,
-    next_step, settle,
+    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Status, Step, Then,
+    What, next_step, settle,
 };
 use mailspool::spool::Spool;
 use tempfile::TempDir;
@@ -46,7 +48,19 @@ pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
     }
 }
 
-/// A spool in memory, where a barrier costs nothing.
+/// The block of [`id`] with this envelope, as it is at acceptance.
+pub fn block(envelope: &Envelope) -> Block {
+    let mut bytes = block::open(id(), envelope);
+    block::close(&mut bytes, 0, 0);
+    Block::parse(&bytes).expect("what we write we can read")
+}
+
+/// What comes next for a message.
+pub fn next(state: &State) -> Step {
+    next_step(state, now(), Schedule::default().longest_delay())
+}
+
+/// A spool in memory, where a sync costs nothing.
 pub fn spool() -> (TempDir, Spool) {
     let memory = Path::new("/dev/shm");
     let dir = tempfile::tempdir_in(memory).expect("a directory in memory");
@@ -85,7 +99,10 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
     let schedule = Schedule::default();
     let longest = schedule.longest_delay();
     for _ in 0..most {
-        let what = match next_step(&state, now, longest) {
+        let step = next_step(&state, now, longest);
+        let is_interruption = matches!(step, Step::Interrupted(_));
+        let counted = state.interrupted;
+        let what = match step {
             Step::Finish => return assert_nobody_is_left(&state, now),
             Step::Rest(resting) => return assert_comes_back(&state, resting, now, longest),
             Step::Thaw => What::Action(Action::Thaw(By::rule("its time has come"))),
@@ -116,30 +133,43 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                         .collect(),
                 }
             }
-            Step::Interrupted(who) | Step::Attempt(who) => {
+            Step::Interrupted(ref who) | Step::Attempt(ref who) => {
                 assert!(!who.is_empty());
                 let later = || {
                     let code = mailspool::message::EnhancedCode::new(4, 2, 1);
                     mailspool::queue::Outcome::deferred(code, "later")
+                };
+                let outcome = || match is_interruption {
+                    true => mailspool::queue::Outcome {
+                        status: Status::Unknown,
+                        ..later()
+                    },
+                    false => later(),
                 };
                 let result = |n: &usize| {
                     settle(
                         &state,
                         &state.recipients[*n].address,
                         None,
-                        later(),
+                        outcome(),
                         &schedule,
                         &DelayAges::default(),
                         now,
                     )
                 };
                 What::Outcome {
+                    began: now,
                     transport: None,
                     results: who.iter().map(result).collect(),
                 }
             }
         };
         state.apply(&Event { at: now, what });
+        if is_interruption {
+            // As its holder does: it counts, then clears the bit.
+            state.interrupted = counted + 1;
+            state.in_use = false;
+        }
         // The next step comes a little later, as in life.
         now = now
             .checked_add(SignedDuration::from_millis(1))

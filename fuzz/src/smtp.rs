@@ -80,7 +80,9 @@ impl Plan {
             needs,
             ..Login::new(credentials)
         };
-        let all = RECIPIENTS.iter().filter_map(|one| Address::stored(one).ok());
+        let all = RECIPIENTS
+            .iter()
+            .filter_map(|one| Address::stored(one).ok());
         let chosen = all.enumerate().filter(|(n, _)| bits(1) >> n & 1 == 1);
         let mut recipients: Vec<Address> = chosen.map(|(_, one)| one).collect();
         if recipients.is_empty() {
