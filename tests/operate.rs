@@ -641,6 +641,39 @@ fn an_action_on_a_message_that_is_delivered_meanwhile_is_void() {
     }
 }
 
+/// The run that served it was cut off between the record and the rename. The message would have stayed in
+/// `deferred/` until it was due.
+#[test]
+fn a_discard_that_was_half_done_is_done_by_the_next_run() {
+    let site = Site::new(&later("later"));
+    let id = site.queue(&["b@example.test"]);
+    site.run().ok();
+    let is_message = |path: &PathBuf| path.ends_with(&id);
+    let deferred = files(&site.spool().join("deferred"))
+        .into_iter()
+        .find(is_message);
+    let deferred = deferred.unwrap();
+    site.program(["discard", "--queue-only", &id], b"").ok();
+    let discarded = files(&site.spool().join("discarded"))
+        .into_iter()
+        .find(is_message);
+    fs::create_dir_all(deferred.parent().unwrap()).unwrap();
+    fs::rename(discarded.unwrap(), &deferred).unwrap();
+    let request = json!({"event": "discard", "by": "root", "until": "2999-01-01T00:00:00Z"});
+    let waiting = site.spool().join("requests").join(&id);
+    fs::write(&waiting, request.to_string()).unwrap();
+    site.run().ok();
+    assert_eq!(site.row()["queue"], "discarded");
+    assert!(!waiting.exists() && !deferred.exists());
+    // Now it makes none.
+    fs::write(&waiting, request.to_string()).unwrap();
+    site.run().ok();
+    let shown = site.shown(&id);
+    let discards = shown["history"].as_array().unwrap().iter();
+    let discards = discards.filter(|event| event["event"] == "discard");
+    assert_eq!((discards.count(), waiting.exists()), (2, false));
+}
+
 /// A request that outlives its run is served by the next one.
 #[test]
 fn a_request_outlives_a_killed_run() {

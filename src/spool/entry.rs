@@ -471,6 +471,12 @@ impl Entry {
 
 /// Why an action makes no sense for a message in hand.
 pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
+    // A discard that was written down and no more is done again: it is the rename that is missing.
+    let is_discarded = matches!(entry.state().hold, Hold::Discarded { .. });
+    let is_elsewhere = !matches!(entry.place(), Place::Discarded(_));
+    if matches!(action, Action::Discard { .. }) && is_discarded && is_elsewhere {
+        return None;
+    }
     let stands_frozen = matches!(entry.place(), Place::Frozen(_));
     step::refusal(entry.state(), stands_frozen, action)
 }
