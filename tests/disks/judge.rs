@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-use super::program::crowd::{delivered, hurry, release};
-use super::program::{Site, names};
-use super::work::{Action, Mark, config_afterwards};
+use mailspool::message::{Block, Seal, SealHasher};
+
+use super::program::crowd::{Random, delivered, hurry, release};
+use super::program::{Site, files, names};
+use super::work::{Action, Mark, config_afterwards, noted};
 
 /// What was known of the messages when the power went.
 #[derive(Default)]
@@ -14,13 +17,23 @@ pub struct Known {
     accepted: BTreeSet<usize>,
     /// The id, what was done last, and what was begun after it.
     acted: BTreeMap<usize, (String, Option<Action>, Option<Action>)>,
+    /// Delivered to their first recipient.
+    partly: BTreeSet<usize>,
+}
+
+/// Where deliveries to the recipients at `once.test` are noted.
+pub struct Notes {
+    /// Until the power went, and after that: what is noted here was delivered, but perhaps after the cut.
+    pub before: PathBuf,
+    /// By the program on what the cut left.
+    pub after: PathBuf,
 }
 
 /// What was found.
 #[derive(Default)]
 pub struct Verdict {
     pub acknowledged: usize,
-    pub lost: usize,
+    pub lost: Vec<usize>,
     pub doubled: usize,
     pub wrong: Vec<String>,
 }
@@ -31,6 +44,7 @@ impl Known {
         for mark in marks {
             match mark {
                 Mark::Accepted(serial) => drop(known.accepted.insert(*serial)),
+                Mark::Partly(serial) => drop(known.partly.insert(*serial)),
                 Mark::Begins(serial, id, action) => {
                     let acted = known.acted.entry(*serial).or_default();
                     (acted.0, acted.2) = (id.clone(), Some(*action));
@@ -46,19 +60,25 @@ impl Known {
 }
 
 /// Works the spool off that lies in a directory, to its end.
-pub fn judge(dir: &Path, known: &Known) -> Verdict {
+pub fn judge(dir: &Path, known: &Known, notes: &Notes, random: &mut Random) -> Verdict {
     let mut verdict = Verdict {
         acknowledged: known.accepted.len(),
         ..Verdict::default()
     };
     let site = Site::at(dir);
-    site.configure(&config_afterwards());
+    let _ = fs::remove_file(&notes.after);
+    site.configure(&config_afterwards(&notes.after));
     let wrong = &mut verdict.wrong;
-    mend(&site, wrong);
+    boot(&site, random);
+    meddle(&site, random);
+    if random.pick(2) == 0 {
+        mend(&site, wrong);
+    }
     let ran = site.run();
     if ran.code != 0 {
         wrong.push(format!("run: {ran}"));
     }
+    shown(&site, wrong);
     held(&site, known, wrong);
     const MOST_ROUNDS: usize = 6;
     for round in 0.. {
@@ -89,15 +109,30 @@ pub fn judge(dir: &Path, known: &Known) -> Verdict {
         .iter()
         .filter(|serial| !counts.contains_key(serial))
         .collect();
-    verdict.lost = lost.len();
+    let (before, after) = (noted(&notes.before), noted(&notes.after));
+    let is_noted = |serial: &usize| before.contains(serial) || after.contains(serial);
+    let has_one = |serial: &&usize| *serial % 4 == 3;
+    let unnoted = known.accepted.iter().filter(has_one);
+    let unnoted = unnoted.filter(|serial| !is_noted(serial));
+    let lost: BTreeSet<usize> = lost.into_iter().chain(unnoted).copied().collect();
     if !lost.is_empty() {
         wrong.push(format!("lost: {lost:?}"));
     }
+    verdict.lost = lost.into_iter().collect();
     let doubled: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
-    verdict.doubled = doubled.len();
     if !doubled.is_empty() {
         wrong.push(format!("doubled in a Maildir: {doubled:?}"));
     }
+    let again: Vec<_> = after
+        .iter()
+        .filter(|one| known.partly.contains(one))
+        .collect();
+    if !again.is_empty() {
+        wrong.push(format!(
+            "delivered, recorded, and delivered again: {again:?}"
+        ));
+    }
+    verdict.doubled = doubled.len() + again.len();
     let quarantined = names(&site.spool().join("corrupt"));
     let mut messages = quarantined.iter().filter(|name| !name.contains('.'));
     if let Some(id) = messages.next() {
@@ -106,6 +141,102 @@ pub fn judge(dir: &Path, known: &Known) -> Verdict {
     }
     mend(&site, wrong);
     verdict
+}
+
+/// The machine is another one after each cut, as far as the program can tell: `state/boot` says another boot,
+/// or is gone with the rest of `state/`.
+fn boot(site: &Site, random: &mut Random) {
+    let state = site.spool().join("state");
+    match random.pick(3) {
+        0 => drop(fs::remove_dir_all(state)),
+        1 => drop(fs::remove_file(state.join("boot"))),
+        _ => drop(fs::write(state.join("boot"), "another\n")),
+    }
+}
+
+/// Loses and forges what may be lost and forged at any time: the view, and the marks of what is in use.
+fn meddle(site: &Site, random: &mut Random) {
+    let infos =
+        ["sender", "recipients", "transport"].map(|dir| site.spool().join("info").join(dir));
+    let shown: Vec<PathBuf> = infos.iter().flat_map(|dir| files(dir)).collect();
+    for path in shown {
+        match random.pick(8) {
+            0 => fs::remove_file(path).unwrap(),
+            1 => fs::write(path, "").unwrap(),
+            2 => fs::write(path, "someb").unwrap(),
+            3 => fs::write(path, [0; 30]).unwrap(),
+            _ => {}
+        }
+    }
+    let stale = infos[random.pick(3)].join("01a2021c-bff6-75ef-9344-1a834d1db9b8");
+    fs::write(stale, "gone@example.test\n").unwrap();
+    for path in site.message_files() {
+        let mode = match random.pick(4) {
+            0 => 0o700,
+            1 => 0o600,
+            _ => continue,
+        };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+/// The first run after a boot has mended the view of what is left, and removed that of what is gone.
+fn shown(site: &Site, wrong: &mut Vec<String>) {
+    let mut left = BTreeSet::new();
+    for path in site.message_files() {
+        let id = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let Some(block) = block_of(&fs::read(&path).unwrap()) else {
+            wrong.push(format!("{} has no envelope block", path.display()));
+            continue;
+        };
+        let view = block.envelope.view();
+        for (dir, text) in [
+            ("sender", view.sender),
+            ("recipients", view.recipients),
+            ("transport", view.transport),
+        ] {
+            let found = fs::read_to_string(site.spool().join("info").join(dir).join(&id));
+            if found.as_ref().ok() != Some(&text) {
+                wrong.push(format!("info/{dir}/{id}: {found:?}, and not {text:?}"));
+            }
+        }
+        left.insert(id);
+    }
+    for dir in ["sender", "recipients", "transport"] {
+        let names = names(&site.spool().join("info").join(dir));
+        let strays: Vec<_> = names.iter().filter(|name| !left.contains(*name)).collect();
+        if !strays.is_empty() {
+            wrong.push(format!("info/{dir} shows what is gone: {strays:?}"));
+        }
+    }
+}
+
+/// The envelope block at the beginning of a file.
+fn block_of(bytes: &[u8]) -> Option<Block> {
+    let length = usize::try_from(Seal::parse(bytes).ok()?.block).ok()?;
+    Block::parse(bytes.get(..length)?).ok()
+}
+
+/// The numbers of the messages that the file system found under no name, each with its block, which has its id,
+/// and whole.
+pub fn found(dir: &Path) -> BTreeSet<usize> {
+    let serial = |path: &PathBuf| {
+        let bytes = fs::read(path).ok()?;
+        let block = block_of(&bytes)?;
+        let message = &bytes[usize::try_from(block.seal.block).unwrap()..];
+        let mut hasher = SealHasher::new();
+        hasher.update(message);
+        let sums = (hasher.size(), hasher.digest());
+        let text = String::from_utf8_lossy(message);
+        let serial = text
+            .lines()
+            .find_map(|line| line.strip_prefix("X-Serial: "));
+        (sums == (block.seal.size, block.seal.message)).then_some(serial?.parse().unwrap())
+    };
+    files(&dir.join("lost+found"))
+        .iter()
+        .filter_map(serial)
+        .collect()
 }
 
 /// A repair succeeds, and leaves nothing for a second one.
@@ -134,8 +265,9 @@ fn held(site: &Site, known: &Known, wrong: &mut Vec<String>) {
             _ => true,
         };
         if !is_right {
+            let shown = site.program(["show", "--json", id], b"");
             wrong.push(format!(
-                "{serial}, {id}, should be {done:?}, and is in {queue}"
+                "{serial}, {id}, should be {done:?}, and is in {queue}: {shown}"
             ));
         }
     }

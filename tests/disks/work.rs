@@ -1,8 +1,11 @@
 //! What is done on a disk until its power is cut: submitters, runners and operators, at once.
 //! Whatever was acknowledged to them stands in the device's log.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -30,6 +33,16 @@ pub enum Mark {
     Begins(usize, String, Action),
     /// It was acknowledged.
     Done(usize, Action),
+    /// The message with this number was delivered to one of its recipients, and that is recorded.
+    Partly(usize),
+}
+
+/// Who is at work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Crew {
+    All,
+    /// No message is moved.
+    Submitters,
 }
 
 /// Small disks would be refused.
@@ -37,42 +50,98 @@ const SMALL: &str = "[accept]\nmin_free = \"0\"\nmin_free_inodes = 0\n";
 /// Nothing may expire; what failed is tried again soon.
 const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
 
+/// A command that notes a message's number in a file; it is not on the disk that loses its power. Unlike a
+/// Maildir, it is told of each delivery.
+fn notes(file: &Path) -> String {
+    let script = format!("sed -n \"s/^X-Serial: //p\" >>{}", file.display());
+    pipe("notes", &script) + &route("domain", "once.test", "notes")
+}
+
 /// The configuration under which the work is done: some mail is always deferred.
-pub fn config() -> String {
+pub fn config(noted: &Path) -> String {
     let later = pipe("later", "cat >/dev/null; exit 75");
     format!(
-        "{SMALL}{RETRY}{later}{}{BOX}",
-        route("domain", "held.test", "later")
+        "{SMALL}{RETRY}{later}{}{}{BOX}",
+        route("domain", "held.test", "later"),
+        notes(noted)
     )
 }
 
 /// The one under which everything is delivered.
-pub fn config_afterwards() -> String {
-    format!("{SMALL}{RETRY}{BOX}")
+pub fn config_afterwards(noted: &Path) -> String {
+    format!("{SMALL}{RETRY}{}{BOX}", notes(noted))
+}
+
+/// The numbers that were noted in a file.
+pub fn noted(file: &Path) -> Vec<usize> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
 /// How the program is started: as it is, or below another command that changes what it does.
 pub type Wrap<'a> = &'a (dyn Fn(&Command) -> Command + Sync);
 
-/// Does the work for so many messages. Every fourth of them an operator has his hands on.
-pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap) {
+const RUNNERS: usize = 2;
+
+/// What was noted, and which runners may not have recorded it yet: those that were at work when it was seen.
+struct Noted {
+    file: PathBuf,
+    seen: BTreeSet<usize>,
+    waiting: Vec<(usize, [bool; RUNNERS])>,
+}
+
+impl Noted {
+    /// What a runner delivered is recorded, durably, when it has ended.
+    fn ended(&mut self, runner: usize, log: &Log<Mark>) {
+        for (_, at_work) in &mut self.waiting {
+            at_work[runner] = false;
+        }
+        self.waiting.retain(|(serial, at_work)| {
+            let is_recorded = !at_work.contains(&true);
+            if is_recorded {
+                log.mark(Mark::Partly(*serial));
+            }
+            !is_recorded
+        });
+        for serial in noted(&self.file) {
+            if self.seen.insert(serial) {
+                let mut at_work = [true; RUNNERS];
+                at_work[runner] = false;
+                self.waiting.push((serial, at_work));
+            }
+        }
+    }
+}
+
+/// Does the work for so many messages. An operator acts on every fourth of them; of every fourth one, the
+/// first recipient's delivery is noted in a file, and the second one's is deferred.
+pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap, crew: Crew, file: &Path) {
     const SUBMITTERS: usize = 3;
-    const RUNNERS: usize = 2;
+    let noted = Mutex::new(Noted {
+        file: file.to_owned(),
+        seen: BTreeSet::new(),
+        waiting: Vec::new(),
+    });
     let serials = AtomicUsize::new(0);
     let done = AtomicBool::new(false);
     let (hand_over, held) = channel();
     thread::scope(|scope| {
-        for _ in 0..RUNNERS {
-            scope.spawn(|| {
+        for runner in (0..RUNNERS).filter(|_| crew == Crew::All) {
+            let (noted, done) = (&noted, &done);
+            scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     let mut run = wrap(&site.command(["run", "--quiet", "--jobs", "4"]));
                     run.stdin(Stdio::null()).stdout(Stdio::null());
                     let code = code_of(&mut run.spawn().unwrap(), &run);
                     assert_eq!(code, 0, "a runner");
+                    noted.lock().unwrap().ended(runner, log);
                 }
             });
         }
-        let operator = scope.spawn(|| operate(site, log, held, wrap));
+        let operator = scope.spawn(|| match crew {
+            Crew::All => operate(site, log, held, wrap),
+            Crew::Submitters => drop(held),
+        });
         let mut submitters = Vec::new();
         for _ in 0..SUBMITTERS {
             let hand_over = hand_over.clone();
@@ -104,16 +173,17 @@ fn submit(
     wrap: Wrap,
 ) {
     let held = serial.is_multiple_of(4);
-    let to = if held {
-        "h@held.test"
-    } else {
-        "b@example.test"
+    let to: &[&str] = match serial % 4 {
+        0 => &["h@held.test"],
+        3 => &["n@once.test", "h@held.test"],
+        _ => &["b@example.test"],
     };
-    let command = match held || serial % 4 == 1 {
-        true => site.command(["send", "--queue-only", "-f", "a@example.org", to]),
-        false => site.command(["receive", "-f", "a@example.org", to]),
+    let words: &[&str] = match serial % 4 {
+        0 | 1 => &["send", "--queue-only"],
+        _ => &["receive"],
     };
-    let mut command = wrap(&command);
+    let words = words.iter().chain(&["-f", "a@example.org"]).chain(to);
+    let mut command = wrap(&site.command(words));
     command.stdin(letter(serial)).stdout(Stdio::piped());
     let output = command.output().unwrap();
     assert_eq!(
@@ -124,7 +194,8 @@ fn submit(
     log.mark(Mark::Accepted(serial));
     if held {
         let id = String::from_utf8(output.stdout).unwrap();
-        hand_over.send((serial, id.trim().to_owned())).unwrap();
+        // Where no operator is at work, it goes nowhere.
+        let _ = hand_over.send((serial, id.trim().to_owned()));
     }
 }
 
