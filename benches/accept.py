@@ -4,7 +4,8 @@
   mailspool  mailspool --spool DIR send --queue-only -f a@example.org -- b@example.org
   dma        dma's sendmail with DEFER in its dma.conf, so that it queues and does not deliver
 
-Interleaved rounds, the message on standard input.
+Interleaved rounds, the message on standard input. With --beside, also one message at a time while another
+program dirties gigabytes on the same file system: what it has written is not to be waited for.
 
 dma is not installed (it would displace the system's mail server): its Debian package is fetched and
 unpacked into a temporary directory. Its configuration and queue have fixed places; this moves to a
@@ -17,11 +18,30 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
+import time
 
 import common
-from common import median
+from common import median, percentile
 
 SENDER, RECIPIENT = "a@example.org", "b@example.org"
+
+# Seconds between two messages beside the writer.
+INTERVAL = 0.05
+
+# Runs as a process of its own: rewrites one file, unsynced, at most so many bytes a second.
+WRITER = """
+import os, sys, time
+path, size, rate, seconds = sys.argv[1], *map(int, sys.argv[2:])
+chunk, end = bytes(1 << 20), time.monotonic() + seconds
+file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+start, written = time.monotonic(), 0
+while time.monotonic() < end:
+    written += os.pwrite(file, chunk, written % size)
+    ahead = (written - size // 2) / rate - (time.monotonic() - start)
+    if ahead > 0:
+        time.sleep(ahead)
+"""
 
 
 class Floor:
@@ -58,6 +78,8 @@ class Dma:
         private.mkdir(mode=0o755)
         (private / "mailname").write_text("bench.example.org\n")
         (private / "dma.conf").write_text(f"MAILNAME {self.CONFIGURATION}/mailname\nDEFER\n")
+        # It reads /etc as the user mail, perhaps by links through here.
+        os.chmod(work, 0o711)
         for point in (self.CONFIGURATION, self.QUEUE):
             make_mount_point(point, work, stack)
         stack.enter_context(common.mounted("--bind", private, self.CONFIGURATION))
@@ -112,6 +134,13 @@ def add_arguments(parser):
     common.add_process_arguments(parser, messages=400)
     parser.add_argument("--program", action="append", metavar="[NAME=]FILE", default=[],
                         help="measure this mailspool; several are compared [default: build it]")
+    parser.add_argument("--beside", action="store_true",
+                        help="also one message at a time beside a program that dirties the disk")
+    parser.add_argument("--beside-seconds", type=int, default=5,
+                        help="for each program [default: 5]")
+    parser.add_argument("--beside-megabytes", type=int, default=2048,
+                        help="that are written again and again [default: 2048]")
+    parser.add_argument("--beside-rate", type=int, default=300, help="MB/s [default: 300]")
 
 
 def named_program(text):
@@ -130,7 +159,7 @@ def measure(options, programs, message, place, title):
             for program in programs[turn:] + programs[:turn]:
                 with program.ready(place) as argv:
                     # One before the clock starts: a spool may have to be made first. And nothing
-                    # of other programs' is waiting to be written: mailspool looks at that.
+                    # of other programs' is waiting to be written.
                     common.run_processes(argv, message, 1, 1, device)
                     os.sync()
                     result = common.run_processes(argv, message, options.messages, at_once, device)
@@ -165,6 +194,39 @@ def measure(options, programs, message, place, title):
     )
 
 
+def dirty_megabytes():
+    lines = dict(line.split(":") for line in open("/proc/meminfo"))
+    return sum(int(lines[key].split()[0]) for key in ("Dirty", "Writeback")) // 1024
+
+
+def measure_beside(options, programs, message, place):
+    megabytes = min(options.beside_megabytes, shutil.disk_usage(place).free // (2 << 20))
+    device, rows = common.Device(place), []
+    for program in programs:
+        junk = pathlib.Path(place) / f"dirty-{os.getpid()}"
+        with program.ready(place) as argv:
+            writer = subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(junk), str(megabytes << 20),
+                 str(options.beside_rate << 20), str(options.beside_seconds + 5)])
+            try:
+                deadline = time.monotonic() + 4
+                while dirty_megabytes() < megabytes // 2 and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                dirty = dirty_megabytes()
+                run = common.run_processes(argv, message, 2000, 1, device,
+                                           seconds=options.beside_seconds, interval=INTERVAL)
+            finally:
+                writer.kill()
+                writer.wait()
+                junk.unlink(missing_ok=True)
+        ms = [s * 1000 for s in run.latencies]
+        rows.append([program.name, run.count, f"{percentile(ms, 0.5):.1f}",
+                     f"{percentile(ms, 0.99):.1f}", f"{max(ms):.0f}", dirty])
+    print(f"A message every {INTERVAL * 1000:.0f} ms beside a program that dirties "
+          f"{options.beside_rate} MB/s in a file of {megabytes} MB:\n")
+    common.print_table(["", "messages", "p50 ms", "p99 ms", "max ms", "MB dirty at start"], rows)
+
+
 def main(options):
     common.enter_namespace()
     programs = [named_program(text) for text in options.program]
@@ -179,5 +241,8 @@ def main(options):
         message = pathlib.Path(work) / "message"
         message.write_bytes(common.message(SENDER, RECIPIENT, options.size))
         common.print_conditions(options)
-        for place, title in common.places(options, work):
+        room = options.beside_megabytes + 1024 if options.beside else 1024
+        for place, title in common.places(options, work, room):
             measure(options, programs, str(message), place, title)
+            if options.beside:
+                measure_beside(options, programs, str(message), place)
