@@ -115,7 +115,7 @@ pub enum Error {
     /// Not one message was whole, and `corrupt/` has ten already: that is trouble of the spool's, not of
     /// the messages'. So many stay where they are.
     #[error(
-        "no message is whole, and {0} that look corrupt stay where they are; is info/ away? (`mailspool check`)"
+        "no message is whole, and {0} that look corrupt stay where they are; does the disk read wrong? (`mailspool check`)"
     )]
     TooManyCorrupt(usize),
     /// Message after message could not be worked on, nor can the spool be written to.

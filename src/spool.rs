@@ -1,4 +1,4 @@
-//! The spool: queue directories, envelope files, locks, and the commit points between them.
+//! The spool: queue directories, message files, locks, and the commit points between them.
 //!
 //! This module is `spool-layout.md` in code: that document holds the table of legal on-disk
 //! states and names each commit point, and the comments here cite those names. Only this
@@ -73,7 +73,11 @@ pub enum Error {
     #[error("{} is not a spool (`mailspool init` makes one)", .0.display())]
     Missing(PathBuf),
     /// A newer program made it.
-    #[error("{}: the spool has version {found}, this program knows version {VERSION}", .path.display())]
+    #[error(
+        "{}: the spool has version {found}, this program knows version {VERSION}; \
+         the program that wrote it can empty it",
+        .path.display()
+    )]
     Version {
         /// The spool.
         path: PathBuf,

@@ -768,6 +768,32 @@ fn only_the_default_spool_is_made() {
     assert!(spool.join("config.toml").exists());
 }
 
+/// A spool of an earlier layout, or of one to come, is neither used nor changed.
+#[test]
+fn a_spool_of_another_version_is_left_alone() {
+    let site = Site::with_box();
+    site.queue(&["b@example.test"]);
+    for version in ["1", "3"] {
+        fs::write(site.spool().join("version"), format!("{version}\n")).unwrap();
+        let before = program::files(&site.spool());
+        for (words, code) in [
+            (&["send", "b@example.test"][..], 78),
+            (&["receive", "b@example.test"], 75),
+            (&["run"], 78),
+            (&["list"], 78),
+            (&["check", "--repair"], 78),
+            (&["init"], 78),
+        ] {
+            let refused = site.program(words, LETTER);
+            assert_eq!(refused.code, code, "{words:?}: {refused}");
+            let says = format!("has version {version}, this program knows version 2");
+            let text = refused.text() + &refused.err;
+            assert!(text.contains(&says), "{words:?}: {refused}");
+        }
+        assert_eq!(program::files(&site.spool()), before);
+    }
+}
+
 /// XDG_STATE_HOME and HOME count if they are absolute, the others if they are not empty.
 #[test]
 fn an_unusable_variable_is_as_none() {

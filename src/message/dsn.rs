@@ -1,9 +1,8 @@
 //! Wishes about notices, as a sender gives them (RFC 3461): of what he wants to hear, how much of his
 //! message he wants back, and by what he will know it again.
 //!
-//! The lines that say so in `info/transport/<id>` are written and read here, each wish in one
-//! spelling only. A wish about recipients names them by their lines in `info/recipients/<id>`, and
-//! neighbours with the same wish share a line.
+//! The lines that show them in `info/transport/<id>` are written here. A wish about recipients names them by their
+//! lines in `info/recipients/<id>`, and neighbours with the same wish share a line.
 
 use std::fmt::Write as _;
 use std::str::FromStr;

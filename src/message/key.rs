@@ -114,7 +114,7 @@ impl fmt::Debug for SubmissionKey {
 }
 
 impl Keyed {
-    /// What stands behind `key:` in `info/transport/<id>`: the end, then the key.
+    /// What stands after `Mailspool-Key:` in an envelope block: the end, then the key.
     pub(super) fn to_line(&self) -> String {
         format!("{} {}", self.until, self.key)
     }

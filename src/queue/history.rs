@@ -119,7 +119,7 @@ pub struct By {
 /// The outcome for one recipient, as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipientResult {
-    /// The address as it stands in `info/recipients`.
+    /// The address as it stands in the envelope block.
     pub recipient: Address,
     /// What became of it.
     pub status: Status,
