@@ -511,6 +511,19 @@ fn a_corrupt_message_is_put_aside_and_can_come_back() {
     site.is_clean_and_empty();
 }
 
+/// A history without a line is what a kill leaves that comes after its file was made. It goes with its message.
+#[test]
+fn a_history_without_a_line_goes_with_its_message() {
+    for left in [&b""[..], b"\0\0\0\0", b"{\"at\":"] {
+        let site = Site::with_box();
+        let id = site.queue(&["b@example.test"]);
+        fs::write(site.spool().join("history").join(&id), left).unwrap();
+        site.run().ok();
+        assert_eq!(site.boxed().len(), 1);
+        site.is_clean_and_empty();
+    }
+}
+
 /// A torn last line of the history is what a power cut leaves; any other damage is corruption.
 #[test]
 fn a_torn_history_is_no_damage() {

@@ -40,7 +40,7 @@ impl Entry {
         locked: Locked,
         block: Block,
         events: Vec<Event>,
-        size: u64,
+        size: Option<u64>,
         torn: Option<u64>,
     ) -> Entry {
         let mut state = State::read(&block, &events);
@@ -49,9 +49,9 @@ impl Entry {
         // the sync fail. One that put it where its history says had seen none fail.
         let durable = events.is_empty();
         let rests = resting(&state).map(Place::from) == Some(locked.place);
-        let disk = locked.spool.disk.clone();
+        let (disk, id) = (locked.spool.disk.clone(), locked.id);
         Entry {
-            journal: Journal::new(disk, locked.id, size, torn, durable, durable || rests),
+            journal: Journal::new(disk, id, size, torn, durable, durable || rests),
             is_marked: locked.is_marked,
             locked,
             block,
@@ -415,7 +415,7 @@ impl Entry {
             self.say_done()?;
         }
         self.go(Place::Done)?;
-        Ok(self.events.len() > self.imagined.len() || self.journal.is_there())
+        Ok(self.journal.exists())
     }
 
     /// Forgets a message that is done where it stands, for the case that it cannot be moved to `done/` for

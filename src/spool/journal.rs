@@ -26,6 +26,8 @@ pub(super) struct Journal {
     id: QueueId,
     /// Open for writing, once something is to be written.
     file: Option<File>,
+    /// Something may have its name, if only an empty file: its maker may have been killed before the first line.
+    exists: bool,
     /// Where a torn last line begins, until it is cut off.
     torn: Option<u64>,
     /// Octets of the whole lines.
@@ -39,12 +41,13 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// A history that is not open yet. It is `durable` if there is none, and `trusted` where the message
+    /// A history that is not open yet, with so many octets of whole lines; none if it has no file. It is `durable` if it
+    /// has no lines, and `trusted` where the message
     /// rests where it says.
     pub fn new(
         disk: Disk,
         id: QueueId,
-        size: u64,
+        size: Option<u64>,
         torn: Option<u64>,
         durable: bool,
         trusted: bool,
@@ -53,7 +56,8 @@ impl Journal {
             disk,
             id,
             file: None,
-            size,
+            exists: size.is_some(),
+            size: size.unwrap_or_default(),
             torn,
             durable,
             trusted,
@@ -64,6 +68,7 @@ impl Journal {
     /// Opens the file for writing.
     pub fn open(&mut self) -> disk::Result<()> {
         if self.file.is_none() {
+            self.exists = true;
             let file = self.disk.open_append(&Info::History.path(self.id))?;
             if let Some(whole) = self.torn {
                 self.disk.truncate(&file, whole)?;
@@ -140,6 +145,7 @@ impl Journal {
         // Whatever happens: the name may be another file's from now on.
         self.file = None;
         self.torn = None;
+        self.exists = true;
         write_anew(&self.disk, self.id, lines)?;
         self.size = lines.len() as u64;
         self.durable = true;
@@ -149,8 +155,8 @@ impl Journal {
     }
 
     /// Whether it may have a file.
-    pub fn is_there(&self) -> bool {
-        self.file.is_some() || self.torn.is_some()
+    pub fn exists(&self) -> bool {
+        self.exists
     }
 
     /// For a barrier that others share. None if the file's sync could not be believed.

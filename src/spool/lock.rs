@@ -260,20 +260,22 @@ impl Locked {
         if let Some(reason) = self.spool.foreign_history(id)? {
             return Err(Unreadable::Corrupt(self, reason));
         }
-        let bytes = match self.spool.read_info(Info::History, id) {
-            Ok(bytes) => bytes.unwrap_or_default(),
+        let found = match self.spool.read_info(Info::History, id) {
+            Ok(found) => found,
             Err(error) if error.is_wrong_kind() => {
                 return Err(Unreadable::Corrupt(self, error.to_string()));
             }
             Err(error) => return Err(error.into()),
         };
-        let history = match History::parse(&bytes) {
+        let bytes = found.as_deref().unwrap_or_default();
+        let history = match History::parse(bytes) {
             Ok(history) => history,
             Err(error) => return Err(Unreadable::Corrupt(self, error.to_string())),
         };
         let whole = history.whole as u64;
         let torn = (history.whole < bytes.len()).then_some(whole);
-        let entry = Entry::new(self, block, history.events, whole, torn);
+        let size = found.as_ref().map(|_| whole);
+        let entry = Entry::new(self, block, history.events, size, torn);
         // What is said of a recipient is said of one line of the block.
         if entry.state().recipients.len() < entry.envelope().recipients.len() {
             let reason = "its envelope block names a recipient twice".to_owned();
