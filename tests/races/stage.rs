@@ -131,9 +131,11 @@ impl Stage {
             connections: Net::CONNECTIONS,
             together: None,
         };
-        // As after the first run of a boot: the runs of a pair have no view to look through.
+        // As after the first run of a boot: the runs of a pair have no view to look through, and no reserve
+        // to fill.
         let spool = Spool::create(&stage.path(), None).unwrap();
         assert!(spool.mend_views().is_empty());
+        assert!(spool.fill_reserve().unwrap());
         prepare(&mut stage);
         stage
     }
