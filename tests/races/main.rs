@@ -16,6 +16,7 @@
 //! | `keys.rs` | two submissions with one key; one and a run that sweeps, forgets or purges |
 //! | `looks.rs` | `list`, `check` and its repair, and whoever works meanwhile |
 //! | `views.rs` | the view: written again, or missing, as messages come, move and go |
+//! | `reserve.rs` | the reserve for a full disk: filled, and used |
 //! | `marks.rs` | a message whose attempt was interrupted: two runs, a run and an operator |
 //! | `making.rs` | two who make a spool |
 //! | `teeth.rs` | mistakes made on purpose, each of which must be found |
@@ -51,6 +52,7 @@ mod making;
 mod marks;
 mod orders;
 mod programs;
+mod reserve;
 mod schedule;
 mod stage;
 mod suspensions;

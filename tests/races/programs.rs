@@ -172,6 +172,14 @@ pub fn sweeping() -> Program {
     })
 }
 
+/// Fills the reserve, as a run does.
+pub fn filling() -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        spool.fill_reserve().map(|_| Said::Made).map_err(text_of)
+    })
+}
+
 /// A run's look through the view, and nothing else of it.
 pub fn showing() -> Program {
     Box::new(move |case, seam| {
