@@ -103,6 +103,9 @@ pub struct Content {
     pub events: Vec<Event>,
 }
 
+/// What was read of a message, or why it cannot be read.
+type Read = Result<(Seal, Content), String>;
+
 impl Listing {
     /// Those in `deferred/` that are due before a time.
     pub fn deferred_before(&self, time: Timestamp) -> impl Iterator<Item = (QueueId, Place)> {
@@ -436,11 +439,7 @@ impl Spool {
 
     /// What is in a message's files, or why that is no message. Trouble of the system's is
     /// neither.
-    fn look_at(
-        &self,
-        id: QueueId,
-        place: Place,
-    ) -> disk::Result<(Stat, Result<(Seal, Content), String>)> {
+    fn look_at(&self, id: QueueId, place: Place) -> disk::Result<(Stat, Read)> {
         let (file, stat) = match self.open_message(id, place) {
             Err(error) if error.is_wrong_kind() => {
                 let stat = self.disk.stat(&place.path(id))?;

@@ -20,9 +20,6 @@ use crate::message::{Envelope, QueueId};
 /// Says for which boot the view is complete.
 const BOOT: &str = "state/boot";
 
-/// What the kernel calls this boot. Where it says nothing, every run mends the view.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
 /// What was accepted so long before the latest message may have been written shortly before a power cut.
 const RECENT: SignedDuration = SignedDuration::from_hours(1);
 
@@ -177,7 +174,8 @@ impl Spool {
     /// Names are compared, and sizes with nothing. A file that a power cut caught in other ways was written
     /// shortly before it: so only what shows one of the latest messages is read.
     pub fn mend_views(&self) -> Vec<disk::Error> {
-        let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+        // Where the kernel says nothing, every run looks.
+        let boot = disk::boot();
         if !boot.is_empty() && self.is_viewed_since(&boot) {
             return Vec::new();
         }
