@@ -156,7 +156,7 @@ fn accepting_beside_a_sweep_alone() {
                 assert!(case.ledger.all().len() <= 1);
             }
         })
-        .holds(Bound::of(3).kills(2));
+        .holds(Bound::of(2).kills(2));
     }
 }
 
@@ -286,7 +286,7 @@ fn a_staged_notice_beside_a_sweep_alone() {
         Pair::new(name, &stage, [pass(1), sweeping()], |case, said| {
             case.ends(said, &ends);
         })
-        .holds(Bound::of(2).kills(1));
+        .holds(Bound::of(2).kills(1).costly());
     }
 }
 

@@ -51,7 +51,7 @@ fn a_submission_beside_a_run() {
         Pair::new(name, &stage, [submitting(TO), other], |case, said| {
             one(case, said, None);
         })
-        .holds(Bound::of(2).kills(1));
+        .holds(Bound::of(2).kills(1).costly());
     }
 }
 

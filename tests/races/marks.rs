@@ -67,7 +67,7 @@ fn two_find_the_mark() {
         is_counted(case, said);
         case.ends(said, &[(id, TO, &[End::Delivered])]);
     })
-    .holds(Bound::of(2).kills(1));
+    .holds(Bound::of(2).kills(1).costly());
 }
 
 /// A run is killed at each call of an attempt without a history, and another goes on.
@@ -114,7 +114,7 @@ fn an_operator_finds_the_mark() {
             is_counted(case, said);
             carried_out(case, said, TO, there, End::Kept);
         })
-        .holds(Bound::of(2).kills(1));
+        .holds(Bound::of(2).kills(1).costly());
     }
     Pair::new(
         "mark, retry",
@@ -129,7 +129,7 @@ fn an_operator_finds_the_mark() {
             case.ends(said, &[(stage.ids[0], TO, &[End::Delivered])]);
         },
     )
-    .holds(Bound::of(2).kills(1));
+    .holds(Bound::of(2).kills(1).costly());
     let programs = [order(freeze()), order(retry)];
     Pair::new("mark, freeze and retry", &stage, programs, |case, said| {
         is_counted(case, said);

@@ -62,7 +62,7 @@ fn a_view_written_again_beside_a_run() {
             is_shown(case, said);
             case.ends(said, &[(case.stage.ids[0], to, &[end])]);
         })
-        .holds(Bound::of(2).kills(1));
+        .holds(Bound::of(2).kills(1).costly());
     }
 }
 
@@ -200,7 +200,7 @@ fn listing_without_a_view() {
             }
         });
         pair.sees = [LOOKS, Sees::default()];
-        pair.holds(Bound::of(2));
+        pair.holds(Bound::of(2).costly());
     }
 }
 
