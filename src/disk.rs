@@ -34,7 +34,7 @@ use nix::unistd::{LinkatFlags, UnlinkatFlags};
 pub use body::{Body, BodyReader};
 pub use error::Error;
 pub use seam::{Call, Seam, Verdict};
-pub use stat::{Kind, Space, Stat, lock_holders};
+pub use stat::{Kind, Space, Stat, boot, lock_holders};
 
 /// A result of a file-system call.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -194,7 +194,7 @@ fn the_fields_of_a_listing_are_an_interface() {
         .iter()
         .map(|event| event["event"].clone())
         .collect();
-    assert_eq!(events, ["started", "outcome"]);
+    assert_eq!(events, ["outcome"]);
 }
 
 #[test]

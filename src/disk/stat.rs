@@ -62,6 +62,11 @@ impl From<FileStat> for Stat {
     }
 }
 
+/// What the kernel calls this boot; empty if it does not say.
+pub fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
 /// The inodes under an exclusive flock, and the process that has each, from `/proc/locks`. The kernel's list is read instead
 /// of trying the locks, since a lock that is tried is a lock that is held for a moment. Inodes
 /// of other file systems may be among them: this is for people's eyes only.

@@ -541,7 +541,7 @@ mod tests {
             "{seal}"
         );
         assert_eq!(seal.len() + 1, Seal::WIDTH);
-        assert!(Seal::WIDTH + Mark::WIDTH <= HEAD);
+        const { assert!(Seal::WIDTH + Mark::WIDTH <= HEAD) };
         let plain = Envelope {
             sender: ReversePath::Null,
             recipients: envelope().recipients,

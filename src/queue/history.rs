@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_line_is_what_people_read() {
-        let text = String::from_utf8(events()[4].line()).unwrap();
+        let text = String::from_utf8(events().pop().unwrap().line()).unwrap();
         assert_eq!(
             text,
             "{\"at\":\"2026-11-22T14:05:00.5Z\",\"event\":\"retry\",\"by\":\"root\"}\n"

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
@@ -101,6 +102,9 @@ pub struct Content {
     /// What happened.
     pub events: Vec<Event>,
 }
+
+/// What was read of a message, or why it cannot be read.
+type Read = Result<(Seal, Content), String>;
 
 impl Listing {
     /// Those in `deferred/` that are due before a time.
@@ -211,12 +215,14 @@ impl Spool {
         let mut unread = Vec::new();
         for look in 1..=MOST_LOOKS {
             unread.clear();
-            for place in self.places_there(&mut unread) {
-                match self.stat_in(place, id) {
-                    Ok(Some(_)) => return Ok(Located::At(place)),
-                    Ok(None) => {}
-                    Err(error) => unread.push(error),
+            let found = self.walk(&mut unread, |place, unread| {
+                match or_note(self.stat_in(place, id), unread) {
+                    Some(_) => ControlFlow::Break(place),
+                    None => ControlFlow::Continue(()),
                 }
+            });
+            if let ControlFlow::Break(place) = found {
+                return Ok(Located::At(place));
             }
             match (self.is_in_view(id)?, unread.is_empty()) {
                 (true, _) => {}
@@ -257,7 +263,9 @@ impl Spool {
     ///
     /// The places are looked through in the order of a message's way. `info/sender/` says which messages
     /// were missed because they were on the move: its files never move, so a listing of it shows each one
-    /// that is there throughout. Those are looked for again.
+    /// that is there throughout. Those are looked for again. The view may have lost one, so the places are looked
+    /// through a second time for those that it does not show: what moves against the order is missed in one
+    /// look, and no message moves so in both.
     ///
     /// Only ids and places are kept, 40 octets a message (56 while it is made), because there may be
     /// a million: [`view`](Spool::view) reads the rest, one message at a time.
@@ -265,21 +273,17 @@ impl Spool {
         let (mut moved, mut unplaced, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         let known = self.ids_below(Path::new(Info::Sender.dir()));
         let known = or_note(known, &mut unread);
-        let mut messages: Vec<(QueueId, Place)> = Vec::new();
-        for place in self.places_there(&mut unread) {
-            let ids = or_note(self.ids_in(place), &mut unread);
-            messages.extend(ids.into_iter().map(|id| (id, place)));
+        let mut messages = self.ids_with_places(&mut unread, |_| true);
+        let is_unseen = |messages: &[(QueueId, Place)], id: &QueueId| {
+            let is_found = messages.binary_search_by_key(id, |(id, _)| *id).is_ok();
+            !is_found && known.binary_search(id).is_err()
+        };
+        // What could not be read is known from the first look.
+        let again = self.ids_with_places(&mut Vec::new(), |id| is_unseen(&messages, id));
+        if !again.is_empty() {
+            messages.extend(again);
+            messages.sort_unstable_by_key(|(id, _)| *id);
         }
-        // Of a message that was seen twice, the place in which it was seen last counts: the sort
-        // keeps their order.
-        messages.sort_by_key(|(id, _)| *id);
-        messages.dedup_by(|last, before| {
-            let is_same = last.0 == before.0;
-            if is_same {
-                before.1 = last.1;
-            }
-            is_same
-        });
         let all_read = unread.is_empty();
         let is_found = |id: &QueueId| messages.binary_search_by_key(id, |(id, _)| *id).is_ok();
         for id in known.iter().copied().filter(|id| !is_found(id)) {
@@ -295,13 +299,29 @@ impl Spool {
                 Err(error) => unread.push(error),
             }
         }
-        messages.retain(|(id, place)| {
+        messages.retain_mut(|(id, place)| {
             if known.binary_search(id).is_ok() {
                 return true;
             }
             // The view does not have it: it is gone in the meantime, or its view is lost.
-            let stat = or_note(self.stat_in(*place, *id), &mut unread);
-            stat.is_some_and(|stat| stat.kind == Kind::File)
+            match or_note(self.stat_in(*place, *id), &mut unread) {
+                Some(stat) => stat.kind == Kind::File,
+                None => match self.locate(*id) {
+                    Ok(Located::At(now)) => {
+                        *place = now;
+                        true
+                    }
+                    Ok(Located::Absent) => false,
+                    Ok(Located::Uncertain(_)) => {
+                        unplaced.push(*id);
+                        false
+                    }
+                    Err(error) => {
+                        unread.push(error);
+                        false
+                    }
+                },
+            }
         });
         messages.append(&mut moved);
         messages.retain(|(_, place)| !matches!(place, Place::New | Place::Staged | Place::Done));
@@ -326,14 +346,53 @@ impl Spool {
         }
     }
 
-    /// Every place a message file may stand in, as far as they can be seen.
-    fn places_there(&self, unread: &mut Vec<disk::Error>) -> Vec<Place> {
-        let mut places = Place::FIXED.to_vec();
-        for kept in Kept::ALL {
-            let buckets = self.buckets_there(kept, unread);
-            places.extend(buckets.into_iter().map(|bucket| kept.place(bucket)));
+    /// Some of the messages in all places, sorted by their ids. Of a message that is seen twice the place
+    /// counts in which it is seen last.
+    fn ids_with_places(
+        &self,
+        unread: &mut Vec<disk::Error>,
+        is_wanted: impl Fn(&QueueId) -> bool,
+    ) -> Vec<(QueueId, Place)> {
+        let mut messages: Vec<(QueueId, Place)> = Vec::new();
+        let _ = self.walk(unread, |place, unread| {
+            let ids = or_note(self.ids_in(place), unread);
+            let wanted = ids.into_iter().filter(&is_wanted);
+            messages.extend(wanted.map(|id| (id, place)));
+            ControlFlow::<()>::Continue(())
+        });
+        // The sort keeps their order.
+        messages.sort_by_key(|(id, _)| *id);
+        messages.dedup_by(|last, before| {
+            let is_same = last.0 == before.0;
+            if is_same {
+                before.1 = last.1;
+            }
+            is_same
+        });
+        messages
+    }
+
+    /// Looks at every place a message file may stand in, as far as they can be seen, in the order of a
+    /// message's way: one rename along it hides no message. So buckets are listed after the places from which
+    /// messages come into new ones.
+    fn walk<T>(
+        &self,
+        unread: &mut Vec<disk::Error>,
+        mut look: impl FnMut(Place, &mut Vec<disk::Error>) -> ControlFlow<T>,
+    ) -> ControlFlow<T> {
+        let is_end = |place: &Place| matches!(place, Place::Corrupt | Place::Done);
+        for place in Place::FIXED.into_iter().filter(|place| !is_end(place)) {
+            look(place, unread)?;
         }
-        places
+        for kept in Kept::ALL {
+            for bucket in self.buckets_there(kept, unread) {
+                look(kept.place(bucket), unread)?;
+            }
+        }
+        for place in Place::FIXED.into_iter().filter(is_end) {
+            look(place, unread)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Reads a message without its lock; none if it is gone. The seal is not checked against
@@ -380,11 +439,7 @@ impl Spool {
 
     /// What is in a message's files, or why that is no message. Trouble of the system's is
     /// neither.
-    fn look_at(
-        &self,
-        id: QueueId,
-        place: Place,
-    ) -> disk::Result<(Stat, Result<(Seal, Content), String>)> {
+    fn look_at(&self, id: QueueId, place: Place) -> disk::Result<(Stat, Read)> {
         let (file, stat) = match self.open_message(id, place) {
             Err(error) if error.is_wrong_kind() => {
                 let stat = self.disk.stat(&place.path(id))?;

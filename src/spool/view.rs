@@ -20,9 +20,6 @@ use crate::message::{Envelope, QueueId};
 /// Says for which boot the view is complete.
 const BOOT: &str = "state/boot";
 
-/// What the kernel calls this boot. Where it says nothing, every run mends the view.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
 /// What was accepted so long before the latest message may have been written shortly before a power cut.
 const RECENT: SignedDuration = SignedDuration::from_hours(1);
 
@@ -114,6 +111,10 @@ impl Spool {
     /// Writes what is missing or wrong in the view of a message that stands there; false if the message
     /// is not there, is in another process's hand, or cannot be read.
     pub fn mend_view(&self, id: QueueId, place: Place) -> disk::Result<bool> {
+        // What stands in `done/` is unlinked without its lock, view first.
+        if place == Place::Done {
+            return Ok(false);
+        }
         // The lock is held meanwhile, so a finished message gets no view again.
         let Claim::Locked(locked) = self.lock(place, id)? else {
             return Ok(false);
@@ -131,6 +132,33 @@ impl Spool {
         Ok(true)
     }
 
+    /// As [`mend_view`](Spool::mend_view), wherever the message has moved meanwhile; false if it is in
+    /// another process's hand, or on the move, and the view does not show it right.
+    fn is_shown_again(&self, id: QueueId, place: Place) -> disk::Result<bool> {
+        /// After an attempt a message rests for a minute.
+        const MOST_MOVES: usize = 3;
+        let mut place = place;
+        for _ in 0..MOST_MOVES {
+            if self.mend_view(id, place)? {
+                return Ok(true);
+            }
+            match self.peek(id, place) {
+                // Another process has it in hand: its view may be right all the same.
+                Ok(Some(block)) => return Ok(self.view_faults(id, &block.envelope)?.is_empty()),
+                // It has no envelope that could be shown.
+                Ok(None) => return Ok(true),
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+            match self.locate(id)? {
+                Located::At(Place::Done) | Located::Absent => return Ok(true),
+                Located::At(now) => place = now,
+                Located::Uncertain(_) => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes what shows a message that is gone; false if it is not gone for certain.
     pub fn remove_stray_view(&self, id: QueueId) -> disk::Result<bool> {
         match self.locate_for_good(id)? {
@@ -140,12 +168,14 @@ impl Spool {
     }
 
     /// Once after each boot: writes what is missing, empty or recent in the view from the messages, and
-    /// removes what shows a message that is gone. Returns what could not be done.
+    /// removes what shows a message that is gone. Returns what could not be done. What another process has in
+    /// hand is left to the next run, which then looks through all of it again.
     ///
     /// Names are compared, and sizes with nothing. A file that a power cut caught in other ways was written
     /// shortly before it: so only what shows one of the latest messages is read.
     pub fn mend_views(&self) -> Vec<disk::Error> {
-        let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+        // Where the kernel says nothing, every run looks.
+        let boot = disk::boot();
         if !boot.is_empty() && self.is_viewed_since(&boot) {
             return Vec::new();
         }
@@ -170,6 +200,7 @@ impl Spool {
         let whole = whole.unwrap_or_default();
         let latest = listing.messages.last().map(|(id, _)| id.accepted());
         let recent = latest.and_then(|latest| latest.checked_sub(RECENT).ok());
+        let mut is_complete = listing.unread.is_empty();
         for (id, place) in &listing.messages {
             shown.remove(id);
             let is_recent = recent.is_some_and(|recent| id.accepted() >= recent);
@@ -177,16 +208,19 @@ impl Spool {
                 true => Ok(true),
                 false => self.is_empty_in_view(*id),
             };
-            let mended = looked.and_then(|wrong| match wrong {
-                true => self.mend_view(*id, *place).map(drop),
-                false => Ok(()),
+            let shown_again = looked.and_then(|wrong| match wrong {
+                true => self.is_shown_again(*id, *place),
+                false => Ok(true),
             });
-            failed.extend(mended.err());
+            match shown_again {
+                Ok(is_shown) => is_complete &= is_shown,
+                Err(error) => failed.push(error),
+            }
         }
         for id in shown {
             failed.extend(self.remove_stray_view(id).err());
         }
-        if failed.is_empty() && listing.unread.is_empty() && !boot.is_empty() {
+        if failed.is_empty() && is_complete && !boot.is_empty() {
             failed.extend(self.viewed_since(&boot).err());
         }
         failed

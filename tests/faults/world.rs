@@ -67,10 +67,12 @@ pub fn walk(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Every file below a spool, except `version`, `state/`, and keys that are known.
+/// Every file below a spool, except `version`, `state/`, `reserve/`, and keys that are known.
 pub fn files(spool: &Path) -> Vec<PathBuf> {
     let mut found = walk(spool);
-    found.retain(|path| !path.starts_with(spool.join("state")) && !path.ends_with("version"));
+    let is_ours = |dir: &str, path: &PathBuf| path.starts_with(spool.join(dir));
+    found.retain(|path| !["state", "reserve"].iter().any(|dir| is_ours(dir, path)));
+    found.retain(|path| !path.ends_with("version"));
     let known = |path: &PathBuf| {
         let below = path.strip_prefix(spool.join("keys"));
         below.is_ok_and(|path| !path.starts_with("new") && !path.starts_with("lock"))

@@ -10,7 +10,7 @@ use mailspool::spool::{Place, Spool};
 use nix::errno::Errno;
 
 use super::explore::Bound;
-use super::programs::{accepting, order, pass, pass_to};
+use super::programs::{accepting, order, pass, pass_to, sweeping};
 use super::shared::{Clock, Ledger, runner};
 use super::stage::{End, Pair, Said, Stage, by};
 
@@ -132,7 +132,35 @@ fn accepting_beside_the_sweeper() {
     }
 }
 
-/// One message in `new/` is whole, another is not.
+/// A sweep alone, at more of the acceptor's calls: what was acknowledged is there, and what was not is there
+/// whole, or not at all.
+#[test]
+fn accepting_beside_a_sweep_alone() {
+    let stage = Stage::new(|_| {});
+    for (name, door) in [
+        ("receive, sweep alone", Door::Incoming),
+        ("send, sweep alone", Door::Active),
+    ] {
+        let programs = [accepting(door, &["a@ok.test"]), sweeping()];
+        Pair::new(name, &stage, programs, |case, said| match said[0] {
+            Said::Accepted(id) => {
+                let queue = match door {
+                    Door::Incoming => Place::Incoming,
+                    Door::Active => Place::Active,
+                };
+                assert_eq!(case.place(id), Some(queue));
+                case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]);
+            }
+            _ => {
+                case.ends(said, &[]);
+                assert!(case.ledger.all().len() <= 1);
+            }
+        })
+        .holds(Bound::of(2).kills(2));
+    }
+}
+
+/// One message in `new/` is whole, another is not: neither was acknowledged.
 #[test]
 fn two_sweep() {
     let stage = Stage::new(|stage| {
@@ -140,10 +168,11 @@ fn two_sweep() {
         stage.put(id, Place::New);
         let torn = stage.send(&["b@ok.test"]);
         stage.put(torn, Place::New);
-        std::fs::remove_file(stage.path().join(format!("info/transport/{torn}"))).unwrap();
+        let path = stage.path().join(Place::New.path(torn));
+        std::fs::write(path, "Mailspool-Seal: 2 00").unwrap();
     });
     let ends = [
-        (stage.ids[0], "a@ok.test", &[End::Delivered][..]),
+        (stage.ids[0], "a@ok.test", &[End::Gone][..]),
         (stage.ids[1], "b@ok.test", &[End::Gone][..]),
     ];
     Pair::new("sweep, sweep", &stage, [pass(1), pass(1)], |case, said| {
@@ -216,7 +245,7 @@ fn a_delay_is_told_and_a_delivery_made() {
     .holds(Bound::of(2).kills(0));
 }
 
-/// A notice stands in `new/`, and its origin has not recorded it.
+/// A notice stands in `staged/`, and its origin has not recorded it.
 pub fn staged() -> Stage {
     Stage::new(|stage| {
         stage.send(&["a@no.test"]);
@@ -224,7 +253,7 @@ pub fn staged() -> Stage {
         let spool = Spool::open_through(&stage.path(), Some(seam)).unwrap();
         let clock = Clock::at(stage.at(1));
         let _ = runner(spool, &Ledger::default(), &clock, stage.start).pass();
-        let staged = stage.spool().ids_in(Place::New).unwrap();
+        let staged = stage.spool().ids_in(Place::Staged).unwrap();
         assert_eq!(staged.len(), 1);
         stage.ids.extend(staged);
     })
@@ -245,13 +274,61 @@ fn a_staged_notice() {
     .holds(Bound::of(2).kills(0));
 }
 
+/// A sweep alone, at more of the holder's calls: it leaves the notice until the origin has recorded it, and the
+/// holder writes it again.
+#[test]
+fn a_staged_notice_beside_a_sweep_alone() {
+    for (name, stage) in [
+        ("staged, sweep alone", staged()),
+        ("recorded, sweep alone", recorded()),
+    ] {
+        let ends = [(stage.ids[0], "a@no.test", &[End::Told][..])];
+        Pair::new(name, &stage, [pass(1), sweeping()], |case, said| {
+            case.ends(said, &ends);
+        })
+        .holds(Bound::of(2).kills(1).costly());
+    }
+}
+
+/// A notice stands in `staged/`, its origin has recorded it, and the process that did so was killed.
+fn recorded() -> Stage {
+    Stage::new(|stage| {
+        stage.send(&["a@no.test"]);
+        let seam: Arc<dyn Seam> = Arc::new(DiesAtRelease::default());
+        let spool = Spool::open_through(&stage.path(), Some(seam)).unwrap();
+        let clock = Clock::at(stage.at(1));
+        let _ = runner(spool, &Ledger::default(), &clock, stage.start).pass();
+        let staged = stage.spool().ids_in(Place::Staged).unwrap();
+        assert_eq!(staged.len(), 1);
+        stage.ids.extend(staged);
+    })
+}
+
+/// Ends the process when it is about to move a notice on.
+#[derive(Default)]
+struct DiesAtRelease(AtomicBool);
+
+impl Seam for DiesAtRelease {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        if let Call::Rename { from, .. } = call
+            && from.starts_with("staged")
+        {
+            self.0.store(true, SeqCst);
+        }
+        match self.0.load(SeqCst) {
+            true => Verdict::Fail(Errno::EIO),
+            false => Verdict::Pass,
+        }
+    }
+}
+
 /// Ends the process when it is about to record a notice.
 #[derive(Default)]
 struct DiesAtRecord(AtomicBool);
 
 impl Seam for DiesAtRecord {
     fn before(&self, call: &Call<'_>) -> Verdict {
-        if let Call::Write { path, bytes } = call
+        if let Call::Write { path, bytes, .. } = call
             && path.starts_with("history")
             && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\"")
         {

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use mailspool::message::QueueId;
+use mailspool::queue::{Action, Then};
 use mailspool::spool::Place;
 
 use super::explore::Bound;
-use super::programs::{pass, submitting};
+use super::programs::{pass, submitting, sweeping};
 use super::shared::{submit, submit_briefly, walk};
-use super::stage::{Case, End, Pair, Said, Stage};
+use super::stage::{Case, End, Pair, Said, Stage, by};
 
 const TO: &str = "a@ok.test";
 
-/// Whoever was told an id was told the same, who submits it once more is told it as well, and one
+/// Every submission that was told an id was told the same one, a further submission is told it as well, and one
 /// message is delivered. `first` has the key before.
 fn one(case: &Case<'_>, said: &[Said; 2], first: Option<QueueId>) {
     let told = said.iter().filter_map(|said| match said {
@@ -42,57 +43,116 @@ fn two_submissions() {
     .holds(Bound::of(2).kills(1));
 }
 
-/// The run may find what is not whole yet, or deliver and forget it at once.
+/// The run may find what is not whole yet, or deliver and forget it at once. A sweep alone meets each of its calls.
 #[test]
 fn a_submission_beside_a_run() {
     let stage = Stage::new(|_| {});
-    let programs = [submitting(TO), pass(50)];
-    Pair::new("submit, run", &stage, programs, |case, said| {
-        one(case, said, None);
-    })
-    .holds(Bound::of(2).kills(1));
+    for (name, other) in [("submit, run", pass(50)), ("submit, sweep", sweeping())] {
+        Pair::new(name, &stage, [submitting(TO), other], |case, said| {
+            one(case, said, None);
+        })
+        .holds(Bound::of(2).kills(1).costly());
+    }
 }
 
-/// An acceptor was killed behind his barrier: in `new/` the message, in `keys/new/` its key.
-fn cut_off() -> Stage {
+/// A submission was killed with its key in `keys/new/` and its message there. `prepare` is told of the message.
+fn cut_off(at: Place, prepare: impl FnOnce(&mut Stage, QueueId)) -> Stage {
     Stage::new(|stage| {
         let id = submit(&stage.spool(), TO).unwrap().id;
         stage.ids.push(id);
-        stage.put(id, Place::New);
+        stage.put(id, at);
         let keys = stage.path().join("keys");
         let record = walk(&keys).remove(0);
         fs::rename(&record, keys.join("new").join(record.file_name().unwrap())).unwrap();
+        prepare(stage, id);
     })
 }
 
+/// It was killed before the rename of *accepted*: the message was not accepted, and the next one is.
 #[test]
 fn a_submission_that_was_cut_off_found_by_a_run_and_repeated() {
-    let stage = cut_off();
-    let first = Some(stage.ids[0]);
-    let programs = [submitting(TO), pass(50)];
-    Pair::new("repeat, sweep", &stage, programs, |case, said| {
-        one(case, said, first);
-    })
-    .holds(Bound::of(2).costly().kills(0));
-    let programs = [submitting(TO), submitting(TO)];
-    Pair::new("repeat, repeat", &stage, programs, |case, said| {
-        one(case, said, first);
-    })
-    .holds(Bound::of(2).costly());
+    let stage = cut_off(Place::New, |_, _| {});
+    let first = stage.ids[0];
+    for (name, other) in [
+        ("repeat, sweep", pass(50)),
+        ("repeat, sweep alone", sweeping()),
+        ("repeat, repeat", submitting(TO)),
+    ] {
+        Pair::new(name, &stage, [submitting(TO), other], |case, said| {
+            one(case, said, None);
+            assert_eq!(case.delivered(first), 0, "it was not accepted");
+        })
+        .holds(Bound::of(2).costly().kills(0));
+    }
+}
+
+/// It was killed after that rename, and its directory's sync may have failed: whatever submits the message
+/// again makes the name durable, by way of `staged/`. A run or a sweep that finds the message there, or in its queue,
+/// delivers it once. The same if a kill left it in `staged/`.
+#[test]
+fn a_name_made_durable_again() {
+    for (place, at) in [(Place::Active, "queue"), (Place::Staged, "staged")] {
+        let stage = cut_off(place, |_, _| {});
+        let first = stage.ids[0];
+        for (with, other) in [
+            ("sweep", sweeping()),
+            ("run", pass(50)),
+            ("repeat", submitting(TO)),
+        ] {
+            let name = format!("again from {at}, {with}");
+            let pair = Pair::new(&name, &stage, [submitting(TO), other], |case, said| {
+                one(case, said, Some(first));
+            });
+            pair.holds(Bound::of(2).kills(1).costly());
+        }
+    }
+}
+
+/// The same of a message that rests, where a run and a sweep have nothing to do with it: it rests there again, or
+/// a run puts it back.
+#[test]
+fn the_name_of_a_message_that_rests_made_durable_again() {
+    let freeze = Action::Freeze {
+        by: by(),
+        until: None,
+        then: Then::Thaw,
+    };
+    let stage = cut_off(Place::Active, |stage, id| stage.act(id, &freeze));
+    let first = stage.ids[0];
+    for (name, other) in [
+        ("again from frozen, sweep", sweeping()),
+        ("again from frozen, run", pass(50)),
+    ] {
+        Pair::new(name, &stage, [submitting(TO), other], |case, said| {
+            case.ends(said, &[(first, TO, &[End::Kept])]);
+            let again = submit(&case.spool(), TO).unwrap();
+            assert_eq!((again.repeated, again.id), (true, first));
+            case.ends(said, &[(first, TO, &[End::Kept])]);
+        })
+        .holds(Bound::of(2).kills(1).costly());
+    }
 }
 
 /// The rename of its key failed, or a power cut took it back, and a run finishes the message.
 #[test]
 fn a_submission_repeated_while_the_first_is_forgotten() {
-    let stage = cut_off();
-    let id = stage.ids[0];
-    let from = stage.path().join(Place::New.path(id));
-    fs::rename(from, stage.path().join(Place::Active.path(id))).unwrap();
-    let programs = [submitting(TO), pass(50)];
-    Pair::new("repeat, forget", &stage, programs, |case, said| {
-        one(case, said, Some(id));
-    })
-    .holds(Bound::of(2).kills(1));
+    for (name, place) in [
+        ("repeat, deliver", Place::Active),
+        ("repeat, forget", Place::Done),
+    ] {
+        let stage = cut_off(place, |_, _| {});
+        let id = stage.ids[0];
+        let programs = [submitting(TO), pass(50)];
+        Pair::new(name, &stage, programs, |case, said| {
+            let again = submit(&case.spool(), TO).unwrap();
+            assert_eq!((again.repeated, again.id), (true, id), "{said:?}");
+            match place {
+                Place::Done => case.ends(said, &[(id, TO, &[End::Gone])]),
+                _ => one(case, said, Some(id)),
+            }
+        })
+        .holds(Bound::of(2).kills(1));
+    }
 }
 
 /// The key's time is over, and a run removes it from the bucket of that hour.

@@ -11,10 +11,7 @@ use super::programs::{accepting, checking, listing, pass};
 use super::stage::{Case, End, Pair, Said, Stage};
 use super::touch::Sees;
 
-const LOOKS: Sees = Sees {
-    locks: true,
-    syncs: false,
-};
+pub const LOOKS: Sees = Sees { locks: true };
 
 #[test]
 fn listing_beside_a_run() {
@@ -67,7 +64,7 @@ fn no_false_alarm(said: &Said) {
     assert!(problems.is_empty(), "a false alarm: {problems:?}");
 }
 
-/// A message that is damaged, and one of whose files there is only the sender's.
+/// A message that is damaged, and one of which only a file of the view is left.
 fn damaged() -> Stage {
     Stage::new(|stage| {
         stage.send(&["a@ok.test"]);
@@ -86,9 +83,10 @@ fn mended(case: &Case<'_>, said: &[Said; 2]) {
         panic!()
     };
     assert_eq!(case.place(bad), Some(Place::Corrupt));
-    let corrupt = |name: String| case.path.join("corrupt").join(name).exists();
-    assert!(corrupt(format!("{bad}.reason")), "no reason");
-    assert!(corrupt(format!("{orphan}.sender")), "an orphan is left");
+    let reason = case.path.join(format!("corrupt/{bad}.reason"));
+    assert!(reason.exists(), "no reason");
+    let ghost = case.path.join(format!("info/sender/{orphan}"));
+    assert!(!ghost.exists(), "a ghost is left in the view");
     case.ends(
         said,
         &[(case.stage.ids[0], "a@ok.test", &[End::Delivered][..])],

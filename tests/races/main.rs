@@ -15,7 +15,9 @@
 //! | `hops.rs` | two at a host: that is down, that takes no more connections; an operator |
 //! | `keys.rs` | two submissions with one key; one and a run that sweeps, forgets or purges |
 //! | `looks.rs` | `list`, `check` and its repair, and whoever works meanwhile |
-//! | `barriers.rs` | two who accept, and share a barrier |
+//! | `views.rs` | the view: written again, or missing, as messages come, move and go |
+//! | `reserve.rs` | the reserve for a full disk: filled, and used |
+//! | `marks.rs` | a message whose attempt was interrupted: two runs, a run and an operator |
 //! | `making.rs` | two who make a spool |
 //! | `teeth.rs` | mistakes made on purpose, each of which must be found |
 //! | `turns.rs` `schedule.rs` `explore.rs` | who is next; one schedule; which there are |
@@ -42,14 +44,15 @@ mod proof;
 mod shared;
 
 mod attempts;
-mod barriers;
 mod explore;
 mod hops;
 mod keys;
 mod looks;
 mod making;
+mod marks;
 mod orders;
 mod programs;
+mod reserve;
 mod schedule;
 mod stage;
 mod suspensions;
@@ -57,3 +60,4 @@ mod teeth;
 mod touch;
 mod trace;
 mod turns;
+mod views;

@@ -8,7 +8,7 @@ use mailspool::disk::Seam;
 use mailspool::message::Door;
 use mailspool::operator::{act, check, flush, wake};
 use mailspool::queue::{Action, FailedAttempt, RetryPolicy};
-use mailspool::spool::{Spool, Suspension, Target};
+use mailspool::spool::{Place, Spool, Suspension, Target};
 
 use super::shared::{Clock, configured, limits, request, submit, text};
 use super::stage::{Case, Program, Said, Stage, by};
@@ -152,6 +152,42 @@ pub fn listing(times: usize) -> Program {
         });
         let listings = listings.collect::<Result<_, _>>();
         listings.map(Said::Listed).map_err(text_of)
+    })
+}
+
+/// A run's look through `new/`, `staged/` and `keys/`, and nothing else of it.
+pub fn sweeping() -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        for id in spool.ids_in(Place::New).map_err(text_of)? {
+            spool.sweep_new(id).map_err(text_of)?;
+        }
+        for id in spool.ids_in(Place::Staged).map_err(text_of)? {
+            spool.sweep_staged(id).map_err(text_of)?;
+        }
+        match spool.purge_keys(case.stage.at(50)).pop() {
+            None => Ok(Said::Made),
+            Some(error) => Err(text_of(error)),
+        }
+    })
+}
+
+/// Fills the reserve, as a run does.
+pub fn filling() -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        spool.fill_reserve().map(|_| Said::Made).map_err(text_of)
+    })
+}
+
+/// A run's look through the view, and nothing else of it.
+pub fn showing() -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        match spool.mend_views().pop() {
+            None => Ok(Said::Made),
+            Some(error) => Err(text_of(error)),
+        }
     })
 }
 

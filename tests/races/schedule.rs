@@ -1,11 +1,10 @@
 //! A schedule: who begins, and where the turn changes.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::trace::{NAMES, Raw};
-use super::turns::{Choice, Op, Point};
+use super::turns::{Choice, Point};
 
 /// Who begins, and the changes by the number of the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,13 +63,7 @@ pub fn follow(
         let mut written = written.lock().unwrap();
         let here = |process: usize| point.at[process].is_some();
         let on = point.last.unwrap_or(schedule.first);
-        // Who only looks whether somebody's barrier is over looks in vain until he goes on.
-        let vain = point.at[on].is_some_and(waits) && looked(&written, on);
-        let on = if here(on) && !(vain && here(1 - on)) {
-            on
-        } else {
-            1 - on
-        };
+        let on = if here(on) { on } else { 1 - on };
         let change = schedule.changes.iter().find(|(at, _)| *at == written.len());
         let choice = match change {
             Some((_, Change::Switch)) if here(1 - on) => Choice::Go(1 - on),
@@ -84,17 +77,4 @@ pub fn follow(
         choice
     };
     (decide, decisions)
-}
-
-/// Whether it is the look for the lock on the queue for a barrier.
-fn waits(op: &Op) -> bool {
-    op.name == "lock" && op.path == Path::new("state/sync")
-}
-
-/// Whether a process had that look, with nobody else doing anything since.
-fn looked(decisions: &[Raw], process: usize) -> bool {
-    let since = decisions.iter().rev();
-    since
-        .take_while(|one| one.choice == Choice::Go(process))
-        .any(|one| one.at[process].as_ref().is_some_and(waits))
 }

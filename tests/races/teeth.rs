@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use mailspool::disk::{Call, Seam, Verdict};
@@ -14,20 +15,25 @@ use nix::errno::Errno;
 
 use super::attempts::staged;
 use super::explore::Bound;
-use super::programs::{order, pass, pass_to};
+use super::programs::{order, pass, pass_to, showing};
 use super::stage::{Case, End, Pair, Said, Stage, by};
+use super::views::unseen;
 
 /// The seam of a mistake, for a spool.
-pub type Mistake = fn(&Path) -> Arc<dyn Seam>;
+type Mistake = fn(&Path) -> Arc<dyn Seam>;
 
 /// With the mistake in both processes a schedule fails, and without it none of those does.
-pub fn bites(pair: Pair<'_>, mistake: Mistake) {
+fn bites(pair: Pair<'_>, mistake: Mistake) {
+    bites_with(pair, Bound::of(2), mistake);
+}
+
+fn bites_with(pair: Pair<'_>, bound: Bound, mistake: Mistake) {
     let below = move |_: usize, spool: &Path| Some(mistake(spool));
     let mistaken = Pair {
         below: &below,
         ..pair
     };
-    let explored = mistaken.explore(Bound::of(2));
+    let explored = mistaken.explore(bound);
     let failure = explored.failure.unwrap_or_else(|| {
         panic!("{}: nothing in {}", mistaken.name, explored.schedules);
     });
@@ -203,6 +209,26 @@ fn without_a_look_for_requests_behind_the_lock() {
     bites(pair, |_| Arc::new(Blind("requests")));
 }
 
+/// To a sweeper of `staged/` no message seems to have a history.
+#[derive(Default)]
+struct NoOrigin {
+    /// What was locked last is in `staged/`.
+    sweeps: AtomicBool,
+}
+
+impl Seam for NoOrigin {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        match call {
+            Call::Lock { path } => self.sweeps.store(path.starts_with("staged"), SeqCst),
+            Call::Open { path, .. } if path.starts_with("history") && self.sweeps.load(SeqCst) => {
+                return Verdict::Fail(Errno::ENOENT);
+            }
+            _ => {}
+        }
+        Verdict::Pass
+    }
+}
+
 /// A sweeper that does not ask for a notice's origin moves it on although the origin has not
 /// recorded it, and the origin's holder tells again.
 #[test]
@@ -210,5 +236,36 @@ fn without_asking_for_the_origin_of_a_notice() {
     let stage = staged();
     let judge = one_end("a@no.test", End::Told);
     let pair = Pair::new("no origin", &stage, [pass(1), pass(1)], judge);
-    bites(pair, |_| Arc::new(Blind("info/sender")));
+    bites(pair, |_| Arc::new(NoOrigin::default()));
+}
+
+/// A view that is written again without the message's lock is written after the message is gone.
+#[test]
+fn without_a_lock_for_the_view() {
+    let stage = unseen("a@ok.test");
+    let judge = one_end("a@ok.test", End::Delivered);
+    let pair = Pair::new("no lock for the view", &stage, [showing(), pass(1)], judge);
+    bites(pair, |spool| Arc::new(NoLocks(spool.to_owned())));
+}
+
+/// The mark of a message in use that no process sees: interruptions go uncounted.
+struct NoMark;
+
+impl Seam for NoMark {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        match call {
+            Call::Chmod { .. } => Verdict::Fail(Errno::EOPNOTSUPP),
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+#[test]
+fn without_the_mark_of_a_message_in_use() {
+    let stage = sent("a@ok.test");
+    let pair = Pair::new("no mark", &stage, [pass(1), pass(2)], |case, said| {
+        super::marks::is_counted(case, said);
+        case.ends(said, &[(case.stage.ids[0], "a@ok.test", &[End::Delivered])]);
+    });
+    bites_with(pair, Bound::of(1).kills(1), |_| Arc::new(NoMark));
 }

@@ -3,11 +3,10 @@
 //!
 //! Objects are names, directories as lists of names, contents (with link count and size), and
 //! locks. A call reads an object, changes it, or adds to it: additions to one directory by two
-//! processes commute, as nobody tells in which order they came. Syncs touch nothing: they are
-//! about power cuts, of which there are none here; only where barriers are shared they read what
-//! everybody wrote ([`Sees`]). A path of a call on an open file is the one by
+//! processes commute, because no process can tell in which order they came. Syncs touch nothing: they are
+//! about power cuts, of which there are none here. A path of a call on an open file is the one by
 //! which it was opened; so an inode is known by the message's id, or by that path where a file
-//! is never renamed while somebody else has it.
+//! is never renamed while another process has it.
 
 use std::collections::HashMap;
 
@@ -21,8 +20,6 @@ pub enum Object {
     Lock(String),
     /// All locks: what `/proc/locks` shows.
     Locks,
-    /// All files: what a barrier makes durable.
-    Files,
 }
 
 /// What else can be told apart than by calls.
@@ -30,8 +27,6 @@ pub enum Object {
 pub struct Sees {
     /// The process looks at `/proc/locks` somewhere behind one of its calls.
     pub locks: bool,
-    /// Whether something was written before a barrier or behind it matters.
-    pub syncs: bool,
 }
 
 pub const READ: u8 = 1;
@@ -105,7 +100,8 @@ impl Touched {
                 touched.add(Object::Locks, ADD);
             }
             "read" => touched.add(Object::Inode(inode), READ),
-            "write" | "truncate" => touched.add(Object::Inode(inode), CHANGE),
+            // The mode is the mark of a message in use, which is set on an open file.
+            "write" | "truncate" | "chmod" => touched.add(Object::Inode(inode), CHANGE),
             // Of a name or of an open file: that cannot be told here.
             "stat" => {
                 named(READ, &mut touched, path);
@@ -132,16 +128,9 @@ impl Touched {
                 named(READ, &mut touched, path);
                 touched.add(Object::Dir(path.to_owned()), READ);
             }
-            // Room is reserved behind the end, where nobody reads; how much is free nobody asks.
-            "reserve room in" | "statvfs" | "sync_file_range" | "fsync" | "syncfs" => {}
+            // No process of these tests asks how much room there is.
+            "statvfs" | "fsync" => {}
             other => panic!("what does {other} touch?"),
-        }
-        if sees.syncs {
-            match op.name {
-                "fsync" | "syncfs" => touched.add(Object::Files, READ),
-                "create" | "write" | "rename" => touched.add(Object::Files, ADD),
-                _ => {}
-            }
         }
         if sees.locks && ["stat", "list"].contains(&op.name) {
             touched.add(Object::Locks, READ);
@@ -155,10 +144,14 @@ fn parent(path: &str) -> String {
         .map_or_else(String::new, |(dir, _)| dir.to_owned())
 }
 
-/// A message file is the same wherever it stands.
+/// A message file is the same wherever it stands; the message's other files are others.
 fn inode(path: &str) -> String {
+    let is_other = |dir: &str| {
+        let first = dir.split('/').next();
+        matches!(first, Some("info" | "history" | "requests"))
+    };
     match path.rsplit_once('/') {
-        Some((dir, name)) if !dir.starts_with("info") && !name.contains('.') => name.to_owned(),
+        Some((dir, name)) if !is_other(dir) && !name.contains('.') => name.to_owned(),
         _ => path.to_owned(),
     }
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::disk::{Call, Seam, Verdict};
 use nix::errno::Errno;
 
 /// Nobody computes that long.
@@ -83,7 +83,6 @@ pub struct Hand {
     turns: Arc<Turns>,
     process: usize,
     below: Option<Arc<dyn Seam>>,
-    method: Method,
 }
 
 /// What a process did, or why it panicked.
@@ -93,7 +92,6 @@ pub type Ended<T> = std::thread::Result<T>;
 /// behind it, such as one that records.
 pub fn run<T: Send>(
     programs: Vec<Box<dyn FnOnce(Arc<Hand>) -> T + Send + '_>>,
-    method: Method,
     below: impl Fn(usize) -> Option<Arc<dyn Seam>>,
     decide: impl FnMut(&Point<'_>) -> Choice + Send + 'static,
 ) -> Vec<Ended<T>> {
@@ -107,7 +105,6 @@ pub fn run<T: Send>(
                     turns: Arc::clone(&turns),
                     process,
                     below: below(process),
-                    method,
                 });
                 let turns = &turns;
                 let whole = move || {
@@ -250,11 +247,6 @@ impl Seam for Hand {
             }
             self.turns.done(self.process);
         }
-    }
-
-    fn method(&self) -> Option<Method> {
-        let below = self.below.as_ref().and_then(|below| below.method());
-        Some(below.unwrap_or(self.method))
     }
 
     fn patience(&self) -> Option<Duration> {

@@ -1,0 +1,140 @@
+//! A message whose attempt was interrupted: two runs, a run and an operator, two operators.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+use mailspool::message::QueueId;
+use mailspool::operator::Acted;
+use mailspool::queue::{Action, Then};
+use mailspool::spool::Place;
+
+use super::explore::Bound;
+use super::orders::carried_out;
+use super::programs::{order, pass};
+use super::stage::{Case, End, Pair, Said, Stage, by};
+
+const TO: &str = "a@ok.test";
+
+/// Marked as in use, and no process has it locked (S8).
+fn interrupted() -> Stage {
+    Stage::new(|stage| {
+        let id = stage.send(&[TO]);
+        let path = stage.path().join(Place::Active.path(id));
+        fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+    })
+}
+
+fn is_marked(case: &Case<'_>, id: QueueId) -> bool {
+    let place = case.place(id).unwrap();
+    let mode = fs::metadata(case.path.join(place.path(id))).unwrap();
+    mode.permissions().mode() & 0o100 != 0
+}
+
+/// How many attempts in a row the message says were interrupted.
+fn count(case: &Case<'_>, id: QueueId) -> u16 {
+    let place = case.place(id).unwrap();
+    let block = case.spool().peek(id, place).unwrap().unwrap();
+    block.mark.interrupted
+}
+
+/// A message that a killed process was trying is marked, or counted as interrupted by the other one: no
+/// attempt goes uncounted whose outcome was not written. No process that lives leaves a mark.
+pub fn is_counted(case: &Case<'_>, said: &[Said; 2]) {
+    let id = case.stage.ids[0];
+    let is_killed = said.iter().any(|one| matches!(one, Said::Killed));
+    let Some(place) = case.place(id).filter(|place| *place != Place::Done) else {
+        return;
+    };
+    if is_killed && case.delivered(id) > 0 {
+        let seen = is_marked(case, id) || count(case, id) > 0;
+        assert!(seen, "interrupted in {place:?}, and that cannot be seen");
+    }
+    assert!(is_killed || !is_marked(case, id), "it stays marked");
+}
+
+/// Two find the mark: one of them counts it, and each killed one makes it one more at most.
+#[test]
+fn two_find_the_mark() {
+    let stage = interrupted();
+    Pair::new("mark, mark", &stage, [pass(1), pass(2)], |case, said| {
+        let id = stage.ids[0];
+        let killed = said.iter().any(|one| matches!(one, Said::Killed));
+        if case.place(id).is_some_and(|place| place != Place::Done) {
+            let count = count(case, id);
+            assert!(killed || count == 1, "{count} interruptions of one");
+            assert!(count <= 2, "{count} interruptions of at most two");
+        }
+        is_counted(case, said);
+        case.ends(said, &[(id, TO, &[End::Delivered])]);
+    })
+    .holds(Bound::of(2).kills(1).costly());
+}
+
+/// A run is killed at each call of an attempt without a history, and another goes on.
+#[test]
+fn a_run_killed_in_an_attempt() {
+    let stage = Stage::new(|stage| {
+        stage.send(&[TO]);
+    });
+    Pair::new(
+        "attempt, killed",
+        &stage,
+        [pass(1), pass(2)],
+        |case, said| {
+            is_counted(case, said);
+            case.ends(said, &[(stage.ids[0], TO, &[End::Delivered])]);
+        },
+    )
+    .holds(Bound::of(1).kills(1));
+}
+
+/// An operator finds the mark, alone or beside a run.
+#[test]
+fn an_operator_finds_the_mark() {
+    let freeze = || Action::Freeze {
+        by: by(),
+        until: None,
+        then: Then::Thaw,
+    };
+    let stage = interrupted();
+    let discard = Action::Discard {
+        by: by(),
+        until: stage.at(6000),
+    };
+    let retry = Action::Retry(by());
+    type There = fn(&Place) -> bool;
+    let is_frozen: There = |place| matches!(place, Place::Frozen(_));
+    let is_discarded: There = |place| matches!(place, Place::Discarded(_));
+    for (name, action, there) in [
+        ("mark, freeze", freeze(), is_frozen),
+        ("mark, discard", discard.clone(), is_discarded),
+    ] {
+        let programs = [pass(1), order(action)];
+        Pair::new(name, &stage, programs, |case, said| {
+            is_counted(case, said);
+            carried_out(case, said, TO, there, End::Kept);
+        })
+        .holds(Bound::of(2).kills(1).costly());
+    }
+    Pair::new(
+        "mark, retry",
+        &stage,
+        [pass(1), order(retry.clone())],
+        |case, said| {
+            is_counted(case, said);
+            if let Said::Acted(acted) = &said[1] {
+                let refused = matches!(acted, Acted::Refused(_) | Acted::OtherWaits);
+                assert!(!refused, "{acted:?}");
+            }
+            case.ends(said, &[(stage.ids[0], TO, &[End::Delivered])]);
+        },
+    )
+    .holds(Bound::of(2).kills(1).costly());
+    let programs = [order(freeze()), order(retry)];
+    Pair::new("mark, freeze and retry", &stage, programs, |case, said| {
+        is_counted(case, said);
+        let ends = &[End::Kept, End::Delivered][..];
+        case.ends(said, &[(stage.ids[0], TO, ends)]);
+    })
+    .holds(Bound::of(2).kills(0));
+}
