@@ -12,7 +12,6 @@ use jiff::SignedDuration;
 
 use super::layout::{Info, Place, VIEW};
 use super::lock::Claim;
-use super::part::Part;
 use super::{Located, Spool};
 use crate::disk::{self, Disk, Kind};
 use crate::message::{Envelope, QueueId};
@@ -210,10 +209,16 @@ impl Spool {
         read.is_ok_and(|bytes| bytes == boot.as_bytes())
     }
 
+    /// Written under its own name: half of it is no boot's, and a kill leaves no other file. Another run may
+    /// be at it, and writes the same.
     fn viewed_since(&self, boot: &str) -> disk::Result<()> {
-        let dir = Path::new("state");
-        self.disk.mkdir(dir)?;
-        let part = Part::unsynced(&self.disk, dir, "", boot.as_bytes())?;
-        part.rename_to(Path::new(BOOT))
+        self.disk.mkdir(Path::new("state"))?;
+        let path = Path::new(BOOT);
+        self.disk.unlink(path)?;
+        match self.disk.create(path) {
+            Ok(file) => self.disk.write_all(&file, boot.as_bytes()),
+            Err(error) if error.is(nix::errno::Errno::EEXIST) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
