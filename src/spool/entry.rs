@@ -14,7 +14,8 @@ use crate::message::{Address, Block, Envelope, Mark, QueueId, Seal};
 use crate::queue::state::Fate;
 use crate::queue::step::{self, resting};
 use crate::queue::{
-    Action, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What, history,
+    Action, Event, History, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What,
+    history,
 };
 
 /// A message whose lock this process holds and whose seal it has checked.
@@ -36,13 +37,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// `size` is the octets of the history's file; none if there is no file.
     pub(super) fn new(
         locked: Locked,
         block: Block,
-        events: Vec<Event>,
-        size: u64,
-        torn: Option<u64>,
+        history: History,
+        size: Option<usize>,
     ) -> Entry {
+        let History { events, whole } = history;
+        let torn = size
+            .is_some_and(|size| size > whole)
+            .then_some(whole as u64);
         let mut state = State::read(&block, &events);
         state.in_use = locked.is_marked;
         // A holder before us may have been killed between writing and syncing, or have seen
@@ -51,7 +56,14 @@ impl Entry {
         let rests = resting(&state).map(Place::from) == Some(locked.place);
         let disk = locked.spool.disk.clone();
         Entry {
-            journal: Journal::new(disk, locked.id, size, torn, durable, durable || rests),
+            journal: Journal::new(
+                disk,
+                locked.id,
+                size.map(|_| whole as u64),
+                torn,
+                durable,
+                durable || rests,
+            ),
             is_marked: locked.is_marked,
             locked,
             block,

@@ -24,6 +24,8 @@ const FOLDED_FROM: u64 = 256 << 10;
 pub(super) struct Journal {
     disk: Disk,
     id: QueueId,
+    /// There was one. It may be empty: a power cut takes the lines and leaves the name.
+    is_found: bool,
     /// Open for writing, once something is to be written.
     file: Option<File>,
     /// Where a torn last line begins, until it is cut off.
@@ -39,12 +41,12 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// A history that is not open yet. It is `durable` if there is none, and `trusted` where the message
-    /// rests where it says.
+    /// A history that is not open yet, with the octets of its whole lines if it has a file. It is `durable` if
+    /// it has no lines, and `trusted` where the message rests where it says.
     pub fn new(
         disk: Disk,
         id: QueueId,
-        size: u64,
+        whole: Option<u64>,
         torn: Option<u64>,
         durable: bool,
         trusted: bool,
@@ -52,8 +54,9 @@ impl Journal {
         Journal {
             disk,
             id,
+            is_found: whole.is_some(),
             file: None,
-            size,
+            size: whole.unwrap_or(0),
             torn,
             durable,
             trusted,
@@ -150,7 +153,7 @@ impl Journal {
 
     /// Whether it may have a file.
     pub fn is_there(&self) -> bool {
-        self.file.is_some() || self.torn.is_some()
+        self.is_found || self.file.is_some()
     }
 
     /// For a barrier that others share. None if the file's sync could not be believed.

@@ -261,19 +261,17 @@ impl Locked {
             return Err(Unreadable::Corrupt(self, reason));
         }
         let bytes = match self.spool.read_info(Info::History, id) {
-            Ok(bytes) => bytes.unwrap_or_default(),
+            Ok(bytes) => bytes,
             Err(error) if error.is_wrong_kind() => {
                 return Err(Unreadable::Corrupt(self, error.to_string()));
             }
             Err(error) => return Err(error.into()),
         };
-        let history = match History::parse(&bytes) {
+        let history = match History::parse(bytes.as_deref().unwrap_or_default()) {
             Ok(history) => history,
             Err(error) => return Err(Unreadable::Corrupt(self, error.to_string())),
         };
-        let whole = history.whole as u64;
-        let torn = (history.whole < bytes.len()).then_some(whole);
-        let entry = Entry::new(self, block, history.events, whole, torn);
+        let entry = Entry::new(self, block, history, bytes.map(|bytes| bytes.len()));
         // What is said of a recipient is said of one line of the block.
         if entry.state().recipients.len() < entry.envelope().recipients.len() {
             let reason = "its envelope block names a recipient twice".to_owned();
