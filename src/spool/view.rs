@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 
 use super::layout::{Info, Place, VIEW};
 use super::lock::Claim;
-use super::{Located, Spool};
+use super::{Doubt, Located, Spool};
 use crate::disk::{self, Disk, Kind};
 use crate::message::{Envelope, QueueId};
 
@@ -73,11 +73,14 @@ fn write_one(disk: &Disk, path: &Path, bytes: &[u8]) -> disk::Result<()> {
     disk.write_all(&file, bytes)
 }
 
-/// Removes the view of a message.
+/// Removes the view of a message. A directory under its name is not ours, and is left alone.
 pub(super) fn remove_view(disk: &Disk, id: QueueId) -> disk::Result<()> {
     let mut result = Ok(());
     for info in Info::VIEW {
-        result = result.and(disk.unlink(&info.path(id)).map(drop));
+        match disk.unlink(&info.path(id)) {
+            Err(error) if !error.is_wrong_kind() => result = result.and(Err(error)),
+            _ => {}
+        }
     }
     result
 }
@@ -134,12 +137,24 @@ impl Spool {
     pub fn remove_stray_view(&self, id: QueueId) -> disk::Result<bool> {
         match self.locate_for_good(id)? {
             Located::Absent => remove_view(&self.disk, id).map(|()| true),
-            Located::At(_) | Located::Uncertain(_) => Ok(false),
+            Located::Uncertain(Doubt::Unread(error)) => Err(error),
+            Located::At(_) | Located::Uncertain(Doubt::Moving) => Ok(false),
+        }
+    }
+
+    /// Whether the view of a message that another process had in hand is wrong, or the message has moved on.
+    fn is_left_wrong(&self, id: QueueId, place: Place) -> disk::Result<bool> {
+        match self.peek(id, place) {
+            Err(error) if error.is_absent() => Ok(true),
+            Ok(Some(block)) => Ok(!self.view_faults(id, &block.envelope)?.is_empty()),
+            other => other.map(|_| false),
         }
     }
 
     /// Once after each boot: writes what is missing, empty or recent in the view from the messages, and
     /// removes what shows a message that is gone. Returns what could not be done.
+    ///
+    /// What is in another process's hand, or cannot be read, is left for the next run.
     ///
     /// Names are compared, and sizes with nothing. A file that a power cut caught in other ways was written
     /// shortly before it: so only what shows one of the latest messages is read.
@@ -149,6 +164,7 @@ impl Spool {
             return Vec::new();
         }
         let listing = self.listing();
+        let mut is_complete = listing.unread.is_empty();
         let mut failed: Vec<disk::Error> = Vec::new();
         let mut shown = HashSet::new();
         let mut whole: Option<HashSet<QueueId>> = None;
@@ -176,16 +192,20 @@ impl Spool {
                 true => Ok(true),
                 false => self.is_empty_in_view(*id),
             };
-            let mended = looked.and_then(|wrong| match wrong {
-                true => self.mend_view(*id, *place).map(drop),
-                false => Ok(()),
-            });
-            failed.extend(mended.err());
+            let mended = looked.and_then(|wrong| Ok(!wrong || self.mend_view(*id, *place)?));
+            match mended {
+                Ok(true) => {}
+                Ok(false) => match self.is_left_wrong(*id, *place) {
+                    Ok(wrong) => is_complete &= !wrong,
+                    Err(error) => failed.push(error),
+                },
+                Err(error) => failed.push(error),
+            }
         }
         for id in shown {
             failed.extend(self.remove_stray_view(id).err());
         }
-        if failed.is_empty() && listing.unread.is_empty() && !boot.is_empty() {
+        if is_complete && failed.is_empty() && !boot.is_empty() {
             failed.extend(self.viewed_since(&boot).err());
         }
         failed
