@@ -286,6 +286,10 @@ impl Acceptor {
             }
         };
         input.consume(separators);
+        // A program that wrote an mbox may have put a line of its own before the block.
+        if separators > 0 {
+            self.skip_block(input)?;
+        }
         self.fill_first_line(input)?;
         let eol = line_ending(input.bytes());
         draft.write(arrival.received(eol).as_bytes())?;
