@@ -387,7 +387,11 @@ fn a_block_that_is_handed_in_is_lost() {
         assert_eq!(named.code, 65, "cut at {at}: {named}");
         let received = watched(&site, ways[1], Some(&letter));
         let line = torn(at).rsplit('\n').next().unwrap();
-        let name = if torn(at).contains('\n') { "Mailspool-" } else { "Mailspool-Seal: " };
+        let name = if torn(at).contains('\n') {
+            "Mailspool-"
+        } else {
+            "Mailspool-Seal: "
+        };
         let empty = line.is_empty() || line.starts_with(name);
         assert_eq!(
             received.code,
