@@ -286,6 +286,10 @@ impl Acceptor {
             }
         };
         input.consume(separators);
+        // A program that wrote an mbox may have put a line of its own before the block.
+        if separators > 0 {
+            self.skip_block(input)?;
+        }
         self.fill_first_line(input)?;
         let eol = line_ending(input.bytes());
         draft.write(arrival.received(eol).as_bytes())?;
@@ -332,6 +336,9 @@ impl Acceptor {
 
     /// Leaves out the envelope block of a message file of ours that is handed in: what it says is not the
     /// message's, and blind recipients are in it.
+    ///
+    /// # Errors
+    /// Nothing follows the block, which may be torn.
     fn skip_block(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
         const FIRST: &[u8] = b"Mailspool-Seal: ";
         const LINES: &[u8] = b"Mailspool-";
@@ -344,7 +351,8 @@ impl Acceptor {
                 self.fill(input)?;
             }
             if !input.bytes().starts_with(prefix) {
-                return Ok(());
+                let is_empty = prefix == LINES && input.eof && input.bytes().is_empty();
+                return if is_empty { Err(Error::Empty) } else { Ok(()) };
             }
             prefix = LINES;
             loop {

@@ -229,8 +229,9 @@ impl Spool {
         for dir in optional.iter().chain(VIEW) {
             let dir = *dir;
             let stat = match self.disk.stat(Path::new(dir)) {
-                // Below a directory that we may not read: whatever needs it fails by itself.
-                Err(error) if error.is_denied() => continue,
+                // Below a directory that we may not read: whatever needs it fails by itself. The view refuses
+                // no mail.
+                Err(error) if error.is_denied() || VIEW.contains(&dir) => continue,
                 other => other?,
             };
             match stat {

@@ -74,6 +74,20 @@ pub enum Mend {
     SayWhy,
 }
 
+impl Finding {
+    /// Whether it cannot be seen while this path cannot be read: a directory hides all that is below it, and
+    /// a message what is wrong with its view.
+    pub fn is_hidden(&self, unread: &Path) -> bool {
+        let message = match &self.mend {
+            Some(Mend::Show { at }) => {
+                Some(at.dir().join(self.path.file_name().unwrap_or_default()))
+            }
+            _ => None,
+        };
+        self.path.starts_with(unread) || message.is_some_and(|path| path.starts_with(unread))
+    }
+}
+
 impl Mend {
     /// What would be done: `moves it to corrupt/x`.
     pub fn does(&self) -> String {
@@ -144,9 +158,7 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
 fn agreed(before: Vec<Finding>, after: Vec<Finding>) -> Vec<Finding> {
     let is_unread = |one: &Finding| one.what.starts_with(UNREAD);
     let seen = |one: &Finding, by: &[Finding]| {
-        // A directory that could not be read hides all that is below it.
-        let same =
-            |other: &Finding| other == one || is_unread(other) && one.path.starts_with(&other.path);
+        let same = |other: &Finding| other == one || is_unread(other) && one.is_hidden(&other.path);
         by.iter().any(same)
     };
     let is_problem = |one: &Finding| one.level == Level::Problem;

@@ -312,10 +312,15 @@ impl Drop for Draft {
     /// Unlinks what was made, under the lock, the message file last: what is left of it in `new/` the next
     /// run removes, with its view. Failures are no news: nothing was acknowledged.
     fn drop(&mut self) {
-        if self.file.is_some() {
-            let disk = &self.spool.disk;
-            let _ = remove_view(disk, self.id);
-            let _ = disk.unlink(&self.place.path(self.id));
+        let Some(file) = &self.file else { return };
+        let Draft {
+            spool, id, place, ..
+        } = self;
+        // A view that cannot be removed now goes with the message, which stays in `new/`, or goes back there.
+        let is_kept = remove_view(&spool.disk, *id).is_err()
+            && spool.rename_to(file, *id, *place, Place::New).is_ok();
+        if !is_kept {
+            let _ = spool.disk.unlink(&place.path(*id));
         }
     }
 }

@@ -300,10 +300,13 @@ impl Spool {
         Ok(Some(dir))
     }
 
-    /// Whether any key is remembered at all: if not, no message need be asked for its own. (The
-    /// bucket of a record is made before the record.)
+    /// Whether any key is remembered at all: if not, no message need be asked for its own. The bucket of a
+    /// record is made before the record, but it is removed when its name may not be durable.
     pub(super) fn has_keys(&self) -> disk::Result<bool> {
-        Ok(!self.key_buckets()?.is_empty())
+        if !self.key_buckets()?.is_empty() {
+            return Ok(true);
+        }
+        Ok(!self.names_in(Path::new(INTENDED_KEYS))?.is_empty())
     }
 
     /// Forgets keys whose time is over, and tidies up behind processes that were killed. To be

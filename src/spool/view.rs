@@ -12,8 +12,7 @@ use jiff::SignedDuration;
 
 use super::layout::{Info, Place, VIEW};
 use super::lock::Claim;
-use super::part::Part;
-use super::{Located, Spool};
+use super::{Doubt, Located, Spool};
 use crate::disk::{self, Disk, Kind};
 use crate::message::{Envelope, QueueId};
 
@@ -71,11 +70,14 @@ fn write_one(disk: &Disk, path: &Path, bytes: &[u8]) -> disk::Result<()> {
     disk.write_all(&file, bytes)
 }
 
-/// Removes the view of a message.
+/// Removes the view of a message. A directory under its name is not ours, and is left alone.
 pub(super) fn remove_view(disk: &Disk, id: QueueId) -> disk::Result<()> {
     let mut result = Ok(());
     for info in Info::VIEW {
-        result = result.and(disk.unlink(&info.path(id)).map(drop));
+        match disk.unlink(&info.path(id)) {
+            Err(error) if !error.is_wrong_kind() => result = result.and(Err(error)),
+            _ => {}
+        }
     }
     result
 }
@@ -163,7 +165,8 @@ impl Spool {
     pub fn remove_stray_view(&self, id: QueueId) -> disk::Result<bool> {
         match self.locate_for_good(id)? {
             Located::Absent => remove_view(&self.disk, id).map(|()| true),
-            Located::At(_) | Located::Uncertain(_) => Ok(false),
+            Located::Uncertain(Doubt::Unread(error)) => Err(error),
+            Located::At(_) | Located::Uncertain(Doubt::Moving) => Ok(false),
         }
     }
 
@@ -244,10 +247,16 @@ impl Spool {
         read.is_ok_and(|bytes| bytes == boot.as_bytes())
     }
 
+    /// Written under its own name: half of it is no boot's, and a kill leaves no other file. Another run may
+    /// be at it, and writes the same.
     fn viewed_since(&self, boot: &str) -> disk::Result<()> {
-        let dir = Path::new("state");
-        self.disk.mkdir(dir)?;
-        let part = Part::unsynced(&self.disk, dir, "", boot.as_bytes())?;
-        part.rename_to(Path::new(BOOT))
+        self.disk.mkdir(Path::new("state"))?;
+        let path = Path::new(BOOT);
+        self.disk.unlink(path)?;
+        match self.disk.create(path) {
+            Ok(file) => self.disk.write_all(&file, boot.as_bytes()),
+            Err(error) if error.is(nix::errno::Errno::EEXIST) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }

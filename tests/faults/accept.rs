@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mailspool::accept::{Acceptor, Error};
-use mailspool::disk::{Call, Method, Seam};
+use mailspool::disk::{Call, Seam};
 use mailspool::message::{Door, QueueId};
 use mailspool::spool::Spool;
 
@@ -96,27 +96,22 @@ fn all_faults(door: Door) {
     let template = dir.path().join("spool");
     Spool::create(&template, None).unwrap();
     let small = text("small");
-    for method in [Method::Each, Method::SyncExt] {
-        let seen = calls(&template, door, &small, Case::clean(method));
-        let mut cases = all_cases(method, &seen, None);
-        // Two faults: the one that refuses the message, and one while it is tidied up.
-        for at in 0..seen.len() {
-            cases.extend((1..=6).map(|which| Case {
-                fault: Fault::AndUnlink(which),
-                at,
-                ..Case::clean(method)
-            }));
-        }
-        let all = cases.len();
-        let cases = sample(cases, 250);
-        let tally = explore("accept", &cases, |case| {
-            judge(&template, door, &small, case)
-        });
-        tally.print(&format!(
-            "accept, {door:?}, {method:?}, {} calls, of {all}",
-            seen.len()
-        ));
+    let seen = calls(&template, door, &small, Case::clean());
+    let mut cases = all_cases(&seen, None);
+    // Two faults: the one that refuses the message, and one while it is tidied up.
+    for at in 0..seen.len() {
+        cases.extend((1..=6).map(|which| Case {
+            fault: Fault::AndUnlink(which),
+            at,
+            ..Case::clean()
+        }));
     }
+    let all = cases.len();
+    let cases = sample(cases, 250);
+    let tally = explore("accept", &cases, |case| {
+        judge(&template, door, &small, case)
+    });
+    tally.print(&format!("accept, {door:?}, {} calls, of {all}", seen.len()));
 }
 
 #[test]
@@ -139,10 +134,10 @@ fn accept_with_short_reads_and_writes() {
     large.extend(b"0123456789 abcdefghijklmnopqrstuvwxyz\n".repeat(4000));
     let case = Case {
         length: Some(10_000),
-        ..Case::clean(Method::Each)
+        ..Case::clean()
     };
     let seen = calls(&template, Door::Active, &large, case);
-    let cases = sample(all_cases(case.method, &seen, case.length), 250);
+    let cases = sample(all_cases(&seen, case.length), 250);
     let tally = explore("accept, short", &cases, |case| {
         judge(&template, Door::Active, &large, case)
     });

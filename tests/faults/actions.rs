@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::Seam;
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act, flush};
 use mailspool::queue::{Action, By, Hold, State, Then};
@@ -249,27 +249,22 @@ fn explored(name: &str, before: Option<Action>, deed: Deed) {
 }
 
 fn explored_in(name: &str, queue: Queue, deed: Deed) {
-    for method in [Method::Each, Method::SyncExt] {
-        let seen: Vec<Seen> = {
-            let dir = Scratch::copy(&queue.path());
-            let seam = Injector::new(Case::clean(method));
-            assert!(queue.do_it(&dir.spool(), &deed, Arc::clone(&seam)));
-            seam.seen()
-        };
-        let mut cases = all_cases(method, &seen, None);
-        // Of the calls by which things are only read, a few are enough.
-        cases.retain(|case| {
-            let seen = seen[case.at];
-            proof::long() || seen.acts() || seen.name == "lock" || case.at % 7 == 0
-        });
-        let all = cases.len();
-        let cases = sample(cases, 40);
-        let tally = explore(name, &cases, |case| queue.judge(&deed, case));
-        tally.print(&format!(
-            "{name}, {method:?}, {} calls, of {all}",
-            seen.len()
-        ));
-    }
+    let seen: Vec<Seen> = {
+        let dir = Scratch::copy(&queue.path());
+        let seam = Injector::new(Case::clean());
+        assert!(queue.do_it(&dir.spool(), &deed, Arc::clone(&seam)));
+        seam.seen()
+    };
+    let mut cases = all_cases(&seen, None);
+    // Of the calls by which things are only read, a few are enough.
+    cases.retain(|case| {
+        let seen = seen[case.at];
+        proof::long() || seen.acts() || seen.name == "lock" || case.at % 7 == 0
+    });
+    let all = cases.len();
+    let cases = sample(cases, 40);
+    let tally = explore(name, &cases, |case| queue.judge(&deed, case));
+    tally.print(&format!("{name}, {} calls, of {all}", seen.len()));
 }
 
 fn until() -> Timestamp {

@@ -1,7 +1,8 @@
 //! Which call can fail in which way.
 //!
 //! The table is what the manual pages of Linux name, and what network file systems add (ESTALE,
-//! and answers that are lost). What only a mistake of ours could cause (EBADF, EINVAL) is not in it.
+//! and answers that are lost), and file systems that copy what they change, on which an unlink or a change
+//! of mode needs room. What only a mistake of ours could cause (EBADF, EINVAL) is not in it.
 
 use std::path::{Component, Path};
 
@@ -17,6 +18,8 @@ pub struct Seen {
     pub raced: bool,
     /// It is about the slots of destinations, or what is remembered of them.
     pub is_help: bool,
+    /// It is about a file of the view.
+    pub is_view: bool,
     errnos: &'static [Errno],
 }
 
@@ -32,22 +35,19 @@ fn errnos(call: &Call<'_>) -> &'static [Errno] {
         Call::Lock { .. } => &[EIO, ENOLCK, ENOMEM, ESTALE, EINTR],
         Call::Read { .. } => &[EIO, ENOMEM, ESTALE, EINTR],
         Call::Write { .. } => &[EIO, ENOSPC, EDQUOT, EROFS, ENOMEM, ESTALE, EINTR],
-        Call::Reserve { .. } => &[EIO, ENOSPC, EDQUOT, EROFS, ESTALE, EINTR],
-        Call::Truncate { .. } => &[EIO, EROFS, ENOMEM, ESTALE, EINTR],
+        Call::Truncate { .. } => &[EIO, ENOSPC, EDQUOT, EROFS, ENOMEM, ESTALE, EINTR],
         Call::Stat { .. } => &[EIO, EACCES, ENOMEM, ESTALE, EINTR],
         Call::Rename { .. } | Call::Link { .. } | Call::Mkdir { .. } => {
             &[EIO, ENOSPC, EDQUOT, EROFS, EACCES, ENOMEM, ESTALE, EINTR]
         }
-        Call::Chmod { .. } => &[EIO, EROFS, EACCES, EPERM, ESTALE, EINTR],
-        Call::Unlink { .. } | Call::Rmdir { .. } => {
-            &[EIO, EROFS, EACCES, ENOMEM, EBUSY, ESTALE, EINTR]
-        }
+        Call::Chmod { .. } => &[EIO, ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ESTALE, EINTR],
+        Call::Unlink { .. } | Call::Rmdir { .. } => &[
+            EIO, ENOSPC, EDQUOT, EROFS, EACCES, ENOMEM, EBUSY, ESTALE, EINTR,
+        ],
         Call::Space => &[EIO, ENOMEM, ESTALE, EINTR],
-        Call::Written { .. } => &[EIO, ENOSPC, EDQUOT, EINTR],
         Call::SyncFile { .. } | Call::SyncDir { .. } => {
             &[EIO, ENOSPC, EDQUOT, EROFS, ESTALE, EINTR]
         }
-        Call::SyncFs => &[EIO, ENOSPC, EDQUOT, EINTR],
     }
 }
 
@@ -57,6 +57,7 @@ impl Seen {
             name: call.name(),
             raced: names(call).is_some_and(is_raced),
             is_help: is_help(call),
+            is_view: call.path().starts_with("info"),
             errnos: errnos(call),
         }
     }
@@ -90,7 +91,7 @@ impl Seen {
     }
 
     pub fn is_sync(&self) -> bool {
-        ["sync_file_range", "fsync", "syncfs"].contains(&self.name)
+        self.name == "fsync"
     }
 }
 

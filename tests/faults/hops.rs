@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::Seam;
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Level, act, check};
 use mailspool::queue::{Action, Routes, Status, What};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::errnos::Seen;
 use super::explore::explore;
-use super::inject::{Case, Fault, Injector, all_cases, sample};
+use super::inject::{Case, Fault, Injector, Only, all_cases, sample};
 use super::net::{self, Net};
 use super::queue::by;
 use super::said::Said;
@@ -156,9 +156,9 @@ impl Hosts {
     }
 
     /// The calls of a run without faults.
-    fn calls(&self, method: Method) -> Vec<Seen> {
+    fn calls(&self) -> Vec<Seen> {
         let dir = Scratch::copy(&self.path());
-        let seam = Injector::new(Case::clean(method));
+        let seam = Injector::new(Case::clean());
         let around = Around::new(self.start, self.at);
         let through = Arc::clone(&seam) as Arc<dyn Seam>;
         let summary = self.run(&dir.spool(), through, &around).unwrap();
@@ -290,7 +290,9 @@ impl Hosts {
             for event in content.events {
                 match event.what {
                     What::Action(Action::Freeze { .. }) => held = true,
-                    What::Outcome { transport, results } if !held => {
+                    What::Outcome {
+                        transport, results, ..
+                    } if !held => {
                         let lost = results.iter().any(|one| one.status == Status::Unknown);
                         let strict = transport.as_deref() == Some("strict");
                         assert!(!(lost && strict), "lost, and not held: {id}");
@@ -369,9 +371,8 @@ fn moments() -> [(&'static str, Hosts); 3] {
 fn slots_and_memory_that_cannot_be_had() {
     Said::listen();
     for (when, hosts) in moments() {
-        let method = Method::Each;
-        let seen = hosts.calls(method);
-        let mut cases = all_cases(method, &seen, None);
+        let seen = hosts.calls();
+        let mut cases = all_cases(&seen, None);
         let helps = |case: &Case| {
             let fault = match case.fault {
                 Fault::Once(_) | Fault::ButMade(_) | Fault::Half(_) => true,
@@ -383,7 +384,7 @@ fn slots_and_memory_that_cannot_be_had() {
         };
         cases.retain(helps);
         for case in &mut cases {
-            case.help_only = true;
+            case.only = Only::Help;
         }
         let all = cases.len();
         let cases = sample(cases, 60);
@@ -396,17 +397,13 @@ fn slots_and_memory_that_cannot_be_had() {
 #[test]
 fn pass_to_hosts() {
     for (when, hosts) in moments() {
-        for method in [Method::Each, Method::SyncExt] {
-            let seen = hosts.calls(method);
-            let cases = all_cases(method, &seen, None);
-            let all = cases.len();
-            let cases = sample(cases, 20);
-            let tally = explore(when, &cases, |case| hosts.judge(case, false));
-            let calls = seen.len();
-            tally.print(&format!(
-                "hosts, {when}, {method:?}, {calls} calls, of {all}"
-            ));
-        }
+        let seen = hosts.calls();
+        let cases = all_cases(&seen, None);
+        let all = cases.len();
+        let cases = sample(cases, 20);
+        let tally = explore(when, &cases, |case| hosts.judge(case, false));
+        let calls = seen.len();
+        tally.print(&format!("hosts, {when}, {calls} calls, of {all}"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::disk::{Call, Seam, Verdict};
 use nix::errno::Errno;
 
 use super::errnos::Seen;
@@ -31,17 +31,26 @@ pub enum Fault {
     Stop,
 }
 
+/// Which calls may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Only {
+    All,
+    /// Those for slots and the memory of destinations.
+    Help,
+    /// Those on the view, `info/`.
+    View,
+}
+
 /// One fault at one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    pub method: Method,
     /// The most octets of one read or write.
     pub length: Option<usize>,
     pub fault: Fault,
     /// The number of the call, from 0.
     pub at: usize,
-    /// Only calls for slots and the memory of destinations fail.
-    pub help_only: bool,
+    /// Which calls may fail.
+    pub only: Only,
 }
 
 /// The seam that carries a case out.
@@ -104,12 +113,14 @@ impl Seam for Injector {
         let number = state.seen.len();
         state.seen.push(seen);
         let Case {
-            fault,
-            at,
-            help_only,
-            ..
+            fault, at, only, ..
         } = self.case;
-        if help_only && !seen.is_help {
+        let may_fail = match only {
+            Only::All => true,
+            Only::Help => seen.is_help,
+            Only::View => seen.is_view,
+        };
+        if !may_fail {
             return Verdict::Pass;
         }
         match fault {
@@ -159,10 +170,6 @@ impl Seam for Injector {
         }
     }
 
-    fn method(&self) -> Option<Method> {
-        Some(self.case.method)
-    }
-
     fn length(&self, call: &Call<'_>) -> Option<usize> {
         let state = self.lock();
         let halved = matches!(self.case.fault, Fault::Half(_))
@@ -178,13 +185,12 @@ impl Seam for Injector {
 
 impl Case {
     /// No fault.
-    pub fn clean(method: Method) -> Case {
+    pub fn clean() -> Case {
         Case {
-            method,
             length: None,
             fault: Fault::Nothing,
             at: 0,
-            help_only: false,
+            only: Only::All,
         }
     }
 }
@@ -211,15 +217,14 @@ pub fn faults_at(seen: Seen) -> Vec<Fault> {
 }
 
 /// Every fault at every call of a clean run.
-pub fn all_cases(method: Method, calls: &[Seen], length: Option<usize>) -> Vec<Case> {
+pub fn all_cases(calls: &[Seen], length: Option<usize>) -> Vec<Case> {
     let mut cases = Vec::new();
     for (at, seen) in calls.iter().enumerate() {
         cases.extend(faults_at(*seen).into_iter().map(|fault| Case {
-            method,
             length,
             fault,
             at,
-            help_only: false,
+            only: Only::All,
         }));
     }
     cases

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error};
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::Seam;
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::act;
 use mailspool::queue::{Action, Bucket, By};
@@ -23,8 +23,6 @@ use super::world::{
 };
 
 const TO: &str = "a@ok.test";
-const METHODS: [Method; 2] = [Method::Each, Method::SyncExt];
-
 /// What came of a deed under faults.
 #[derive(Default)]
 struct Done {
@@ -113,25 +111,23 @@ impl Scene {
                 })
             })
         };
-        for method in METHODS {
-            let scratch = Scratch::copy(&self.template);
-            let seam = Injector::new(Case::clean(method));
-            let hand = Arc::clone(&seam) as Arc<dyn Seam>;
-            run(hand, &scratch.spool(), &Ledger::default());
-            let seen = seam.seen();
-            let all = all_cases(method, &seen, None);
-            let count = all.len();
-            let tally = explore(what, &sample(all, most), |case| {
-                let dir = Scratch::copy(&self.template);
-                let ledger = Ledger::default();
-                let done = run(Injector::new(*case), &dir.spool(), &ledger);
-                let ended = self.is_one(&dir.spool(), &done, &ledger);
-                dir.end();
-                ended
-            });
-            let calls = seen.len();
-            tally.print(&format!("{what}, {method:?}, {calls} calls, of {count}"));
-        }
+        let scratch = Scratch::copy(&self.template);
+        let seam = Injector::new(Case::clean());
+        let hand = Arc::clone(&seam) as Arc<dyn Seam>;
+        run(hand, &scratch.spool(), &Ledger::default());
+        let seen = seam.seen();
+        let all = all_cases(&seen, None);
+        let count = all.len();
+        let tally = explore(what, &sample(all, most), |case| {
+            let dir = Scratch::copy(&self.template);
+            let ledger = Ledger::default();
+            let done = run(Injector::new(*case), &dir.spool(), &ledger);
+            let ended = self.is_one(&dir.spool(), &done, &ledger);
+            dir.end();
+            ended
+        });
+        let calls = seen.len();
+        tally.print(&format!("{what}, {calls} calls, of {count}"));
     }
 }
 
@@ -169,11 +165,25 @@ fn nothing(_: &Spool) -> Option<QueueId> {
     None
 }
 
-/// Its acceptor was killed behind his barrier.
+/// Its acceptor was killed when the message had left `new/`.
 fn cut_off(spool: &Spool) -> Option<QueueId> {
     let id = submitted(spool)?;
-    set_back(spool, id, Place::New);
+    set_back(spool, id, Place::Active);
     Some(id)
+}
+
+/// The same, and the process that made its name durable again was killed between its two renames.
+fn cut_off_again(spool: &Spool) -> Option<QueueId> {
+    let id = submitted(spool)?;
+    set_back(spool, id, Place::Staged);
+    Some(id)
+}
+
+/// Its acceptor was killed before that: the key is free.
+fn cut_short(spool: &Spool) -> Option<QueueId> {
+    let id = submitted(spool)?;
+    set_back(spool, id, Place::New);
+    None
 }
 
 fn submitted(spool: &Spool) -> Option<QueueId> {
@@ -199,11 +209,14 @@ fn submitted_under_a_key() {
 fn repeated_under_a_key() {
     Scene::new(submitted).explore("repeat", 80, |deed| deed.submit());
     Scene::new(cut_off).explore("repeat what was cut off", 200, |deed| deed.submit());
+    Scene::new(cut_off_again).explore("repeat what was cut off twice", 200, |deed| deed.submit());
+    Scene::new(cut_short).explore("repeat what was cut short", 200, |deed| deed.submit());
 }
 
 #[test]
 fn moved_on_delivered_and_forgotten_with_a_key() {
-    Scene::new(cut_off).explore("sweep and deliver", 200, |deed| deed.pass(50));
+    Scene::new(cut_off).explore("deliver", 200, |deed| deed.pass(50));
+    Scene::new(cut_off_again).explore("sweep and deliver", 200, |deed| deed.pass(50));
     let in_hand = |spool: &Spool| {
         let id = submitted(spool)?;
         set_back(spool, id, Place::Done);
@@ -228,50 +241,48 @@ fn a_key_that_is_over_is_purged() {
 #[test]
 fn lost_under_a_key() {
     let scene = Scene::new(nothing);
-    for method in METHODS {
-        let scratch = Scratch::copy(&scene.template);
-        let seam = Injector::new(Case::clean(method));
-        let hand = Arc::clone(&seam) as Arc<dyn Seam>;
-        submit(
-            &Spool::open_through(&scratch.spool(), Some(hand)).unwrap(),
-            TO,
-        )
-        .unwrap();
-        let seen = seam.seen();
-        let mut cases = Vec::new();
-        for (at, one) in seen.iter().enumerate().filter(|(_, one)| one.is_sync()) {
-            // Killed before, while and when it tidies up, too.
-            let killed = (0..12).map(Fault::ThenStop);
-            let case = |fault| Case {
-                fault,
-                at,
-                ..Case::clean(method)
-            };
-            cases.extend(faults_at(*one).into_iter().chain(killed).map(case));
-        }
-        let tally = explore("lost, keyed", &sample(cases, 120), |case| {
-            let dir = Scratch::copy(&scene.template);
-            let disk = Disk::new(&dir.spool());
-            let seam = disk.process(Injector::new(*case));
-            let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
-            let mut told = told.and_then(|spool| submit(&spool, TO).ok());
-            if told.is_none() {
-                // Somebody else is told, and every sync of his succeeds.
-                let seam = disk.process(Injector::new(Case::clean(method)));
-                let spool = Spool::open_through(&dir.spool(), Some(seam)).unwrap();
-                told = Some(submit(&spool, TO).unwrap());
-            }
-            let lost = disk.lose();
-            let done = Done {
-                told: told.map(|one| one.id),
-                cut_off: false,
-            };
-            scene.is_one(&dir.spool(), &done, &Ledger::default());
-            dir.end();
-            format!("{} lost", lost.min(2))
-        });
-        tally.print(&format!("lost, keyed, {method:?}"));
+    let scratch = Scratch::copy(&scene.template);
+    let seam = Injector::new(Case::clean());
+    let hand = Arc::clone(&seam) as Arc<dyn Seam>;
+    submit(
+        &Spool::open_through(&scratch.spool(), Some(hand)).unwrap(),
+        TO,
+    )
+    .unwrap();
+    let seen = seam.seen();
+    let mut cases = Vec::new();
+    for (at, one) in seen.iter().enumerate().filter(|(_, one)| one.is_sync()) {
+        // Killed before, while and when it tidies up, too.
+        let killed = (0..12).map(Fault::ThenStop);
+        let case = |fault| Case {
+            fault,
+            at,
+            ..Case::clean()
+        };
+        cases.extend(faults_at(*one).into_iter().chain(killed).map(case));
     }
+    let tally = explore("lost, keyed", &sample(cases, 120), |case| {
+        let dir = Scratch::copy(&scene.template);
+        let disk = Disk::new(&dir.spool());
+        let seam = disk.process(Injector::new(*case));
+        let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
+        let mut told = told.and_then(|spool| submit(&spool, TO).ok());
+        if told.is_none() {
+            // Somebody else is told, and every sync of his succeeds.
+            let seam = disk.process(Injector::new(Case::clean()));
+            let spool = Spool::open_through(&dir.spool(), Some(seam)).unwrap();
+            told = Some(submit(&spool, TO).unwrap());
+        }
+        let lost = disk.lose();
+        let done = Done {
+            told: told.map(|one| one.id),
+            cut_off: false,
+        };
+        scene.is_one(&dir.spool(), &done, &Ledger::default());
+        dir.end();
+        format!("{} lost", lost.min(2))
+    });
+    tally.print("lost, keyed");
 }
 
 /// Accepted for later under faults: not before, and then once.
@@ -284,39 +295,37 @@ fn submitted_for_later() {
         let acceptor = Acceptor::new(spool.clone(), limits());
         acceptor.accept(request, text("keyed").as_slice())
     };
-    for method in METHODS {
-        let scratch = Scratch::copy(&scene.template);
-        let seam = Injector::new(Case::clean(method));
-        let hand = Arc::clone(&seam) as Arc<dyn Seam>;
-        hand_in(&Spool::open_through(&scratch.spool(), Some(hand)).unwrap()).unwrap();
-        let all = all_cases(method, &seam.seen(), None);
-        let tally = explore("for later", &sample(all, 150), |case| {
-            let dir = Scratch::copy(&scene.template);
-            let seam = Injector::new(*case);
-            let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
-            let told = told.and_then(|spool| hand_in(&spool).ok());
-            let (spool, ledger) = (Spool::open(&dir.spool()).unwrap(), Ledger::default());
-            scene.pass(&spool, &ledger, 80).unwrap();
-            assert_eq!(ledger.all().len(), 0, "too early");
-            let waits = spool.listing().messages;
-            let scheduled = |place: &Place| matches!(place, Place::Deferred(_));
-            assert!(waits.iter().all(|(_, place)| scheduled(place)), "{waits:?}");
-            scene.pass(&spool, &ledger, 92).unwrap();
-            let got: Vec<QueueId> = ledger.all().iter().map(|one| one.id).collect();
-            assert!(
-                got.len() <= 1 && told.is_none_or(|id| got == [id]),
-                "{got:?}"
-            );
-            assert_eq!(files(&dir.spool()), [] as [PathBuf; 0], "left");
-            assert_eq!(findings(&spool), []);
-            drop(spool);
-            dir.end();
-            match (told, got.len()) {
-                (Some(_), _) => "accepted".to_owned(),
-                (None, 0) => "refused".to_owned(),
-                (None, _) => "refused, yet whole".to_owned(),
-            }
-        });
-        tally.print(&format!("for later, {method:?}"));
-    }
+    let scratch = Scratch::copy(&scene.template);
+    let seam = Injector::new(Case::clean());
+    let hand = Arc::clone(&seam) as Arc<dyn Seam>;
+    hand_in(&Spool::open_through(&scratch.spool(), Some(hand)).unwrap()).unwrap();
+    let all = all_cases(&seam.seen(), None);
+    let tally = explore("for later", &sample(all, 150), |case| {
+        let dir = Scratch::copy(&scene.template);
+        let seam = Injector::new(*case);
+        let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
+        let told = told.and_then(|spool| hand_in(&spool).ok());
+        let (spool, ledger) = (Spool::open(&dir.spool()).unwrap(), Ledger::default());
+        scene.pass(&spool, &ledger, 80).unwrap();
+        assert_eq!(ledger.all().len(), 0, "too early");
+        let waits = spool.listing().messages;
+        let scheduled = |place: &Place| matches!(place, Place::Deferred(_));
+        assert!(waits.iter().all(|(_, place)| scheduled(place)), "{waits:?}");
+        scene.pass(&spool, &ledger, 92).unwrap();
+        let got: Vec<QueueId> = ledger.all().iter().map(|one| one.id).collect();
+        assert!(
+            got.len() <= 1 && told.is_none_or(|id| got == [id]),
+            "{got:?}"
+        );
+        assert_eq!(files(&dir.spool()), [] as [PathBuf; 0], "left");
+        assert_eq!(findings(&spool), []);
+        drop(spool);
+        dir.end();
+        match (told, got.len()) {
+            (Some(_), _) => "accepted".to_owned(),
+            (None, 0) => "refused".to_owned(),
+            (None, _) => "refused, yet whole".to_owned(),
+        }
+    });
+    tally.print("for later");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Request};
-use mailspool::disk::{self, Method, Seam};
+use mailspool::disk::{self, Seam};
 use mailspool::message::Door;
 use mailspool::operator::{Finding, Level, check, row};
 use mailspool::spool::Spool;
@@ -53,14 +53,14 @@ fn ask<T>(path: &Path, seam: Arc<Injector>, what: Ask<T>) -> Result<T, String> {
 
 /// The answer to a question without faults, and its calls.
 fn asked<T>(path: &Path, what: Ask<T>) -> (T, Vec<Seen>) {
-    let seam = Injector::new(Case::clean(Method::Each));
+    let seam = Injector::new(Case::clean());
     let answer = ask(path, Arc::clone(&seam), what).unwrap();
     (answer, seam.seen())
 }
 
 /// Every fault but those of syncs, which there are none of.
 fn cases(seen: &[Seen], most: usize) -> Vec<Case> {
-    sample(all_cases(Method::Each, seen, None), most)
+    sample(all_cases(seen, None), most)
 }
 
 #[test]
@@ -74,7 +74,20 @@ fn a_list_is_complete_or_fails() {
         dir.end();
         match answer {
             Ok(shown) => {
-                assert_eq!(shown, rows);
+                // Of a message with two names either may be seen, if the other one is missed.
+                let either = |rows: &[String]| -> Vec<String> {
+                    let other = (
+                        "queue: \"incoming\", status: Incoming",
+                        "queue: \"active\", status: Active",
+                    );
+                    rows.iter()
+                        .map(|row| row.replace(other.0, other.1))
+                        .collect()
+                };
+                match case.fault {
+                    Fault::Once(Errno::ENOENT) => assert_eq!(either(&shown), either(&rows)),
+                    _ => assert_eq!(shown, rows),
+                }
                 "the same"
             }
             Err(_) => "failed",
@@ -126,18 +139,17 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
             .filter(|one| one.what.starts_with("cannot be read: "))
             .map(|one| one.path.as_path())
             .collect();
-        // With a directory goes what is below it.
-        let unread = |path: &Path| unread.iter().any(|above| path.starts_with(above));
+        let unread = |one: &Finding| unread.iter().any(|above| one.is_hidden(above));
         for one in &answer {
-            let unread = unread(&one.path) && one.mend.is_none();
+            let unread = unread(one) && one.mend.is_none();
             assert!(found.contains(one) || unread, "{one:?}");
         }
-        let told = |one: &&Finding| answer.contains(one) || unread(&one.path);
+        let told = |one: &&Finding| answer.contains(one) || unread(one);
         let untold: Vec<&Finding> = found.iter().filter(|one| !told(one)).collect();
         // What is not there for a moment has gone elsewhere: the next check says what it is.
         let may_vanish = usize::from(case.fault == Fault::Once(Errno::ENOENT));
         assert!(untold.len() <= may_vanish, "not said: {untold:?}");
-        match answer.iter().any(|one| unread(&one.path)) {
+        match answer.iter().any(unread) {
             false => "the same",
             true => "some not to be read",
         }
@@ -150,8 +162,14 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
 fn untidy(path: &Path, queue: &Queue) {
     let write = |name: String| fs::write(path.join(name), "left").unwrap();
     let gone = mailspool::accept::new_id(queue.start);
-    for info in ["sender", "recipients", "transport", "attempts", "request"] {
-        write(format!("info/{info}/{gone}"));
+    for dir in [
+        "info/sender",
+        "info/recipients",
+        "info/transport",
+        "history",
+        "requests",
+    ] {
+        write(format!("{dir}/{gone}"));
     }
     write(format!("history/{gone}.part"));
 }
@@ -167,14 +185,17 @@ fn a_repair_loses_nothing() {
     let kept = |path: &Path| -> Vec<Vec<u8>> {
         let mut all: Vec<Vec<u8>> = super::world::walk(path)
             .iter()
-            // Reasons come and go, and half a file that nobody reads is removed.
+            // Reasons come and go, half a file that is never read is removed, and so are views.
             .filter(|file| {
                 let ending = file.extension().unwrap_or_default();
-                ending != "reason" && ending != "part"
+                let below = file.strip_prefix(path).unwrap();
+                ending != "reason" && ending != "part" && !below.starts_with("info")
             })
             .map(|file| fs::read(file).unwrap())
             .collect();
         all.sort();
+        // Of two names of one file one goes.
+        all.dedup();
         all
     };
     let before = kept(&queue.path());

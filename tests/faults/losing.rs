@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::disk::{Call, Seam, Verdict};
 use nix::errno::Errno;
 
 use super::inject::Injector;
@@ -128,20 +128,13 @@ impl Seam for Losing {
             return verdict;
         }
         match call {
-            Call::SyncFile { path } | Call::Written { path } => {
+            Call::SyncFile { path } => {
                 let files = vec![self.disk.root.join(path)];
-                match failed {
-                    Some(_) => self.disk.synced(files, true),
-                    None if matches!(call, Call::SyncFile { .. }) => {
-                        self.disk.synced(files, false);
-                    }
-                    None => {}
-                }
+                self.disk.synced(files, failed.is_some());
                 if self.disk.tells(path) && failed.is_none() {
                     return Verdict::PassAndFail(Errno::EIO);
                 }
             }
-            Call::SyncFs => self.disk.synced(walk(&self.disk.root), failed.is_some()),
             _ => {}
         }
         verdict
@@ -151,10 +144,6 @@ impl Seam for Losing {
         if let (Call::Open { path, create: true }, None) = (call, error) {
             self.disk.made(path);
         }
-    }
-
-    fn method(&self) -> Option<Method> {
-        self.injector.method()
     }
 
     fn length(&self, call: &Call<'_>) -> Option<usize> {

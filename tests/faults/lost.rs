@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::Door;
 use mailspool::spool::Spool;
 use nix::errno::Errno;
@@ -108,12 +108,9 @@ fn lost_in_acceptance() {
     let dir = tempdir();
     let template = dir.path().join("spool");
     Spool::create(&template, None).unwrap();
-    for (method, door) in [
-        (Method::Each, Door::Active),
-        (Method::SyncExt, Door::Incoming),
-    ] {
+    for door in [Door::Active, Door::Incoming] {
         let scratch = Scratch::copy(&template);
-        let seam = Injector::new(Case::clean(method));
+        let seam = Injector::new(Case::clean());
         hand_in(
             &scratch.spool(),
             door,
@@ -126,7 +123,7 @@ fn lost_in_acceptance() {
         let cases: Vec<Case> = syncs
             .map(|at| Case {
                 at,
-                ..Case::clean(method)
+                ..Case::clean()
             })
             .collect();
         let mut faults = vec![Fault::Once(Errno::EIO), Fault::ButMade(Errno::EIO)];
@@ -135,19 +132,17 @@ fn lost_in_acceptance() {
         let tally = explore("lost, accept", &cases, |case| {
             accepted(&template, door, case)
         });
-        tally.print(&format!("lost, accept, {method:?}"));
+        tally.print(&format!("lost, accept, {door:?}"));
     }
 }
 
-const METHODS: [Method; 2] = [Method::Each, Method::SyncExt];
-
 /// The syncs of a pass without faults, and how many calls it makes.
-fn syncs(queue: &Queue, method: Method) -> (Vec<Case>, usize) {
-    let seen = queue.calls(Case::clean(method));
+fn syncs(queue: &Queue) -> (Vec<Case>, usize) {
+    let seen = queue.calls(Case::clean());
     let syncs = (0..seen.len()).filter(|at| seen[*at].is_sync());
     let case = |at| Case {
         at,
-        ..Case::clean(method)
+        ..Case::clean()
     };
     (syncs.map(case).collect(), seen.len())
 }
@@ -165,31 +160,27 @@ fn with(cases: &[Case], faults: &[Fault]) -> Vec<Case> {
 #[test]
 fn lost_by_one() {
     let queue = Queue::new();
-    for method in METHODS {
-        let (cases, _) = syncs(&queue, method);
-        let cases = with(
-            &cases,
-            &[Fault::Once(Errno::EIO), Fault::ButMade(Errno::EIO)],
-        );
-        let all = cases.len();
-        let tally = explore("lost", &sample(cases, 60), |case| by_one(&queue, case));
-        tally.print(&format!("lost, {method:?}, of {all}"));
-    }
+    let (cases, _) = syncs(&queue);
+    let cases = with(
+        &cases,
+        &[Fault::Once(Errno::EIO), Fault::ButMade(Errno::EIO)],
+    );
+    let all = cases.len();
+    let tally = explore("lost", &sample(cases, 60), |case| by_one(&queue, case));
+    tally.print(&format!("lost, of {all}"));
 }
 
 #[test]
 fn lost_by_one_and_believed_by_the_next() {
     let queue = Queue::new();
-    for method in METHODS {
-        let (cases, calls) = syncs(&queue, method);
-        let faults: Vec<Fault> = (0..24).map(Fault::ThenStop).collect();
-        let cases = with(&cases, &faults);
-        let all = cases.len();
-        let tally = explore("lost and believed", &sample(cases, 60), |case| {
-            by_the_next(&queue, case, calls)
-        });
-        tally.print(&format!("lost and believed, {method:?}, of {all}"));
-    }
+    let (cases, calls) = syncs(&queue);
+    let faults: Vec<Fault> = (0..24).map(Fault::ThenStop).collect();
+    let cases = with(&cases, &faults);
+    let all = cases.len();
+    let tally = explore("lost and believed", &sample(cases, 60), |case| {
+        by_the_next(&queue, case, calls)
+    });
+    tally.print(&format!("lost and believed, of {all}"));
 }
 
 /// The oracle has teeth: what was synced again behind a failed sync is lost all the same, and
@@ -200,7 +191,7 @@ fn what_is_only_synced_again_is_lost() {
     let disk = Disk::new(dir.path());
     let seam = disk.process(Injector::new(Case {
         fault: Fault::Once(Errno::EIO),
-        ..Case::clean(Method::Each)
+        ..Case::clean()
     }));
     struct Syncs(Arc<dyn Seam>);
     impl Seam for Syncs {

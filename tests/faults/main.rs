@@ -20,6 +20,7 @@
 //! | `suspensions.rs` | suspending, resuming, and runs meanwhile |
 //! | `looking.rs` | what is only looked at: listing, view, `check`; and `check --repair` |
 //! | `making.rs` | making a spool |
+//! | `views.rs` | whatever writes or removes the view, `info/`, where only that fails |
 //! | `lost.rs` `losing.rs` | what a failed sync covered is lost indeed |
 //! | `disk.rs` | a real disk that fails to write (needs root) |
 //! | `regressions.rs` `syncs.rs` | nothing at random: what was found here or by reading, each by its name |
@@ -53,6 +54,7 @@ mod scene;
 mod scratch;
 mod suspensions;
 mod syncs;
+mod views;
 mod watching;
 mod ways;
 mod world;

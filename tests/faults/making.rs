@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Barrier};
 
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::Seam;
 use mailspool::message::Door;
 use mailspool::operator::Level;
 use mailspool::spool::Spool;
@@ -35,16 +35,14 @@ fn judge(case: &Case) -> String {
 
 #[test]
 fn making_a_spool() {
-    for method in [Method::Each, Method::SyncExt] {
-        let dir = tempdir();
-        let seam = Injector::new(Case::clean(method));
-        let through: Arc<dyn Seam> = seam.clone();
-        Spool::create(&dir.path().join("above/spool"), Some(through)).unwrap();
-        let seen = seam.seen();
-        let cases = sample(all_cases(method, &seen, None), 300);
-        let tally = explore("make", &cases, judge);
-        tally.print(&format!("make, {method:?}, {} calls", seen.len()));
-    }
+    let dir = tempdir();
+    let seam = Injector::new(Case::clean());
+    let through: Arc<dyn Seam> = seam.clone();
+    Spool::create(&dir.path().join("above/spool"), Some(through)).unwrap();
+    let seen = seam.seen();
+    let cases = sample(all_cases(&seen, None), 300);
+    let tally = explore("make", &cases, judge);
+    tally.print(&format!("make, {} calls", seen.len()));
 }
 
 #[test]

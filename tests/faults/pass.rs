@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::Seam;
 use mailspool::message::QueueId;
 use mailspool::operator::{Acted, Finding, Level, Mend, act, check};
 use mailspool::queue::{Action, Bucket, Hold, Resting, Then};
@@ -266,7 +266,7 @@ impl Queue {
         let summary = summary.unwrap();
         assert_eq!(
             (summary.trouble, summary.corrupt, summary.notices),
-            (0, 1, 8),
+            (0, 1, 9),
             "{summary:?}"
         );
         dir.end();
@@ -276,65 +276,49 @@ impl Queue {
 
 fn explored(what: &str, queue: &Queue, case: Case, wanted: impl Fn(Fault) -> bool, most: usize) {
     let seen = queue.calls(case);
-    let mut cases = all_cases(case.method, &seen, case.length);
+    let mut cases = all_cases(&seen, case.length);
     cases.retain(|case| wanted(case.fault));
     let all = cases.len();
     let cases = sample(cases, most);
     let tally = explore(what, &cases, |case| {
         queue.judge(case, |runner| runner.build().pass())
     });
-    tally.print(&format!(
-        "{what}, {:?}, {} calls, of {all}",
-        case.method,
-        seen.len()
-    ));
+    tally.print(&format!("{what}, {} calls, of {all}", seen.len()));
 }
-
-const METHODS: [Method; 2] = [Method::Each, Method::SyncExt];
 
 #[test]
 fn pass_stopped_behind_each_call() {
     let queue = Queue::new();
     let wanted = |fault| fault == Fault::Stop;
-    for method in METHODS {
-        explored("pass, stopped", &queue, Case::clean(method), wanted, 70);
-    }
+    explored("pass, stopped", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_one_failing_call() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::Once(_));
-    for method in METHODS {
-        explored("pass, once", &queue, Case::clean(method), wanted, 70);
-    }
+    explored("pass, once", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_every_call_failing_from_one_on() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::ForGood(_));
-    for method in METHODS {
-        explored("pass, for good", &queue, Case::clean(method), wanted, 70);
-    }
+    explored("pass, for good", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_calls_that_are_made_and_fail() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::ButMade(_) | Fault::Half(_));
-    for method in METHODS {
-        explored("pass, made", &queue, Case::clean(method), wanted, 70);
-    }
+    explored("pass, made", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_two_failing_calls() {
     let queue = Queue::new();
     let wanted = |fault| matches!(fault, Fault::AndThen(_));
-    for method in METHODS {
-        explored("pass, two", &queue, Case::clean(method), wanted, 70);
-    }
+    explored("pass, two", &queue, Case::clean(), wanted, 70);
 }
 
 /// Lines of the history come in pieces here, and are torn when the process ends between them.
@@ -343,7 +327,7 @@ fn pass_with_short_reads_and_writes() {
     let queue = Queue::new();
     let case = Case {
         length: Some(100),
-        ..Case::clean(Method::Each)
+        ..Case::clean()
     };
     let wanted = |fault| {
         let full = [Errno::ENOSPC, Errno::EIO];

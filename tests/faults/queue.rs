@@ -1,7 +1,9 @@
 //! A queue with something of everything.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -10,7 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act};
-use mailspool::queue::{Action, By, DelayAges, FailedAttempt, RetryPolicy, Schedule, Then, What};
+use mailspool::queue::{
+    Action, By, DelayAges, Event, FailedAttempt, Handover, Outcome, RecipientResult, RetryPolicy,
+    Schedule, Status, Then, What,
+};
 use mailspool::spool::{Claim, Entry, Place, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
@@ -77,8 +82,12 @@ fn renames(call: &Call<'_>) -> bool {
     call.name() == "rename"
 }
 
+fn is_dir(call: &Call<'_>) -> bool {
+    matches!(call, Call::SyncDir { .. })
+}
+
 fn records_notice(call: &Call<'_>) -> bool {
-    matches!(call, Call::Write { path, bytes } if path.starts_with("history")
+    matches!(call, Call::Write { path, bytes, .. } if path.starts_with("history")
         && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
 }
 
@@ -132,6 +141,7 @@ impl Queue {
         queue.held(&spool);
         queue.in_new(&path);
         queue.unusual(&spool);
+        queue.views();
         queue
     }
 
@@ -210,6 +220,10 @@ impl Queue {
         self.interrupted(spool, id);
         let heard = [("t@told.test", Heard), ("u@hush.test", Nothing)];
         self.add(spool, "heard", "heard@sender.test", &heard);
+        // The first one was delivered before.
+        let between = [("w@ok.test", Nothing), ("x@ok.test", Warned)];
+        let id = self.add(spool, "between", "between@sender.test", &between);
+        self.interrupted_between(spool, id);
     }
 
     /// A message whose notice was staged when the process died, before the record of it or
@@ -226,7 +240,7 @@ impl Queue {
         drop(runner(dying, &Ledger::default(), &clock, self.start).pass());
         let files = files(&path);
         assert!(
-            files.iter().any(|file| file.starts_with("new")),
+            files.iter().any(|file| file.starts_with("staged")),
             "{files:?}"
         );
         for file in files {
@@ -264,53 +278,111 @@ impl Queue {
         self.expires = self.add(spool, "expires", "expires@sender.test", &to);
     }
 
-    /// An attempt began and nobody saw its end; another line was torn.
+    /// An attempt began and its end is not known; the history has a torn line.
     fn interrupted(&self, spool: &Spool, id: QueueId) {
         let place = spool.locate(id).unwrap().place().unwrap();
+        entry(spool, place, id).begin(self.start).unwrap();
+        self.write(&format!("history/{id}"), "{\"at\":\"2026-11-");
+    }
+
+    /// The same in an attempt that had delivered to the first recipient and said so in the block, without
+    /// the sync.
+    fn interrupted_between(&self, spool: &Spool, id: QueueId) {
+        let place = spool.locate(id).unwrap().place().unwrap();
         let mut entry = entry(spool, place, id);
-        entry.activate().unwrap();
-        let started = What::Started {
-            host: "elsewhere".into(),
-            pid: 1,
-            recipients: None,
-            further: false,
+        entry.begin(self.start).unwrap();
+        let results = vec![RecipientResult {
+            recipient: entry.envelope().recipients[0].clone(),
+            status: Status::Delivered,
+            handover: Handover::Final,
+            reply: Outcome::delivered("taken").reply,
+            next: None,
+            warn: None,
+            expired: false,
+        }];
+        let what = What::Outcome {
+            began: self.start,
+            transport: Some("relay".into()),
+            results,
         };
-        entry.record(self.start, started).unwrap();
-        entry.sync().unwrap();
-        let attempts = self.path().join(format!("history/{id}"));
-        let mut file = OpenOptions::new().append(true).open(attempts).unwrap();
-        file.write_all(b"{\"at\":\"2026-11-").unwrap();
+        let at = self.start;
+        entry.imagine(Event { at, what });
+        assert!(entry.write_finished(&[0]).unwrap());
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(self.path().join(path)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
     }
 
     fn in_new(&mut self, path: &Path) {
-        // Killed when it was durable, before it could be seen: accepted.
-        let spool = dying(path, renames, false);
-        let to = [
-            ("i@ok.test", End::Delivered),
-            ("j@other.test", End::Delivered),
-        ];
-        self.add(&spool, "whole", "whole@sender.test", &to);
-        // Killed while it was written: never accepted.
         type At = fn(&Call<'_>) -> bool;
-        let seals: At = |call| {
-            call.name() == "create"
-                && matches!(call, Call::Open { path, .. } if path.starts_with("info/transport"))
-        };
-        let writes: At = |call| call.name() == "write";
-        for (name, at) in [("torn", seals), ("empty", writes)] {
+        let cut_off = |name: &str, to: &[&str], at: At| -> QueueId {
+            let ids = || -> BTreeSet<QueueId> {
+                let spool = Spool::open(path).unwrap();
+                let places = [Place::New, Place::Incoming, Place::Active];
+                let ids = places.map(|place| spool.ids_in(place).unwrap());
+                ids.into_iter().flatten().collect()
+            };
+            let before = ids();
             let spool = dying(path, at, false);
-            let request = super::world::request(Door::Active, "t@sender.test", &["t@ok.test"]);
+            let sender = format!("{name}@sender.test");
+            let request = super::world::request(Door::Active, &sender, to);
             let acceptor = mailspool::accept::Acceptor::new(spool, super::world::limits());
             acceptor.accept(request, text(name).as_slice()).unwrap_err();
+            *ids().difference(&before).next().unwrap()
+        };
+        // Killed when it had left `new/`: whole, and not acknowledged.
+        let to = ["i@ok.test", "j@other.test"];
+        let id = cut_off("whole", &to, |call| call.name() == "fsync" && is_dir(call));
+        self.expected.push(Expected {
+            name: "whole",
+            id,
+            recipients: to.map(|to| (to, End::Delivered)).to_vec(),
+        });
+        // Killed while it was written, when all was written, and when that was durable.
+        let cuts: [(&str, At); 4] = [
+            ("empty", |call| call.name() == "write"),
+            (
+                "shown",
+                |call| matches!(call, Call::Write { path, .. } if path.starts_with("new")),
+            ),
+            ("unsynced", |call| call.name() == "fsync"),
+            ("synced", renames),
+        ];
+        for (name, at) in cuts {
+            cut_off(name, &["t@ok.test"], at);
         }
         // A power cut kept everything but the end of the message.
-        let spool = dying(path, renames, false);
-        let id = accept(&spool, Door::Active, "cut", "t@sender.test", &["t@ok.test"]);
+        let id = cut_off("cut", &["t@ok.test"], renames);
         let file = OpenOptions::new()
             .write(true)
             .open(path.join(format!("new/{id}")))
             .unwrap();
         file.set_len(20).unwrap();
+    }
+
+    /// Views that are missing, empty, torn, edited, and of no message.
+    fn views(&self) {
+        let id = |name: &str| {
+            let one = self.expected.iter().find(|one| one.name == name);
+            one.unwrap().id
+        };
+        let path = |info: &str, name: &str| format!("info/{info}/{}", id(name));
+        for info in ["sender", "recipients", "transport"] {
+            fs::remove_file(self.path().join(path(info, "plain"))).unwrap();
+        }
+        fs::remove_file(self.path().join(path("sender", "failing"))).unwrap();
+        self.write(&path("recipients", "mixed"), "");
+        self.write(&path("recipients", "whole"), "i@ok.te");
+        self.write(&path("sender", "again"), "elsewhere@sender.test\n");
+        self.write(&path("transport", "thawed"), "\0\0\0");
+        let gone = mailspool::accept::new_id(self.start);
+        self.write(&format!("info/sender/{gone}"), "gone@sender.test\n");
+        // The next run takes the view for that of an earlier boot.
+        fs::remove_file(self.path().join("state/boot")).unwrap();
     }
 
     fn unusual(&mut self, spool: &Spool) {
@@ -323,6 +395,26 @@ impl Queue {
         );
         let from = spool.locate(done).unwrap().place().unwrap().path(done);
         fs::rename(path.join(from), path.join(format!("done/{done}"))).unwrap();
+        // Finished, and not moved there, or brought back by a power cut.
+        let to = [("n@ok.test", End::Nothing)];
+        let said = self.add(spool, "said", "said@sender.test", &to);
+        let place = spool.locate(said).unwrap().place().unwrap();
+        entry(spool, place, said).say_done().unwrap();
+        // A power cut left both names of a rename.
+        for (name, to, other) in [
+            ("twice", "o@ok.test", "active"),
+            ("entered", "y@ok.test", "new"),
+        ] {
+            let to = [(to, End::Delivered)];
+            let id = self.add(spool, name, "twice@sender.test", &to);
+            let place = spool.locate(id).unwrap().place().unwrap();
+            let dir = if place == Place::Active && other == "active" {
+                "incoming"
+            } else {
+                other
+            };
+            fs::hard_link(path.join(place.path(id)), path.join(format!("{dir}/{id}"))).unwrap();
+        }
 
         let held = self.add(
             spool,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::{Door, QueueId};
 use mailspool::runner::{Error, Summary};
 use mailspool::spool::{Place, Spool};
@@ -67,10 +67,6 @@ impl Seam for Fails {
             false => Verdict::Pass,
         }
     }
-
-    fn method(&self) -> Option<Method> {
-        Some(Method::Each)
-    }
 }
 
 pub struct Scene {
@@ -110,6 +106,15 @@ impl Scene {
 
     pub fn inode(&self) -> u64 {
         fs::metadata(self.history()).unwrap().ino()
+    }
+
+    /// How many have got the message.
+    pub fn mailed(&self) -> usize {
+        self.ledger
+            .all()
+            .iter()
+            .filter(|one| one.id == self.id)
+            .count()
     }
 
     pub fn place(&self) -> Option<Place> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{self, Method, Seam};
+use mailspool::disk::{self, Seam};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Level, act, check, wake};
 use mailspool::queue::{Action, Bucket};
@@ -227,23 +227,18 @@ fn explored(name: &str, deed: Deed) {
 fn explored_of(name: &str, deed: Deed, target: &Target) {
     let queue = Queue::new(deed, target);
     assert_eq!(queue.ids.len(), 3);
-    for method in [Method::Each, Method::SyncExt] {
-        let seen: Vec<Seen> = {
-            let dir = Scratch::copy(&queue.path());
-            let seam = Injector::new(Case::clean(method));
-            let ledger = Ledger::default();
-            assert!(queue.do_it(&dir.spool(), deed, &ledger, Arc::clone(&seam)));
-            seam.seen()
-        };
-        let cases = all_cases(method, &seen, None);
-        let all = cases.len();
-        let cases = sample(cases, 80);
-        let tally = explore(name, &cases, |case| queue.judge(deed, case));
-        tally.print(&format!(
-            "{name}, {method:?}, {} calls, of {all}",
-            seen.len()
-        ));
-    }
+    let seen: Vec<Seen> = {
+        let dir = Scratch::copy(&queue.path());
+        let seam = Injector::new(Case::clean());
+        let ledger = Ledger::default();
+        assert!(queue.do_it(&dir.spool(), deed, &ledger, Arc::clone(&seam)));
+        seam.seen()
+    };
+    let cases = all_cases(&seen, None);
+    let all = cases.len();
+    let cases = sample(cases, 80);
+    let tally = explore(name, &cases, |case| queue.judge(deed, case));
+    tally.print(&format!("{name}, {} calls, of {all}", seen.len()));
 }
 
 #[test]

@@ -7,18 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
-use mailspool::disk::{Call, Disk, Method, Seam, Verdict};
+use mailspool::disk::Call;
 use mailspool::message::{Door, EnhancedCode};
 use mailspool::operator::{Acted, act, check};
 use mailspool::queue::{Action, Bucket, Outcome, Routes, Then};
 use mailspool::runner::{Budget, Error, Runner, Summary};
 use mailspool::spool::Place;
 use mailspool::transport::Relay;
-use nix::errno::Errno;
 
 use super::queue::by;
 use super::scene::{Fails, Scene};
-use super::world::{HOST, accept, files, findings, tempdir};
+use super::world::{HOST, accept, files, findings};
 
 fn syncs_history(call: &Call<'_>) -> bool {
     matches!(call, Call::SyncFile { path } if path.starts_with("history"))
@@ -28,12 +27,32 @@ fn starts_part(call: &Call<'_>) -> bool {
     matches!(call, Call::Open { path, create: true } if path.extension().is_some())
 }
 
+/// Whether a call writes into the block.
+fn in_place(call: &Call<'_>) -> bool {
+    matches!(call, Call::Write { at: Some(_), .. })
+}
+
+fn creates_history(call: &Call<'_>) -> bool {
+    matches!(call, Call::Open { path, create: true } if path.starts_with("history"))
+}
+
+fn is_bucket(call: &Call<'_>) -> bool {
+    matches!(call, Call::SyncDir { path } if path.starts_with("deferred"))
+}
+
+/// The first one's delivery is told, so it is synced in the history; the other one is deferred.
+const HELD_UP: [&str; 2] = ["a@told.test", "b@first.test"];
+
 #[test]
 fn a_history_whose_sync_failed_is_written_anew() {
-    let scene = Scene::new(&["a@first.test"]);
+    let scene = Scene::new(&HELD_UP);
     let seam = Fails::new(|call, failed| syncs_history(call) && failed == 0);
     let summary = scene.pass(seam.open(&scene.path)).unwrap();
-    assert_eq!((summary.deferred, summary.trouble), (1, 0));
+    // One of the two is the notice.
+    assert_eq!(
+        (summary.delivered, summary.deferred, summary.trouble),
+        (2, 1, 0)
+    );
     let failed = seam.at(0, &format!("fsync history/{}", scene.id));
     let part = format!("history/{}.part", scene.id);
     let synced = seam.at(failed + 1, &format!("fsync {part}"));
@@ -43,14 +62,36 @@ fn a_history_whose_sync_failed_is_written_anew() {
     assert_eq!(findings(&scene.spool), []);
     scene.clock.forward(60);
     scene.pass(scene.spool.clone()).unwrap();
-    assert_eq!(scene.ledger.all().len(), 1);
+    assert_eq!(scene.mailed(), 2);
+    assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
+}
+
+/// A deferral is not synced: losing it has the recipient tried too early, and nothing else.
+#[test]
+fn a_deferral_waits_for_no_disk() {
+    let scene = Scene::new(&["a@first.test"]);
+    let seam = Fails::new(|call, _| call.name() == "fsync" && !is_bucket(call));
+    let summary = scene.pass(seam.open(&scene.path)).unwrap();
+    assert_eq!((summary.deferred, summary.trouble), (1, 0));
+    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+    assert_eq!(findings(&scene.spool), []);
+    // Where it cannot be written either, the message waits all the same.
+    let scene = Scene::new(&["a@first.test"]);
+    let seam = Fails::new(|call, _| creates_history(call));
+    let summary = scene.pass(seam.open(&scene.path)).unwrap();
+    assert_eq!((summary.deferred, summary.trouble), (1, 0));
+    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+    assert_eq!(findings(&scene.spool), []);
+    scene.clock.forward(60);
+    scene.pass(scene.spool.clone()).unwrap();
+    assert_eq!(scene.mailed(), 1);
     assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
 }
 
 /// Killed when the sync had failed: a later one of the same file would say nothing.
 #[test]
 fn a_history_found_astray_is_written_anew() {
-    let scene = Scene::new(&["a@first.test"]);
+    let scene = Scene::new(&HELD_UP);
     let seam = Fails::new(|call, failed| syncs_history(call) || failed > 0);
     let _ = scene.pass(seam.open(&scene.path));
     assert_eq!(scene.place(), Some(Place::Active));
@@ -62,12 +103,12 @@ fn a_history_found_astray_is_written_anew() {
     scene.clock.forward(60);
     let seam = Fails::new(|call, failed| starts_part(call) || failed > 0);
     scene.pass(seam.open(&scene.path)).unwrap();
-    assert_eq!(scene.ledger.all().len(), 1);
+    assert_eq!(scene.mailed(), 2);
 }
 
 #[test]
 fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
-    let scene = Scene::new(&["a@first.test"]);
+    let scene = Scene::new(&HELD_UP);
     // The line is written, its sync fails, and no other file can be made.
     let seam = Fails::new(|call, _| syncs_history(call) || starts_part(call));
     let error = scene.pass(seam.open(&scene.path)).unwrap_err();
@@ -103,7 +144,8 @@ fn two_transactions(mended: bool) -> (Scene, Result<Summary, Error>) {
     let tell = Mutex::new(tell);
     let breaks = Arc::clone(&broken);
     let seam = Fails::new(move |call, _| {
-        let fails = breaks.load(SeqCst) && (syncs_history(call) || starts_part(call));
+        let fails =
+            breaks.load(SeqCst) && (in_place(call) || syncs_history(call) || starts_part(call));
         // Behind this the first outcome has been given up.
         if matches!(call, Call::Rename { to, .. } if to.starts_with("frozen")) {
             breaks.store(!mended, SeqCst);
@@ -170,20 +212,20 @@ fn transactions_under_way_come_to_their_end_when_nothing_can_be_recorded() {
 fn a_notice_that_is_not_recorded_is_written_again() {
     let scene = Scene::new(&["a@no.test"]);
     let notices = |call: &Call<'_>| {
-        matches!(call, Call::Write { path, bytes } if path.starts_with("history")
+        matches!(call, Call::Write { path, bytes, .. } if path.starts_with("history")
             && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
     };
     let seam = Fails::new(move |call, failed| notices(call) || failed > 0);
     let _ = scene.pass(seam.open(&scene.path));
     let staged = || {
-        let mut names = fs::read_dir(scene.path.join("new")).unwrap();
+        let mut names = fs::read_dir(scene.path.join("staged")).unwrap();
         names.next().unwrap().unwrap()
     };
     let (name, ino) = (staged().file_name(), staged().metadata().unwrap().ino());
     // Opened, so that its number is not used again.
     let _kept = fs::File::open(staged().path()).unwrap();
     let seam = Fails::new(move |call, failed| {
-        matches!(call, Call::Rename { from, .. } if from.starts_with("new")) || failed > 0
+        matches!(call, Call::Rename { from, .. } if from.starts_with("staged")) || failed > 0
     });
     let _ = scene.pass(seam.open(&scene.path));
     assert_eq!(staged().file_name(), name);
@@ -207,16 +249,16 @@ fn a_delay_that_is_over_is_not_told() {
     scene.pass(scene.spool.clone()).unwrap();
     scene.clock.forward(240);
     let notices = |call: &Call<'_>| {
-        matches!(call, Call::Write { path, bytes } if path.starts_with("history")
+        matches!(call, Call::Write { path, bytes, .. } if path.starts_with("history")
             && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
     };
     let seam = Fails::new(move |call, failed| notices(call) || failed > 0);
     let _ = scene.pass(seam.open(&scene.path));
-    assert_eq!(fs::read_dir(scene.path.join("new")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(scene.path.join("staged")).unwrap().count(), 1);
     // As long as the message waits, so does its notice.
     let hold = scene.spool.lock(scene.place().unwrap(), scene.id).unwrap();
     scene.pass(scene.spool.clone()).unwrap();
-    assert_eq!(fs::read_dir(scene.path.join("new")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(scene.path.join("staged")).unwrap().count(), 1);
     drop(hold);
     scene.clock.forward(100);
     scene.pass(scene.spool.clone()).unwrap();
@@ -268,30 +310,6 @@ fn an_action_repeated_syncs_the_place_that_was_left() {
     seam.at(synced, &format!("write history/{}", scene.id));
 }
 
-/// The error of a file is reported to whoever waits for it first, and then no more.
-#[test]
-fn an_error_of_write_back_is_the_barriers() {
-    struct Unwritten(Method);
-    impl Seam for Unwritten {
-        fn before(&self, call: &Call<'_>) -> Verdict {
-            match call {
-                Call::Written { .. } => Verdict::Fail(Errno::EIO),
-                _ => Verdict::Pass,
-            }
-        }
-        fn method(&self) -> Option<Method> {
-            Some(self.0)
-        }
-    }
-    for method in [Method::SyncExt, Method::SyncFs] {
-        let dir = tempdir();
-        let disk = Disk::open(dir.path(), Some(Arc::new(Unwritten(method)))).unwrap();
-        let file = disk.create(Path::new("file")).unwrap();
-        disk.write_all(&file, b"text").unwrap();
-        disk.durable(&[&file], &[Path::new(".")]).unwrap_err();
-    }
-}
-
 /// Behind a barrier over `done/` that failed nothing is forgotten by the same run.
 #[test]
 fn nobody_believes_a_barrier_behind_one_that_failed() {
@@ -326,6 +344,7 @@ fn every_part_is_accounted_for() {
     );
     assert!(!scene.path.join(&part).exists());
     fs::write(scene.path.join(&part), "{").unwrap();
+    fs::write(scene.path.join(format!("history/{}", scene.id)), "").unwrap();
     scene.pass(scene.spool.clone()).unwrap();
     assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
     // Of a message that is gone as well.

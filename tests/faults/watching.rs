@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use mailspool::disk::Method;
 use mailspool::runner::{Budget, RunnerBuilder, Summary};
 
 use super::explore::explore;
@@ -22,15 +21,10 @@ fn watch(runner: RunnerBuilder) -> Result<Summary, mailspool::runner::Error> {
 #[test]
 fn watching() {
     let queue = Queue::new();
-    for method in [Method::Each, Method::SyncExt] {
-        let seen = queue.calls(Case::clean(method));
-        let cases = all_cases(method, &seen, None);
-        let all = cases.len();
-        let cases = sample(cases, 40);
-        let tally = explore("watch", &cases, |case| queue.judge(case, watch));
-        tally.print(&format!(
-            "watch, {method:?}, {} calls, of {all}",
-            seen.len()
-        ));
-    }
+    let seen = queue.calls(Case::clean());
+    let cases = all_cases(&seen, None);
+    let all = cases.len();
+    let cases = sample(cases, 40);
+    let tally = explore("watch", &cases, |case| queue.judge(case, watch));
+    tally.print(&format!("watch, {} calls, of {all}", seen.len()));
 }

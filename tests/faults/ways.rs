@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailspool::disk::{Method, Seam};
+use mailspool::disk::Seam;
 use mailspool::message::{Door, QueueId};
 use mailspool::queue::{Pattern, Routes, Rule};
 use mailspool::runner::{Error, Runner};
@@ -220,19 +220,17 @@ fn piped(dir: &Path) -> std::path::PathBuf {
 #[test]
 fn maildir_and_command() {
     let ways = Ways::new();
-    for method in [Method::Each, Method::SyncExt] {
-        let seen = {
-            let dir = Scratch::copy(&ways.dir.path().join("spool"));
-            let (ledger, clock) = (Ledger::default(), Clock::at(ways.start));
-            let seam = Injector::new(Case::clean(method));
-            assert_eq!(ways.faulted(dir.path(), &seam, &ledger, &clock), Ok(6));
-            dir.end();
-            seam.seen()
-        };
-        let cases = all_cases(method, &seen, None);
-        let all = cases.len();
-        let cases = sample(cases, 80);
-        let tally = explore("ways", &cases, |case| ways.judge(case));
-        tally.print(&format!("ways, {method:?}, {} calls, of {all}", seen.len()));
-    }
+    let seen = {
+        let dir = Scratch::copy(&ways.dir.path().join("spool"));
+        let (ledger, clock) = (Ledger::default(), Clock::at(ways.start));
+        let seam = Injector::new(Case::clean());
+        assert_eq!(ways.faulted(dir.path(), &seam, &ledger, &clock), Ok(6));
+        dir.end();
+        seam.seen()
+    };
+    let cases = all_cases(&seen, None);
+    let all = cases.len();
+    let cases = sample(cases, 80);
+    let tally = explore("ways", &cases, |case| ways.judge(case));
+    tally.print(&format!("ways, {} calls, of {all}", seen.len()));
 }

@@ -1,8 +1,9 @@
 //! Spools to break, a transport that remembers, and what must hold in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -31,22 +32,29 @@ pub fn tempdir() -> TempDir {
     .unwrap()
 }
 
-/// A copy of a spool that a case may break.
+/// A copy of a spool that a case may break. What has two names there has them in the copy.
 pub fn copy_of(spool: &Path) -> TempDir {
     let dir = tempdir();
-    copy(spool, &dir.path().join("spool"));
+    copy(spool, &dir.path().join("spool"), &mut HashMap::new());
     dir
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy(from: &Path, to: &Path, linked: &mut HashMap<u64, PathBuf>) {
     fs::create_dir(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&path, &to.join(name)),
-            false => drop(fs::copy(&path, to.join(name)).unwrap()),
+        let (stat, to) = (entry.metadata().unwrap(), to.join(name));
+        match linked.get(&stat.ino()) {
+            _ if stat.is_dir() => copy(&path, &to, linked),
+            Some(other) => fs::hard_link(other, &to).unwrap(),
+            None => {
+                fs::copy(&path, &to).unwrap();
+                if stat.nlink() > 1 {
+                    linked.insert(stat.ino(), to);
+                }
+            }
         }
     }
 }

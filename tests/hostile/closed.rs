@@ -197,13 +197,17 @@ fn what_is_suspended_must_be_known() {
 /// The oldest in their lane, ten or a thousand: whatever comes after them goes.
 #[test]
 fn messages_that_cannot_be_opened_are_passed_over() {
-    for (bad, of) in [(10, "message"), (10, "recipients"), (300, "message")] {
+    for (bad, of) in [(10, "message"), (10, "history"), (300, "message")] {
         let site = site();
         let ids = queued(&site, bad + 10);
         for id in &ids[..bad] {
             match of {
                 "message" => close(&message(&site, id)),
-                info => close(&site.spool().join("info").join(info).join(id)),
+                dir => {
+                    let path = site.spool().join(dir).join(id);
+                    fs::write(&path, "").unwrap();
+                    close(&path);
+                }
             }
         }
         let run = site.run();
@@ -217,6 +221,29 @@ fn messages_that_cannot_be_opened_are_passed_over() {
         give_all(&site.spool(), NOBODY);
         site.run().ok();
         assert_eq!(site.boxed().len(), bad + 10);
+        site.is_clean_and_empty();
+    }
+}
+
+/// Nothing decides by the view: what cannot be opened of it is removed with its message.
+#[test]
+fn a_view_that_cannot_be_opened_holds_nothing_up() {
+    let dirs = ["sender", "recipients", "transport"].map(|dir| format!("info/{dir}"));
+    for closes_dir in [false, true] {
+        let site = site();
+        for (id, dir) in queued(&site, 12).iter().zip(dirs.iter().cycle()) {
+            match closes_dir {
+                true => close(&site.spool().join(dir)),
+                false => close(&site.spool().join(dir).join(id)),
+            }
+        }
+        let run = site.run();
+        assert_eq!(site.boxed().len(), 12, "{run}");
+        // In a closed directory a view cannot be removed: its message stays in `done/`, and that is said.
+        assert_eq!(run.code, if closes_dir { 75 } else { 0 }, "{run}");
+        give_all(&site.spool(), NOBODY);
+        site.run().ok();
+        assert_eq!(site.boxed().len(), 12);
         site.is_clean_and_empty();
     }
 }
@@ -242,7 +269,7 @@ fn requests_and_new_files_that_cannot_be_opened_are_passed_over() {
     assert_eq!((run.code, site.boxed().len()), (75, 22), "{run}");
     assert!(run.err.contains("could not be read"), "{run}");
     // Each is said once, although a request is looked for again after its message's attempt.
-    for what in ["a request could not be served", "left in new/"] {
+    for what in ["a request could not be served", "left where it is"] {
         assert_eq!(run.err.matches(what).count(), 11, "{run}");
     }
 }
@@ -253,7 +280,9 @@ fn an_action_on_several_goes_on_after_one_that_cannot_be_opened() {
     let site = site();
     let ids = queued(&site, 3);
     close(&message(&site, &ids[0]));
-    close(&site.spool().join("info/transport").join(&ids[1]));
+    let history = site.spool().join("history").join(&ids[1]);
+    fs::write(&history, "").unwrap();
+    close(&history);
     let [a, b, c] = [0, 1, 2].map(|n| ids[n].as_str());
     let acted = site.program(["freeze", a, b, c], b"");
     assert_eq!(acted.code, 75, "{acted}");
@@ -342,7 +371,7 @@ fn a_run_that_stays_passes_over_what_cannot_be_opened_and_comes_back_to_it() {
 fn a_run_that_stays_waits_until_something_can_succeed() {
     let site = site();
     queued(&site, 12);
-    let closed = site.spool().join("info/recipients");
+    let closed = site.spool().join("history");
     close(&closed);
     let run = site.run();
     assert_eq!((run.code, site.boxed().len()), (75, 0), "{run}");

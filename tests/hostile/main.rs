@@ -11,8 +11,10 @@ mod proof;
 
 mod addresses;
 mod audit;
+mod blocks;
 mod closed;
 mod guard;
 mod messages;
 mod obstacles;
 mod spools;
+mod views;

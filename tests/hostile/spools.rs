@@ -160,7 +160,7 @@ fn recipients_that_are_something_else() {
 }
 
 #[test]
-fn a_seal_that_is_something_else() {
+fn submission_facts_that_are_something_else() {
     in_place_of("info/transport/ID", &all());
 }
 
@@ -373,17 +373,34 @@ fn modes_and_owners_that_keep_the_owner_out() {
         }
     }
     // What belongs to root is not ours to read, and not ours to take.
-    for below in ["active/ID", "info/sender/ID", "info/transport/ID"] {
+    for below in ["active/ID", "history/ID"] {
         let scene = Scene::new();
+        if below.starts_with("history") {
+            fs::write(scene.path(below), "").unwrap();
+        }
         give_to_nobody(&scene);
         chown(scene.path(below), Some(0), Some(0)).unwrap();
+        fs::set_permissions(scene.path(below), fs::Permissions::from_mode(0o600)).unwrap();
         scene.use_everything(below);
         let said = scene.run(&["check"]);
         assert_eq!(said.code, 65, "{below}: {said}");
         assert!(said.text().contains("belongs to user 0"), "{below}: {said}");
         assert_eq!(scene.delivered("good@example.test"), 1, "{below}");
     }
-    count("hostile inputs", modes.len() + 3);
+    // Nothing is read of a view, and whoever owns the directory may remove it.
+    for below in ["info/sender/ID", "info/transport/ID"] {
+        let scene = Scene::new();
+        give_to_nobody(&scene);
+        chown(scene.path(below), Some(0), Some(0)).unwrap();
+        let said = scene.run(&["check", "--repair"]);
+        assert!(said.text().contains("belongs to user 0"), "{below}: {said}");
+        scene.run(&["run"]).ok();
+        for to in ["victim@example.test", "good@example.test"] {
+            assert_eq!(scene.delivered(to), 1, "{below}");
+        }
+        scene.site.is_clean_and_empty();
+    }
+    count("hostile inputs", modes.len() + 4);
 }
 
 fn give_to_nobody(scene: &Scene) {

@@ -15,8 +15,9 @@ impl Look<'_> {
     /// Every message that was seen.
     pub(super) fn messages(&mut self) {
         for (id, named) in std::mem::take(&mut self.seen) {
+            let path = named.iter().min().map(|place| place.path(id));
+            let path = path.unwrap_or_else(|| Place::Active.path(id));
             let named = self.true_names(id, named);
-            let path = Place::Active.path(id);
             for place in self.unless(&path, named).unwrap_or_default() {
                 let looked = self.at(id, place);
                 self.unless(&place.path(id), looked);
