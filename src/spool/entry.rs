@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use super::Spool;
 use super::journal::Journal;
 use super::layout::{Info, Place, reason_path};
-use super::lock::Locked;
+use super::lock::{Found, Locked};
 use crate::disk::{self, Body, FILE_MODE, File, IN_USE_MODE};
 use crate::message::{Address, Block, Envelope, Mark, QueueId, Seal};
 use crate::queue::state::Fate;
 use crate::queue::step::{self, resting};
 use crate::queue::{
-    Action, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What, history,
+    Action, Event, History, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What,
+    history,
 };
 
 /// A message whose lock this process holds and whose seal it has checked.
@@ -22,6 +23,8 @@ use crate::queue::{
 pub struct Entry {
     locked: Locked,
     block: Block,
+    /// The message, if it is small.
+    message: Option<Arc<[u8]>>,
     /// Where in the file the octets of the recipients lie, once one is written.
     octets: Option<Vec<u64>>,
     state: State,
@@ -39,10 +42,14 @@ impl Entry {
     pub(super) fn new(
         locked: Locked,
         block: Block,
-        events: Vec<Event>,
-        size: Option<u64>,
-        torn: Option<u64>,
+        message: Option<Arc<[u8]>>,
+        found: Found,
     ) -> Entry {
+        let Found { history, size } = found;
+        let History { events, whole } = history;
+        let whole = whole as u64;
+        let torn = size.is_some_and(|size| size > whole).then_some(whole);
+        let size = size.map(|_| whole);
         let mut state = State::read(&block, &events);
         state.in_use = locked.is_marked;
         // A holder before us may have been killed between writing and syncing, or have seen
@@ -55,6 +62,7 @@ impl Entry {
             is_marked: locked.is_marked,
             locked,
             block,
+            message,
             octets: None,
             state,
             events,
@@ -95,6 +103,9 @@ impl Entry {
 
     /// The message's bytes.
     pub fn body(&self) -> Body {
+        if let Some(message) = &self.message {
+            return Body::of_bytes(Arc::clone(message));
+        }
         let Locked { spool, file, .. } = &self.locked;
         let Seal { block, size, .. } = self.block.seal;
         Body::new(spool.disk.clone(), Arc::clone(file), block, size)

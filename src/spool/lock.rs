@@ -212,23 +212,49 @@ impl Spool {
     }
 }
 
+/// A history as it was found.
+pub(super) struct Found {
+    pub history: History,
+    /// Octets of its file; none if there is no file.
+    pub size: Option<u64>,
+}
+
 impl Spool {
-    /// Why a message's history must not be written to: a second name, which nothing of ours ever
-    /// gives it, would have us write into somebody else's file.
-    pub(super) fn foreign_history(&self, id: QueueId) -> disk::Result<Option<String>> {
-        let stat = self.disk.stat(&Info::History.path(id))?;
-        let Some(stat) = stat.filter(|stat| stat.kind == Kind::File && stat.links > 1) else {
-            return Ok(None);
+    /// Reads the history of a message, or says why it cannot be trusted: it is damaged, or has a second name,
+    /// which nothing of ours ever gives it, and would have us write into a file that is not ours.
+    pub(super) fn read_history(&self, id: QueueId) -> disk::Result<Result<Found, String>> {
+        let path = Info::History.path(id);
+        let read = self.disk.open_read(&path).and_then(|file| {
+            let stat = self.disk.stat_file(&file)?;
+            Ok((stat, self.disk.read_file(&file, Info::History.most())?))
+        });
+        let (stat, bytes) = match read {
+            Ok(read) => read,
+            Err(error) if error.is_absent() => {
+                let history = History::default();
+                let size = None;
+                return Ok(Ok(Found { history, size }));
+            }
+            Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),
+            Err(error) => return Err(error),
         };
-        // A power cut in the rename of one that was written anew leaves it both names.
-        let part = self.disk.stat(&history_part(id))?;
-        if stat.links == 2 && part.is_some_and(|part| part.identity == stat.identity) {
-            return Ok(None);
+        if stat.links > 1 {
+            // A power cut in the rename of one that was written anew leaves it both names.
+            let part = self.disk.stat(&history_part(id))?;
+            if stat.links != 2 || part.is_none_or(|part| part.identity != stat.identity) {
+                let names = stat.links;
+                return Ok(Err(format!(
+                    "its history has {names} names: it is a hard link to a file that is not ours"
+                )));
+            }
         }
-        let names = stat.links;
-        let reason =
-            format!("its history has {names} names: it is a hard link to a file that is not ours");
-        Ok(Some(reason))
+        Ok(match History::parse(&bytes) {
+            Ok(history) => {
+                let size = Some(bytes.len() as u64);
+                Ok(Found { history, size })
+            }
+            Err(error) => Err(error.to_string()),
+        })
     }
 }
 
@@ -257,25 +283,13 @@ impl Locked {
             let reason = "the message does not match its seal".to_owned();
             return Err(Unreadable::Corrupt(self, reason));
         }
-        if let Some(reason) = self.spool.foreign_history(id)? {
-            return Err(Unreadable::Corrupt(self, reason));
-        }
-        let found = match self.spool.read_info(Info::History, id) {
+        let found = match self.spool.read_history(id)? {
             Ok(found) => found,
-            Err(error) if error.is_wrong_kind() => {
-                return Err(Unreadable::Corrupt(self, error.to_string()));
-            }
-            Err(error) => return Err(error.into()),
+            Err(reason) => return Err(Unreadable::Corrupt(self, reason)),
         };
-        let bytes = found.as_deref().unwrap_or_default();
-        let history = match History::parse(bytes) {
-            Ok(history) => history,
-            Err(error) => return Err(Unreadable::Corrupt(self, error.to_string())),
-        };
-        let whole = history.whole as u64;
-        let torn = (history.whole < bytes.len()).then_some(whole);
-        let size = found.as_ref().map(|_| whole);
-        let entry = Entry::new(self, block, history.events, size, torn);
+        // Most messages need not be read again.
+        let bytes = (message.len() as u64 == block.seal.size).then(|| message.into());
+        let entry = Entry::new(self, block, bytes, found);
         // What is said of a recipient is said of one line of the block.
         if entry.state().recipients.len() < entry.envelope().recipients.len() {
             let reason = "its envelope block names a recipient twice".to_owned();

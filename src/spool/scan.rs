@@ -17,7 +17,7 @@ use super::lock::{LISTED, is_marked, read_head};
 use super::{Kept, Place, Spool};
 use crate::disk::{self, Body, File, Kind, Stat};
 use crate::message::{Block, Envelope, QueueId, Seal};
-use crate::queue::{Bucket, Event, History, State};
+use crate::queue::{Bucket, Event, State};
 
 /// The messages of a spool and where each was when it was looked at.
 #[derive(Debug, Default)]
@@ -482,17 +482,9 @@ impl Spool {
 
     fn content(&self, block: Block, stat: &Stat) -> disk::Result<Result<(Seal, Content), String>> {
         let id = block.id;
-        let history = match self.read_info(Info::History, id) {
-            Ok(bytes) => bytes.unwrap_or_default(),
-            Err(error) if error.is_wrong_kind() => return Ok(Err(error.to_string())),
-            Err(error) => return Err(error),
-        };
-        if let Some(reason) = self.foreign_history(id)? {
-            return Ok(Err(reason));
-        }
-        let events = match History::parse(&history) {
-            Ok(history) => history.events,
-            Err(error) => return Ok(Err(error.to_string())),
+        let events = match self.read_history(id)? {
+            Ok(found) => found.history.events,
+            Err(reason) => return Ok(Err(reason)),
         };
         let mut state = State::read(&block, &events);
         state.in_use = is_marked(stat);
