@@ -1,5 +1,7 @@
 //! One message: take it, follow its steps, put it where it belongs.
 
+use jiff::SignedDuration;
+
 use super::Core;
 use super::lanes::Candidate;
 use super::plan::Wait;
@@ -8,9 +10,13 @@ use crate::message::{NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{
-    Action, By, Hold, Occasion, RecipientResult, Resting, Step, Then, What, next_step, settle,
+    Action, By, Hold, Occasion, RecipientResult, Resting, Status, Step, Then, What, next_step,
+    settle,
 };
 use crate::spool::{Claim, Entry, Place, Served, Unreadable};
+
+/// So long after an interruption at the end of its lifetime a recipient is tried once more.
+const ONCE_MORE: SignedDuration = SignedDuration::from_mins(15);
 
 /// What became of one message that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,6 +224,8 @@ impl Core {
     /// not synced.
     fn record_interruption(&self, entry: &mut Entry, who: &[usize]) -> disk::Result<()> {
         let now = self.now();
+        let delay = self.retry.longest_delay().min(ONCE_MORE);
+        let once_more = now.saturating_add(delay).unwrap_or(now);
         entry.count_interruption()?;
         let results: Vec<RecipientResult> = who
             .iter()
@@ -225,7 +233,7 @@ impl Core {
                 let recipient = &entry.state().recipients[*n].address;
                 let transport = self.transport_for(entry, recipient);
                 let outcome = interrupted();
-                settle(
+                let result = settle(
                     entry.state(),
                     recipient,
                     transport,
@@ -233,7 +241,17 @@ impl Core {
                     &*self.retry,
                     &self.delays,
                     now,
-                )
+                );
+                // A mark that nobody set must not bounce a message: nothing was heard of this recipient.
+                match result.next {
+                    Some(_) => result,
+                    None => RecipientResult {
+                        status: Status::Unknown,
+                        next: Some(once_more),
+                        expired: false,
+                        ..result
+                    },
+                }
             })
             .collect();
         let transport = None;

@@ -114,6 +114,9 @@ impl Entry {
     /// Begins an attempt, or goes on with it: the message stands in `active/` and is marked as in use before
     /// a transport is spoken to. The mark is not synced: losing it loses the count of an interruption.
     pub fn begin(&mut self, at: Timestamp) -> disk::Result<()> {
+        if self.began.is_none() {
+            self.cross_off(false)?;
+        }
         self.began.get_or_insert(at);
         self.activate()?;
         self.mark_use(true)
@@ -155,11 +158,24 @@ impl Entry {
     pub fn count_interruption(&mut self) -> disk::Result<()> {
         self.state.interrupted = self.state.interrupted.saturating_add(1);
         self.write_mark()?;
-        // What a killed holder wrote there and did not sync: the others are tried only once it is durable.
-        match self.block.finished.contains(&true) {
-            true => self.sync_block(),
-            false => Ok(()),
-        }
+        // A killed holder may have written octets and not synced them.
+        self.cross_off(self.block.finished.contains(&true))
+    }
+
+    /// Has the block say durably which recipients are finished; with `again`, also where it says so already.
+    /// A holder that was killed, or a power cut, may have left that to the history, which is not synced and
+    /// may vanish while the message comes back: the others are tried only once it is durable.
+    fn cross_off(&mut self, again: bool) -> disk::Result<()> {
+        let all: Vec<usize> = (0..self.state.recipients.len()).collect();
+        let said = match self.write_finished(&all) {
+            Ok(news) if news || again => self.sync_block(),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        said.or_else(|error| {
+            tracing::warn!(id = %self.id(), %error, "its history says which recipients are finished");
+            self.sync()
+        })
     }
 
     /// Brings the state line to what the state says.
