@@ -391,7 +391,7 @@ impl KeyLock {
             return Ok(Holder::Message(id));
         }
         if let Some(record) = intended.filter(|one| one.keyed.key == *key && one.keyed.until > at) {
-            match spool.locate_for_good(record.id)? {
+            match spool.locate_settled(record.id)? {
                 // Its acceptor, which had the lock that we have, was killed, or failed.
                 Located::At(Place::New) | Located::Absent => {}
                 // That the key is free cannot be said.
@@ -475,12 +475,16 @@ impl KeyLock {
             // Torn, or gone: its message was not accepted.
             return spool.disk.unlink(&self.intended_path()).map(drop);
         };
-        match spool.locate_for_good(record.id)? {
+        match spool.locate_settled(record.id)? {
             _ if record.keyed.until <= now => {}
             // Of one that was not found nothing can be said.
             Located::Uncertain(_) => return Ok(()),
             Located::At(Place::New) => {}
-            Located::At(_) => return self.count(&record),
+            // In a bucket it is believed without a look at the message: its name must be durable before.
+            Located::At(place) => match spool.name_again(record.id, place)? {
+                true => return self.count(&record),
+                false => return Ok(()),
+            },
             // Never accepted; or forgotten, and its record is where it belongs.
             Located::Absent => {}
         }
@@ -515,6 +519,21 @@ impl Intended {
 }
 
 impl Spool {
+    /// As [`locate_for_good`](Spool::locate_for_good). A power cut may have left a message its name in `new/`
+    /// beside the later one: then it is accepted, and stands at the later one.
+    fn locate_settled(&self, id: QueueId) -> disk::Result<Located> {
+        let located = self.locate_for_good(id)?;
+        if let Located::At(Place::New) = located {
+            return match self.lock(Place::New, id)? {
+                // Taking the lock has removed the earlier name, if there was another one.
+                Claim::Locked(_) => Ok(located),
+                Claim::Busy => Ok(Located::Uncertain(Doubt::Moving)),
+                Claim::Absent | Claim::NotAFile => self.locate_for_good(id),
+            };
+        }
+        Ok(located)
+    }
+
     /// Makes the name of a message durable, which its acceptor may have been killed before, or have seen
     /// the sync of fail: so it is given the name again. False if it is in another process's hand, or was
     /// not there.
