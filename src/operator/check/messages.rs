@@ -11,6 +11,8 @@ use crate::message::{QueueId, SealHasher};
 use crate::queue::{Action, Bucket, Hold, Resting, What};
 use crate::spool::{Content, Down, Listing, Located, Place, View, ViewFault};
 
+const IN_NEW: &str = "being accepted, or work for the next run";
+
 impl Look<'_> {
     /// Every message that was seen.
     pub(super) fn messages(&mut self) {
@@ -48,6 +50,17 @@ impl Look<'_> {
         }
         if there.len() < 2 {
             return Ok(there);
+        }
+        // A notice is written in `new/` again while a power cut may still bring back the one before it from
+        // `staged/`. What is in `new/` is never read, so it is no other file of the message.
+        let (of_new, others) = (there[0] == Place::New, identities[1]);
+        if of_new && identities[0] != others {
+            self.note(Place::New.path(id), IN_NEW);
+            there.remove(0);
+            identities.remove(0);
+            if there.len() < 2 {
+                return Ok(there);
+            }
         }
         let mut named = there;
         let names: Vec<&str> = named.iter().map(Place::as_str).collect();
@@ -95,7 +108,7 @@ impl Look<'_> {
         }
         match place {
             // Being written, at this moment, most likely; the lock would disturb nobody but it.
-            Place::New => self.note(path, "being accepted, or work for the next run"),
+            Place::New => self.note(path, IN_NEW),
             Place::Staged => {
                 self.note(
                     path,
@@ -220,8 +233,10 @@ impl Look<'_> {
                     if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket)
                         && !may_be_put_off(bucket) =>
                 {
+                    // A power cut may have taken the record of its deferral: it is tried later than the
+                    // history says, and never later than the longest delay.
                     let what = format!("due at {next}, but stands in the bucket {bucket}");
-                    self.mendable(path, what, to_active);
+                    self.find(Level::Note, path, what, Some(to_active));
                 }
                 _ => {}
             },

@@ -30,7 +30,7 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             None => Ok(false),
         },
         Some(Mend::Show { at }) => match id_of(path) {
-            Some(id) => spool.mend_view(id, *at),
+            Some(id) => show(spool, id, *at),
             None => Ok(false),
         },
         // The message that it made wait may have been mended before it. It is not needed.
@@ -50,6 +50,17 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             Some((place, id)) => activate(spool, place, id),
             None => move_aside(spool, path, to),
         },
+    }
+}
+
+/// Writes the view of a message that was seen there. It may have been moved by a repair before this one.
+fn show(spool: &Spool, id: QueueId, at: Place) -> disk::Result<bool> {
+    if spool.mend_view(id, at)? {
+        return Ok(true);
+    }
+    match spool.locate(id)? {
+        Located::At(now) if now != at => spool.mend_view(id, now),
+        _ => Ok(false),
     }
 }
 
