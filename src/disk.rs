@@ -341,7 +341,10 @@ impl Disk {
 
     /// Sets the permission bits of an open file.
     pub fn set_mode(&self, file: &File, mode: u32) -> Result<()> {
-        let call = Call::Chmod { path: &file.path };
+        let call = Call::Chmod {
+            path: &file.path,
+            mode,
+        };
         let mode = Mode::from_bits_truncate(mode);
         self.call(&call, &file.path, || {
             nix::sys::stat::fchmod(&file.file, mode)
@@ -352,13 +355,18 @@ impl Disk {
     /// place otherwise (btrfs): then a change needs no room.
     pub fn keep_in_place(&self, dir: &Path) -> Result<()> {
         let fd = self.open_dir(dir)?;
-        self.call(&Call::Chmod { path: dir }, dir, || set_in_place(fd.as_fd()))
+        let call = Call::Chmod {
+            path: dir,
+            mode: DIR_MODE,
+        };
+        self.call(&call, dir, || set_in_place(fd.as_fd()))
     }
 
     /// Sets the permission bits of a file or a directory, never through a link.
     pub fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
+        let call = Call::Chmod { path, mode };
         let mode = Mode::from_bits_truncate(mode);
-        self.call(&Call::Chmod { path }, path, || {
+        self.call(&call, path, || {
             let flags = FchmodatFlags::NoFollowSymlink;
             nix::sys::stat::fchmodat(&self.inner.root, path, mode, flags)
         })

@@ -48,6 +48,7 @@ pub enum Call<'a> {
     },
     Chmod {
         path: &'a Path,
+        mode: u32,
     },
     Unlink {
         path: &'a Path,
@@ -156,7 +157,7 @@ impl Call<'_> {
             | Call::Write { path, .. }
             | Call::Truncate { path, .. }
             | Call::Stat { path }
-            | Call::Chmod { path }
+            | Call::Chmod { path, .. }
             | Call::Unlink { path }
             | Call::Mkdir { path }
             | Call::Rmdir { path }
