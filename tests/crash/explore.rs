@@ -5,12 +5,11 @@ use std::hash::Hash;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mailspool::disk::Method;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::judge::judge;
 use super::log::Step;
-use super::model::Model;
+use super::model::{Model, Renames};
 use super::proof;
 use super::states::{Random, states};
 use super::story::Story;
@@ -63,12 +62,13 @@ pub struct Cases<'a> {
     found: VecDeque<Case>,
     number: usize,
     by_dirs: bool,
+    renames: Renames,
     pub cuts: usize,
 }
 
 impl Cases<'_> {
-    pub fn of<'a>(base: &Tree, known: &Known, steps: &'a [Step]) -> Cases<'a> {
-        let model = Model::of(base);
+    pub fn of<'a>(base: &Tree, known: &Known, steps: &'a [Step], renames: Renames) -> Cases<'a> {
+        let model = Model::of(base, renames);
         debug_assert_eq!(model.now(), *base);
         Cases {
             steps,
@@ -80,6 +80,7 @@ impl Cases<'_> {
             found: VecDeque::new(),
             number: 0,
             by_dirs: false,
+            renames,
             cuts: 0,
         }
     }
@@ -124,7 +125,7 @@ impl Cases<'_> {
     /// What may be left at this moment.
     fn cut(&mut self) {
         if let Some(next) = self.steps[self.at..].iter().find(|next| next.is_cut()) {
-            self.known.foresee(next);
+            self.known.foresee(next, self.renames);
         }
         let mut known = self.known.clone();
         known.forget_notes();
@@ -171,6 +172,10 @@ impl Iterator for Cases<'_> {
 fn shown(at: usize, step: &Step) -> String {
     match step {
         Step::Write(path, bytes) => format!("{at}: write {path:?}, {} octets", bytes.len()),
+        Step::Overwrite(path, offset, bytes) => {
+            let text = String::from_utf8_lossy(bytes);
+            format!("{at}: overwrite {path:?} at {offset}: {text:?}")
+        }
         other => format!("{at}: {other:?}"),
     }
 }
@@ -201,7 +206,7 @@ pub fn judge_twice(story: &Story, case: &Case) -> Vec<String> {
 
 /// One in so many of a story's cases.
 fn all_cases(story: &Story, one_in: usize) -> (usize, Vec<Case>) {
-    let mut cases = Cases::of(&story.base, &story.known, &story.steps);
+    let mut cases = Cases::of(&story.base, &story.known, &story.steps, story.renames);
     let wanted = |case: &Case| case.number.is_multiple_of(one_in);
     let all: Vec<Case> = cases.by_ref().filter(wanted).collect();
     // What was recorded is all that happened.
@@ -209,25 +214,23 @@ fn all_cases(story: &Story, one_in: usize) -> (usize, Vec<Case>) {
     (cases.cuts, all)
 }
 
-/// A second cut, while what the first one left is worked off: of so many states, each way.
+/// A second cut, while what the first one left is worked off: of so many states.
 pub fn explore_again(story: &Story, count: usize) -> Tally {
     let (_, cases) = all_cases(story, 1);
     let mut random = Random(count as u64);
     let mut total = Tally::default();
     for _ in 0..count {
         let case = &cases[random.below(cases.len())];
-        for method in [Method::Each, Method::SyncExt] {
-            let again = story.again(case, method);
-            let (cuts, cases) = all_cases(&again, 1);
-            let tally = run(cuts, &cases, |case| judge_twice(&again, case));
-            total.cuts += tally.cuts;
-            total.states += tally.states;
-            let first = format!("first {}\n{}", case.behind, case.tree.describe());
-            let both = |second| format!("{first}then {second}");
-            total
-                .violations
-                .extend(tally.violations.into_iter().map(both));
-        }
+        let again = story.again(case);
+        let (cuts, cases) = all_cases(&again, 1);
+        let tally = run(cuts, &cases, |case| judge_twice(&again, case));
+        total.cuts += tally.cuts;
+        total.states += tally.states;
+        let first = format!("first {}\n{}", case.behind, case.tree.describe());
+        let both = |second| format!("{first}then {second}");
+        total
+            .violations
+            .extend(tally.violations.into_iter().map(both));
     }
     total.print(&format!("cut twice: {}", story.title));
     total

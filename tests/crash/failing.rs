@@ -4,7 +4,6 @@
 //! Behind the failure the power is cut behind every call, as in every story. What was
 //! acknowledged, or reported as done, is judged like everywhere.
 
-use mailspool::disk::Method;
 use mailspool::queue::Action;
 
 use super::explore::explore_all;
@@ -19,11 +18,11 @@ use super::story::{Story, changed, fate};
 type Deed = fn(&Stage);
 
 /// Tells a story once for each sync in it, that one failing; in the ordinary run for one in three.
-fn tell(title: &str, method: Method, fates: &[super::judge::Fate], prepare: Deed, deed: Deed) {
+fn tell(title: &str, fates: &[super::judge::Fate], prepare: Deed, deed: Deed) {
     let mut all = Vec::new();
     for number in 0.. {
         let title = format!("{title}, sync {number} fails");
-        let story = Story::record(&title, method, fates.to_vec(), prepare, |stage| {
+        let story = Story::record(&title, fates.to_vec(), prepare, |stage| {
             stage.recorder().fail_sync(number);
             deed(stage);
         });
@@ -45,10 +44,12 @@ fn tell(title: &str, method: Method, fates: &[super::judge::Fate], prepare: Deed
 #[test]
 fn accepting() {
     let fates = [fate("one", A, Delivered), fate("one", NO, Told)];
-    for method in [Method::Each, Method::SyncExt] {
-        let deed: Deed = |stage| stage.send("one", &[A, NO]);
-        tell("accept", method, &fates, |_| {}, deed);
-    }
+    tell(
+        "accept",
+        &fates,
+        |_| {},
+        |stage| stage.send("one", &[A, NO]),
+    );
 }
 
 /// What failed once is tried again, by the next run.
@@ -59,7 +60,7 @@ fn delivering() {
         changed("one", SLOW, &[Delivered, Frozen], &[Delivered, Frozen]),
     ];
     let prepare: Deed = |stage| stage.send("one", &[BOX, SLOW]);
-    tell("deliver", Method::Each, &fates, prepare, |stage| {
+    tell("deliver", &fates, prepare, |stage| {
         drop(stage.try_pass());
         stage.forward(34);
         drop(stage.try_pass());
@@ -76,13 +77,13 @@ fn freezing() {
         stage.send("one", &[A, SLOW]);
         stage.pass();
     };
-    tell("freeze", Method::Each, &fates, prepare, |stage| {
+    tell("freeze", &fates, prepare, |stage| {
         if stage.try_act(&freeze()).is_ok() {
             stage.did();
         }
     });
     // Tried once more by the operator, it is done.
-    tell("freeze, twice", Method::Each, &fates, prepare, |stage| {
+    tell("freeze, twice", &fates, prepare, |stage| {
         if stage.try_act(&freeze()).is_ok() || stage.try_act(&freeze()).is_ok() {
             stage.did();
         }
@@ -91,7 +92,7 @@ fn freezing() {
         fate("one", A, Delivered),
         changed("one", SLOW, &[Delivered, Told], &[Told]),
     ];
-    tell("bounce", Method::Each, &fates, prepare, |stage| {
+    tell("bounce", &fates, prepare, |stage| {
         if stage.try_act(&Action::Bounce(by())).is_ok() {
             stage.did();
         }

@@ -14,28 +14,55 @@ pub fn why(label: &str, title: &str) -> Option<&'static str> {
 #[allow(clippy::type_complexity)]
 const LIST: &[(&[&str], &[&str], &str)] = &[
     (
-        &["dir . before mkdir above/spool"],
-        &["make a spool, Sync"],
-        "a barrier over the whole file system comes before the report",
+        &["dir above/spool/info before"],
+        &["make a spool"],
+        "nothing decides by the view, and its directories are made again",
+    ),
+    (
+        &["dir above before"],
+        &["make a spool"],
+        "made twice: the directory may have been there, made by a process that was killed",
+    ),
+    (
+        &[""],
+        &[
+            "killed with a message written",
+            "killed with a message sealed",
+        ],
+        "it was never acknowledged",
+    ),
+    (
+        &["file new/*"],
+        &["killed with a key sealed", "killed with a key written"],
+        "it was never acknowledged",
+    ),
+    (
+        &["dir deferred before rename active/*", "dir active before"],
+        &["killed with a message entered"],
+        "nobody was told that it is accepted, and its acceptor did not see to its new name",
     ),
     (
         &[
-            "file history/* with failed started before write",
-            "file history/* with failed before write",
-            "dir history with failed started before write",
+            "file active/* before clear",
+            "file history/* with failed before create new",
         ],
+        &["tell of a delivery, and not of a failure"],
+        "who failed and was not told of fails again",
+    ),
+    (
+        &["file history/* with  before", "dir history with  before"],
         &[],
-        "who failed and was not told of fails again",
+        "what a killed holder wrote, made durable once more",
     ),
     (
-        // Where another message is delivered meanwhile.
         &[
-            "file history/* with failed started before a delivery",
-            "file history/* with failed before a delivery",
-            "dir history with failed started before a delivery",
+            "file deferred/<minute>/* before",
+            "file active/* before",
+            "file history/* with copied",
+            "dir history with copied",
         ],
-        &["killed with a notice"],
-        "who failed and was not told of fails again",
+        &["killed with a copy in a Maildir", "into a Maildir"],
+        "the Maildir transport finds its own copy",
     ),
     (
         &["dir history with bounce "],
@@ -47,51 +74,40 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "what is written anew says what the old file says, and that was durable",
     ),
     (
-        &["dir history with delivered started before rename deferred/<minute>/* to active"],
         &[
-            "a host is probed",
-            "killed with a host remembered to be down",
-        ],
-        "what is written anew says what the old file says, and that was durable",
-    ),
-    (
-        &[
-            "dir history with delivered started before rename deferred/<minute>/* to active",
-            "dir history with delivered started before create history",
-        ],
-        &["a suspension runs out", "resumed"],
-        "what is written anew says what the old file says, and that was durable",
-    ),
-    (
-        &["dir frozen/<minute> before the report"],
-        &["an operator freezes what would be discarded"],
-        "the new name, which is synced with it, carries the old name's end",
-    ),
-    (
-        &[
-            "dir history with freeze started before mkdir frozen/never",
-            "file history/* with freeze before mkdir frozen/never",
-        ],
-        &["an operator freezes what would be discarded"],
-        "it stands in frozen/never, where no run looks, durably, before it is reported",
-    ),
-    (
-        &["file history/*.part with started unknown before rename"],
-        &["killed with a host remembered to be down"],
-        "nobody has got anything yet: without its history it is tried anew",
-    ),
-    (
-        &[
-            "dir history with delivered failed started before unlink",
-            "dir history with delivered started before unlink",
+            "dir history with delivered failed before unlink",
+            "dir history with delivered before unlink",
         ],
         &["killed with a notice"],
         "what is written anew says what the old file says, and that was durable",
     ),
     (
         &[
-            "dir history with delivered failed notice started before rename new",
-            "dir history with delivered notice started before rename new",
+            "file history/* with delivered before create new",
+            "dir history with delivered before create new",
+            "file history/* with delivered failed before create new",
+            "dir history with delivered failed before create new",
+        ],
+        &["killed with a notice"],
+        "the process that wrote it is killed before it relies on it",
+    ),
+    (
+        &[
+            "file new/*",
+            "dir staged before create history/*.part",
+            "dir staged before create new",
+        ],
+        &[
+            "killed with a notice durable",
+            "killed with a notice of a delivery durable",
+            "killed with a notice of a delay durable",
+        ],
+        "the next holder writes the notice again",
+    ),
+    (
+        &[
+            "dir history with delivered failed notice before rename staged",
+            "dir history with delivered notice before rename staged",
         ],
         &[
             "killed with a notice recorded",
@@ -100,75 +116,59 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "a notice that is staged again has the same id, and takes the place of the first",
     ),
     (
-        &["dir new before unlink"],
         &[
-            "bounce",
-            "retry what is for later",
-            "fail and bounce",
-            "killed with a notice",
-            "killed between two transactions",
-            "expire",
-            "request to bounce",
-            "tell of a delivery",
-            "two lives",
+            "file history/* with notice before rename staged/*",
+            "dir history with notice before rename staged/*",
+            "file history/* with delivered failed notice before rename staged/*",
+            "dir history with delivered failed notice before rename staged/*",
         ],
-        "the barrier of what is forgotten with it, or next, covers it",
+        &[
+            "retry what is for later",
+            "bounce",
+            "fail and bounce",
+            "expire",
+            "killed with a notice",
+            "request to bounce",
+            "tell of a delivery, and not of a failure",
+        ],
+        "the block of its origin says that it is done, durably, before the notice can be gone; until then it \
+         has the same id",
     ),
     (
-        // The part has no outcome but `unknown`: without it the recipient counts as untried, and may be tried
-        // earlier. The next sync is that of the other recipient's outcome. It is of the same file, and
-        // comes before the message rests. Each try gives the copy the same name in the Maildir.
-        &["file history/*.part with started unknown before rename"],
-        &["killed with a copy in a Maildir"],
-        "the second copy takes the place of the first",
-    ),
-    (
-        // The message was never tried, so the part has only the action. Before it is written, the message
-        // stands durably in `active/`, where one without a history is due at once.
-        &["file history/*.part with retry before rename"],
-        &["quarantine, and out again"],
-        "without its history it is due in active/ all the same",
-    ),
-    (
-        &["file history/* with notice before rename new/*"],
+        &["file history/* with notice before rename staged"],
         &["tell of a delivery and of a failure"],
         "the record of the second notice is in the same file, and comes before either is delivered",
     ),
     (
-        &["dir deferred/<minute> before unlink info/transport"],
-        &["tell of a delay", "killed with a notice of a delay"],
-        "what is forgotten is the notice, which was in no bucket",
+        &["dir done before unlink"],
+        &[],
+        "it only narrows the time in which a power cut brings the message back, where a rename is the old name or \
+         the new one (`orders.rs`)",
     ),
     (
-        &["dir deferred/<minute> before unlink info/transport"],
-        &["two lives"],
-        "the barrier of what is forgotten with it, or next, covers it",
-    ),
-    (
-        &["file history/* with freeze before mkdir frozen/<minute>"],
-        &["freeze until a time"],
-        "it stands in the bucket of its time, durably, before it is reported",
-    ),
-    (
-        &[
-            "file history/* with delivered before create new",
-            "dir history with delivered before create new",
-        ],
-        &["killed with a notice"],
-        "who wrote it is killed before he relies on it",
-    ),
-    (
-        &["dir done before unlink", "dir active before write history"],
+        &["dir active before write history"],
         &[],
         "the old name's end, which is synced with it, carries the new name",
     ),
     (
-        &[
-            "dir active before unlink",
-            "dir deferred/<minute> before unlink",
-        ],
-        &["forget what was left half forgotten"],
-        "who was killed made that barrier, and it is repeated",
+        &["dir frozen/<minute> before the report"],
+        &["an operator freezes what would be discarded"],
+        "the new name, which is synced with it, carries the old name's end",
+    ),
+    (
+        &["file deferred/<minute>/* before rename active"],
+        &["killed at the last attempt"],
+        "without its history it is delivered before anybody is told of a delay",
+    ),
+    (
+        &["dir discarded/<minute> before rmdir"],
+        &["discard, for good"],
+        "the message was in done/, durably",
+    ),
+    (
+        &["file frozen/<minute>/* before rename frozen/<minute>/* to done"],
+        &["frozen for its time", "killed when it is discarded"],
+        "it fails again, and is frozen again",
     ),
     (
         &[
@@ -180,36 +180,20 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "discard",
             "request to freeze",
             "request to discard",
+            "thaw what a request froze",
         ],
         "the history says it: the next run that looks moves the message again",
     ),
     (
+        &["dir deferred/<minute> before write history"],
         &[
-            "file history/* with deferred ",
-            "dir history with deferred ",
+            "flush",
+            "bounce by hand",
+            "request to bounce",
+            "request to retry",
+            "retry what is for later",
         ],
-        &[],
-        "who lost a deferral is taken for interrupted, and tried later",
-    ),
-    (
-        &["file history/* with unknown ", "dir history with unknown "],
-        &[],
-        "it is found to be interrupted again",
-    ),
-    (
-        &["file history/* with started ", "dir history with started "],
-        &[],
-        "only the count of an attempt is lost",
-    ),
-    (
-        &["file history/* with  before", "dir history with  before"],
-        &[],
-        "what a killed holder wrote, made durable once more",
-    ),
-    (
-        &["file history/* with copied", "dir history with copied"],
-        &[],
-        "the Maildir transport finds its own copy",
+        "it is looked at in its bucket, at its time at the latest",
     ),
     (
         &["file history/* with retry", "dir history with retry"],
@@ -228,70 +212,26 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "a hold that ran out has run out again",
     ),
     (
-        &[
-            "file history/* with notice before rename new/*",
-            "dir history with notice before rename new/*",
-        ],
-        &[
-            "retry what is for later",
-            "bounce",
-            "fail and bounce",
-            "expire",
-            "killed with a notice",
-            "killed between two transactions",
-            "request to bounce",
-            "tell of a delivery, and not of a failure",
-            "two lives",
-        ],
-        "its origin is in done/, durably, before the notice can be gone; until then it has the same id",
+        &["file history/* with freeze before mkdir frozen/<minute>"],
+        &["freeze until a time"],
+        "it stands in the bucket of its time, durably, before it is reported",
+    ),
+    (
+        &["file history/* with freeze before mkdir frozen/never"],
+        &["an operator freezes what would be discarded"],
+        "it stands in frozen/never, where no run looks, durably, before it is reported",
     ),
     (
         &[
-            "file new/*",
-            "file info/sender",
-            "file info/recipients",
-            "file info/transport",
-            "dir new before create",
-            "dir info/sender",
-            "dir info/recipients",
-            "dir info/transport",
+            "dir active before rename active/* to staged/*",
+            "dir active before create new",
+            "dir staged before",
         ],
         &[
-            "killed with a notice durable",
-            "killed with a notice of a delivery durable",
-            "killed with a notice of a delay durable",
+            "killed with a key accepted",
+            "killed with a keyed message set",
         ],
-        "who comes next repeats the barrier",
-    ),
-    (
-        &[
-            "file new/*",
-            "file info/sender",
-            "file info/recipients",
-            "file info/transport",
-            "file keys/new",
-            "dir new before",
-            "dir info/sender",
-            "dir info/recipients",
-            "dir info/transport",
-        ],
-        &["killed with a key durable", "move on what is for later"],
-        "the barrier is made twice, by who was killed and by who comes next",
-    ),
-    (
-        &["dir history with freeze thaw"],
-        &["thaw what is for later"],
-        "what is written anew says what the old file says, and that was durable",
-    ),
-    (
-        &["file history/*.part with "],
-        &["thaw what is for later", "retry what is for later"],
-        "without its history it is released at its time",
-    ),
-    (
-        &[""],
-        &["move on what was cut off"],
-        "it was never acknowledged",
+        "the name is made durable twice, by the killed process and by the next one",
     ),
     (
         &["dir requests", "file requests/*.part"],
@@ -312,10 +252,5 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         &["dir box before"],
         &[],
         "who finds it incomplete makes it again; two barriers are for who finds it at that moment",
-    ),
-    (
-        &["dir above before"],
-        &["make a spool"],
-        "made twice: the directory may have been there, made by somebody who was killed",
     ),
 ];

@@ -10,6 +10,7 @@ use mailspool::queue::{Action, History, Hold, Resting, Status, What};
 use mailspool::spool::{Kept, Place, Spool};
 
 use super::explore::Case;
+use super::forge::forge;
 use super::log::Step;
 use super::mend::{findings, is_leftover, mend, problems, said, strays};
 use super::shared::{Clock, is_whole, tempdir, text};
@@ -47,8 +48,8 @@ pub struct Fate {
     pub to: &'static str,
     pub before: Vec<End>,
     pub after: Vec<End>,
-    /// Once it is reported as done, or the history says durably that the outcome is not known, not before
-    /// so many minutes after the beginning.
+    /// Once it is reported as done, or the history says that an answer was lost, or must say so durably, not
+    /// before so many minutes after the beginning.
     pub held: Option<i64>,
 }
 
@@ -82,6 +83,7 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
     let _calm = Calm::for_mail_to(story.fates.iter().map(|fate| fate.to));
     let dir = tempdir();
     case.tree.write(dir.path());
+    let forged = forge(case, dir.path());
     let spool = match Spool::open(&dir.path().join("spool")) {
         Ok(spool) => spool,
         Err(error) => return vec![format!("the spool cannot be opened: {error}")],
@@ -112,12 +114,13 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
     if case.number.is_multiple_of(2) {
         wrong.extend(repeat(story, &spool, &mut known));
     }
-    let (cut, worked) = work_off(dir.path(), &spool, &ledger, story, case.known.now);
+    let work_off = |now| work_off(dir.path(), &spool, &ledger, story, now, case.killed);
+    let (cut, worked) = work_off(case.known.now);
     wrong.extend(worked);
     let late = repeat(story, &spool, &mut known);
     if story.key.is_some() {
         wrong.extend(late);
-        let (_, worked) = work_off(dir.path(), &spool, &ledger, story, Some(cut));
+        let (_, worked) = work_off(Some(cut));
         wrong.extend(worked);
     }
     let end = Tree::read(dir.path());
@@ -142,6 +145,9 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
     seen.rest(&end, &story.fates);
     wrong.append(&mut seen.wrong);
     wrong.extend(findings(&spool));
+    if let (Some(forged), Some(first)) = (forged, wrong.first_mut()) {
+        *first = format!("with {forged}: {first}");
+    }
     wrong
 }
 
@@ -162,7 +168,9 @@ fn missing(case: &Case) -> Vec<String> {
     let named = |id: &QueueId| {
         let id = id.to_string();
         let mut names = case.tree.names();
-        names.any(|(path, _)| path.ends_with(&id) && !path.starts_with("spool/info"))
+        let beside = ["spool/info", "spool/history", "spool/requests"];
+        let beside = |path: &Path| beside.iter().any(|dir| path.starts_with(dir));
+        names.any(|(path, _)| path.ends_with(&id) && !beside(path))
     };
     let acked = case.known.acked.iter();
     let lost = acked.filter(|(_, id)| !case.known.forgotten.contains(id) && !named(id));
@@ -177,6 +185,7 @@ pub fn work_off(
     ledger: &Ledger,
     story: &Story,
     now: Option<Timestamp>,
+    killed: bool,
 ) -> (Timestamp, Vec<String>) {
     let clock = Clock::at(now.unwrap_or(story.times.cut));
     let forward = |minutes| {
@@ -213,7 +222,8 @@ pub fn work_off(
                     .fates
                     .iter()
                     .any(|fate| fate.to.ends_with("@dead.test"));
-            if !may_be_down {
+            // A power cut may take the record of a deferral, and leave the message where it was put.
+            if killed && !may_be_down {
                 wrong.extend(put_off(spool));
             }
             // Two names of a message that is not due are nobody's business yet.
@@ -233,7 +243,14 @@ pub fn work_off(
                 dues.extend(due);
             }
         }
-        let busy = [Place::New, Place::Incoming, Place::Active, Place::Done]
+        let places = [
+            Place::New,
+            Place::Staged,
+            Place::Incoming,
+            Place::Active,
+            Place::Done,
+        ];
+        let busy = places
             .iter()
             .any(|place| !spool.ids_in(*place).unwrap().is_empty());
         match dues.iter().min() {
@@ -333,6 +350,7 @@ fn answer_is_lost(tree: &Tree, fate: &Fate) -> bool {
         What::Outcome {
             transport: Some(_),
             results,
+            ..
         } => results
             .iter()
             .any(|one| one.status == Status::Unknown && one.recipient.as_str() == fate.to),
@@ -485,7 +503,8 @@ impl Seen<'_> {
             // What a repair took for a leftover, and reasons, may be in `corrupt/`; who was moved
             // there wrongly does not meet his fate.
             let dir = path.parent().unwrap();
-            if dir == Path::new("spool/new") || dir == Path::new("spool/done") {
+            let empty = ["spool/new", "spool/staged", "spool/done"];
+            if empty.iter().any(|empty| dir == Path::new(empty)) {
                 self.wrong.push(format!("{} is left", path.display()));
             }
         }

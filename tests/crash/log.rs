@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use mailspool::disk::{Call, Method, Seam, Verdict};
+use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::QueueId;
 use nix::errno::Errno;
 
@@ -12,7 +12,7 @@ use super::turns::Turns;
 
 /// One change, or one thing that the world knows from then on. Paths are below the test's
 /// directory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// No change, but from now on this process does what follows.
     Turn(usize),
@@ -22,6 +22,10 @@ pub enum Step {
     Create(PathBuf),
     /// At the end of the file.
     Write(PathBuf, Vec<u8>),
+    /// Octets that are there are replaced, from this offset on.
+    Overwrite(PathBuf, u64, Vec<u8>),
+    /// An open file's mode says from now on whether it is in use.
+    Mark(PathBuf, bool),
     Truncate(PathBuf, u64),
     Rename(PathBuf, PathBuf),
     Link(PathBuf, PathBuf),
@@ -30,7 +34,6 @@ pub enum Step {
     Rmdir(PathBuf),
     SyncFile(PathBuf),
     SyncDir(PathBuf),
-    SyncFs,
     /// A sync that failed: what it covers may be lost whatever succeeds later.
     Failed(Box<Step>),
     /// It is this time from now on.
@@ -57,14 +60,13 @@ impl Step {
     }
 
     pub fn is_sync(&self) -> bool {
-        matches!(self, Step::SyncFile(_) | Step::SyncDir(_) | Step::SyncFs)
+        matches!(self, Step::SyncFile(_) | Step::SyncDir(_))
     }
 }
 
 /// Writes the log. One call is made at a time, so that the order is the true one.
 pub struct Recorder {
     base: PathBuf,
-    method: Method,
     inner: Mutex<Inner>,
     free: Condvar,
 }
@@ -77,6 +79,8 @@ struct Inner {
     who: usize,
     /// The process is stopped behind such a call.
     stop: Option<fn(&Step) -> bool>,
+    /// So many steps from now the process is stopped.
+    left: Option<usize>,
     armed: bool,
     stopped: bool,
     /// This many syncs from now, one fails.
@@ -97,10 +101,9 @@ pub struct Hand {
 
 impl Recorder {
     /// For everything below `base`.
-    pub fn new(base: &Path, method: Method) -> Arc<Recorder> {
+    pub fn new(base: &Path) -> Arc<Recorder> {
         Arc::new(Recorder {
             base: base.to_owned(),
-            method,
             inner: Mutex::default(),
             free: Condvar::new(),
         })
@@ -120,9 +123,12 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what the world knows.
+    /// Adds what the world knows. A process that was killed tells it nothing.
     pub fn mark(&self, step: Step) {
-        self.lock().steps.push(step);
+        let mut inner = self.lock();
+        if !inner.armed {
+            inner.steps.push(step);
+        }
     }
 
     /// Stops the process behind a step like this: all later calls fail, until
@@ -131,13 +137,19 @@ impl Recorder {
         self.lock().stop = Some(when);
     }
 
+    /// Stops the process behind its next steps but so many.
+    pub fn stop_after(&self, steps: usize) {
+        self.lock().left = Some(steps);
+    }
+
     /// Another process goes on. Says whether the first was stopped.
     pub fn revive(&self) -> bool {
         let mut inner = self.lock();
         inner.stop = None;
-        inner.armed = false;
+        inner.left = None;
+        inner.stopped = false;
         inner.steps.push(Step::Killed);
-        std::mem::take(&mut inner.stopped)
+        std::mem::take(&mut inner.armed)
     }
 
     /// The sync behind so many others fails, once.
@@ -191,7 +203,17 @@ impl Hand {
         Some(match call {
             Call::Open { path, create: true } => Step::Create(at(path)),
             Call::Open { path, .. } => Step::Open(at(path)),
-            Call::Write { path, bytes } => Step::Write(at(path), bytes.to_vec()),
+            Call::Write {
+                path,
+                bytes,
+                at: None,
+            } => Step::Write(at(path), bytes.to_vec()),
+            Call::Write {
+                path,
+                bytes,
+                at: Some(offset),
+            } => Step::Overwrite(at(path), *offset, bytes.to_vec()),
+            Call::Chmod { path, mode } => Step::Mark(at(path), mode & 0o100 != 0),
             Call::Truncate { path, len } => Step::Truncate(at(path), *len),
             Call::Rename { from, to } => Step::Rename(at(from), at(to)),
             Call::Link { from, to } => Step::Link(at(from), at(to)),
@@ -200,7 +222,6 @@ impl Hand {
             Call::Rmdir { path } => Step::Rmdir(at(path)),
             Call::SyncFile { path } => Step::SyncFile(at(path)),
             Call::SyncDir { path } => Step::SyncDir(at(path)),
-            Call::SyncFs => Step::SyncFs,
             _ => return None,
         })
     }
@@ -236,10 +257,7 @@ impl Seam for Hand {
         if inner.stopped {
             return Verdict::Fail(Errno::EIO);
         }
-        let sync = matches!(
-            call,
-            Call::SyncFile { .. } | Call::SyncDir { .. } | Call::SyncFs
-        );
+        let sync = matches!(call, Call::SyncFile { .. } | Call::SyncDir { .. });
         match (&mut inner.failing, sync) {
             (Some(0), true) => Verdict::Fail(Errno::EIO),
             (Some(left), true) => {
@@ -280,10 +298,11 @@ impl Seam for Hand {
             *self.elsewhere() = None;
         }
         inner.armed |= inner.stop.is_some_and(|stop| stop(&step));
+        match &mut inner.left {
+            Some(0) => inner.armed = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
         inner.add(self.who, step);
-    }
-
-    fn method(&self) -> Option<Method> {
-        Some(self.recorder.method)
     }
 }

@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use mailspool::disk::Method;
 use mailspool::message::Door;
 use mailspool::operator::Level;
 use mailspool::spool::{Error, Spool};
 
-use super::METHODS;
 use super::explore::{Case, Cases, Left, run};
 use super::harmless::why;
 use super::log::{Recorder, Step};
-use super::model::Model;
+use super::model::{Model, Renames};
 use super::orders::later;
 use super::proof;
 use super::shared::{accept, findings, tempdir};
@@ -19,6 +17,7 @@ use super::teeth::label;
 use super::tree::Tree;
 use super::world::Known;
 
+const TITLE: &str = "make a spool";
 const CONFIG: &[u8] = b"# a configuration\n";
 
 /// Once its making was reported, it can be opened; before that, it can be made. The configuration
@@ -55,10 +54,10 @@ fn judge(case: &Case) -> Vec<String> {
 }
 
 /// The log of a making, and what it leaves.
-fn made(method: Method) -> (Vec<Step>, Tree) {
+fn made() -> (Vec<Step>, Tree) {
     let dir = tempdir();
     let path = dir.path().join("above/spool");
-    let recorder = Recorder::new(dir.path(), method);
+    let recorder = Recorder::new(dir.path());
     let spool = Spool::create(&path, Some(recorder.hand(&path, 0))).unwrap();
     recorder.mark(Step::Did);
     let name = Path::new("config.toml");
@@ -69,8 +68,13 @@ fn made(method: Method) -> (Vec<Step>, Tree) {
     (recorder.steps(), Tree::read(dir.path()))
 }
 
+/// What a log leaves of an empty disk.
+fn cases(steps: &[Step]) -> Cases<'_> {
+    Cases::of(&Tree::default(), &Known::default(), steps, Renames::Loose)
+}
+
 fn all_cases(steps: &[Step]) -> (usize, Vec<Case>, Tree) {
-    let mut cases = Cases::of(&Tree::default(), &Known::default(), steps);
+    let mut cases = cases(steps);
     let all: Vec<Case> = cases.by_ref().collect();
     let end = cases.model().now();
     (cases.cuts, all, end)
@@ -78,52 +82,44 @@ fn all_cases(steps: &[Step]) -> (usize, Vec<Case>, Tree) {
 
 /// All that the making itself leaves.
 fn left(steps: &[Step]) -> Left {
-    Cases::of(&Tree::default(), &Known::default(), steps).left()
+    cases(steps).left()
 }
 
 /// Whether another log has a violation among what the making itself does not leave.
 fn is_found(steps: &[Step], left: &Left) -> bool {
-    let mut new = Cases::of(&Tree::default(), &Known::default(), steps).without(left.clone());
+    let mut new = cases(steps).without(left.clone());
     new.any(|case| !judge(&case).is_empty())
 }
 
 #[test]
 fn making() {
-    for method in METHODS {
-        let (steps, end) = made(method);
-        let (cuts, cases, modelled) = all_cases(&steps);
-        assert_eq!(modelled, end);
-        let tally = run(cuts, &cases, judge);
-        let title = format!("make a spool, {method:?}");
-        tally.print(&title);
-        let wrong = tally.shown(&title);
-        assert!(wrong.is_empty(), "{wrong}");
-    }
+    let (steps, end) = made();
+    let (cuts, cases, modelled) = all_cases(&steps);
+    assert_eq!(modelled, end);
+    let tally = run(cuts, &cases, judge);
+    tally.print(TITLE);
+    let wrong = tally.shown(TITLE);
+    assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]
 fn every_sync_of_making_matters() {
     let (mut mutations, mut found) = (0, 0);
-    for method in METHODS {
-        let (steps, _) = made(method);
-        let left = left(&steps);
-        let mut model = Model::of(&Tree::default());
-        for (at, step) in steps.iter().enumerate() {
-            if model.would_keep(step) {
-                let mut without = steps.clone();
-                without.remove(at);
-                let label = label(&steps, at);
-                let bites = is_found(&without, &left);
-                let excuse = why(&label, &format!("make a spool, {method:?}"));
-                assert!(
-                    bites || excuse.is_some(),
-                    "{method:?}: without {label}: nothing"
-                );
-                mutations += 1;
-                found += usize::from(bites);
-            }
-            model.apply(step);
+    let (steps, _) = made();
+    let left = left(&steps);
+    let mut model = Model::of(&Tree::default(), Renames::Loose);
+    for (at, step) in steps.iter().enumerate() {
+        if model.would_keep(step) {
+            let mut without = steps.clone();
+            without.remove(at);
+            let label = label(&steps, at);
+            let bites = is_found(&without, &left);
+            let excuse = why(&label, TITLE);
+            assert!(bites || excuse.is_some(), "without {label}: nothing");
+            mutations += 1;
+            found += usize::from(bites);
         }
+        model.apply(step);
     }
     proof::count("mutations", mutations);
     proof::count("mutations found", found);
@@ -132,7 +128,7 @@ fn every_sync_of_making_matters() {
 /// `version` is last, and gets its name when it is whole.
 #[test]
 fn every_order_of_making_matters() {
-    let (steps, _) = made(Method::Each);
+    let (steps, _) = made();
     let left = left(&steps);
     let part = |step: &Step| matches!(step, Step::SyncFile(path) if is_part(path, "above/spool"));
     let reported = |step: &Step| matches!(step, Step::Did);

@@ -42,7 +42,7 @@ pub fn mend(spool: &Spool, base: &Path) -> Vec<String> {
 }
 
 /// What a repair did besides what it says: only names that it says it mends are gone, and what is
-/// new is in `corrupt/`.
+/// new is in `corrupt/`, or a view that it says it writes.
 fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     let files = |tree: &Tree| -> BTreeMap<PathBuf, Arc<Vec<u8>>> {
         let files = tree.files();
@@ -52,11 +52,27 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     };
     let (before, after) = (files(before), files(after));
     // To write down why something is in quarantine takes no name away.
-    let takes_away = |one: &&Finding| one.mend.as_ref().is_some_and(|mend| *mend != Mend::SayWhy);
-    let mended = done.iter().filter(takes_away);
-    let mended: BTreeSet<PathBuf> = mended
+    let takes_away = |one: &&Finding| {
+        let mend = one.mend.as_ref();
+        mend.is_some_and(|mend| !matches!(mend, Mend::SayWhy | Mend::Show { .. }))
+    };
+    let shown = done
+        .iter()
+        .filter(|one| matches!(one.mend, Some(Mend::Show { .. })));
+    let moved = done.iter().filter_map(|one| match &one.mend {
+        Some(Mend::Move { to }) => Some(Path::new("spool").join(to)),
+        _ => None,
+    });
+    let moved: BTreeSet<PathBuf> = moved.collect();
+    let shown: BTreeSet<PathBuf> = shown
         .map(|one| Path::new("spool").join(&one.path))
         .collect();
+    let mended = done.iter().filter(takes_away);
+    let mut mended: BTreeSet<PathBuf> = mended
+        .map(|one| Path::new("spool").join(&one.path))
+        .collect();
+    // Of two names the later is kept, and may then go where the earlier was.
+    mended.retain(|path| !moved.contains(path));
     let gone = |path: &&PathBuf| !after.contains_key(*path);
     let gone: BTreeSet<PathBuf> = before.keys().filter(gone).cloned().collect();
     let mut wrong = Vec::new();
@@ -65,14 +81,18 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     }
     for (path, bytes) in &after {
         let same = before.get(path).is_some_and(|was| was == bytes);
-        if !same && !path.starts_with("spool/corrupt") {
+        if !same
+            && !path.starts_with("spool/corrupt")
+            && !shown.contains(path)
+            && !moved.contains(path)
+        {
             wrong.push(format!("a repair makes {}", path.display()));
         }
     }
     wrong
 }
 
-/// What the operator would see: nothing but `info/` files without a message, and nothing any
+/// What the operator would see: nothing but what shows or tells of a message that is gone, and nothing any
 /// more when that is mended.
 pub fn findings(spool: &Spool) -> Vec<String> {
     let found = problems(spool, false);
@@ -95,7 +115,8 @@ pub fn problems(spool: &Spool, repair: bool) -> Vec<Finding> {
 
 /// Of a message that was never acknowledged, or is forgotten; or a reason was lost.
 pub fn is_leftover(one: &Finding) -> bool {
-    one.path.starts_with("info") && one.what == "belongs to no message"
+    let beside = ["info", "history", "requests"];
+    beside.iter().any(|dir| one.path.starts_with(dir)) && one.what == "belongs to no message"
         || one.mend == Some(Mend::SayWhy)
 }
 
@@ -103,18 +124,19 @@ pub fn said(when: &str, one: Finding) -> String {
     format!("{when}: {}: {}", one.path.display(), one.what)
 }
 
-/// What no kill may leave, only a power cut: `info/` files without a message, and messages in
+/// What no kill may leave, only a power cut: a view or a history without a message, and messages in
 /// `corrupt/` without a reason.
 pub fn strays(tree: &Tree) -> BTreeSet<PathBuf> {
     let id = |path: &Path| -> Option<QueueId> { path.file_name()?.to_str()?.parse().ok() };
     let below = |path: &Path, dir: &str| path.starts_with(Path::new("spool").join(dir));
     let files = || tree.files().map(|(path, _)| path);
-    let messages = files().filter(|path| !below(path, "info"));
+    let beside = ["info", "history", "requests"];
+    let messages = files().filter(|path| !beside.iter().any(|dir| below(path, dir)));
     let messages: BTreeSet<QueueId> = messages.filter_map(id).collect();
     let stray = |path: &&Path| {
         let Some(id) = id(path) else { return false };
-        // A request may wait for who is gone: the next run drops it.
-        let info = below(path, "info") && !below(path, "requests");
+        // A request may wait for a message that is gone: the next run drops it.
+        let info = below(path, "info") || below(path, "history");
         let mute =
             below(path, "corrupt") && !tree.has(&path.with_file_name(format!("{id}.reason")));
         info && !messages.contains(&id) || mute

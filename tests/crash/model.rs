@@ -4,24 +4,38 @@
 //! others: a file system that promises more has fewer states, not others.
 //!
 //! A sync that fails has marked the data it covered as clean: whatever syncs succeed later, those
-//! octets may be missing after a power cut, as long as they are not written anew. Names are not
-//! lost that way: they go through a journal, and a file system that cannot write that stops.
+//! octets may be missing after a power cut, or be what they were before, as long as they are not written
+//! anew. Names are not lost that way: they go through a journal, and a file system that cannot write
+//! that stops.
+//!
+//! Octets that are replaced are the old ones or the new ones. A mode is durable with its file's data.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::log::Step;
-use super::tree::Tree;
+use super::tree::{Content, Tree};
 
 pub type Ino = usize;
 
 const ROOT: Ino = 0;
 
+/// What a power cut may leave of a rename.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Renames {
+    /// The old name, the new one, or both: all that the document assumes.
+    #[default]
+    Loose,
+    /// The old name or the new one, and a sync of either directory decides: as ext4 with a journal and XFS
+    /// have it.
+    Atomic,
+}
+
 /// A file system.
 #[derive(Clone, Default)]
 pub struct Model {
+    renames: Renames,
     pub dirs: BTreeMap<Ino, BTreeMap<String, Slot>>,
     pub files: BTreeMap<Ino, Data>,
     /// What each process means by a path.
@@ -45,7 +59,8 @@ pub struct Slot {
 pub struct Change {
     pub seq: u64,
     pub value: Option<Ino>,
-    /// The old name's end of a rename: it never persists without the new name.
+    /// The old name's end of a rename: it never persists without the new name. Where renames are atomic,
+    /// nor does that without the old name's end.
     pub needs: Option<Pin>,
 }
 
@@ -57,15 +72,17 @@ pub struct Pin {
     pub seq: u64,
 }
 
-/// A file's content.
+/// A file's content and mode.
 #[derive(Clone, Default)]
 pub struct Data {
     /// What it certainly was.
     pub kept: Arc<Vec<u8>>,
     /// What it became by each call since.
     pub pending: Vec<Arc<Vec<u8>>>,
-    /// What a sync that failed may have lost.
-    pub lost: Vec<Range<usize>>,
+    /// What a sync that failed may have lost: from there on these octets may be there instead.
+    pub lost: Vec<(usize, Vec<u8>)>,
+    /// Whether it certainly was in use, and what its mode said since.
+    pub marked: (bool, Vec<bool>),
 }
 
 impl Slot {
@@ -87,25 +104,57 @@ impl Data {
         self.pending.last().unwrap_or(&self.kept)
     }
 
+    pub fn is_marked(&self) -> bool {
+        *self.marked.1.last().unwrap_or(&self.marked.0)
+    }
+
     fn sync(&mut self) {
         if let Some(last) = self.pending.pop() {
             self.kept = last;
             self.pending.clear();
         }
+        self.marked = (self.is_marked(), Vec::new());
     }
 
     fn fail(&mut self) {
-        if self.now().len() > self.kept.len() {
-            self.lost.push(self.kept.len()..self.now().len());
+        let (now, kept) = (Arc::clone(self.now()), Arc::clone(&self.kept));
+        // Each run of octets that are not what they were, and what has been added.
+        let same = |at: &usize| now.get(*at) == kept.get(*at);
+        let mut at = 0;
+        while at < now.len().min(kept.len()) {
+            let end = (at..kept.len().min(now.len())).find(same);
+            let end = end.unwrap_or(kept.len().min(now.len()));
+            if end > at {
+                self.lost.push((at, kept[at..end].to_vec()));
+            }
+            at = end + 1;
         }
+        if now.len() > kept.len() {
+            self.lost
+                .push((kept.len(), vec![0; now.len() - kept.len()]));
+        }
+    }
+
+    fn replace(&mut self, at: usize, bytes: &[u8]) {
+        let mut all = self.now().to_vec();
+        let end = at + bytes.len();
+        if all.len() < end {
+            all.resize(end, 0);
+        }
+        all[at..end].copy_from_slice(bytes);
+        // What is written again is not lost any more.
+        self.lost
+            .retain(|(from, lost)| *from < at || from + lost.len() > end);
+        self.pending.push(Arc::new(all));
     }
 }
 
 impl Model {
     /// A file system on which everything is certain.
-    pub fn of(tree: &Tree) -> Model {
+    pub fn of(tree: &Tree, renames: Renames) -> Model {
         let mut model = Model {
             next: 1,
+            renames,
             ..Model::default()
         };
         model.dirs.insert(ROOT, BTreeMap::new());
@@ -119,9 +168,10 @@ impl Model {
                 }
                 Some(group) => *groups.entry(group).or_insert_with(|| {
                     let ino = model.fresh();
-                    let kept = Arc::clone(tree.content(group));
+                    let (kept, is_marked) = tree.content(group).clone();
                     let data = Data {
                         kept,
+                        marked: (is_marked, Vec::new()),
                         ..Data::default()
                     };
                     model.files.insert(ino, data);
@@ -190,17 +240,35 @@ impl Model {
                 let all = [data.now().as_slice(), bytes].concat();
                 data.pending.push(Arc::new(all));
             }
+            Step::Overwrite(path, at, bytes) => {
+                self.opened_file(path).replace(*at as usize, bytes);
+            }
+            // What a repair corrects by its name was not opened.
+            Step::Mark(path, is_marked) => {
+                let opened = self.opened.get(&(self.who, path.clone())).copied();
+                let ino = opened.or_else(|| self.find(path));
+                if let Some(data) = ino.and_then(|ino| self.files.get_mut(&ino)) {
+                    data.marked.1.push(*is_marked);
+                }
+            }
             Step::Truncate(path, len) => {
                 let data = self.opened_file(path);
                 let mut all = data.now().to_vec();
                 all.resize(*len as usize, 0);
-                data.lost.retain(|lost| lost.start < all.len());
+                data.lost.retain(|(from, _)| *from < all.len());
                 data.pending.push(Arc::new(all));
             }
             Step::Rename(from, to) => {
                 let ino = self.find(from);
-                let pin = self.set(to, ino, None);
-                self.set(from, None, Some(pin));
+                let new = self.set(to, ino, None);
+                let old = self.set(from, None, Some(new.clone()));
+                if self.renames == Renames::Atomic {
+                    let slot = self.dirs.get_mut(&new.dir).unwrap();
+                    let change = slot.get_mut(&new.name).unwrap().pending.iter_mut();
+                    change
+                        .filter(|one| one.seq == new.seq)
+                        .for_each(|one| one.needs = Some(old.clone()));
+                }
             }
             Step::Link(from, to) => {
                 let ino = self.find(from);
@@ -223,10 +291,8 @@ impl Model {
                     names.iter().for_each(|name| self.keep(dir, name, u64::MAX));
                 }
             }
-            Step::SyncFs => self.sync_all(),
             Step::Failed(sync) => match &**sync {
                 Step::SyncFile(path) => self.opened_file(path).fail(),
-                Step::SyncFs => self.files.values_mut().for_each(Data::fail),
                 _ => {}
             },
             Step::Clock(_)
@@ -275,26 +341,22 @@ impl Model {
             Step::SyncFile(path) => {
                 let ino = self.opened.get(&(self.who, path.clone()));
                 let data = ino.and_then(|ino| self.files.get(ino));
-                data.is_some_and(|data| !data.pending.is_empty())
+                data.is_some_and(|data| !data.pending.is_empty() || !data.marked.1.is_empty())
             }
             Step::SyncDir(path) => {
                 let opened = self.opened.get(&(self.who, path.clone())).copied();
                 let dir = opened.or_else(|| self.find(path));
                 dir.is_some_and(|dir| undecided(&self.dirs[&dir]))
             }
-            Step::SyncFs => {
-                let mut files = self.files.values();
-                files.any(|data| !data.pending.is_empty()) || self.dirs.values().any(undecided)
-            }
             _ => false,
         }
     }
 
-    /// The tree in which each name is what `name` and each file's content what `data` says.
+    /// The tree in which each name is what `name` and each file what `data` says.
     pub fn tree(
         &self,
         name: &dyn Fn(Ino, &str, &Slot) -> Option<Ino>,
-        data: &dyn Fn(Ino, &Data) -> Arc<Vec<u8>>,
+        data: &dyn Fn(Ino, &Data) -> Content,
     ) -> Tree {
         let mut files = Vec::new();
         let mut left = vec![(String::new(), ROOT)];
@@ -324,6 +386,7 @@ impl Model {
 
     /// The tree of the running system.
     pub fn now(&self) -> Tree {
-        self.tree(&|_, _, slot| slot.now(), &|_, data| Arc::clone(data.now()))
+        let data = |_, data: &Data| (Arc::clone(data.now()), data.is_marked());
+        self.tree(&|_, _, slot| slot.now(), &data)
     }
 }

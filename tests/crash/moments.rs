@@ -1,13 +1,58 @@
 //! Moments of a story behind which a process is killed.
 
-use mailspool::disk::Method;
-
 use super::log::Step;
-use super::story::{When, lies_in};
+use super::story::lies_in;
 
-/// The envelope of a message is written; it is not durable.
+/// A message is written; it is not durable.
 pub fn written(step: &Step) -> bool {
-    matches!(step, Step::Write(path, _) if lies_in(path, "info/transport"))
+    matches!(step, Step::Write(path, _) if lies_in(path, "new"))
+}
+
+/// A message is whole and durable, and has its name in `new/`.
+pub fn sealed(step: &Step) -> bool {
+    matches!(step, Step::SyncFile(path) if lies_in(path, "new"))
+}
+
+/// A message has left `new/` for the queue, and nothing says that its new name is durable.
+pub fn entered(step: &Step) -> bool {
+    matches!(step, Step::Rename(from, to) if lies_in(from, "new") && !lies_in(to, "staged"))
+}
+
+/// A message is accepted.
+pub fn accepted(step: &Step) -> bool {
+    // `deferred/` itself is synced for the name of a bucket.
+    matches!(step, Step::SyncDir(path) if !path.ends_with("deferred")
+        && ["incoming", "active", "deferred"].iter().any(|dir| lies_in(path, dir)))
+}
+
+/// A notice is staged.
+pub fn staged(step: &Step) -> bool {
+    matches!(step, Step::SyncDir(path) if lies_in(path, "staged"))
+}
+
+/// A message that has a key is out of its place, so that its name there is made anew.
+pub fn set_aside(step: &Step) -> bool {
+    matches!(step, Step::Rename(from, to) if lies_in(to, "staged") && !lies_in(from, "new"))
+}
+
+/// It is back, and nothing says that its name there is durable.
+pub fn set_back(step: &Step) -> bool {
+    matches!(step, Step::Rename(from, _) if lies_in(from, "staged"))
+}
+
+/// A message is marked as in use.
+pub fn begun(step: &Step) -> bool {
+    matches!(step, Step::Mark(_, true))
+}
+
+/// A recipient is finished, as the block says; that is not durable.
+pub fn crossed(step: &Step) -> bool {
+    matches!(step, Step::Overwrite(_, _, bytes) if bytes == b"+")
+}
+
+/// An interruption is counted in the state line.
+pub fn counted(step: &Step) -> bool {
+    matches!(step, Step::Overwrite(_, _, bytes) if bytes.starts_with(b"Mailspool-State"))
 }
 
 /// The record of a key is written; it is not durable.
@@ -64,23 +109,17 @@ pub fn in_the_box(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if to.starts_with("box/new"))
 }
 
+/// The block says that the message is done; that is not durable.
+pub fn said_done(step: &Step) -> bool {
+    matches!(step, Step::Overwrite(_, _, bytes) if bytes.starts_with(b"Mailspool-State: done"))
+}
+
 /// A message is finished.
 pub fn finished(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if lies_in(to, "done"))
 }
 
-/// A message's envelope is half gone.
+/// A message's view is half gone.
 pub fn half_gone(step: &Step) -> bool {
     matches!(step, Step::Unlink(path) if lies_in(path, "info/recipients"))
-}
-
-/// The barrier of acceptance has returned, by any method.
-pub fn durable(method: Method) -> When {
-    match method {
-        Method::Each => {
-            |step| matches!(step, Step::SyncDir(path) if lies_in(path, "info/transport"))
-        }
-        Method::SyncExt => |step| matches!(step, Step::SyncDir(path) if lies_in(path, "new")),
-        Method::SyncFs => |step| matches!(step, Step::SyncFs),
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error as Refused, Limits};
-use mailspool::disk::{self, Disk, Method};
+use mailspool::disk::{self, Disk};
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, act, check, flush, wake};
 use mailspool::queue::{Action, By};
@@ -23,7 +23,6 @@ use super::world::{Known, Ledger, Site};
 #[derive(Clone)]
 pub struct Stage {
     dir: Arc<TempDir>,
-    pub method: Method,
     pub clock: Clock,
     start: Timestamp,
     ledger: Ledger,
@@ -72,12 +71,12 @@ fn target(name: &str) -> Target {
 }
 
 impl Stage {
-    /// A spool with nothing in it, a minute after the beginning.
-    pub fn new(method: Method) -> Stage {
+    /// A spool with nothing in it, a minute after the beginning. A run has been there, so its view is
+    /// complete for this boot.
+    pub fn new() -> Stage {
         let start = Timestamp::now();
         let stage = Stage {
             dir: Arc::new(tempdir()),
-            method,
             clock: Clock::at(start),
             start,
             ledger: Ledger::default(),
@@ -86,6 +85,7 @@ impl Stage {
             who: 0,
         };
         Spool::create(&stage.path(), None).unwrap();
+        stage.pass();
         stage.forward(1);
         stage
     }
@@ -103,7 +103,7 @@ impl Stage {
             delivery.steps().iter().for_each(|step| known.learn(step));
         }
         known.settled = known.delivered.clone();
-        let recorder = Recorder::new(self.dir(), self.method);
+        let recorder = Recorder::new(self.dir());
         self.ledger = Ledger::recorded(&recorder);
         self.recorder = Some(recorder);
         known
@@ -170,6 +170,12 @@ impl Stage {
         if let Ok(id) = acceptor.accept(request, text(name).as_slice()) {
             self.acked(name, id);
         }
+    }
+
+    /// The first message in the queue must not be lost, although the process that accepted it was killed before
+    /// it could report that.
+    pub fn know(&self, name: &'static str) {
+        self.acked(name, self.ids()[0]);
     }
 
     fn acked(&self, name: &'static str, id: QueueId) {
@@ -305,6 +311,13 @@ impl Stage {
         assert!(self.recorder().revive(), "it was not killed");
     }
 
+    /// The process is killed behind its next steps but so many. False if it made no more.
+    pub fn killed_after(&self, steps: usize, deed: impl FnOnce()) -> bool {
+        self.recorder().stop_after(steps);
+        deed();
+        self.recorder().revive()
+    }
+
     /// Two processes at once, in an order that the seed decides.
     pub fn at_once(&self, seed: u64, deeds: [&(dyn Fn(&Stage) + Sync); 2]) {
         let recorder = self.recorder();
@@ -391,10 +404,15 @@ impl Stage {
         drop(hand);
     }
 
-    /// Takes the first message's seal away, as a failing disk may, to `aside`.
+    /// Flips a bit of the first message, as a failing disk may. What it was is kept as `aside`.
     pub fn damage(&self) {
-        let id = self.ids()[0].to_string();
-        std::fs::rename(self.path().join("info/transport").join(&id), self.aside()).unwrap();
+        let spool = Spool::open(&self.path()).unwrap();
+        let (id, place) = spool.listing().messages[0];
+        let path = self.path().join(place.path(id));
+        std::fs::copy(&path, self.aside()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
     }
 
     /// A pass that leaves what is damaged where it is.
@@ -406,17 +424,18 @@ impl Stage {
         drop(hand);
     }
 
-    /// Somebody brings the seal back, durably.
+    /// A person brings back, durably, what stands damaged in `corrupt/`.
     pub fn restore(&self) {
         let id = self.ids()[0].to_string();
         let seam = self.recorder.as_ref();
         let seam = seam.map(|recorder| recorder.hand(self.dir(), self.who));
         let disk = Disk::open(self.dir(), seam).unwrap();
-        let to = Path::new("spool/info/transport");
-        let file = disk.open_read(Path::new("aside")).unwrap();
-        disk.rename(&file, Path::new("aside"), &to.join(id))
+        let bytes = std::fs::read(self.aside()).unwrap();
+        let (last, rest) = bytes.split_last().unwrap();
+        let file = disk.open_rw(&Path::new("spool/corrupt").join(id)).unwrap();
+        disk.write_all_at(&file, &[*last], rest.len() as u64)
             .unwrap();
-        disk.durable(&[], &[to]).unwrap();
+        disk.durable(&[&file], &[]).unwrap();
     }
 
     fn aside(&self) -> PathBuf {

@@ -1,4 +1,7 @@
 //! The states that a power cut may leave, all of them or a sample.
+//!
+//! The view, `info/`, is never synced, and nothing decides by it. So its names and contents are not among
+//! what is combined: each state has them as chance would have it, missing, torn, without an octet, or there.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -7,7 +10,7 @@ use std::sync::Arc;
 
 use super::model::{Data, Ino, Model, Slot};
 use super::proof;
-use super::tree::Tree;
+use super::tree::{Content, Tree};
 
 /// Up to so many combinations are all tried.
 const EXHAUSTIVE: usize = 64;
@@ -24,6 +27,7 @@ const PAGE: usize = 4096;
 enum Choice {
     Name(Ino, String, usize),
     Content(Ino, Vec<Arc<Vec<u8>>>),
+    Mode(Ino, Vec<bool>),
 }
 
 impl Choice {
@@ -31,6 +35,7 @@ impl Choice {
         match self {
             Choice::Name(_, _, changes) => changes + 1,
             Choice::Content(_, all) => all.len(),
+            Choice::Mode(_, all) => all.len(),
         }
     }
 }
@@ -40,7 +45,7 @@ impl Choice {
 fn of_name(choices: &[Choice], dir: Ino, name: &str) -> Option<usize> {
     let order = |one: &Choice| match one {
         Choice::Name(d, n, _) => (*d, n.as_str()).cmp(&(dir, name)),
-        Choice::Content(..) => Ordering::Greater,
+        Choice::Content(..) | Choice::Mode(..) => Ordering::Greater,
     };
     choices.binary_search_by(order).ok()
 }
@@ -50,27 +55,48 @@ fn of_content(choices: &[Choice], ino: Ino) -> Option<usize> {
     let order = |one: &Choice| match one {
         Choice::Name(..) => Ordering::Less,
         Choice::Content(other, _) => other.cmp(&ino),
+        Choice::Mode(..) => Ordering::Greater,
+    };
+    choices.binary_search_by(order).ok()
+}
+
+/// The choice that decides about a file's mode. Those about modes come last.
+fn of_mode(choices: &[Choice], ino: Ino) -> Option<usize> {
+    let order = |one: &Choice| match one {
+        Choice::Name(..) | Choice::Content(..) => Ordering::Less,
+        Choice::Mode(other, _) => other.cmp(&ino),
     };
     choices.binary_search_by(order).ok()
 }
 
 impl Choice {
-    /// What is written together: a directory's names, all of `info/`, or all contents.
-    fn group(&self, info: &[Ino]) -> Option<Ino> {
+    /// What is written together: a directory's names, or all contents and modes.
+    fn group(&self) -> Option<Ino> {
         match self {
-            Choice::Name(dir, ..) if info.contains(dir) => info.first().copied(),
             Choice::Name(dir, ..) => Some(*dir),
-            Choice::Content(..) => None,
+            Choice::Content(..) | Choice::Mode(..) => None,
         }
     }
 }
 
-/// The directories below `info/`.
-fn info(model: &Model) -> Vec<Ino> {
-    let info = model.find(Path::new("spool/info"));
-    let slots = info.and_then(|info| model.dirs.get(&info));
-    let slots = slots.into_iter().flat_map(|slots| slots.values());
-    slots.filter_map(Slot::now).collect()
+/// The directories of the view, and the files that are or were in them.
+fn view(model: &Model) -> BTreeSet<Ino> {
+    let slots = |dir: Option<Ino>| {
+        let slots = dir.and_then(|dir| model.dirs.get(&dir));
+        slots.into_iter().flat_map(|slots| slots.values())
+    };
+    let dirs: BTreeSet<Ino> = slots(model.find(Path::new("spool/info")))
+        .filter_map(Slot::now)
+        .collect();
+    let files = dirs
+        .iter()
+        .flat_map(|dir| slots(Some(*dir)))
+        .flat_map(|slot| {
+            let pending = slot.pending.iter().filter_map(|change| change.value);
+            slot.kept.into_iter().chain(pending)
+        });
+    let files: BTreeSet<Ino> = files.collect();
+    &dirs | &files
 }
 
 /// Sets of groups: each alone, all but each, each pair.
@@ -118,11 +144,19 @@ fn effort() -> (usize, usize) {
 pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
     let (exhaustive, samples) = effort();
     let choices = choices(model);
-    let ways: Vec<usize> = choices.iter().map(Choice::ways).collect();
+    let view = view(model);
+    let is_view = |choice: &Choice| match choice {
+        Choice::Name(ino, ..) | Choice::Content(ino, _) | Choice::Mode(ino, _) => {
+            view.contains(ino)
+        }
+    };
+    let ways = |choice: &Choice| if is_view(choice) { 1 } else { choice.ways() };
+    let ways: Vec<usize> = choices.iter().map(ways).collect();
     let all = ways
         .iter()
         .try_fold(1_usize, |all, ways| all.checked_mul(*ways));
-    let mut picked = Vec::new();
+    let view_is_open = choices.iter().any(is_view);
+    let mut picked: Vec<Vec<usize>> = Vec::new();
     if let Some(all) = all.filter(|all| *all <= exhaustive) {
         for number in 0..all {
             let mut rest = number;
@@ -147,10 +181,9 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
             }
         }
         if by_dirs || proof::long() {
-            let info = info(model);
-            let group = |choice: &Choice| choice.group(&info);
-            for behind in behind(&choices.iter().map(group).collect()) {
-                let one = |(choice, ways): (&Choice, &usize)| match behind.contains(&group(choice))
+            let decided = choices.iter().filter(|choice| !is_view(choice));
+            for behind in behind(&decided.map(Choice::group).collect()) {
+                let one = |(choice, ways): (&Choice, &usize)| match behind.contains(&choice.group())
                 {
                     true => 0,
                     false => ways - 1,
@@ -178,6 +211,29 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
     }
     picked.sort_unstable();
     picked.dedup();
+    // A kill leaves all of the view; a power cut may leave the same of the rest.
+    let full: Vec<usize> = ways.iter().map(|ways| ways - 1).collect();
+    if view_is_open && picked.last() == Some(&full) {
+        picked.push(full.clone());
+    }
+    let last = picked.len().saturating_sub(1);
+    for (number, picks) in picked.iter_mut().enumerate() {
+        let is_full = *picks == full && number == last;
+        // All of it, nothing, or each file as it comes.
+        let bias = random.below(4);
+        let viewed = choices
+            .iter()
+            .zip(picks)
+            .filter(|(choice, _)| is_view(choice));
+        for (choice, pick) in viewed {
+            let most = choice.ways() - 1;
+            *pick = match (is_full, bias) {
+                (true, _) | (_, 0) => most,
+                (_, 1) => 0,
+                _ => random.below(most + 1),
+            };
+        }
+    }
     picked
         .iter()
         .map(|picks| build(model, &choices, picks))
@@ -197,6 +253,18 @@ fn choices(model: &Model) -> Vec<Choice> {
             choices.push(Choice::Content(*ino, contents));
         }
     }
+    for (ino, data) in model
+        .files
+        .iter()
+        .filter(|(_, data)| !data.marked.1.is_empty())
+    {
+        let now = data.is_marked();
+        let (kept, since) = &data.marked;
+        // Each value once, the present one last.
+        if *kept != now || since.iter().any(|one| *one != now) {
+            choices.push(Choice::Mode(*ino, vec![!now, now]));
+        }
+    }
     choices
 }
 
@@ -204,7 +272,8 @@ fn choices(model: &Model) -> Vec<Choice> {
 fn contents(data: &Data) -> Vec<Arc<Vec<u8>>> {
     let mut all = vec![data.kept.to_vec()];
     for after in data.pending.iter().map(|after| after.as_ref()) {
-        let before = all.last().unwrap_or(&data.kept).len();
+        let previous = all.last().unwrap_or(&data.kept).clone();
+        let before = previous.len();
         let Some(grown) = after.len().checked_sub(data.kept.len()) else {
             all.push(after.clone());
             continue;
@@ -224,14 +293,24 @@ fn contents(data: &Data) -> Vec<Arc<Vec<u8>>> {
             holes[data.kept.len()..page].fill(0);
             all.push(holes);
         }
+        // Of several replacements this one alone, wherever the others are.
+        if after.len() == before && data.pending.len() > 1 {
+            let changed = |at: &usize| previous.get(*at) != after.get(*at);
+            let mut alone = data.kept.to_vec();
+            alone.resize(after.len(), 0);
+            (0..after.len())
+                .filter(changed)
+                .for_each(|at| alone[at] = after[at]);
+            all.push(alone);
+        }
         all.push(after.clone());
     }
     if !data.lost.is_empty() {
         let without = |content: &Vec<u8>| {
             let mut without = content.clone();
-            for lost in &data.lost {
-                let end = lost.end.min(without.len());
-                without[lost.start.min(end)..end].fill(0);
+            for (from, lost) in &data.lost {
+                let places = without.iter_mut().skip(*from);
+                places.zip(lost).for_each(|(place, lost)| *place = *lost);
             }
             without
         };
@@ -295,12 +374,18 @@ fn build(model: &Model, choices: &[Choice], picks: &[usize]) -> Tree {
         true => slot.kept,
         false => slot.after(picks[of_name(choices, dir, text).expect("undecided")]),
     };
-    let content = |ino: Ino, data: &Data| {
+    let content = |ino: Ino, data: &Data| -> Content {
         let choice = of_content(choices, ino).map(|choice| (&choices[choice], picks[choice]));
-        match choice {
+        let bytes = match choice {
             Some((Choice::Content(_, all), pick)) => Arc::clone(&all[pick]),
             _ => Arc::clone(data.now()),
-        }
+        };
+        let choice = of_mode(choices, ino).map(|choice| (&choices[choice], picks[choice]));
+        let is_marked = match choice {
+            Some((Choice::Mode(_, all), pick)) => all[pick],
+            _ => data.is_marked(),
+        };
+        (bytes, is_marked)
     };
     model.tree(&name, &content)
 }

@@ -9,8 +9,6 @@ mod pairs;
 pub mod release;
 pub mod suspend;
 
-use mailspool::disk::Method;
-
 use super::moments;
 use super::stage::Stage;
 use super::story::Story;
@@ -26,6 +24,8 @@ pub const TOLD: &str = "m@told.test";
 pub const HUSH: &str = "n@hush.test";
 /// Delivered after two hours, when the sender was told that it takes long.
 pub const LONG: &str = "o@long.test";
+/// Delivered at the last attempt.
+pub const LATE: &str = "r@late.test";
 pub const NEVER: &str = "never@never.test";
 pub const BOX: &str = "c@box.test";
 pub const PIPE: &str = "d@pipe.test";
@@ -39,12 +39,8 @@ pub const HELD: &str = "l@held.test";
 /// With two hosts: the first takes one of them, the second the other.
 pub const TWINS: [&str; 2] = ["p@twin.test", "q@twin.test"];
 
-/// In minutes after the beginning: the first age at which the schedule has a recipient tried again whose first
-/// attempt was interrupted. Jitter only adds to it.
-const AGAIN: i64 = 30;
-
-/// Stories of one kind, told with a method.
-pub type Group = fn(Method) -> Vec<Story>;
+/// Stories of one kind.
+pub type Group = fn() -> Vec<Story>;
 
 /// All but those of two at once.
 pub const GROUPS: &[Group] = &[
@@ -78,55 +74,52 @@ fn deferred(stage: &Stage) {
     stage.pass();
 }
 
-pub fn accepting(method: Method) -> Vec<Story> {
-    let mut all = mail::move_on(method);
-    all.extend(mail::doors(method));
-    all.push(mail::break_off(method));
+pub fn accepting() -> Vec<Story> {
+    let mut all = mail::move_on();
+    all.extend(mail::doors());
+    all.push(mail::break_off());
     all
 }
 
-pub fn delivering(method: Method) -> Vec<Story> {
-    vec![mail::deliver(method), mail::defer(method)]
+pub fn delivering() -> Vec<Story> {
+    vec![mail::deliver(), mail::defer()]
 }
 
-pub fn by_all_ways(method: Method) -> Vec<Story> {
-    let mut all = vec![mail::boxed(method), mail::boxed_killed(method)];
-    // A command makes nothing durable in the spool, by whatever method.
-    if method == Method::Each {
-        all.push(mail::piped(method));
-    }
+/// A process is killed at each of its calls.
+pub fn without_a_history() -> Vec<Story> {
+    mail::killed_at_each_call()
+}
+
+pub fn by_all_ways() -> Vec<Story> {
+    vec![mail::boxed(), mail::boxed_killed(), mail::piped()]
+}
+
+pub fn trying_again() -> Vec<Story> {
+    let mut all = vec![mail::due_again(), mail::put_off(), mail::poison()];
+    all.extend(mail::interrupt());
+    all.push(mail::last_chance());
     all
 }
 
-pub fn trying_again(method: Method) -> Vec<Story> {
-    let mut all = vec![
-        mail::due_again(method),
-        mail::put_off(method),
-        mail::poison(method),
-    ];
-    all.extend(mail::interrupt(method));
+pub fn bouncing() -> Vec<Story> {
+    let mut all = mail::bounce();
+    all.push(mail::expire());
     all
 }
 
-pub fn bouncing(method: Method) -> Vec<Story> {
-    let mut all = mail::bounce(method);
-    all.push(mail::expire(method));
+pub fn bouncing_with_kills() -> Vec<Story> {
+    mail::bounce_killed()
+}
+
+pub fn confirming() -> Vec<Story> {
+    let mut all = mail::confirm();
+    all.extend(fewer(mail::confirm_killed()));
     all
 }
 
-pub fn bouncing_with_kills(method: Method) -> Vec<Story> {
-    mail::bounce_killed(method)
-}
-
-pub fn confirming(method: Method) -> Vec<Story> {
-    let mut all = mail::confirm(method);
-    all.extend(fewer(mail::confirm_killed(method)));
-    all
-}
-
-pub fn warning(method: Method) -> Vec<Story> {
-    let mut all = vec![mail::warn(method)];
-    all.extend(fewer(mail::warn_killed(method)));
+pub fn warning() -> Vec<Story> {
+    let mut all = vec![mail::warn()];
+    all.extend(fewer(mail::warn_killed()));
     all
 }
 
@@ -136,42 +129,42 @@ fn fewer(mut all: Vec<Story>) -> Vec<Story> {
     all
 }
 
-pub fn freezing(method: Method) -> Vec<Story> {
-    let mut all = operate::hold(method);
-    all.push(operate::null_sender(method));
-    all.push(operate::hold_for_a_time(method));
-    let mut lapsing = operate::frozen_for_good(method);
+pub fn freezing() -> Vec<Story> {
+    let mut all = operate::hold();
+    all.push(operate::null_sender());
+    all.push(operate::hold_for_a_time());
+    let mut lapsing = operate::frozen_for_good();
     lapsing.iter_mut().for_each(|story| story.one_in *= 3);
     all.extend(lapsing);
-    all.extend(operate::hold_killed(method));
+    all.extend(operate::hold_killed());
     all
 }
 
-pub fn throwing_away(method: Method) -> Vec<Story> {
-    operate::throw_away(method)
+pub fn throwing_away() -> Vec<Story> {
+    operate::throw_away()
 }
 
-pub fn requests(method: Method) -> Vec<Story> {
-    operate::ask(method)
+pub fn requests() -> Vec<Story> {
+    operate::ask()
 }
 
-pub fn forgetting(method: Method) -> Vec<Story> {
-    mail::forget(method)
+pub fn forgetting() -> Vec<Story> {
+    mail::forget()
 }
 
-pub fn mending(method: Method) -> Vec<Story> {
-    vec![mend::quarantine(method), mend::repair(method)]
+pub fn mending() -> Vec<Story> {
+    vec![mend::quarantine(), mend::repair()]
 }
 
-pub fn under_a_key(method: Method) -> Vec<Story> {
-    let mut all = keys::all(method);
+pub fn under_a_key() -> Vec<Story> {
+    let mut all = keys::all();
     // Each is told eight times, with a kill somewhere else.
     all.iter_mut().for_each(|story| story.one_in *= 12);
     all
 }
 
-pub fn for_later(method: Method) -> Vec<Story> {
-    let mut all = release::all(method);
+pub fn for_later() -> Vec<Story> {
+    let mut all = release::all();
     all.iter_mut().for_each(|story| story.one_in *= 6);
     all
 }
@@ -182,30 +175,30 @@ fn sampled(mut all: Vec<Story>) -> Vec<Story> {
     all
 }
 
-pub fn in_parts(method: Method) -> Vec<Story> {
-    sampled(hops::in_parts(method))
+pub fn in_parts() -> Vec<Story> {
+    sampled(hops::in_parts())
 }
 
-pub fn down(method: Method) -> Vec<Story> {
-    sampled(hops::down(method))
+pub fn down() -> Vec<Story> {
+    sampled(hops::down())
 }
 
-pub fn suspending(method: Method) -> Vec<Story> {
-    let mut all = suspend::suspend(method);
-    all.extend(suspend::end(method));
+pub fn suspending() -> Vec<Story> {
+    let mut all = suspend::suspend();
+    all.extend(suspend::end());
     all.iter_mut().for_each(|story| story.one_in *= 3);
     all
 }
 
-pub fn losing_answers(method: Method) -> Vec<Story> {
-    sampled(hops::lost(method))
+pub fn losing_answers() -> Vec<Story> {
+    sampled(hops::lost())
 }
 
-pub fn living(method: Method) -> Vec<Story> {
-    vec![mail::life(method)]
+pub fn living() -> Vec<Story> {
+    vec![mail::life()]
 }
 
 /// Two processes at once, in an order that the seed decides.
-pub fn pairs(method: Method, seed: u64) -> Vec<Story> {
-    pairs::all(method, seed)
+pub fn pairs(seed: u64) -> Vec<Story> {
+    pairs::all(seed)
 }

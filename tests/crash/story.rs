@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mailspool::disk::Method;
-
 use super::explore::Case;
 use super::judge::{End, Fate, Times, work_off};
 use super::log::{Recorder, Step};
+use super::model::Renames;
 use super::shared::tempdir;
 use super::stage::Stage;
 use super::tree::Tree;
@@ -18,6 +17,8 @@ pub struct Story {
     pub title: String,
     /// Only one in so many of its states is judged, unless there is time.
     pub one_in: usize,
+    /// On which kind of file system.
+    pub renames: Renames,
     pub base: Tree,
     pub known: Known,
     pub steps: Vec<Step>,
@@ -53,20 +54,20 @@ impl Story {
     /// Prepares a spool, then records what is done to it.
     pub fn record(
         title: &str,
-        method: Method,
         fates: Vec<Fate>,
         prepare: impl FnOnce(&Stage),
         deed: impl FnOnce(&Stage),
     ) -> Story {
         let _calm = Calm::for_mail_to(fates.iter().map(|fate| fate.to));
-        let mut stage = Stage::new(method);
+        let mut stage = Stage::new();
         prepare(&stage);
         let known = stage.begin();
         let base = Tree::read(stage.dir());
         deed(&stage);
         Story {
-            title: format!("{title}, {method:?}"),
-            one_in: if method == Method::Each { 5 } else { 20 },
+            title: title.to_owned(),
+            one_in: 3,
+            renames: Renames::Loose,
             base,
             known,
             steps: stage.recorder().steps(),
@@ -86,17 +87,18 @@ impl Story {
     }
 
     /// The work on what a cut left, as a story of its own.
-    pub fn again(&self, case: &Case, method: Method) -> Story {
+    pub fn again(&self, case: &Case) -> Story {
         let _calm = Calm::for_mail_to(self.fates.iter().map(|fate| fate.to));
         let dir = tempdir();
         case.tree.write(dir.path());
-        let recorder = Recorder::new(dir.path(), method);
+        let recorder = Recorder::new(dir.path());
         let ledger = Ledger::recorded(&recorder);
         let mut known = case.known.clone();
         known.note(&case.tree);
         let mut again = Story {
-            title: format!("{}, again {method:?}", self.title),
+            title: format!("{}, again", self.title),
             one_in: 1,
+            renames: self.renames,
             base: case.tree.clone(),
             known,
             steps: Vec::new(),
@@ -117,7 +119,7 @@ impl Story {
         };
         let spool = site.spool().unwrap();
         let now = case.known.now;
-        let (cut, _) = work_off(dir.path(), &spool, &ledger, &again, now);
+        let (cut, _) = work_off(dir.path(), &spool, &ledger, &again, now, false);
         again.recorder = None;
         again.steps = recorder.steps();
         again.end = Tree::read(dir.path());

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use mailspool::disk::Method;
 use mailspool::message::QueueId;
 use mailspool::queue::{Bucket, Event, History, RecipientResult, Status, What};
 
@@ -36,7 +35,7 @@ const FEW_STATES: usize = 10;
 
 /// All that a story's own log leaves.
 pub fn left(story: &Story) -> Left {
-    let cases = Cases::of(&story.base, &story.known, &story.steps);
+    let cases = Cases::of(&story.base, &story.known, &story.steps, story.renames);
     cases.by_dirs().left()
 }
 
@@ -49,7 +48,7 @@ pub fn bite(
     left: &Left,
     most: usize,
 ) -> (usize, Option<String>) {
-    let cases = Cases::of(&story.base, &story.known, steps);
+    let cases = Cases::of(&story.base, &story.known, steps, story.renames);
     let new = cases.skip(from).without(left.clone()).by_dirs();
     let mut judged = 0_usize;
     // Where there are very many, those far behind are not passed over.
@@ -90,7 +89,9 @@ pub fn named(step: &Step) -> String {
     match step {
         Step::SyncFile(path) => format!("file {}", place(path)),
         Step::SyncDir(path) => format!("dir {}", place(path)),
-        Step::SyncFs => "syncfs".to_owned(),
+        Step::Overwrite(path, ..) => format!("overwrite {}", place(path)),
+        Step::Mark(path, true) => format!("mark {}", place(path)),
+        Step::Mark(path, false) => format!("clear {}", place(path)),
         Step::Write(path, _) => format!("write {}", place(path)),
         Step::Create(path) => format!("create {}", place(path)),
         Step::Rename(from, to) => format!("rename {} to {}", place(from), place(to)),
@@ -143,10 +144,11 @@ fn events(steps: &[Step]) -> String {
 /// An event's kind; of outcomes, what became of each.
 fn words(event: Event) -> Vec<String> {
     match event.what {
-        What::Started { .. } => vec!["started".to_owned()],
         What::Notice { .. } => vec!["notice".to_owned()],
         What::Action(action) => vec![action.as_str().to_owned()],
-        What::Outcome { transport, results } => {
+        What::Outcome {
+            transport, results, ..
+        } => {
             let by = transport.unwrap_or_default();
             let status = |one: RecipientResult| match (one.status, by.as_str()) {
                 (Status::Delivered, "box") => "copied".to_owned(),
@@ -160,7 +162,7 @@ fn words(event: Event) -> Vec<String> {
 /// The syncs of a story, by their labels: each from the first that makes something certain. Those after it
 /// do so too once it is left out.
 fn syncs(story: &Story) -> BTreeMap<String, Vec<usize>> {
-    let mut model = Model::of(&story.base);
+    let mut model = Model::of(&story.base, story.renames);
     let mut syncs: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (at, step) in story.steps.iter().enumerate() {
         let keeps = model.would_keep(step);
@@ -215,7 +217,7 @@ struct Mutation<'a> {
 /// part of the others' would be leaving out nothing.
 #[test]
 fn every_sync_matters() {
-    let stories = stories(Method::Each);
+    let stories = stories();
     let lefts: Vec<OnceLock<Left>> = stories.iter().map(|_| OnceLock::new()).collect();
     let in_most = if proof::long() {
         usize::MAX
@@ -269,11 +271,11 @@ fn every_sync_matters() {
 }
 
 /// The stories, those with the fewest states first.
-fn stories(method: Method) -> Vec<Story> {
+fn stories() -> Vec<Story> {
     // The last is made of what the others tell one by one.
     let groups = stories::GROUPS.len() - usize::from(!proof::long());
     let told = |group: &stories::Group| {
-        let mut stories = group(method);
+        let mut stories = group();
         // A slot is its lock: the names of slots only multiply the states.
         for story in &mut stories {
             story.steps.retain(|step| !is_of_slot(step));
@@ -288,43 +290,6 @@ fn stories(method: Method) -> Vec<Story> {
     });
     all.sort_by_key(|story| story.one_in);
     all
-}
-
-/// Where barriers are over the whole file system: without any of a story's there is a loss. Of every
-/// fourth group of stories, unless there is time.
-#[test]
-fn barriers_over_everything_matter() {
-    let bad = Mutex::new(Vec::new());
-    let count = AtomicUsize::new(0);
-    let step = if proof::long() { 1 } else { 4 };
-    std::thread::scope(|scope| {
-        for method in [Method::SyncExt, Method::SyncFs] {
-            let (bad, count) = (&bad, &count);
-            scope.spawn(move || {
-                let groups = stories::GROUPS.iter().step_by(step);
-                for story in groups.flat_map(|group| group(method)) {
-                    let mut steps = story.steps.clone();
-                    steps.retain(|step| !step.is_sync());
-                    let (states, found) = bite(&story, &steps, 0, &left(&story), MANY_STATES);
-                    // It has no barrier, or all of them come when nothing is undecided.
-                    if states == 0 {
-                        continue;
-                    }
-                    count.fetch_add(1, Ordering::Relaxed);
-                    if found.is_none() {
-                        let title = &story.title;
-                        bad.lock()
-                            .unwrap()
-                            .push(format!("{title}: nothing in {states}"));
-                    }
-                }
-            });
-        }
-    });
-    let (bad, count) = (bad.into_inner().unwrap(), count.into_inner());
-    proof::count("mutations", count);
-    proof::count("mutations found", count - bad.len());
-    assert!(bad.is_empty(), "\n{}", bad.join("\n"));
 }
 
 impl Mutation<'_> {

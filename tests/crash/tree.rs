@@ -1,11 +1,15 @@
-//! A directory tree as a value: read from the disk, and written to it.
+//! A directory tree as a value: read from the disk, and written to it. Of the modes only the owner's
+//! execute bit is part of it, which says that a message is in use.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// A file: its octets, and whether its mode says that it is in use.
+pub type Content = (Arc<Vec<u8>>, bool);
 
 /// Names, and what they name. Equal trees are equal values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -13,15 +17,12 @@ pub struct Tree {
     /// In order: none for a directory, else which of the contents, which are in the order of their
     /// first names. Two names of one file have the same.
     names: Vec<(String, Option<usize>)>,
-    contents: Vec<Arc<Vec<u8>>>,
+    contents: Vec<Content>,
 }
 
 impl Tree {
     /// Of paths, each with none for a directory, or what is the same for each name of one file.
-    pub fn of(
-        mut files: Vec<(String, Option<u64>)>,
-        content: impl FnMut(u64) -> Arc<Vec<u8>>,
-    ) -> Tree {
+    pub fn of(mut files: Vec<(String, Option<u64>)>, content: impl FnMut(u64) -> Content) -> Tree {
         files.sort_unstable();
         // In the order of their first names. There are few.
         let mut all: Vec<u64> = Vec::new();
@@ -62,7 +63,11 @@ impl Tree {
                 files.push((path, file));
             }
         }
-        Tree::of(files, |ino| Arc::new(fs::read(&paths[&ino]).unwrap()))
+        Tree::of(files, |ino| {
+            let path = &paths[&ino];
+            let mode = fs::metadata(path).unwrap().permissions().mode();
+            (Arc::new(fs::read(path).unwrap()), mode & 0o100 != 0)
+        })
     }
 
     /// Each path, and which file it names; none for a directory.
@@ -75,11 +80,11 @@ impl Tree {
     /// Each path that names a file, and the file's content.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &Arc<Vec<u8>>)> {
         self.names()
-            .filter_map(|(path, node)| Some((path, &self.contents[node?])))
+            .filter_map(|(path, node)| Some((path, &self.contents[node?].0)))
     }
 
     /// The content of a file.
-    pub fn content(&self, file: usize) -> &Arc<Vec<u8>> {
+    pub fn content(&self, file: usize) -> &Content {
         &self.contents[file]
     }
 
@@ -105,9 +110,11 @@ impl Tree {
                 continue;
             }
             let mut options = OpenOptions::new();
-            let options = options.write(true).create_new(true).mode(0o600);
+            let (bytes, is_marked) = &self.contents[group];
+            let mode = if *is_marked { 0o700 } else { 0o600 };
+            let options = options.write(true).create_new(true).mode(mode);
             let mut file = options.open(&path).unwrap();
-            file.write_all(&self.contents[group]).unwrap();
+            file.write_all(bytes).unwrap();
             first[group] = Some(path);
         }
     }
@@ -117,10 +124,13 @@ impl Tree {
         let mut text = String::new();
         for (path, node) in &self.names {
             if let Some(group) = node {
-                let bytes = &self.contents[*group];
+                let (bytes, is_marked) = &self.contents[*group];
                 let zeros = bytes.iter().filter(|byte| **byte == 0).count();
                 let len = bytes.len();
                 text += &format!("    {path} #{group}, {len} octets");
+                if *is_marked {
+                    text += ", in use";
+                }
                 text += &match zeros {
                     0 => "\n".to_owned(),
                     some => format!(", {some} of them zeros\n"),

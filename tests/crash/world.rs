@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::Seam;
-use mailspool::message::{Address, EnhancedCode, QueueId, ReversePath};
+use mailspool::message::{Address, Block, EnhancedCode, QueueId, ReversePath, Seal};
 use mailspool::queue::{
-    DelayAges, History, Outcome, Pattern, Phase, Routes, Rule, Schedule, Status, What,
+    DelayAges, History, Outcome, Pattern, Phase, RecipientResult, Routes, Rule, Schedule, Status,
+    What,
 };
 use mailspool::runner::{Budget, Runner};
 use mailspool::spool::{self, Spool};
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 use super::judge::Fate;
 use super::log::{Recorder, Step};
+use super::model::Renames;
 use super::net::{self, Net};
 use super::shared::{Clock, HOST, tempdir};
 use super::tree::Tree;
@@ -229,7 +231,7 @@ impl Site<'_> {
     /// `pipe.test` through a command, the hosts of `net.rs` over connections (for ten minutes with
     /// their troubles), all others by a function, for which `no.test` and `hush.test` fail for
     /// good, `never.test` is always deferred, `first.test` for ten minutes, `later.test` for an
-    /// hour, `long.test` for two, and everybody else gets the mail. Delays are told after 75 minutes.
+    /// hour, `long.test` for two, `late.test` until its last attempt, and everybody else gets the mail. Delays are told after 75 minutes.
     pub fn runner(&self, spool: Spool) -> Runner {
         let (ledger, at, time) = (self.ledger.clone(), self.clock.clone(), self.clock.clone());
         let start = self.start;
@@ -243,6 +245,7 @@ impl Site<'_> {
                 Some("first.test") if young(10) => later(),
                 Some("later.test") if young(60) => later(),
                 Some("long.test") if young(120) => later(),
+                Some("late.test") if young(235) => later(),
                 Some("never.test") => later(),
                 _ => ledger.deliver(message, to, at.now()),
             };
@@ -317,7 +320,7 @@ pub struct Known {
     fresh: BTreeSet<(QueueId, String)>,
     /// Who must not get it again: the outcome is durable.
     pub settled: BTreeSet<(QueueId, String)>,
-    /// Of whom the history says that it is not known whether they have it.
+    /// Of whom the history says that the answer was lost.
     doubtful: BTreeSet<(QueueId, String)>,
     /// Who must not get it before their time: that is durable.
     pub put_off: BTreeSet<(QueueId, String)>,
@@ -336,19 +339,30 @@ impl Known {
             Step::Told(notice, origin, to) => {
                 self.told.insert((*notice, origin.clone(), to.clone()));
             }
-            Step::Write(path, bytes) if under(path, "info") => {
+            Step::Write(path, bytes) if under(path, "history") => {
                 let events = History::parse(bytes).unwrap_or_default().events;
                 for event in events {
                     // A history that is written anew has the name of a part at first.
                     let id = id_of(&path.with_extension(""));
-                    if let (What::Outcome { results, .. }, Some(id)) = (event.what, id) {
-                        let to = |status: Status| {
-                            let to = results.iter().filter(move |one| one.status == status);
-                            to.map(|one| (id, one.recipient.as_str().to_owned()))
-                        };
-                        self.fresh.extend(to(Status::Delivered));
-                        self.noted.extend(to(Status::Delivered));
-                        self.doubtful.extend(to(Status::Unknown));
+                    if let (
+                        What::Outcome {
+                            results, transport, ..
+                        },
+                        Some(id),
+                    ) = (event.what, id)
+                    {
+                        let named = |one: &RecipientResult| (id, one.recipient.as_str().to_owned());
+                        let lost = |one: &&RecipientResult| one.status == Status::Unknown;
+                        let lost = results.iter().filter(lost).map(named);
+                        // An interruption may be lost: it is found again.
+                        let doubtful: Vec<_> = lost.filter(|_| transport.is_some()).collect();
+                        let to = results.into_iter();
+                        let to = to.filter(|one| one.status == Status::Delivered);
+                        let to = to.map(|one| (id, one.recipient.as_str().to_owned()));
+                        let to: Vec<_> = to.collect();
+                        self.fresh.extend(to.iter().cloned());
+                        self.noted.extend(to);
+                        self.doubtful.extend(doubtful);
                     }
                 }
             }
@@ -369,53 +383,64 @@ impl Known {
         self.doubtful.clear();
     }
 
-    /// What stands in the histories after a cut: no more than that was noted.
+    /// What stands in the histories and the blocks after a cut: no more than that was noted.
     pub fn note(&mut self, tree: &Tree) {
         self.forget_notes();
         for (path, bytes) in tree.files() {
             if path.starts_with("spool/history") {
                 self.learn(&Step::Write(path.to_owned(), bytes.to_vec()));
             }
+            self.noted.extend(finished(bytes));
         }
         self.fresh.clear();
     }
 
     /// What the code itself takes to be durable, as the step it is about to make shows: it lets a
-    /// message rest, and writes down that another attempt of it begins, only when all outcomes that its
-    /// history has are durable, by whichever process they were written; and it unlinks its envelope
-    /// only after the barrier.
-    pub fn foresee(&mut self, step: &Step) {
-        let (path, all) = match step {
-            Step::Rename(_, path) if ["deferred", "frozen"].iter().any(|dir| under(path, dir)) => {
-                self.put_off.extend(of(path, &self.doubtful));
-                (path, &self.noted)
+    /// message rest, and gives it to another recipient, only when all deliveries that were written down
+    /// are recorded, by whichever process they were written. Where a rename is the old name or the new
+    /// one, nothing of a message is unlinked before its end is durable.
+    pub fn foresee(&mut self, step: &Step, renames: Renames) {
+        let (id, all) = match step {
+            Step::Delivered(id, _) => (Some(*id), &self.noted),
+            Step::Rename(_, to) if ["deferred", "frozen"].iter().any(|dir| under(to, dir)) => {
+                (id_of(to), &self.noted)
             }
-            Step::Write(path, bytes) if under(path, "info") && begins(bytes) => {
-                self.put_off.extend(of(path, &self.doubtful));
-                (path, &self.noted)
+            Step::Unlink(path)
+                if (under(path, "info") || under(path, "history"))
+                    && renames == Renames::Atomic =>
+            {
+                (id_of(path), &self.delivered)
             }
-            Step::Unlink(path) if under(path, "info") && !path.starts_with("spool/requests") => {
-                (path, &self.delivered)
-            }
-            // Whoever writes an outcome down makes it durable before he does anything else.
-            Step::Rename(_, to) if under(to, "done") => (to, &self.fresh),
-            Step::Write(path, _) if under(path, "info") => (path, &self.fresh),
+            // A delivery is recorded before anything else is done with the message.
+            Step::Rename(_, to) if under(to, "done") => (id_of(to), &self.fresh),
+            Step::Mark(path, false) => (id_of(path), &self.fresh),
+            Step::Write(path, _) if under(path, "history") => (id_of(path), &self.fresh),
             _ => return,
         };
-        self.settled.extend(of(path, all));
+        let theirs = |all: &BTreeSet<(QueueId, String)>| -> Vec<_> {
+            let theirs = all.iter().filter(|(one, _)| Some(*one) == id);
+            theirs.cloned().collect()
+        };
+        let (settled, put_off) = (theirs(all), theirs(&self.doubtful));
+        self.settled.extend(settled);
+        if let Step::Delivered(..) | Step::Rename(..) = step {
+            self.put_off.extend(put_off);
+        }
     }
 }
 
-/// Those of the message that a path names.
-fn of(path: &Path, all: &BTreeSet<(QueueId, String)>) -> Vec<(QueueId, String)> {
-    let theirs = all.iter().filter(|(id, _)| Some(*id) == id_of(path));
-    theirs.cloned().collect()
-}
-
-/// Whether the last of these lines of a history says that an attempt begins.
-fn begins(bytes: &[u8]) -> bool {
-    let history = History::parse(bytes).unwrap_or_default();
-    matches!(history.events.last(), Some(event) if matches!(event.what, What::Started { .. }))
+/// The recipients of a message file for whom its block says that nothing more is to be done.
+fn finished(bytes: &[u8]) -> Vec<(QueueId, String)> {
+    let block = Seal::parse(bytes)
+        .ok()
+        .and_then(|seal| Block::parse(bytes.get(..seal.block as usize)?).ok());
+    let Some(block) = block else {
+        return Vec::new();
+    };
+    let all = block.envelope.recipients.iter().zip(&block.finished);
+    let all = all.filter(|(_, finished)| **finished);
+    all.map(|(to, _)| (block.id, to.as_str().to_owned()))
+        .collect()
 }
 
 fn id_of(path: &Path) -> Option<QueueId> {

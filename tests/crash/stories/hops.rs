@@ -1,7 +1,5 @@
 //! Mail for hosts: several transactions of one message, hosts that are down, answers that are lost.
 
-use mailspool::disk::Method;
-
 use super::super::judge::End::{Delivered, Told};
 use super::super::judge::LOOKED_AT;
 use super::super::stage::Stage;
@@ -11,7 +9,7 @@ use super::{A, BUSY, DEAD, FAR, GONE, HELD, LOST, TWINS};
 
 /// One message in as many transactions as it has hosts, and one more where a host takes no more
 /// recipients at once: delivered, deferred, failed.
-pub fn in_parts(method: Method) -> Vec<Story> {
+pub fn in_parts() -> Vec<Story> {
     let fates = || {
         let mut fates: Vec<_> = FAR.iter().map(|to| fate("one", to, Delivered)).collect();
         fates.push(fate("one", BUSY, Delivered));
@@ -20,9 +18,9 @@ pub fn in_parts(method: Method) -> Vec<Story> {
     };
     let prepare = |stage: &Stage| stage.send("one", &[FAR[0], BUSY, FAR[1], GONE, FAR[2]]);
     let title = "deliver, defer and fail in one pass";
-    let at_once = Story::record(title, method, fates(), prepare, Stage::pass);
+    let at_once = Story::record(title, fates(), prepare, Stage::pass);
     let title = "killed between two transactions";
-    let killed = Story::record(title, method, fates(), prepare, |stage| {
+    let killed = Story::record(title, fates(), prepare, |stage| {
         stage.killed_behind(noted_outcome, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(60);
@@ -30,9 +28,9 @@ pub fn in_parts(method: Method) -> Vec<Story> {
     let fates = || TWINS.map(|to| fate("one", to, Delivered)).to_vec();
     let prepare = |stage: &Stage| stage.send("one", &TWINS);
     let title = "what one host puts off goes to the next";
-    let twins = Story::record(title, method, fates(), prepare, Stage::pass);
+    let twins = Story::record(title, fates(), prepare, Stage::pass);
     let title = "killed between two hosts";
-    let between = Story::record(title, method, fates(), prepare, |stage| {
+    let between = Story::record(title, fates(), prepare, |stage| {
         stage.killed_behind(noted_outcome, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(60);
@@ -46,7 +44,7 @@ fn two(stage: &Stage) {
     stage.send("two", &[DEAD, A]);
 }
 
-pub fn down(method: Method) -> Vec<Story> {
+pub fn down() -> Vec<Story> {
     let fates = || {
         vec![
             fate("one", DEAD, Delivered),
@@ -55,7 +53,7 @@ pub fn down(method: Method) -> Vec<Story> {
         ]
     };
     let title = "a host is found to be down";
-    let found = Story::record(title, method, fates(), two, Stage::pass);
+    let found = Story::record(title, fates(), two, Stage::pass);
     let three = |stage: &Stage| {
         two(stage);
         stage.send("three", &[DEAD]);
@@ -67,21 +65,21 @@ pub fn down(method: Method) -> Vec<Story> {
         fates
     };
     let title = "a host is probed in vain";
-    let vain = Story::record(title, method, more(), three, |stage| stage.pass_after(6));
+    let vain = Story::record(title, more(), three, |stage| stage.pass_after(6));
     let title = "a host is probed, and answers";
-    let answers = Story::record(title, method, more(), three, |stage| stage.pass_after(12));
+    let answers = Story::record(title, more(), three, |stage| stage.pass_after(12));
     let prepare = |stage: &Stage| {
         two(stage);
         stage.pass();
     };
     let title = "that a host is down is cleared by hand";
-    let cleared = Story::record(title, method, more(), prepare, |stage| {
+    let cleared = Story::record(title, more(), prepare, |stage| {
         stage.clear();
         stage.send("three", &[DEAD]);
         stage.pass_after(1);
     });
     let title = "killed with a host remembered to be down";
-    let killed = Story::record(title, method, fates(), two, |stage| {
+    let killed = Story::record(title, fates(), two, |stage| {
         stage.killed_behind(remembered, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(6);
@@ -90,11 +88,11 @@ pub fn down(method: Method) -> Vec<Story> {
 }
 
 /// The answer to a message is lost.
-pub fn lost(method: Method) -> Vec<Story> {
+pub fn lost() -> Vec<Story> {
     let fates = vec![fate("one", A, Delivered), fate("one", LOST, Delivered)];
     let prepare = |stage: &Stage| stage.send("one", &[A, LOST]);
     let title = "an answer is lost, and it is tried again";
-    let retried = Story::record(title, method, fates, prepare, |stage| {
+    let retried = Story::record(title, fates, prepare, |stage| {
         stage.pass();
         stage.pass_after(34);
     });
@@ -112,12 +110,12 @@ pub fn lost(method: Method) -> Vec<Story> {
         prepare(stage);
         stage.forward(8);
     };
-    let frozen = Story::record(title, method, fates(), late, |stage| {
+    let frozen = Story::record(title, fates(), late, |stage| {
         stage.pass();
         stage.did();
     });
     let title = "killed at an answer that is lost";
-    let killed = Story::record(title, method, fates(), prepare, |stage| {
+    let killed = Story::record(title, fates(), prepare, |stage| {
         stage.killed_behind(super::moments::noted_freeze, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.did();

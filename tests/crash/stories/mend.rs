@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use mailspool::disk::Method;
 use mailspool::message::QueueId;
 use mailspool::queue::Action;
 
@@ -12,14 +11,14 @@ use super::super::story::{Story, changed, fate};
 use super::{A, B, SLOW};
 
 /// The next run finds the damage; somebody mends it, and takes the message out again.
-pub fn quarantine(method: Method) -> Story {
+pub fn quarantine() -> Story {
     let fates = vec![changed("one", A, &[Corrupt, Delivered], &[Delivered])];
     let prepare = |stage: &Stage| {
         stage.send("one", &[A]);
         stage.damage();
     };
     let title = "quarantine, and out again";
-    Story::record(title, method, fates, prepare, |stage| {
+    Story::record(title, fates, prepare, |stage| {
         stage.pass();
         stage.restore();
         stage.act(&Action::Retry(by()));
@@ -29,7 +28,7 @@ pub fn quarantine(method: Method) -> Story {
 
 /// A repair with everything to do that it can do: leftovers, two names, a damaged message. One
 /// that is well stands beside them.
-pub fn repair(method: Method) -> Story {
+pub fn repair() -> Story {
     let fates = vec![
         fate("damaged", A, Corrupt),
         fate("double", SLOW, Delivered),
@@ -47,12 +46,18 @@ pub fn repair(method: Method) -> Story {
         fs::hard_link(bucket.join(&double), spool.join("active").join(&double)).unwrap();
         stage.send("well", &[B]);
         let stray: QueueId = "01a2021c-bff6-75ef-9344-1a834d1db9b8".parse().unwrap();
-        for dir in ["sender", "recipients", "transport", "attempts", "request"] {
-            let path = spool.join("info").join(dir).join(stray.to_string());
+        for dir in [
+            "info/sender",
+            "info/recipients",
+            "info/transport",
+            "history",
+            "requests",
+        ] {
+            let path = spool.join(dir).join(stray.to_string());
             fs::write(path, "stray\n").unwrap();
         }
     };
-    Story::record("check --repair", method, fates, prepare, |stage| {
+    Story::record("check --repair", fates, prepare, |stage| {
         stage.repair();
         stage.repair();
     })

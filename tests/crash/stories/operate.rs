@@ -1,7 +1,6 @@
 //! What operators do, at once or by request.
 
 use jiff::SignedDuration;
-use mailspool::disk::Method;
 use mailspool::message::Door;
 use mailspool::queue::{Action, Then};
 
@@ -47,15 +46,15 @@ fn discarded(stage: &Stage) {
     stage.forget_deed();
 }
 
-pub fn null_sender(method: Method) -> Story {
+pub fn null_sender() -> Story {
     // And when its time is up, it goes.
     let fates = vec![fate("one", NO, Gone)];
     let prepare = |stage: &Stage| stage.accept(Door::Incoming, "one", "", &[NO]);
-    Story::record("null sender, frozen", method, fates, prepare, Stage::pass)
+    Story::record("null sender, frozen", fates, prepare, Stage::pass)
 }
 
 /// What failed for the null sender has been frozen for its time, and is discarded.
-pub fn frozen_for_good(method: Method) -> Vec<Story> {
+pub fn frozen_for_good() -> Vec<Story> {
     let prepare = |stage: &Stage| {
         stage.accept(Door::Incoming, "one", "", &[NO]);
         stage.send("two", &[A, SLOW]);
@@ -72,9 +71,9 @@ pub fn frozen_for_good(method: Method) -> Vec<Story> {
         ]
     };
     let title = "frozen for its time, and discarded";
-    let over = Story::record(title, method, fates(), prepare, lapse);
+    let over = Story::record(title, fates(), prepare, lapse);
     let title = "killed when it is discarded";
-    let killed = Story::record(title, method, fates(), prepare, |stage| {
+    let killed = Story::record(title, fates(), prepare, |stage| {
         stage.forward(KEPT);
         stage.killed_behind(finished, || drop(stage.try_pass()));
         stage.pass_after(1);
@@ -86,7 +85,7 @@ pub fn frozen_for_good(method: Method) -> Vec<Story> {
         fate("two", SLOW, Delivered),
     ];
     let title = "an operator freezes what would be discarded";
-    let kept = Story::record(title, method, fates, prepare, |stage| {
+    let kept = Story::record(title, fates, prepare, |stage| {
         stage.pass_after(14 * 24 * 60 - 5);
         stage.act(&freeze());
         stage.pass_after(80);
@@ -94,20 +93,20 @@ pub fn frozen_for_good(method: Method) -> Vec<Story> {
     vec![over, killed, kept]
 }
 
-pub fn hold(method: Method) -> Vec<Story> {
+pub fn hold() -> Vec<Story> {
     let fates = ends(&[Delivered, Frozen], &[Frozen]);
-    let held = Story::record("freeze", method, fates, deferred, |stage| {
+    let held = Story::record("freeze", fates, deferred, |stage| {
         stage.act(&freeze());
     });
     let let_go = |title, action: Action| {
         let fates = ends(&[Delivered, Frozen], &[Delivered]);
-        Story::record(title, method, fates, frozen, |stage| {
+        Story::record(title, fates, frozen, |stage| {
             stage.act(&action);
             stage.pass_after(34);
         })
     };
     let fates = ends(&[Told, Frozen], &[Told]);
-    let bounced = Story::record("bounce what is frozen", method, fates, frozen, |stage| {
+    let bounced = Story::record("bounce what is frozen", fates, frozen, |stage| {
         stage.act(&Action::Bounce(by()));
         stage.pass();
     });
@@ -120,12 +119,12 @@ pub fn hold(method: Method) -> Vec<Story> {
 }
 
 /// A hold runs out by itself.
-pub fn hold_for_a_time(method: Method) -> Story {
+pub fn hold_for_a_time() -> Story {
     let mut fates = ends(&[Delivered], &[Delivered]);
     // The beginning, a minute, and the fifty for which it is held.
     fates[1].held = Some(51);
     let title = "freeze until a time, and it comes";
-    Story::record(title, method, fates, deferred, |stage| {
+    Story::record(title, fates, deferred, |stage| {
         let until = Some(stage.clock.now() + SignedDuration::from_mins(50));
         stage.act(&Action::Freeze {
             by: by(),
@@ -138,11 +137,11 @@ pub fn hold_for_a_time(method: Method) -> Story {
 }
 
 /// An operator is killed when his word is written and not durable.
-pub fn hold_killed(method: Method) -> Vec<Story> {
+pub fn hold_killed() -> Vec<Story> {
     let story = |(what, end): (&str, End)| {
         let fates = ends(&[Delivered, end], &[end]);
         let title = format!("killed at a {what}");
-        Story::record(&title, method, fates, deferred, |stage| {
+        Story::record(&title, fates, deferred, |stage| {
             let action = match end {
                 Gone => discard(stage),
                 _ => freeze(),
@@ -154,25 +153,25 @@ pub fn hold_killed(method: Method) -> Vec<Story> {
     [("freeze", Frozen), ("discard", Gone)].map(story).into()
 }
 
-pub fn throw_away(method: Method) -> Vec<Story> {
+pub fn throw_away() -> Vec<Story> {
     let fates = ends(&[Delivered, Gone], &[Gone]);
-    let away = Story::record("discard, for good", method, fates, deferred, |stage| {
+    let away = Story::record("discard, for good", fates, deferred, |stage| {
         stage.act(&discard(stage));
         stage.pass_after(60);
         stage.pass();
     });
     let fates = ends(&[Delivered, Gone], &[Delivered]);
-    let back = Story::record("take back", method, fates, discarded, |stage| {
+    let back = Story::record("take back", fates, discarded, |stage| {
         stage.act(&Action::Retry(by()));
         stage.pass_after(20);
     });
     let fates = ends(&[Delivered, Told], &[Told]);
-    let bounced = Story::record("bounce by hand", method, fates, deferred, |stage| {
+    let bounced = Story::record("bounce by hand", fates, deferred, |stage| {
         stage.act(&Action::Bounce(by()));
         stage.pass();
     });
     let fates = ends(&[Delivered], &[Delivered]);
-    let flushed = Story::record("flush", method, fates, deferred, |stage| {
+    let flushed = Story::record("flush", fates, deferred, |stage| {
         stage.forward(12);
         stage.flush();
         stage.pass();
@@ -181,10 +180,10 @@ pub fn throw_away(method: Method) -> Vec<Story> {
 }
 
 /// Asked for while somebody has the message in hand, and served by the next run.
-pub fn ask(method: Method) -> Vec<Story> {
+pub fn ask() -> Vec<Story> {
     let asked = |title: &str, before: fn(&Stage), fates, action: fn(&Stage) -> Action| {
         let title = format!("request to {title}, served");
-        Story::record(&title, method, fates, before, |stage| {
+        Story::record(&title, fates, before, |stage| {
             stage.ask(&action(stage));
             stage.pass();
         })
@@ -204,7 +203,7 @@ pub fn ask(method: Method) -> Vec<Story> {
     // A request that was served must not come back.
     let fates = ends(&[Delivered, Frozen], &[Delivered]);
     let title = "thaw what a request froze";
-    all.push(Story::record(title, method, fates, deferred, |stage| {
+    all.push(Story::record(title, fates, deferred, |stage| {
         stage.ask_silently(&freeze());
         stage.pass();
         stage.act(&Action::Thaw(by()));

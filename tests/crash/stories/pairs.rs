@@ -1,7 +1,6 @@
 //! Two processes at once.
 
 use jiff::SignedDuration;
-use mailspool::disk::Method;
 use mailspool::message::Door;
 use mailspool::queue::{Action, Then};
 
@@ -10,21 +9,21 @@ use super::super::judge::{Fate, RESUMED};
 use super::super::log::Step;
 use super::super::stage::{Stage, by};
 use super::super::story::{Story, changed, fate};
-use super::moments::{durable, finished, noted_notice, written};
+use super::moments::{accepted, finished, noted_notice, staged, written};
 use super::operate::{discard, freeze};
 use super::{A, B, BOX, BUSY, DEAD, FAR, GONE, LONG, NO, SLOW, deferred, mail};
 
 type Deed<'a> = &'a (dyn Fn(&Stage) + Sync);
 
 /// All pairs in the order of a seed.
-pub fn all(method: Method, seed: u64) -> Vec<Story> {
+pub fn all(seed: u64) -> Vec<Story> {
     let pair = |title: &str, fates: Vec<Fate>, prepare: &dyn Fn(&Stage), deeds: [Deed<'_>; 2]| {
-        pair(title, method, seed, fates, prepare, deeds)
+        pair(title, seed, fates, prepare, deeds)
     };
     let killed = |title: &str, fates: Vec<Fate>, kill: fn(&Step) -> bool| {
         let title = format!("two recoveries, {title}, seed {seed}");
         let prepare = |stage: &Stage| stage.send("one", &[A, NO]);
-        let story = Story::record(&title, method, fates, prepare, |stage| {
+        let story = Story::record(&title, fates, prepare, |stage| {
             stage.killed_behind(kill, || drop(stage.try_pass()));
             stage.forward(1);
             stage.at_once(seed, [&run, &run]);
@@ -37,7 +36,6 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         let title = format!("{title}, seed {seed}");
         let mut story = Story::record(
             &title,
-            method,
             fates,
             |_| {},
             |stage| {
@@ -81,7 +79,7 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         stage.forget_deed();
         stage.forward(34);
     };
-    let accepted = || {
+    let both_accepted = || {
         vec![
             fate("one", A, Delivered),
             fate("two", B, Delivered),
@@ -93,7 +91,7 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         pair("a run beside a run", mixed(), &queue, [&run, &run]),
         pair(
             "accepting beside a run",
-            accepted(),
+            both_accepted(),
             &one,
             [
                 &|stage| stage.accept(Door::Incoming, "two", "s@sender.test", &[B, NO]),
@@ -102,7 +100,7 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         ),
         pair(
             "accepting twice",
-            accepted(),
+            both_accepted(),
             &|_| {},
             [&one, &|stage| stage.send("two", &[B, NO])],
         ),
@@ -138,7 +136,7 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         ),
         pair(
             "a repair beside accepting",
-            accepted(),
+            both_accepted(),
             &one,
             [&Stage::repair, &|stage| stage.send("two", &[B, NO])],
         ),
@@ -146,30 +144,29 @@ pub fn all(method: Method, seed: u64) -> Vec<Story> {
         keyed("a key beside a run", &|_| {}, [&submit, &run]),
         keyed(
             "a key that was cut off, by a run and again",
-            &|stage| stage.killed_behind(durable(method), || submit(stage)),
+            &|stage| stage.killed_behind(accepted, || submit(stage)),
             [&submit, &run],
         ),
         killed("a notice not durable", told(), written),
-        killed("a notice durable", told(), durable(method)),
+        killed("a notice durable", told(), staged),
         killed("a notice recorded", told(), noted_notice),
-        finished_by_two(method, seed),
+        finished_by_two(seed),
     ];
-    all.extend(held_back(method, seed));
-    all.extend(in_time(method, seed));
+    all.extend(held_back(seed));
+    all.extend(in_time(seed));
     all
 }
 
 /// What two do at once, in the order of a seed.
 fn pair(
     title: &str,
-    method: Method,
     seed: u64,
     fates: Vec<Fate>,
     prepare: &dyn Fn(&Stage),
     deeds: [Deed<'_>; 2],
 ) -> Story {
     let title = format!("{title}, seed {seed}");
-    let story = Story::record(&title, method, fates, prepare, |stage| {
+    let story = Story::record(&title, fates, prepare, |stage| {
         stage.at_once(seed, deeds);
     });
     assert_no_repeats(&story);
@@ -177,7 +174,7 @@ fn pair(
 }
 
 /// Somebody holds mail back or lets it go, and a run is at it.
-fn held_back(method: Method, seed: u64) -> Vec<Story> {
+fn held_back(seed: u64) -> Vec<Story> {
     const DOMAIN: &str = "other.test";
     const END: i64 = 50;
     let both = |held| {
@@ -223,7 +220,7 @@ fn held_back(method: Method, seed: u64) -> Vec<Story> {
     let thaw = |stage: &Stage| stage.act_if_possible(&Action::Thaw(by()));
     let delivered = || slow(&[Delivered], &[Delivered]);
     let pair = |title: &str, fates, prepare: &dyn Fn(&Stage), deed: Deed<'_>| {
-        pair(title, method, seed, fates, prepare, [deed, &run])
+        pair(title, seed, fates, prepare, [deed, &run])
     };
     vec![
         pair(
@@ -248,9 +245,9 @@ fn held_back(method: Method, seed: u64) -> Vec<Story> {
 }
 
 /// A time has come, and two are at what is due; or at hosts.
-fn in_time(method: Method, seed: u64) -> Vec<Story> {
+fn in_time(seed: u64) -> Vec<Story> {
     let pair = |title: &str, fates, prepare: &dyn Fn(&Stage), deeds: [Deed<'_>; 2]| {
-        pair(title, method, seed, fates, prepare, deeds)
+        pair(title, seed, fates, prepare, deeds)
     };
     let later = |stage: &Stage| {
         stage.send_at("one", &[A, NO], SignedDuration::from_mins(20));
@@ -280,7 +277,6 @@ fn in_time(method: Method, seed: u64) -> Vec<Story> {
     let title = "a key is over, and is used again";
     let mut over = Story::record(
         &format!("{title}, seed {seed}"),
-        method,
         vec![fate("one", A, Delivered)],
         |stage| {
             stage.submit_and_forget("two", B, 1);
@@ -308,10 +304,10 @@ fn submit(stage: &Stage) {
     stage.submit("one", A);
 }
 
-fn finished_by_two(method: Method, seed: u64) -> Story {
+fn finished_by_two(seed: u64) -> Story {
     let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
     let title = format!("done/ finished by two, seed {seed}");
-    Story::record(&title, method, fates, deferred, |stage| {
+    Story::record(&title, fates, deferred, |stage| {
         stage.forward(34);
         stage.killed_behind(finished, || drop(stage.try_pass()));
         stage.at_once(seed, [&run, &run]);

@@ -1,13 +1,12 @@
 //! Mail that is not to be delivered before a time.
 
 use jiff::SignedDuration;
-use mailspool::disk::Method;
 use mailspool::queue::Action;
 
 use super::super::judge::End::{Delivered, Frozen};
 use super::super::stage::{Stage, by};
 use super::super::story::{Story, changed, fate};
-use super::moments::{durable, written};
+use super::moments::{accepted, written};
 use super::operate::freeze;
 use super::{A, NO, nothing};
 
@@ -18,40 +17,34 @@ fn send_later(stage: &Stage) {
     stage.send_at("one", &[A], SignedDuration::from_mins(AHEAD));
 }
 
-fn held(title: &str, method: Method, prepare: fn(&Stage), deed: impl FnOnce(&Stage)) -> Story {
+fn held(title: &str, prepare: fn(&Stage), deed: impl FnOnce(&Stage)) -> Story {
     let mut fates = vec![fate("one", A, Delivered)];
     fates[0].held = Some(AHEAD);
-    Story::record(title, method, fates, prepare, |stage| {
+    Story::record(title, fates, prepare, |stage| {
         // It is to be held from the first moment.
         stage.did();
         deed(stage);
     })
 }
 
-pub fn all(method: Method) -> Vec<Story> {
-    let accepted = held("accept for later", method, nothing, send_later);
-    let released = held("release", method, send_later, |stage| {
+pub fn all() -> Vec<Story> {
+    let sent = held("accept for later", nothing, send_later);
+    let released = held("release", send_later, |stage| {
         stage.pass_after(20);
         stage.pass_after(40);
     });
-    let cut_off = held("move on what is for later", method, nothing, |stage| {
-        stage.killed_behind(durable(method), || send_later(stage));
+    let cut_off = held("move on what is for later", nothing, |stage| {
+        stage.killed_behind(accepted, || send_later(stage));
+        stage.know("one");
         stage.pass();
     });
-    let torn = held(
-        "move on what was cut off for later",
-        method,
-        nothing,
-        |stage| {
-            stage.killed_behind(written, || send_later(stage));
-            stage.pass();
-        },
-    );
+    let torn = held("move on what was cut off for later", nothing, |stage| {
+        stage.killed_behind(written, || send_later(stage));
+        stage.pass();
+    });
     let fates = vec![changed("one", A, &[Delivered, Frozen], &[Frozen])];
     let title = "freeze what is for later";
-    let frozen = Story::record(title, method, fates, send_later, |stage| {
-        stage.act(&freeze())
-    });
+    let frozen = Story::record(title, fates, send_later, |stage| stage.act(&freeze()));
     let mut fates = vec![changed("one", A, &[Delivered, Frozen], &[Delivered])];
     fates[0].held = Some(AHEAD);
     let before = |stage: &Stage| {
@@ -60,23 +53,15 @@ pub fn all(method: Method) -> Vec<Story> {
         stage.forget_deed();
     };
     let title = "thaw what is for later";
-    let thawed = Story::record(title, method, fates, before, |stage| {
+    let thawed = Story::record(title, fates, before, |stage| {
         stage.act(&Action::Thaw(by()));
         stage.pass_after(10);
     });
-    vec![
-        accepted,
-        released,
-        cut_off,
-        torn,
-        frozen,
-        thawed,
-        early(method),
-    ]
+    vec![sent, released, cut_off, torn, frozen, thawed, early()]
 }
 
 /// An operator releases it before its time.
-fn early(method: Method) -> Story {
+fn early() -> Story {
     let fates = vec![
         fate("one", A, Delivered),
         fate("one", NO, super::super::judge::End::Told),
@@ -84,7 +69,7 @@ fn early(method: Method) -> Story {
     let prepare = |stage: &Stage| {
         stage.send_at("one", &[A, NO], SignedDuration::from_mins(AHEAD));
     };
-    Story::record("retry what is for later", method, fates, prepare, |stage| {
+    Story::record("retry what is for later", fates, prepare, |stage| {
         stage.act(&Action::Retry(by()));
         stage.pass_after(1);
     })

@@ -1,7 +1,5 @@
 //! Destinations that are suspended, and let go.
 
-use mailspool::disk::Method;
-
 use super::super::judge::End::Delivered;
 use super::super::judge::{Fate, RESUMED};
 use super::super::stage::Stage;
@@ -32,9 +30,9 @@ fn held(stage: &Stage) {
     stage.pass();
 }
 
-pub fn suspend(method: Method) -> Vec<Story> {
+pub fn suspend() -> Vec<Story> {
     let title = "suspend, and a pass";
-    let first = Story::record(title, method, fates(Some(END)), send, |stage| {
+    let first = Story::record(title, fates(Some(END)), send, |stage| {
         stage.suspend(DOMAIN, END);
         stage.pass();
         stage.pass_after(30);
@@ -45,12 +43,12 @@ pub fn suspend(method: Method) -> Vec<Story> {
         stage.forget_deed();
     };
     let title = "suspend anew, for longer";
-    let anew = Story::record(title, method, fates(Some(END)), early, |stage| {
+    let anew = Story::record(title, fates(Some(END)), early, |stage| {
         stage.suspend(DOMAIN, END);
         stage.pass_after(20);
     });
     let title = "killed when it suspends";
-    let killed = Story::record(title, method, fates(Some(END)), send, |stage| {
+    let killed = Story::record(title, fates(Some(END)), send, |stage| {
         stage.killed_behind(suspended, || drop(stage.try_suspend(DOMAIN, END)));
         stage.pass_after(1);
         stage.suspend(DOMAIN, END);
@@ -59,7 +57,7 @@ pub fn suspend(method: Method) -> Vec<Story> {
     let title = "suspend everything, and a pass";
     let mut all = fates(Some(END));
     all[0].held = Some(END);
-    let all = Story::record(title, method, all, send, |stage| {
+    let all = Story::record(title, all, send, |stage| {
         stage.suspend("*", END);
         stage.pass();
         stage.pass_after(30);
@@ -67,20 +65,20 @@ pub fn suspend(method: Method) -> Vec<Story> {
     vec![first, anew, killed, all]
 }
 
-pub fn end(method: Method) -> Vec<Story> {
+pub fn end() -> Vec<Story> {
     let title = "a suspension runs out";
-    let over = Story::record(title, method, fates(Some(END)), held, |stage| {
+    let over = Story::record(title, fates(Some(END)), held, |stage| {
         stage.did();
         stage.pass_after(40);
         stage.pass_after(20);
     });
     let title = format!("{RESUMED}, and a pass");
-    let ended = Story::record(&title, method, fates(None), held, |stage| {
+    let ended = Story::record(&title, fates(None), held, |stage| {
         stage.resume(DOMAIN);
         stage.pass();
     });
     let title = format!("{RESUMED} by one who is killed");
-    let killed = Story::record(&title, method, fates(None), held, |stage| {
+    let killed = Story::record(&title, fates(None), held, |stage| {
         stage.killed_behind(resumed, || drop(stage.try_resume(DOMAIN)));
         stage.resume_again(DOMAIN);
         stage.pass_after(1);
@@ -92,7 +90,7 @@ pub fn end(method: Method) -> Vec<Story> {
         stage.forget_deed();
         stage.pass();
     };
-    let everything = Story::record(&title, method, fates(None), all_held, |stage| {
+    let everything = Story::record(&title, fates(None), all_held, |stage| {
         stage.resume("*");
         stage.pass();
     });
