@@ -19,6 +19,13 @@ const COUNT: usize = 32;
 /// Octets of each: a notice with the header of its origin, or a history of some ten attempts.
 pub(super) const SIZE: usize = 32 << 10;
 
+/// There as long as it is being filled, or if a kill ended that: then each file is looked at.
+const FILLING: &str = "filling";
+
+fn marker() -> PathBuf {
+    Path::new(RESERVE).join(FILLING)
+}
+
 fn path(n: usize) -> PathBuf {
     PathBuf::from(format!("{RESERVE}/{n:02}"))
 }
@@ -85,10 +92,10 @@ pub(super) fn claim(disk: &Disk, to: &Path) -> disk::Result<Option<File>> {
 }
 
 impl Spool {
-    /// Fills the reserve as far as there is room. Returns whether it is full.
+    /// Fills the reserve as far as there is room. Returns false if there is too little.
     pub fn fill_reserve(&self) -> disk::Result<bool> {
         let names = self.names_in(Path::new(RESERVE))?;
-        if names.len() >= COUNT {
+        if names.len() >= COUNT && !names.iter().any(|name| name == FILLING) {
             return Ok(true);
         }
         let is_new = self.disk.mkdir(Path::new(RESERVE))?;
@@ -97,28 +104,55 @@ impl Spool {
         if is_new {
             let _ = self.disk.keep_in_place(Path::new(RESERVE));
         }
-        for n in 0..COUNT {
-            match self.fill(&path(n)) {
-                Ok(()) => {}
-                Err(error) if error.is_full() => return Ok(false),
-                Err(error) => return Err(error),
+        let filled = self.fill_each();
+        match filled {
+            Err(error) if error.is_full() => return Ok(false),
+            other => {
+                if other? {
+                    self.disk.unlink(&marker())?;
+                }
             }
         }
         self.disk.durable(&[], &[Path::new(RESERVE)])?;
         Ok(true)
     }
 
-    /// Makes one file, unless it is there. One that a kill left shorter is filled up.
-    fn fill(&self, path: &Path) -> disk::Result<()> {
+    /// Returns whether all files are whole.
+    fn fill_each(&self) -> disk::Result<bool> {
+        // Before the first file: all names may be there, and one of them be what a kill left.
+        match self.disk.create(&marker()) {
+            Err(error) if error.is(nix::errno::Errno::EEXIST) => {}
+            other => drop(other?),
+        }
+        let mut are_whole = true;
+        for n in 0..COUNT {
+            are_whole &= self.fill(&path(n))?;
+        }
+        Ok(are_whole)
+    }
+
+    /// Makes one file, unless it is there. One that a kill left shorter is filled up. False if another process
+    /// has it in hand.
+    fn fill(&self, path: &Path) -> disk::Result<bool> {
         let file = match self.disk.create(path) {
             Err(error) if error.is(nix::errno::Errno::EEXIST) => match self.disk.open_rw(path) {
-                Err(error) if error.is_absent() || error.is_wrong_kind() => return Ok(()),
+                Err(error) if error.is_wrong_kind() => return Ok(true),
+                Err(error) if error.is_absent() => return Ok(false),
                 other => other?,
             },
             other => other?,
         };
-        if !self.disk.try_lock(&file)? || self.disk.stat_file(&file)?.size >= SIZE as u64 {
-            return Ok(());
+        if !self.disk.try_lock(&file)? {
+            return Ok(false);
+        }
+        // It may have been claimed between the two calls: then it is a history or a notice now.
+        let ours = self.disk.stat_file(&file)?;
+        let named = self.disk.stat(path)?;
+        if named.is_none_or(|named| named.identity != ours.identity) {
+            return Ok(false);
+        }
+        if ours.size >= SIZE as u64 {
+            return Ok(true);
         }
         let filled = self.disk.write_all_at(&file, &[0; SIZE], 0);
         let filled = filled.and_then(|()| self.disk.sync_file(&file));
@@ -126,6 +160,6 @@ impl Spool {
             // Best effort: a shorter one is not claimed.
             let _ = self.disk.unlink(path);
         }
-        filled
+        filled.map(|()| true)
     }
 }

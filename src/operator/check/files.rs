@@ -76,7 +76,8 @@ impl Look<'_> {
             let ids = names.iter().filter_map(|name| name.parse().ok());
             self.infos.extend(ids.map(|id| (*dir, id)));
         }
-        let is_reserve = |name: &str| name.len() == 2 && name.bytes().all(|b| b.is_ascii_digit());
+        let is_number = |name: &str| name.len() == 2 && name.bytes().all(|b| b.is_ascii_digit());
+        let is_reserve = |name: &str| name == "filling" || is_number(name);
         self.names_below(Path::new("reserve"), is_reserve, "/")?;
         self.keys()?;
         self.suspensions()?;
