@@ -83,11 +83,9 @@ fn drains(ground: &Ground, disk: &Disk, fill: impl Fn(&Path)) {
             assert_eq!(first.get(&one), Some(&1), "{one}: {first:?}\n{run}");
         }
     }
-    assert_eq!(
-        first.get("sender@home.test"),
-        Some(&4),
-        "the bounces: {run}"
-    );
+    // A directory that must grow for the name of a notice may find no room (XFS has some for four names).
+    let told = |reached: &BTreeMap<String, usize>| reached.get(SENDER).copied().unwrap_or(0);
+    assert!((1..=FAILED).contains(&told(&first)), "the bounces: {run}");
     assert!(names(&reserve).len() < RESERVE, "the reserve was used");
 
     // What was delivered is recorded: nothing of it is tried again.
