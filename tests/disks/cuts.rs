@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::cut::{Cuts, Subset};
 use super::device::{Device, Image};
 use super::ground::{Disk, Ground, Kind};
-use super::judge::{Known, Notes, Verdict, found, judge};
+use super::judge::{Known, Notes, Verdict, found, judge, traces};
 use super::program::Site;
 use super::program::crowd::Random;
 use super::proof;
@@ -75,7 +75,8 @@ fn sector(kind: Kind) -> usize {
 enum Promise {
     /// Everything.
     All,
-    /// No message vanishes: if its name does, `lost+found` has it, whole, with its id.
+    /// No message vanishes: what is not delivered is somewhere, whole and with its id, in `lost+found` or under
+    /// another's name in quarantine.
     Found,
 }
 
@@ -96,7 +97,6 @@ fn look(
     let verdict = match Disk::mount(&path, &point, options(kind)) {
         // Where promises are broken on purpose, not even the program's answers can be relied on.
         Ok(_disk) => {
-            let found = found(&point);
             let notes = notes(ground);
             let judge = AssertUnwindSafe(|| judge(&point, known, &notes, random));
             let mut verdict = catch_unwind(judge).unwrap_or_else(|_| Verdict {
@@ -104,10 +104,15 @@ fn look(
                 ..Verdict::default()
             });
             if promise == Promise::Found {
+                let found = found(&point);
                 verdict.lost.retain(|serial| !found.contains(serial));
                 verdict.wrong = match verdict.lost.as_slice() {
                     [] => Vec::new(),
-                    lost => vec![format!("neither delivered nor found: {lost:?}")],
+                    lost => {
+                        let traces = |serial: &usize| traces(&point, *serial);
+                        let traces: Vec<_> = lost.iter().map(traces).collect();
+                        vec![format!("neither delivered nor found: {lost:?}; {traces:?}")]
+                    }
                 };
                 verdict.doubled = 0;
             }

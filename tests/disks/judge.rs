@@ -217,8 +217,7 @@ fn block_of(bytes: &[u8]) -> Option<Block> {
     Block::parse(bytes.get(..length)?).ok()
 }
 
-/// The numbers of the messages that the file system found under no name, each with its block, which has its id,
-/// and whole.
+/// The numbers of the messages that are somewhere, each whole and below its block, which has its id.
 pub fn found(dir: &Path) -> BTreeSet<usize> {
     let serial = |path: &PathBuf| {
         let bytes = fs::read(path).ok()?;
@@ -233,10 +232,17 @@ pub fn found(dir: &Path) -> BTreeSet<usize> {
             .find_map(|line| line.strip_prefix("X-Serial: "));
         (sums == (block.seal.size, block.seal.message)).then_some(serial?.parse().unwrap())
     };
-    files(&dir.join("lost+found"))
-        .iter()
-        .filter_map(serial)
-        .collect()
+    files(dir).iter().filter_map(serial).collect()
+}
+
+/// The files that have the message with this number.
+pub fn traces(dir: &Path, serial: usize) -> Vec<PathBuf> {
+    let line = format!("X-Serial: {serial}\n");
+    let has_it = |path: &PathBuf| {
+        let bytes = fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains(&line)
+    };
+    files(dir).into_iter().filter(has_it).collect()
 }
 
 /// A repair succeeds, and leaves nothing for a second one.

@@ -224,7 +224,7 @@ fn to_be_worked_on(spool: &Path) -> Vec<String> {
         let all = all.filter(|name| wanted(name));
         all.map(|name| format!("{dir}/{name}")).collect()
     };
-    let dirs = "new done incoming active info/request keys/new keys/lock";
+    let dirs = "new staged done incoming active requests keys/new keys/lock";
     let mut all: Vec<String> = dirs
         .split(' ')
         .flat_map(|dir| below(dir, &is_whole))
@@ -259,7 +259,8 @@ fn a_run_on_a_disk_that_can_only_be_read() {
         ("done", id),
         ("incoming", id),
         ("active", id),
-        ("info/request", id),
+        ("staged", id),
+        ("requests", id),
         ("keys/new", key),
         ("keys/lock", key),
     ] {
