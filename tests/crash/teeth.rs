@@ -145,6 +145,7 @@ fn events(steps: &[Step]) -> String {
 fn words(event: Event) -> Vec<String> {
     match event.what {
         What::Notice { .. } => vec!["notice".to_owned()],
+        What::Fold(_) => vec!["fold".to_owned()],
         What::Action(action) => vec![action.as_str().to_owned()],
         What::Outcome {
             transport, results, ..
