@@ -172,6 +172,17 @@ pub fn sweeping() -> Program {
     })
 }
 
+/// An attempt of the first message, without what a run does before.
+pub fn attempting() -> Program {
+    Box::new(move |case, seam| {
+        let spool = open(case, seam)?;
+        let clock = Clock::at(case.stage.at(1));
+        let runner = case.runner(spool, &clock).threads(1).build();
+        let settled = runner.attempt(case.stage.ids[0]).map_err(text_of)?;
+        Ok(Said::Settled(settled))
+    })
+}
+
 /// Fills the reserve, as a run does.
 pub fn filling() -> Program {
     Box::new(move |case, seam| {

@@ -6,7 +6,8 @@
 //! processes commute, because no process can tell in which order they came. Syncs touch nothing: they are
 //! about power cuts, of which there are none here. A path of a call on an open file is the one by
 //! which it was opened; so an inode is known by the message's id, or by that path where a file
-//! is never renamed while another process has it.
+//! is never renamed while another process has it. A file of the reserve is: so whatever is done to one on an
+//! open file may be done to any file ([`Object::Reserved`]).
 
 use std::collections::HashMap;
 
@@ -20,6 +21,8 @@ pub enum Object {
     Lock(String),
     /// All locks: what `/proc/locks` shows.
     Locks,
+    /// A file of the reserve, under whatever name it has by now.
+    Reserved,
 }
 
 /// What else can be told apart than by calls.
@@ -65,7 +68,7 @@ impl Touched {
     /// Whether it leaves anything behind that outlives the process.
     pub fn leaves_something(&self) -> bool {
         self.0.iter().any(|(object, how)| {
-            let lock = matches!(object, Object::Lock(_) | Object::Locks);
+            let lock = matches!(object, Object::Lock(_) | Object::Locks | Object::Reserved);
             !lock && how & (CHANGE | ADD) != 0
         })
     }
@@ -131,6 +134,12 @@ impl Touched {
             // No process of these tests asks how much room there is.
             "statvfs" | "fsync" => {}
             other => panic!("what does {other} touch?"),
+        }
+        let on_open = ["lock", "unlock", "read", "write", "truncate"].contains(&op.name);
+        match path.starts_with("reserve/") {
+            true if on_open => touched.add(Object::Reserved, CHANGE),
+            false if on_open => touched.add(Object::Reserved, READ),
+            _ => {}
         }
         if sees.locks && ["stat", "list"].contains(&op.name) {
             touched.add(Object::Locks, READ);
