@@ -291,10 +291,11 @@ impl Model {
                     names.iter().for_each(|name| self.keep(dir, name, u64::MAX));
                 }
             }
-            Step::Failed(sync) => match &**sync {
-                Step::SyncFile(path) => self.opened_file(path).fail(),
-                _ => {}
-            },
+            Step::Failed(sync) => {
+                if let Step::SyncFile(path) = &**sync {
+                    self.opened_file(path).fail();
+                }
+            }
             Step::Clock(_)
             | Step::Killed
             | Step::Acked(..)
