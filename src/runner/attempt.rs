@@ -634,33 +634,37 @@ impl Core {
     /// where it stands.
     pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> Settled {
         let id = entry.id();
-        match entry.say_done() {
+        let said = entry.say_done();
+        match &said {
             Ok(()) if !error.is_full() => return self.trouble(id, &error.to_string()),
             // A disk that has no room for that either may take an unlink.
             Err(full) if !full.is_full() => {
-                return Settled::Trouble(self.not_recorded(&mut entry, &full));
+                return Settled::Trouble(self.not_recorded(&mut entry, full));
             }
             _ => {}
         }
-        match entry.forget_here() {
-            Ok(true) => Settled::Finished,
-            Ok(false) => self.trouble(id, &error.to_string()),
-            Err(error) => self.trouble(id, &error.to_string()),
+        match (entry.forget_here(), said) {
+            (Ok(true), _) => Settled::Finished,
+            (Ok(false) | Err(_), Err(full)) => {
+                Settled::Trouble(self.not_recorded(&mut entry, &full))
+            }
+            (Ok(false), Ok(())) => self.trouble(id, &error.to_string()),
+            (Err(error), Ok(())) => self.trouble(id, &error.to_string()),
         }
     }
 
     /// An outcome that cannot be recorded must not be followed by another attempt: the message
     /// is frozen, by its place alone, and the run stops, unless there was no room: that is no reason for
-    /// others to fail.
+    /// others to fail. Where it cannot be frozen either it would be delivered again, and so would the others.
     fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
         let (id, why) = (entry.id(), error.to_string());
         let held = entry.hold_unrecorded();
         tracing::error!(%id, error = why, "the outcome could not be recorded; frozen");
-        if let Err(error) = held {
+        if let Err(error) = &held {
             tracing::error!(%id, %error, "nor could it be frozen");
         }
         // Without room other messages can be delivered and recorded.
-        if !error.is_full() {
+        if !error.is_full() || held.is_err() {
             self.fail(Error::NotRecorded {
                 id,
                 why: why.clone(),

@@ -263,9 +263,11 @@ impl Draft {
         let intended = lock.intend(self.id, keyed)?;
         let to = entrance(&self.envelope.submission);
         if let Err(error) = self.seal().and_then(|()| self.enter(to)) {
-            // First the message: a record without one says nothing.
-            drop(self);
-            intended.take_back();
+            // First the message: a record without one says nothing. One that cannot be removed has the key, as
+            // after a kill.
+            if self.give_up() {
+                intended.take_back();
+            }
             return Err(error);
         }
         accepted();
@@ -309,19 +311,26 @@ impl Draft {
 }
 
 impl Drop for Draft {
-    /// Unlinks what was made, under the lock, the message file last: what is left of it in `new/` the next
-    /// run removes, with its view. Failures are no news: nothing was acknowledged.
+    /// Failures are no news: nothing was acknowledged.
     fn drop(&mut self) {
-        let Some(file) = &self.file else { return };
+        self.give_up();
+    }
+}
+
+impl Draft {
+    /// Unlinks what was made, under the lock, the message file last: what is left of it in `new/` the next
+    /// run removes, with its view. False if the message is left where a run would deliver it.
+    fn give_up(&mut self) -> bool {
+        let Some(file) = self.file.take() else {
+            return true;
+        };
         let Draft {
             spool, id, place, ..
         } = self;
         // A view that cannot be removed now goes with the message, which stays in `new/`, or goes back there.
         let is_kept = remove_view(&spool.disk, *id).is_err()
-            && spool.rename_to(file, *id, *place, Place::New).is_ok();
-        if !is_kept {
-            let _ = spool.disk.unlink(&place.path(*id));
-        }
+            && spool.rename_to(&file, *id, *place, Place::New).is_ok();
+        is_kept || spool.disk.unlink(&place.path(*id)).is_ok() || *place == Place::New
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Entry {
     began: Option<Timestamp>,
     /// What counts and is not written down.
     imagined: Vec<Event>,
+    /// An outcome that must not be lost could not be recorded.
+    is_owing: bool,
 }
 
 impl Entry {
@@ -68,6 +70,7 @@ impl Entry {
             events,
             began: None,
             imagined: Vec::new(),
+            is_owing: false,
         }
     }
 
@@ -311,7 +314,9 @@ impl Entry {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
-        let is_told = self.state.hold != Hold::None
+        // What could not be recorded before is taken along, durably, by an outcome that needs no sync itself, too.
+        let is_told = self.is_owing
+            || self.state.hold != Hold::None
             || (who.iter()).any(|n| self.state.recipients[*n].is_unconfirmed());
         let recorded = match said {
             Ok(()) if !is_told => Ok(()),
@@ -321,6 +326,7 @@ impl Entry {
                 self.sync()
             }
         };
+        self.is_owing = recorded.is_err();
         if recorded.is_err() {
             self.give_up_telling(&who);
         }
@@ -448,7 +454,7 @@ impl Entry {
     /// Forgets a message that is done where it stands, for the case that it cannot be moved to `done/` for
     /// want of room. Its block says, durably, that it is done: a run that finds it goes on here. False if another
     /// process has its key in hand.
-    pub fn forget_here(self) -> disk::Result<bool> {
+    pub fn forget_here(&self) -> disk::Result<bool> {
         let Locked {
             spool, id, place, ..
         } = &self.locked;

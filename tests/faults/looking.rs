@@ -35,7 +35,10 @@ fn list(spool: &Spool) -> Result<Vec<String>, String> {
     let mut rows = Vec::new();
     for (id, place) in &listing.messages {
         if let Some(view) = said(spool.view(*id, *place, &listing))? {
-            rows.push(format!("{:?}", row(&view, id.accepted())));
+            let mut row = row(&view, id.accepted());
+            // When its file was changed last, which a copy does not have.
+            row.since = None;
+            rows.push(format!("{row:?}"));
         }
     }
     Ok(rows)

@@ -207,6 +207,44 @@ fn transactions_under_way_come_to_their_end_when_nothing_can_be_recorded() {
     assert_eq!(scene.ledger.all().len(), 2);
 }
 
+/// A deferral is not synced, and must not be taken for a record of the delivery before it.
+#[test]
+fn a_deferral_after_what_could_not_be_recorded_holds_the_message_back() {
+    let scene = Scene::new(&["a@one.test", "c@later.test"]);
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let seam = Fails::new(move |call, _| {
+        if matches!(call, Call::Rename { to, .. } if to.starts_with("frozen")) {
+            let _ = tell.lock().unwrap().send(());
+        }
+        in_place(call) || syncs_history(call) || starts_part(call)
+    });
+    let told: Mutex<Receiver<()>> = Mutex::new(told);
+    let ledger = scene.ledger.clone();
+    let relay = Relay::new(move |message, recipients| {
+        let to = &recipients[0];
+        if to.domain() == Some("later.test") {
+            told.lock().unwrap().recv().unwrap();
+            return vec![Outcome::deferred(EnhancedCode::new(4, 2, 1), "later")];
+        }
+        vec![ledger.deliver(message, to)]
+    });
+    let clock = scene.clock.clone();
+    let run = Runner::builder(seam.open(&scene.path), HOST)
+        .transport("relay", relay)
+        .routes(Routes::all_by("relay"))
+        .budget(Budget {
+            jobs: 4,
+            ..Budget::default()
+        })
+        .clock(move || clock.now())
+        .build()
+        .pass();
+    assert!(matches!(run, Err(Error::NotRecorded { id, .. }) if id == scene.id));
+    assert_eq!(scene.place(), Some(Place::Frozen(Bucket::Never)));
+    assert_eq!(scene.mailed(), 1);
+}
+
 /// A notice that is staged and not recorded may have lost its barrier.
 #[test]
 fn a_notice_that_is_not_recorded_is_written_again() {

@@ -237,7 +237,13 @@ fn who_rests_without_a_reason_is_a_problem() {
         let id = site.queue(&["a@later.test"]);
         take(&id, to);
         let said = site.program(["check"], b"");
-        assert_eq!(said.code, 65, "{to}: {said}");
+        // A power cut may have taken the record of a deferral.
+        let code = if to.starts_with("deferred/2999") {
+            0
+        } else {
+            65
+        };
+        assert_eq!(said.code, code, "{to}: {said}");
         assert!(said.text().contains(words), "{to}: {said}");
         site.program(["discard", &id], b"").ok();
         assert_eq!(site.program(["check"], b"").code, 0, "{to}");
