@@ -448,7 +448,7 @@ impl Entry {
             self.say_done()?;
         }
         self.go(Place::Done)?;
-        Ok(self.journal.exists())
+        Ok(self.journal.has_file())
     }
 
     /// Forgets a message that is done where it stands, for the case that it cannot be moved to `done/` for

@@ -155,7 +155,7 @@ impl Journal {
     }
 
     /// Whether it may have a file.
-    pub fn exists(&self) -> bool {
+    pub fn has_file(&self) -> bool {
         self.exists
     }
 
