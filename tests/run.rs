@@ -524,6 +524,34 @@ fn a_history_without_a_line_goes_with_its_message() {
     }
 }
 
+/// A file system that does not keep renames may show a name whose message is gone, and the inode of another one.
+#[test]
+fn another_message_under_a_name_that_came_back_is_kept() {
+    let other = "01a2021c-bff6-75ef-9344-1a834d1db9b8";
+    for place in ["new", "done"] {
+        let site = Site::with_box();
+        let id = site.queue(&["b@example.test"]);
+        let own = site.spool().join("active").join(&id);
+        let text = fs::read(&own).unwrap();
+        fs::rename(&own, site.spool().join(place).join(other)).unwrap();
+        site.run();
+        let kept = site.spool().join("corrupt").join(other);
+        assert_eq!(fs::read(&kept).unwrap(), text, "{place}");
+        let reason = fs::read_to_string(kept.with_extension("reason")).unwrap();
+        assert_eq!(
+            reason,
+            format!("it is another message: its envelope block says {id}\n")
+        );
+        // What a person does.
+        fs::remove_file(kept.with_extension("reason")).unwrap();
+        fs::rename(&kept, &own).unwrap();
+        site.run().ok();
+        assert_eq!(site.boxed().len(), 1);
+        site.program(["check", "--repair"], b"").ok();
+        site.is_clean_and_empty();
+    }
+}
+
 /// A torn last line of the history is what a power cut leaves; any other damage is corruption.
 #[test]
 fn a_torn_history_is_no_damage() {

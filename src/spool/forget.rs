@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Spool;
 use super::layout::{Info, Place, history_part};
+use super::lock::Claim;
 use super::view::remove_view;
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
@@ -114,18 +115,19 @@ impl Spool {
         Ok(failed)
     }
 
-    /// Whether a message of this id stands in `done/`, by this name alone. What is no file has only
-    /// a message's name, and is left alone.
+    /// Whether a message of this id stands in `done/`, by this name alone: the lock sees to the other one that a
+    /// power cut may leave. What is no file has only a message's name, and is left alone. What is another message is
+    /// not finished, and goes to quarantine.
     fn stands_in_done(&self, id: QueueId) -> disk::Result<bool> {
-        let stat = self.disk.stat(&Place::Done.path(id))?;
-        let Some(stat) = stat.filter(|stat| stat.kind == Kind::File) else {
-            return Ok(false);
-        };
-        // Caught by a power cut between two names: `done/` is the later one.
-        if stat.links > 1 {
-            self.settle_names(id, stat.identity)?;
+        match self.lock(Place::Done, id)? {
+            Claim::Locked(locked) => match locked.another()? {
+                Some(reason) => locked.quarantine(&reason).map(|()| false),
+                None => Ok(true),
+            },
+            // The process that finished it has it, and has read it.
+            Claim::Busy => Ok(true),
+            Claim::Absent | Claim::NotAFile => Ok(false),
         }
-        Ok(true)
     }
 
     /// Buckets may vanish while we look at them; a bucket that is gone names nobody, nor does

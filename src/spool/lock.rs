@@ -78,6 +78,25 @@ pub(super) fn read_head(
     size: u64,
     first: usize,
 ) -> disk::Result<Result<Head, String>> {
+    let head = read_any_head(disk, file, size, first)?;
+    Ok(head.and_then(|head| match another(&head.block, id) {
+        Some(reason) => Err(reason),
+        None => Ok(head),
+    }))
+}
+
+/// Why a block is not that of the message whose name its file has.
+fn another(block: &Block, id: QueueId) -> Option<String> {
+    let says = block.id;
+    (says != id).then(|| format!("it is another message: its envelope block says {says}"))
+}
+
+fn read_any_head(
+    disk: &Disk,
+    file: &File,
+    size: u64,
+    first: usize,
+) -> disk::Result<Result<Head, String>> {
     let mut bytes = vec![0; first.max(HEAD)];
     let got = fill(disk, file, &mut bytes, 0)?;
     bytes.truncate(got);
@@ -103,13 +122,6 @@ pub(super) fn read_head(
         Ok(block) => block,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    if block.id != id {
-        let reason = format!(
-            "it is another message: its envelope block says {}",
-            block.id
-        );
-        return Ok(Err(reason));
-    }
     Ok(Ok(Head { block, message }))
 }
 
@@ -305,6 +317,13 @@ impl Locked {
 
     fn head(&self, first: usize) -> disk::Result<Result<Head, String>> {
         read_head(&self.spool.disk, &self.file, self.id, self.size, first)
+    }
+
+    /// Why this is another message than its name says. A file system that does not keep a rename may show a name
+    /// whose message is gone, and the inode of one that came later.
+    pub(super) fn another(&self) -> disk::Result<Option<String>> {
+        let head = read_any_head(&self.spool.disk, &self.file, self.size, LISTED)?;
+        Ok(head.ok().and_then(|head| another(&head.block, self.id)))
     }
 
     /// The checksum of the message, the beginning of which has been read.

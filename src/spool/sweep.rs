@@ -33,12 +33,15 @@ pub enum Swept {
 }
 
 impl Spool {
-    /// Removes an unlocked file in `new/`, unread: it was never acknowledged, because what is leaves
+    /// Removes an unlocked file in `new/`: it was never acknowledged, because what is leaves
     /// `new/` before. One that has a second name was caught by a power cut in a rename; taking the lock
-    /// removes the name in `new/`.
+    /// removes the name in `new/`. One that is another message, whole, may have been acknowledged.
     pub fn sweep_new(&self, id: QueueId) -> disk::Result<Swept> {
         match self.lock(Place::New, id)? {
-            Claim::Locked(locked) => locked.remove().map(|()| Swept::Removed),
+            Claim::Locked(locked) => match locked.another()? {
+                Some(reason) => locked.quarantine(&reason).map(|()| Swept::Corrupt),
+                None => locked.remove().map(|()| Swept::Removed),
+            },
             Claim::Busy | Claim::Absent | Claim::NotAFile => Ok(Swept::Left),
         }
     }

@@ -75,8 +75,8 @@ fn sector(kind: Kind) -> usize {
 enum Promise {
     /// Everything.
     All,
-    /// No message vanishes: what is not delivered is somewhere, whole and with its id, in `lost+found` or under
-    /// another's name in quarantine.
+    /// What is not delivered is somewhere, whole and with its id: in `lost+found`, or under another's name in
+    /// quarantine. Only what the cut left no name but that in `new/` is swept there.
     Found,
 }
 
@@ -98,6 +98,7 @@ fn look(
         // Where promises are broken on purpose, not even the program's answers can be relied on.
         Ok(_disk) => {
             let notes = notes(ground);
+            let swept = found(&point.join("spool/new"));
             let judge = AssertUnwindSafe(|| judge(&point, known, &notes, random));
             let mut verdict = catch_unwind(judge).unwrap_or_else(|_| Verdict {
                 wrong: vec!["what was asked of the program failed, see above".into()],
@@ -105,7 +106,8 @@ fn look(
             });
             if promise == Promise::Found {
                 let found = found(&point);
-                verdict.lost.retain(|serial| !found.contains(serial));
+                let is_kept = |serial: &usize| found.contains(serial) || swept.contains(serial);
+                verdict.lost.retain(|serial| !is_kept(serial));
                 verdict.wrong = match verdict.lost.as_slice() {
                     [] => Vec::new(),
                     lost => {
