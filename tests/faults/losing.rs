@@ -127,15 +127,12 @@ impl Seam for Losing {
         if failed == Some(Errno::EINTR) {
             return verdict;
         }
-        match call {
-            Call::SyncFile { path } => {
-                let files = vec![self.disk.root.join(path)];
-                self.disk.synced(files, failed.is_some());
-                if self.disk.tells(path) && failed.is_none() {
-                    return Verdict::PassAndFail(Errno::EIO);
-                }
+        if let Call::SyncFile { path } = call {
+            let files = vec![self.disk.root.join(path)];
+            self.disk.synced(files, failed.is_some());
+            if self.disk.tells(path) && failed.is_none() {
+                return Verdict::PassAndFail(Errno::EIO);
             }
-            _ => {}
         }
         verdict
     }

@@ -62,7 +62,7 @@ fn lengths(file: &[u8]) -> (u64, u64) {
 
 fn to_line(file: &[u8]) -> String {
     let (text, _) = split(file);
-    let line = text.split_inclusive('\n').last().unwrap();
+    let line = text.split_inclusive('\n').next_back().unwrap();
     assert!(line.starts_with("Mailspool-To: - <"), "{line}");
     line.to_owned()
 }
