@@ -180,6 +180,9 @@ impl Queue {
                     // Delivered, and that could be written down nowhere but in the block.
                     End::Heard if is_unrecorded && told == [0, 0, 0] => count == 1,
                     End::Heard => count >= 1 && (failed, delivered) == (0, 1) && delayed == 0,
+                    // A power cut may take the record of a deferral, and with it when the sender is to be
+                    // told: then the attempt comes first.
+                    End::Warned if runs > 1 && told == [0, 0, 0] => count == 1,
                     End::Warned => count >= 1 && told == [0, 0, 1],
                     End::Nothing => count == 0 && told == [0, 0, 0],
                 };
