@@ -180,8 +180,8 @@ impl Queue {
                     // Delivered, and that could be written down nowhere but in the block.
                     End::Heard if is_unrecorded && told == [0, 0, 0] => count == 1,
                     End::Heard => count >= 1 && (failed, delivered) == (0, 1) && delayed == 0,
-                    // A power cut may take the record of a deferral, and with it when the sender is to be
-                    // told: then the attempt comes first.
+                    // The record of a deferral, or of an interruption, is not synced. Where the power cut took
+                    // it, the attempt came first and delivered, and there was no delay left to tell of.
                     End::Warned if runs > 1 && told == [0, 0, 0] => count == 1,
                     End::Warned => count >= 1 && told == [0, 0, 1],
                     End::Nothing => count == 0 && told == [0, 0, 0],
