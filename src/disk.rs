@@ -339,6 +339,11 @@ impl Disk {
         Error::new("rename", path, Errno::EEXIST.into()).below(&self.inner.path)
     }
 
+    /// The error of a sync that is not repeated, because one before it failed.
+    pub(crate) fn not_believed(&self, file: &File) -> Error {
+        Error::new("fsync", &file.path, Errno::EIO.into()).below(&self.inner.path)
+    }
+
     /// Sets the permission bits of an open file.
     pub fn set_mode(&self, file: &File, mode: u32) -> Result<()> {
         let call = Call::Chmod {

@@ -638,8 +638,11 @@ impl Core {
         match &said {
             Ok(()) if !error.is_full() => return self.trouble(id, &error.to_string()),
             // A disk that has no room for that either may take an unlink.
-            Err(full) if !full.is_full() => {
-                return Settled::Trouble(self.not_recorded(&mut entry, full));
+            Err(failed) if !failed.is_full() => {
+                return match entry.say_in_history() {
+                    Ok(()) => self.trouble(id, &failed.to_string()),
+                    Err(error) => Settled::Trouble(self.not_recorded(&mut entry, &error)),
+                };
             }
             _ => {}
         }

@@ -260,8 +260,13 @@ impl Core {
             transport,
             results: results.clone(),
         };
-        entry.note(now, outcome);
-        let ended = entry.end();
+        // Where it cannot be written the mark stays, and the next holder finds it: else the recipient would be
+        // tried at once, as if nothing had happened. Without room that is all that can be done.
+        let recorded = match entry.record(now, outcome) {
+            Err(full) if full.is_full() => Ok(()),
+            other => other,
+        };
+        let ended = recorded.and_then(|()| entry.end());
         log_results(entry, None, &results, now);
         ended
     }

@@ -38,6 +38,8 @@ pub struct Entry {
     imagined: Vec<Event>,
     /// An outcome that must not be lost could not be recorded.
     is_owing: bool,
+    /// A sync of the block has failed.
+    is_block_doubtful: bool,
 }
 
 impl Entry {
@@ -71,6 +73,7 @@ impl Entry {
             began: None,
             imagined: Vec::new(),
             is_owing: false,
+            is_block_doubtful: false,
         }
     }
 
@@ -222,10 +225,16 @@ impl Entry {
         Ok(true)
     }
 
-    /// Makes durable what was written into the block.
-    pub fn sync_block(&self) -> disk::Result<()> {
+    /// Makes durable what was written into the block. After a sync that failed none is believed: the system may
+    /// have given up what was written, and let the next sync succeed.
+    pub fn sync_block(&mut self) -> disk::Result<()> {
         let Locked { spool, file, .. } = &self.locked;
-        spool.disk.durable(&[file], &[])
+        let synced = match self.is_block_doubtful {
+            true => Err(spool.disk.not_believed(file)),
+            false => spool.disk.durable(&[file], &[]),
+        };
+        self.is_block_doubtful = synced.is_err();
+        synced
     }
 
     /// Writes an event down and lets it count. It is not durable before
@@ -294,6 +303,14 @@ impl Entry {
         self.state.done = true;
         self.write_mark()?;
         self.sync_block()
+    }
+
+    /// Writes the whole history anew, durably, with what was only imagined: for when the block cannot say that
+    /// the message is done.
+    pub fn say_in_history(&mut self) -> disk::Result<()> {
+        self.imagined.clear();
+        let lines: Vec<u8> = self.events.iter().flat_map(Event::line).collect();
+        self.journal.replace(&lines)
     }
 
     /// Writes down the outcome of a transaction (commit point *recorded*): durably, if it must not be tried
