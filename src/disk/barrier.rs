@@ -1,5 +1,5 @@
 //! How things are made durable: an fsync of each file and of each directory, the same on every file
-//! system. Several at once, so that the file system puts them behind few flushes of the device.
+//! system. Several at once, so that few flushes of the device serve all of them.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;

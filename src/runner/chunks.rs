@@ -11,7 +11,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Takes those of the next transaction; nobody at the end.
+    /// Takes those of the next transaction; none at the end.
     pub fn take_first(&mut self) -> Vec<Address> {
         self.chunks.pop_front().unwrap_or_default()
     }

@@ -242,7 +242,7 @@ impl Core {
                     &self.delays,
                     now,
                 );
-                // A mark that nobody set must not bounce a message: nothing was heard of this recipient.
+                // A mark that a restore or a hand set must not bounce a message: no host said anything of this recipient.
                 match result.next {
                     Some(_) => result,
                     None => RecipientResult {

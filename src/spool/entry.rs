@@ -411,7 +411,7 @@ impl Entry {
         self.end()
     }
 
-    /// Makes everything recorded, by whomever, durable (commit point *recorded*).
+    /// Makes everything that is recorded, by any holder, durable (commit point *recorded*).
     pub fn sync(&mut self) -> disk::Result<()> {
         let Entry {
             journal, events, ..

@@ -130,8 +130,8 @@ impl Spool {
         }
     }
 
-    /// Buckets may vanish while we look at them; a bucket that is gone names nobody, nor does
-    /// a file with a bucket's name.
+    /// Buckets may vanish while we look at them; a bucket that is gone names no message, nor
+    /// does a file with a bucket's name.
     fn barrier(&self, mut dirs: Vec<PathBuf>) -> disk::Result<()> {
         loop {
             let all: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();

@@ -104,7 +104,7 @@ fn read_any_head(
         Ok(seal) => seal,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    // First the size: nobody reads a block of which a part is missing.
+    // First the size: a block of which a part is missing is not read.
     if seal.file_size() != size {
         let sealed = seal.file_size();
         let reason = format!("the message file has {size} octets, sealed were {sealed}");

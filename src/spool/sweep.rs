@@ -1,4 +1,4 @@
-//! What runs find in `new/` and `staged/` and nobody holds.
+//! What runs find in `new/` and `staged/` and no process has locked.
 
 use super::draft::Staged;
 use super::journal::write_anew;
