@@ -21,6 +21,7 @@ pub mod seal;
 pub mod seven_bit;
 pub mod strip;
 pub mod template;
+mod xtext;
 
 pub use address::{Address, AddressError, ReversePath};
 pub use block::{Block, BlockError, Mark};

@@ -36,6 +36,7 @@ use super::envelope::{Door, Envelope, NoticeKind, Origin, Submission, is_transpo
 use super::id::QueueId;
 use super::key::{Keyed, parse_time};
 use super::seal::Seal;
+use super::xtext;
 
 /// The most octets of a block: about 400,000 recipients with short addresses.
 pub const MAX_BLOCK: u64 = 32 << 20;
@@ -215,34 +216,13 @@ fn write_recipient(text: &mut String, recipient: &Address, dsn: Option<&Recipien
     text.push('\n');
 }
 
-/// Free text of a submitter's as one word: an octet that is not printable ASCII, and each of
-/// `+`, `=` and `>`, is `+` and two hexadecimal digits.
+/// Free text of a submitter's as one word, without a character that ends an address.
 fn encoded(text: &str) -> String {
-    let mut word = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'+' | b'=' | b'>' => write!(word, "+{byte:02X}").unwrap_or_default(),
-            b'!'..=b'~' => word.push(char::from(byte)),
-            _ => write!(word, "+{byte:02X}").unwrap_or_default(),
-        }
-    }
-    word
+    xtext::encode(text.as_bytes(), b">")
 }
 
 fn decoded(word: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(word.len());
-    let mut rest = word.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'+' {
-            bytes.push(*first);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(xtext::decode(word)?).ok()
 }
 
 impl Block {

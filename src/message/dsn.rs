@@ -7,6 +7,8 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use super::xtext;
+
 /// Wishes about a message. By default nothing is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dsn {
@@ -297,15 +299,8 @@ pub fn is_envid(text: &str) -> bool {
 /// RFC 3461 4: blanks, `+` and `=` as `+` and two hexadecimal digits. There is no way to say what is
 /// not printable ASCII, not even so.
 fn xtext(text: &str) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '+' | '=' | ' ' => out.push_str(&format!("+{:02X}", c as u32)),
-            '!'..='~' => out.push(c),
-            _ => return None,
-        }
-    }
-    Some(out)
+    let is_sayable = text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
+    is_sayable.then(|| xtext::encode(text.as_bytes(), b""))
 }
 
 /// RFC 6533 3, the form that any server can carry: `\x{F6}`.

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::Address;
+use super::{Address, xtext};
 
 /// What a submitter calls a submission, so that the same one again is not accepted twice. Any
 /// octets, 1 to [`MAX_LEN`](SubmissionKey::MAX_LEN) of them; as text it is xtext (RFC 3461,
@@ -72,18 +72,7 @@ impl SubmissionKey {
 
     /// Reads the one spelling that [`Display`](fmt::Display) writes.
     pub fn from_xtext(text: &str) -> Option<SubmissionKey> {
-        let mut bytes = Vec::with_capacity(text.len());
-        let mut rest = text.as_bytes();
-        while let [first, after @ ..] = rest {
-            rest = after;
-            if *first != b'+' {
-                bytes.push(*first);
-                continue;
-            }
-            let (hex, after) = rest.split_at_checked(2)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
-            rest = after;
-        }
+        let bytes = xtext::decode(text)?;
         /// What [`for_recipients`](SubmissionKey::for_recipients) adds.
         const MORE: usize = 33;
         if bytes.is_empty() || bytes.len() > SubmissionKey::MAX_LEN + MORE {
@@ -96,14 +85,7 @@ impl SubmissionKey {
 
 impl fmt::Display for SubmissionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in &self.0 {
-            match byte {
-                b'+' | b'=' => write!(f, "+{byte:02X}")?,
-                b'!'..=b'~' => write!(f, "{}", char::from(*byte))?,
-                _ => write!(f, "+{byte:02X}")?,
-            }
-        }
-        Ok(())
+        f.write_str(&xtext::encode(&self.0, b""))
     }
 }
 
