@@ -90,6 +90,14 @@ impl Journal {
             Some(file) => self.disk.write_all(file, line),
             None => Ok(()),
         });
+        if let Err(full) = &written
+            && full.is_full()
+            && self.size == 0
+        {
+            // An empty file would only take the room that another name in this directory may need. Best effort.
+            self.file = None;
+            let _ = self.disk.unlink(&Info::History.path(self.id));
+        }
         self.size += line.len() as u64;
         self.ends_well = written.is_ok();
         self.trusted &= written.is_ok();

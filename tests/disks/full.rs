@@ -74,6 +74,10 @@ fn drains(ground: &Ground, disk: &Disk, fill: impl Fn(&Path)) {
     let ballast = disk.point.join("ballast");
     fs::create_dir(&ballast).unwrap();
     fill(&ballast);
+    // btrfs makes some room when it tidies up.
+    let probe = ballast.join("probe");
+    let has_room = fs::write(&probe, vec![0; 32 << 10]).is_ok();
+    let _ = fs::remove_file(&probe);
 
     let run = site.run();
     assert!([0, 75].contains(&run.code), "{run}");
@@ -86,7 +90,8 @@ fn drains(ground: &Ground, disk: &Disk, fill: impl Fn(&Path)) {
     // A directory that must grow for the name of a notice may find no room (XFS has some for four names).
     let told = |reached: &BTreeMap<String, usize>| reached.get(SENDER).copied().unwrap_or(0);
     assert!((1..=FAILED).contains(&told(&first)), "the bounces: {run}");
-    assert!(names(&reserve).len() < RESERVE, "the reserve was used");
+    let is_used = names(&reserve).len() < RESERVE;
+    assert!(is_used || has_room, "told from the reserve, or not at all");
 
     // What was delivered is recorded: nothing of it is tried again.
     fill(&ballast);
