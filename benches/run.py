@@ -36,7 +36,8 @@ class Queue:
 
     def __init__(self, load, directory, count, size, deferred=False):
         self.count, self.path = count, pathlib.Path(directory) / f"queue-{count}-{deferred}"
-        subprocess.run([load, "fill", self.path, str(count), str(size)], check=True)
+        subprocess.run([load, "fill", self.path, str(count), str(size)], check=True,
+                       stdout=subprocess.DEVNULL)
         (self.path / "config.toml").write_text(
             '[log]\nto = "none"\n[transport.outbox]\ntype = "maildir"\npath = "outbox"\n'
             '[[route]]\ndomain = "*"\ntransport = "outbox"\n')

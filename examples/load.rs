@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example load -- fill DIR 10000 4096     # accept 10,000 messages of 4 KB
+//! cargo run --release --example load -- fill DIR 10000 4096 8   # the same from 8 threads
 //! cargo run --release --example load -- deliver DIR             # every recipient is delivered
 //! cargo run --release --example load -- defer DIR               # every recipient is deferred
 //! ```
@@ -9,7 +10,7 @@
 use std::error::Error;
 use std::future::ready;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mailspool::accept::{Acceptor, Limits, Request};
 use mailspool::message::{Address, Door, Dsn, EnhancedCode, ReversePath};
@@ -45,9 +46,28 @@ impl Session for Nothing {
     }
 }
 
-/// Messages to 100 mailboxes, each a destination of its own.
-fn fill(path: &Path, count: usize, size: usize) -> Result<(), Box<dyn Error>> {
-    let acceptor = Acceptor::new(Spool::create(path, None)?, Limits::new(HOSTNAME));
+/// Messages to 100 mailboxes, each a destination of its own. Says how many a second were accepted.
+fn fill(path: &Path, count: usize, size: usize, threads: usize) -> Result<(), Box<dyn Error>> {
+    let spool = Spool::create(path, None)?;
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let some = |thread| count / threads + usize::from(thread < count % threads);
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| {
+                let spool = spool.clone();
+                scope.spawn(move || accept(spool, some(thread), size).map_err(|e| e.to_string()))
+            })
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| "a panic".to_owned())?)
+    })?;
+    println!("{:.0}", count as f64 / begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn accept(spool: Spool, count: usize, size: usize) -> Result<(), Box<dyn Error>> {
+    let acceptor = Acceptor::new(spool, Limits::new(HOSTNAME));
     let mut message = b"Subject: load\r\n\r\n".to_vec();
     while message.len() + 74 <= size {
         message.extend_from_slice(&[b'x'; 72]);
@@ -85,7 +105,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["fill", path, count, size] => fill(Path::new(path), count.parse()?, size.parse()?),
+        ["fill", path, count, size] => fill(Path::new(path), count.parse()?, size.parse()?, 1),
+        ["fill", path, count, size, threads] => {
+            let threads = threads.parse::<usize>()?.max(1);
+            fill(Path::new(path), count.parse()?, size.parse()?, threads)
+        }
         ["deliver", path] => run(Path::new(path), Outcome::delivered("nothing was done")),
         ["defer", path] => run(
             Path::new(path),

@@ -178,7 +178,9 @@ impl Config {
     /// Reads a configuration. `name` is what error messages call it.
     pub fn parse(text: &str, name: &str) -> Result<Config, Error> {
         let text = Text { text, name };
-        let raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
+        // One that says nothing, such as the one that `init` writes, is read for each message that comes in.
+        let said = if is_silent(text.text) { "" } else { text.text };
+        let raw: Raw = toml::from_str(said).map_err(|error| text.unreadable(&error))?;
         let hostname = match &raw.hostname {
             Some(given) => text.hostname(given)?,
             None => system_hostname(),
@@ -226,6 +228,14 @@ impl Config {
             routes,
         })
     }
+}
+
+/// Whether a configuration has nothing but comments.
+fn is_silent(text: &str) -> bool {
+    let is_comment = |line: &str| line.is_empty() || line.starts_with('#');
+    // Others are no part of a comment (TOML 1.0); the parser says so.
+    let is_wrong = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n');
+    text.split('\n').all(is_comment) && !text.contains(is_wrong)
 }
 
 fn signed(duration: Duration) -> SignedDuration {

@@ -40,6 +40,7 @@ pub mod runner;
 pub mod smtp;
 pub mod spool;
 pub mod transport;
+mod users;
 
 /// The example in README compiles and runs.
 #[cfg(doctest)]

@@ -38,7 +38,20 @@ pub(super) struct Global {
 impl Args {
     /// Reads the command line, and what it leaves unsaid from the environment.
     pub fn read(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
-        let mut args = Args::try_parse_from(arguments)?;
+        let door = match is_door(&arguments) {
+            true => Door::try_parse_from(&arguments).ok(),
+            false => None,
+        };
+        let mut args = match door {
+            Some(Door { global, command }) => Args {
+                global,
+                command: match command {
+                    DoorCommand::Send(send) => Command::Send(send),
+                    DoorCommand::Receive(receive) => Command::Receive(receive),
+                },
+            },
+            None => Args::try_parse_from(arguments)?,
+        };
         args.global.fill_in(|name| std::env::var_os(name));
         Ok(args)
     }
@@ -54,6 +67,23 @@ impl Global {
         or(&mut self.spool, "MAILSPOOL_SPOOL");
         or(&mut self.config, "MAILSPOOL_CONFIG");
     }
+}
+
+/// The part of the command line that submissions use: making the rest is a third of the instructions of
+/// one. What it does not understand goes to the whole, which says why.
+#[derive(Debug, Parser)]
+#[command(name = "mailspool", disable_help_subcommand = true)]
+struct Door {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: DoorCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DoorCommand {
+    Send(Send),
+    Receive(Receive),
 }
 
 #[derive(Debug, Subcommand)]
@@ -438,15 +468,25 @@ impl From<Kind> for NoticeKind {
 /// Whether these arguments call `receive`, judged as simply as possible: before anything that
 /// could fail.
 pub(super) fn is_receive(arguments: &[OsString]) -> bool {
+    command_word(arguments).is_some_and(|word| word == OsStr::new("receive"))
+}
+
+/// Whether arguments are those of a submission.
+fn is_door(arguments: &[OsString]) -> bool {
+    is_receive(arguments) || command_word(arguments).is_some_and(|word| word == OsStr::new("send"))
+}
+
+/// The word that stands where a command does.
+fn command_word(arguments: &[OsString]) -> Option<&OsString> {
     let mut rest = arguments.iter().skip(1);
     while let Some(argument) = rest.next() {
         if argument == OsStr::new("--spool") || argument == OsStr::new("--config") {
             rest.next();
         } else if !argument.as_encoded_bytes().starts_with(b"-") {
-            return argument == OsStr::new("receive");
+            return Some(argument);
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -472,6 +512,35 @@ mod tests {
         let config = Some(PathBuf::from("given"));
         assert_eq!(given(""), (None, config.clone()));
         assert_eq!(given("there"), (Some("there".into()), config));
+    }
+
+    /// The short way reads a submission as the long one does, or leaves it to that.
+    #[test]
+    fn both_ways_read_a_submission_alike() {
+        for line in [
+            "m send -f a@x b@x",
+            "m --spool /s send -t -N success,delay --at +2h --key k -- -b@x c@x",
+            "m send --config c --spool=/s --queue-only --transport t b@x",
+            "m receive -f <> -R hdrs -V id --orcpt rfc822;a@x --orcpt ; a@x b@x",
+            "m --config=c receive a@x",
+        ] {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert!(is_door(&words), "{line}");
+            let short = format!("{:?}", Door::try_parse_from(&words).unwrap());
+            let long = format!("{:?}", Args::try_parse_from(&words).unwrap());
+            let tail = |text: &str| text.split_once('{').unwrap().1.to_owned();
+            let times = |text: &str| tail(text).split("at: ").next().map(str::to_owned);
+            assert_eq!(times(&short), times(&long), "{line}");
+        }
+        for line in [
+            "m receive",
+            "m --help send",
+            "m send --help",
+            "m --no receive",
+        ] {
+            let words = line.split(' ').map(OsString::from);
+            assert!(Door::try_parse_from(words).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -136,11 +136,16 @@ pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
     if NOT_READ.load(Ordering::SeqCst) & 1 << number != 0 {
         return;
     }
+    let written = write_without_waiting(&to, text.as_bytes());
+    let text = &text.as_bytes()[written..];
+    if text.is_empty() {
+        return;
+    }
     let to = Arc::new(to);
     // A write can block whatever was known of the stream before. Then the thread stays in it until the
     // process ends.
     let (progress, heard) = mpsc::channel();
-    let (writer, bytes) = (Arc::clone(&to), text.as_bytes().to_vec());
+    let (writer, bytes) = (Arc::clone(&to), text.to_vec());
     let write = move || pour(&*writer, &bytes, || progress.send(()).is_ok());
     let thread = std::thread::Builder::new()
         .stack_size(64 << 10)
@@ -154,7 +159,7 @@ pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
             }
         },
         Err(_) => {
-            pour(&*to, text.as_bytes(), || has_room(&*to));
+            pour(&*to, text, || has_room(&*to));
             false
         }
     };
@@ -165,6 +170,28 @@ pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
             write_once(std::io::stderr(), text);
         }
     }
+}
+
+/// Writes what a stream takes at once, and says how much that was: nothing where the kernel cannot
+/// promise not to wait, such as with a terminal. It spares a thread.
+#[allow(unsafe_code)]
+fn write_without_waiting(to: &impl AsFd, bytes: &[u8]) -> usize {
+    let piece = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the one vector that is passed points to `bytes`, which are only read and outlive the
+    // call. The offset -1 writes where the stream stands.
+    let written = unsafe {
+        libc::pwritev2(
+            to.as_fd().as_raw_fd(),
+            &raw const piece,
+            1,
+            -1,
+            libc::RWF_NOWAIT,
+        )
+    };
+    usize::try_from(written).unwrap_or(0)
 }
 
 /// Writes piece by piece, asking before each whether to go on.

@@ -12,11 +12,12 @@ use std::path::Path;
 use nix::dir::Dir;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{self, Gid, Uid, User};
+use nix::unistd::{self, Gid, Uid};
 
 use super::exit::{EX_NOPERM, EX_NOUSER, EX_TEMPFAIL, Failure};
 use super::trust::{self, Reached, Way};
 use crate::disk::Disk;
+use crate::users::User;
 
 /// Who called the program.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ impl Caller {
     /// The real user, by name if there is one; the one before sudo if sudo says so.
     pub fn look() -> Result<Caller, Failure> {
         let uid = unistd::getuid();
-        let name = match User::from_uid(uid) {
+        let name = match User::numbered(uid) {
             Ok(Some(user)) => user.name,
             Ok(None) | Err(_) => uid.to_string(),
         };
@@ -85,17 +86,17 @@ fn act_as(uid: Uid, gid: Gid) -> Result<(), Failure> {
     if uid.is_root() {
         return Ok(());
     }
-    let denied = |error| Failure::new(EX_TEMPFAIL, format!("changing to user {uid}: {error}"));
-    let groups = match User::from_uid(uid) {
-        Ok(Some(user)) => std::ffi::CString::new(user.name).ok(),
-        _ => None,
+    let change = || -> io::Result<()> {
+        let groups = match User::numbered(uid).ok().flatten() {
+            Some(user) => User { gid, ..user }.groups()?,
+            None => vec![gid],
+        };
+        unistd::setgroups(&groups)?;
+        unistd::setegid(gid)?;
+        Ok(unistd::seteuid(uid)?)
     };
-    match groups {
-        Some(name) => unistd::initgroups(&name, gid).map_err(denied)?,
-        None => unistd::setgroups(&[gid]).map_err(denied)?,
-    }
-    unistd::setegid(gid).map_err(denied)?;
-    unistd::seteuid(uid).map_err(denied)
+    let denied = |error| Failure::new(EX_TEMPFAIL, format!("changing to user {uid}: {error}"));
+    change().map_err(denied)
 }
 
 /// Gives root up for good, unless it is kept for pipes that change users.
@@ -179,7 +180,7 @@ fn give(reached: &Reached, owner: &User) -> io::Result<()> {
 }
 
 fn user(name: &str) -> Result<User, Failure> {
-    match User::from_name(name) {
+    match User::named(name) {
         Ok(Some(user)) => Ok(user),
         Ok(None) => Err(Failure::new(
             EX_NOUSER,

@@ -325,7 +325,8 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
     if !is_named && !metadata.is_file() {
         return Err(wrong(&"not a regular file"));
     }
-    let mut text = String::new();
+    let size = usize::try_from(metadata.len().min(MAX_CONFIG)).unwrap_or(0);
+    let mut text = String::with_capacity(size + 1);
     let got = file.take(MAX_CONFIG + 1).read_to_string(&mut text);
     if got.map_err(|error| wrong(&error))? as u64 > MAX_CONFIG {
         return Err(wrong(&format!("longer than {MAX_CONFIG} octets")));

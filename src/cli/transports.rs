@@ -11,8 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::User;
-
 use super::descriptors;
 use super::site::Site;
 use super::trust;
@@ -27,6 +25,7 @@ use crate::smtp::{
     TlsSettings,
 };
 use crate::transport::{Maildir, OnUnknown, Pipe, PipeUser, Relay, Smtp, Target, Transport};
+use crate::users::User;
 
 /// No secret, certificate or key is longer.
 const MAX_FILE: u64 = 1 << 20;
@@ -223,7 +222,7 @@ impl Maker<'_> {
     /// configuration that is root's word.
     fn may_run_as(&self, name: &str) -> Result<(), String> {
         let ours = nix::unistd::geteuid();
-        let is_ours = matches!(User::from_name(name), Ok(Some(user)) if user.uid == ours);
+        let is_ours = matches!(User::named(name), Ok(Some(user)) if user.uid == ours);
         match &self.site.no_switch {
             Some(why) if self.site.caller.is_root() && !is_ours => Err(format!(
                 "root runs a command as {name:?} only by a configuration that no one else can \
@@ -384,14 +383,14 @@ fn only_root_changes(path: &Path) -> Result<(), String> {
 fn runs_as_root(user: Option<&str>) -> bool {
     match user {
         None => nix::unistd::geteuid().is_root(),
-        Some(name) => matches!(User::from_name(name), Ok(Some(user)) if user.uid.is_root()),
+        Some(name) => matches!(User::named(name), Ok(Some(user)) if user.uid.is_root()),
     }
 }
 
 /// As whom files are read.
 fn user() -> String {
     let id = nix::unistd::geteuid();
-    match nix::unistd::User::from_uid(id) {
+    match User::numbered(id) {
         Ok(Some(user)) => format!("the user {}", user.name),
         _ => format!("the user {id}"),
     }

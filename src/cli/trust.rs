@@ -18,7 +18,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{self, FsType, fstatfs};
-use nix::unistd::{Uid, User};
+use nix::unistd::Uid;
+
+use crate::users::User;
 
 /// Links in one path; the kernel gives up after as many.
 const MOST_LINKS: usize = 40;
@@ -135,6 +137,8 @@ struct Walk {
     rest: VecDeque<OsString>,
     links: usize,
     trusted: [Uid; 2],
+    /// The device that was judged last: all that lies on it is on the same file system.
+    device: Option<libc::dev_t>,
     doubt: Option<String>,
     foreign: Option<String>,
 }
@@ -144,20 +148,22 @@ impl Walk {
         let path = std::path::absolute(path)?;
         let here = root()?;
         // In a user namespace, root outside of it may have another number here. Its is `/`.
-        let owner = Uid::from_raw(fstat(&here)?.st_uid);
+        let stat = fstat(&here)?;
+        let owner = Uid::from_raw(stat.st_uid);
         let mut walk = Walk {
             is_sticky: false,
             path: PathBuf::from("/"),
             rest: VecDeque::new(),
             links: 0,
             trusted: [Uid::from_raw(0), owner],
+            device: None,
             doubt: None,
             foreign: None,
             here,
         };
         walk.push_front(&path);
         let root = walk.here.try_clone()?;
-        walk.judge(&root)?;
+        walk.judge(&root, &stat)?;
         Ok(walk)
     }
 
@@ -224,7 +230,7 @@ impl Walk {
                 b"." => {}
                 _ => self.path.push(name),
             }
-            self.judge(&fd)?;
+            self.judge(&fd, &stat)?;
             self.here = fd;
         }
         Ok(None)
@@ -252,7 +258,8 @@ impl Walk {
         flags.set(OFlag::O_NOFOLLOW, !last.is_magic);
         let fd = openat(&self.here, last.name.as_os_str(), flags, Mode::empty())?;
         self.path.push(&last.name);
-        self.judge(&fd)?;
+        let stat = fstat(&fd)?;
+        self.judge(&fd, &stat)?;
         Ok(fd)
     }
 
@@ -274,24 +281,26 @@ impl Walk {
     }
 
     /// Judges what was opened at `path`.
-    fn judge(&mut self, fd: &OwnedFd) -> io::Result<()> {
-        let stat = fstat(fd)?;
+    fn judge(&mut self, fd: &OwnedFd, stat: &FileStat) -> io::Result<()> {
         let path = self.path.clone();
-        self.judge_name(&stat, &path);
+        self.judge_name(stat, &path);
         let path = path.display();
-        let is_directory = kind(&stat) == SFlag::S_IFDIR;
+        let is_directory = kind(stat) == SFlag::S_IFDIR;
         self.is_sticky = is_directory && stat.st_mode & 0o1000 != 0;
         if !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {
-            self.doubt(|| format!("{path} belongs to {}", owner(&stat)));
+            self.doubt(|| format!("{path} belongs to {}", owner(stat)));
         } else if stat.st_mode & 0o022 != 0 && !self.is_sticky {
             self.doubt(|| format!("others than its owner may write to {path}"));
         }
         self.is_sticky &= stat.st_mode & 0o022 != 0;
+        if self.device.replace(stat.st_dev) == Some(stat.st_dev) {
+            return Ok(());
+        }
         let kind = fstatfs(fd)?.filesystem_type();
         if !LOCAL.contains(&kind) && self.foreign.is_none() {
             self.foreign = Some(format!("{path} is on no file system of this machine's own"));
         }
-        if kind == statfs::FUSE_SUPER_MAGIC && !is_mounted_by_root(&stat)? {
+        if kind == statfs::FUSE_SUPER_MAGIC && !is_mounted_by_root(stat)? {
             self.doubt(|| format!("{path} is on a file system that a user has mounted"));
         }
         Ok(())
@@ -322,7 +331,7 @@ fn kind(stat: &FileStat) -> SFlag {
 /// The owner's name, for words.
 fn owner(stat: &FileStat) -> String {
     let uid = Uid::from_raw(stat.st_uid);
-    match User::from_uid(uid) {
+    match User::numbered(uid) {
         Ok(Some(user)) => user.name,
         _ => format!("user {uid}"),
     }

@@ -6,7 +6,7 @@
 //! the log, an attempt in the background), and the next run does what is left of it.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exit::{EX_TEMPFAIL, Failure, no_failure_from_now_on, write_once};
@@ -14,16 +14,15 @@ use super::exit::{EX_TEMPFAIL, Failure, no_failure_from_now_on, write_once};
 /// How long a process may still take after the commit point.
 const AFTER: Duration = Duration::from_secs(5);
 
+/// How often the thread looks at the time. It is not woken when the time changes: that would be work
+/// for every process, and nearly all of them end before the first look.
+const LOOKS: Duration = Duration::from_millis(500);
+
 /// Ends this process when its time is up. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Watchdog {
     begun: Instant,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    watch: Mutex<Watch>,
-    changed: Condvar,
+    watch: Arc<Mutex<Watch>>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,19 +36,18 @@ impl Watchdog {
     /// Watches over this process from now on, for ever if no limit is set.
     pub fn start(limit: Option<Duration>) -> Result<Watchdog, Failure> {
         let begun = Instant::now();
-        let shared = Arc::new(Shared {
-            watch: Mutex::new(Watch {
-                end: limit.and_then(|limit| begun.checked_add(limit)),
-                is_committed: false,
-            }),
-            changed: Condvar::new(),
-        });
-        let watching = Arc::clone(&shared);
+        let watch = Arc::new(Mutex::new(Watch {
+            end: limit.and_then(|limit| begun.checked_add(limit)),
+            is_committed: false,
+        }));
+        let watched = Arc::clone(&watch);
         let thread = std::thread::Builder::new().name("watchdog".to_owned());
-        let spawned = thread.stack_size(64 << 10).spawn(move || watching.watch());
+        let spawned = thread
+            .stack_size(64 << 10)
+            .spawn(move || keep_looking(&watched));
         spawned
             .map_err(|error| Failure::new(EX_TEMPFAIL, format!("starting a thread: {error}")))?;
-        Ok(Watchdog { begun, shared })
+        Ok(Watchdog { begun, watch })
     }
 
     /// Sets the time from the start until the commit point.
@@ -69,47 +67,41 @@ impl Watchdog {
     }
 
     fn change(&self, change: impl FnOnce(&mut Watch)) {
-        let mut watch = self.shared.lock();
+        let mut watch = lock(&self.watch);
         if !watch.is_committed {
             change(&mut watch);
         }
-        drop(watch);
-        self.shared.changed.notify_all();
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(watch: &Mutex<Watch>) -> MutexGuard<'_, Watch> {
+    watch.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn watch(&self) {
-        let mut has_warned = false;
-        let mut watch = self.lock();
-        loop {
-            let left = watch
-                .end
-                .map(|end| end.saturating_duration_since(Instant::now()));
-            match (left, watch.is_committed) {
-                (None, _) => {
-                    let waited = self.changed.wait(watch);
-                    watch = waited.unwrap_or_else(PoisonError::into_inner);
-                }
-                (Some(left), _) if !left.is_zero() => {
-                    let waited = self.changed.wait_timeout(watch, left);
-                    watch = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                // With the lock in hand, so that nothing is committed in between.
-                (Some(_), true) => std::process::exit(0),
-                (Some(_), false) if has_warned => std::process::exit(i32::from(EX_TEMPFAIL)),
-                (Some(_), false) => {
-                    // Without it: words may take their time, and the message may become durable.
-                    drop(watch);
-                    let text = "mailspool: taking too long; try again later\n";
-                    write_once(io::stderr(), text);
-                    has_warned = true;
-                    watch = self.lock();
-                }
+/// Ends the process when its time is up.
+fn keep_looking(watched: &Mutex<Watch>) {
+    let mut has_warned = false;
+    loop {
+        let watch = lock(watched);
+        let left = watch
+            .end
+            .map(|end| end.saturating_duration_since(Instant::now()));
+        match (left, watch.is_committed) {
+            // With the lock in hand, so that nothing is committed in between.
+            (Some(Duration::ZERO), true) => std::process::exit(0),
+            (Some(Duration::ZERO), false) if has_warned => {
+                std::process::exit(i32::from(EX_TEMPFAIL))
+            }
+            (Some(Duration::ZERO), false) => {
+                // Without it: words may take their time, and the message may become durable.
+                drop(watch);
+                let text = "mailspool: taking too long; try again later\n";
+                write_once(io::stderr(), text);
+                has_warned = true;
+            }
+            (left, _) => {
+                drop(watch);
+                std::thread::sleep(left.map_or(LOOKS, |left| left.min(LOOKS)));
             }
         }
     }

@@ -5,7 +5,7 @@
 //! that: a child settles all three ids, whoever it runs as. Root is regained in children only,
 //! never in the process itself, whose threads would all be root for that moment.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,13 +13,12 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Gid, Pid, ResGid, ResUid, Uid, User};
-use nix::unistd::{
-    getgrouplist, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setsid,
-};
+use nix::unistd::{Gid, Pid, ResGid, ResUid, Uid};
+use nix::unistd::{getresgid, getresuid, seteuid, setgroups, setresgid, setresuid, setsid};
 
 use super::PipeError;
 use super::child::{before_exec, die_with, limit_descriptors, parent};
+use crate::users::User;
 
 /// A user of this system, with all groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,21 +49,21 @@ pub(super) enum Identity {
 impl PipeUser {
     /// Looks a user up by name.
     pub fn lookup(name: &str) -> Result<PipeUser, PipeError> {
-        let found = User::from_name(name).and_then(|user| user.map(with_groups).transpose());
+        let found = User::named(name).and_then(|user| user.map(with_groups).transpose());
         match found {
             Ok(Some(user)) => Ok(user),
             Ok(None) => Err(PipeError::NoSuchUser(name.to_owned())),
-            Err(errno) => Err(PipeError::User {
+            Err(source) => Err(PipeError::User {
                 name: name.to_owned(),
-                source: errno.into(),
+                source,
             }),
         }
     }
 
     /// The user that this process runs as; none without an entry for it.
     pub(super) fn effective() -> io::Result<Option<PipeUser>> {
-        let user = User::from_uid(Uid::effective())?;
-        Ok(user.map(with_groups).transpose()?)
+        let user = User::numbered(Uid::effective())?;
+        user.map(with_groups).transpose()
     }
 
     /// Its name.
@@ -77,14 +76,13 @@ impl PipeUser {
     }
 }
 
-fn with_groups(user: User) -> nix::Result<PipeUser> {
-    let name = CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?;
+fn with_groups(user: User) -> io::Result<PipeUser> {
     Ok(PipeUser {
-        groups: getgrouplist(&name, user.gid)?,
+        groups: user.groups()?,
         name: user.name,
         uid: user.uid,
         gid: user.gid,
-        home: user.dir,
+        home: user.home,
     })
 }
 
