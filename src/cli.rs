@@ -21,6 +21,7 @@ mod run;
 mod schedule;
 mod show;
 mod site;
+mod start;
 mod submit;
 mod suspend;
 mod table;
@@ -31,24 +32,27 @@ mod watchdog;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::process::ExitCode;
 
 use args::{Args, Command};
 use exit::Failure;
 
-/// Runs the program with the arguments of this process.
-pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let code = match args::is_receive(&arguments) {
-        true => receive(arguments),
-        false => others(arguments),
-    };
-    log::finish();
-    code
+/// Runs the program with these arguments, the first of which is its name. The status to exit with.
+pub fn main(arguments: Vec<OsString>) -> u8 {
+    // Nothing unwinds out of Rust: a panic here has been reported, and it gets the status of one.
+    let code = std::panic::catch_unwind(|| {
+        start::prepare();
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        let code = match args::is_receive(&arguments) {
+            true => receive(arguments),
+            false => others(arguments),
+        };
+        log::finish();
+        code
+    });
+    code.unwrap_or_else(|_| exit::after_panic(exit::EX_SOFTWARE))
 }
 
-fn receive(arguments: Vec<OsString>) -> ExitCode {
+fn receive(arguments: Vec<OsString>) -> u8 {
     exit::panics_end_in(exit::EX_TEMPFAIL);
     exit::outlive_file_size_limit();
     let args = match Args::read(arguments) {
@@ -58,30 +62,28 @@ fn receive(arguments: Vec<OsString>) -> ExitCode {
             // Help that an MTA has asked for, by a recipient such as `-h@example.org`, is no
             // acceptance: only a person at a terminal gets a 0 for it.
             let asked = !error.use_stderr() && std::io::stdin().is_terminal();
-            return match asked {
-                true => ExitCode::SUCCESS,
-                false => ExitCode::from(exit::EX_TEMPFAIL),
-            };
+            return if asked { 0 } else { exit::EX_TEMPFAIL };
         }
     };
     let Command::Receive(receive) = &args.command else {
-        return ExitCode::from(exit::EX_TEMPFAIL);
+        return exit::EX_TEMPFAIL;
     };
     match submit::receive(&args.global, receive) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => exit::refuse(&failure),
     }
 }
 
-fn others(arguments: Vec<OsString>) -> ExitCode {
+fn others(arguments: Vec<OsString>) -> u8 {
     exit::panics_end_in(exit::EX_SOFTWARE);
     let args = match Args::read(arguments) {
         Ok(args) => args,
         Err(error) => {
             exit::say_usage(&error);
-            return match error.use_stderr() {
-                true => ExitCode::from(exit::EX_USAGE),
-                false => ExitCode::SUCCESS,
+            return if error.use_stderr() {
+                exit::EX_USAGE
+            } else {
+                0
             };
         }
     };
@@ -89,11 +91,11 @@ fn others(arguments: Vec<OsString>) -> ExitCode {
     match std::panic::catch_unwind(|| dispatch(&args)) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => exit::complain(&failure),
-        Err(_) => ExitCode::from(exit::after_panic(exit::EX_SOFTWARE)),
+        Err(_) => exit::after_panic(exit::EX_SOFTWARE),
     }
 }
 
-fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
+fn dispatch(args: &Args) -> Result<u8, Failure> {
     let global = &args.global;
     match &args.command {
         Command::Init(init) => configuration::init(global, init),
@@ -118,5 +120,5 @@ fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Check(check) => return check::check(global, check),
         Command::Config(config) => configuration::config(global, config),
     }
-    .map(|()| ExitCode::SUCCESS)
+    .map(|()| 0)
 }

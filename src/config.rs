@@ -13,6 +13,7 @@ mod value;
 mod wire;
 mod written;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -177,10 +178,9 @@ pub struct Error(String);
 impl Config {
     /// Reads a configuration. `name` is what error messages call it.
     pub fn parse(text: &str, name: &str) -> Result<Config, Error> {
+        let text = &without_comments(text);
         let text = Text { text, name };
-        // One that says nothing, such as the one that `init` writes, is read for each message that comes in.
-        let said = if is_silent(text.text) { "" } else { text.text };
-        let raw: Raw = toml::from_str(said).map_err(|error| text.unreadable(&error))?;
+        let raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
         let hostname = match &raw.hostname {
             Some(given) => text.hostname(given)?,
             None => system_hostname(),
@@ -230,12 +230,25 @@ impl Config {
     }
 }
 
-/// Whether a configuration has nothing but comments.
-fn is_silent(text: &str) -> bool {
-    let is_comment = |line: &str| line.is_empty() || line.starts_with('#');
-    // Others are no part of a comment (TOML 1.0); the parser says so.
-    let is_wrong = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n');
-    text.split('\n').all(is_comment) && !text.contains(is_wrong)
+/// The text with an empty line for each line that is a comment, as far as that can be told by simple
+/// means. A configuration is read for each message that comes in, and most of one is comments, which
+/// the parser reads octet by octet.
+fn without_comments(text: &str) -> Cow<'_, str> {
+    // A control character in a comment is an error, which the parser finds.
+    let is_wrong = |byte: u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n');
+    if text.bytes().any(is_wrong) {
+        return Cow::Borrowed(text);
+    }
+    let mut rest = String::with_capacity(text.len());
+    let mut may_be_in_text = false;
+    for line in text.split_inclusive('\n') {
+        let is_comment = !may_be_in_text && line.starts_with('#');
+        rest.push_str(if is_comment { "\n" } else { line });
+        // From here on what looks like a comment may be a line of a text of several lines.
+        may_be_in_text |=
+            !is_comment && ["\"\"\"", "'''"].iter().any(|quotes| line.contains(quotes));
+    }
+    Cow::Owned(rest)
 }
 
 fn signed(duration: Duration) -> SignedDuration {

@@ -1,7 +1,6 @@
 //! `retry`, `flush`, `freeze`, `thaw`, `discard`, `bounce`.
 
 use std::io;
-use std::process::ExitCode;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -19,14 +18,14 @@ use crate::queue::{Action, By, Then};
 use crate::spool::Kept;
 
 /// `mailspool retry`.
-pub(super) fn retry(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+pub(super) fn retry(global: &Global, args: &Act) -> Result<u8, Failure> {
     let site = open(global)?;
     let action = Action::Retry(by(&site, &args.how));
     act(&site, global, &args.ids, &args.how, &action, "made due")
 }
 
 /// `mailspool freeze`.
-pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<ExitCode, Failure> {
+pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<u8, Failure> {
     let site = open(global)?;
     let until = match args.time {
         None => None,
@@ -48,14 +47,14 @@ pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<ExitCode, Failure
 }
 
 /// `mailspool thaw`.
-pub(super) fn thaw(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+pub(super) fn thaw(global: &Global, args: &Act) -> Result<u8, Failure> {
     let site = open(global)?;
     let action = Action::Thaw(by(&site, &args.how));
     act(&site, global, &args.ids, &args.how, &action, "thawed")
 }
 
 /// `mailspool discard`.
-pub(super) fn discard(global: &Global, args: &Discard) -> Result<ExitCode, Failure> {
+pub(super) fn discard(global: &Global, args: &Discard) -> Result<u8, Failure> {
     let Discard { act: args, now } = args;
     let site = open(global)?;
     let by = by(&site, &args.how);
@@ -87,7 +86,7 @@ pub(super) fn discard(global: &Global, args: &Discard) -> Result<ExitCode, Failu
 }
 
 /// `mailspool bounce`.
-pub(super) fn bounce(global: &Global, args: &Act) -> Result<ExitCode, Failure> {
+pub(super) fn bounce(global: &Global, args: &Act) -> Result<u8, Failure> {
     let site = open(global)?;
     let action = Action::Bounce(by(&site, &args.how));
     act(
@@ -160,7 +159,7 @@ fn act(
     how: &How,
     action: &Action,
     done: &str,
-) -> Result<ExitCode, Failure> {
+) -> Result<u8, Failure> {
     // All of them are looked up before anything is done to any of them.
     let found: Result<Vec<QueueId>, Failure> =
         parts.iter().map(|part| one(&site.spool, part)).collect();
@@ -170,7 +169,7 @@ fn act(
     if how.dry_run {
         ids.iter()
             .for_each(|id| say(&format!("{id} would be {done}.\n")));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     }
     let waiting = Waiting::look(site);
     let mut status = 0;
@@ -212,7 +211,7 @@ fn act(
     {
         background::attempt(site, global);
     }
-    Ok(ExitCode::from(status))
+    Ok(status)
 }
 
 fn say(text: &str) {

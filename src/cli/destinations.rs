@@ -1,7 +1,6 @@
 //! `destinations`: those that are down or suspended, and what that means for messages.
 
 use std::io::{self, BufWriter};
-use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -18,7 +17,7 @@ use crate::operator::{Row, RowStatus};
 use crate::spool::{Content, Down, Listing, Spool, Standing, Target, View};
 
 /// `mailspool destinations`.
-pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<ExitCode, Failure> {
+pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<u8, Failure> {
     let site = Site::look(global)?;
     if let Some(DestinationsCommand::Clear { names }) = &args.what {
         return clear(&site.spool, names);
@@ -37,7 +36,7 @@ pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<ExitC
         (false, false) => put(&mut out, &table_of(&suspended, &down, now))?,
     }
     finish(out)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// What is suspended now, by name.
@@ -129,7 +128,7 @@ fn table_of(suspended: &[Standing], down: &[Down], now: Timestamp) -> String {
     table::table(&["Destination", "State", "Since", "Tries", "Next"], rows)
 }
 
-fn clear(spool: &Spool, names: &[String]) -> Result<ExitCode, Failure> {
+fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
     let all = spool.all_down()?;
     let named = |down: &&Down| {
         let whole = down.hop.to_string();
@@ -167,7 +166,7 @@ fn clear(spool: &Spool, names: &[String]) -> Result<ExitCode, Failure> {
         }
         (false, _) => print(&text),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Says of messages that wait for a destination why they do.

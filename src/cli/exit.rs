@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -104,21 +103,21 @@ impl From<runner::Error> for Failure {
 }
 
 /// Says what went wrong, to a person.
-pub(super) fn complain(failure: &Failure) -> ExitCode {
+pub(super) fn complain(failure: &Failure) -> u8 {
     write_once(std::io::stderr(), &format!("mailspool: {}\n", failure.text));
-    ExitCode::from(failure.status)
+    failure.status
 }
 
 /// Says what went wrong, to an MTA. What can never be accepted begins with its enhanced status
 /// code, on standard output, and nothing comes before it; everything else is 75, with words
 /// that cannot be taken for such a code.
-pub(super) fn refuse(failure: &Failure) -> ExitCode {
+pub(super) fn refuse(failure: &Failure) -> u8 {
     if failure.permanent {
         write_once(std::io::stdout(), &format!("{}\n", failure.text));
-        return ExitCode::from(EX_DATAERR);
+        return EX_DATAERR;
     }
     write_once(std::io::stderr(), &format!("mailspool: {}\n", failure.text));
-    ExitCode::from(EX_TEMPFAIL)
+    EX_TEMPFAIL
 }
 
 /// How long a reader that takes nothing is waited for.

@@ -52,6 +52,10 @@ pub(super) fn start(log: &Log, quiet: Quiet) {
         }
         Opened::nothing()
     });
+    // Only a run stays long enough for `[log]` to change. Others that log nowhere need nothing of this.
+    if opened.output.is_none() && quiet != Quiet::No {
+        return;
+    }
     let (layer, handle) = reload::Layer::new(opened.layer);
     // A subscriber that is set already is a program's that this is part of; it stays.
     let subscriber = tracing_subscriber::registry().with(layer);

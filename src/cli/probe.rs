@@ -1,7 +1,6 @@
 //! `probe`: connects to where mail for an address goes next, and says what is there.
 
 use std::io;
-use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -42,7 +41,7 @@ struct ShownTls {
 }
 
 /// `mailspool probe`.
-pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> {
+pub(super) fn probe(global: &Global, args: &Probe) -> Result<u8, Failure> {
     let site = Site::open(global, IfMissing::Fail)?;
     let address = address(&args.address, &site.config)?;
     let sender = sender(args.from.as_ref(), &site)?;
@@ -70,7 +69,7 @@ pub(super) fn probe(global: &Global, args: &Probe) -> Result<ExitCode, Failure> 
         true => json_line(&mut io::stdout().lock(), &shown)?,
         false => print(&text(&shown, wire)),
     }
-    Ok(ExitCode::from(shown.status))
+    Ok(shown.status)
 }
 
 fn wire<'a>(

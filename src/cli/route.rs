@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -44,7 +43,7 @@ struct Way {
 }
 
 /// `mailspool route`.
-pub(super) fn route(global: &Global, args: &Route) -> Result<ExitCode, Failure> {
+pub(super) fn route(global: &Global, args: &Route) -> Result<u8, Failure> {
     let site = Site::look(global)?;
     let addresses: Result<Vec<Address>, Failure> = args
         .addresses
@@ -64,7 +63,7 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<ExitCode, Failure> 
         }
     }
     finish(out)?;
-    Ok(ExitCode::from(status))
+    Ok(status)
 }
 
 /// An address of the command line; a bare name is one of ours.

@@ -7,7 +7,6 @@ mod signals;
 mod watch;
 
 use std::io::{self, IsTerminal};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -36,7 +35,7 @@ enum Happening {
 }
 
 /// `mailspool run`.
-pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
+pub(super) fn run(global: &Global, args: &Run) -> Result<u8, Failure> {
     let site = Site::open(global, IfMissing::MakeDefault)?;
     log::start(&site.config.log, Quiet::No);
     descriptors::raise_limit();
@@ -97,7 +96,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         trouble.push(format!("{count} could not be read (the log says why)"));
     }
     match trouble.is_empty() {
-        true => Ok(ExitCode::SUCCESS),
+        true => Ok(0),
         false => Ok(complain(&Failure::new(EX_TEMPFAIL, trouble.join("; ")))),
     }
 }

@@ -3,7 +3,6 @@
 mod concerned;
 
 use std::io;
-use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use crate::operator;
 use crate::spool::{Changed, Standing, Suspension, Target};
 
 /// `mailspool suspend`.
-pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<ExitCode, Failure> {
+pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<u8, Failure> {
     let site = open(global)?;
     let targets = targets(&site, &args.names, true)?;
     let until = match args.time {
@@ -51,11 +50,11 @@ pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<ExitCode, Failu
             concerned::words(&site, &suspension.target)
         ));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// `mailspool resume`.
-pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure> {
+pub(super) fn resume(global: &Global, args: &Resume) -> Result<u8, Failure> {
     let site = open(global)?;
     let targets = targets(&site, &args.names, false)?;
     let by = by_caller(&site, None).by;
@@ -84,7 +83,7 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
     }
     say(&still(&site, &resumed));
     if resumed.is_empty() {
-        return Ok(ExitCode::from(status));
+        return Ok(status);
     }
     let is_meant = |envelope: &Envelope, to: &Address| {
         // Which way mail goes is not known then. What is made due in vain is put off again.
@@ -113,7 +112,7 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<ExitCode, Failure
     if !args.queue_only {
         background::attempt(&site, global);
     }
-    Ok(ExitCode::from(status))
+    Ok(status)
 }
 
 /// What else holds the mail back that has been resumed, if that is not told by its name.

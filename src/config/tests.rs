@@ -539,3 +539,20 @@ fn routes_name_domains_below_one_and_senders() {
         assert!(message.starts_with("config.toml:"), "{wrong}: {message}");
     }
 }
+
+#[test]
+fn comments_are_left_out_and_their_lines_counted() {
+    let read = |text: &str| Config::parse(text, "c").map_err(|error| error.to_string());
+    assert!(without_comments(DEFAULT).len() < DEFAULT.len() / 4);
+    let one = "# é\n\n#\n[accept]\n# more\nhop_limit = 3 # a few\n#";
+    assert_eq!(read(one).unwrap().accept.hop_limit, 3);
+    let wrong = read("# one\n#two\nhostname = \"a b\"\n").unwrap_err();
+    assert!(wrong.starts_with("c:3: "), "{wrong}");
+    let wrong = read("#\n#\nnonsense = 1\n").unwrap_err();
+    assert!(wrong.starts_with("c:3: "), "{wrong}");
+    let text = "[notice.bounce]\ntext = '''\n# no comment\n{replies}'''\n";
+    let words = read(text).unwrap().notices.templates.bounce.text();
+    assert_eq!(words, "# no comment\n{replies}");
+    assert!(read("# a\rb\n").is_err());
+    assert!(read("# a\r\nhostname = \"x\"\r\n").is_ok());
+}

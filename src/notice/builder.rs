@@ -86,12 +86,17 @@ impl DsnBuilder {
             original: &original,
         };
         let wording = self.templates.of(report.kind);
-        let text = words::folded(&wording.text.fill(|place| told.value(*place, Where::Text)));
-        let subject = wording
-            .subject
-            .fill(|place| told.value(*place, Where::Header));
+        let text = words::folded(
+            &wording
+                .text_template()
+                .fill(|place| told.value(*place, Where::Text)),
+        );
+        let subject = wording.subject_template();
+        let subject = subject.fill(|place| told.value(*place, Where::Header));
         let subject = shortened(printable(&subject), MAX_SUBJECT);
-        let (name, address) = wording.from.fill(|place| told.value(place, Where::Header));
+        let (name, address) = wording
+            .author_template()
+            .fill(|place| told.value(place, Where::Header));
         let mut header = String::new();
         let mut field = |name: &str, value: &str| field::write(&mut header, name, value, "\n");
         field("From", &from(&name, &address));

@@ -1,5 +1,6 @@
 //! The words of notices, as an administrator may change them.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::message::template::{Template, TemplateError};
@@ -17,12 +18,33 @@ pub struct Templates {
 }
 
 /// The words of one kind of notice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Wording {
     kind: NoticeKind,
-    pub(super) from: From,
-    pub(super) subject: Template<Place>,
-    pub(super) text: Template<Place>,
+    // None: our own, which are parsed when a notice is written. Most processes write none.
+    from: Option<From>,
+    subject: Option<Template<Place>>,
+    text: Option<Template<Place>>,
+}
+
+impl PartialEq for Wording {
+    fn eq(&self, other: &Wording) -> bool {
+        let words = |of: &Wording| (of.kind, of.from(), of.subject(), of.text());
+        words(self) == words(other)
+    }
+}
+
+impl Eq for Wording {}
+
+impl fmt::Debug for Wording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wording")
+            .field("kind", &self.kind)
+            .field("from", &self.from())
+            .field("subject", &self.subject())
+            .field("text", &self.text())
+            .finish()
+    }
 }
 
 /// The From field: a name, which may be empty, and an address.
@@ -80,28 +102,51 @@ const MAX_TEXT: usize = 64 << 10;
 impl Wording {
     /// Our own words.
     pub fn of(kind: NoticeKind) -> Wording {
-        let (subject, text) = match kind {
-            NoticeKind::Bounce => ("Not delivered: {subject}", include_str!("words/bounce.txt")),
-            NoticeKind::Delay => ("Delayed: {subject}", include_str!("words/delay.txt")),
-            NoticeKind::Success => (
-                "Delivery report: {subject}",
-                include_str!("words/success.txt"),
-            ),
-        };
-        // What is ours is tested; that it can be read is no question for a caller.
-        let own = |text, places: &[&[(&'static str, Place)]]| {
-            parse(text, places).unwrap_or_else(|error| unreachable!("{error}: {text}"))
-        };
-        let places = [EVERYWHERE, OF_THE_MESSAGE, OF_A_DELAY, OF_A_TEXT];
         Wording {
             kind,
-            from: From(own(
-                "Mail Delivery System <MAILER-DAEMON@{hostname}>",
-                &places[..1],
-            )),
-            subject: own(subject, &places[..3]),
-            text: own(text, &places),
+            from: None,
+            subject: None,
+            text: None,
         }
+    }
+
+    /// The template of the From field.
+    pub(super) fn author_template(&self) -> Cow<'_, From> {
+        let own = || {
+            From(own(
+                "Mail Delivery System <MAILER-DAEMON@{hostname}>",
+                &[EVERYWHERE],
+            ))
+        };
+        self.from
+            .as_ref()
+            .map_or_else(|| Cow::Owned(own()), Cow::Borrowed)
+    }
+
+    /// The template of the subject.
+    pub(super) fn subject_template(&self) -> Cow<'_, Template<Place>> {
+        let text = match self.kind {
+            NoticeKind::Bounce => "Not delivered: {subject}",
+            NoticeKind::Delay => "Delayed: {subject}",
+            NoticeKind::Success => "Delivery report: {subject}",
+        };
+        let own = || own(text, &self.places(false));
+        self.subject
+            .as_ref()
+            .map_or_else(|| Cow::Owned(own()), Cow::Borrowed)
+    }
+
+    /// The template of the text.
+    pub(super) fn text_template(&self) -> Cow<'_, Template<Place>> {
+        let text = match self.kind {
+            NoticeKind::Bounce => include_str!("words/bounce.txt"),
+            NoticeKind::Delay => include_str!("words/delay.txt"),
+            NoticeKind::Success => include_str!("words/success.txt"),
+        };
+        let own = || own(text, &self.places(true));
+        self.text
+            .as_ref()
+            .map_or_else(|| Cow::Owned(own()), Cow::Borrowed)
     }
 
     /// The same with another From field: `Name <address>`, or an address. It may have `{hostname}`
@@ -114,7 +159,7 @@ impl Wording {
         one_line(from)?;
         let from = From(parse(from, &[EVERYWHERE])?);
         from.check()?;
-        self.from = from;
+        self.from = Some(from);
         Ok(self)
     }
 
@@ -125,7 +170,7 @@ impl Wording {
     /// An unknown word in braces, a line break or another control character, nothing at all.
     pub fn with_subject(mut self, subject: &str) -> Result<Wording, WordingError> {
         one_line(subject)?;
-        self.subject = parse(subject, &self.places(false))?;
+        self.subject = Some(parse(subject, &self.places(false))?);
         Ok(self)
     }
 
@@ -144,23 +189,23 @@ impl Wording {
         }
         not_empty(&text)?;
         no_controls(&text, &['\n', '\t'])?;
-        self.text = parse(&text, &self.places(true))?;
+        self.text = Some(parse(&text, &self.places(true))?);
         Ok(self)
     }
 
     /// The From field, as [`with_from`](Wording::with_from) takes it.
     pub fn from(&self) -> String {
-        self.from.0.written(Place::name)
+        self.author_template().0.written(Place::name)
     }
 
     /// The subject, as [`with_subject`](Wording::with_subject) takes it.
     pub fn subject(&self) -> String {
-        self.subject.written(Place::name)
+        self.subject_template().written(Place::name)
     }
 
     /// The text, as [`with_text`](Wording::with_text) takes it.
     pub fn text(&self) -> String {
-        self.text.written(Place::name)
+        self.text_template().written(Place::name)
     }
 
     fn places(&self, text: bool) -> Vec<&'static [(&'static str, Place)]> {
@@ -281,6 +326,11 @@ fn no_controls(text: &str, but: &[char]) -> Result<(), WordingError> {
     }
 }
 
+/// What is ours is tested; that it can be read is no question for a caller.
+fn own(text: &str, places: &[&[(&'static str, Place)]]) -> Template<Place> {
+    parse(text, places).unwrap_or_else(|error| unreachable!("{error}: {text}"))
+}
+
 fn parse(text: &str, places: &[&[(&'static str, Place)]]) -> Result<Template<Place>, WordingError> {
     let all = || places.iter().copied().flatten();
     let named = |word: &str| {
@@ -331,7 +381,7 @@ mod tests {
             let wording = wording()
                 .with_from(text)
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>(wording.from.fill(|place| match place {
+            Ok::<_, String>(wording.author_template().fill(|place| match place {
                 Place::Postmaster => "pm@h.test".to_owned(),
                 _ => "h.test".to_owned(),
             }))
