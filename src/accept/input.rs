@@ -8,8 +8,10 @@ use super::Error;
 #[derive(Debug)]
 pub(super) struct Input<R> {
     reader: R,
-    /// Made of zeroes once, which costs nothing, and never cleared again.
+    /// Made of zeroes once, and never cleared again.
     buffer: Vec<u8>,
+    /// Whether the last read filled it.
+    is_full: bool,
     /// What of the buffer was read and not consumed.
     pub held: std::ops::Range<usize>,
     pub total: u64,
@@ -19,10 +21,14 @@ pub(super) struct Input<R> {
 impl<R: Read> Input<R> {
     const CHUNK: usize = 64 << 10;
 
+    /// Enough for most messages: each page that is cleared and not used costs a submission a page fault.
+    const FIRST: usize = 8 << 10;
+
     pub fn new(reader: R) -> Input<R> {
         Input {
             reader,
-            buffer: vec![0; Self::CHUNK],
+            buffer: vec![0; Self::FIRST],
+            is_full: false,
             held: 0..0,
             total: 0,
             eof: false,
@@ -38,7 +44,9 @@ impl<R: Read> Input<R> {
     pub fn fill(&mut self) -> Result<(), Error> {
         self.buffer.copy_within(self.held.clone(), 0);
         self.held = 0..self.held.len();
-        if self.buffer.len() - self.held.end < Self::CHUNK / 2 {
+        let room = self.buffer.len() - self.held.end;
+        let is_large = self.buffer.len() >= Self::CHUNK;
+        if room < Self::CHUNK / 2 && (is_large || self.is_full) {
             self.buffer.resize(self.held.end + Self::CHUNK, 0);
         }
         let got = loop {
@@ -48,6 +56,7 @@ impl<R: Read> Input<R> {
             }
         };
         self.held.end += got;
+        self.is_full = self.held.end == self.buffer.len();
         self.total += got as u64;
         self.eof = got == 0;
         Ok(())
