@@ -38,7 +38,8 @@ use exit::Failure;
 
 /// Runs the program with these arguments, the first of which is its name. The status to exit with.
 pub fn main(arguments: Vec<OsString>) -> u8 {
-    // Nothing unwinds out of Rust: a panic here has been reported, and it gets the status of one.
+    // Nothing unwinds out of Rust. The panics of `others` do not come here, and for an MTA only 75 says that
+    // it keeps the message.
     let code = std::panic::catch_unwind(|| {
         start::prepare();
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
@@ -49,7 +50,7 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
         log::finish();
         code
     });
-    code.unwrap_or_else(|_| exit::after_panic(exit::EX_SOFTWARE))
+    code.unwrap_or_else(|_| exit::after_panic(exit::EX_TEMPFAIL))
 }
 
 fn receive(arguments: Vec<OsString>) -> u8 {

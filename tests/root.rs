@@ -105,6 +105,37 @@ fn whatever_root_does_in_a_spool_its_owner_has_done() {
     );
 }
 
+/// Some callers ignore SIGCHLD, and what they start begins with that.
+#[test]
+fn a_caller_that_ignores_its_children_is_served() {
+    let site = Site::new();
+    site.ok(&["init", "--user", "nobody"], "");
+    site.configure(
+        "[log]\nto = \"none\"\n[transport.box]\ntype = \"pipe\"\ncommand = [\"/bin/sh\", \"-c\", \
+         \"cat >/dev/null\"]\n[[route]]\ndomain = \"*\"\ntransport = \"box\"\n",
+    );
+    let ignoring = |arguments: &str| {
+        let script = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); \
+                      os.execv(sys.argv[1], sys.argv[1:])";
+        let mut child = Command::new("python3")
+            .args(["-c", script, env!("CARGO_BIN_EXE_mailspool"), "--spool"])
+            .arg(&site.spool)
+            .args(arguments.split(' '))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(MESSAGE.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments}: {output:?}");
+    };
+    ignoring("receive -f a@example.org y@example.org");
+    ignoring("send --queue-only -f a@example.org z@example.org");
+    ignoring("run");
+    assert!(site.ok(&["list"], "").contains("no message"));
+}
+
 #[test]
 fn a_link_in_a_spool_does_not_lead_root_astray() {
     let site = Site::new();

@@ -3,10 +3,12 @@
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-/// Opens the standard streams that are closed, and has a closed pipe be an error and not a death.
+/// Opens the standard streams that are closed, has a closed pipe be an error and not a death, and
+/// has the kernel keep the statuses of our children for us.
 ///
 /// A file that was opened in the place of a standard stream would get what is written there: words
-/// for an MTA would stand in a message.
+/// for an MTA would stand in a message. A caller that ignores SIGCHLD passes that on, and then no status
+/// of a child is ever known: where users are asked of getent, no message would be taken.
 #[allow(unsafe_code)]
 pub(super) fn prepare() {
     for stream in 0..3 {
@@ -21,6 +23,9 @@ pub(super) fn prepare() {
             }
         }
     }
-    // SAFETY: no handler is installed, the signal is only ignored.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+    // SAFETY: no handler is installed.
+    unsafe {
+        let _ = signal(Signal::SIGPIPE, SigHandler::SigIgn);
+        let _ = signal(Signal::SIGCHLD, SigHandler::SigDfl);
+    }
 }
