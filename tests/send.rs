@@ -504,7 +504,9 @@ fn blind_recipients_are_taken_from_where_they_are_taken_out() {
         // The only recipient may find the own address in `Received`.
         let (_, rest) = stored.split_once("Date: ").unwrap();
         assert!(!rest.contains("hid"), "{stored}");
-        assert!(!stored.to_ascii_lowercase().contains("bcc"), "{stored}");
+        // An id is hexadecimal, and may have these letters in a row.
+        let fields = stored.replace(id.trim(), "id").to_ascii_lowercase();
+        assert!(!fields.contains("bcc"), "{stored}");
         assert!(!stored.contains("From me"), "{stored}");
         assert_eq!(
             stored.matches("\nFrom ").count(),
