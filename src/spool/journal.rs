@@ -86,22 +86,42 @@ impl Journal {
         if !self.ends_well {
             return Ok(());
         }
-        let written = self.open().and_then(|()| match &self.file {
-            Some(file) => self.disk.write_all(file, line),
-            None => Ok(()),
-        });
-        if let Err(full) = &written
-            && full.is_full()
-            && self.size == 0
-        {
-            // An empty file would only take the room that another name in this directory may need. Best effort.
-            self.file = None;
-            let _ = self.disk.unlink(&Info::History.path(self.id));
+        let is_full =
+            |written: &disk::Result<()>| written.as_ref().is_err_and(disk::Error::is_full);
+        let mut written = self.write_line(line);
+        // Once more: room may come back with the file system's next commit, and without this line a
+        // sender is not told of a delay.
+        if is_full(&written) && self.cut_back() {
+            written = self.write_line(line);
+            if is_full(&written) {
+                self.cut_back();
+            }
         }
         self.size += line.len() as u64;
         self.ends_well = written.is_ok();
         self.trusted &= written.is_ok();
         written
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> disk::Result<()> {
+        self.open()?;
+        match &self.file {
+            Some(file) => self.disk.write_all(file, line),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back what a line that found no room may have left of itself; false if that cannot be.
+    fn cut_back(&mut self) -> bool {
+        if self.size == 0 {
+            // An empty file would only take the room that another name in this directory may need.
+            self.file = None;
+            return self.disk.unlink(&Info::History.path(self.id)).is_ok();
+        }
+        match &self.file {
+            Some(file) => self.disk.truncate(file, self.size).is_ok(),
+            None => true,
+        }
     }
 
     /// Whether it has doubled since it was folded into so many octets.
@@ -217,6 +237,89 @@ fn create_part(disk: &Disk, part: &Path) -> disk::Result<File> {
         let named = disk.stat(part)?.map(|stat| stat.identity);
         if locked && named == Some(ours) || tries >= MOST_TRIES {
             return Ok(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::disk::{Call, Seam, Verdict};
+
+    /// Has the calls that need room find none, from the n-th on so many times; with `made`, after half of a
+    /// write.
+    struct Full {
+        first: usize,
+        times: usize,
+        made: bool,
+        seen: AtomicUsize,
+    }
+
+    impl Seam for Full {
+        fn before(&self, call: &Call<'_>) -> Verdict {
+            if !matches!(call, Call::Open { create: true, .. } | Call::Write { .. }) {
+                return Verdict::Pass;
+            }
+            let number = self.seen.fetch_add(1, Ordering::SeqCst);
+            match (self.first..self.first + self.times).contains(&number) {
+                true if self.made => Verdict::PassAndFail(Errno::EDQUOT),
+                true => Verdict::Fail(Errno::ENOSPC),
+                false => Verdict::Pass,
+            }
+        }
+
+        fn length(&self, call: &Call<'_>) -> Option<usize> {
+            match call {
+                Call::Write { bytes, .. } if self.made => Some(bytes.len().div_ceil(2)),
+                _ => None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_finds_no_room_once_is_written_and_what_finds_none_leaves_nothing() {
+        for before in ["", "first\n"] {
+            for made in [false, true] {
+                for first in 0..4 {
+                    for times in [1, 100] {
+                        let dir = tempfile::tempdir().unwrap();
+                        let id = QueueId::new(Timestamp::UNIX_EPOCH, [7; 10]);
+                        let path = dir.path().join(Info::History.path(id));
+                        std::fs::create_dir(path.parent().unwrap()).unwrap();
+                        if !before.is_empty() {
+                            std::fs::write(&path, before).unwrap();
+                        }
+                        let seam = Arc::new(Full {
+                            first,
+                            times,
+                            made,
+                            seen: AtomicUsize::new(0),
+                        });
+                        let disk = Disk::open(dir.path(), Some(seam.clone())).unwrap();
+                        let size = (!before.is_empty()).then_some(before.len() as u64);
+                        let mut journal = Journal::new(disk, id, size, None, true, true);
+                        let written = journal.append(b"second\n");
+                        let there = std::fs::read_to_string(&path).ok();
+                        let struck = seam.seen.load(Ordering::SeqCst) > first;
+                        match times == 100 && struck {
+                            true => {
+                                assert!(written.unwrap_err().is_full());
+                                let left = (!before.is_empty()).then(|| before.to_owned());
+                                assert_eq!(there, left, "{made} {first}");
+                            }
+                            false => {
+                                written.unwrap();
+                                assert_eq!(there, Some(format!("{before}second\n")));
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }
