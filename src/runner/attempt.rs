@@ -641,16 +641,14 @@ impl Core {
             Err(failed) if !failed.is_full() => {
                 return match entry.say_in_history() {
                     Ok(()) => self.trouble(id, &failed.to_string()),
-                    Err(error) => Settled::Trouble(self.not_recorded(&mut entry, &error)),
+                    Err(error) => self.not_ended(&mut entry, &error),
                 };
             }
             _ => {}
         }
         match (entry.forget_here(), said) {
             (Ok(true), _) => Settled::Finished,
-            (Ok(false) | Err(_), Err(full)) => {
-                Settled::Trouble(self.not_recorded(&mut entry, &full))
-            }
+            (Ok(false) | Err(_), Err(full)) => self.not_ended(&mut entry, &full),
             (Ok(false), Ok(())) => self.trouble(id, &error.to_string()),
             (Err(error), Ok(())) => self.trouble(id, &error.to_string()),
         }
@@ -658,6 +656,15 @@ impl Core {
 
     /// An outcome that cannot be recorded must not be followed by another attempt: the message
     /// is frozen, by its place alone, and the run stops, unless there was no room: that is no reason for
+    /// The end of a message that nothing could say. If nothing was delivered at the end, as where an operator
+    /// discards it, the next run may come to the same end.
+    fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> Settled {
+        match entry.has_imagined() {
+            true => Settled::Trouble(self.not_recorded(entry, error)),
+            false => self.trouble(entry.id(), &error.to_string()),
+        }
+    }
+
     /// others to fail. Where it cannot be frozen either it would be delivered again, and so would the others.
     fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
         let (id, why) = (entry.id(), error.to_string());

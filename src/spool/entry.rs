@@ -34,8 +34,8 @@ pub struct Entry {
     is_marked: bool,
     /// When the attempt began that is under way.
     began: Option<Timestamp>,
-    /// What counts and is not written down.
-    imagined: Vec<Event>,
+    /// Something counts that is not written down.
+    has_imagined: bool,
     /// An outcome that must not be lost could not be recorded.
     is_owing: bool,
     /// A sync of the block has failed.
@@ -71,7 +71,7 @@ impl Entry {
             state,
             events,
             began: None,
-            imagined: Vec::new(),
+            has_imagined: false,
             is_owing: false,
             is_block_doubtful: false,
         }
@@ -293,8 +293,13 @@ impl Entry {
     /// Lets an event count without writing it down: for the outcome after which nobody is
     /// left, of which the rename to `done/` is the record.
     pub fn imagine(&mut self, event: Event) {
-        self.imagined.push(event.clone());
+        self.has_imagined = true;
         self.count(event);
+    }
+
+    /// Whether something counts that is not written down.
+    pub fn has_imagined(&self) -> bool {
+        self.has_imagined
     }
 
     /// Writes into the block, durably, that the message is done: for when that rename fails. It needs no
@@ -308,9 +313,10 @@ impl Entry {
     /// Writes the whole history anew, durably, with what was only imagined: for when the block cannot say that
     /// the message is done.
     pub fn say_in_history(&mut self) -> disk::Result<()> {
-        self.imagined.clear();
         let lines: Vec<u8> = self.events.iter().flat_map(Event::line).collect();
-        self.journal.replace(&lines)
+        self.journal.replace(&lines)?;
+        self.has_imagined = false;
+        Ok(())
     }
 
     /// Writes down the outcome of a transaction (commit point *recorded*): durably, if it must not be tried

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
+use jiff::SignedDuration;
 use mailspool::disk::Call;
 use mailspool::message::{Door, EnhancedCode};
 use mailspool::operator::{Acted, act, check};
@@ -133,6 +134,30 @@ fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
     assert_eq!(acted, [(scene.id, Acted::Done)]);
     let synced = seam.at(0, &format!("fsync history/{}.part", scene.id));
     seam.at(synced, "rename frozen/never/");
+}
+
+/// A discarded message whose end can be said nowhere is where it was: nothing was delivered that must not be
+/// delivered again.
+#[test]
+fn what_is_discarded_for_good_needs_no_record() {
+    let scene = Scene::new(&["a@ok.test"]);
+    let discard = Action::Discard {
+        by: by("rubbish"),
+        until: scene.clock.now() + SignedDuration::from_mins(10),
+    };
+    let acted = act(&scene.spool, &[scene.id], &discard, scene.clock.now()).unwrap();
+    assert_eq!(acted, [(scene.id, Acted::Done)]);
+    let place = scene.place();
+    assert!(matches!(place, Some(Place::Discarded(_))), "{place:?}");
+    scene.clock.forward(20);
+    let ends = |call: &Call<'_>| matches!(call, Call::Rename { to, .. } if to.starts_with("done"));
+    let seam = Fails::new(move |call, _| ends(call) || in_place(call) || starts_part(call));
+    let summary = scene.pass(seam.open(&scene.path)).unwrap();
+    assert_eq!((summary.delivered, summary.trouble), (0, 1));
+    assert_eq!(scene.place(), place);
+    let summary = scene.pass(scene.spool.clone()).unwrap();
+    assert_eq!((summary.delivered, summary.trouble), (0, 0));
+    assert_eq!(scene.place(), None);
 }
 
 /// Two transactions; the outcome of the first to end cannot be recorded. The other one was
