@@ -23,6 +23,8 @@
 
 use std::io::{self, Read};
 
+use memchr::memchr2;
+
 /// How a message goes, and how its end is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -75,8 +77,8 @@ const SIGNATURES: [&str; 3] = [
     "DomainKey-Signature",
 ];
 
-/// Octets read at a time.
-const BLOCK: usize = 64 * 1024;
+/// Octets read at a time. The C library tidies up all its memory whenever it gets 64 KiB back.
+const BLOCK: usize = 16 * 1024;
 
 /// Splits a stream of octets into lines.
 #[derive(Debug, Default)]
@@ -110,8 +112,7 @@ impl Lines {
                     for _ in 0..std::mem::take(&mut self.crs) {
                         each(Piece::LoneCr);
                     }
-                    let is_end = |byte: &u8| *byte == b'\n' || *byte == b'\r';
-                    let end = bytes.iter().position(is_end).unwrap_or(bytes.len());
+                    let end = memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
                     each(Piece::Text(&bytes[..end]));
                     bytes = &bytes[end..];
                 }
@@ -129,10 +130,36 @@ impl Lines {
 /// Turns a message into what is sent, block by block.
 #[derive(Debug)]
 pub struct Encoder {
-    framing: Framing,
     lines: Lines,
+    pieces: Pieces,
+}
+
+/// Turns pieces of lines into what is sent.
+#[derive(Debug)]
+struct Pieces {
+    framing: Framing,
     line: Line,
     in_header: bool,
+}
+
+/// Where to: sent, or only counted.
+trait Out {
+    fn add(&mut self, bytes: &[u8]);
+}
+
+impl Out for Vec<u8> {
+    fn add(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+#[derive(Default)]
+struct Count(u64);
+
+impl Out for Count {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len() as u64;
+    }
 }
 
 /// The line that is being written.
@@ -149,22 +176,42 @@ impl Encoder {
     /// An encoder at the beginning of a message.
     pub fn new(framing: Framing) -> Encoder {
         Encoder {
-            framing,
             lines: Lines::default(),
-            line: Line::default(),
-            in_header: true,
+            pieces: Pieces::new(framing),
         }
     }
 
     /// Encodes the next octets of the message after what is in `out`.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let Encoder {
+        let Encoder { lines, pieces } = self;
+        lines.push(bytes, |piece| pieces.push(&piece, out));
+    }
+
+    /// The end of the message: its last line's, if that has none, and the lone dot.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        self.pieces.end_line(self.lines.ends_in_cr(), out);
+        if self.pieces.framing != Framing::Counted {
+            out.extend_from_slice(b".\r\n");
+        }
+    }
+}
+
+impl Pieces {
+    fn new(framing: Framing) -> Pieces {
+        Pieces {
             framing,
-            lines,
+            line: Line::default(),
+            in_header: true,
+        }
+    }
+
+    fn push(&mut self, piece: &Piece, out: &mut impl Out) {
+        let Pieces {
+            framing,
             line,
             in_header,
         } = self;
-        lines.push(bytes, |piece| match (piece, *framing) {
+        match (piece, *framing) {
             (Piece::End, _) => {
                 *in_header &= line.length > 0;
                 line.end(out);
@@ -172,8 +219,7 @@ impl Encoder {
             (Piece::LoneCr, framing) if *in_header => line.text(b" ", framing, out),
             (Piece::LoneCr, Framing::Counted) => line.text(b"\r", Framing::Counted, out),
             (Piece::LoneCr, _) => line.end(out),
-            (Piece::Text(text), Framing::Counted) => line.text(text, Framing::Counted, out),
-            (Piece::Text(text), framing) => {
+            (Piece::Text(text), framing) if framing != Framing::Counted && text.contains(&0) => {
                 for (n, text) in text.split(|byte| *byte == 0).enumerate() {
                     if n > 0 && *in_header {
                         line.text(b" ", framing, out);
@@ -181,28 +227,21 @@ impl Encoder {
                     line.text(text, framing, out);
                 }
             }
-        });
-    }
-
-    /// The end of the message: its last line's, if that has none, and the lone dot.
-    pub fn finish(mut self, out: &mut Vec<u8>) {
-        self.end_line(out);
-        if self.framing != Framing::Counted {
-            out.extend_from_slice(b".\r\n");
+            (Piece::Text(text), framing) => line.text(text, framing, out),
         }
     }
 
-    fn end_line(&mut self, out: &mut Vec<u8>) {
-        if self.line.length > 0 || self.lines.ends_in_cr() {
+    fn end_line(&mut self, ends_in_cr: bool, out: &mut impl Out) {
+        if self.line.length > 0 || ends_in_cr {
             self.line.end(out);
         }
     }
 }
 
 impl Line {
-    fn text(&mut self, text: &[u8], framing: Framing, out: &mut Vec<u8>) {
+    fn text(&mut self, text: &[u8], framing: Framing, out: &mut impl Out) {
         if framing != Framing::Counted && self.length == 0 && text.first() == Some(&b'.') {
-            out.push(b'.');
+            out.add(b".");
             self.doubled += 1;
         }
         match framing {
@@ -213,7 +252,7 @@ impl Line {
 
     /// Adds text, folded before the character that would make the line too long. Looks at each
     /// octet alone, so that it does not matter in what blocks a message comes.
-    fn fold(&mut self, mut text: &[u8], out: &mut Vec<u8>) {
+    fn fold(&mut self, mut text: &[u8], out: &mut impl Out) {
         while let Some(first) = text.first() {
             let safe = SAFE_LINE.saturating_sub(self.length);
             let mut taken = usize::try_from(safe).map_or(text.len(), |safe| safe.min(text.len()));
@@ -225,7 +264,7 @@ impl Line {
                     _ => 1,
                 };
                 if self.length + length > MAX_LINE {
-                    out.extend_from_slice(FOLD);
+                    out.add(FOLD);
                     self.length = 1;
                     self.folded += 1;
                 }
@@ -236,14 +275,14 @@ impl Line {
         }
     }
 
-    fn add(&mut self, text: &[u8], out: &mut Vec<u8>) {
+    fn add(&mut self, text: &[u8], out: &mut impl Out) {
         self.length += text.len() as u64;
-        out.extend_from_slice(text);
+        out.add(text);
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) {
+    fn end(&mut self, out: &mut impl Out) {
         self.length = 0;
-        out.extend_from_slice(b"\r\n");
+        out.add(b"\r\n");
     }
 }
 
@@ -269,9 +308,9 @@ struct Measure {
     line: u64,
     /// None after the header.
     name: Option<FieldName>,
-    /// What DATA would carry is made and counted, so that it is counted as it goes.
-    data: Encoder,
-    made: Vec<u8>,
+    /// What DATA would carry is counted as it would be made.
+    data: Pieces,
+    made: Count,
 }
 
 /// The beginning of a header's line.
@@ -285,8 +324,8 @@ impl Measure {
             shape: Shape::default(),
             line: 0,
             name: Some(FieldName::default()),
-            data: Encoder::new(Framing::Dots),
-            made: Vec::new(),
+            data: Pieces::new(Framing::Dots),
+            made: Count::default(),
         }
     }
 
@@ -300,46 +339,46 @@ impl Measure {
             made,
         } = self;
         shape.octets += bytes.len() as u64;
-        data.push(bytes, made);
-        shape.size_in_data += made.len() as u64;
-        made.clear();
-        lines.push(bytes, |piece| match piece {
-            Piece::Text(text) => {
-                shape.size += text.len() as u64;
-                shape.has_eight_bit |= !text.is_ascii();
-                shape.has_nul |= text.contains(&0);
-                *line += text.len() as u64;
-                if let Some(name) = name {
-                    name.push(text);
-                }
-            }
-            Piece::LoneCr => {
-                shape.size += 1;
-                shape.has_lone_cr |= name.is_none();
-                *line += 1;
-                if let Some(name) = name {
-                    name.push(b" ");
-                }
-            }
-            Piece::End => {
-                shape.size += 2;
-                shape.longest_line = shape.longest_line.max(*line);
-                if let Some(open) = name {
-                    shape.is_signed |= open.is_signature();
-                    match *line {
-                        0 => *name = None,
-                        _ => open.0.clear(),
+        lines.push(bytes, |piece| {
+            data.push(&piece, made);
+            match piece {
+                Piece::Text(text) => {
+                    shape.size += text.len() as u64;
+                    shape.has_eight_bit |= !text.is_ascii();
+                    shape.has_nul |= text.contains(&0);
+                    *line += text.len() as u64;
+                    if let Some(name) = name {
+                        name.push(text);
                     }
                 }
-                *line = 0;
+                Piece::LoneCr => {
+                    shape.size += 1;
+                    shape.has_lone_cr |= name.is_none();
+                    *line += 1;
+                    if let Some(name) = name {
+                        name.push(b" ");
+                    }
+                }
+                Piece::End => {
+                    shape.size += 2;
+                    shape.longest_line = shape.longest_line.max(*line);
+                    if let Some(open) = name {
+                        shape.is_signed |= open.is_signature();
+                        match *line {
+                            0 => *name = None,
+                            _ => open.0.clear(),
+                        }
+                    }
+                    *line = 0;
+                }
             }
         });
     }
 
     fn finish(mut self) -> Shape {
-        self.data.end_line(&mut self.made);
-        let made = self.made.len() as u64;
-        if self.line > 0 || self.lines.ends_in_cr() {
+        let ends_in_cr = self.lines.ends_in_cr();
+        self.data.end_line(ends_in_cr, &mut self.made);
+        if self.line > 0 || ends_in_cr {
             self.shape.size += 2;
             self.shape.longest_line = self.shape.longest_line.max(self.line);
             self.shape.is_signed |= self.name.is_some_and(|name| name.is_signature());
@@ -351,7 +390,7 @@ impl Measure {
             true => folded * FOLD.len() as u64,
             false => 0,
         };
-        self.shape.size_in_data = self.shape.size_in_data + made - doubled - folds;
+        self.shape.size_in_data = self.made.0 - doubled - folds;
         self.shape
     }
 }
