@@ -125,12 +125,24 @@ impl Mark {
 /// Writes the block of a message, with a seal that nothing passes: [`close`] puts the seal in when the
 /// message is complete.
 pub fn open(id: QueueId, envelope: &Envelope) -> Vec<u8> {
-    let mut text = Seal::default().line();
-    text.push_str(&Mark::default().line());
+    write(Seal::default(), Mark::default(), id, envelope)
+}
+
+/// Writes a block for which there is everything to do for each recipient.
+fn write(seal: Seal, mark: Mark, id: QueueId, envelope: &Envelope) -> Vec<u8> {
+    // Most addresses are shorter.
+    const EACH: usize = 64;
+    let recipients = &envelope.recipients;
+    let mut text = String::with_capacity(HEAD + recipients.len() * EACH);
+    text.push_str(&seal.line());
+    text.push_str(&mark.line());
     write_facts(&mut text, id, envelope);
-    let submission = &envelope.submission;
-    for (n, recipient) in envelope.recipients.iter().enumerate() {
-        write_recipient(&mut text, recipient, submission.dsn.recipients.get(n));
+    for (n, recipient) in recipients.iter().enumerate() {
+        write_recipient(
+            &mut text,
+            recipient,
+            envelope.submission.dsn.recipients.get(n),
+        );
     }
     text.into_bytes()
 }
@@ -143,15 +155,18 @@ pub fn close(block: &mut [u8], size: u64, message: u128) {
         message,
         envelope: 0,
     };
-    seal.envelope = checksum(&seal, &block[Seal::WIDTH..]);
+    block[..Seal::WIDTH].copy_from_slice(seal.line().as_bytes());
+    seal.envelope = checksum(block);
     block[..Seal::WIDTH].copy_from_slice(seal.line().as_bytes());
 }
 
 /// The checksum over the lengths and the checksum of the message, and over the lines of the block below the
 /// seal, with everything that may change read as it is at acceptance.
-fn checksum(seal: &Seal, below: &[u8]) -> u128 {
+fn checksum(block: &[u8]) -> u128 {
+    let (seal, below) = block.split_at(Seal::WIDTH);
     let mut hash = Xxh3::new();
-    hash.update(seal.covered().as_bytes());
+    hash.update(&seal[..Seal::COVERED]);
+    hash.update(b"\n");
     for line in below.split_inclusive(|byte| *byte == b'\n') {
         if line.starts_with(STATE.as_bytes()) {
             continue;
@@ -236,11 +251,10 @@ impl Block {
         if bytes.len() as u64 != seal.block {
             return Err(BlockError::CutOff);
         }
-        let below = &bytes[Seal::WIDTH..];
-        if checksum(&seal, below) != seal.envelope {
+        if checksum(bytes) != seal.envelope {
             return Err(BlockError::Broken);
         }
-        let text = std::str::from_utf8(below).map_err(|_| BlockError::Broken)?;
+        let text = std::str::from_utf8(&bytes[Seal::WIDTH..]).map_err(|_| BlockError::Broken)?;
         let mut lines = Lines::of(text);
         let block = lines.block(seal).ok_or(BlockError::Line(lines.number))?;
         // There is one spelling: whatever else was read as the same thing is not ours.
@@ -252,9 +266,7 @@ impl Block {
 
     /// The block as it stands in the file.
     fn spelling(&self) -> Vec<u8> {
-        let mut bytes = open(self.id, &self.envelope);
-        bytes[..Seal::WIDTH].copy_from_slice(self.seal.line().as_bytes());
-        bytes[Seal::WIDTH..][..Mark::WIDTH].copy_from_slice(self.mark.line().as_bytes());
+        let mut bytes = write(self.seal, self.mark, self.id, &self.envelope);
         for (offset, finished) in self.octets().zip(&self.finished) {
             if *finished {
                 bytes[offset as usize] = b'+';

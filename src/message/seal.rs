@@ -4,7 +4,7 @@
 //! flipped bit all fail it. It guards against accidents, not against malice; the sums are XXH3-128, so
 //! `xxh128sum` recomputes a message's by hand.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -38,24 +38,24 @@ impl Seal {
         self.block.saturating_add(self.size)
     }
 
-    /// What the checksum of the block covers of this line.
-    pub(super) fn covered(&self) -> String {
+    /// Octets of the line that the checksum of the block covers: all but that itself.
+    pub(super) const COVERED: usize = Seal::WIDTH - 34;
+
+    /// The line.
+    pub fn line(&self) -> String {
         let Seal {
             block,
             size,
             message,
-            ..
+            envelope,
         } = self;
-        format!(
-            "{NAME}{} {block:010} {size:015} {message:032x}\n",
+        let mut line = String::with_capacity(Seal::WIDTH);
+        let _ = writeln!(
+            line,
+            "{NAME}{} {block:010} {size:015} {message:032x} {envelope:032x}",
             Seal::VERSION
-        )
-    }
-
-    /// The line.
-    pub fn line(&self) -> String {
-        let covered = self.covered();
-        format!("{} {:032x}\n", covered.trim_end(), self.envelope)
+        );
+        line
     }
 
     /// Reads the first line of a message file, of which `bytes` is the beginning, in its one

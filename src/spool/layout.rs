@@ -1,5 +1,6 @@
 //! Names and places: the one module that knows where things lie in a spool.
 
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::message::block::MAX_BLOCK;
@@ -159,10 +160,19 @@ impl Place {
     /// The message file.
     pub fn path(&self, id: QueueId) -> PathBuf {
         match self.bucket() {
-            Some(bucket) => PathBuf::from(format!("{}/{bucket}/{id}", self.as_str())),
-            None => PathBuf::from(format!("{}/{id}", self.as_str())),
+            Some(bucket) => file(format_args!("{}/{bucket}", self.as_str()), id),
+            None => file(format_args!("{}", self.as_str()), id),
         }
     }
+}
+
+/// A message's file in a directory. With enough room from the beginning: each step of a delivery names
+/// a file.
+fn file(dir: fmt::Arguments<'_>, id: QueueId) -> PathBuf {
+    const LONGEST: usize = 96;
+    let mut path = String::with_capacity(LONGEST);
+    let _ = write!(path, "{dir}/{id}");
+    PathBuf::from(path)
 }
 
 impl From<Resting> for Place {
@@ -215,7 +225,7 @@ impl Info {
     }
 
     pub(super) fn path(self, id: QueueId) -> PathBuf {
-        PathBuf::from(format!("{}/{id}", self.dir()))
+        file(format_args!("{}", self.dir()), id)
     }
 }
 
