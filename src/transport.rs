@@ -139,6 +139,12 @@ pub trait Transport: Send + Sync {
     /// may keep all of a runner's jobs to itself.
     fn destination(&self, recipient: &Address) -> String;
 
+    /// The destination of every recipient, if all have the same. A run need not read a message then to
+    /// know which others it shares a destination with.
+    fn only_destination(&self) -> Option<String> {
+        None
+    }
+
     /// The longest that one message of this size may take with one host, transaction and connection
     /// together; none where waiting longer than the system does is not ours to decide.
     fn deadline(&self, size: u64) -> Option<Duration>;

@@ -94,6 +94,13 @@ impl Routes {
         })
     }
 
+    /// The transport of every recipient, if the first rule is for all of them.
+    pub fn only_transport(&self) -> Option<&str> {
+        let first = self.0.first()?;
+        let is_for_all = first.sender == Pattern::Any && first.recipient == Pattern::Any;
+        is_for_all.then_some(first.transport.as_str())
+    }
+
     /// Whether a sender can make a difference.
     pub fn depend_on_sender(&self) -> bool {
         self.0.iter().any(|rule| rule.sender != Pattern::Any)

@@ -204,6 +204,9 @@ impl Core {
     /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
     /// a message is one piece of work. What cannot be read is found out when it is taken.
     pub(super) fn lane(&self, candidate: Candidate) -> Hop {
+        if let Some(hop) = self.only_hop() {
+            return hop;
+        }
         let block = self
             .spool
             .peek(candidate.id, candidate.place)
@@ -222,6 +225,16 @@ impl Core {
             transport: name.unwrap_or_default().to_owned(),
             destination: destination.unwrap_or_default(),
         }
+    }
+
+    /// Where everything goes, if that does not depend on the message.
+    fn only_hop(&self) -> Option<Hop> {
+        let name = self.routes.only_transport()?;
+        let destination = self.transports.get(name)?.only_destination()?;
+        Some(Hop {
+            transport: name.to_owned(),
+            destination,
+        })
     }
 
     /// Whether the queue has something that this process has not looked at. What is still in

@@ -317,6 +317,10 @@ impl Transport for Maildir {
         self.path.display().to_string()
     }
 
+    fn only_destination(&self) -> Option<String> {
+        Some(self.path.display().to_string())
+    }
+
     fn concurrency(&self) -> Option<usize> {
         Some(self.concurrency)
     }

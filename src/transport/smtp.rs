@@ -35,11 +35,17 @@ pub enum Target {
 impl Target {
     /// Where a recipient's mail goes next, as [`Transport::destination`] has it.
     pub fn destination(&self, recipient: &Address) -> String {
+        let domain = || domain::key(recipient.domain().unwrap_or_default()).into_owned();
+        self.only_destination().unwrap_or_else(domain)
+    }
+
+    /// The destination of every recipient, if it does not depend on them.
+    pub fn only_destination(&self) -> Option<String> {
         match self {
-            Target::Exchanges => domain::key(recipient.domain().unwrap_or_default()).into_owned(),
+            Target::Exchanges => None,
             Target::Hosts(hosts) => {
                 let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
-                names.join(", ")
+                Some(names.join(", "))
             }
         }
     }
@@ -252,6 +258,10 @@ pub struct Probed {
 impl Transport for Smtp {
     fn destination(&self, recipient: &Address) -> String {
         self.inner.target.destination(recipient)
+    }
+
+    fn only_destination(&self) -> Option<String> {
+        self.inner.target.only_destination()
     }
 
     fn deadline(&self, size: u64) -> Option<Duration> {
