@@ -5,8 +5,8 @@
 //! nobody waits for one. A runner that is killed leaves nothing locked and nothing half done
 //! that the next one does not finish.
 //!
-//! Calls to the file system block, and run on threads where they may; deliveries are futures
-//! on one thread. [`Step`](crate::queue::Step) decides, this module carries out.
+//! Each job is a future, which does its work in the spool where it runs, on one of some threads.
+//! [`Step`](crate::queue::Step) decides, this module carries out.
 
 mod attempt;
 mod chunks;

@@ -102,7 +102,7 @@ fn connect(
         Ok(smtp) => smtp,
         Err(error) => return Ok(Err(unusable(&error))),
     };
-    let runtime = crate::runner::runtime(None)?;
+    let runtime = crate::runner::runtime()?;
     Ok(runtime.block_on(smtp.probe(&smtp.destination(address))))
 }
 

@@ -167,7 +167,7 @@ fn on_wire(
         }
     };
     let destination = smtp.destination(address);
-    let runtime = crate::runner::runtime(None)?;
+    let runtime = crate::runner::runtime()?;
     match runtime.block_on(smtp.hosts(&destination)) {
         Ok(hosts) => {
             let port = |host: String| match host.starts_with("unix:") || has_port(&host) {

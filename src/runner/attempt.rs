@@ -110,9 +110,8 @@ impl Ending {
 }
 
 impl Core {
-    /// Handles one candidate from beginning to end. What may block is done in two parts, one
-    /// before and one behind what goes over the network: a hand-over to another thread costs as
-    /// much as a good part of the work.
+    /// Handles one candidate from beginning to end. What may block is done in two parts, one before and
+    /// one after what goes over the network.
     pub(super) async fn handle(
         self: Arc<Self>,
         candidate: Candidate,
@@ -123,29 +122,26 @@ impl Core {
         let mut results = Vec::new();
         let core = Arc::clone(&self);
         let jobs = Arc::clone(job.jobs());
-        let led = match blocking(move || core.set_out(candidate, job)).await {
-            Some(SetOut::Attempt(under_way)) => self.attempt(*under_way, jobs, &mut results).await,
-            Some(SetOut::Over(next, job)) => Some((next, job)),
-            None => None,
-        };
         // The job is given back at the end: what this message leaves to be done comes before the next
         // message.
-        let (next, _job) = led.map_or((None, None), |(next, job)| (Some(next), job));
+        let (next, _job) = match self.blocking(move || core.set_out(candidate, job)).await {
+            SetOut::Attempt(under_way) => self.attempt(*under_way, jobs, &mut results).await,
+            SetOut::Over(next, job) => (next, job),
+        };
         let mut again = None;
         let (settled, notices) = match next {
-            Some(Next::Settled(settled, notices)) => (settled, notices),
-            Some(Next::Waits(place, wait, notices)) => {
+            Next::Settled(settled, notices) => (settled, notices),
+            Next::Waits(place, wait, notices) => {
                 again = Some((wait, Candidate { id, place }));
                 (Settled::Left, notices)
             }
-            Some(Next::Finished(has_history, notices)) => {
+            Next::Finished(has_history, notices) => {
                 // With none to take it the next run finishes `done/`.
                 let _ = finisher.send((id, has_history));
                 (Settled::Finished, notices)
             }
             // Never behind an attempt: see `go_on`.
-            Some(Next::Attempt(_, _, notices)) => (Settled::Left, notices),
-            None => return self.panicked(id),
+            Next::Attempt(_, _, notices) => (Settled::Left, notices),
         };
         if again.is_some() || matches!(settled, Settled::Finished | Settled::Resting(_)) {
             self.troubles.succeeded(id);
@@ -195,7 +191,7 @@ impl Core {
         under_way: UnderWay,
         jobs: Arc<Jobs>,
         results: &mut Vec<Status>,
-    ) -> Option<(Next, Option<Job>)> {
+    ) -> (Next, Option<Job>) {
         let UnderWay {
             mut entry,
             mut plan,
@@ -242,7 +238,7 @@ impl Core {
                 let (core, jobs) = (Arc::clone(self), Arc::clone(&jobs));
                 let others = !running.is_empty();
                 let advance = move || core.advance(entry, result, plan, spare, others, &jobs);
-                let advanced = blocking(advance).await?;
+                let advanced = self.blocking(advance).await;
                 (entry, plan, spare) = (advanced.entry, advanced.plan, advanced.spare);
                 stuck = stuck.or(advanced.stuck);
                 is_wanted |= advanced.is_wanted;
@@ -285,7 +281,7 @@ impl Core {
         results.extend(ended.statuses());
         let core = Arc::clone(self);
         let later = plan.later;
-        let concluded = blocking(move || {
+        let concluded = self.blocking(move || {
             let (mut entry, why) = match ended.outcomes.is_empty() {
                 true => (entry, None),
                 false => core.conclude(entry, ended, true),
@@ -299,7 +295,7 @@ impl Core {
             };
             core.let_go(id, next.with(early))
         });
-        concluded.await.map(|next| (next, spare))
+        (concluded.await, spare)
     }
 
     /// Whether no further transaction of a message is to begin. A lost answer, for which the message is
@@ -604,7 +600,9 @@ impl Core {
         results: Vec<RecipientResult>,
         last: bool,
     ) -> (Entry, Option<String>) {
-        let delivered = results.iter().all(|one| one.status == Status::Delivered);
+        let is_delivered = |one: &RecipientResult| one.status == Status::Delivered;
+        let delivered = results.iter().all(is_delivered);
+        let is_synced = results.iter().any(is_delivered);
         let what = What::Outcome {
             began: entry.began().unwrap_or(now),
             transport,
@@ -619,8 +617,12 @@ impl Core {
                 return (entry, None);
             }
         }
-        let recorded = entry
-            .record_outcome(event)
+        let record = || entry.record_outcome(event);
+        let recorded = match is_synced {
+            true => self.waiting(record),
+            false => record(),
+        };
+        let recorded = recorded
             // Held because of an outcome before this one, and that is recorded now as well.
             .and_then(|()| entry.activate());
         let why = recorded
@@ -654,8 +656,6 @@ impl Core {
         }
     }
 
-    /// An outcome that cannot be recorded must not be followed by another attempt: the message
-    /// is frozen, by its place alone, and the run stops, unless there was no room: that is no reason for
     /// The end of a message that nothing could say. If nothing was delivered at the end, as where an operator
     /// discards it, the next run may come to the same end.
     fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> Settled {
@@ -665,6 +665,8 @@ impl Core {
         }
     }
 
+    /// An outcome that cannot be recorded must not be followed by another attempt: the message
+    /// is frozen, by its place alone, and the run stops, unless there was no room: that is no reason for
     /// others to fail. Where it cannot be frozen either it would be delivered again, and so would the others.
     fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
         let (id, why) = (entry.id(), error.to_string());
@@ -714,9 +716,4 @@ fn rest(group: Group) -> Way {
         seat: Some(group.seat),
         round: group.round,
     }
-}
-
-/// Runs what may block on a thread where it may; none if it panicked.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.ok()
 }

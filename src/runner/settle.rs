@@ -163,7 +163,7 @@ impl Core {
             retry: &*self.retry,
             delays: &self.delays,
         };
-        match tell(entry, occasion, means, self.now()) {
+        match self.waiting(|| tell(entry, occasion, means, self.now())) {
             Ok(Told::Queued(notice)) => {
                 let recipients = occasion.who.len();
                 let words = match occasion.kind {
@@ -183,7 +183,7 @@ impl Core {
     }
 
     fn record(&self, entry: &mut Entry, action: Action) -> disk::Result<()> {
-        entry.record_durably(self.now(), What::Action(action))
+        self.waiting(|| entry.record_durably(self.now(), What::Action(action)))
     }
 
     /// When a message is discarded that is frozen now because it failed. Rounded up to the hour, so

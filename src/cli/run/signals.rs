@@ -60,7 +60,7 @@ pub(super) fn act_on_signals(
     happenings: Sender<Happening>,
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, format!("signals: {error}"));
-    let runtime = crate::runner::runtime(None)?;
+    let runtime = crate::runner::runtime()?;
     let is_ignored = hangup_is_ignored();
     let (mut terminate, mut interrupt, mut hangup) = {
         let _context = runtime.enter();
