@@ -1,12 +1,13 @@
-"""What delivering a full queue over SMTP costs: mailspool, Postfix, and the limit.
+"""What delivering a full queue costs, over SMTP, over LMTP or into a Maildir: mailspool, Postfix, and
+the limit.
 
-  mailspool    mailspool run, a transport with `host`, so many connections
+  mailspool    mailspool run, a transport with `host` and so many connections, or one with `path`
   Postfix      a private instance with the same messages deferred, from `postqueue -f` until the last
-               one is removed; `relayhost`, so many connections at once from the beginning, kept open
-               for the next message, no pause between the queue's parts
+               one is removed; so many connections at once from the beginning, kept open
+               for the next message, no pause between the queue's parts; virtual(8) for a Maildir
   smtp-source  -d: so many connections, each used again; no queue, no disk: what the sink takes
 
-All to one smtp-sink on loopback, in interleaved rounds. Each queue holds the messages durably before
+All to one smtp-sink on loopback, or into one Maildir, in interleaved rounds. Each queue holds the messages durably before
 the clock starts. It takes root, which Postfix needs to start, and Debian's postfix.
 """
 
@@ -33,6 +34,8 @@ def add_arguments(parser):
                         help="in the queue [default: 5000]")
     parser.add_argument("--connections", default=[20, 50], type=common.numbers,
                         help="at once [default: 20,50]")
+    parser.add_argument("--by", default="smtp", choices=["smtp", "lmtp", "maildir"],
+                        help="[default: smtp]")
     parser.add_argument("--program", help="measure this mailspool [default: build it]")
 
 
@@ -56,10 +59,11 @@ def listens(port):
 
 
 @contextlib.contextmanager
-def sink():
+def sink(by):
     """The port of a new smtp-sink."""
     port = free_port()
-    argv = [SINK, "-u", "nobody", f"127.0.0.1:{port}", "1000"]
+    protocol = ["-L"] if by == "lmtp" else []
+    argv = [SINK, *protocol, "-u", "nobody", f"127.0.0.1:{port}", "1000"]
     with subprocess.Popen(argv) as process:
         try:
             until("smtp-sink listens", lambda: listens(port))
@@ -69,15 +73,16 @@ def sink():
 
 
 class Mailspool:
-    def __init__(self, program, queue):
-        self.program, self.queue = program, queue
+    def __init__(self, program, queue, by):
+        self.program, self.queue, self.by = program, queue, by
 
     def seconds(self, place, port, connections):
         with common.fresh_directory(place) as directory:
             spool = self.queue.copy_to(directory)
+            where = 'path = "out"' if self.by == "maildir" else f'host = "[127.0.0.1]:{port}"'
             pathlib.Path(spool, "config.toml").write_text(
                 f'[log]\nto = "none"\n[run]\njobs = {connections * 2}\n[transport.out]\n'
-                f'type = "smtp"\nhost = "[127.0.0.1]:{port}"\nconcurrency = {connections}\n'
+                f'type = "{self.by}"\n{where}\nconcurrency = {connections}\n'
                 '[[route]]\ndomain = "*"\ntransport = "out"\n')
             os.sync()
             begin = time.monotonic()
@@ -85,14 +90,23 @@ class Mailspool:
             wall = time.monotonic() - begin
             if any(os.scandir(os.path.join(spool, "info/sender"))):
                 common.fail("mailspool: messages are left in the queue")
+            if self.by == "maildir" and mails(spool, "out") != self.queue.count:
+                common.fail("mailspool: messages are missing in the Maildir")
             return wall
 
 
-class Source:
-    def __init__(self, count, size):
-        self.count, self.size = count, size
+def mails(*maildir):
+    return len(os.listdir(os.path.join(*maildir, "new")))
 
-    def seconds(self, _place, port, connections, *more):
+
+class Source:
+    def __init__(self, count, size, by):
+        self.count, self.size, self.by = count, size, by
+
+    def seconds(self, _place, port, connections):
+        return self.send(port, connections, *(["-L"] if self.by == "lmtp" else []))
+
+    def send(self, port, connections, *more):
         begin = time.monotonic()
         subprocess.run([SOURCE, "-d", "-s", str(connections), "-m", str(self.count),
                         "-l", str(self.size), "-f", "a@example.org", "-t", "b@example.org", *more,
@@ -111,7 +125,7 @@ class Postfix:
                     above.chmod(0o755)
             with self.running(directory, port, connections) as (control, log, own_port):
                 # Everything waits: its transport is deferred.
-                self.source.seconds(place, own_port, 20)
+                self.source.send(own_port, 20)
                 taken = lambda: log.read_bytes().count(b"status=deferred") >= self.source.count
                 until("Postfix has deferred all messages", taken, 0.1)
                 control("postconf", "-e", "defer_transports=")
@@ -121,7 +135,11 @@ class Postfix:
                 begin = time.monotonic()
                 control("postqueue", "-f")
                 self.until_removed(log, before)
-                return time.monotonic() - begin
+                wall = time.monotonic() - begin
+                maildir = directory / "box"
+                if self.source.by == "maildir" and mails(maildir) != self.source.count:
+                    common.fail("Postfix: messages are missing in the Maildir")
+                return wall
 
     def until_removed(self, log, at):
         removed = 0
@@ -138,10 +156,16 @@ class Postfix:
     @contextlib.contextmanager
     def running(self, directory, port, connections):
         own_port = free_port()
-        for name in ("conf", "queue", "data"):
+        for name in ("conf", "queue", "data", "box"):
             (directory / name).mkdir()
         os.chown(directory / "data", pwd.getpwnam("postfix").pw_uid, -1)
-        fill = {"DIR": directory, "OWN": own_port, "PORT": port, "MANY": connections}
+        nobody = pwd.getpwnam("nobody")
+        os.chown(directory / "box", nobody.pw_uid, nobody.pw_gid)
+        ways = {"smtp": f"smtp:[127.0.0.1]:{port}", "lmtp": f"lmtp:inet:127.0.0.1:{port}",
+                "maildir": "virtual"}
+        way = ways[self.source.by]
+        fill = {"DIR": directory, "OWN": own_port, "PORT": port, "MANY": connections, "WAY": way,
+                "NAME": way.split(":")[0], "UID": nobody.pw_uid, "GID": nobody.pw_gid}
         for name, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
             for word, value in fill.items():
                 text = text.replace(word, str(value))
@@ -180,13 +204,20 @@ inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 smtp_dns_support_level = disabled
 smtpd_peername_lookup = no
-relayhost = [127.0.0.1]:PORT
-defer_transports = smtp
+default_transport = WAY
+defer_transports = NAME
 default_process_limit = 500
 default_destination_concurrency_limit = MANY
 initial_destination_concurrency = MANY
 smtp_connection_cache_destinations = [127.0.0.1]:PORT
 smtp_connection_cache_time_limit = 10s
+lmtp_connection_cache_destinations = inet:127.0.0.1:PORT
+lmtp_connection_cache_time_limit = 10s
+virtual_mailbox_base = DIR
+virtual_mailbox_maps = static:box/
+virtual_uid_maps = static:UID
+virtual_gid_maps = static:GID
+virtual_minimum_uid = 1
 in_flow_delay = 0s
 """
 
@@ -207,6 +238,8 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 tlsmgr unix - - n 1000? 1 tlsmgr
 smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
+virtual unix - n n - - virtual
 postlog unix-dgram n - n - 1 postlogd
 """
 
@@ -219,10 +252,11 @@ def main(options):
     with common.working_directory(options) as (stack, work):
         memory = stack.enter_context(tempfile.TemporaryDirectory(
             prefix="mailspool-bench.", dir=run.MEMORY if os.path.isdir(run.MEMORY) else work))
-        source = Source(options.messages, options.size)
-        ways = {"mailspool": Mailspool(program, run.Queue(load, memory, options.messages,
-                                                          options.size)),
-                "Postfix": Postfix(source), "smtp-source": source}
+        source = Source(options.messages, options.size, options.by)
+        queue = run.Queue(load, memory, options.messages, options.size)
+        ways = {"mailspool": Mailspool(program, queue, options.by), "Postfix": Postfix(source)}
+        if options.by != "maildir":
+            ways["smtp-source"] = source
         common.print_conditions(options)
         for place, title in common.places(options, work, 2048):
             print(f"### {title}\n")
@@ -237,7 +271,7 @@ def measure(options, ways, place):
             turn = number % len(ways)
             names = list(ways)[turn:] + list(ways)[:turn]
             for name in names:
-                with sink() as port:
+                with sink(options.by) as port:
                     wall = ways[name].seconds(place, port, connections)
                 times.setdefault((name, connections), []).append(wall)
     rows = []
