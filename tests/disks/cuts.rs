@@ -37,7 +37,7 @@ fn record_on(
     fs::create_dir(&point).unwrap();
     let device = Device::new(&fuse, before.clone());
     let from = {
-        let _disk = Disk::mount(&device.path, &point, options).unwrap();
+        let _disk = Disk::mount(kind, &device.path, &point, options).unwrap();
         let noted = notes(ground).before;
         let site = Site::new_in(&point, &config(&noted));
         prepare(&site);
@@ -94,7 +94,7 @@ fn look(
     if kind == Kind::Ext4WithoutJournal {
         mend_without_journal(&path);
     }
-    let verdict = match Disk::mount(&path, &point, options(kind)) {
+    let verdict = match Disk::mount(kind, &path, &point, options(kind)) {
         // Where promises are broken on purpose, not even the program's answers can be relied on.
         Ok(_disk) => {
             let notes = notes(ground);
@@ -281,6 +281,12 @@ fn power_cuts_on_xfs() {
 #[test]
 fn power_cuts_on_btrfs() {
     cut(Kind::Btrfs);
+}
+
+/// A sync through FUSE is one of what lies below.
+#[test]
+fn power_cuts_on_fuse() {
+    cut(Kind::FuseOnExt4);
 }
 
 /// What is acknowledged is safe until it is first moved, on every file system.

@@ -151,6 +151,12 @@ fn a_full_btrfs_drains() {
 }
 
 #[test]
+fn a_full_fuse_drains() {
+    let ground = Ground::new();
+    drains(&ground, &Disk::new(&ground, Kind::FuseOnExt4), take_blocks);
+}
+
+#[test]
 fn a_full_tmpfs_drains() {
     let ground = Ground::new();
     drains(&ground, &Disk::new(&ground, Kind::Tmpfs), take_blocks);

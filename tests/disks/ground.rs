@@ -12,6 +12,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
+use super::passage::Passage;
 use super::proof;
 
 /// A mount namespace, and a directory in memory in it.
@@ -82,6 +83,8 @@ pub enum Kind {
     /// An overlay, the upper directory of which is on a tmpfs.
     OverlayOnTmpfs,
     OverlayOnExt4,
+    /// A FUSE file system that this process serves, over an ext4.
+    FuseOnExt4,
 }
 
 impl Kind {
@@ -104,7 +107,7 @@ impl Kind {
         let size = format!("{size}m");
         must(Command::new("truncate").args(["-s", &size]).arg(image));
         let mut make = match self {
-            Kind::Ext4 => command("mkfs.ext4 -q -F -b 4096 -m 0"),
+            Kind::Ext4 | Kind::FuseOnExt4 => command("mkfs.ext4 -q -F -b 4096 -m 0"),
             Kind::Ext4WithoutJournal => command("mkfs.ext4 -q -F -b 4096 -m 0 -O ^has_journal"),
             Kind::Xfs => command("mkfs.xfs -q"),
             Kind::Btrfs => command("mkfs.btrfs -q"),
@@ -117,6 +120,7 @@ impl Kind {
 /// A mounted file system.
 pub struct Disk {
     pub point: PathBuf,
+    passage: Option<Passage>,
     /// What it lies on.
     below: Option<Box<Disk>>,
 }
@@ -144,25 +148,47 @@ impl Disk {
                 Kind::Ext4.make(&image, kind.roomy(), make);
                 let upper = ground.dir().join("upper");
                 fs::create_dir(&upper).unwrap();
-                let upper = Disk::mount(&image, &upper, options).unwrap();
+                let upper = Disk::mount_image(&image, &upper, options).unwrap();
                 return Disk::overlay(ground, point, Some(upper));
             }
             _ => {
                 let image = ground.dir().join("image");
                 kind.make(&image, kind.roomy(), make);
-                return Disk::mount(&image, &point, options).unwrap();
+                return Disk::mount(kind, &image, &point, options).unwrap();
             }
         }
-        Disk { point, below: None }
+        Disk {
+            point,
+            passage: None,
+            below: None,
+        }
+    }
+
+    /// Mounts an image of a kind.
+    pub fn mount(kind: Kind, image: &Path, point: &Path, options: &str) -> Result<Disk, String> {
+        if kind != Kind::FuseOnExt4 {
+            return Disk::mount_image(image, point, options);
+        }
+        let below = point.with_extension("below");
+        if !below.exists() {
+            fs::create_dir(&below).map_err(|error| error.to_string())?;
+        }
+        let below = Disk::mount_image(image, &below, options)?;
+        Ok(Disk {
+            point: point.to_owned(),
+            passage: Some(Passage::new(&below.point, point)),
+            below: Some(Box::new(below)),
+        })
     }
 
     /// Mounts an image. The loop device goes when it is unmounted.
-    pub fn mount(image: &Path, point: &Path, options: &str) -> Result<Disk, String> {
+    fn mount_image(image: &Path, point: &Path, options: &str) -> Result<Disk, String> {
         let options = format!("loop,{options}");
         let mut mount = Command::new("mount");
         try_to(mount.args(["-o", &options]).arg(image).arg(point))?;
         Ok(Disk {
             point: point.to_owned(),
+            passage: None,
             below: None,
         })
     }
@@ -179,6 +205,7 @@ impl Disk {
         must(Command::new("mount").args(mount).arg(&point));
         Disk {
             point,
+            passage: None,
             below: upper.map(Box::new),
         }
     }
@@ -200,7 +227,10 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        unmount(&self.point);
+        match self.passage.take() {
+            Some(passage) => drop(passage),
+            None => unmount(&self.point),
+        }
         drop(self.below.take());
     }
 }

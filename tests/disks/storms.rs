@@ -66,6 +66,12 @@ fn a_storm_on_an_overlay_of_ext4() {
     storm(Kind::OverlayOnExt4);
 }
 
+/// Names are made and removed without the locks of the kernel's own file systems.
+#[test]
+fn a_storm_on_fuse() {
+    storm(Kind::FuseOnExt4);
+}
+
 /// Mail that is queued, a disk that takes no more, and a storm all the same.
 fn storm_on_a_full_one(disk: &Disk, fill: impl Fn(&Path)) {
     let mut weather = Weather::new(&disk.point);
@@ -136,6 +142,12 @@ fn a_storm_on_a_full_xfs() {
 fn a_storm_on_a_full_btrfs() {
     let ground = Ground::new();
     storm_on_a_full_one(&Disk::new(&ground, Kind::Btrfs), take_blocks);
+}
+
+#[test]
+fn a_storm_on_a_full_fuse() {
+    let ground = Ground::new();
+    storm_on_a_full_one(&Disk::new(&ground, Kind::FuseOnExt4), take_blocks);
 }
 
 #[test]
@@ -306,7 +318,8 @@ fn a_storm_on_an_ext4_that_breaks_in_the_middle() {
         // What was refused could not be removed either, and may be whole.
         weather.refused.clear();
         drop(disk);
-        disk = Disk::mount(&ground.dir().join("image"), &ground.dir().join("disk"), "").unwrap();
+        let [image, point] = ["image", "disk"].map(|name| ground.dir().join(name));
+        disk = Disk::mount(Kind::Ext4, &image, &point, "").unwrap();
     }
     weather.blow(submissions() / 4, Sky::Sound);
     weather.clear_up();
@@ -323,7 +336,7 @@ fn the_success_of_an_ext4_that_has_broken_is_not_believed() {
         let disk = Disk::with_options(&ground, Kind::Ext4, &["-e", "remount-ro"], "");
         let durable = write_until_it_breaks(&disk);
         drop(disk);
-        let disk = Disk::mount(&image, &ground.dir().join("disk"), "").unwrap();
+        let disk = Disk::mount(Kind::Ext4, &image, &ground.dir().join("disk"), "").unwrap();
         let is_lost = |name: &&String| !disk.point.join(name).exists();
         let lost: Vec<&String> = durable.iter().filter(is_lost).collect();
         assert!(lost.is_empty(), "durable and lost: {lost:?}");
