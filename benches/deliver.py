@@ -213,6 +213,7 @@ smtp_connection_cache_destinations = [127.0.0.1]:PORT
 smtp_connection_cache_time_limit = 10s
 lmtp_connection_cache_destinations = inet:127.0.0.1:PORT
 lmtp_connection_cache_time_limit = 10s
+virtual_mailbox_domains =
 virtual_mailbox_base = DIR
 virtual_mailbox_maps = static:box/
 virtual_uid_maps = static:UID

@@ -64,6 +64,9 @@ impl Step {
     }
 }
 
+/// Whether a call fails, and with what.
+pub type Fault = fn(&Call<'_>) -> Option<Errno>;
+
 /// Writes the log. One call is made at a time, so that the order is the true one.
 pub struct Recorder {
     base: PathBuf,
@@ -85,6 +88,8 @@ struct Inner {
     stopped: bool,
     /// This many syncs from now, one fails.
     failing: Option<usize>,
+    /// Such calls fail.
+    refused: Option<Fault>,
     /// Two processes at once take turns.
     turns: Option<Turns>,
 }
@@ -155,6 +160,11 @@ impl Recorder {
     /// The sync behind so many others fails, once.
     pub fn fail_sync(&self, number: usize) {
         self.lock().failing = Some(number);
+    }
+
+    /// From now on such calls fail, and change nothing; or none does.
+    pub fn refuse(&self, which: Option<Fault>) {
+        self.lock().refused = which;
     }
 
     /// From now on two processes take turns.
@@ -256,6 +266,9 @@ impl Seam for Hand {
         inner.stopped |= inner.armed;
         if inner.stopped {
             return Verdict::Fail(Errno::EIO);
+        }
+        if let Some(errno) = inner.refused.and_then(|refused| refused(call)) {
+            return Verdict::Fail(errno);
         }
         let sync = matches!(call, Call::SyncFile { .. } | Call::SyncDir { .. });
         match (&mut inner.failing, sync) {

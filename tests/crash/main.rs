@@ -136,6 +136,16 @@ fn forgetting() {
 }
 
 #[test]
+fn draining() {
+    tell(stories::draining);
+}
+
+#[test]
+fn not_recording() {
+    tell(stories::not_recording);
+}
+
+#[test]
 fn mending() {
     tell(stories::mending);
 }

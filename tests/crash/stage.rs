@@ -14,7 +14,7 @@ use mailspool::spool::{Changed, Claim, Spool, Suspension, Target};
 use tempfile::TempDir;
 
 use super::judge::Times;
-use super::log::{Recorder, Step};
+use super::log::{Fault, Recorder, Step};
 use super::shared::{Clock, keyed_request, limits, request, tempdir, text};
 use super::story::When;
 use super::world::{Known, Ledger, Site};
@@ -324,6 +324,13 @@ impl Stage {
         self.recorder().stop_after(steps);
         deed();
         self.recorder().revive()
+    }
+
+    /// Such calls fail meanwhile.
+    pub fn refusing(&self, which: Fault, deed: impl FnOnce()) {
+        self.recorder().refuse(Some(which));
+        deed();
+        self.recorder().refuse(None);
     }
 
     /// Two processes at once, in an order that the seed decides.

@@ -1,5 +1,6 @@
 //! The stories: every operation that changes a spool.
 
+pub mod full;
 pub mod hops;
 pub mod keys;
 pub mod mail;
@@ -64,6 +65,8 @@ pub const GROUPS: &[Group] = &[
     losing_answers,
     suspending,
     living,
+    draining,
+    not_recording,
 ];
 
 fn nothing(_: &Stage) {}
@@ -196,6 +199,14 @@ pub fn losing_answers() -> Vec<Story> {
 
 pub fn living() -> Vec<Story> {
     vec![mail::life()]
+}
+
+pub fn draining() -> Vec<Story> {
+    full::drain()
+}
+
+pub fn not_recording() -> Vec<Story> {
+    vec![full::unrecorded()]
 }
 
 /// Two processes at once, in an order that the seed decides.

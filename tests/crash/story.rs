@@ -12,6 +12,9 @@ use super::stage::Stage;
 use super::tree::Tree;
 use super::world::{Calm, Known, Ledger, Site};
 
+/// The title of the story in which an outcome can be recorded nowhere.
+pub const UNRECORDED: &str = "an outcome that is not recorded";
+
 /// What was recorded of a story.
 pub struct Story {
     pub title: String,
@@ -79,11 +82,11 @@ impl Story {
         }
     }
 
-    /// Whether a person lets go, in the end, what is held because an answer was lost.
+    /// Whether a person lets go, in the end, what is held because an answer was lost, or an outcome is not
+    /// recorded.
     pub fn is_looked_at(&self) -> bool {
-        self.fates
-            .iter()
-            .any(|fate| fate.to.ends_with("@held.test"))
+        let mut fates = self.fates.iter();
+        fates.any(|fate| fate.to.ends_with("@held.test")) || self.title == UNRECORDED
     }
 
     /// The work on what a cut left, as a story of its own.

@@ -299,6 +299,9 @@ fn later() -> Outcome {
     Outcome::deferred(EnhancedCode::new(4, 2, 1), "later")
 }
 
+/// How a state line begins that says that a message is done.
+const DONE: &[u8] = b"Mailspool-State: done ";
+
 /// What the world knows when the power goes off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Known {
@@ -314,6 +317,9 @@ pub struct Known {
     pub now: Option<Timestamp>,
     /// Messages of which nothing need be left.
     pub forgotten: BTreeSet<QueueId>,
+    /// Messages whose block says that they are done, and of these the ones whose block was synced since.
+    ending: BTreeSet<QueueId>,
+    ended: BTreeSet<QueueId>,
     /// Whose mail the history says to be delivered.
     noted: BTreeSet<(QueueId, String)>,
     /// The same, of those who wrote that and live.
@@ -334,7 +340,19 @@ impl Known {
             Step::Did => self.did = true,
             Step::Clock(now) => self.now = Some(*now),
             Step::Killed => self.fresh.clear(),
+            Step::Overwrite(path, _, bytes) if bytes.starts_with(DONE) => {
+                self.ending.extend(id_of(path));
+            }
+            Step::SyncFile(path) => {
+                let id = id_of(path).filter(|id| self.ending.contains(id));
+                self.ended.extend(id);
+            }
             Step::Unlink(path) if under(path, "done") => self.forgotten.extend(id_of(path)),
+            // Where there is no room for a name in `done/`.
+            Step::Unlink(path) if !under(path, "info") && !under(path, "history") => {
+                let id = id_of(path).filter(|id| self.ended.contains(id));
+                self.forgotten.extend(id);
+            }
             Step::Delivered(id, to) => drop(self.delivered.insert((*id, to.clone()))),
             Step::Told(notice, origin, to) => {
                 self.told.insert((*notice, origin.clone(), to.clone()));
