@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::error::Error;
 use self::input::Input;
 pub use self::peek::Peeked;
-use crate::disk::Space;
+use crate::disk::{self, Space};
 use crate::message::address::without_repeats_of;
 use crate::message::block::{self, MAX_BLOCK};
 use crate::message::dsn::{DsnError, is_envid};
@@ -512,20 +512,9 @@ fn repeated(id: QueueId) -> Accepted {
 
 /// A new id at `now`.
 pub fn new_id(now: Timestamp) -> QueueId {
-    QueueId::new(now, random())
-}
-
-/// Random octets, by one system call. The library behind [`uuid`] looks for the C library's function while
-/// the program runs, does not find it in one that is linked statically, and opens two devices.
-#[allow(unsafe_code)]
-fn random() -> [u8; 10] {
-    let mut bytes = [0; 10];
-    // SAFETY: no more octets are written than there are.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if usize::try_from(got) != Ok(bytes.len()) {
-        bytes.copy_from_slice(&uuid::Uuid::new_v4().as_bytes()[..10]);
-    }
-    bytes
+    let mut random = [0; 10];
+    random.copy_from_slice(&disk::random()[..10]);
+    QueueId::new(now, random)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod body;
 mod copy;
 mod error;
 mod making;
+mod random;
 mod seam;
 mod stat;
 
@@ -33,6 +34,7 @@ use nix::unistd::{LinkatFlags, UnlinkatFlags};
 
 pub use body::{Body, BodyReader};
 pub use error::Error;
+pub(crate) use random::random;
 pub use seam::{Call, Seam, Verdict};
 pub use stat::{Kind, Space, Stat, boot, lock_holders};
 

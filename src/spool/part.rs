@@ -42,7 +42,7 @@ impl<'a> Part<'a> {
         prefix: &str,
         bytes: &[u8],
     ) -> disk::Result<Part<'a>> {
-        let random = uuid::Uuid::new_v4();
+        let random = uuid::Builder::from_random_bytes(disk::random()).into_uuid();
         let path = dir.join(format!("{prefix}{random}{SUFFIX}"));
         let file = disk.create(&path)?;
         let part = Part {
