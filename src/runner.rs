@@ -22,6 +22,7 @@ mod round;
 mod scan;
 mod sessions;
 mod settle;
+mod threads;
 mod transact;
 mod trouble;
 #[cfg(feature = "cli")]
@@ -41,9 +42,9 @@ use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules, history};
 use crate::spool::{Doubt, Located, Slot, Spool};
 use crate::transport::Transport;
 
-#[cfg(feature = "cli")]
-pub(crate) use drive::runtime;
 pub use settle::Settled;
+#[cfg(feature = "cli")]
+pub(crate) use threads::runtime;
 
 /// Works a spool. Cloning is cheap and shares everything. A runner is configured by its
 /// [builder](RunnerBuilder) and not afterwards:

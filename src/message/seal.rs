@@ -39,7 +39,7 @@ impl Seal {
     }
 
     /// Octets of the line that the checksum of the block covers: all but that itself.
-    pub(super) const COVERED: usize = Seal::WIDTH - 34;
+    pub(super) const COVERED: usize = Seal::WIDTH - (1 + 32 + 1);
 
     /// The line.
     pub fn line(&self) -> String {

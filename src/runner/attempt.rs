@@ -19,6 +19,7 @@ use super::plan::{Begun, Group, Later, Plan, Seat, Wait, Way};
 use super::scan::NOT_SERVED;
 use super::sessions::retire;
 use super::settle::{Next, log_results};
+use super::threads::{Syncs, blocking};
 use super::{Core, Error, Settled};
 use crate::disk;
 use crate::message::{Address, QueueId};
@@ -124,7 +125,8 @@ impl Core {
         let jobs = Arc::clone(job.jobs());
         // The job is given back at the end: what this message leaves to be done comes before the next
         // message.
-        let (next, _job) = match self.blocking(move || core.set_out(candidate, job)).await {
+        let (next, _job) = match blocking(Syncs::Seldom, move || core.set_out(candidate, job)).await
+        {
             SetOut::Attempt(under_way) => self.attempt(*under_way, jobs, &mut results).await,
             SetOut::Over(next, job) => (next, job),
         };
@@ -235,10 +237,14 @@ impl Core {
             if may_begin || !ended.outcomes.is_empty() {
                 let result = std::mem::take(&mut ended);
                 results.extend(result.statuses());
+                let syncs = match result.statuses().any(|one| one != Status::Deferred) {
+                    true => Syncs::Often,
+                    false => Syncs::Seldom,
+                };
                 let (core, jobs) = (Arc::clone(self), Arc::clone(&jobs));
                 let others = !running.is_empty();
                 let advance = move || core.advance(entry, result, plan, spare, others, &jobs);
-                let advanced = self.blocking(advance).await;
+                let advanced = blocking(syncs, advance).await;
                 (entry, plan, spare) = (advanced.entry, advanced.plan, advanced.spare);
                 stuck = stuck.or(advanced.stuck);
                 is_wanted |= advanced.is_wanted;
@@ -281,7 +287,7 @@ impl Core {
         results.extend(ended.statuses());
         let core = Arc::clone(self);
         let later = plan.later;
-        let concluded = self.blocking(move || {
+        let concluded = blocking(syncs_at_the_end(results), move || {
             let (mut entry, why) = match ended.outcomes.is_empty() {
                 true => (entry, None),
                 false => core.conclude(entry, ended, true),
@@ -600,9 +606,7 @@ impl Core {
         results: Vec<RecipientResult>,
         last: bool,
     ) -> (Entry, Option<String>) {
-        let is_delivered = |one: &RecipientResult| one.status == Status::Delivered;
-        let delivered = results.iter().all(is_delivered);
-        let is_synced = results.iter().any(is_delivered);
+        let delivered = results.iter().all(|one| one.status == Status::Delivered);
         let what = What::Outcome {
             began: entry.began().unwrap_or(now),
             transport,
@@ -617,12 +621,8 @@ impl Core {
                 return (entry, None);
             }
         }
-        let record = || entry.record_outcome(event);
-        let recorded = match is_synced {
-            true => self.waiting(record),
-            false => record(),
-        };
-        let recorded = recorded
+        let recorded = entry
+            .record_outcome(event)
             // Held because of an outcome before this one, and that is recorded now as well.
             .and_then(|()| entry.activate());
         let why = recorded
@@ -659,7 +659,7 @@ impl Core {
     /// The end of a message that nothing could say. If nothing was delivered at the end, as where an operator
     /// discards it, the next run may come to the same end.
     fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> Settled {
-        match entry.has_imagined() {
+        match entry.owes_something() {
             true => Settled::Trouble(self.not_recorded(entry, error)),
             false => self.trouble(entry.id(), &error.to_string()),
         }
@@ -705,6 +705,16 @@ fn is_wanted(entry: &Entry) -> bool {
         };
         holds && refusal(entry, &action).is_none()
     })
+}
+
+/// Whether the end of an attempt with these results is synced. The rename to `done/` says that all have it,
+/// and deferrals may be lost; a partial outcome is synced, and so is what its sender is told of a failure.
+fn syncs_at_the_end(results: &[Status]) -> Syncs {
+    let all = |status| results.iter().all(|one| *one == status);
+    match all(Status::Delivered) || all(Status::Deferred) {
+        true => Syncs::Seldom,
+        false => Syncs::Often,
+    }
 }
 
 /// What a transaction has left to do.

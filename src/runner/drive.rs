@@ -2,20 +2,18 @@
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::attempt::Handled;
 use super::finisher::{self, Finisher};
-use super::jobs::{Job, Jobs, Wanted, affordable};
+use super::jobs::{Job, Jobs, Wanted};
 use super::lanes::{Candidate, Lanes};
 use super::plan::Wait;
 use super::scan::Batch;
@@ -26,12 +24,6 @@ use crate::spool::{Hop, Place};
 
 /// So long after a look a run in a slot looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// Threads for jobs, which are made when a run begins.
-const MOST_WORKERS: usize = 4;
-
-/// Threads that look for work, that forget what is finished, and for what is seldom.
-const BESIDES_WORKERS: usize = 3;
 
 /// How long to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,102 +99,7 @@ impl Runner {
     }
 }
 
-/// A runtime on this thread, or why there cannot be one.
-#[cfg(feature = "cli")]
-pub(crate) fn runtime() -> Result<Runtime, Error> {
-    room_for_threads(1)?;
-    build(&mut Builder::new_current_thread())
-}
-
-/// A runtime for so many jobs at once. Where address space is limited the threads that there is room for
-/// now would leave none for the work.
-fn runtime_for(jobs: usize) -> Result<Runtime, Error> {
-    let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    let workers = match is_limited {
-        true => 0,
-        false => jobs.min(MOST_WORKERS) + 1,
-    };
-    match room_for_threads(workers + BESIDES_WORKERS)?.saturating_sub(BESIDES_WORKERS) {
-        0 | 1 => build(&mut Builder::new_current_thread()),
-        workers => build(Builder::new_multi_thread().worker_threads(workers)),
-    }
-}
-
-/// tokio panics where the system gives it no descriptor; so that is tried before.
-fn build(builder: &mut Builder) -> Result<Runtime, Error> {
-    room_for_descriptors().map_err(Error::Runtime)?;
-    builder.enable_all().build().map_err(Error::Runtime)
-}
-
-fn room_for_descriptors() -> std::io::Result<()> {
-    /// What a runtime and its signal handling open, and some for the work itself.
-    const DESCRIPTORS: usize = 16;
-    let pipes = (0..DESCRIPTORS / 2).map(|_| nix::unistd::pipe());
-    let pipes = pipes.collect::<nix::Result<Vec<_>>>()?;
-    drop(pipes);
-    Ok(())
-}
-
-/// How many threads there can be at once, up to `most`, at least one. tokio panics where it cannot
-/// have any, and waits for ever for those that it counts on.
-fn room_for_threads(most: usize) -> Result<usize, Error> {
-    let hold = Mutex::new(());
-    std::thread::scope(|scope| {
-        let held = hold.lock();
-        let wait = || drop(hold.lock());
-        let spawn = || std::thread::Builder::new().spawn_scoped(scope, wait);
-        let mut count = 0;
-        while count < most {
-            match spawn() {
-                Ok(_) => count += 1,
-                Err(error) if count == 0 => return Err(Error::Runtime(error)),
-                Err(_) => break,
-            }
-        }
-        drop(held);
-        Ok(count)
-    })
-}
-
 impl Core {
-    /// Carries out a piece of work and what it starts.
-    fn work<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Error> {
-        let runtime = match self.threads {
-            Some(most) => {
-                room_for_threads(1)?;
-                build(Builder::new_current_thread().max_blocking_threads(most))
-            }
-            None => runtime_for(affordable(self.budget.jobs)),
-        }?;
-        // Whatever ends what a task waits for goes on with it. The thread here would have to be woken.
-        let task = runtime.spawn(work);
-        let result = runtime.block_on(task);
-        // Threads that still wait for a file system that hangs are not waited for.
-        runtime.shutdown_background();
-        Ok(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
-    }
-
-    /// Does a part of a job that may block. Where several threads work it does that where it is: to hand it
-    /// to another and back takes as long as all that it does for a delivery.
-    pub(super) async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> T {
-        if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-            return work();
-        }
-        let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    /// Does what waits for the disk. Meanwhile the other jobs of this thread go on in another one.
-    pub(super) fn waiting<T>(&self, work: impl FnOnce() -> T) -> T {
-        tokio::task::block_in_place(work)
-    }
-
     /// Handles one candidate from beginning to end, whatever happens.
     async fn see_to(
         self: Arc<Self>,

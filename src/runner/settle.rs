@@ -163,7 +163,7 @@ impl Core {
             retry: &*self.retry,
             delays: &self.delays,
         };
-        match self.waiting(|| tell(entry, occasion, means, self.now())) {
+        match tell(entry, occasion, means, self.now()) {
             Ok(Told::Queued(notice)) => {
                 let recipients = occasion.who.len();
                 let words = match occasion.kind {
@@ -183,7 +183,7 @@ impl Core {
     }
 
     fn record(&self, entry: &mut Entry, action: Action) -> disk::Result<()> {
-        self.waiting(|| entry.record_durably(self.now(), What::Action(action)))
+        entry.record_durably(self.now(), What::Action(action))
     }
 
     /// When a message is discarded that is frozen now because it failed. Rounded up to the hour, so

@@ -297,9 +297,9 @@ impl Entry {
         self.count(event);
     }
 
-    /// Whether something counts that is not written down.
-    pub fn has_imagined(&self) -> bool {
-        self.has_imagined
+    /// Whether an outcome counts that is not written down, or not durably.
+    pub fn owes_something(&self) -> bool {
+        self.has_imagined || self.is_owing
     }
 
     /// Writes into the block, durably, that the message is done: for when that rename fails. It needs no
