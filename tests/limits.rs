@@ -1,4 +1,4 @@
-//! The program without descriptors, without memory, and with files that may not grow.
+//! The program without descriptors, without memory, without threads, and with files that may not grow.
 //!
 //! What belongs here: limits of the process, each tried from far too little up to enough, so that
 //! every place meets it once. How a command ends is its affair, as long as it ends; what it
@@ -35,6 +35,14 @@ fn memory() -> Limit {
     Limit {
         flag: "-v",
         tries: (2_048..48 << 10).step_by(step).collect(),
+    }
+}
+
+/// Processes of a user, of which each thread is one: from none to what a run has.
+fn threads() -> Limit {
+    Limit {
+        flag: "-p",
+        tries: (1..20).collect(),
     }
 }
 
@@ -126,14 +134,19 @@ fn submitters(limit: &Limit) {
 
 /// Runs under every value, over a message each; in the end everything is delivered, once.
 fn runners(limit: &Limit) {
-    let site = Site::new(&format!(
-        "[retry]\nphases = [{{ until = \"1h\", every = \"1m\" }}]\n{}",
-        program::BOX
-    ));
+    runners_of(&Site::new(&patient()), limit);
+}
+
+fn patient() -> String {
+    let retry = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]";
+    format!("{retry}\n{}", program::BOX)
+}
+
+fn runners_of(site: &Site, limit: &Limit) {
     let mut failed = 0;
     for value in &limit.tries {
         site.queue(&["b@example.net"]);
-        let ended = limit.program(*value, &site, &["run", "--quiet"], b"");
+        let ended = limit.program(*value, site, &["run", "--quiet"], b"");
         match ended.code {
             0 => {}
             75 | 126 | 127 | -1 => failed += 1,
@@ -250,6 +263,16 @@ fn submitters_whose_files_may_not_grow() {
 #[test]
 fn runners_without_descriptors() {
     runners(&descriptors());
+}
+
+/// Root has no such limit: the spool is another user's, who has no other processes.
+#[test]
+fn runners_without_threads() {
+    let site = Site::new(&patient());
+    let mut chown = Command::new("chown");
+    chown.args(["-R", "54321:54321"]).arg(site.dir());
+    assert!(chown.status().unwrap().success(), "it needs root");
+    runners_of(&site, &threads());
 }
 
 #[test]

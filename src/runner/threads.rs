@@ -65,15 +65,20 @@ fn room_for_threads(most: usize) -> Result<usize, Error> {
         let held = hold.lock();
         let wait = || drop(hold.lock());
         let spawn = || std::thread::Builder::new().spawn_scoped(scope, wait);
-        let mut count = 0;
-        while count < most {
+        let mut threads = Vec::new();
+        while threads.len() < most {
             match spawn() {
-                Ok(_) => count += 1,
-                Err(error) if count == 0 => return Err(Error::Runtime(error)),
+                Ok(thread) => threads.push(thread),
+                Err(error) if threads.is_empty() => return Err(Error::Runtime(error)),
                 Err(_) => break,
             }
         }
         drop(held);
+        let count = threads.len();
+        // The scope would wait for what they do, and not for their end.
+        for thread in threads {
+            let _ = thread.join();
+        }
         Ok(count)
     })
 }
