@@ -556,6 +556,19 @@ mod tests {
         Ok(io::read_to_string(body.reader()).unwrap())
     }
 
+    /// A message file that is handed in and has lost its message.
+    #[test]
+    fn a_block_without_a_message_is_empty() {
+        for block in [
+            "Mailspool-Seal: 2 0000000397\nMailspool-State: idle 000\n",
+            "Mailspool-Seal: 2 0000000397\nMailspool-Id: a\0",
+            "Mailspool-Seal: ",
+        ] {
+            let taken = accepted("mail.test", block.as_bytes(), "b@x.test");
+            assert!(matches!(taken, Err(Error::Empty)), "{block:?}: {taken:?}");
+        }
+    }
+
     #[test]
     fn a_first_line_may_come_in_pieces() {
         let stored = accepted("h.test", b"From a@b Sun\r\nSubject: x\r\n\r\nb\r\n", "b@x").unwrap();

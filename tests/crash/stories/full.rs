@@ -4,7 +4,7 @@ use mailspool::disk::Call;
 use nix::errno::Errno;
 
 use super::super::judge::End::{Delivered, Gone, Told};
-use super::super::log::Fault;
+use super::super::log::{Fault, Step};
 use super::super::stage::Stage;
 use super::super::story::{Story, UNRECORDED, fate};
 use super::{A, B, HUSH, NO, SLOW, SLOWER};
@@ -70,8 +70,14 @@ pub fn drain() -> Vec<Story> {
 pub fn unrecorded() -> Story {
     let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
     let prepare = |stage: &Stage| stage.send("one", &[A, SLOW]);
-    Story::record(UNRECORDED, fates, prepare, |stage| {
+    let mut story = Story::record(UNRECORDED, fates, prepare, |stage| {
         stage.refusing(nothing_said, || drop(stage.try_pass()));
         stage.pass_after(1);
-    })
+    });
+    // They are few.
+    story.one_in = 1;
+    let held =
+        |step: &Step| matches!(step, Step::Rename(_, to) if to.iter().any(|part| part == "frozen"));
+    assert!(story.steps.iter().any(held), "it is not held");
+    story
 }
