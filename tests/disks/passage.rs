@@ -187,6 +187,14 @@ impl Server {
         open.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
 
+    fn sync(&self, handle: FileHandle) -> io::Result<()> {
+        self.opened(handle)?.file().sync_all()
+    }
+
+    fn close(&self, handle: FileHandle) {
+        self.open.lock().unwrap().remove(&handle.0);
+    }
+
     /// Opens a file that is known.
     fn open_again(&self, inode: INodeNo, flags: i32) -> io::Result<File> {
         let node = self.node(inode)?;
@@ -260,14 +268,25 @@ macro_rules! answer {
     };
 }
 
+fn entry(reply: ReplyEntry, found: io::Result<FileAttr>) {
+    answer!(reply, found, |reply: ReplyEntry, one| {
+        reply.entry(&AT_ONCE, &one, Generation(0));
+    });
+}
+
+fn attr(reply: ReplyAttr, found: io::Result<FileAttr>) {
+    answer!(reply, found, |reply: ReplyAttr, one| reply
+        .attr(&AT_ONCE, &one));
+}
+
+fn done(reply: ReplyEmpty, result: io::Result<()>) {
+    answer!(reply, result, |reply: ReplyEmpty, ()| reply.ok());
+}
+
 impl Filesystem for Server {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.entry(parent, name).and_then(|path| self.known(&path));
-        answer!(reply, found, |reply: ReplyEntry, one| reply.entry(
-            &AT_ONCE,
-            &one,
-            Generation(0)
-        ));
+        entry(reply, found);
     }
 
     fn forget(&self, _: &Request, inode: INodeNo, lookups: u64) {
@@ -282,8 +301,7 @@ impl Filesystem for Server {
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let found = self.node(inode).and_then(|node| attributes(&node, inode.0));
-        answer!(reply, found, |reply: ReplyAttr, one| reply
-            .attr(&AT_ONCE, &one));
+        attr(reply, found);
     }
 
     fn setattr(
@@ -305,8 +323,7 @@ impl Filesystem for Server {
         reply: ReplyAttr,
     ) {
         let changed = self.change(inode, (mode, owner, group), size, [accessed, modified]);
-        answer!(reply, changed, |reply: ReplyAttr, one| reply
-            .attr(&AT_ONCE, &one));
+        attr(reply, changed);
     }
 
     fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
@@ -331,21 +348,17 @@ impl Filesystem for Server {
             fs::DirBuilder::new().mode(mode & !umask).create(&path)?;
             self.known(&path)
         });
-        answer!(reply, made, |reply: ReplyEntry, one| reply.entry(
-            &AT_ONCE,
-            &one,
-            Generation(0)
-        ));
+        entry(reply, made);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done = self.entry(parent, name).and_then(fs::remove_file);
-        answer!(reply, done, |reply: ReplyEmpty, ()| reply.ok());
+        let result = self.entry(parent, name).and_then(fs::remove_file);
+        done(reply, result);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done = self.entry(parent, name).and_then(fs::remove_dir);
-        answer!(reply, done, |reply: ReplyEmpty, ()| reply.ok());
+        let result = self.entry(parent, name).and_then(fs::remove_dir);
+        done(reply, result);
     }
 
     fn symlink(
@@ -360,11 +373,7 @@ impl Filesystem for Server {
             std::os::unix::fs::symlink(target, &path)?;
             self.known(&path)
         });
-        answer!(reply, made, |reply: ReplyEntry, one| reply.entry(
-            &AT_ONCE,
-            &one,
-            Generation(0)
-        ));
+        entry(reply, made);
     }
 
     fn rename(
@@ -381,11 +390,11 @@ impl Filesystem for Server {
             reply.error(Errno::EINVAL);
             return;
         }
-        let done = self.entry(parent, name).and_then(|from| {
+        let result = self.entry(parent, name).and_then(|from| {
             let to = self.entry(to_parent, to_name)?;
             fs::rename(from, to)
         });
-        answer!(reply, done, |reply: ReplyEmpty, ()| reply.ok());
+        done(reply, result);
     }
 
     fn link(
@@ -403,11 +412,7 @@ impl Filesystem for Server {
             nix::unistd::linkat(here, &name_of(&node), here, &path, follow)?;
             self.known(&path)
         });
-        answer!(reply, made, |reply: ReplyEntry, one| reply.entry(
-            &AT_ONCE,
-            &one,
-            Generation(0)
-        ));
+        entry(reply, made);
     }
 
     fn open(&self, _: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -506,13 +511,12 @@ impl Filesystem for Server {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.open.lock().unwrap().remove(&handle.0);
+        self.close(handle);
         reply.ok();
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
-        let synced = self.opened(handle).and_then(|open| open.file().sync_all());
-        answer!(reply, synced, |reply: ReplyEmpty, ()| reply.ok());
+        done(reply, self.sync(handle));
     }
 
     fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -554,13 +558,12 @@ impl Filesystem for Server {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.open.lock().unwrap().remove(&handle.0);
+        self.close(handle);
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
-        let synced = self.opened(handle).and_then(|open| open.file().sync_all());
-        answer!(reply, synced, |reply: ReplyEmpty, ()| reply.ok());
+        done(reply, self.sync(handle));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
