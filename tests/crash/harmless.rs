@@ -32,6 +32,11 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "it was never acknowledged",
     ),
     (
+        &["file active/* before overwrite active/*"],
+        &["no room for octets and names"],
+        "it failed, and nobody wants to hear of that: tried again it fails again",
+    ),
+    (
         &["file new/*"],
         &["killed with a key sealed", "killed with a key written"],
         "it was never acknowledged",

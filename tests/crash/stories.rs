@@ -43,7 +43,7 @@ pub const TWINS: [&str; 2] = ["p@twin.test", "q@twin.test"];
 /// Stories of one kind.
 pub type Group = fn() -> Vec<Story>;
 
-/// All but those of two at once, and those in which calls fail: their syncs are left out of others.
+/// All but those of two at once.
 pub const GROUPS: &[Group] = &[
     accepting,
     delivering,
@@ -64,6 +64,8 @@ pub const GROUPS: &[Group] = &[
     down,
     losing_answers,
     suspending,
+    draining,
+    not_recording,
     living,
 ];
 

@@ -356,6 +356,15 @@ impl Known {
             Step::Did => self.did = true,
             Step::Clock(now) => self.now = Some(*now),
             Step::Killed => self.fresh.clear(),
+            // An octet that says of a recipient that nothing is left to do. Where there is no room for a history
+            // nothing else says it.
+            Step::Overwrite(path, _, bytes) if bytes == b"+" => {
+                let id = id_of(path);
+                let got = self.delivered.iter().filter(|(one, _)| Some(*one) == id);
+                let got: Vec<_> = got.cloned().collect();
+                self.fresh.extend(got.iter().cloned());
+                self.noted.extend(got);
+            }
             Step::Overwrite(path, _, bytes) if bytes.starts_with(DONE) => {
                 self.ending.0.extend(id_of(path));
             }
