@@ -205,9 +205,13 @@ impl Drive {
     async fn once(&mut self) {
         self.start_scan();
         loop {
-            while self.is_under_way() {
+            loop {
+                let over = self.is_over();
+                if !self.is_under_way(over) {
+                    break;
+                }
                 self.hand_out();
-                let happening = self.next().await;
+                let happening = self.next(over).await;
                 self.react(happening).await;
             }
             // What looked corrupt before a whole message was read.
@@ -231,19 +235,21 @@ impl Drive {
         self.start_scan();
         let mut rest = None;
         loop {
-            if self.is_over() && !self.is_under_way() {
+            let mut over = self.is_over();
+            if over && !self.is_under_way(over) {
                 match self.recover() {
                     Some(pause) => rest = Some(Instant::now() + pause),
                     None => return,
                 }
+                over = false;
             }
             self.hand_out();
-            let (scanning, over, busy) = (self.scan.is_some(), self.is_over(), self.is_busy());
+            let (scanning, busy) = (self.scan.is_some(), self.is_busy(over));
             // Whatever loses the race here is waited for again: each of these can be dropped
             // at any point without losing anything.
             let deadline = self.jobs.deadline();
             let happening = tokio::select! {
-                happening = self.next(), if busy => happening,
+                happening = self.next(over), if busy => happening,
                 () = sleep_until(rest), if rest.is_some() => {
                     rest = None;
                     Happening::Wake
@@ -273,17 +279,18 @@ impl Drive {
         Some(pause)
     }
 
-    fn is_under_way(&self) -> bool {
-        self.scan.is_some() || !self.tasks.is_empty() || (!self.lanes.is_empty() && !self.is_over())
+    fn is_under_way(&self, over: bool) -> bool {
+        self.scan.is_some() || !self.tasks.is_empty() || (!self.lanes.is_empty() && !over)
     }
 
     /// Something is under way, or stays open for what may come.
     #[cfg(feature = "cli")]
-    fn is_busy(&self) -> bool {
-        self.is_under_way() || self.core.sessions.next_end().is_some()
+    fn is_busy(&self, over: bool) -> bool {
+        self.is_under_way(over) || self.core.sessions.next_end().is_some()
     }
 
-    /// No further message is taken: the budget is used up, or somebody wants us to stop.
+    /// No further message is taken: the budget is used up, or the run is to stop. A job can change
+    /// that at any moment, so each turn decides by one look.
     fn is_over(&self) -> bool {
         let used_up = |most: u64| self.summary.messages + self.tasks.len() as u64 >= most;
         self.core.is_stopped()
@@ -336,9 +343,8 @@ impl Drive {
         jobs.set_wanted(wanted);
     }
 
-    /// Waits for one thing to happen.
-    async fn next(&mut self) -> Happening {
-        let over = self.is_over();
+    /// Waits for one thing to happen. Something must be under way.
+    async fn next(&mut self, over: bool) -> Happening {
         let Drive {
             scan,
             tasks,
