@@ -26,7 +26,7 @@ const HOSTNAME: &str = "load.example.org";
 struct Nothing(Outcome);
 
 impl Transport for Nothing {
-    fn destination(&self, recipient: &Address) -> String {
+    fn next_hop(&self, recipient: &Address) -> String {
         recipient.to_string()
     }
 

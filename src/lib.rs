@@ -13,7 +13,7 @@
 //! | [`runner`], [`operator`] | attempt what is due; look at the queue and act on it |
 //! | [`accept`], [`notice`] | take a message in; tell a sender that delivery failed |
 //! | [`spool`], [`transport`] | the directories, locks and commit points; the ways out |
-//! | `hop` | which hosts take mail for a domain (feature `smtp`) |
+//! | `dns` | which hosts take mail for a domain (feature `smtp`) |
 //! | `smtp` | the client side of SMTP and LMTP (feature `smtp`) |
 //! | [`disk`] | the seam to the file system |
 //! | [`queue`] | decisions: schedule, route, outcome, next step; pure |
@@ -30,7 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod disk;
 #[cfg(feature = "smtp")]
-pub mod hop;
+pub mod dns;
 pub mod message;
 pub mod notice;
 pub mod operator;

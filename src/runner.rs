@@ -10,9 +10,9 @@
 
 mod attempt;
 mod chunks;
+mod connections;
 mod drive;
 mod finisher;
-mod hops;
 mod jobs;
 mod lanes;
 mod places;
@@ -159,7 +159,7 @@ struct Core {
     observer: Option<Arc<Observer>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     stop: Stop,
-    hops: Arc<hops::Hops>,
+    connections: Arc<connections::Connections>,
     places: Arc<places::Places>,
     sessions: sessions::Sessions,
     troubles: trouble::Troubles,
@@ -275,7 +275,7 @@ impl RunnerBuilder {
                 observer: None,
                 clock: Arc::new(Timestamp::now),
                 stop: Stop::default(),
-                hops: Arc::default(),
+                connections: Arc::default(),
                 places: Arc::default(),
                 sessions: sessions::Sessions::default(),
                 troubles: trouble::Troubles::default(),

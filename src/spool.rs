@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, Disk, Kind, Seam};
 
-pub use destinations::{Down, Forgotten, Hop};
+pub use destinations::{Destination, Down, Forgotten};
 pub use draft::{Draft, Staged, Staging};
 pub use entry::{Entry, apply, refusal};
 pub use keys::{Holder, KeyLock};

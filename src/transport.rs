@@ -137,11 +137,11 @@ pub trait Transport: Send + Sync {
     /// Where a recipient's mail goes next. Recipients with the same destination share a
     /// transaction, messages with the same destination may share a session, and no destination
     /// may keep all of a runner's jobs to itself.
-    fn destination(&self, recipient: &Address) -> String;
+    fn next_hop(&self, recipient: &Address) -> String;
 
     /// The destination of every recipient, if all have the same. A run need not read a message then to
     /// know which others it shares a destination with.
-    fn only_destination(&self) -> Option<String> {
+    fn only_next_hop(&self) -> Option<String> {
         None
     }
 
@@ -180,10 +180,8 @@ pub trait Transport: Send + Sync {
 
     /// Opens a session. The outcome of a failure goes for every recipient it was opened for. With
     /// [`hosts_for`](Transport::hosts_for), it is to the first host that can be connected to.
-    fn connect<'a>(
-        &'a self,
-        destination: &'a str,
-    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>>;
+    fn connect<'a>(&'a self, next_hop: &'a str)
+    -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>>;
 }
 
 /// An open way to one destination.

@@ -25,7 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::message::{Door, QueueId};
 use mailspool::queue::{Action, Bucket, By, Phase, Routes, Schedule};
 use mailspool::runner::{Budget, Runner, RunnerBuilder, Summary};
-use mailspool::spool::{Claim, Hop, Place, Spool, apply};
+use mailspool::spool::{Claim, Destination, Place, Spool, apply};
 use mailspool::transport::OnUnknown;
 use tempfile::TempDir;
 
@@ -111,10 +111,10 @@ impl Scene {
         all.into_iter().map(|(_, place)| place).collect()
     }
 
-    fn hop(domain: &str) -> Hop {
-        Hop {
+    fn destination(domain: &str) -> Destination {
+        Destination {
             transport: "net".into(),
-            destination: domain.into(),
+            next_hop: domain.into(),
         }
     }
 
@@ -169,7 +169,7 @@ fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
     assert_eq!(scene.net.connects("dead.test"), 1);
     assert_eq!(scene.net.delivered("ok.test"), 40);
     assert_eq!(scene.tried(), 1, "no events but the one's who tried");
-    let down = scene.spool.down(&Scene::hop("dead.test")).unwrap();
+    let down = scene.spool.down(&Scene::destination("dead.test")).unwrap();
     assert_eq!(down.reply, "4.4.1 timed out");
     let probe = Place::Deferred(Bucket::for_time(down.probe));
     assert_eq!(scene.spool.ids_in(probe).unwrap().len(), 299);
@@ -186,7 +186,7 @@ fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
     scene.clock.forward(3);
     scene.passes();
     assert_eq!(scene.net.connects("dead.test"), 2);
-    let again = scene.spool.down(&Scene::hop("dead.test")).unwrap();
+    let again = scene.spool.down(&Scene::destination("dead.test")).unwrap();
     assert_eq!((again.since, again.tries), (down.since, 2));
     assert_eq!(scene.tried(), 2);
 
@@ -256,7 +256,7 @@ fn only_those_wait_whose_host_is_dead() {
     assert_eq!(scene.net.connects("dead.test"), 1);
     let content = scene.state(id);
     assert!(content.state.recipients[1].last.is_none(), "no event");
-    let down = scene.spool.down(&Scene::hop("dead.test")).unwrap();
+    let down = scene.spool.down(&Scene::destination("dead.test")).unwrap();
     let place = scene.spool.locate(id).unwrap().place();
     assert_eq!(place, Some(Place::Deferred(Bucket::for_time(down.probe))));
     assert_eq!(findings(&scene.spool), []);
@@ -350,9 +350,15 @@ fn a_pass_leaves_what_others_have_all_the_connections_for() {
     let scene = Scene::new();
     let ids = scene.queue(20, "ok.test");
     scene.queue(5, "else.test");
-    let hop = Scene::hop("ok.test");
+    let destination = Scene::destination("ok.test");
     let taken: Vec<_> = (0..3)
-        .map(|_| scene.spool.take_connection(&hop, 3).unwrap().unwrap())
+        .map(|_| {
+            scene
+                .spool
+                .take_connection(&destination, 3)
+                .unwrap()
+                .unwrap()
+        })
         .collect();
     let summary = scene.pass();
     assert_eq!(summary.delivered, 5);

@@ -7,24 +7,24 @@
 use std::fs;
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::spool::{Down, Hop};
+use mailspool::spool::{Down, Destination};
 
 fuzz_target!(|input: &[u8]| {
-    let [transport, destination, bytes] = help::parts(input);
+    let [transport, next_hop, bytes] = help::parts(input);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let hop = Hop {
+    let destination = Destination {
         transport: text(transport),
-        destination: text(destination),
+        next_hop: text(next_hop),
     };
     let (_dir, spool) = help::spool();
     let reply: String = text(bytes).chars().take(200).collect();
     let mut before = None;
     for tries in 1..=3 {
-        let down = Down::again(before, &hop, &reply, help::now());
+        let down = Down::again(before, &destination, &reply, help::now());
         assert_eq!(down.tries, tries);
         assert!(down.is_left_alone(help::now()));
         spool.remember_down(&down).unwrap();
-        assert_eq!(spool.down(&hop), Some(down.clone()));
+        assert_eq!(spool.down(&destination), Some(down.clone()));
         assert_eq!(spool.all_down().unwrap(), [down.clone()]);
         before = Some(down);
     }
@@ -32,20 +32,20 @@ fuzz_target!(|input: &[u8]| {
     let dir = spool.path().join("state/down");
     let file = fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
     fs::write(&file, bytes).unwrap();
-    match spool.recall_down(&hop) {
+    match spool.recall_down(&destination) {
         Ok(Some(down)) => {
-            assert_eq!(down.hop.to_string(), hop.to_string());
+            assert_eq!(down.destination.to_string(), destination.to_string());
             let longest = help::now() + Down::LONGEST;
             let is_bounded = down.probe <= longest || !down.is_left_alone(help::now());
             assert!(is_bounded, "{down:?}");
             // Found down once more, and written again.
-            let again = Down::again(Some(down), &hop, &reply, help::now());
+            let again = Down::again(Some(down), &destination, &reply, help::now());
             spool.remember_down(&again).unwrap();
-            assert_eq!(spool.down(&hop), Some(again));
+            assert_eq!(spool.down(&destination), Some(again));
         }
         Ok(None) => panic!("{} is there", file.display()),
-        Err(_) => assert_eq!(spool.down(&hop), None),
+        Err(_) => assert_eq!(spool.down(&destination), None),
     }
-    assert!(spool.forget_down(&hop).unwrap());
+    assert!(spool.forget_down(&destination).unwrap());
     assert_eq!(spool.all_down().unwrap(), []);
 });

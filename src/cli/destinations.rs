@@ -115,7 +115,7 @@ fn table_of(suspended: &[Standing], down: &[Down], now: Timestamp) -> String {
             false => "now".to_owned(),
         };
         let cells = vec![
-            printable(&down.hop.to_string()),
+            printable(&down.destination.to_string()),
             "down".to_owned(),
             table::soon(down.since, now),
             down.tries.to_string(),
@@ -131,11 +131,11 @@ fn table_of(suspended: &[Standing], down: &[Down], now: Timestamp) -> String {
 fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
     let all = spool.all_down()?;
     let named = |down: &&Down| {
-        let whole = down.hop.to_string();
+        let whole = down.destination.to_string();
         names.is_empty()
             || names
                 .iter()
-                .any(|name| *name == whole || domain::is_same(name, &down.hop.destination))
+                .any(|name| *name == whole || domain::is_same(name, &down.destination.next_hop))
     };
     let named: Vec<&Down> = all.iter().filter(named).collect();
     // With a destination go the hosts by which it is down: it would wait for them.
@@ -143,8 +143,8 @@ fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
         let of = |down: &&Down| {
             let hosts = down.hosts.iter();
             hosts
-                .map(|key| down.hop.host(key))
-                .any(|hop| hop == host.hop)
+                .map(|key| down.destination.host(key))
+                .any(|destination| destination == host.destination)
         };
         named.iter().any(of)
     };
@@ -155,8 +155,11 @@ fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
     let mut text = String::new();
     for down in named.iter().copied().chain(hosts) {
         // Somebody who has just reached it has forgotten it before us.
-        spool.forget_down(&down.hop)?;
-        text += &format!("{} is tried again.\n", printable(&down.hop.to_string()));
+        spool.forget_down(&down.destination)?;
+        text += &format!(
+            "{} is tried again.\n",
+            printable(&down.destination.to_string())
+        );
     }
     match (text.is_empty(), names.is_empty()) {
         (true, true) => print("All destinations are up.\n"),
@@ -256,9 +259,9 @@ impl Waiting<'_> {
         let wanted = envelope.submission.transport.as_deref();
         let way = Way::of(self.site, wanted, &envelope.sender, to);
         let (transport, destination) = (way.transport?, way.destination?);
-        self.down
-            .iter()
-            .find(|down| down.hop.transport == transport && down.hop.destination == destination)
+        self.down.iter().find(|down| {
+            down.destination.transport == transport && down.destination.next_hop == destination
+        })
     }
 }
 
@@ -266,7 +269,7 @@ impl Waiting<'_> {
 pub(super) fn words(down: &Down) -> String {
     printable(&format!(
         "destination {} is down since {}: {}",
-        down.hop.destination,
+        down.destination.next_hop,
         table::time(down.since),
         down.reply
     ))

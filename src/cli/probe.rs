@@ -49,7 +49,7 @@ pub(super) fn probe(global: &Global, args: &Probe) -> Result<u8, Failure> {
     let mut shown = Shown {
         address: address.to_string(),
         transport: transport.to_owned(),
-        destination: wire.target().destination(&address),
+        destination: wire.target().next_hop(&address),
         host: None,
         greeting: None,
         capabilities: Vec::new(),
@@ -103,7 +103,7 @@ fn connect(
         Err(error) => return Ok(Err(unusable(&error))),
     };
     let runtime = crate::runner::runtime()?;
-    Ok(runtime.block_on(smtp.probe(&smtp.destination(address))))
+    Ok(runtime.block_on(smtp.probe(&smtp.next_hop(address))))
 }
 
 impl Shown {

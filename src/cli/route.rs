@@ -18,7 +18,7 @@ use crate::config::{Config, Transport, Wire};
 use crate::message::{Address, ReversePath, harmless, printable};
 use crate::queue::{Outcome, Pattern, Rule, Status};
 use crate::smtp::{Protocol, TlsPolicy};
-use crate::spool::Hop;
+use crate::spool::Destination;
 use crate::transport::Transport as _;
 
 /// Which way it is, as JSON has it; what does not exist is null.
@@ -161,14 +161,14 @@ fn on_wire(
     let smtp = match maker.smtp(wire) {
         Ok(smtp) => smtp,
         Err(error) => {
-            way.destination = Some(wire.target().destination(address));
+            way.destination = Some(wire.target().next_hop(address));
             way.refuse(&unusable(&error));
             return Ok(());
         }
     };
-    let destination = smtp.destination(address);
+    let next_hop = smtp.next_hop(address);
     let runtime = crate::runner::runtime()?;
-    match runtime.block_on(smtp.hosts(&destination)) {
+    match runtime.block_on(smtp.hosts(&next_hop)) {
         Ok(hosts) => {
             let port = |host: String| match host.starts_with("unix:") || has_port(&host) {
                 true => host,
@@ -178,12 +178,12 @@ fn on_wire(
         }
         Err(outcome) => way.refuse(&outcome),
     }
-    let hop = Hop {
+    let destination = Destination {
         transport: way.transport.clone().unwrap_or_default(),
-        destination: destination.clone(),
+        next_hop: next_hop.clone(),
     };
-    way.down = site.spool.down(&hop).as_ref().map(down_words);
-    way.destination = Some(destination);
+    way.down = site.spool.down(&destination).as_ref().map(down_words);
+    way.destination = Some(next_hop);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use super::descriptors;
 use super::site::Site;
 use super::trust;
 use crate::config::{self, Secret, TextFile, Transport as Configured, Wire, WireLogin, WireTls};
-use crate::hop::Resolver;
+use crate::dns::Resolver;
 use crate::message::{Address, EnhancedCode, NoticeKind, domain};
 use crate::notice::{DsnBuilder, Wording};
 use crate::queue::Outcome;
@@ -107,7 +107,7 @@ pub(super) fn warnings(site: &Site) -> Vec<String> {
 /// Where a recipient's mail goes next by a transport of the configuration, as the runner names it.
 pub(super) fn destination(site: &Site, transport: &str, to: &Address) -> Option<String> {
     Some(match site.config.transports.get(transport)? {
-        Configured::Wire(wire) => wire.target().destination(to),
+        Configured::Wire(wire) => wire.target().next_hop(to),
         Configured::Maildir { path, .. } => site.spool.path().join(path).display().to_string(),
         Configured::Pipe { .. } => domain::key(to.domain().unwrap_or_default()).into_owned(),
     })

@@ -7,7 +7,7 @@ use super::Error;
 use super::raw::{RawAuth, RawTransport};
 use super::value::Text;
 use super::wire::{Wire, WireTls};
-use crate::hop::Host;
+use crate::dns::Host;
 use crate::smtp::{Mechanism, TlsPolicy};
 
 /// As whom we authenticate.

@@ -10,7 +10,7 @@ use super::Error;
 use super::login::WireLogin;
 use super::raw::{OneOrMore, RawTls, RawTlsMin, RawTransport};
 use super::value::Text;
-use crate::hop::{Host, Name};
+use crate::dns::{Host, Name};
 use crate::message::domain;
 use crate::smtp::{HelloName, MinimumTls, Protocol, TlsPolicy};
 

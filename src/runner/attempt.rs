@@ -329,7 +329,10 @@ impl Core {
     async fn vacate(&self, way: &mut Way) {
         let closing = match way.seat.take() {
             Some(Seat::Taken(open)) if open.is_second_best => Some(open),
-            Some(Seat::Taken(open)) => self.sessions.keep(way.hop.clone(), open, self.most_jobs()),
+            Some(Seat::Taken(open)) => {
+                self.sessions
+                    .keep(way.destination.clone(), open, self.most_jobs())
+            }
             Some(Seat::Permit(permit)) if !way.round.is_under_way() => {
                 retire(permit).await;
                 None
@@ -399,7 +402,11 @@ impl Core {
             Err(error) => return trouble(error, id, early, Some(job)),
         };
         // The destination for which the message was taken comes first.
-        if let Some(at) = plan.ways.iter().position(|way| way.hop == *job.hop()) {
+        if let Some(at) = plan
+            .ways
+            .iter()
+            .position(|way| way.destination == *job.destination())
+        {
             plan.ways.swap(0, at);
         }
         let jobs = Arc::clone(job.jobs());
@@ -450,7 +457,9 @@ impl Core {
             };
             let mut job = match spare.take() {
                 Some(job) => job,
-                None => match jobs.take_further(&way.hop, |hop| self.is_strange(hop)) {
+                None => match jobs
+                    .take_further(&way.destination, |destination| self.is_strange(destination))
+                {
                     Some(job) => job,
                     None => {
                         plan.ways.push_back(way);
@@ -459,7 +468,7 @@ impl Core {
                     }
                 },
             };
-            job.turn_to(&way.hop);
+            job.turn_to(&way.destination);
             match self.seat(plan, entry, way) {
                 Some((place, group)) => begun.push(Begun { place, job, group }),
                 None => *spare = Some(job),
@@ -721,7 +730,7 @@ fn syncs_at_the_end(results: &[Status]) -> Syncs {
 fn rest(group: Group) -> Way {
     Way {
         transport: group.transport,
-        hop: group.hop,
+        destination: group.destination,
         chunks: group.chunks,
         seat: Some(group.seat),
         round: group.round,

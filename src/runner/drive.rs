@@ -20,7 +20,7 @@ use super::scan::Batch;
 use super::{Core, Error, Progress, Runner, Settled, Summary};
 use crate::message::QueueId;
 use crate::queue::{Resting, Status};
-use crate::spool::{Hop, Place};
+use crate::spool::{Destination, Place};
 
 /// So long after a look a run in a slot looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -84,9 +84,9 @@ impl Runner {
         let settled = self.core.work(async move {
             core.forget_looks();
             let (finisher, forgetting) = finisher::start(Arc::clone(&core));
-            let job = core.jobs().take(Hop {
+            let job = core.jobs().take(Destination {
                 transport: String::new(),
-                destination: String::new(),
+                next_hop: String::new(),
             });
             let handled = Arc::clone(&core)
                 .see_to(Candidate { id, place }, finisher, job)
@@ -123,7 +123,7 @@ impl Core {
 
     /// A run begins: what was seen in the one before counts only where it still stands.
     fn forget_looks(&self) {
-        self.hops.begin();
+        self.connections.begin();
         self.places.begin();
     }
 
@@ -134,19 +134,23 @@ impl Core {
     }
 
     /// Whether it is not known of a destination whether it answers.
-    pub(super) fn is_strange(&self, hop: &Hop) -> bool {
-        let transport = self.transports.get(&hop.transport);
-        transport.is_some_and(|one| one.connections().is_some()) && !self.hops.answers(hop)
+    pub(super) fn is_strange(&self, destination: &Destination) -> bool {
+        let transport = self.transports.get(&destination.transport);
+        transport.is_some_and(|one| one.connections().is_some())
+            && !self.connections.answers(destination)
     }
 
     /// Whether one more message may be taken for a destination, as far as is known without asking.
-    fn has_room(&self, hop: &Hop, jobs: &Jobs, now: jiff::Timestamp) -> bool {
-        let Some(transport) = self.transports.get(&hop.transport) else {
+    fn has_room(&self, destination: &Destination, jobs: &Jobs, now: jiff::Timestamp) -> bool {
+        let Some(transport) = self.transports.get(&destination.transport) else {
             return true;
         };
         let (places, connections) = (transport.concurrency(), transport.connections());
-        places.is_none_or(|most| self.places.has_room(&hop.transport, most))
-            && connections.is_none_or(|most| self.hops.has_room(hop, most, jobs.count(hop), now))
+        places.is_none_or(|most| self.places.has_room(&destination.transport, most))
+            && connections.is_none_or(|most| {
+                self.connections
+                    .has_room(destination, most, jobs.count(destination), now)
+            })
     }
 
     /// Why the run had to stop, if it had to. With that said, the next one may try again.
@@ -223,7 +227,7 @@ impl Drive {
                 self.seen.iter_mut().for_each(|seen| {
                     seen.remove(&candidate.id);
                 });
-                self.lanes.push(Hop::default(), candidate);
+                self.lanes.push(Destination::default(), candidate);
             }
         }
     }
@@ -299,7 +303,7 @@ impl Drive {
     }
 
     fn start_scan(&mut self) {
-        self.core.hops.tidy();
+        self.core.connections.tidy();
         let (out, batches) = unbounded_channel();
         let core = Arc::clone(&self.core);
         let mut known = self.lanes.known().clone();
@@ -313,8 +317,9 @@ impl Drive {
     fn hand_out(&mut self) {
         let now = self.core.now();
         let (core, jobs) = (Arc::clone(&self.core), Arc::clone(&self.jobs));
-        let room = |lane: &Hop| {
-            jobs.may_have(lane, |hop| core.is_strange(hop)) && core.has_room(lane, &jobs, now)
+        let room = |lane: &Destination| {
+            jobs.may_have(lane, |destination| core.is_strange(destination))
+                && core.has_room(lane, &jobs, now)
         };
         while jobs.has_free() && !self.is_over() {
             let Some((lane, candidate)) = self.lanes.take(room) else {
@@ -333,7 +338,8 @@ impl Drive {
             false if self.lanes.next_have(room) => Wanted::Any,
             false => Wanted::Nothing,
             true => {
-                let strange = |lane: &Hop| core.is_strange(lane) && core.has_room(lane, &jobs, now);
+                let strange =
+                    |lane: &Destination| core.is_strange(lane) && core.has_room(lane, &jobs, now);
                 match self.lanes.next_have(strange) {
                     true => Wanted::Strangers,
                     false => Wanted::Nothing,
@@ -368,7 +374,7 @@ impl Drive {
                 Err(_) => Happening::Nothing,
             },
             () = sleep_until(*next_look), if looking => Happening::Wake,
-            () = core.hops.changed(), if waiting => Happening::Nothing,
+            () = core.connections.changed(), if waiting => Happening::Nothing,
             () = jobs.freed_one(), if waiting => Happening::Nothing,
             () = sleep_until(idle_end), if idle_end.is_some() => Happening::Idle,
             () = sleep_until(jobs.deadline()), if !over => Happening::Nothing,
@@ -462,18 +468,18 @@ impl Drive {
     fn again(&mut self, handled: &Handled, wait: Wait, candidate: Candidate) {
         self.count_results(&handled.results);
         match wait {
-            Wait::Full(hop) if self.mode == Mode::Once => {
-                for _ in 0..=self.lanes.dismiss(&hop) {
+            Wait::Full(destination) if self.mode == Mode::Once => {
+                for _ in 0..=self.lanes.dismiss(&destination) {
                     self.core.observe(Progress::Handled);
                 }
             }
-            Wait::Places(hop) if self.mode == Mode::Once => {
-                for _ in 0..=self.lanes.dismiss_all(&hop.transport) {
+            Wait::Places(destination) if self.mode == Mode::Once => {
+                for _ in 0..=self.lanes.dismiss_all(&destination.transport) {
                     self.core.observe(Progress::Handled);
                 }
             }
-            Wait::Turn(hop) | Wait::Full(hop) | Wait::Places(hop) => {
-                self.lanes.push_back_in(hop, candidate);
+            Wait::Turn(destination) | Wait::Full(destination) | Wait::Places(destination) => {
+                self.lanes.push_back_in(destination, candidate);
             }
         }
     }

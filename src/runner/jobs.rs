@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::spool::Hop;
+use crate::spool::Destination;
 use crate::transport::descriptors_for_copies;
 
 /// Descriptors that a job may need: message, history, slots, a connection or a command's pipes, and a
@@ -34,7 +34,7 @@ pub(super) struct Jobs {
 
 #[derive(Default)]
 struct Counts {
-    by_hop: HashMap<Hop, usize>,
+    by_destination: HashMap<Destination, usize>,
     all: usize,
     wanted: Wanted,
 }
@@ -54,7 +54,7 @@ pub(super) enum Wanted {
 /// One job, until it is dropped.
 pub(super) struct Job {
     jobs: Arc<Jobs>,
-    hop: Hop,
+    destination: Destination,
 }
 
 impl Jobs {
@@ -88,52 +88,64 @@ impl Jobs {
     }
 
     /// How many are for a destination.
-    pub fn count(&self, hop: &Hop) -> usize {
-        self.counts().count(hop)
+    pub fn count(&self, destination: &Destination) -> usize {
+        self.counts().count(destination)
     }
 
     /// Whether one more may be for this destination. A stranger is one of which it is not known
     /// whether it answers: all of them together have half of the jobs, so that a hundred dead
     /// hosts leave room for the others.
-    pub fn may_have(&self, hop: &Hop, is_strange: impl Fn(&Hop) -> bool) -> bool {
+    pub fn may_have(
+        &self,
+        destination: &Destination,
+        is_strange: impl Fn(&Destination) -> bool,
+    ) -> bool {
         let counts = self.counts();
-        self.leaves_room(&counts, hop, is_strange)
+        self.leaves_room(&counts, destination, is_strange)
     }
 
-    fn leaves_room(&self, counts: &Counts, hop: &Hop, is_strange: impl Fn(&Hop) -> bool) -> bool {
+    fn leaves_room(
+        &self,
+        counts: &Counts,
+        destination: &Destination,
+        is_strange: impl Fn(&Destination) -> bool,
+    ) -> bool {
         let strangers = || {
-            let strange = counts.by_hop.iter().filter(|(hop, _)| is_strange(hop));
+            let strange = counts
+                .by_destination
+                .iter()
+                .filter(|(destination, _)| is_strange(destination));
             strange.map(|(_, count)| count).sum::<usize>()
         };
-        counts.count(hop) < self.most_each()
-            && (!is_strange(hop) || strangers() < self.most.div_ceil(2))
+        counts.count(destination) < self.most_each()
+            && (!is_strange(destination) || strangers() < self.most.div_ceil(2))
     }
 
     /// A job for a message that has none.
-    pub fn take(self: &Arc<Jobs>, hop: Hop) -> Job {
-        self.counts().add(&hop);
+    pub fn take(self: &Arc<Jobs>, destination: Destination) -> Job {
+        self.counts().add(&destination);
         let jobs = Arc::clone(self);
-        Job { jobs, hop }
+        Job { jobs, destination }
     }
 
     /// A further job for a message that has one; none while another message wants it.
     pub fn take_further(
         self: &Arc<Jobs>,
-        hop: &Hop,
-        is_strange: impl Fn(&Hop) -> bool,
+        destination: &Destination,
+        is_strange: impl Fn(&Destination) -> bool,
     ) -> Option<Job> {
         let mut counts = self.counts();
         let free = match counts.wanted {
             Wanted::Nothing => true,
-            Wanted::Strangers => !is_strange(hop),
+            Wanted::Strangers => !is_strange(destination),
             Wanted::Any => false,
         };
-        if !free || counts.all >= self.most || !self.leaves_room(&counts, hop, is_strange) {
+        if !free || counts.all >= self.most || !self.leaves_room(&counts, destination, is_strange) {
             return None;
         }
-        counts.add(hop);
-        let (jobs, hop) = (Arc::clone(self), hop.clone());
-        Some(Job { jobs, hop })
+        counts.add(destination);
+        let (jobs, destination) = (Arc::clone(self), destination.clone());
+        Some(Job { jobs, destination })
     }
 
     /// Whether a message may ask for a further one at all.
@@ -178,21 +190,24 @@ impl Jobs {
 }
 
 impl Counts {
-    fn count(&self, hop: &Hop) -> usize {
-        self.by_hop.get(hop).copied().unwrap_or_default()
+    fn count(&self, destination: &Destination) -> usize {
+        self.by_destination
+            .get(destination)
+            .copied()
+            .unwrap_or_default()
     }
 
-    fn add(&mut self, hop: &Hop) {
+    fn add(&mut self, destination: &Destination) {
         self.all += 1;
-        *self.by_hop.entry(hop.clone()).or_default() += 1;
+        *self.by_destination.entry(destination.clone()).or_default() += 1;
     }
 
-    fn remove(&mut self, hop: &Hop) {
+    fn remove(&mut self, destination: &Destination) {
         self.all = self.all.saturating_sub(1);
-        if let Some(count) = self.by_hop.get_mut(hop) {
+        if let Some(count) = self.by_destination.get_mut(destination) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.by_hop.remove(hop);
+                self.by_destination.remove(destination);
             }
         }
     }
@@ -205,24 +220,24 @@ impl Job {
     }
 
     /// The destination it is for.
-    pub fn hop(&self) -> &Hop {
-        &self.hop
+    pub fn destination(&self) -> &Destination {
+        &self.destination
     }
 
     /// It is for another destination from now on.
-    pub fn turn_to(&mut self, hop: &Hop) {
-        if self.hop != *hop {
+    pub fn turn_to(&mut self, destination: &Destination) {
+        if self.destination != *destination {
             let mut counts = self.jobs.counts();
-            counts.remove(&self.hop);
-            counts.add(hop);
-            self.hop = hop.clone();
+            counts.remove(&self.destination);
+            counts.add(destination);
+            self.destination = destination.clone();
         }
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.jobs.counts().remove(&self.hop);
+        self.jobs.counts().remove(&self.destination);
         self.jobs.freed.notify_waiters();
         self.jobs.freed_one.notify_one();
     }
@@ -250,59 +265,62 @@ pub(super) fn affordable(most: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn hop(name: &str) -> Hop {
-        Hop {
+    fn destination(name: &str) -> Destination {
+        Destination {
             transport: "out".into(),
-            destination: name.into(),
+            next_hop: name.into(),
         }
     }
 
-    fn known(_: &Hop) -> bool {
+    fn known(_: &Destination) -> bool {
         false
     }
 
     #[test]
     fn a_message_has_all_that_nobody_else_wants() {
         let jobs = Jobs::new(3, None);
-        let first = jobs.take(hop("a"));
-        let second = jobs.take_further(&hop("b"), known);
-        let third = jobs.take_further(&hop("c"), known);
+        let first = jobs.take(destination("a"));
+        let second = jobs.take_further(&destination("b"), known);
+        let third = jobs.take_further(&destination("c"), known);
         assert!(second.is_some() && third.is_some() && !jobs.has_free());
-        assert!(jobs.take_further(&hop("d"), known).is_none());
+        assert!(jobs.take_further(&destination("d"), known).is_none());
         drop(third);
         assert!(jobs.has_free() && jobs.has_further());
         jobs.set_wanted(Wanted::Any);
-        assert!(jobs.take_further(&hop("d"), known).is_none());
+        assert!(jobs.take_further(&destination("d"), known).is_none());
         jobs.set_wanted(Wanted::Strangers);
-        assert!(jobs.take_further(&hop("d"), |_| true).is_none());
-        drop(jobs.take_further(&hop("d"), known).unwrap());
+        assert!(jobs.take_further(&destination("d"), |_| true).is_none());
+        drop(jobs.take_further(&destination("d"), known).unwrap());
         jobs.set_wanted(Wanted::Nothing);
-        assert!(jobs.take_further(&hop("d"), known).is_some());
+        assert!(jobs.take_further(&destination("d"), known).is_some());
         drop(first);
-        assert_eq!(jobs.count(&hop("a")), 0);
+        assert_eq!(jobs.count(&destination("a")), 0);
     }
 
     #[test]
     fn no_destination_has_all_jobs_and_strangers_have_half() {
         let jobs = Jobs::new(8, None);
         let same: Vec<Job> = (0..8)
-            .map_while(|_| jobs.take_further(&hop("a"), known))
+            .map_while(|_| jobs.take_further(&destination("a"), known))
             .collect();
         assert_eq!(same.len(), 6);
         drop(same);
         let others: Vec<Job> = (0..8)
-            .map_while(|n| jobs.take_further(&hop(&n.to_string()), |_| true))
+            .map_while(|n| jobs.take_further(&destination(&n.to_string()), |_| true))
             .collect();
         assert_eq!(others.len(), 4);
-        assert!(jobs.take_further(&hop("a"), known).is_some());
+        assert!(jobs.take_further(&destination("a"), known).is_some());
     }
 
     #[test]
     fn a_job_counts_for_the_destination_it_turned_to() {
         let jobs = Jobs::new(2, None);
-        let mut job = jobs.take(hop("a"));
-        job.turn_to(&hop("b"));
-        assert_eq!((jobs.count(&hop("a")), jobs.count(&hop("b"))), (0, 1));
+        let mut job = jobs.take(destination("a"));
+        job.turn_to(&destination("b"));
+        assert_eq!(
+            (jobs.count(&destination("a")), jobs.count(&destination("b"))),
+            (0, 1)
+        );
         assert!(jobs.has_free());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::message::QueueId;
-use crate::spool::{Hop, Place};
+use crate::spool::{Destination, Place};
 
 /// A message that may be due, and where it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub(super) struct Candidate {
 /// one for another: lanes take turns.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    waiting: HashMap<Hop, VecDeque<Candidate>>,
-    turns: VecDeque<Hop>,
+    waiting: HashMap<Destination, VecDeque<Candidate>>,
+    turns: VecDeque<Destination>,
     waiting_count: usize,
     /// Who waits or is in hand.
     known: HashSet<QueueId>,
@@ -25,7 +25,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     /// Adds a candidate to its destination's lane, unless it waits or is in hand already.
-    pub fn push(&mut self, lane: Hop, candidate: Candidate) -> bool {
+    pub fn push(&mut self, lane: Destination, candidate: Candidate) -> bool {
         if !self.known.insert(candidate.id) {
             return false;
         }
@@ -39,7 +39,7 @@ impl Lanes {
     }
 
     /// Puts back a candidate that was taken and put down, as the next of its destination.
-    pub fn push_back_in(&mut self, lane: Hop, candidate: Candidate) {
+    pub fn push_back_in(&mut self, lane: Destination, candidate: Candidate) {
         if !self.known.insert(candidate.id) {
             return;
         }
@@ -52,7 +52,7 @@ impl Lanes {
     }
 
     /// Lets go everybody who waits for a destination, and says how many they are.
-    pub fn dismiss(&mut self, lane: &Hop) -> usize {
+    pub fn dismiss(&mut self, lane: &Destination) -> usize {
         let waiting = self.waiting.remove(lane).unwrap_or_default();
         self.turns.retain(|one| one != lane);
         for candidate in &waiting {
@@ -64,13 +64,16 @@ impl Lanes {
 
     /// Lets go everybody who waits for a destination of a transport, and says how many they are.
     pub fn dismiss_all(&mut self, transport: &str) -> usize {
-        let lanes: Vec<Hop> = self.turns.iter().cloned().collect();
+        let lanes: Vec<Destination> = self.turns.iter().cloned().collect();
         let its = lanes.iter().filter(|lane| lane.transport == transport);
         its.map(|lane| self.dismiss(lane)).sum()
     }
 
     /// The next candidate of the next lane that has room for one more.
-    pub fn take(&mut self, room: impl Fn(&Hop) -> bool) -> Option<(Hop, Candidate)> {
+    pub fn take(
+        &mut self,
+        room: impl Fn(&Destination) -> bool,
+    ) -> Option<(Destination, Candidate)> {
         for _ in 0..self.turns.len() {
             let lane = self.turns.pop_front()?;
             if !room(&lane) {
@@ -94,7 +97,7 @@ impl Lanes {
     }
 
     /// Whether one of the next lanes has room. Not of all: there may be very many.
-    pub fn next_have(&self, room: impl Fn(&Hop) -> bool) -> bool {
+    pub fn next_have(&self, room: impl Fn(&Destination) -> bool) -> bool {
         const MOST_LOOKS: usize = 32;
         self.turns.iter().take(MOST_LOOKS).any(room)
     }
@@ -126,14 +129,14 @@ mod tests {
         }
     }
 
-    fn hop(name: &str) -> Hop {
-        Hop {
+    fn destination(name: &str) -> Destination {
+        Destination {
             transport: "out".into(),
-            destination: name.into(),
+            next_hop: name.into(),
         }
     }
 
-    fn any(_: &Hop) -> bool {
+    fn any(_: &Destination) -> bool {
         true
     }
 
@@ -141,12 +144,12 @@ mod tests {
     fn a_hundred_for_one_do_not_hold_up_the_one_for_another() {
         let mut lanes = Lanes::default();
         for n in 0..100 {
-            lanes.push(hop("busy"), candidate(n));
+            lanes.push(destination("busy"), candidate(n));
         }
-        lanes.push(hop("quiet"), candidate(100));
+        lanes.push(destination("quiet"), candidate(100));
         let order: Vec<String> = (0..3)
             .filter_map(|_| lanes.take(any))
-            .map(|(lane, _)| lane.destination)
+            .map(|(lane, _)| lane.next_hop)
             .collect();
         assert_eq!(order, ["busy", "quiet", "busy"]);
     }
@@ -154,10 +157,13 @@ mod tests {
     #[test]
     fn a_lane_without_room_is_passed_over() {
         let mut lanes = Lanes::default();
-        lanes.push(hop("shut"), candidate(1));
-        lanes.push(hop("open"), candidate(2));
-        let open = |lane: &Hop| lane.destination == "open";
-        assert_eq!(lanes.take(open).map(|(lane, _)| lane), Some(hop("open")));
+        lanes.push(destination("shut"), candidate(1));
+        lanes.push(destination("open"), candidate(2));
+        let open = |lane: &Destination| lane.next_hop == "open";
+        assert_eq!(
+            lanes.take(open).map(|(lane, _)| lane),
+            Some(destination("open"))
+        );
         assert_eq!(lanes.take(open), None);
         assert!(!lanes.is_empty());
     }
@@ -166,7 +172,7 @@ mod tests {
     fn who_is_put_back_is_the_next_one() {
         let mut lanes = Lanes::default();
         for n in 0..3 {
-            lanes.push(hop("a"), candidate(n));
+            lanes.push(destination("a"), candidate(n));
         }
         let (lane, first) = lanes.take(any).unwrap();
         lanes.put_down(first.id);
@@ -178,15 +184,15 @@ mod tests {
     fn who_is_dismissed_may_come_again() {
         let mut lanes = Lanes::default();
         for n in 0..3 {
-            lanes.push(hop("a"), candidate(n));
+            lanes.push(destination("a"), candidate(n));
         }
-        lanes.push(hop("b"), candidate(9));
-        assert_eq!(lanes.dismiss(&hop("a")), 3);
-        assert_eq!(lanes.dismiss(&hop("a")), 0);
-        assert!(lanes.push(hop("a"), candidate(1)));
+        lanes.push(destination("b"), candidate(9));
+        assert_eq!(lanes.dismiss(&destination("a")), 3);
+        assert_eq!(lanes.dismiss(&destination("a")), 0);
+        assert!(lanes.push(destination("a"), candidate(1)));
         let next = |lanes: &mut Lanes| lanes.take(any).map(|(lane, _)| lane);
-        assert_eq!(next(&mut lanes), Some(hop("b")));
-        assert_eq!(next(&mut lanes), Some(hop("a")));
+        assert_eq!(next(&mut lanes), Some(destination("b")));
+        assert_eq!(next(&mut lanes), Some(destination("a")));
         assert!(lanes.is_empty());
     }
 
@@ -194,11 +200,11 @@ mod tests {
     fn a_transport_is_dismissed_with_all_its_destinations() {
         let mut lanes = Lanes::default();
         for n in 0..4 {
-            lanes.push(hop(&format!("host{}", n % 2)), candidate(n));
+            lanes.push(destination(&format!("host{}", n % 2)), candidate(n));
         }
-        let other = Hop {
+        let other = Destination {
             transport: "other".into(),
-            destination: "host0".into(),
+            next_hop: "host0".into(),
         };
         lanes.push(other.clone(), candidate(9));
         assert_eq!(lanes.dismiss_all("out"), 4);
@@ -209,12 +215,12 @@ mod tests {
     #[test]
     fn what_waits_is_not_queued_twice_and_all_come_out() {
         let mut lanes = Lanes::default();
-        assert!(lanes.push(hop("a"), candidate(1)));
-        assert!(!lanes.push(hop("b"), candidate(1)));
+        assert!(lanes.push(destination("a"), candidate(1)));
+        assert!(!lanes.push(destination("b"), candidate(1)));
         assert!(lanes.take(any).is_some());
         assert!(lanes.is_empty() && lanes.take(any).is_none());
-        assert!(!lanes.push(hop("a"), candidate(1)));
+        assert!(!lanes.push(destination("a"), candidate(1)));
         lanes.put_down(candidate(1).id);
-        assert!(lanes.push(hop("a"), candidate(1)));
+        assert!(lanes.push(destination("a"), candidate(1)));
     }
 }

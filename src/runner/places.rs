@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::hops::{Help, Hops};
-use crate::spool::{Hop, Slot, Spool};
+use super::connections::{Connections, Help};
+use crate::spool::{Destination, Slot, Spool};
 
 /// So long after other processes had all places another look is taken.
 const FRESH: Duration = Duration::from_secs(1);
@@ -68,8 +68,14 @@ impl Places {
     }
 
     /// Takes one of the `most` places of a hop's transport. Runs where it may block.
-    pub fn take(self: &Arc<Places>, spool: &Spool, hops: &Hops, hop: &Hop, most: usize) -> Seating {
-        let name = &hop.transport;
+    pub fn take(
+        self: &Arc<Places>,
+        spool: &Spool,
+        connections: &Connections,
+        destination: &Destination,
+        most: usize,
+    ) -> Seating {
+        let name = &destination.transport;
         let first = {
             let mut pools = self.pools();
             let pool = pools.entry(name.clone()).or_default();
@@ -94,7 +100,7 @@ impl Places {
                 pool.full = Some(Instant::now() + FRESH);
                 return pool.none();
             }
-            Err(error) => hops.go_without(Help::Place, hop, &error),
+            Err(error) => connections.go_without(Help::Place, destination, &error),
         }
         Seating::Taken(place)
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::Core;
 use super::chunks::Chunks;
-use super::hops::Gate;
+use super::connections::Gate;
 use super::jobs::Job;
 use super::places::{self, Seating};
 use super::round::Round;
@@ -23,7 +23,7 @@ use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
 use crate::queue::step::{failed_attempt, warn_time};
 use crate::queue::{Action, Outcome, RecipientState, What};
-use crate::spool::{Down, Entry, Hop, Standing, Suspended};
+use crate::spool::{Destination, Down, Entry, Standing, Suspended};
 use crate::transport::Transport;
 
 /// So much later another look is taken at a destination that another process probes.
@@ -32,7 +32,7 @@ pub(super) const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::
 /// Recipients that share a way out, and whose turn has not come.
 pub(super) struct Way {
     pub transport: Arc<dyn Transport>,
-    pub hop: Hop,
+    pub destination: Destination,
     /// One transaction after the other.
     pub chunks: Chunks,
     /// What the transaction before left.
@@ -71,7 +71,7 @@ pub(super) struct Begun {
 /// Recipients that share a way out.
 pub(super) struct Group {
     pub transport: Arc<dyn Transport>,
-    pub hop: Hop,
+    pub destination: Destination,
     /// One transaction after the other.
     pub chunks: Chunks,
     pub seat: Seat,
@@ -84,7 +84,7 @@ pub(super) enum Seat {
     /// By one that is open.
     Taken(Open),
     /// By opening one.
-    Permit(super::hops::Permit),
+    Permit(super::connections::Permit),
     /// Its transport keeps no connection.
     Free,
 }
@@ -117,11 +117,11 @@ pub(super) struct Later {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// For another message of this process.
-    Turn(Hop),
+    Turn(Destination),
     /// For a connection of another process.
-    Full(Hop),
+    Full(Destination),
     /// For a place of this hop's transport, all of which are other processes'.
-    Places(Hop),
+    Places(Destination),
 }
 
 impl Later {
@@ -144,13 +144,13 @@ impl Core {
             over: Vec::new(),
             retried: retried(entry),
         };
-        let mut hops: BTreeMap<Hop, Vec<Address>> = BTreeMap::new();
+        let mut destinations: BTreeMap<Destination, Vec<Address>> = BTreeMap::new();
         for n in who {
             let recipient = &entry.state().recipients[*n].address;
             let name = self.transport_for(entry, recipient);
             let transport = name.and_then(|name| self.transports.get(name));
-            let destination = transport.map(|transport| transport.destination(recipient));
-            let way = (name, destination.as_deref());
+            let next_hop = transport.map(|transport| transport.next_hop(recipient));
+            let way = (name, next_hop.as_deref());
             let now = self.now();
             if let Some(one) = self.spool.suspension(&suspended, way, recipient, now) {
                 self.leave_out(&mut plan, entry, recipient, one, now);
@@ -161,25 +161,28 @@ impl Core {
                 plan.known.push((recipient.clone(), outcome));
                 continue;
             };
-            let Some(destination) = destination else {
+            let Some(next_hop) = next_hop else {
                 let text = format!("the configuration has no transport {name:?}");
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 5), text);
                 plan.known.push((recipient.clone(), outcome));
                 continue;
             };
-            let hop = Hop {
+            let destination = Destination {
                 transport: name.to_owned(),
-                destination,
+                next_hop,
             };
-            hops.entry(hop).or_default().push(recipient.clone());
+            destinations
+                .entry(destination)
+                .or_default()
+                .push(recipient.clone());
         }
-        for (hop, recipients) in hops {
-            if let Some(transport) = self.transports.get(&hop.transport) {
+        for (destination, recipients) in destinations {
+            if let Some(transport) = self.transports.get(&destination.transport) {
                 let most = transport.max_recipients().max(1);
                 let mut chunks = recipients.chunks(most).map(<[_]>::to_vec);
                 let way = |chunks| Way {
                     transport: Arc::clone(transport),
-                    hop: hop.clone(),
+                    destination: destination.clone(),
                     chunks,
                     seat: None,
                     round: Round::new(plan.retried),
@@ -228,8 +231,11 @@ impl Core {
             return Some(way);
         }
         let now = self.now();
-        let hop = way.hop.clone();
-        let on_way = (Some(hop.transport.as_str()), Some(hop.destination.as_str()));
+        let destination = way.destination.clone();
+        let on_way = (
+            Some(destination.transport.as_str()),
+            Some(destination.next_hop.as_str()),
+        );
         let found = |one: &Address| self.spool.suspension(suspended, on_way, one, now);
         if way.round.is_under_way() {
             let first = way.chunks.take_first();
@@ -287,36 +293,41 @@ impl Core {
     ) -> Option<(Option<places::Place>, Group)> {
         let place = match way.transport.concurrency() {
             None => None,
-            Some(most) => match self.places.take(&self.spool, &self.hops, &way.hop, most) {
-                Seating::Taken(place) => Some(place),
-                Seating::Wait => {
-                    way.let_go(plan);
-                    plan.later.wait = Some(Wait::Turn(way.hop));
-                    return None;
+            Some(most) => {
+                match self
+                    .places
+                    .take(&self.spool, &self.connections, &way.destination, most)
+                {
+                    Seating::Taken(place) => Some(place),
+                    Seating::Wait => {
+                        way.let_go(plan);
+                        plan.later.wait = Some(Wait::Turn(way.destination));
+                        return None;
+                    }
+                    Seating::Full => {
+                        way.let_go(plan);
+                        plan.later.wait.get_or_insert(Wait::Places(way.destination));
+                        return None;
+                    }
                 }
-                Seating::Full => {
-                    way.let_go(plan);
-                    plan.later.wait.get_or_insert(Wait::Places(way.hop));
-                    return None;
-                }
-            },
+            }
         };
         let Way {
             transport,
-            hop,
+            destination,
             chunks,
             seat,
             round,
         } = way;
-        let session = || self.sessions.take(&hop).map(Seat::Taken);
+        let session = || self.sessions.take(&destination).map(Seat::Taken);
         let seat = match (seat.or_else(session), transport.connections()) {
             (Some(seat), _) => seat,
             (None, None) => Seat::Free,
-            (None, Some(most)) => self.ask(plan, entry, &hop, most, &chunks)?,
+            (None, Some(most)) => self.ask(plan, entry, &destination, most, &chunks)?,
         };
         let group = Group {
             transport,
-            hop,
+            destination,
             chunks,
             seat,
             round,
@@ -329,18 +340,21 @@ impl Core {
         &self,
         plan: &mut Plan,
         entry: &Entry,
-        hop: &Hop,
+        destination: &Destination,
         most: usize,
         recipients: &Chunks,
     ) -> Option<Seat> {
         let now = self.now();
         let recipients = recipients.all();
-        match self.hops.ask(&self.spool, hop, most, now, plan.retried) {
+        match self
+            .connections
+            .ask(&self.spool, destination, most, now, plan.retried)
+        {
             Gate::Open(permit) => return Some(Seat::Permit(permit)),
             Gate::Down(down) => {
                 let outcome = words(&down);
                 for one in recipients {
-                    match self.put_off(entry, one, hop, &outcome, down.probe, now) {
+                    match self.put_off(entry, one, destination, &outcome, down.probe, now) {
                         Some(until) => plan.later.until(until),
                         // Its time is up, and what happened last is why.
                         None => plan.known.push((one.clone(), outcome.clone())),
@@ -351,14 +365,16 @@ impl Core {
                 let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 1), "being probed");
                 for one in recipients {
-                    let until = self.put_off(entry, one, hop, &outcome, later, now);
+                    let until = self.put_off(entry, one, destination, &outcome, later, now);
                     // At the end of its time it is not the probe's result that decides.
                     plan.later.until(until.unwrap_or(later));
                 }
             }
-            Gate::Wait => plan.later.wait = Some(Wait::Turn(hop.clone())),
+            Gate::Wait => plan.later.wait = Some(Wait::Turn(destination.clone())),
             Gate::Full => {
-                plan.later.wait.get_or_insert(Wait::Full(hop.clone()));
+                plan.later
+                    .wait
+                    .get_or_insert(Wait::Full(destination.clone()));
             }
         }
         None
@@ -372,12 +388,12 @@ impl Core {
         &self,
         entry: &Entry,
         recipient: &Address,
-        hop: &Hop,
+        destination: &Destination,
         why: &Outcome,
         probe: Timestamp,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let transport = Some(hop.transport.as_str());
+        let transport = Some(destination.transport.as_str());
         let failed = failed_attempt(entry.state(), recipient, transport, why, now);
         let last = self.retry.last_attempt(&failed);
         if last.is_some_and(|last| last <= now) || self.retry.next_attempt(&failed).is_none() {

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Core;
-use super::hops::{FRESH, Gate, Help, Permit};
+use super::connections::{FRESH, Gate, Help, Permit};
 use super::plan::PROBED_ELSEWHERE;
 use super::round::Round;
 use super::sessions::{HostSeat, Open, retire};
 use crate::message::EnhancedCode;
 use crate::queue::{Outcome, Status};
-use crate::spool::{Down, Hop};
+use crate::spool::{Destination, Down};
 use crate::transport::{NextHost, Session, Transport};
 
 /// So many times, about a second apart, a host is asked for that other processes have all the
@@ -45,23 +45,25 @@ impl Core {
     pub(super) async fn reach(
         self: &Arc<Self>,
         transport: &dyn Transport,
-        hop: &Hop,
+        destination: &Destination,
         round: &mut Round,
         permit: Permit,
         end: Option<Instant>,
     ) -> Reached {
-        if transport.hosts_for(&hop.destination).is_none() {
-            return self.reach_only(transport, hop, round, permit, end).await;
+        if transport.hosts_for(&destination.next_hop).is_none() {
+            return self
+                .reach_only(transport, destination, round, permit, end)
+                .await;
         }
-        while let Some(next) = round.next(transport, hop).await {
+        while let Some(next) = round.next(transport, destination).await {
             let host = match next {
                 Ok(host) => host,
                 Err(outcome) => return self.refused(permit, outcome).await,
             };
-            let at = hop.host(host.key());
+            let at = destination.host(host.key());
             let most = transport.connections().unwrap_or(usize::MAX);
             // The destination may be the host itself, and its permit is there.
-            let entry = match at == *hop {
+            let entry = match at == *destination {
                 true => None,
                 false => Some(
                     self.enter(&at, host.remote(), most, round.retried, end)
@@ -128,7 +130,7 @@ impl Core {
     async fn reach_only(
         self: &Arc<Self>,
         transport: &dyn Transport,
-        hop: &Hop,
+        destination: &Destination,
         round: &mut Round,
         permit: Permit,
         end: Option<Instant>,
@@ -137,8 +139,8 @@ impl Core {
             return self.nobody(round, permit).await;
         }
         round.ask();
-        let connection = transport.connect(&hop.destination);
-        match in_time(connection, &hop.destination, end).await {
+        let connection = transport.connect(&destination.next_hop);
+        match in_time(connection, &destination.next_hop, end).await {
             Ok(session) => Reached::Open(Open {
                 session,
                 permit: Some(permit),
@@ -158,7 +160,7 @@ impl Core {
     /// to it, or that it has as many as it may, is no reason to ask a host that is not as good.
     async fn enter(
         self: &Arc<Self>,
-        at: &Hop,
+        at: &Destination,
         name: &str,
         most: usize,
         retried: Option<Timestamp>,
@@ -169,13 +171,14 @@ impl Core {
             if let Some(open) = self.sessions.take_to(at, name) {
                 return Entry::Idle(open);
             }
-            let turn = self.hops.turn();
+            let turn = self.connections.turn();
             tokio::pin!(turn);
             turn.as_mut().enable();
-            let (core, hop) = (Arc::clone(self), at.clone());
+            let (core, destination) = (Arc::clone(self), at.clone());
             let now = self.now();
             let asked = tokio::task::spawn_blocking(move || {
-                core.hops.ask(&core.spool, &hop, most, now, retried)
+                core.connections
+                    .ask(&core.spool, &destination, most, now, retried)
             });
             let gate = asked.await;
             if matches!(gate, Ok(Gate::Wait | Gate::Full)) && self.close_idle(at).await {
@@ -195,12 +198,12 @@ impl Core {
             if end.is_some_and(|end| Instant::now() + FRESH >= end) {
                 return Entry::Busy;
             }
-            self.hops.turned(turn).await;
+            self.connections.turned(turn).await;
         }
     }
 
     /// Closes a session with a host that is idle under another name of it, if there is one.
-    async fn close_idle(&self, at: &Hop) -> bool {
+    async fn close_idle(&self, at: &Destination) -> bool {
         let open = self.sessions.take_any_to(at);
         match open {
             Some(open) => open.close().await,
@@ -282,26 +285,27 @@ impl Core {
         hosts: Vec<String>,
         probe: Option<Timestamp>,
     ) -> Down {
-        let (now, hop) = (self.now(), permit.hop().clone());
-        let before = self.spool.down(&hop);
+        let (now, destination) = (self.now(), permit.destination().clone());
+        let before = self.spool.down(&destination);
         let mut is_written = true;
         let down = match before {
             // Another process found it out at the same time.
             Some(down) if down.is_left_alone(now) && !permit.is_probe() => down,
             before => {
-                let mut down = Down::again(before, &hop, reply, now);
+                let mut down = Down::again(before, &destination, reply, now);
                 // As soon as one of its hosts is probed.
                 down.probe = probe.map_or(down.probe, |probe| probe.min(now + Down::LONGEST));
                 down.hosts = hosts;
                 if let Err(error) = self.spool.remember_down(&down) {
-                    self.hops.go_without(Help::Remember, &hop, &error);
+                    self.connections
+                        .go_without(Help::Remember, &destination, &error);
                     is_written = false;
                 }
                 down
             }
         };
         let (probe, tries) = (down.probe, down.tries);
-        tracing::warn!(destination = hop.to_string(), %probe, tries, reply, "down");
+        tracing::warn!(destination = destination.to_string(), %probe, tries, reply, "down");
         permit.failed(down.clone(), is_written);
         down
     }
@@ -319,7 +323,7 @@ impl Core {
         let told = tokio::task::spawn_blocking(move || {
             let mut permit = permit;
             if was_down {
-                core.forget_down(permit.hop());
+                core.forget_down(permit.destination());
             }
             if let Some(probe) = permit.end_probe() {
                 probe.retire();
@@ -329,10 +333,12 @@ impl Core {
         told.await.ok()
     }
 
-    fn forget_down(&self, hop: &Hop) {
-        match self.spool.forget_down(hop) {
-            Ok(_) => tracing::info!(destination = hop.to_string(), "answers again"),
-            Err(error) => self.hops.go_without(Help::Forget, hop, &error),
+    fn forget_down(&self, destination: &Destination) {
+        match self.spool.forget_down(destination) {
+            Ok(_) => tracing::info!(destination = destination.to_string(), "answers again"),
+            Err(error) => self
+                .connections
+                .go_without(Help::Forget, destination, &error),
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
-use crate::spool::Hop;
+use crate::spool::Destination;
 use crate::transport::{Hosts, MOST_HOSTS, NextHost, Transport};
 
 /// How far a transaction has come among the hosts of its destination.
@@ -89,12 +89,12 @@ impl Round {
     }
 
     /// Whether there is another host to ask; looks it up.
-    pub async fn has_next(&mut self, transport: &dyn Transport, hop: &Hop) -> bool {
+    pub async fn has_next(&mut self, transport: &dyn Transport, destination: &Destination) -> bool {
         // A host without a list is the only one.
-        if self.hosts.is_none() && transport.hosts_for(&hop.destination).is_none() {
+        if self.hosts.is_none() && transport.hosts_for(&destination.next_hop).is_none() {
             return false;
         }
-        match self.next(transport, hop).await {
+        match self.next(transport, destination).await {
             Some(Ok(host)) => self.next = Some(host),
             Some(Err(_)) | None => return false,
         }
@@ -106,7 +106,7 @@ impl Round {
     pub async fn next(
         &mut self,
         transport: &dyn Transport,
-        hop: &Hop,
+        destination: &Destination,
     ) -> Option<Result<Box<dyn NextHost>, Outcome>> {
         if let Some(next) = self.next.take() {
             return Some(Ok(next));
@@ -118,7 +118,7 @@ impl Round {
                 return None;
             }
             if self.hosts.is_none() {
-                self.hosts = transport.hosts_for(&hop.destination);
+                self.hosts = transport.hosts_for(&destination.next_hop);
             }
             let next = self.hosts.as_mut()?.next().await?;
             match next {

@@ -8,10 +8,10 @@ use super::Core;
 use super::lanes::Candidate;
 use crate::message::{QueueId, ReversePath};
 use crate::queue::Bucket;
-use crate::spool::{Hop, Kept, Place, Swept};
+use crate::spool::{Destination, Kept, Place, Swept};
 
 /// Candidates with their lanes, a handful at a time.
-pub(super) type Batch = Vec<(Hop, Candidate)>;
+pub(super) type Batch = Vec<(Destination, Candidate)>;
 
 const BATCH: usize = 64;
 
@@ -203,9 +203,9 @@ impl Core {
 
     /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
     /// a message is one piece of work. What cannot be read is found out when it is taken.
-    pub(super) fn lane(&self, candidate: Candidate) -> Hop {
-        if let Some(hop) = self.only_hop() {
-            return hop;
+    pub(super) fn lane(&self, candidate: Candidate) -> Destination {
+        if let Some(destination) = self.only_destination() {
+            return destination;
         }
         let block = self
             .spool
@@ -220,20 +220,20 @@ impl Core {
             self.routes.transport_for(sender, first)
         });
         let transport = name.and_then(|name| self.transports.get(name));
-        let destination = first.and_then(|first| Some(transport?.destination(first)));
-        Hop {
+        let next_hop = first.and_then(|first| Some(transport?.next_hop(first)));
+        Destination {
             transport: name.unwrap_or_default().to_owned(),
-            destination: destination.unwrap_or_default(),
+            next_hop: next_hop.unwrap_or_default(),
         }
     }
 
     /// Where everything goes, if that does not depend on the message.
-    fn only_hop(&self) -> Option<Hop> {
+    fn only_destination(&self) -> Option<Destination> {
         let name = self.routes.only_transport()?;
-        let destination = self.transports.get(name)?.only_destination()?;
-        Some(Hop {
+        let next_hop = self.transports.get(name)?.only_next_hop()?;
+        Some(Destination {
             transport: name.to_owned(),
-            destination,
+            next_hop,
         })
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::hops::Permit;
-use crate::spool::Hop;
+use super::connections::Permit;
+use crate::spool::Destination;
 use crate::transport::Session;
 
 /// So long an idle session is kept: others may wait for its place.
@@ -35,7 +35,7 @@ pub(super) struct HostSeat {
 }
 
 struct Idle {
-    hop: Hop,
+    destination: Destination,
     open: Open,
     since: Instant,
 }
@@ -93,20 +93,22 @@ impl Sessions {
     }
 
     /// Takes an idle session to a hop, the one used last.
-    pub fn take(&self, hop: &Hop) -> Option<Open> {
+    pub fn take(&self, destination: &Destination) -> Option<Open> {
         let mut idle = self.idle();
-        let at = idle.iter().rposition(|one| one.hop == *hop)?;
+        let at = idle
+            .iter()
+            .rposition(|one| one.destination == *destination)?;
         idle.remove(at).map(|one| one.open.taken())
     }
 
     /// Takes an idle session to a host under this name, whatever destination it was opened for.
-    pub fn take_to(&self, host: &Hop, name: &str) -> Option<Open> {
-        self.take_where(|seat| seat.permit.hop() == host && seat.name == name)
+    pub fn take_to(&self, host: &Destination, name: &str) -> Option<Open> {
+        self.take_where(|seat| seat.permit.destination() == host && seat.name == name)
     }
 
     /// The same under any name.
-    pub fn take_any_to(&self, host: &Hop) -> Option<Open> {
-        self.take_where(|seat| seat.permit.hop() == host)
+    pub fn take_any_to(&self, host: &Destination) -> Option<Open> {
+        self.take_where(|seat| seat.permit.destination() == host)
     }
 
     fn take_where(&self, is_it: impl Fn(&HostSeat) -> bool) -> Option<Open> {
@@ -120,12 +122,16 @@ impl Sessions {
     /// Keeps a session that may be used again. At most `most` are kept; the one that was idle
     /// longest is returned, to be closed.
     #[must_use]
-    pub fn keep(&self, hop: Hop, mut open: Open, most: usize) -> Option<Open> {
+    pub fn keep(&self, destination: Destination, mut open: Open, most: usize) -> Option<Open> {
         let since = Instant::now();
         let mut idle = self.idle();
         // It is to be had by the time that others hear of it.
         open.set_idle(true);
-        idle.push_back(Idle { hop, open, since });
+        idle.push_back(Idle {
+            destination,
+            open,
+            since,
+        });
         match idle.len() > most {
             true => idle.pop_front().map(|one| one.open.taken()),
             false => None,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Core;
 use super::attempt::Ended;
 use super::chunks::Chunks;
-use super::hops::{FRESH, Permit};
+use super::connections::{FRESH, Permit};
 use super::plan::{Group, Seat};
 use super::reach::{Reached, in_time};
 use super::round::Round;
@@ -22,7 +22,7 @@ use super::sessions::{HostSeat, Open, retire};
 use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
-use crate::spool::Hop;
+use crate::spool::Destination;
 use crate::transport::{Message, Standing, Transport};
 
 /// What a transaction left.
@@ -39,7 +39,7 @@ impl Core {
     pub(super) async fn transact(self: &Arc<Self>, message: &Message, group: Group) -> Ended {
         let Group {
             transport,
-            hop,
+            destination,
             mut chunks,
             seat,
             mut round,
@@ -50,13 +50,13 @@ impl Core {
         round.begin(end);
         let reached = match seat {
             Seat::Taken(open) => {
-                let host = open.host.as_ref().map(|host| host.permit.hop());
-                round.came_to(&host.unwrap_or(&hop).destination);
+                let host = open.host.as_ref().map(|host| host.permit.destination());
+                round.came_to(&host.unwrap_or(&destination).next_hop);
                 Reached::Open(open)
             }
             Seat::Free => {
-                let connection = transport.connect(&hop.destination);
-                match in_time(connection, &hop.destination, end).await {
+                let connection = transport.connect(&destination.next_hop);
+                match in_time(connection, &destination.next_hop, end).await {
                     Ok(session) => Reached::Open(Open {
                         session,
                         permit: None,
@@ -67,7 +67,10 @@ impl Core {
                     Err(outcome) => Reached::Nobody(outcome),
                 }
             }
-            Seat::Permit(permit) => self.reach(&*transport, &hop, &mut round, permit, end).await,
+            Seat::Permit(permit) => {
+                self.reach(&*transport, &destination, &mut round, permit, end)
+                    .await
+            }
         };
         let left = match reached {
             // For all of them: the next transaction would get the same answer.
@@ -90,7 +93,7 @@ impl Core {
             Reached::Open(open) => {
                 let way = Way {
                     transport: &*transport,
-                    hop: &hop,
+                    destination: &destination,
                     limit,
                     end,
                 };
@@ -106,14 +109,14 @@ impl Core {
         } = left;
         let rest = seat.filter(|_| !chunks.is_empty()).map(|seat| Group {
             transport: Arc::clone(&transport),
-            hop: hop.clone(),
+            destination: destination.clone(),
             chunks,
             seat,
             round,
         });
         Ended {
             transport,
-            name: hop.transport,
+            name: destination.transport,
             outcomes,
             rest,
         }
@@ -159,13 +162,15 @@ impl Core {
                 let is_last = left.is_empty() && chunks.is_empty();
                 self.give_up(open, &mut round, failure, is_last).await
             }
-            None if !left.is_empty() && round.has_next(way.transport, way.hop).await => {
+            None if !left.is_empty() && round.has_next(way.transport, way.destination).await => {
                 round.is_second_best = true;
                 open.leave().await
             }
             None => {
                 outcomes.extend(ended(left, &round));
-                let seat = self.hand_back(way.hop, open, !chunks.is_empty()).await;
+                let seat = self
+                    .hand_back(way.destination, open, !chunks.is_empty())
+                    .await;
                 return Left {
                     outcomes,
                     chunks,
@@ -224,7 +229,7 @@ impl Core {
         if let Some(host) = host {
             let HostSeat { mut permit, .. } = *host;
             permit.fell();
-            let key = permit.hop().destination.clone();
+            let key = permit.destination().next_hop.clone();
             self.host_failed(permit, &key, round, &failure).await;
         }
         round.tell_all(failure);
@@ -244,11 +249,13 @@ impl Core {
 
     /// What becomes of a session after a transaction; how the next one of the same group gets
     /// to its own, if there is `more`.
-    async fn hand_back(&self, hop: &Hop, open: Open, more: bool) -> Option<Seat> {
+    async fn hand_back(&self, destination: &Destination, open: Open, more: bool) -> Option<Seat> {
         let is_kept = open.session.is_reusable() && !open.is_second_best;
         let closing = match (is_kept, more) {
             (true, true) => return Some(Seat::Taken(open)),
-            (true, false) => self.sessions.keep(hop.clone(), open, self.most_jobs()),
+            (true, false) => self
+                .sessions
+                .keep(destination.clone(), open, self.most_jobs()),
             (false, false) => Some(open),
             (false, true) => {
                 let permit = open.leave().await;
@@ -265,7 +272,7 @@ impl Core {
 /// Where a transaction goes, and how long it may take.
 struct Way<'a> {
     transport: &'a dyn Transport,
-    hop: &'a Hop,
+    destination: &'a Destination,
     limit: Option<Duration>,
     end: Option<Instant>,
 }

@@ -22,11 +22,12 @@ use crate::disk;
 
 /// Where mail goes next: a transport of the configuration, and what it says of a recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Hop {
+pub struct Destination {
     /// The transport's name.
     pub transport: String,
     /// The destination, as the transport names it.
-    pub destination: String,
+    #[serde(rename = "destination")]
+    pub next_hop: String,
 }
 
 /// A destination that could not be reached, and is left alone until it is probed again.
@@ -34,7 +35,7 @@ pub struct Hop {
 pub struct Down {
     /// Which; or a host that serves destinations.
     #[serde(flatten)]
-    pub hop: Hop,
+    pub destination: Destination,
     /// When it was first found to be down.
     pub since: Timestamp,
     /// When it is tried again, by one message first.
@@ -55,13 +56,13 @@ const DIR: &str = "state/down";
 /// No entry is larger: a reply is cut.
 const MOST: u64 = 64 << 10;
 
-impl Hop {
+impl Destination {
     /// A host of this destination.
     #[must_use]
-    pub fn host(&self, key: &str) -> Hop {
-        Hop {
+    pub fn host(&self, key: &str) -> Destination {
+        Destination {
             transport: self.transport.clone(),
-            destination: key.to_owned(),
+            next_hop: key.to_owned(),
         }
     }
 
@@ -93,9 +94,9 @@ pub(super) fn file_name(text: &str) -> String {
     name
 }
 
-impl std::fmt::Display for Hop {
+impl std::fmt::Display for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.transport, self.destination)
+        write!(f, "{}:{}", self.transport, self.next_hop)
     }
 }
 
@@ -107,14 +108,19 @@ impl Down {
 
     /// The same after one more try that failed, or a new one after the first.
     #[must_use]
-    pub fn again(before: Option<Down>, hop: &Hop, reply: &str, now: Timestamp) -> Down {
+    pub fn again(
+        before: Option<Down>,
+        destination: &Destination,
+        reply: &str,
+        now: Timestamp,
+    ) -> Down {
         let (since, tries) = match &before {
             Some(down) => (down.since.min(now), down.tries.saturating_add(1)),
             None => (now, 1),
         };
         let wait = Down::FIRST * 2_i32.pow((tries - 1).min(8));
         Down {
-            hop: hop.clone(),
+            destination: destination.clone(),
             since,
             tried: now,
             probe: now.saturating_add(wait.min(Down::LONGEST)).unwrap_or(now),
@@ -145,16 +151,16 @@ pub enum Forgotten {
 
 impl Spool {
     /// What is remembered of a destination, if it is down. What cannot be read is nothing.
-    pub fn down(&self, hop: &Hop) -> Option<Down> {
-        self.recall_down(hop).ok().flatten()
+    pub fn down(&self, destination: &Destination) -> Option<Down> {
+        self.recall_down(destination).ok().flatten()
     }
 
     /// The same, and whether it can be read.
     ///
     /// # Errors
     /// If something is there, and it does not say what is remembered.
-    pub fn recall_down(&self, hop: &Hop) -> Result<Option<Down>, Forgotten> {
-        self.read_down(&hop.file_name())
+    pub fn recall_down(&self, destination: &Destination) -> Result<Option<Down>, Forgotten> {
+        self.read_down(&destination.file_name())
     }
 
     /// Looks whether an entry of [`DIR`](self::DIR) says nothing; with `remove` removes it then.
@@ -178,7 +184,7 @@ impl Spool {
             other => other?,
         };
         let down = serde_json::from_slice::<Down>(&bytes).ok();
-        let down = down.filter(|down| down.hop.file_name() == name);
+        let down = down.filter(|down| down.destination.file_name() == name);
         down.map(Some)
             .ok_or_else(|| Forgotten::Damaged(self.path().join(path)))
     }
@@ -188,7 +194,7 @@ impl Spool {
     pub fn remember_down(&self, down: &Down) -> disk::Result<()> {
         self.disk.mkdir(Path::new("state"))?;
         self.disk.mkdir(Path::new(DIR))?;
-        let path = Path::new(DIR).join(down.hop.file_name());
+        let path = Path::new(DIR).join(down.destination.file_name());
         let text = serde_json::to_vec(down).unwrap_or_default();
         Part::unsynced(&self.disk, Path::new(DIR), "", &text)?.rename_to(&path)
     }
@@ -197,14 +203,14 @@ impl Spool {
     /// of them may be.
     pub(crate) fn recall_down_now(
         &self,
-        hop: &Hop,
+        destination: &Destination,
         now: Timestamp,
     ) -> Result<Option<Down>, Forgotten> {
-        let Some(mut down) = self.recall_down(hop)? else {
+        let Some(mut down) = self.recall_down(destination)? else {
             return Ok(None);
         };
         let is_up = |key: &String| {
-            let host = self.down(&hop.host(key));
+            let host = self.down(&destination.host(key));
             host.is_none_or(|host| !host.is_left_alone(now))
         };
         if down.is_left_alone(now) && down.hosts.iter().any(is_up) {
@@ -214,8 +220,9 @@ impl Spool {
     }
 
     /// Forgets that a destination is down; false if it was not.
-    pub fn forget_down(&self, hop: &Hop) -> disk::Result<bool> {
-        self.disk.unlink(&Path::new(DIR).join(hop.file_name()))
+    pub fn forget_down(&self, destination: &Destination) -> disk::Result<bool> {
+        self.disk
+            .unlink(&Path::new(DIR).join(destination.file_name()))
     }
 
     /// All destinations that are down, by name.
@@ -225,19 +232,23 @@ impl Spool {
         let mut all: Vec<Down> = names
             .filter_map(|name| self.read_down(name).ok().flatten())
             .collect();
-        all.sort_by(|a, b| a.hop.cmp(&b.hop));
+        all.sort_by(|a, b| a.destination.cmp(&b.destination));
         Ok(all)
     }
 
     /// Takes one of the `most` places of those who may speak to a destination at once, over all
     /// processes, if one is free.
-    pub fn take_connection(&self, hop: &Hop, most: usize) -> disk::Result<Option<Slot>> {
-        self.take_slot(&format!("to/{}", hop.file_name()), most)
+    pub fn take_connection(
+        &self,
+        destination: &Destination,
+        most: usize,
+    ) -> disk::Result<Option<Slot>> {
+        self.take_slot(&format!("to/{}", destination.file_name()), most)
     }
 
     /// Takes the right to probe a destination, over all processes, if nobody has it.
-    pub fn take_probe(&self, hop: &Hop) -> disk::Result<Option<Slot>> {
-        self.take_slot(&format!("probe/{}", hop.file_name()), 1)
+    pub fn take_probe(&self, destination: &Destination) -> disk::Result<Option<Slot>> {
+        self.take_slot(&format!("probe/{}", destination.file_name()), 1)
     }
 }
 
@@ -245,10 +256,10 @@ impl Spool {
 mod tests {
     use super::*;
 
-    fn hop(destination: &str) -> Hop {
-        Hop {
+    fn destination(next_hop: &str) -> Destination {
+        Destination {
             transport: "out".into(),
-            destination: destination.into(),
+            next_hop: next_hop.into(),
         }
     }
 
@@ -262,23 +273,23 @@ mod tests {
     fn what_is_down_is_remembered_until_it_is_forgotten() {
         let (_dir, spool) = spool();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let hops = [
+        let destinations = [
             "a.test",
             "..",
             "[2001:db8::1]:25",
             "unix:/run/x",
             &"x".repeat(400),
         ];
-        for hop in hops.map(hop) {
-            assert_eq!(spool.down(&hop), None);
-            let down = Down::again(None, &hop, "no answer", now);
+        for destination in destinations.map(destination) {
+            assert_eq!(spool.down(&destination), None);
+            let down = Down::again(None, &destination, "no answer", now);
             spool.remember_down(&down).unwrap();
-            assert_eq!(spool.down(&hop), Some(down));
+            assert_eq!(spool.down(&destination), Some(down));
         }
-        assert_eq!(spool.all_down().unwrap().len(), hops.len());
-        for hop in hops.map(hop) {
-            assert!(spool.forget_down(&hop).unwrap());
-            assert!(!spool.forget_down(&hop).unwrap());
+        assert_eq!(spool.all_down().unwrap().len(), destinations.len());
+        for destination in destinations.map(destination) {
+            assert!(spool.forget_down(&destination).unwrap());
+            assert!(!spool.forget_down(&destination).unwrap());
         }
         assert_eq!(spool.all_down().unwrap(), []);
     }
@@ -286,9 +297,9 @@ mod tests {
     #[test]
     fn waits_grow_up_to_the_longest() {
         let mut now = Timestamp::from_second(1_800_000_000).unwrap();
-        let (hop, mut down, mut waits) = (hop("a.test"), None, Vec::new());
+        let (destination, mut down, mut waits) = (destination("a.test"), None, Vec::new());
         for _ in 0..6 {
-            let next = Down::again(down.take(), &hop, "no answer", now);
+            let next = Down::again(down.take(), &destination, "no answer", now);
             assert!(next.is_left_alone(now) && !next.is_left_alone(next.probe));
             waits.push(next.probe.duration_since(now).as_mins());
             now = next.probe;
@@ -303,13 +314,13 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_nothing() {
         let (_dir, spool) = spool();
-        let hop = hop("a.test");
-        let path = spool.path().join(DIR).join(hop.file_name());
+        let destination = destination("a.test");
+        let path = spool.path().join(DIR).join(destination.file_name());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         for text in ["", "{", "{\"probe\": 7}", "\0\0\0"] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(spool.down(&hop), None);
-            let recalled = spool.recall_down(&hop);
+            assert_eq!(spool.down(&destination), None);
+            let recalled = spool.recall_down(&destination);
             assert!(
                 matches!(recalled, Err(Forgotten::Damaged(_))),
                 "{recalled:?}"
@@ -317,16 +328,16 @@ mod tests {
         }
         assert_eq!(spool.all_down().unwrap(), []);
         // What is remembered next takes its place.
-        let down = Down::again(None, &hop, "no answer", Timestamp::UNIX_EPOCH);
+        let down = Down::again(None, &destination, "no answer", Timestamp::UNIX_EPOCH);
         spool.remember_down(&down).unwrap();
-        assert_eq!(spool.recall_down(&hop).unwrap(), Some(down));
+        assert_eq!(spool.recall_down(&destination).unwrap(), Some(down));
     }
 
     #[test]
     fn a_destination_is_down_as_long_as_each_of_its_hosts() {
         let (_dir, spool) = spool();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let a = hop("a.test");
+        let a = destination("a.test");
         let hosts = ["[192.0.2.1]:25", "[192.0.2.2]:25"];
         for key in hosts {
             let down = Down::again(None, &a.host(key), "no answer", now);
@@ -348,12 +359,17 @@ mod tests {
     #[test]
     fn what_is_about_another_destination_is_damage() {
         let (_dir, spool) = spool();
-        let down = Down::again(None, &hop("a.test"), "no answer", Timestamp::UNIX_EPOCH);
+        let down = Down::again(
+            None,
+            &destination("a.test"),
+            "no answer",
+            Timestamp::UNIX_EPOCH,
+        );
         spool.remember_down(&down).unwrap();
         let dir = spool.path().join(DIR);
-        let name = |hop: &Hop| dir.join(hop.file_name());
-        std::fs::rename(name(&down.hop), name(&hop("b.test"))).unwrap();
-        let recalled = spool.recall_down(&hop("b.test"));
+        let name = |destination: &Destination| dir.join(destination.file_name());
+        std::fs::rename(name(&down.destination), name(&destination("b.test"))).unwrap();
+        let recalled = spool.recall_down(&destination("b.test"));
         assert!(
             matches!(recalled, Err(Forgotten::Damaged(_))),
             "{recalled:?}"
@@ -365,14 +381,14 @@ mod tests {
     fn connections_are_counted_over_all_who_have_the_spool_open() {
         let (_dir, spool) = spool();
         let other = Spool::open(spool.path()).unwrap();
-        let hop = hop("a.test");
-        let first = spool.take_connection(&hop, 2).unwrap().unwrap();
-        let second = other.take_connection(&hop, 2).unwrap();
+        let destination = destination("a.test");
+        let first = spool.take_connection(&destination, 2).unwrap().unwrap();
+        let second = other.take_connection(&destination, 2).unwrap();
         assert!(second.is_some());
-        assert!(spool.take_connection(&hop, 2).unwrap().is_none());
+        assert!(spool.take_connection(&destination, 2).unwrap().is_none());
         drop(first);
-        assert!(other.take_connection(&hop, 2).unwrap().is_some());
-        let probe = spool.take_probe(&hop).unwrap();
-        assert!(probe.is_some() && other.take_probe(&hop).unwrap().is_none());
+        assert!(other.take_connection(&destination, 2).unwrap().is_some());
+        let probe = spool.take_probe(&destination).unwrap();
+        assert!(probe.is_some() && other.take_probe(&destination).unwrap().is_none());
     }
 }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Spool;
-use super::destinations::{Hop, file_name};
+use super::destinations::{Destination, file_name};
 use super::part::Part;
 use crate::disk;
 use crate::message::{Address, domain};
@@ -158,7 +158,7 @@ impl Target {
     }
 
     /// Everything by which mail for this recipient may be suspended, as far as its way is known.
-    fn all_for(transport: Option<&str>, destination: Option<&str>, to: &Address) -> Vec<Target> {
+    fn all_for(transport: Option<&str>, next_hop: Option<&str>, to: &Address) -> Vec<Target> {
         let mut all = Vec::with_capacity(10);
         all.push(Target::All);
         if let Some(domain) = to.domain() {
@@ -168,26 +168,21 @@ impl Target {
                 all.push(Target::destination(&format!("[{address}]")));
             }
         }
-        for destination in destination.into_iter().flat_map(spellings) {
-            let hop = |transport: &str| Hop {
+        for next_hop in next_hop.into_iter().flat_map(spellings) {
+            let destination = |transport: &str| Destination {
                 transport: transport.to_owned(),
-                destination: destination.to_owned(),
+                next_hop: next_hop.to_owned(),
             };
-            all.push(Target::destination(destination));
-            all.extend(transport.map(|name| Target::destination(&hop(name).to_string())));
+            all.push(Target::destination(next_hop));
+            all.extend(transport.map(|name| Target::destination(&destination(name).to_string())));
         }
         all.extend(transport.map(|name| Target::Transport(name.to_owned())));
         all
     }
 
     /// Whether this suspends mail for a recipient, as far as its way is known.
-    pub fn is_on_way(
-        &self,
-        transport: Option<&str>,
-        destination: Option<&str>,
-        to: &Address,
-    ) -> bool {
-        Target::all_for(transport, destination, to).contains(self)
+    pub fn is_on_way(&self, transport: Option<&str>, next_hop: Option<&str>, to: &Address) -> bool {
+        Target::all_for(transport, next_hop, to).contains(self)
     }
 }
 
@@ -205,19 +200,19 @@ fn key(part: &str) -> Cow<'_, str> {
 
 /// A destination as it is listed, and, if it is one host, as people call it: without its port, and
 /// an address without its brackets.
-fn spellings(destination: &str) -> impl Iterator<Item = &str> {
+fn spellings(next_hop: &str) -> impl Iterator<Item = &str> {
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let is_host = |host: &str| !host.contains([':', '/', ',']) || host.ends_with(']');
-    let host = match destination.rsplit_once(':') {
+    let host = match next_hop.rsplit_once(':') {
         Some((host, port)) if is_port(port) && is_host(host) => Some(host),
         _ => None,
     };
-    let whole = host.unwrap_or(destination);
+    let whole = host.unwrap_or(next_hop);
     let address = whole
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .map(|rest| rest.strip_prefix("ipv6:").unwrap_or(rest));
-    [Some(destination), host, address].into_iter().flatten()
+    [Some(next_hop), host, address].into_iter().flatten()
 }
 
 impl std::fmt::Display for Target {
@@ -351,14 +346,14 @@ impl Spool {
     pub fn suspension(
         &self,
         suspended: &Suspended,
-        (transport, destination): (Option<&str>, Option<&str>),
+        (transport, next_hop): (Option<&str>, Option<&str>),
         to: &Address,
         now: Timestamp,
     ) -> Option<Standing> {
         if suspended.is_empty() {
             return None;
         }
-        let all = Target::all_for(transport, destination, to).into_iter();
+        let all = Target::all_for(transport, next_hop, to).into_iter();
         let files: BTreeSet<String> = all.map(|target| target.file_name()).collect();
         let files = files.into_iter().filter(|file| suspended.has(file));
         let standing = files.filter_map(|file| self.standing(&file));

@@ -313,11 +313,11 @@ impl Mailbox {
 
 impl Transport for Maildir {
     /// All recipients share the Maildir.
-    fn destination(&self, _recipient: &Address) -> String {
+    fn next_hop(&self, _recipient: &Address) -> String {
         self.path.display().to_string()
     }
 
-    fn only_destination(&self) -> Option<String> {
+    fn only_next_hop(&self) -> Option<String> {
         Some(self.path.display().to_string())
     }
 

@@ -218,7 +218,7 @@ impl Setup {
 impl Transport for Pipe {
     /// The recipient's domain. Recipients of a command have nothing in common, but no domain
     /// should keep all jobs busy.
-    fn destination(&self, recipient: &Address) -> String {
+    fn next_hop(&self, recipient: &Address) -> String {
         domain::key(recipient.domain().unwrap_or("")).into_owned()
     }
 

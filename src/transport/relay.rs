@@ -39,7 +39,7 @@ impl Relay {
 }
 
 impl Transport for Relay {
-    fn destination(&self, recipient: &Address) -> String {
+    fn next_hop(&self, recipient: &Address) -> String {
         domain::key(recipient.domain().unwrap_or("")).into_owned()
     }
 

@@ -1,6 +1,6 @@
 //! Delivery to another host by SMTP or LMTP.
 //!
-//! [`hop`](crate::hop) says which hosts are asked and in which order, [`smtp`](crate::smtp) speaks to
+//! [`dns`](crate::dns) says which hosts are asked and in which order, [`smtp`](crate::smtp) speaks to
 //! them. Here is what lies between: the hosts in their order, and a [`Session`] with one of them
 //! that sends one message after the other.
 
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hop::{Host, Resolver};
+use crate::dns::{Host, Resolver};
 use crate::message::{Address, EnhancedCode, domain};
 use crate::queue::Outcome;
 use crate::smtp::{Protocol, Settings};
@@ -34,13 +34,13 @@ pub enum Target {
 
 impl Target {
     /// Where a recipient's mail goes next, as [`Transport::destination`] has it.
-    pub fn destination(&self, recipient: &Address) -> String {
+    pub fn next_hop(&self, recipient: &Address) -> String {
         let domain = || domain::key(recipient.domain().unwrap_or_default()).into_owned();
-        self.only_destination().unwrap_or_else(domain)
+        self.only_next_hop().unwrap_or_else(domain)
     }
 
     /// The destination of every recipient, if it does not depend on them.
-    pub fn only_destination(&self) -> Option<String> {
+    pub fn only_next_hop(&self) -> Option<String> {
         match self {
             Target::Exchanges => None,
             Target::Hosts(hosts) => {
@@ -59,7 +59,7 @@ impl Target {
 /// # fn example(spool: mailspool::spool::Spool) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
 ///
-/// use mailspool::hop::Resolver;
+/// use mailspool::dns::Resolver;
 /// use mailspool::queue::Routes;
 /// use mailspool::runner::Runner;
 /// use mailspool::smtp::{Credentials, HelloName, Login, Settings, Tls, TlsPolicy, TlsSettings};
@@ -194,8 +194,8 @@ impl Smtp {
     }
 
     /// Connects, as for a delivery, and says to whom and what was negotiated; or why not.
-    pub async fn probe(&self, destination: &str) -> Result<Probed, Outcome> {
-        let (peer, connection) = self.first(destination).await?;
+    pub async fn probe(&self, next_hop: &str) -> Result<Probed, Outcome> {
+        let (peer, connection) = self.first(next_hop).await?;
         let probed = Probed {
             remote: peer.remote,
             info: connection.client.info().clone(),
@@ -205,13 +205,13 @@ impl Smtp {
     }
 
     /// The hosts that would be asked for a destination, in their order.
-    pub async fn hosts(&self, destination: &str) -> Result<Vec<String>, Outcome> {
+    pub async fn hosts(&self, next_hop: &str) -> Result<Vec<String>, Outcome> {
         match &self.inner.target {
             Target::Hosts(hosts) => Ok(hosts.iter().map(Host::to_string).collect()),
-            Target::Exchanges if destination.is_empty() => Err(no_domain()),
+            Target::Exchanges if next_hop.is_empty() => Err(no_domain()),
             Target::Exchanges => {
                 let inner = &self.inner;
-                let found = inner.resolver.exchanges(destination, &inner.own_name);
+                let found = inner.resolver.exchanges(next_hop, &inner.own_name);
                 let name = |name: String| match name.parse::<IpAddr>() {
                     Ok(address) => format!("[{address}]"),
                     Err(_) => name,
@@ -223,8 +223,8 @@ impl Smtp {
 
     /// The first host that can be connected to. The outcome is the last one's: earlier hosts are
     /// the better ones, but the last is what we would have been content with.
-    async fn first(&self, destination: &str) -> Result<(Peer, Connection), Outcome> {
-        let mut hosts = SmtpHosts::new(self.clone(), destination);
+    async fn first(&self, next_hop: &str) -> Result<(Peer, Connection), Outcome> {
+        let mut hosts = SmtpHosts::new(self.clone(), next_hop);
         let mut last = None;
         let mut tried = 0;
         while tried < MOST_HOSTS
@@ -242,7 +242,7 @@ impl Smtp {
                 Err(outcome) => last = Some(outcome),
             }
         }
-        Err(last.unwrap_or_else(|| no_host(destination)))
+        Err(last.unwrap_or_else(|| no_host(next_hop)))
     }
 }
 
@@ -256,12 +256,12 @@ pub struct Probed {
 }
 
 impl Transport for Smtp {
-    fn destination(&self, recipient: &Address) -> String {
-        self.inner.target.destination(recipient)
+    fn next_hop(&self, recipient: &Address) -> String {
+        self.inner.target.next_hop(recipient)
     }
 
-    fn only_destination(&self) -> Option<String> {
-        self.inner.target.only_destination()
+    fn only_next_hop(&self) -> Option<String> {
+        self.inner.target.only_next_hop()
     }
 
     fn deadline(&self, size: u64) -> Option<Duration> {
@@ -293,16 +293,16 @@ impl Transport for Smtp {
         self.inner.on_unknown
     }
 
-    fn hosts_for(&self, destination: &str) -> Option<Box<dyn Hosts>> {
-        Some(Box::new(SmtpHosts::new(self.clone(), destination)))
+    fn hosts_for(&self, next_hop: &str) -> Option<Box<dyn Hosts>> {
+        Some(Box::new(SmtpHosts::new(self.clone(), next_hop)))
     }
 
     fn connect<'a>(
         &'a self,
-        destination: &'a str,
+        next_hop: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         Box::pin(async move {
-            let (peer, connection) = self.first(destination).await?;
+            let (peer, connection) = self.first(next_hop).await?;
             let session = SmtpSession::new(self.clone(), peer, connection);
             Ok(Box::new(session) as Box<dyn Session>)
         })
@@ -314,7 +314,7 @@ fn no_domain() -> Outcome {
     Outcome::failed(EnhancedCode::new(5, 1, 2), text)
 }
 
-fn no_host(destination: &str) -> Outcome {
-    let text = format!("there is no host to ask for {destination}");
+fn no_host(next_hop: &str) -> Outcome {
+    let text = format!("there is no host to ask for {next_hop}");
     Outcome::deferred(EnhancedCode::new(4, 4, 4), text)
 }

@@ -265,7 +265,7 @@ impl Stage {
         let all = spool.all_down().unwrap();
         assert!(!all.is_empty(), "nobody is down");
         for down in all {
-            assert!(spool.forget_down(&down.hop).unwrap());
+            assert!(spool.forget_down(&down.destination).unwrap());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The stories: every operation that changes a spool.
 
+pub mod destinations;
 pub mod full;
-pub mod hops;
 pub mod keys;
 pub mod mail;
 pub mod mend;
@@ -179,11 +179,11 @@ fn sampled(mut all: Vec<Story>) -> Vec<Story> {
 }
 
 pub fn in_parts() -> Vec<Story> {
-    sampled(hops::in_parts())
+    sampled(destinations::in_parts())
 }
 
 pub fn down() -> Vec<Story> {
-    sampled(hops::down())
+    sampled(destinations::down())
 }
 
 pub fn suspending() -> Vec<Story> {
@@ -194,7 +194,7 @@ pub fn suspending() -> Vec<Story> {
 }
 
 pub fn losing_answers() -> Vec<Story> {
-    sampled(hops::lost())
+    sampled(destinations::lost())
 }
 
 pub fn living() -> Vec<Story> {

@@ -166,7 +166,7 @@ impl Piped {
 }
 
 impl Transport for Piped {
-    fn destination(&self, _: &Address) -> String {
+    fn next_hop(&self, _: &Address) -> String {
         String::new()
     }
 
@@ -176,10 +176,10 @@ impl Transport for Piped {
 
     fn connect<'a>(
         &'a self,
-        destination: &'a str,
+        next_hop: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         Box::pin(async move {
-            let session = self.pipe().connect(destination).await?;
+            let session = self.pipe().connect(next_hop).await?;
             let session: Box<dyn Session> = Box::new(PipedSession(session, self.0.clone()));
             Ok(session)
         })

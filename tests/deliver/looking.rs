@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use jiff::Timestamp;
-use mailspool::spool::{Down, Hop, Spool};
+use mailspool::spool::{Destination, Down, Spool};
 
 use super::dns::{Dns, Mood};
 use super::everything_by;
@@ -157,11 +157,11 @@ fn destinations_that_are_down_are_listed_explain_and_are_cleared() {
     let spool = Spool::open(&site.spool()).unwrap();
     let now = Timestamp::now();
     for name in ["x.test", "y.test", "\u{1b}[31mz.test"] {
-        let hop = Hop {
+        let destination = Destination {
             transport: "out".into(),
-            destination: name.into(),
+            next_hop: name.into(),
         };
-        let down = Down::again(None, &hop, "4.4.1 nobody\u{7} answers", now);
+        let down = Down::again(None, &destination, "4.4.1 nobody\u{7} answers", now);
         spool.remember_down(&down).unwrap();
     }
     let listed = destinations(&[]).ok();

@@ -114,7 +114,7 @@ impl Net {
 }
 
 impl Transport for Net {
-    fn destination(&self, recipient: &Address) -> String {
+    fn next_hop(&self, recipient: &Address) -> String {
         recipient.domain().unwrap_or_default().to_owned()
     }
 
@@ -134,37 +134,37 @@ impl Transport for Net {
         self.on_unknown
     }
 
-    fn hosts_for(&self, destination: &str) -> Option<Box<dyn Hosts>> {
+    fn hosts_for(&self, next_hop: &str) -> Option<Box<dyn Hosts>> {
         let net = self.clone();
-        let shared = destination.starts_with("shared");
+        let shared = next_hop.starts_with("shared");
         shared.then(|| Box::new(Shared(Some(net))) as Box<dyn Hosts>)
     }
 
     fn connect<'a>(
         &'a self,
-        destination: &'a str,
+        next_hop: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         Box::pin(async move {
             let _working = self.at_work.begin();
-            self.change(destination, |host| {
+            self.change(next_hop, |host| {
                 host.at_first += usize::from(host.most == 0);
                 host.connects += 1;
             });
             tokio::time::sleep(DELAY).await;
-            while self.host(destination).hangs {
+            while self.host(next_hop).hangs {
                 tokio::time::sleep(DELAY).await;
             }
-            if self.host(destination).dead {
+            if self.host(next_hop).dead {
                 let code = EnhancedCode::new(4, 4, 1);
                 return Err(Outcome::deferred(code, "timed out"));
             }
-            self.change(destination, |host| {
+            self.change(next_hop, |host| {
                 host.open += 1;
                 host.most = host.most.max(host.open);
             });
             Ok(Box::new(Line {
                 net: self.clone(),
-                to: destination.to_owned(),
+                to: next_hop.to_owned(),
             }) as Box<dyn Session>)
         })
     }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use mailspool::hop::{Host, Resolver};
+use mailspool::dns::{Host, Resolver};
 use mailspool::smtp::{HelloName, Settings};
 use mailspool::transport::{Smtp, Target};
 

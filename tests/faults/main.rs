@@ -13,7 +13,7 @@
 //! | `keys.rs` | submissions under a key, and for later |
 //! | `pass.rs` `queue.rs` | a runner's pass over a queue with something of everything |
 //! | `watching.rs` | the same by a run that stays |
-//! | `hops.rs` | delivery to hosts: several transactions, slots, what is remembered of those that are down |
+//! | `destinations.rs` | delivery to hosts: several transactions, slots, what is remembered of those that are down |
 //! | `ways.rs` | delivery into a Maildir, behind the same seam, and by a command |
 //! | `actions.rs` | operator actions and flush |
 //! | `releases.rs` | passes over mail that waits for its release, and what they remember of it |
@@ -31,10 +31,10 @@
 
 mod accept;
 mod actions;
+mod destinations;
 mod disk;
 mod errnos;
 mod explore;
-mod hops;
 mod inject;
 mod keys;
 mod looking;

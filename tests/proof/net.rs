@@ -122,7 +122,7 @@ impl Net {
 }
 
 impl Transport for Net {
-    fn destination(&self, recipient: &Address) -> String {
+    fn next_hop(&self, recipient: &Address) -> String {
         recipient.domain().unwrap_or_default().to_owned()
     }
 
@@ -147,8 +147,8 @@ impl Transport for Net {
         self.on_unknown
     }
 
-    fn hosts_for(&self, destination: &str) -> Option<Box<dyn Hosts>> {
-        (destination == "twin.test").then(|| {
+    fn hosts_for(&self, next_hop: &str) -> Option<Box<dyn Hosts>> {
+        (next_hop == "twin.test").then(|| {
             let left = TWINS.to_vec().into();
             let net = self.clone();
             Box::new(Twins { net, left }) as Box<dyn Hosts>
@@ -157,21 +157,21 @@ impl Transport for Net {
 
     fn connect<'a>(
         &'a self,
-        destination: &'a str,
+        next_hop: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         Box::pin(async move {
             let is_over = (self.is_over)();
             let mut hosts = self.hosts();
-            let host = hosts.entry(destination.to_owned()).or_default();
+            let host = hosts.entry(next_hop.to_owned()).or_default();
             host.tries += 1;
-            if destination == "dead.test" && !is_over {
+            if next_hop == "dead.test" && !is_over {
                 return Err(Outcome::deferred(EnhancedCode::new(4, 4, 1), "timed out"));
             }
             host.open += 1;
             host.most = host.most.max(host.open);
             let line: Box<dyn Session> = Box::new(Line {
                 net: self.clone(),
-                host: destination.to_owned(),
+                host: next_hop.to_owned(),
             });
             Ok(line)
         })

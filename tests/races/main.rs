@@ -12,7 +12,7 @@
 //! | `attempts.rs` | two runs; a run and acceptance; buckets that go while they are wanted |
 //! | `orders.rs` | an operator and a run; two operators |
 //! | `suspensions.rs` | an operator who suspends or resumes, and a run, or another operator |
-//! | `hops.rs` | two at a host: that is down, that takes no more connections; an operator |
+//! | `destinations.rs` | two at a host: that is down, that takes no more connections; an operator |
 //! | `keys.rs` | two submissions with one key; one and a run that sweeps, forgets or purges |
 //! | `looks.rs` | `list`, `check` and its repair, and whoever works meanwhile |
 //! | `views.rs` | the view: written again, or missing, as messages come, move and go |
@@ -44,8 +44,8 @@ mod proof;
 mod shared;
 
 mod attempts;
+mod destinations;
 mod explore;
-mod hops;
 mod keys;
 mod looks;
 mod making;

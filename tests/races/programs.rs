@@ -73,7 +73,7 @@ pub fn clearing() -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
         for down in spool.all_down().map_err(text_of)? {
-            spool.forget_down(&down.hop).map_err(text_of)?;
+            spool.forget_down(&down.destination).map_err(text_of)?;
         }
         Ok(Said::Made)
     })

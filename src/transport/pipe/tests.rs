@@ -286,7 +286,7 @@ fn each_recipient_has_a_run_and_an_outcome() {
         out.len(),
         4 * (SHORT.len() + "Return-Path: <a@example.org>\n".len())
     );
-    assert_eq!(pipe.destination(&address("a@Example.ORG")), "example.org");
+    assert_eq!(pipe.next_hop(&address("a@Example.ORG")), "example.org");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::session::SmtpSession;
 use super::{Inner, Smtp, Target, no_domain, no_host};
-use crate::hop::{Exchanges, Host, Name};
+use crate::dns::{Exchanges, Host, Name};
 use crate::queue::Outcome;
 use crate::smtp::TlsPolicy;
 use crate::transport::{BoxFuture, Hosts, NextHost, Session};
@@ -43,7 +43,7 @@ pub(super) struct Peer {
 /// The hosts of a destination.
 pub(super) struct SmtpHosts {
     transport: Smtp,
-    destination: String,
+    next_hop: String,
     source: Source,
     found: VecDeque<Peer>,
 }
@@ -57,10 +57,10 @@ enum Source {
 }
 
 impl SmtpHosts {
-    pub fn new(transport: Smtp, destination: &str) -> SmtpHosts {
+    pub fn new(transport: Smtp, next_hop: &str) -> SmtpHosts {
         SmtpHosts {
             transport,
-            destination: destination.to_owned(),
+            next_hop: next_hop.to_owned(),
             source: Source::Fresh,
             found: VecDeque::new(),
         }
@@ -74,7 +74,7 @@ impl SmtpHosts {
                 return Some(Ok(peer));
             }
             match &mut self.source {
-                Source::Fresh => match inner.source(&self.destination).await {
+                Source::Fresh => match inner.source(&self.next_hop).await {
                     Ok(source) => self.source = source,
                     Err(outcome) => {
                         self.source = Source::Configured(VecDeque::new());
@@ -98,14 +98,14 @@ impl SmtpHosts {
 }
 
 impl Inner {
-    async fn source(&self, destination: &str) -> Result<Source, Outcome> {
+    async fn source(&self, next_hop: &str) -> Result<Source, Outcome> {
         match &self.target {
-            Target::Hosts(hosts) if hosts.is_empty() => Err(no_host(destination)),
+            Target::Hosts(hosts) if hosts.is_empty() => Err(no_host(next_hop)),
             Target::Hosts(hosts) => Ok(Source::Configured(hosts.clone().into())),
-            Target::Exchanges if destination.is_empty() => Err(no_domain()),
+            Target::Exchanges if next_hop.is_empty() => Err(no_domain()),
             Target::Exchanges => {
-                let found = self.resolver.exchanges(destination, &self.own_name).await?;
-                Ok(Source::Exchanges(Exchanges::new(destination, found)))
+                let found = self.resolver.exchanges(next_hop, &self.own_name).await?;
+                Ok(Source::Exchanges(Exchanges::new(next_hop, found)))
             }
         }
     }

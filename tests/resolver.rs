@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dns::{Dns, Mood};
 use hickory_resolver::proto::rr::RecordType;
-use mailspool::hop::{Exchange, Exchanges, Resolver};
+use mailspool::dns::{Exchange, Exchanges, Resolver};
 use mailspool::queue::{Outcome, Status};
 
 const OWN: &str = "mail.own.test";

@@ -17,11 +17,11 @@
 //! the configuration, so it leads to this machine only where an MX may. Hosts that the configuration
 //! names may be anywhere.
 
-mod dns;
 mod exchanges;
 mod host;
 mod local;
+mod resolver;
 
-pub use dns::Resolver;
 pub use exchanges::{Exchange, Exchanges};
 pub use host::{BadHost, Host, Name};
+pub use resolver::Resolver;

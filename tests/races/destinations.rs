@@ -1,7 +1,7 @@
 //! Hosts that are down, and connections to hosts, between two processes.
 
 use mailspool::queue::{Action, Resting};
-use mailspool::spool::{Down, Hop, Place};
+use mailspool::spool::{Destination, Down, Place};
 
 use super::explore::Bound;
 use super::net::Net;
@@ -11,16 +11,21 @@ use super::stage::{Case, End, Pair, Said, Stage, by};
 
 const TO: &str = "a@dead.test";
 
-fn hop(host: &str) -> Hop {
-    Hop {
+fn destination(host: &str) -> Destination {
+    Destination {
         transport: "net".into(),
-        destination: host.into(),
+        next_hop: host.into(),
     }
 }
 
 /// Remembered to be down since the first minute, with a probe in the sixth.
 fn is_down(stage: &Stage) -> Down {
-    let down = Down::again(None, &hop("dead.test"), "4.4.1 timed out", stage.at(1));
+    let down = Down::again(
+        None,
+        &destination("dead.test"),
+        "4.4.1 timed out",
+        stage.at(1),
+    );
     stage.spool().remember_down(&down).unwrap();
     down
 }
@@ -62,7 +67,7 @@ fn two_probe_in_vain() {
         if !killed {
             let down = case
                 .spool()
-                .down(&hop("dead.test"))
+                .down(&destination("dead.test"))
                 .expect("nobody remembers it");
             assert_eq!(down.tries, 2, "{down:?}");
             no_slots(case, said);
@@ -124,7 +129,7 @@ fn putting_off_and_an_operator() {
     .holds(Bound::of(2));
     let clear = [pass(2), clearing()];
     Pair::new("put off, clear", &stage, clear, |case, said| {
-        let down = case.spool().down(&hop("dead.test"));
+        let down = case.spool().down(&destination("dead.test"));
         let tries = case.net.host("dead.test").tries;
         // Whoever looked behind it has tried, and knows again.
         assert_eq!((down.is_some(), tries <= 1), (tries == 1, true), "{down:?}");

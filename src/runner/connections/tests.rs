@@ -3,8 +3,8 @@ use super::*;
 struct Scene {
     _dir: tempfile::TempDir,
     spool: Spool,
-    hops: Arc<Hops>,
-    hop: Hop,
+    connections: Arc<Connections>,
+    destination: Destination,
     now: Timestamp,
 }
 
@@ -14,10 +14,10 @@ impl Scene {
         Scene {
             spool: Spool::create(&dir.path().join("spool"), None).unwrap(),
             _dir: dir,
-            hops: Arc::default(),
-            hop: Hop {
+            connections: Arc::default(),
+            destination: Destination {
                 transport: "out".into(),
-                destination: "a.test".into(),
+                next_hop: "a.test".into(),
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
         }
@@ -28,8 +28,8 @@ impl Scene {
     }
 
     fn ask_again(&self, most: usize, retried: Option<Timestamp>) -> Gate {
-        self.hops
-            .ask(&self.spool, &self.hop, most, self.now, retried)
+        self.connections
+            .ask(&self.spool, &self.destination, most, self.now, retried)
     }
 
     fn open(&self, most: usize) -> Permit {
@@ -40,11 +40,12 @@ impl Scene {
     }
 
     fn has_room(&self, in_hand: usize) -> bool {
-        self.hops.has_room(&self.hop, 3, in_hand, self.now)
+        self.connections
+            .has_room(&self.destination, 3, in_hand, self.now)
     }
 
     fn down(&self) -> Down {
-        let down = Down::again(None, &self.hop, "4.4.1 no answer", self.now);
+        let down = Down::again(None, &self.destination, "4.4.1 no answer", self.now);
         self.spool.remember_down(&down).unwrap();
         down
     }
@@ -99,8 +100,8 @@ async fn one_probes_over_all_processes() {
     let mut probe = scene.open(3);
     assert!(probe.is_probe());
     assert!(matches!(scene.ask(3), Gate::Wait));
-    let other = Arc::new(Hops::default());
-    let asked = other.ask(&scene.spool, &scene.hop, 3, scene.now, None);
+    let other = Arc::new(Connections::default());
+    let asked = other.ask(&scene.spool, &scene.destination, 3, scene.now, None);
     assert!(matches!(asked, Gate::Probed));
     // It was down, and that is to be forgotten.
     assert!(probe.answered(true));
@@ -111,13 +112,13 @@ async fn one_probes_over_all_processes() {
 async fn others_may_have_all_the_connections() {
     let scene = Scene::new();
     let mine = scene.open(1);
-    let other = Arc::new(Hops::default());
-    let ask = || other.ask(&scene.spool, &scene.hop, 1, scene.now, None);
+    let other = Arc::new(Connections::default());
+    let ask = || other.ask(&scene.spool, &scene.destination, 1, scene.now, None);
     assert!(matches!(ask(), Gate::Full));
-    assert!(!other.has_room(&scene.hop, 1, 0, scene.now));
+    assert!(!other.has_room(&scene.destination, 1, 0, scene.now));
     mine.retire();
     tokio::time::advance(FRESH).await;
-    assert!(other.has_room(&scene.hop, 1, 0, scene.now));
+    assert!(other.has_room(&scene.destination, 1, 0, scene.now));
     assert!(matches!(ask(), Gate::Open(_)));
 }
 
@@ -148,15 +149,15 @@ async fn who_is_no_longer_spoken_to_is_forgotten() {
     let mut scene = Scene::new();
     let mut standing = scene.open(3);
     standing.answered(true);
-    scene.hop.destination = "b.test".into();
+    scene.destination.next_hop = "b.test".into();
     drop(scene.open(3));
-    assert_eq!(scene.hops.count(), 2);
-    scene.hops.tidy();
-    assert_eq!(scene.hops.count(), 2);
+    assert_eq!(scene.connections.count(), 2);
+    scene.connections.tidy();
+    assert_eq!(scene.connections.count(), 2);
     tokio::time::advance(KEPT * 2).await;
-    scene.hops.tidy();
-    assert_eq!(scene.hops.count(), 1);
+    scene.connections.tidy();
+    assert_eq!(scene.connections.count(), 1);
     drop(standing);
-    scene.hops.tidy();
-    assert_eq!(scene.hops.count(), 0);
+    scene.connections.tidy();
+    assert_eq!(scene.connections.count(), 0);
 }

@@ -11,7 +11,7 @@ use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Level, act, check};
 use mailspool::queue::{Action, Routes, Status, What};
 use mailspool::runner::{Budget, Error, Runner, Summary};
-use mailspool::spool::{Hop, Place, Spool};
+use mailspool::spool::{Destination, Place, Spool};
 use mailspool::transport::Relay;
 use tempfile::TempDir;
 
@@ -350,10 +350,10 @@ impl Hosts {
     }
 }
 
-fn dead() -> Hop {
-    Hop {
+fn dead() -> Destination {
+    Destination {
         transport: "net".into(),
-        destination: "dead.test".into(),
+        next_hop: "dead.test".into(),
     }
 }
 

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 
 use futures_util::future::join_all;
 
-use super::dns::{Addresses, Resolver, trouble};
 use super::local::is_local;
+use super::resolver::{Addresses, Resolver, trouble};
 use crate::message::EnhancedCode;
 use crate::queue::Outcome;
 

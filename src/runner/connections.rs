@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::message::QueueId;
-use crate::spool::{Down, Forgotten, Hop, Slot, Spool};
+use crate::spool::{Destination, Down, Forgotten, Slot, Spool};
 
 /// So long a look at the memory is believed, and so long a destination is let alone that takes no
 /// more connections.
@@ -36,8 +36,8 @@ const STUMBLES: u32 = 3;
 
 /// What this process knows of all destinations.
 #[derive(Default)]
-pub(super) struct Hops {
-    known: Mutex<HashMap<Hop, Known>>,
+pub(super) struct Connections {
+    known: Mutex<HashMap<Destination, Known>>,
     changed: Notify,
     /// For those who wait for their turn with a host.
     turned: Notify,
@@ -118,8 +118,8 @@ pub(super) enum Gate {
 
 /// The right to one connection, until it is dropped.
 pub(super) struct Permit {
-    hops: Arc<Hops>,
-    hop: Hop,
+    connections: Arc<Connections>,
+    destination: Destination,
     slot: Option<Slot>,
     probe: Option<Slot>,
     /// Whether it finds out if the destination is still down, with a slot for that or without.
@@ -153,8 +153,8 @@ fn is_left_alone(down: &Down, now: Timestamp, retried: Option<Timestamp>) -> boo
     down.is_left_alone(now) && retried.is_none_or(|at| at <= down.tried)
 }
 
-impl Hops {
-    fn known(&self) -> MutexGuard<'_, HashMap<Hop, Known>> {
+impl Connections {
+    fn known(&self) -> MutexGuard<'_, HashMap<Destination, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,7 +169,7 @@ impl Hops {
     }
 
     /// Something cannot be had, and is gone without. That is said, and not again for each message.
-    pub fn go_without(&self, help: Help, hop: &Hop, error: &dyn Display) {
+    pub fn go_without(&self, help: Help, destination: &Destination, error: &dyn Display) {
         let now = Instant::now();
         let mut said = self.said();
         if said
@@ -177,16 +177,21 @@ impl Hops {
             .is_none_or(|at| now.duration_since(*at) >= SAID)
         {
             said.insert(help, now);
-            tracing::warn!(destination = hop.to_string(), %error, "{}", help.without());
+            tracing::warn!(destination = destination.to_string(), %error, "{}", help.without());
         }
     }
 
     /// What is remembered of a destination, and whether that is damaged.
-    fn recall(&self, spool: &Spool, hop: &Hop, now: Timestamp) -> (Option<Down>, bool) {
-        match spool.recall_down_now(hop, now) {
+    fn recall(
+        &self,
+        spool: &Spool,
+        destination: &Destination,
+        now: Timestamp,
+    ) -> (Option<Down>, bool) {
+        match spool.recall_down_now(destination, now) {
             Ok(down) => (down, false),
             Err(error) => {
-                self.go_without(Help::Recall, hop, &error);
+                self.go_without(Help::Recall, destination, &error);
                 (None, matches!(error, Forgotten::Damaged(_)))
             }
         }
@@ -208,18 +213,22 @@ impl Hops {
     /// Asks for a connection. An operator who wanted the message `retried` after the
     /// destination was tried last has it tried again. Runs where it may block.
     pub fn ask(
-        self: &Arc<Hops>,
+        self: &Arc<Connections>,
         spool: &Spool,
-        hop: &Hop,
+        destination: &Destination,
         most: usize,
         now: Timestamp,
         retried: Option<Timestamp>,
     ) -> Gate {
-        let wants_a_look = self.known().entry(hop.clone()).or_default().wants_a_look();
+        let wants_a_look = self
+            .known()
+            .entry(destination.clone())
+            .or_default()
+            .wants_a_look();
         if wants_a_look {
-            let (down, is_damaged) = self.recall(spool, hop, now);
+            let (down, is_damaged) = self.recall(spool, destination, now);
             let mut known = self.known();
-            let known = known.entry(hop.clone()).or_default();
+            let known = known.entry(destination.clone()).or_default();
             known.looked = Some(Instant::now());
             known.is_damaged = is_damaged;
             let ours = known.is_unwritten && known.down.is_some();
@@ -231,7 +240,7 @@ impl Hops {
         }
         let mut permit = {
             let mut known = self.known();
-            let known = known.entry(hop.clone()).or_default();
+            let known = known.entry(destination.clone()).or_default();
             if known.first {
                 return Gate::Wait;
             }
@@ -249,8 +258,8 @@ impl Hops {
             known.first = !known.answered;
             known.open += 1;
             Permit {
-                hops: Arc::clone(self),
-                hop: hop.clone(),
+                connections: Arc::clone(self),
+                destination: destination.clone(),
                 slot: None,
                 probe: None,
                 probes: false,
@@ -259,16 +268,19 @@ impl Hops {
                 idle: false,
             }
         };
-        let down = self.known().get(hop).is_some_and(|one| one.down.is_some());
+        let down = self
+            .known()
+            .get(destination)
+            .is_some_and(|one| one.down.is_some());
         if permit.first && down {
             permit.probes = true;
-            match spool.take_probe(hop) {
+            match spool.take_probe(destination) {
                 Ok(Some(slot)) => permit.probe = Some(slot),
                 Ok(None) => return Gate::Probed,
-                Err(error) => self.go_without(Help::Probe, hop, &error),
+                Err(error) => self.go_without(Help::Probe, destination, &error),
             }
             // Somebody may have been through with it between our look and now.
-            match self.recall(spool, hop, now).0 {
+            match self.recall(spool, destination, now).0 {
                 Some(down) if is_left_alone(&down, now, retried) => {
                     permit.failed(down.clone(), true);
                     permit.retire();
@@ -277,29 +289,29 @@ impl Hops {
                 _ => {}
             }
         }
-        match spool.take_connection(hop, most) {
+        match spool.take_connection(destination, most) {
             Ok(None) => {}
             Ok(slot) => {
                 permit.slot = slot;
                 return Gate::Open(permit);
             }
             Err(error) => {
-                self.go_without(Help::Connection, hop, &error);
+                self.go_without(Help::Connection, destination, &error);
                 return Gate::Open(permit);
             }
         }
         // Without the one that was to be.
         permit.retire();
-        match self.limit(hop, 0) {
+        match self.limit(destination, 0) {
             0 => Gate::Full,
             _ => Gate::Wait,
         }
     }
 
     /// It takes no more connections than we have, without `these` of ours; how many that is.
-    fn limit(&self, hop: &Hop, these: usize) -> usize {
+    fn limit(&self, destination: &Destination, these: usize) -> usize {
         let mut known = self.known();
-        let Some(known) = known.get_mut(hop) else {
+        let Some(known) = known.get_mut(destination) else {
             return 0;
         };
         let open = known.open.saturating_sub(these);
@@ -309,9 +321,15 @@ impl Hops {
 
     /// Whether one more message may be taken for a destination that takes `most` connections,
     /// for which `in_hand` are in hand.
-    pub fn has_room(&self, hop: &Hop, most: usize, in_hand: usize, now: Timestamp) -> bool {
+    pub fn has_room(
+        &self,
+        destination: &Destination,
+        most: usize,
+        in_hand: usize,
+        now: Timestamp,
+    ) -> bool {
         let known = self.known();
-        let Some(known) = known.get(hop) else {
+        let Some(known) = known.get(destination) else {
             return in_hand == 0;
         };
         if known.first {
@@ -330,8 +348,10 @@ impl Hops {
     }
 
     /// Whether it has answered since it failed last.
-    pub fn answers(&self, hop: &Hop) -> bool {
-        self.known().get(hop).is_some_and(|known| known.answered)
+    pub fn answers(&self, destination: &Destination) -> bool {
+        self.known()
+            .get(destination)
+            .is_some_and(|known| known.answered)
     }
 
     /// Returns when more may be possible than before.
@@ -352,8 +372,8 @@ impl Hops {
         ends.min().unwrap_or(now + FRESH)
     }
 
-    fn update(&self, hop: &Hop, change: impl FnOnce(&mut Known)) {
-        if let Some(known) = self.known().get_mut(hop) {
+    fn update(&self, destination: &Destination, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.known().get_mut(destination) {
             change(known);
         }
     }
@@ -382,7 +402,7 @@ impl Permit {
     pub fn answered(&mut self, standing: bool) -> bool {
         let mut was_down = false;
         let first = std::mem::take(&mut self.first);
-        self.hops.update(&self.hop, |known| {
+        self.connections.update(&self.destination, |known| {
             known.answered = true;
             known.first &= !first;
             known.standing += usize::from(standing && !self.standing);
@@ -391,27 +411,27 @@ impl Permit {
             known.is_unwritten = false;
         });
         self.standing |= standing;
-        self.hops.wake();
+        self.connections.wake();
         was_down
     }
 
     /// The connection stands, and is used: others need not wait until that is over.
     pub fn goes_on(&mut self) {
         let first = std::mem::take(&mut self.first);
-        self.hops.update(&self.hop, |known| {
+        self.connections.update(&self.destination, |known| {
             known.answered = true;
             known.first &= !first;
             known.standing += usize::from(!self.standing);
         });
         self.standing = true;
-        self.hops.wake();
+        self.connections.wake();
     }
 
     /// It broke off over this message, or has dealt with one. Returns whether it has broken off over
     /// so many in a row that it fails.
     pub fn stumbles(&self, over: Option<QueueId>) -> bool {
         let mut fails = false;
-        self.hops.update(&self.hop, |known| {
+        self.connections.update(&self.destination, |known| {
             if over.is_none() || over != known.stumbled_over {
                 known.stumbles = over.map_or(0, |_| known.stumbles + 1);
             }
@@ -424,7 +444,7 @@ impl Permit {
     /// The connection is closed, and another one is to take its place.
     pub fn fell(&mut self) {
         if std::mem::take(&mut self.standing) {
-            self.hops.update(&self.hop, |known| {
+            self.connections.update(&self.destination, |known| {
                 known.standing = known.standing.saturating_sub(1);
             });
         }
@@ -434,10 +454,15 @@ impl Permit {
     /// others of ours stand, and any of them was of use; it takes no more of them than that.
     pub fn is_down(&self) -> bool {
         let is_of_use = |one: &Known| one.standing > 0 && one.stumbles < STUMBLES;
-        if !self.hops.known().get(&self.hop).is_some_and(is_of_use) {
+        if !self
+            .connections
+            .known()
+            .get(&self.destination)
+            .is_some_and(is_of_use)
+        {
             return true;
         }
-        self.hops.limit(&self.hop, 1);
+        self.connections.limit(&self.destination, 1);
         false
     }
 
@@ -449,7 +474,7 @@ impl Permit {
     /// The destination is down, and that is remembered in the spool now, or only here.
     pub fn failed(&mut self, down: Down, is_written: bool) {
         let first = std::mem::take(&mut self.first);
-        self.hops.update(&self.hop, |known| {
+        self.connections.update(&self.destination, |known| {
             known.answered = false;
             known.first &= !first;
             known.looked = Some(Instant::now());
@@ -457,26 +482,27 @@ impl Permit {
             known.is_unwritten = !is_written;
             known.stumbles = 0;
         });
-        self.hops.wake();
+        self.connections.wake();
     }
 
     /// The connection is not used, or used again.
     pub fn set_idle(&mut self, idle: bool) {
         if self.idle != idle {
             self.idle = idle;
-            self.hops.update(&self.hop, |known| match idle {
-                true => known.idle += 1,
-                false => known.idle = known.idle.saturating_sub(1),
-            });
+            self.connections
+                .update(&self.destination, |known| match idle {
+                    true => known.idle += 1,
+                    false => known.idle = known.idle.saturating_sub(1),
+                });
             if idle {
-                self.hops.wake();
+                self.connections.wake();
             }
         }
     }
 
     /// What it is about.
-    pub fn hop(&self) -> &Hop {
-        &self.hop
+    pub fn destination(&self) -> &Destination {
+        &self.destination
     }
 
     /// Whoever else wanted to know whether the destination is down may look.
@@ -498,14 +524,14 @@ impl Drop for Permit {
         self.set_idle(false);
         // Before somebody is told that there is room.
         drop((self.slot.take(), self.probe.take()));
-        self.hops.update(&self.hop, |known| {
+        self.connections.update(&self.destination, |known| {
             known.open = known.open.saturating_sub(1);
             known.standing = known.standing.saturating_sub(usize::from(self.standing));
             known.first &= !self.first;
             // Who stands alone finds out first whether it still answers.
             known.answered &= known.standing > 0 || !self.standing;
         });
-        self.hops.wake();
+        self.connections.wake();
     }
 }
 
