@@ -385,9 +385,10 @@ impl Acceptor {
         if input.total > limit {
             return Err(self.refused(input, Error::TooLarge { limit }));
         }
-        match input.total / SPACE_STEP > before {
-            true => self.check_space(),
-            false => Ok(()),
+        if input.total / SPACE_STEP > before {
+            self.check_space()
+        } else {
+            Ok(())
         }
     }
 
@@ -491,9 +492,10 @@ fn check_length(envelope: &Envelope, id: QueueId) -> Result<(), Error> {
         submission: Submission::by(envelope.submission.door),
         ..envelope.clone()
     };
-    match block::open(id, &plain).len() as u64 > MAX_BLOCK {
-        true => Err(Error::TooManyRecipients),
-        false => Err(Error::WishesTooLong),
+    if block::open(id, &plain).len() as u64 > MAX_BLOCK {
+        Err(Error::TooManyRecipients)
+    } else {
+        Err(Error::WishesTooLong)
     }
 }
 

@@ -43,9 +43,10 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     let code = std::panic::catch_unwind(|| {
         start::prepare();
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        let code = match args::is_receive(&arguments) {
-            true => receive(arguments),
-            false => others(arguments),
+        let code = if args::is_receive(&arguments) {
+            receive(arguments)
+        } else {
+            others(arguments)
         };
         log::finish();
         code

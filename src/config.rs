@@ -186,9 +186,10 @@ impl Config {
             None => system_hostname(),
         };
         // It stands in headers and in EHLO, which are ASCII.
-        let hostname = match hostname.is_ascii() {
-            true => hostname,
-            false => domain::key(&hostname).into_owned(),
+        let hostname = if hostname.is_ascii() {
+            hostname
+        } else {
+            domain::key(&hostname).into_owned()
         };
         let postmaster = match &raw.postmaster {
             Some(given) => text.address(given)?,

@@ -314,9 +314,10 @@ impl Disk {
         let named_so = |path: &Path| -> Result<bool> {
             Ok(self.stat(path)?.is_some_and(|stat| stat.identity == ours))
         };
-        match named_so(to)? && !named_so(from)? {
-            true => Ok(()),
-            false => Err(error),
+        if named_so(to)? && !named_so(from)? {
+            Ok(())
+        } else {
+            Err(error)
         }
     }
 

@@ -241,9 +241,10 @@ impl Call {
     /// The path of a call on a directory's descriptor and a name, or on a path.
     fn path(&self) -> Option<PathBuf> {
         let name = self.arguments.split('"').nth(1)?;
-        match self.arguments.starts_with('"') {
-            true => Some(PathBuf::from(name)),
-            false => Some(self.descriptor()?.join(name)),
+        if self.arguments.starts_with('"') {
+            Some(PathBuf::from(name))
+        } else {
+            Some(self.descriptor()?.join(name))
         }
     }
 

@@ -736,9 +736,10 @@ fn only_the_default_spool_is_made() {
     let named = |variable: bool, arguments: &[&str]| {
         let mut command = program::program();
         command.env("HOME", home);
-        match variable {
-            true => command.env("MAILSPOOL_SPOOL", &typo),
-            false => command.arg("--spool").arg(&typo),
+        if variable {
+            command.env("MAILSPOOL_SPOOL", &typo)
+        } else {
+            command.arg("--spool").arg(&typo)
         };
         program::ended(command.args(arguments), LETTER)
     };

@@ -61,10 +61,11 @@ impl AsyncRead for Line {
         let (now, later) = piece.split_at(piece.len().min(buffer.remaining()));
         buffer.put_slice(now);
         self.said.lock().unwrap().1.extend_from_slice(now);
-        match later.is_empty() {
-            true => self.next += 1,
-            false => self.pieces[next] = later.to_vec(),
-        }
+        if later.is_empty() {
+self.next += 1
+} else {
+self.pieces[next] = later.to_vec()
+}
         self.asked = 0;
         Poll::Ready(Ok(()))
     }

@@ -13,10 +13,11 @@ fuzz_target!(|input: &[u8]| {
     // `75` is a status, `-9` a signal.
     let number: i32 = String::from_utf8_lossy(end).parse().unwrap_or(0);
     let by_signal = number < 0;
-    let exit = match by_signal {
-        true => Exit::Signal(number.saturating_neg()),
-        false => Exit::Code(number),
-    };
+    let exit = if by_signal {
+Exit::Signal(number.saturating_neg())
+} else {
+Exit::Code(number)
+};
     let Outcome { status, reply, .. } = Outcome::of_exit(exit, &output);
     assert!(reply.text.len() <= Reply::MAX_TEXT);
     assert_printable(&reply.to_string());

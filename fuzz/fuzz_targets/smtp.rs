@@ -189,23 +189,25 @@ fuzz_target!(|input: &[u8]| {
                         }
                     }
                     ExchangeNext::Body(framing) => {
-                        match talk.body(framing, transaction.shape, &mut out, has) {
-                            true => exchange.on_sent(),
-                            false => match talk.server.reply(Step::Body) {
+                        if talk.body(framing, transaction.shape, &mut out, has) {
+exchange.on_sent()
+} else {
+match talk.server.reply(Step::Body) {
                                 Ok(reply) => exchange.on_early_reply(&reply),
                                 Err(trouble) => exchange.on_trouble(&trouble),
-                            },
-                        }
+                            }
+}
                     }
                     ExchangeNext::Done => break,
                 };
             }
             out.clear();
             let (verdicts, after) = exchange.finish();
-            before = match talk.server.has_input() {
-                true => After::Close,
-                false => after,
-            };
+            before = if talk.server.has_input() {
+After::Close
+} else {
+after
+};
             let began = talk.sent[start..]
                 .windows(6)
                 .any(|words| words == b"MAIL F");

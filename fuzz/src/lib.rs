@@ -139,13 +139,14 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                     let code = mailspool::message::EnhancedCode::new(4, 2, 1);
                     mailspool::queue::Outcome::deferred(code, "later")
                 };
-                let outcome = || match is_interruption {
-                    true => mailspool::queue::Outcome {
+                let outcome = || if is_interruption {
+mailspool::queue::Outcome {
                         status: Status::Unknown,
                         ..later()
-                    },
-                    false => later(),
-                };
+                    }
+} else {
+later()
+};
                 let result = |n: &usize| {
                     settle(
                         &state,

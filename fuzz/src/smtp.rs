@@ -287,13 +287,13 @@ impl<'a> Session<'a> {
     /// The message behind DATA, to its dot.
     fn body(&mut self) {
         let sent = self.sent;
-        let end = match sent.starts_with(b".\r\n") {
-            true => Some(0),
-            false => {
+        let end = if sent.starts_with(b".\r\n") {
+Some(0)
+} else {
+
                 let end = sent.windows(5).position(|five| five == b"\r\n.\r\n");
                 end.map(|end| end + 2)
-            }
-        };
+            };
         let body = &sent[..end.unwrap_or(sent.len())];
         assert!(!body.contains(&0), "a NUL in DATA");
         let is_signed = body.starts_with(b"DKIM-Signature:");

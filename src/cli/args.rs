@@ -38,9 +38,10 @@ pub(super) struct Global {
 impl Args {
     /// Reads the command line, and what it leaves unsaid from the environment.
     pub fn read(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
-        let door = match is_door(&arguments) {
-            true => Door::try_parse_from(&arguments).ok(),
-            false => None,
+        let door = if is_door(&arguments) {
+            Door::try_parse_from(&arguments).ok()
+        } else {
+            None
         };
         let mut args = match door {
             Some(Door { global, command }) => Args {

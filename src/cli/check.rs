@@ -33,16 +33,15 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<u8, Failure> {
         return Err(error.into());
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    match args.json {
-        true => objects(&mut out, &findings, &tallies, &sums)?,
-        false => {
-            put(&mut out, &paragraphs(&findings))?;
-            if !findings.is_empty() && !tallies.is_empty() {
-                put(&mut out, "\n")?;
-            }
-            put(&mut out, &table_of(&tallies, now))?;
-            put(&mut out, &sums.words())?;
+    if args.json {
+        objects(&mut out, &findings, &tallies, &sums)?
+    } else {
+        put(&mut out, &paragraphs(&findings))?;
+        if !findings.is_empty() && !tallies.is_empty() {
+            put(&mut out, "\n")?;
         }
+        put(&mut out, &table_of(&tallies, now))?;
+        put(&mut out, &sums.words())?;
     }
     finish(out)?;
     Ok(match sums.problems {

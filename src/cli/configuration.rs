@@ -70,9 +70,10 @@ fn examples(site: &Site, kind: Option<Kind>) -> Result<(), Failure> {
             }
         }
     }
-    match mistakes.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::new(EX_CONFIG, mistakes.join("\nmailspool: "))),
+    if mistakes.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(EX_CONFIG, mistakes.join("\nmailspool: ")))
     }
 }
 

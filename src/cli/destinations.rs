@@ -110,9 +110,10 @@ fn table_of(suspended: &[Standing], down: &[Down], now: Timestamp) -> String {
         (cells, Some(printable(&note)))
     };
     let cells = |down: &Down| {
-        let next = match down.is_left_alone(now) {
-            true => table::soon(down.probe, now),
-            false => "now".to_owned(),
+        let next = if down.is_left_alone(now) {
+            table::soon(down.probe, now)
+        } else {
+            "now".to_owned()
         };
         let cells = vec![
             printable(&down.destination.to_string()),

@@ -230,9 +230,10 @@ pub(super) fn say_usage(error: &clap::Error) {
 /// The same for an MTA, which is not waited for.
 pub(super) fn say_usage_to_mta(error: &clap::Error) {
     let text = error.render().to_string();
-    match error.use_stderr() {
-        true => write_once(std::io::stderr(), &text),
-        false => write_once(std::io::stdout(), &text),
+    if error.use_stderr() {
+        write_once(std::io::stderr(), &text)
+    } else {
+        write_once(std::io::stdout(), &text)
     }
 }
 
@@ -254,9 +255,10 @@ pub(super) fn no_failure_from_now_on() {
 
 /// The status to end with for a mistake of ours.
 pub(super) fn after_panic(status: u8) -> u8 {
-    match IS_DURABLE.load(Ordering::SeqCst) {
-        true => 0,
-        false => status,
+    if IS_DURABLE.load(Ordering::SeqCst) {
+        0
+    } else {
+        status
     }
 }
 

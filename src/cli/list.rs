@@ -40,9 +40,10 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
         };
         let mut row = row(&view, now);
         waiting.explain(&mut row, &view);
-        match args.json {
-            true => json_line(&mut out, &row)?,
-            false => page.push(cells(&row, now)),
+        if args.json {
+            json_line(&mut out, &row)?
+        } else {
+            page.push(cells(&row, now))
         }
         if page.len() == PAGE {
             put(&mut out, &columns.page(std::mem::take(&mut page)))?;
@@ -146,23 +147,22 @@ pub(super) fn count(global: &Global, args: &Count) -> Result<(), Failure> {
     let site = Site::look(global)?;
     let listing = site.spool.listing();
     let mut out = BufWriter::new(io::stdout().lock());
-    match args.json {
-        false => put(&mut out, &format!("{}\n", listing.messages.len()))?,
-        true => {
-            let queues = [
-                "incoming",
-                "active",
-                "deferred",
-                "frozen",
-                "discarded",
-                "corrupt",
-            ];
-            let mut counts: BTreeMap<&str, usize> = queues.map(|queue| (queue, 0)).into();
-            for (_, place) in &listing.messages {
-                *counts.entry(place.as_str()).or_default() += 1;
-            }
-            json_line(&mut out, &counts)?;
+    if args.json {
+        let queues = [
+            "incoming",
+            "active",
+            "deferred",
+            "frozen",
+            "discarded",
+            "corrupt",
+        ];
+        let mut counts: BTreeMap<&str, usize> = queues.map(|queue| (queue, 0)).into();
+        for (_, place) in &listing.messages {
+            *counts.entry(place.as_str()).or_default() += 1;
         }
+        json_line(&mut out, &counts)?;
+    } else {
+        put(&mut out, &format!("{}\n", listing.messages.len()))?
     }
     finish(out)?;
     said_unread(&listing.unread)

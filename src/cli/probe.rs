@@ -65,9 +65,10 @@ pub(super) fn probe(global: &Global, args: &Probe) -> Result<u8, Failure> {
             (shown.status, shown.error) = (status, Some(error));
         }
     }
-    match args.json {
-        true => json_line(&mut io::stdout().lock(), &shown)?,
-        false => print(&text(&shown, wire)),
+    if args.json {
+        json_line(&mut io::stdout().lock(), &shown)?
+    } else {
+        print(&text(&shown, wire))
     }
     Ok(shown.status)
 }

@@ -57,9 +57,10 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<u8, Failure> {
     for address in addresses? {
         let way = way(&site, &maker, &sender, &address)?;
         status = status.max(way.status);
-        match args.json {
-            true => json_line(&mut out, &way)?,
-            false => put(&mut out, &text(&way))?,
+        if args.json {
+            json_line(&mut out, &way)?
+        } else {
+            put(&mut out, &text(&way))?
         }
     }
     finish(out)?;
@@ -170,9 +171,12 @@ fn on_wire(
     let runtime = crate::runner::runtime()?;
     match runtime.block_on(smtp.hosts(&next_hop)) {
         Ok(hosts) => {
-            let port = |host: String| match host.starts_with("unix:") || has_port(&host) {
-                true => host,
-                false => format!("{host}:{}", wire.port),
+            let port = |host: String| {
+                if host.starts_with("unix:") || has_port(&host) {
+                    host
+                } else {
+                    format!("{host}:{}", wire.port)
+                }
             };
             way.hosts = hosts.into_iter().map(port).collect();
         }
@@ -241,9 +245,10 @@ fn tls(wire: &Wire) -> String {
         TlsPolicy::Required => "required, not verified",
         TlsPolicy::Verified => "required and verified",
     };
-    match wire.tls.implicit {
-        true => format!("{policy}, from the first octet"),
-        false => policy.to_owned(),
+    if wire.tls.implicit {
+        format!("{policy}, from the first octet")
+    } else {
+        policy.to_owned()
     }
 }
 

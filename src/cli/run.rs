@@ -95,9 +95,10 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<u8, Failure> {
         };
         trouble.push(format!("{count} could not be read (the log says why)"));
     }
-    match trouble.is_empty() {
-        true => Ok(0),
-        false => Ok(complain(&Failure::new(EX_TEMPFAIL, trouble.join("; ")))),
+    if trouble.is_empty() {
+        Ok(0)
+    } else {
+        Ok(complain(&Failure::new(EX_TEMPFAIL, trouble.join("; "))))
     }
 }
 

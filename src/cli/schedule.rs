@@ -67,15 +67,17 @@ pub(super) fn schedule(global: &Global, args: &Args) -> Result<(), Failure> {
     let to = given.map(|given| address(given, &site.config));
     let now = Timestamp::now();
     let accepted = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let sender = match args.bounce {
-        true => ReversePath::Null,
-        false => sender(args.from.as_ref(), &site)?,
+    let sender = if args.bounce {
+        ReversePath::Null
+    } else {
+        sender(args.from.as_ref(), &site)?
     };
     let plan = plan(&site.config, &sender, to.transpose()?, accepted);
     let mut out = BufWriter::new(io::stdout().lock());
-    match args.json {
-        true => json_line(&mut out, &plan)?,
-        false => put(&mut out, &text(&plan))?,
+    if args.json {
+        json_line(&mut out, &plan)?
+    } else {
+        put(&mut out, &text(&plan))?
     }
     finish(out)
 }
@@ -103,9 +105,10 @@ fn plan(config: &Config, sender: &ReversePath, to: Option<Address>, accepted: Ti
         Whose::Default => ("[retry]".to_owned(), others(domain, transport)),
     };
     let default = *schedules.default_schedule() == Schedule::default();
-    let because_of = match whose == Whose::Default && default {
-        true => format!("{because_of}; it is the default"),
-        false => because_of,
+    let because_of = if whose == Whose::Default && default {
+        format!("{because_of}; it is the default")
+    } else {
+        because_of
     };
     let way = to.as_ref().map(|_| match rule {
         None => "none: no route matches".to_owned(),
@@ -213,9 +216,10 @@ fn text(plan: &Plan) -> String {
     text.push('\n');
     let row = |attempt: &Attempt| {
         let (age, delay) = attempt.exact;
-        let delay = match delay.is_zero() {
-            true => String::new(),
-            false => table::span(delay),
+        let delay = if delay.is_zero() {
+            String::new()
+        } else {
+            table::span(delay)
         };
         let cells = vec![
             attempt.number.to_string(),

@@ -68,22 +68,19 @@ pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
         .as_ref()
         .map(|content| &content.events[..])
         .unwrap_or_default();
-    match args.json {
-        true => {
-            let row = &row;
-            json_line(
-                &mut out,
-                &Shown {
-                    row,
-                    wishes,
-                    history,
-                },
-            )?;
-        }
-        false => {
-            let content = view.content.as_ref().ok();
-            put(&mut out, &text(&row, wishes, content, now))?;
-        }
+    if args.json {
+        let row = &row;
+        json_line(
+            &mut out,
+            &Shown {
+                row,
+                wishes,
+                history,
+            },
+        )?;
+    } else {
+        let content = view.content.as_ref().ok();
+        put(&mut out, &text(&row, wishes, content, now))?;
     }
     finish(out)
 }

@@ -144,9 +144,10 @@ fn spool(global: &Global, if_missing: IfMissing) -> Result<(Spool, Caller), Fail
     let path = spool_path(global)?;
     let caller = Caller::look()?;
     let is_there = privilege::become_owner(&path)?;
-    let opened = match is_there {
-        true => Spool::open(&path),
-        false => Err(spool::Error::Missing(path.clone())),
+    let opened = if is_there {
+        Spool::open(&path)
+    } else {
+        Err(spool::Error::Missing(path.clone()))
     };
     let spool = match (opened, if_missing) {
         (Err(spool::Error::Missing(_)), IfMissing::MakeDefault) if global.spool.is_none() => {
@@ -267,10 +268,7 @@ impl Opened {
     fn open(path: &Path, is_named: bool, caller: &Caller) -> io::Result<Opened> {
         // The one that is named may be the pipe of a shell's `<(...)`; the others are files, and a
         // pipe in their place must hold nothing up.
-        let wait = match is_named {
-            true => Wait::Allowed,
-            false => Wait::Never,
-        };
+        let wait = if is_named { Wait::Allowed } else { Wait::Never };
         if !caller.is_root() && !nix::unistd::geteuid().is_root() {
             let mut options = File::options();
             options.read(true);
@@ -312,9 +310,12 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
         file,
         doubt,
         no_switch,
-    } = Opened::open(path, is_named, caller).map_err(|error| match is_ours(&error) {
-        true => wrong(&error),
-        false => Failure::new(EX_TEMPFAIL, format!("{name}: {error}")),
+    } = Opened::open(path, is_named, caller).map_err(|error| {
+        if is_ours(&error) {
+            wrong(&error)
+        } else {
+            Failure::new(EX_TEMPFAIL, format!("{name}: {error}"))
+        }
     })?;
     let is_root = nix::unistd::geteuid().is_root();
     if let Some(doubt) = doubt.filter(|_| is_root && !is_named) {

@@ -123,9 +123,10 @@ fn still(site: &Site, resumed: &[Target]) -> String {
     let all = all.into_iter().filter(|one| !one.is_over(now));
     let others = all.filter(|one| one.target == Target::All || resumed.contains(&Target::All));
     let lines = others.map(|one| format!("{}.\n", words(&one)));
-    match resumed.is_empty() {
-        true => String::new(),
-        false => lines.collect(),
+    if resumed.is_empty() {
+        String::new()
+    } else {
+        lines.collect()
     }
 }
 

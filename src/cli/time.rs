@@ -54,9 +54,10 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
     let next = |day: Date| day.checked_add(1.day()).map_err(|error| error.to_string());
     if let Some(time) = time_of_day(text) {
         let time_today = local(today.to_datetime(time))?;
-        return match time_today < now {
-            true => local(next(today)?.to_datetime(time)),
-            false => Ok(time_today),
+        return if time_today < now {
+            local(next(today)?.to_datetime(time))
+        } else {
+            Ok(time_today)
         };
     }
     let (day, time) = text.split_once(char::is_whitespace).unwrap_or((text, ""));

@@ -305,9 +305,10 @@ impl Maker<'_> {
         };
         Ok(Login {
             mechanism: login.mechanism,
-            needs: match login.in_clear {
-                true => Protection::Clear,
-                false => Protection::default(),
+            needs: if login.in_clear {
+                Protection::Clear
+            } else {
+                Protection::default()
             },
             ..Login::new(credentials)
         })
@@ -363,9 +364,10 @@ impl Maker<'_> {
 /// If we are root: an error if others can change where a path leads. They could have root read what
 /// only root can read, or write where only root can write.
 fn trusted_by_root(path: &Path) -> Result<(), String> {
-    match nix::unistd::geteuid().is_root() {
-        true => only_root_changes(path),
-        false => Ok(()),
+    if nix::unistd::geteuid().is_root() {
+        only_root_changes(path)
+    } else {
+        Ok(())
     }
 }
 
@@ -408,9 +410,10 @@ enum Readers {
 impl Wire {
     /// Who is asked.
     pub(super) fn target(&self) -> Target {
-        match self.hosts.is_empty() {
-            true => Target::Exchanges,
-            false => Target::Hosts(self.hosts.clone()),
+        if self.hosts.is_empty() {
+            Target::Exchanges
+        } else {
+            Target::Hosts(self.hosts.clone())
         }
     }
 

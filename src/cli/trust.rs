@@ -220,9 +220,10 @@ impl Walk {
                 stat = fstat(&fd)?;
             }
             if kind(&stat) != SFlag::S_IFDIR {
-                return match self.rest.is_empty() {
-                    true => Ok(Some(last)),
-                    false => Err(Errno::ENOTDIR.into()),
+                return if self.rest.is_empty() {
+                    Ok(Some(last))
+                } else {
+                    Err(Errno::ENOTDIR.into())
                 };
             }
             match name.as_bytes() {

@@ -140,9 +140,10 @@ fn written(duration: Duration) -> String {
             left %= nanoseconds;
         }
     }
-    match parts.is_empty() {
-        true => "0s".to_owned(),
-        false => parts.join(" "),
+    if parts.is_empty() {
+        "0s".to_owned()
+    } else {
+        parts.join(" ")
     }
 }
 

@@ -180,9 +180,10 @@ impl Text<'_> {
     fn implicit(&self, raw: &RawTransport, hosts: &[Host]) -> Result<bool, Error> {
         let none = matches!(raw.tls.as_ref().map(Spanned::get_ref), Some(RawTls::None));
         if let Some(given) = &raw.tls_implicit {
-            return match *given.get_ref() && none {
-                true => Err(self.error(given.span(), "`tls_implicit` contradicts tls = \"none\"")),
-                false => Ok(*given.get_ref()),
+            return if *given.get_ref() && none {
+                Err(self.error(given.span(), "`tls_implicit` contradicts tls = \"none\""))
+            } else {
+                Ok(*given.get_ref())
             };
         }
         let default = raw.port.as_ref().map(|port| *port.get_ref());

@@ -34,9 +34,10 @@ impl Body {
         &self,
         mut change: impl FnMut(&[u8], bool, &mut Vec<u8>),
     ) -> io::Result<OwnedFd> {
-        let mut copy = match self.size() > IN_MEMORY {
-            false => in_memory().or_else(|_| on_disk())?,
-            true => on_disk().or_else(|_| in_memory())?,
+        let mut copy = if self.size() > IN_MEMORY {
+            on_disk().or_else(|_| in_memory())?
+        } else {
+            in_memory().or_else(|_| on_disk())?
         };
         let mut reader = self.reader();
         let (mut block, mut changed) = (vec![0; BLOCK], Vec::new());

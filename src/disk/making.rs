@@ -40,9 +40,10 @@ impl Disk {
             Some((uid, gid)) => (MadeFor::Owner(uid, gid), MadeFor::Passage),
             None => (MadeFor::Us, MadeFor::Us),
         };
-        match is_there(path)? {
-            true => Ok(()),
-            false => Disk::made(path, made_for, above, seam).map(drop),
+        if is_there(path)? {
+            Ok(())
+        } else {
+            Disk::made(path, made_for, above, seam).map(drop)
         }
     }
 
@@ -55,13 +56,15 @@ impl Disk {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::new("mkdir", path, Errno::EINVAL.into()));
         };
-        let parent = match parent.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => parent,
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
         };
-        let parent = match is_there(parent)? {
-            true => Disk::open(parent, seam)?,
-            false => Disk::made(parent, above, above, seam)?,
+        let parent = if is_there(parent)? {
+            Disk::open(parent, seam)?
+        } else {
+            Disk::made(parent, above, above, seam)?
         };
         parent.make_child(Path::new(name), made_for)
     }

@@ -56,12 +56,13 @@ impl FromStr for Host {
 
     fn from_str(text: &str) -> Result<Host, BadHost> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return match path.starts_with('/') && !path.contains('\0') {
-                true => Ok(Host {
+            return if path.starts_with('/') && !path.contains('\0') {
+                Ok(Host {
                     name: Name::Unix(path.into()),
                     port: None,
-                }),
-                false => Err(BadHost::Path),
+                })
+            } else {
+                Err(BadHost::Path)
             };
         }
         if let Some(rest) = text.strip_prefix('[') {
@@ -94,12 +95,13 @@ impl FromStr for Host {
             return Err(BadHost::Name);
         }
         let name = domain::to_ascii(name).map_err(|_| BadHost::Idna)?;
-        match name.len() <= 253 {
-            true => Ok(Host {
+        if name.len() <= 253 {
+            Ok(Host {
                 name: Name::Domain(name.into_owned()),
                 port,
-            }),
-            false => Err(BadHost::Name),
+            })
+        } else {
+            Err(BadHost::Name)
         }
     }
 }
@@ -117,9 +119,10 @@ pub(super) fn address_literal(text: &str) -> Option<IpAddr> {
     let is_v6 = text
         .get(..5)
         .is_some_and(|tag| tag.eq_ignore_ascii_case("ipv6:"));
-    match is_v6 {
-        true => text[5..].parse::<Ipv6Addr>().ok().map(IpAddr::from),
-        false => text.parse().ok(),
+    if is_v6 {
+        text[5..].parse::<Ipv6Addr>().ok().map(IpAddr::from)
+    } else {
+        text.parse().ok()
     }
 }
 

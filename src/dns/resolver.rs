@@ -67,21 +67,20 @@ impl Resolver {
     }
 
     fn make(&self) -> Result<TokioResolver, NetError> {
-        let mut builder = match self.servers.is_empty() {
-            true => TokioResolver::builder_tokio()?,
-            false => {
-                let servers = self.servers.iter().map(|address| {
-                    let mut server = NameServerConfig::udp_and_tcp(address.ip());
-                    for connection in &mut server.connections {
-                        connection.port = address.port();
-                    }
-                    server
-                });
-                let config = ResolverConfig::from_name_servers(servers.collect());
-                let provider = TokioRuntimeProvider::default();
-                TokioResolver::builder_with_config(config, provider)
-                    .with_options(ResolverOpts::default())
-            }
+        let mut builder = if self.servers.is_empty() {
+            TokioResolver::builder_tokio()?
+        } else {
+            let servers = self.servers.iter().map(|address| {
+                let mut server = NameServerConfig::udp_and_tcp(address.ip());
+                for connection in &mut server.connections {
+                    connection.port = address.port();
+                }
+                server
+            });
+            let config = ResolverConfig::from_name_servers(servers.collect());
+            let provider = TokioRuntimeProvider::default();
+            TokioResolver::builder_with_config(config, provider)
+                .with_options(ResolverOpts::default())
         };
         builder.options_mut().timeout = self.timeout;
         // An answer that does not fit, or is mangled on the way, is asked for again by TCP.

@@ -193,9 +193,10 @@ fn without_route(text: &str) -> Result<&str, AddressError> {
     let mut rest = text;
     loop {
         let domain = rest.strip_prefix('@').ok_or(AddressError::Domain)?;
-        let from = match domain.starts_with('[') {
-            true => domain.find(']').ok_or(AddressError::Domain)?,
-            false => 0,
+        let from = if domain.starts_with('[') {
+            domain.find(']').ok_or(AddressError::Domain)?
+        } else {
+            0
         };
         let end = domain[from..].find([',', ':']);
         let end = from + end.ok_or(AddressError::LocalPart)?;
@@ -235,9 +236,10 @@ fn parts(text: &str) -> Result<(&str, Option<&str>), AddressError> {
 fn check_local_part(local: &str) -> Result<(), AddressError> {
     let is_plain = local.bytes().all(|byte| is_atom(byte) || byte == b'.');
     let is_plain = is_plain && !local.chars().any(is_blank);
-    match local.starts_with('"') || is_plain && local.bytes().any(is_atom) {
-        true => Ok(()),
-        false => Err(AddressError::LocalPart),
+    if local.starts_with('"') || is_plain && local.bytes().any(is_atom) {
+        Ok(())
+    } else {
+        Err(AddressError::LocalPart)
     }
 }
 

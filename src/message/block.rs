@@ -258,9 +258,10 @@ impl Block {
         let mut lines = Lines::of(text);
         let block = lines.block(seal).ok_or(BlockError::Line(lines.number))?;
         // There is one spelling: whatever else was read as the same thing is not ours.
-        match block.spelling() == bytes {
-            true => Ok(block),
-            false => Err(BlockError::Broken),
+        if block.spelling() == bytes {
+            Ok(block)
+        } else {
+            Err(BlockError::Broken)
         }
     }
 

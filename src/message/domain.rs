@@ -48,9 +48,10 @@ pub fn check(domain: &str) -> Result<(), BadDomain> {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
-    match ascii.len() <= MAX_NAME && ascii.split('.').all(is_label) {
-        true => Ok(()),
-        false => Err(BadDomain),
+    if ascii.len() <= MAX_NAME && ascii.split('.').all(is_label) {
+        Ok(())
+    } else {
+        Err(BadDomain)
     }
 }
 
@@ -87,9 +88,10 @@ pub fn without_final_dot(domain: &str) -> &str {
 pub fn to_ascii(domain: &str) -> Result<Cow<'_, str>, NotADomain> {
     if domain.is_ascii() {
         let domain = without_final_dot(domain);
-        return Ok(match domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            true => domain.to_ascii_lowercase().into(),
-            false => domain.into(),
+        return Ok(if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            domain.to_ascii_lowercase().into()
+        } else {
+            domain.into()
         });
     }
     let ascii = Uts46::new()

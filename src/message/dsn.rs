@@ -276,9 +276,10 @@ impl OriginalRecipient {
         if kind.is_empty() || !kind.bytes().all(is_word) || address.is_empty() {
             return None;
         }
-        let address = match kind.eq_ignore_ascii_case("utf-8") {
-            true => utf8_xtext(address),
-            false => xtext(address),
+        let address = if kind.eq_ignore_ascii_case("utf-8") {
+            utf8_xtext(address)
+        } else {
+            xtext(address)
         };
         let text = format!("{kind};{}", address?);
         (text.len() <= OriginalRecipient::MAX_LEN).then_some(text)

@@ -238,9 +238,10 @@ fn first_line(line: &[u8]) -> First {
     const BEGIN: &[u8] = b"From ";
     let line = line.strip_prefix(b">").unwrap_or(line);
     let Some(rest) = line.strip_prefix(BEGIN) else {
-        return match BEGIN.starts_with(line) {
-            true => First::Undecided,
-            false => First::Other,
+        return if BEGIN.starts_with(line) {
+            First::Undecided
+        } else {
+            First::Other
         };
     };
     match rest.get(blanks(rest)) {

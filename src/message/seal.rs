@@ -69,11 +69,12 @@ impl Seal {
         let version = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
         if version != Seal::VERSION.as_bytes() {
             let is_number = !version.is_empty() && version.len() < 10;
-            return match is_number && version.iter().all(u8::is_ascii_digit) {
-                true => Err(BlockError::Version {
+            return if is_number && version.iter().all(u8::is_ascii_digit) {
+                Err(BlockError::Version {
                     found: String::from_utf8_lossy(version).into_owned(),
-                }),
-                false => Err(BlockError::Unsealed),
+                })
+            } else {
+                Err(BlockError::Unsealed)
             };
         }
         let line = bytes.get(..Seal::WIDTH).ok_or(BlockError::CutOff)?;

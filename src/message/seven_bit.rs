@@ -104,9 +104,10 @@ pub fn quoted_printable(bytes: &[u8]) -> Vec<u8> {
             out.extend_from_slice(b"=\n");
             length = 0;
         }
-        match is_plain {
-            true => out.push(*byte),
-            false => out.extend_from_slice(format!("={byte:02X}").as_bytes()),
+        if is_plain {
+            out.push(*byte)
+        } else {
+            out.extend_from_slice(format!("={byte:02X}").as_bytes())
         }
         length += needs;
     }

@@ -44,9 +44,10 @@ impl WithoutField {
         self.header(&all[..found.header], &mut out);
         let rest = &all[found.header..];
         self.is_over = found.end.is_some();
-        match self.is_over || eof {
-            true => out.extend_from_slice(rest),
-            false => self.held = rest.to_vec(),
+        if self.is_over || eof {
+            out.extend_from_slice(rest)
+        } else {
+            self.held = rest.to_vec()
         }
         Cow::Owned(out)
     }

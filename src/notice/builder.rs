@@ -138,9 +138,10 @@ fn from(name: &str, address: &str) -> String {
 /// The To field's value. A domain in other than ASCII would make a header that only SMTPUTF8 carries.
 fn to(sender: &Address) -> String {
     let to = sender.on_wire().unwrap_or(sender.as_str().into());
-    match to.len() > MAX_LINE - 10 {
-        true => "undisclosed-recipients:;".to_owned(),
-        false => format!("<{}>", harmless(&to)),
+    if to.len() > MAX_LINE - 10 {
+        "undisclosed-recipients:;".to_owned()
+    } else {
+        format!("<{}>", harmless(&to))
     }
 }
 

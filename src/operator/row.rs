@@ -171,9 +171,10 @@ fn next_attempt(status: RowStatus, place: Place, state: &State) -> Option<Timest
         // Where only a sender is told something at that time, the attempt comes behind it.
         RowStatus::Scheduled => match (bucket, state.next_due(), state.next_attempt()) {
             (Some(bucket), Some(due), Some(next)) if due < next && bucket < next => {
-                match Bucket::for_time(due).due() == Some(bucket) {
-                    true => Bucket::for_time(next).due(),
-                    false => Some(bucket),
+                if Bucket::for_time(due).due() == Some(bucket) {
+                    Bucket::for_time(next).due()
+                } else {
+                    Some(bucket)
                 }
             }
             (bucket, _, next) => bucket.or(next),

@@ -92,9 +92,10 @@ impl FromStr for Bucket {
         let zoned = time.to_zoned(TimeZone::UTC).map_err(|_| NotABucket)?;
         let minute = zoned.timestamp().as_second().div_euclid(60);
         let bucket = Bucket::At(minute);
-        match minute >= 0 && bucket.to_string() == text {
-            true => Ok(bucket),
-            false => Err(NotABucket),
+        if minute >= 0 && bucket.to_string() == text {
+            Ok(bucket)
+        } else {
+            Err(NotABucket)
         }
     }
 }

@@ -188,9 +188,10 @@ impl Schedules {
             (None, Some(pair)) => (pair, Whose::Transport),
             (None, None) => (&self.default, Whose::Default),
         };
-        match is_null_sender {
-            true => (&pair.null, whose),
-            false => (&pair.usual, whose),
+        if is_null_sender {
+            (&pair.null, whose)
+        } else {
+            (&pair.usual, whose)
         }
     }
 

@@ -197,9 +197,10 @@ impl Schedule {
             Rhythm::Phases(phases) => {
                 for (n, phase) in phases.iter().enumerate() {
                     let mut delay = phase.every;
-                    let until = match n + 1 == phases.len() {
-                        true => self.lifetime,
-                        false => phase.until,
+                    let until = if n + 1 == phases.len() {
+                        self.lifetime
+                    } else {
+                        phase.until
                     };
                     while ages.add(delay.min(cap), until) {
                         delay = times(delay, phase.factor);
@@ -259,9 +260,10 @@ impl Schedule {
             return Err(ScheduleError::Jitter);
         }
         let counted = self.counted();
-        match counted.ages.len() > Schedule::MAX_ATTEMPTS {
-            true => Err(ScheduleError::TooMany),
-            false => Ok(counted),
+        if counted.ages.len() > Schedule::MAX_ATTEMPTS {
+            Err(ScheduleError::TooMany)
+        } else {
+            Ok(counted)
         }
     }
 
@@ -296,9 +298,10 @@ impl Schedule {
         self.ages.iter().copied().map(move |age| {
             let delay = age - std::mem::replace(&mut before, age);
             let most = self.capped(delay.saturating_add(times(delay, self.jitter)));
-            match age == self.lifetime {
-                true => (age, age),
-                false => (age, (age - delay + most).min(self.lifetime)),
+            if age == self.lifetime {
+                (age, age)
+            } else {
+                (age, (age - delay + most).min(self.lifetime))
             }
         })
     }

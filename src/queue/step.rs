@@ -152,9 +152,10 @@ fn nobody_to_tell(state: &State) -> String {
     let failed = state.recipients.iter().filter(|one| one.is_untold());
     let last = failed.max_by_key(|one| one.last_attempt.as_ref().map(|(at, _)| *at));
     let is_over = last.is_some_and(|one| matches!(one.fate, Fate::Failed { expired: true, .. }));
-    let what = match is_over {
-        true => "its time is up and there is no sender to tell",
-        false => "delivery failed and there is no sender to tell",
+    let what = if is_over {
+        "its time is up and there is no sender to tell"
+    } else {
+        "delivery failed and there is no sender to tell"
     };
     match last.and_then(|one| one.last.as_ref()) {
         Some(reply) => format!("{what}: {reply}"),
@@ -172,9 +173,10 @@ pub fn resting(state: &State) -> Option<Resting> {
         Hold::None => {}
     }
     let open = |one: &RecipientState| one.is_untold() || one.is_unconfirmed();
-    match state.recipients.iter().any(open) {
-        true => None,
-        false => state.next_due().map(Resting::Deferred),
+    if state.recipients.iter().any(open) {
+        None
+    } else {
+        state.next_due().map(Resting::Deferred)
     }
 }
 
@@ -233,9 +235,10 @@ pub fn warn_time(
     delays: &DelayAges,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    match state.sender == ReversePath::Null || !recipient.dsn.wants_delay() {
-        true => None,
-        false => delays.next(state.begins(now), recipient.warned, now),
+    if state.sender == ReversePath::Null || !recipient.dsn.wants_delay() {
+        None
+    } else {
+        delays.next(state.begins(now), recipient.warned, now)
     }
 }
 
@@ -873,13 +876,12 @@ mod tests {
             story.starts();
             let got = ok().handed(handover);
             let step = story.ends(&[(0, got.clone()), (1, got)]);
-            match tells {
-                false => assert_eq!(step, Step::Finish),
-                true => {
-                    assert_eq!(step, story.told(NoticeKind::Success, &[0]));
-                    assert_eq!(resting(&story.state), None);
-                    assert_eq!(story.is_told(NoticeKind::Success, &[0]), Step::Finish);
-                }
+            if tells {
+                assert_eq!(step, story.told(NoticeKind::Success, &[0]));
+                assert_eq!(resting(&story.state), None);
+                assert_eq!(story.is_told(NoticeKind::Success, &[0]), Step::Finish);
+            } else {
+                assert_eq!(step, Step::Finish)
             }
         }
         let mut story = Story::new("").wishing(success, success);

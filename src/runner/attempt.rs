@@ -237,9 +237,10 @@ impl Core {
             if may_begin || !ended.outcomes.is_empty() {
                 let result = std::mem::take(&mut ended);
                 results.extend(result.statuses());
-                let syncs = match result.statuses().any(|one| one != Status::Deferred) {
-                    true => Syncs::Often,
-                    false => Syncs::Seldom,
+                let syncs = if result.statuses().any(|one| one != Status::Deferred) {
+                    Syncs::Often
+                } else {
+                    Syncs::Seldom
                 };
                 let (core, jobs) = (Arc::clone(self), Arc::clone(&jobs));
                 let others = !running.is_empty();
@@ -288,9 +289,10 @@ impl Core {
         let core = Arc::clone(self);
         let later = plan.later;
         let concluded = blocking(syncs_at_the_end(results), move || {
-            let (mut entry, why) = match ended.outcomes.is_empty() {
-                true => (entry, None),
-                false => core.conclude(entry, ended, true),
+            let (mut entry, why) = if ended.outcomes.is_empty() {
+                (entry, None)
+            } else {
+                core.conclude(entry, ended, true)
             };
             let next = match why.or(stuck) {
                 Some(why) => {
@@ -357,11 +359,12 @@ impl Core {
         others: bool,
         jobs: &Arc<Jobs>,
     ) -> Advanced {
-        let (mut entry, why) = match result.outcomes.is_empty() {
-            true => (entry, None),
+        let (mut entry, why) = if result.outcomes.is_empty() {
+            (entry, None)
+        } else {
             // Even if it could not be recorded: the other transactions are under way, and
             // what becomes of them is recorded, or told, as well.
-            false => self.conclude(entry, result, false),
+            self.conclude(entry, result, false)
         };
         let (mut plan, mut spare, mut begun, mut stuck) = (plan, spare, Vec::new(), None);
         let is_wanted = is_wanted(&entry);
@@ -668,9 +671,10 @@ impl Core {
     /// The end of a message that nothing could say. If nothing was delivered at the end, as where an operator
     /// discards it, the next run may come to the same end.
     fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> Settled {
-        match entry.owes_something() {
-            true => Settled::Trouble(self.not_recorded(entry, error)),
-            false => self.trouble(entry.id(), &error.to_string()),
+        if entry.owes_something() {
+            Settled::Trouble(self.not_recorded(entry, error))
+        } else {
+            self.trouble(entry.id(), &error.to_string())
         }
     }
 
@@ -720,9 +724,10 @@ fn is_wanted(entry: &Entry) -> bool {
 /// and deferrals may be lost; a partial outcome is synced, and so is what its sender is told of a failure.
 fn syncs_at_the_end(results: &[Status]) -> Syncs {
     let all = |status| results.iter().all(|one| *one == status);
-    match all(Status::Delivered) || all(Status::Deferred) {
-        true => Syncs::Seldom,
-        false => Syncs::Often,
+    if all(Status::Delivered) || all(Status::Deferred) {
+        Syncs::Seldom
+    } else {
+        Syncs::Often
     }
 }
 

@@ -341,9 +341,10 @@ impl Connections {
         }
         let limit = known.limit(most, Instant::now());
         let busy = known.open - known.idle;
-        match known.answered {
-            true => busy < limit && in_hand < limit,
-            false => busy < limit && in_hand == 0,
+        if known.answered {
+            busy < limit && in_hand < limit
+        } else {
+            busy < limit && in_hand == 0
         }
     }
 
@@ -489,11 +490,13 @@ impl Permit {
     pub fn set_idle(&mut self, idle: bool) {
         if self.idle != idle {
             self.idle = idle;
-            self.connections
-                .update(&self.destination, |known| match idle {
-                    true => known.idle += 1,
-                    false => known.idle = known.idle.saturating_sub(1),
-                });
+            self.connections.update(&self.destination, |known| {
+                if idle {
+                    known.idle += 1
+                } else {
+                    known.idle = known.idle.saturating_sub(1)
+                }
+            });
             if idle {
                 self.connections.wake();
             }

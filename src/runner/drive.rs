@@ -340,9 +340,10 @@ impl Drive {
             true => {
                 let strange =
                     |lane: &Destination| core.is_strange(lane) && core.has_room(lane, &jobs, now);
-                match self.lanes.next_have(strange) {
-                    true => Wanted::Strangers,
-                    false => Wanted::Nothing,
+                if self.lanes.next_have(strange) {
+                    Wanted::Strangers
+                } else {
+                    Wanted::Nothing
                 }
             }
         };

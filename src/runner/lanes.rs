@@ -86,9 +86,10 @@ impl Lanes {
             let Some(candidate) = waiting.pop_front() else {
                 continue;
             };
-            match waiting.is_empty() {
-                true => drop(self.waiting.remove(&lane)),
-                false => self.turns.push_back(lane.clone()),
+            if waiting.is_empty() {
+                drop(self.waiting.remove(&lane))
+            } else {
+                self.turns.push_back(lane.clone())
             }
             self.waiting_count -= 1;
             return Some((lane, candidate));

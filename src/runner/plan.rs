@@ -45,9 +45,10 @@ impl Way {
     /// What hosts have said of the recipients that they put off, if no other host is asked for them
     /// now. They were tried, so this is their outcome.
     pub fn said(&mut self) -> Vec<(Address, Outcome)> {
-        match self.round.is_under_way() {
-            true => ended(self.chunks.take_first(), &self.round),
-            false => Vec::new(),
+        if self.round.is_under_way() {
+            ended(self.chunks.take_first(), &self.round)
+        } else {
+            Vec::new()
         }
     }
 
@@ -242,9 +243,10 @@ impl Core {
             let (put_off, left): (Vec<_>, Vec<_>) =
                 first.into_iter().partition(|one| found(one).is_some());
             plan.known.extend(ended(put_off, &way.round));
-            match left.is_empty() {
-                true => way.round = way.round.anew(),
-                false => way.chunks.put_first(left),
+            if left.is_empty() {
+                way.round = way.round.anew()
+            } else {
+                way.chunks.put_first(left)
             }
         }
         way.chunks.take_out(|one| match found(one) {

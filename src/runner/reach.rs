@@ -63,12 +63,13 @@ impl Core {
             let at = destination.host(host.key());
             let most = transport.connections().unwrap_or(usize::MAX);
             // The destination may be the host itself, and its permit is there.
-            let entry = match at == *destination {
-                true => None,
-                false => Some(
+            let entry = if at == *destination {
+                None
+            } else {
+                Some(
                     self.enter(&at, host.remote(), most, round.retried, end)
                         .await,
-                ),
+                )
             };
             let seat = match entry {
                 None => None,

@@ -132,9 +132,10 @@ impl Sessions {
             open,
             since,
         });
-        match idle.len() > most {
-            true => idle.pop_front().map(|one| one.open.taken()),
-            false => None,
+        if idle.len() > most {
+            idle.pop_front().map(|one| one.open.taken())
+        } else {
+            None
         }
     }
 

@@ -32,9 +32,10 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
 /// now would leave none for the work.
 fn runtime_for(jobs: usize) -> Result<Runtime, Error> {
     let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    let workers = match is_limited {
-        true => 0,
-        false => jobs.min(MOST_WORKERS) + 1,
+    let workers = if is_limited {
+        0
+    } else {
+        jobs.min(MOST_WORKERS) + 1
     };
     match room_for_threads(workers + BESIDES_WORKERS)?.saturating_sub(BESIDES_WORKERS) {
         0 | 1 => build(&mut Builder::new_current_thread()),

@@ -143,9 +143,10 @@ impl Core {
         let all = pair(recipients, outcomes);
         let is_trouble =
             |outcome: &&Outcome| matches!(outcome.status, Status::Deferred | Status::Unknown);
-        let failure = match may_go_on && standing == Standing::Fails {
-            true => all.iter().map(|(_, outcome)| outcome).find(is_trouble),
-            false => None,
+        let failure = if may_go_on && standing == Standing::Fails {
+            all.iter().map(|(_, outcome)| outcome).find(is_trouble)
+        } else {
+            None
         };
         let failure = failure.cloned();
         let put_off = |outcome: &Outcome| may_go_on && outcome.status == Status::Deferred;
@@ -237,9 +238,10 @@ impl Core {
         if !is_last {
             return Some(permit);
         }
-        let left = match is_host_itself {
-            true => self.nobody(round, permit).await,
-            false => Reached::NoOther(permit),
+        let left = if is_host_itself {
+            self.nobody(round, permit).await
+        } else {
+            Reached::NoOther(permit)
         };
         if let Reached::NoOther(permit) = left {
             retire(permit).await;

@@ -183,9 +183,10 @@ impl Core {
         state.pass_over(id);
         let (news, probe) = (state.is_news(text), state.is_probe_due());
         drop(state);
-        match news {
-            true => tracing::error!(%id, error = text, "not worked on"),
-            false => tracing::debug!(%id, error = text, "not worked on"),
+        if news {
+            tracing::error!(%id, error = text, "not worked on")
+        } else {
+            tracing::debug!(%id, error = text, "not worked on")
         }
         self.probe_if(probe, text);
         Settled::Trouble(text.to_owned())
@@ -198,9 +199,10 @@ impl Core {
         state.others.insert(error.path().to_owned());
         let news = state.is_news(&text);
         drop(state);
-        match news {
-            true => tracing::error!(error = text, "{what}"),
-            false => tracing::debug!(error = text, "{what}"),
+        if news {
+            tracing::error!(error = text, "{what}")
+        } else {
+            tracing::debug!(error = text, "{what}")
         }
     }
 

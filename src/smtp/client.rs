@@ -203,9 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         let (verdicts, after) = exchange.finish();
         // Somebody who says more than was asked would be misunderstood in the next transaction.
-        self.after = match self.wire.has_input() {
-            true => After::Close,
-            false => after,
+        self.after = if self.wire.has_input() {
+            After::Close
+        } else {
+            after
         };
         verdicts
     }
@@ -271,9 +272,12 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         next = match next {
             OpeningNext::Reply(step) => {
-                let failed = |trouble| match is_on_trial && tls.may_be_left_out() {
-                    true => OpenError::OptionalTls(format!("{trouble} while {step}")),
-                    false => OpenError::Trouble { step, trouble },
+                let failed = |trouble| {
+                    if is_on_trial && tls.may_be_left_out() {
+                        OpenError::OptionalTls(format!("{trouble} while {step}"))
+                    } else {
+                        OpenError::Trouble { step, trouble }
+                    }
                 };
                 let reply = wire.reply(Form::of(step), deadlines.of(step), until).await;
                 let reply = reply.map_err(failed)?;

@@ -386,9 +386,10 @@ impl Measure {
         let Line {
             doubled, folded, ..
         } = self.data.line;
-        let folds = match self.shape.is_signed {
-            true => folded * FOLD.len() as u64,
-            false => 0,
+        let folds = if self.shape.is_signed {
+            folded * FOLD.len() as u64
+        } else {
+            0
         };
         self.shape.size_in_data = self.made.0 - doubled - folds;
         self.shape

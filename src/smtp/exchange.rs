@@ -253,9 +253,10 @@ impl<'a> Exchange<'a> {
             let domain = domain::key(domain);
             let room = most_domains > domains.len() as u64 || domains.contains(&domain);
             if count == most || !room {
-                let what = match count == most {
-                    true => format!("{most} recipients"),
-                    false => format!("recipients in {most_domains} domains"),
+                let what = if count == most {
+                    format!("{most} recipients")
+                } else {
+                    format!("recipients in {most_domains} domains")
                 };
                 let text = format!("{} takes {what} at once", self.remote);
                 self.verdicts[index] = Some(Verdict::beyond_limit(&text));
@@ -367,9 +368,10 @@ impl<'a> Exchange<'a> {
             self.sent.push_back(Command::End);
             return ExchangeNext::Reply(Step::End);
         }
-        match self.is_closing {
-            true => self.finished(After::Close),
-            false => self.finished(After::Ready),
+        if self.is_closing {
+            self.finished(After::Close)
+        } else {
+            self.finished(After::Ready)
         }
     }
 

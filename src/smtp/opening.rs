@@ -39,9 +39,10 @@ pub struct NotAName(String);
 impl HelloName {
     /// Takes a name that is not empty, ASCII, and without blanks and control characters.
     pub fn parse(name: &str) -> Result<HelloName, NotAName> {
-        match !name.is_empty() && name.len() <= 255 && name.bytes().all(|b| b.is_ascii_graphic()) {
-            true => Ok(HelloName(name.to_owned())),
-            false => Err(NotAName(name.to_owned())),
+        if !name.is_empty() && name.len() <= 255 && name.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(HelloName(name.to_owned()))
+        } else {
+            Err(NotAName(name.to_owned()))
         }
     }
 }

@@ -226,12 +226,13 @@ impl Roots {
         // The system has some that rustls does not take; one file that cannot be read is no
         // reason to believe none of the others.
         store.add_parsable_certificates(certificates);
-        match store.is_empty() {
-            false => Ok(store),
-            true => Err(TlsError::NoRoots(match errors.first() {
+        if store.is_empty() {
+            Err(TlsError::NoRoots(match errors.first() {
                 Some(error) => error.to_string(),
                 None => "none were found".to_owned(),
-            })),
+            }))
+        } else {
+            Ok(store)
         }
     }
 }
@@ -277,9 +278,10 @@ pub(super) fn words(error: &io::Error) -> String {
                 None => name.clone(),
             };
             let names: Vec<String> = presented.iter().map(bare).collect();
-            let names = match names.is_empty() {
-                true => "no name at all".to_owned(),
-                false => names.join(", "),
+            let names = if names.is_empty() {
+                "no name at all".to_owned()
+            } else {
+                names.join(", ")
             };
             format!("is not for {}, but for {names}", expected.to_str())
         }

@@ -246,9 +246,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             // Then its last words, if there are any.
         }
-        match self.written > before || self.written == self.out.len() {
-            true => Poll::Ready(Ok(None)),
-            false => Poll::Pending,
+        if self.written > before || self.written == self.out.len() {
+            Poll::Ready(Ok(None))
+        } else {
+            Poll::Pending
         }
     }
 

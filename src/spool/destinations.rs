@@ -169,11 +169,14 @@ impl Spool {
         match self.read_down(&name) {
             Ok(_) => Ok(false),
             Err(Forgotten::Disk(error)) => Err(error),
-            Err(Forgotten::Damaged(_)) => match remove {
-                // One that is written anew at this moment may go with it: it is a help only.
-                true => self.disk.unlink(path),
-                false => Ok(true),
-            },
+            Err(Forgotten::Damaged(_)) => {
+                if remove {
+                    // One that is written anew at this moment may go with it: it is a help only.
+                    self.disk.unlink(path)
+                } else {
+                    Ok(true)
+                }
+            }
         }
     }
 

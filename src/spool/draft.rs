@@ -81,9 +81,10 @@ impl Spool {
         is_reserved: bool,
     ) -> disk::Result<Option<Draft>> {
         let path = Place::New.path(id);
-        let made = match is_reserved {
-            true => reserve::create(&self.disk, &path),
-            false => self.disk.create(&path),
+        let made = if is_reserved {
+            reserve::create(&self.disk, &path)
+        } else {
+            self.disk.create(&path)
         };
         let file = match made {
             Ok(file) => file,
@@ -173,9 +174,10 @@ impl Draft {
     pub fn write(&mut self, bytes: &[u8]) -> disk::Result<()> {
         self.hasher.update(bytes);
         self.buffer.extend_from_slice(bytes);
-        match self.buffer.len() >= BUFFER && !self.is_reserved {
-            true => self.flush(),
-            false => Ok(()),
+        if self.buffer.len() >= BUFFER && !self.is_reserved {
+            self.flush()
+        } else {
+            Ok(())
         }
     }
 

@@ -229,9 +229,10 @@ impl Entry {
     /// have given up what was written, and let the next sync succeed.
     pub fn sync_block(&mut self) -> disk::Result<()> {
         let Locked { spool, file, .. } = &self.locked;
-        let synced = match self.is_block_doubtful {
-            true => Err(spool.disk.not_believed(file)),
-            false => spool.disk.durable(&[file], &[]),
+        let synced = if self.is_block_doubtful {
+            Err(spool.disk.not_believed(file))
+        } else {
+            spool.disk.durable(&[file], &[])
         };
         self.is_block_doubtful = synced.is_err();
         synced

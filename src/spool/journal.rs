@@ -306,16 +306,13 @@ mod tests {
                         let written = journal.append(b"second\n");
                         let there = std::fs::read_to_string(&path).ok();
                         let struck = seam.seen.load(Ordering::SeqCst) > first;
-                        match times == 100 && struck {
-                            true => {
-                                assert!(written.unwrap_err().is_full());
-                                let left = (!before.is_empty()).then(|| before.to_owned());
-                                assert_eq!(there, left, "{made} {first}");
-                            }
-                            false => {
-                                written.unwrap();
-                                assert_eq!(there, Some(format!("{before}second\n")));
-                            }
+                        if times == 100 && struck {
+                            assert!(written.unwrap_err().is_full());
+                            let left = (!before.is_empty()).then(|| before.to_owned());
+                            assert_eq!(there, left, "{made} {first}");
+                        } else {
+                            written.unwrap();
+                            assert_eq!(there, Some(format!("{before}second\n")));
                         }
                     }
                 }

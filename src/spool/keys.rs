@@ -130,12 +130,13 @@ impl Spool {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let _lock = match remove {
-            true => match self.try_lock_key(hash)? {
+        let _lock = if remove {
+            match self.try_lock_key(hash)? {
                 None => return Ok(false),
                 held => held,
-            },
-            false => None,
+            }
+        } else {
+            None
         };
         let sound = |one: &Record| one.bucket().join(one.keyed.key.hash()) == path;
         let there = self.disk.stat(path)?.is_some();
@@ -398,13 +399,14 @@ impl KeyLock {
                 Located::Uncertain(Doubt::Moving) => return Ok(Holder::Busy),
                 Located::Uncertain(Doubt::Unread(error)) => return Err(error),
                 // It is accepted, or it would not be there.
-                Located::At(place) => match spool.name_again(record.id, place)? {
-                    true => {
+                Located::At(place) => {
+                    if spool.name_again(record.id, place)? {
                         self.count_later(&record)?;
                         return Ok(Holder::Message(record.id));
+                    } else {
+                        return Ok(Holder::Busy);
                     }
-                    false => return Ok(Holder::Busy),
-                },
+                }
             }
             // It may have been finished meanwhile; then its record was brought there first.
             if let Some(id) = spool.counted(hash, key, at)? {
@@ -481,10 +483,13 @@ impl KeyLock {
             Located::Uncertain(_) => return Ok(()),
             Located::At(Place::New) => {}
             // In a bucket it is believed without a look at the message: its name must be durable before.
-            Located::At(place) => match spool.name_again(record.id, place)? {
-                true => return self.count(&record),
-                false => return Ok(()),
-            },
+            Located::At(place) => {
+                if spool.name_again(record.id, place)? {
+                    return self.count(&record);
+                } else {
+                    return Ok(());
+                }
+            }
             // Never accepted; or forgotten, and its record is where it belongs.
             Located::Absent => {}
         }

@@ -110,9 +110,10 @@ impl Releases {
     pub fn keep(&self, spool: &Spool) -> disk::Result<()> {
         let count: usize = self.found.values().map(Vec::len).sum();
         if count == 0 {
-            return match self.is_there {
-                true => spool.forget_releases().map(drop),
-                false => Ok(()),
+            return if self.is_there {
+                spool.forget_releases().map(drop)
+            } else {
+                Ok(())
             };
         }
         if !self.is_news && self.entries <= 2 * count {

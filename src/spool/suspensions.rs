@@ -123,9 +123,10 @@ impl Target {
             Target::Destination(name) => file_name(name),
             Target::All => return ALL.to_owned(),
         };
-        match Spool::is_part(&name, "") {
-            true => name.replace('.', "%2e"),
-            false => name,
+        if Spool::is_part(&name, "") {
+            name.replace('.', "%2e")
+        } else {
+            name
         }
     }
 

@@ -207,13 +207,17 @@ impl Spool {
         for (id, place) in &listing.messages {
             shown.remove(id);
             let is_recent = recent.is_some_and(|recent| id.accepted() >= recent);
-            let looked = match is_recent || !whole.contains(id) {
-                true => Ok(true),
-                false => self.is_empty_in_view(*id),
+            let looked = if is_recent || !whole.contains(id) {
+                Ok(true)
+            } else {
+                self.is_empty_in_view(*id)
             };
-            let shown_again = looked.and_then(|wrong| match wrong {
-                true => self.is_shown_again(*id, *place),
-                false => Ok(true),
+            let shown_again = looked.and_then(|wrong| {
+                if wrong {
+                    self.is_shown_again(*id, *place)
+                } else {
+                    Ok(true)
+                }
             });
             match shown_again {
                 Ok(is_shown) => is_complete &= is_shown,

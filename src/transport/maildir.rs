@@ -136,9 +136,10 @@ impl Maildir {
             disk.durable(&[], &[Path::new(".")])
         };
         make().map_err(|error| deferral(&error))?;
-        match is_complete(&disk)? {
-            true => Ok(disk),
-            false => Err(misconfigured(&self.path, "disappears while it is made")),
+        if is_complete(&disk)? {
+            Ok(disk)
+        } else {
+            Err(misconfigured(&self.path, "disappears while it is made"))
         }
     }
 
@@ -148,9 +149,10 @@ impl Maildir {
         let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return Ok(());
         };
-        let parent = match parent.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => parent,
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
         };
         let above = match Disk::open(parent, self.seam.clone()) {
             Ok(above) => above,
@@ -244,14 +246,14 @@ impl Mailbox {
             }
             for (slot, recipient) in copies.iter_mut().zip(recipients) {
                 let Ok(copy) = slot else { continue };
-                let written = match heads {
+                let written = if heads {
                     // In one write with what follows: most messages need no other.
-                    true => {
-                        let head = delivery.head(message, Some(recipient));
-                        let bytes = [head.as_bytes(), &block].concat();
-                        self.disk.write_all(&copy.file, &bytes)
-                    }
-                    false => self.disk.write_all(&copy.file, &block),
+
+                    let head = delivery.head(message, Some(recipient));
+                    let bytes = [head.as_bytes(), &block].concat();
+                    self.disk.write_all(&copy.file, &bytes)
+                } else {
+                    self.disk.write_all(&copy.file, &block)
                 };
                 if let Err(error) = written {
                     self.remove(copy.file.path());

@@ -343,10 +343,11 @@ impl Setup {
             Kind::Other => true,
             _ => error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32),
         };
-        let code = match is_setup {
-            true => EnhancedCode::new(4, 3, 5),
+        let code = if is_setup {
+            EnhancedCode::new(4, 3, 5)
+        } else {
             // Descriptors, processes, memory: they come back by themselves.
-            false => EnhancedCode::new(4, 3, 0),
+            EnhancedCode::new(4, 3, 0)
         };
         let text = match &self.user {
             Some(user) => format!("cannot run {program} as {}: {error}", user.name()),

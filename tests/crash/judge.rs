@@ -380,9 +380,10 @@ impl Seen<'_> {
             let subject = one.fields("Subject:").first().cloned().unwrap_or_default();
             let notice = !one.fields("X-Mailspool-Id:").is_empty() && one.null_sender;
             let end = one.bytes.trim_ascii_end();
-            let whole = match notice {
-                true => end.ends_with(b"--") && !one.bytes.contains(&0),
-                false => is_whole(&one.bytes, &text(&subject)),
+            let whole = if notice {
+                end.ends_with(b"--") && !one.bytes.contains(&0)
+            } else {
+                is_whole(&one.bytes, &text(&subject))
             };
             if !whole {
                 let id = one.id;
@@ -423,9 +424,10 @@ impl Seen<'_> {
         let Some(id) = self.known.acked.get(name) else {
             return;
         };
-        let may = match self.known.did {
-            true => &fate.after,
-            false => &fate.before,
+        let may = if self.known.did {
+            &fate.after
+        } else {
+            &fate.before
         };
         let whom = (*id, (*to).to_owned());
         let text = id.to_string();

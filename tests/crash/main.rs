@@ -220,10 +220,7 @@ fn at_once() {
 /// Some of the states of some stories, cut again while they are worked off.
 #[test]
 fn cut_twice() {
-    let (count, stories) = match proof::long() {
-        true => (8, 12),
-        false => (1, 3),
-    };
+    let (count, stories) = if proof::long() { (8, 12) } else { (1, 3) };
     let groups = [
         stories::bouncing,
         stories::trying_again,

@@ -370,12 +370,11 @@ impl Model {
                     "" => text.clone(),
                     path => format!("{path}/{text}"),
                 };
-                match self.dirs.contains_key(&ino) {
-                    true => {
-                        left.push((path.clone(), ino));
-                        files.push((path, None));
-                    }
-                    false => files.push((path, Some(ino as u64))),
+                if self.dirs.contains_key(&ino) {
+                    left.push((path.clone(), ino));
+                    files.push((path, None));
+                } else {
+                    files.push((path, Some(ino as u64)))
                 }
             }
         }

@@ -131,9 +131,10 @@ impl Random {
 
 /// The bound up to which all combinations are tried, and how many are drawn beyond it.
 fn effort() -> (usize, usize) {
-    match proof::long() {
-        true => (EXHAUSTIVE_LONG, SAMPLES_LONG),
-        false => (EXHAUSTIVE, SAMPLES),
+    if proof::long() {
+        (EXHAUSTIVE_LONG, SAMPLES_LONG)
+    } else {
+        (EXHAUSTIVE, SAMPLES)
     }
 }
 
@@ -183,10 +184,12 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
         if by_dirs || proof::long() {
             let decided = choices.iter().filter(|choice| !is_view(choice));
             for behind in behind(&decided.map(Choice::group).collect()) {
-                let one = |(choice, ways): (&Choice, &usize)| match behind.contains(&choice.group())
-                {
-                    true => 0,
-                    false => ways - 1,
+                let one = |(choice, ways): (&Choice, &usize)| {
+                    if behind.contains(&choice.group()) {
+                        0
+                    } else {
+                        ways - 1
+                    }
                 };
                 let mut picks: Vec<usize> = choices.iter().zip(&ways).map(one).collect();
                 lower(model, &choices, &mut picks);
@@ -370,9 +373,12 @@ fn lower(model: &Model, choices: &[Choice], picks: &mut [usize]) {
 }
 
 fn build(model: &Model, choices: &[Choice], picks: &[usize]) -> Tree {
-    let name = |dir: Ino, text: &str, slot: &Slot| match slot.pending.is_empty() {
-        true => slot.kept,
-        false => slot.after(picks[of_name(choices, dir, text).expect("undecided")]),
+    let name = |dir: Ino, text: &str, slot: &Slot| {
+        if slot.pending.is_empty() {
+            slot.kept
+        } else {
+            slot.after(picks[of_name(choices, dir, text).expect("undecided")])
+        }
     };
     let content = |ino: Ino, data: &Data| -> Content {
         let choice = of_content(choices, ino).map(|choice| (&choices[choice], picks[choice]));

@@ -81,9 +81,10 @@ pub fn named(step: &Step) -> String {
             .iter()
             .map(|part| known(&part.to_string_lossy()))
             .collect();
-        match parts.is_empty() {
-            true => ".".to_owned(),
-            false => parts.join("/"),
+        if parts.is_empty() {
+            ".".to_owned()
+        } else {
+            parts.join("/")
         }
     };
     match step {
@@ -334,9 +335,10 @@ impl Mutation<'_> {
             (None, None) => {
                 let text = format!("{}: without {label}: nothing in {states}", story.title);
                 println!("{text}");
-                match proof::long() && states >= most {
-                    true => score.unfinished.push((label.clone(), text)),
-                    false => score.bad.push(text),
+                if proof::long() && states >= most {
+                    score.unfinished.push((label.clone(), text))
+                } else {
+                    score.bad.push(text)
                 }
             }
         }

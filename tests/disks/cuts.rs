@@ -236,8 +236,8 @@ fn cut(kind: Kind) {
 }
 
 fn cut_with(kind: Kind, crew: Crew, promise: Promise) {
-    let (messages, effort) = match proof::long() {
-        true => (
+    let (messages, effort) = if proof::long() {
+        (
             200,
             Effort {
                 promise,
@@ -246,8 +246,9 @@ fn cut_with(kind: Kind, crew: Crew, promise: Promise) {
                 subsets: Subsets::Several,
                 enough: 20,
             },
-        ),
-        false => (
+        )
+    } else {
+        (
             32,
             Effort {
                 promise,
@@ -256,7 +257,7 @@ fn cut_with(kind: Kind, crew: Crew, promise: Promise) {
                 subsets: Subsets::One,
                 enough: 20,
             },
-        ),
+        )
     };
     let ground = Ground::new();
     let mut cuts = record_on(&ground, kind, options(kind), messages, &as_it_is, crew);

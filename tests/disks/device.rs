@@ -188,9 +188,10 @@ impl Image {
 
 impl<M: Send + 'static> Filesystem for Server<M> {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match name == NAME {
-            true => reply.entry(&LONG, &self.attributes(FILE), Generation(0)),
-            false => reply.error(Errno::ENOENT),
+        if name == NAME {
+            reply.entry(&LONG, &self.attributes(FILE), Generation(0))
+        } else {
+            reply.error(Errno::ENOENT)
         }
     }
 

@@ -435,9 +435,10 @@ impl Filesystem for Server {
         let made = self.entry(parent, name).and_then(|path| {
             let mut options = OpenOptions::new();
             options.read(true).write(true).mode(mode & !umask);
-            match flags & libc::O_EXCL != 0 {
-                true => options.create_new(true),
-                false => options.create(true),
+            if flags & libc::O_EXCL != 0 {
+                options.create_new(true)
+            } else {
+                options.create(true)
             };
             let file = options.open(&path)?;
             Ok((self.known(&path)?, file))

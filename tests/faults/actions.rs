@@ -159,9 +159,10 @@ impl Queue {
         self.wind_up(&spool, &ledger, &clock);
         drop(spool);
         dir.end();
-        match done {
-            true => "reported as done".to_owned(),
-            false => "reported as failed".to_owned(),
+        if done {
+            "reported as done".to_owned()
+        } else {
+            "reported as failed".to_owned()
         }
     }
 

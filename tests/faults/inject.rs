@@ -99,9 +99,10 @@ impl State {
 
     fn second(&mut self, counts: bool, which: u32) -> Verdict {
         self.since += u32::from(counts);
-        match counts && self.since == which {
-            true => Verdict::Fail(Errno::EIO),
-            false => Verdict::Pass,
+        if counts && self.since == which {
+            Verdict::Fail(Errno::EIO)
+        } else {
+            Verdict::Pass
         }
     }
 }
@@ -129,16 +130,18 @@ impl Seam for Injector {
             Fault::ForGood(errno) if number >= at && seen.can(errno) => Verdict::Fail(errno),
             Fault::Once(errno) => {
                 let fits = seen.can(errno) || seen.races().0.contains(&errno);
-                match state.strikes(number, at, fits) {
-                    true => Verdict::Fail(errno),
-                    false => Verdict::Pass,
+                if state.strikes(number, at, fits) {
+                    Verdict::Fail(errno)
+                } else {
+                    Verdict::Pass
                 }
             }
             Fault::ButMade(errno) => {
                 let fits = seen.acts() && seen.can(errno) || seen.races().1.contains(&errno);
-                match state.strikes(number, at, fits) {
-                    true => Verdict::PassAndFail(errno),
-                    false => Verdict::Pass,
+                if state.strikes(number, at, fits) {
+                    Verdict::PassAndFail(errno)
+                } else {
+                    Verdict::Pass
                 }
             }
             Fault::Half(errno) => {

@@ -141,9 +141,10 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
         let may_vanish = usize::from(case.fault == Fault::Once(Errno::ENOENT));
         let vanished: BTreeSet<_> = untold.iter().map(|one| one.path.file_name()).collect();
         assert!(vanished.len() <= may_vanish, "not said: {untold:?}");
-        match answer.iter().any(unread) {
-            false => "the same",
-            true => "some not to be read",
+        if answer.iter().any(unread) {
+            "some not to be read"
+        } else {
+            "the same"
         }
         .to_owned()
     });

@@ -64,9 +64,10 @@ impl Queue {
             Err(why) if why.ends_with("not recorded") => "stopped, not recorded",
             Err(_) => "stopped",
         };
-        match twice {
-            false => kind.to_owned(),
-            true => format!("{kind}, one in flight doubled"),
+        if twice {
+            format!("{kind}, one in flight doubled")
+        } else {
+            kind.to_owned()
         }
     }
 

@@ -65,9 +65,10 @@ impl Seam for Dies {
         let dead = self.dead.load(SeqCst);
         let now = (self.at)(call);
         self.dead.fetch_or(now, SeqCst);
-        match dead || now && !self.behind {
-            true => Verdict::Fail(Errno::EIO),
-            false => Verdict::Pass,
+        if dead || now && !self.behind {
+            Verdict::Fail(Errno::EIO)
+        } else {
+            Verdict::Pass
         }
     }
 }

@@ -143,9 +143,10 @@ struct DiesBehindRecord(Mutex<bool>);
 impl Seam for DiesBehindRecord {
     fn before(&self, call: &Call<'_>) -> Verdict {
         let mut dead = self.0.lock().unwrap();
-        let verdict = match *dead {
-            true => Verdict::Fail(Errno::EIO),
-            false => Verdict::Pass,
+        let verdict = if *dead {
+            Verdict::Fail(Errno::EIO)
+        } else {
+            Verdict::Pass
         };
         if let Call::Write { path, bytes, .. } = call {
             let record = String::from_utf8_lossy(bytes).contains("\"event\":\"notice\"");

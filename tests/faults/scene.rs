@@ -59,12 +59,11 @@ impl Seam for Fails {
         };
         let line = format!("{} {}", call.name(), path.display());
         self.calls.lock().unwrap().push(line);
-        match (self.which)(call, self.failed.load(SeqCst)) {
-            true => {
-                self.failed.fetch_add(1, SeqCst);
-                Verdict::Fail(Errno::EIO)
-            }
-            false => Verdict::Pass,
+        if (self.which)(call, self.failed.load(SeqCst)) {
+            self.failed.fetch_add(1, SeqCst);
+            Verdict::Fail(Errno::EIO)
+        } else {
+            Verdict::Pass
         }
     }
 }

@@ -213,9 +213,10 @@ impl Queue {
         assert!(deed == Deed::Over || !is_suspended());
         drop(spool);
         dir.end();
-        match done {
-            true => "reported as done".to_owned(),
-            false => "reported as failed".to_owned(),
+        if done {
+            "reported as done".to_owned()
+        } else {
+            "reported as failed".to_owned()
         }
     }
 }

@@ -25,9 +25,10 @@ pub const HOST: &str = "test.example";
 /// and thousands of real barriers would take minutes.
 pub fn tempdir() -> TempDir {
     let memory = Path::new("/dev/shm");
-    match memory.is_dir() {
-        true => tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()),
-        false => tempfile::tempdir(),
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())
+    } else {
+        tempfile::tempdir()
     }
     .unwrap()
 }
@@ -66,9 +67,10 @@ pub fn walk(dir: &Path) -> Vec<PathBuf> {
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => dirs.push(path),
-                false => found.push(path),
+            if path.is_dir() {
+                dirs.push(path)
+            } else {
+                found.push(path)
             }
         }
     }

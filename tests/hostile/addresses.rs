@@ -112,9 +112,10 @@ fn an_odd_address_stays_one_address() {
     let expected: BTreeSet<[String; 3]> = all
         .iter()
         .map(|given| {
-            let to = match given.contains('@') {
-                true => (*given).to_owned(),
-                false => format!("{given}@mail.test"),
+            let to = if given.contains('@') {
+                (*given).to_owned()
+            } else {
+                format!("{given}@mail.test")
             };
             [to.clone(), to, kept[0].clone()]
         })
@@ -159,14 +160,13 @@ fn what_is_no_address_is_refused_by_every_door() {
             site.command(["send", "--queue-only", "-f", "a@example.org", "--"]),
         );
         let by_receive = watch(site.dir(), receive.arg(one), Some(&letter));
-        match one == OsStr::new("<>") {
-            true => assert_eq!(by_receive.code, 75, "{one:?}: {by_receive}"),
-            false => {
-                assert_eq!(by_receive.code, 65, "{one:?}: {by_receive}");
-                assert!(by_receive.text().starts_with("5.1.3 "), "{by_receive}");
-                assert_eq!(by_receive.text().lines().count(), 1, "{by_receive}");
-                assert!(by_receive.out.len() < 1500, "{by_receive}");
-            }
+        if one == OsStr::new("<>") {
+            assert_eq!(by_receive.code, 75, "{one:?}: {by_receive}")
+        } else {
+            assert_eq!(by_receive.code, 65, "{one:?}: {by_receive}");
+            assert!(by_receive.text().starts_with("5.1.3 "), "{by_receive}");
+            assert_eq!(by_receive.text().lines().count(), 1, "{by_receive}");
+            assert!(by_receive.out.len() < 1500, "{by_receive}");
         }
         // To a person it is a list of two.
         if one == OsStr::new("a,b@example.test") {

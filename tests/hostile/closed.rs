@@ -232,9 +232,10 @@ fn a_view_that_cannot_be_opened_holds_nothing_up() {
     for closes_dir in [false, true] {
         let site = site();
         for (id, dir) in queued(&site, 12).iter().zip(dirs.iter().cycle()) {
-            match closes_dir {
-                true => close(&site.spool().join(dir)),
-                false => close(&site.spool().join(dir).join(id)),
+            if closes_dir {
+                close(&site.spool().join(dir))
+            } else {
+                close(&site.spool().join(dir).join(id))
             }
         }
         let run = site.run();

@@ -98,9 +98,10 @@ fn walk(dir: &Path, all: &mut BTreeMap<PathBuf, String>) {
         let path = entry.unwrap().path();
         let meta = fs::symlink_metadata(&path).unwrap();
         let kind = meta.file_type();
-        let content = match kind.is_file() && meta.len() < 1 << 20 {
-            true => fs::read(&path).unwrap(),
-            false => Vec::new(),
+        let content = if kind.is_file() && meta.len() < 1 << 20 {
+            fs::read(&path).unwrap()
+        } else {
+            Vec::new()
         };
         let what = format!(
             "{kind:?} {} {:o} {} {content:?} {}",

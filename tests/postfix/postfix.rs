@@ -142,9 +142,12 @@ impl Smtp {
             self.command(&format!("RCPT TO:<{recipient}>"), "250");
         }
         self.command("DATA", "354");
-        let stuffed = message.lines().map(|line| match line.starts_with('.') {
-            true => format!(".{line}\r\n"),
-            false => format!("{line}\r\n"),
+        let stuffed = message.lines().map(|line| {
+            if line.starts_with('.') {
+                format!(".{line}\r\n")
+            } else {
+                format!("{line}\r\n")
+            }
         });
         let reply = self.command(&format!("{}.", stuffed.collect::<String>()), "250");
         reply

@@ -315,9 +315,10 @@ impl Seam for DiesAtRelease {
         {
             self.0.store(true, SeqCst);
         }
-        match self.0.load(SeqCst) {
-            true => Verdict::Fail(Errno::EIO),
-            false => Verdict::Pass,
+        if self.0.load(SeqCst) {
+            Verdict::Fail(Errno::EIO)
+        } else {
+            Verdict::Pass
         }
     }
 }
@@ -334,9 +335,10 @@ impl Seam for DiesAtRecord {
         {
             self.0.store(true, SeqCst);
         }
-        match self.0.load(SeqCst) {
-            true => Verdict::Fail(Errno::EIO),
-            false => Verdict::Pass,
+        if self.0.load(SeqCst) {
+            Verdict::Fail(Errno::EIO)
+        } else {
+            Verdict::Pass
         }
     }
 }

@@ -43,10 +43,7 @@ pub struct Bound {
 impl Bound {
     /// Up to so many changes, in the ordinary run, and one more in the long one.
     pub fn of(changes: usize) -> Bound {
-        let (more, most) = match proof::long() {
-            true => (1, 2_000),
-            false => (0, 180),
-        };
+        let (more, most) = if proof::long() { (1, 2_000) } else { (0, 180) };
         let asked = std::env::var("MAILSPOOL_RACE_SAMPLES").ok();
         let most = asked.map_or(most, |most| most.parse().unwrap());
         Bound {
@@ -285,10 +282,7 @@ impl Round<'_> {
             complete,
             ..
         } = self.explored;
-        let whole = match complete {
-            true => "complete",
-            false => "a sample",
-        };
+        let whole = if complete { "complete" } else { "a sample" };
         let Bound {
             changes, with_kill, ..
         } = self.bound;

@@ -227,9 +227,10 @@ impl<'p> Pair<'p> {
     }
 
     fn run(&self, schedule: &Schedule) -> (Arc<Trace>, Result<(), String>) {
-        let dir = match self.empty {
-            true => tempdir(),
-            false => copy_of(&self.stage.path()),
+        let dir = if self.empty {
+            tempdir()
+        } else {
+            copy_of(&self.stage.path())
         };
         let ledger = Ledger::default();
         let is_over = Arc::new(AtomicBool::new(self.stage.is_over));

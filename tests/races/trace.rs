@@ -60,9 +60,10 @@ impl Ids {
                 Some((at, '/' | '.')) => part.split_at(at),
                 _ => (part, ""),
             };
-            match word.len() == 36 && word.bytes().filter(|byte| *byte == b'-').count() == 4 {
-                true => named.push_str(self.name(process, word)),
-                false => named.push_str(word),
+            if word.len() == 36 && word.bytes().filter(|byte| *byte == b'-').count() == 4 {
+                named.push_str(self.name(process, word))
+            } else {
+                named.push_str(word)
             }
             named.push_str(end);
         }

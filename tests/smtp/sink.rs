@@ -19,9 +19,10 @@ impl Sink {
 /// Two recipients of a message, to a server with these options.
 async fn attempt(options: &[&str]) -> Vec<Status> {
     let sink = Sink::start(options);
-    let protocol = match options.contains(&"-L") {
-        true => Protocol::Lmtp,
-        false => Protocol::Smtp,
+    let protocol = if options.contains(&"-L") {
+        Protocol::Lmtp
+    } else {
+        Protocol::Smtp
     };
     let stream = sink.connect().await;
     match Client::open(stream, "sink", &settings(protocol)).await {

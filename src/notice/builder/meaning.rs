@@ -160,15 +160,16 @@ impl Meaning {
 
     /// What is said where a code says nothing.
     pub fn unknown(ours: bool) -> Meaning {
-        match ours {
-            true => Meaning {
+        if ours {
+            Meaning {
                 what: NOTHING,
                 advice: NOTHING,
-            },
-            false => Meaning {
+            }
+        } else {
+            Meaning {
                 what: "The mail system of the recipient did not take the message.",
                 advice: NOTHING,
-            },
+            }
         }
     }
 }

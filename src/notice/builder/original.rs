@@ -84,9 +84,10 @@ impl Original {
         let encoding = Encoding::of(&all);
         let whole = whole && encoding != Encoding::QuotedPrintable;
         bytes.truncate(header);
-        let bytes = match whole {
-            true => with_end_of_header(all, with_bare_lf(&bytes).len()),
-            false => with_bare_lf(&bytes),
+        let bytes = if whole {
+            with_end_of_header(all, with_bare_lf(&bytes).len())
+        } else {
+            with_bare_lf(&bytes)
         };
         let encoding = Encoding::of(&bytes);
         Ok(Original {

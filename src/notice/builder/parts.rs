@@ -16,14 +16,16 @@ pub(super) struct Part {
 
 /// The part for people, the one for programs, and what comes back.
 pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 3] {
-    let status_encoding = match status.fields.is_ascii() {
-        true => Encoding::SevenBit,
-        false => Encoding::EightBit,
+    let status_encoding = if status.fields.is_ascii() {
+        Encoding::SevenBit
+    } else {
+        Encoding::EightBit
     };
     // In seven bits always: it is ours to encode, and RFC 2046 forbids that only of message/*.
-    let (text_encoding, text) = match text.is_ascii() && text.lines().all(|line| line.len() < 78) {
-        true => (Encoding::SevenBit, text.into_bytes()),
-        false => (Encoding::QuotedPrintable, quoted_printable(text.as_bytes())),
+    let (text_encoding, text) = if text.is_ascii() && text.lines().all(|line| line.len() < 78) {
+        (Encoding::SevenBit, text.into_bytes())
+    } else {
+        (Encoding::QuotedPrintable, quoted_printable(text.as_bytes()))
     };
     let part = |kind, described, encoding, octets| Part {
         kind,
@@ -34,9 +36,10 @@ pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 
     [
         part("text/plain; charset=utf-8", "Notice", text_encoding, text),
         part(
-            match status.is_global {
-                true => "message/global-delivery-status",
-                false => "message/delivery-status",
+            if status.is_global {
+                "message/global-delivery-status"
+            } else {
+                "message/delivery-status"
             },
             "Delivery report",
             status_encoding,
@@ -49,9 +52,10 @@ pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 
                 (false, true) => "message/global-headers",
                 (false, false) => "text/rfc822-headers",
             },
-            match original.whole {
-                true => "Your message",
-                false => "The header of your message",
+            if original.whole {
+                "Your message"
+            } else {
+                "The header of your message"
             },
             original.encoding,
             original.bytes,
@@ -71,9 +75,10 @@ pub(super) fn with_parts(header: Vec<u8>, id: QueueId, parts: [Part; 3]) -> Vec<
     let boundary = boundary.unwrap_or_default();
     // What is in a part is in the whole (RFC 2045, 6.4).
     let is_eight_bit = parts.iter().any(|part| part.encoding == Encoding::EightBit);
-    let encoding = match is_eight_bit {
-        true => Encoding::EightBit,
-        false => Encoding::SevenBit,
+    let encoding = if is_eight_bit {
+        Encoding::EightBit
+    } else {
+        Encoding::SevenBit
     };
     let size: usize = parts.iter().map(|part| part.octets.len()).sum();
     let mut all = header;

@@ -310,9 +310,10 @@ fn one_line(text: &str) -> Result<(), WordingError> {
 }
 
 fn not_empty(text: &str) -> Result<(), WordingError> {
-    match text.trim().is_empty() {
-        true => Err(WordingError::new(1, "nothing is there")),
-        false => Ok(()),
+    if text.trim().is_empty() {
+        Err(WordingError::new(1, "nothing is there"))
+    } else {
+        Ok(())
     }
 }
 

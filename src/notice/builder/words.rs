@@ -122,10 +122,13 @@ impl Group<'_> {
                 format!("The last answer of {} was:", printable(remote))
             }
             (Some(remote), _, _) => format!("{} said:", printable(remote)),
-            (None, Action::Failed | Action::Delayed, _) => match self.meaning().what.is_empty() {
-                true => "The reason:".to_owned(),
-                false => "In technical terms:".to_owned(),
-            },
+            (None, Action::Failed | Action::Delayed, _) => {
+                if self.meaning().what.is_empty() {
+                    "The reason:".to_owned()
+                } else {
+                    "In technical terms:".to_owned()
+                }
+            }
             (None, _, _) => return lines.join("\n").trim_end().to_owned(),
         };
         fold(&introduction, "    ", &mut lines);
@@ -159,9 +162,10 @@ impl Group<'_> {
 
     fn delayed(&self) -> Vec<String> {
         let what = self.meaning().what;
-        match what.is_empty() {
-            true => Vec::new(),
-            false => vec![what.to_owned()],
+        if what.is_empty() {
+            Vec::new()
+        } else {
+            vec![what.to_owned()]
         }
     }
 
@@ -237,9 +241,10 @@ pub(super) fn folded(text: &str) -> String {
     for line in text.lines() {
         let line = line.trim_end();
         let (indent, words) = line.split_at(line.len() - line.trim_start().len());
-        match line.chars().count() > WIDTH {
-            true => fold(words, &shortened(indent.to_owned(), 40), &mut lines),
-            false => lines.push(line.to_owned()),
+        if line.chars().count() > WIDTH {
+            fold(words, &shortened(indent.to_owned(), 40), &mut lines)
+        } else {
+            lines.push(line.to_owned())
         }
     }
     lines.join("\n") + "\n"

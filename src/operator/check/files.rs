@@ -294,10 +294,11 @@ impl Look<'_> {
             _ => "lets others in",
         };
         let what = format!("mode {:04o} {what}", stat.mode);
-        match stat.kind == Kind::File && stat.links > 1 {
+        if stat.kind == Kind::File && stat.links > 1 {
             // The mode is the file's, and the file is perhaps not ours.
-            true => self.problem(path.to_owned(), what + "; it has another name elsewhere"),
-            false => self.mendable(path.to_owned(), what, Mend::Chmod { mode }),
+            self.problem(path.to_owned(), what + "; it has another name elsewhere")
+        } else {
+            self.mendable(path.to_owned(), what, Mend::Chmod { mode })
         }
     }
 

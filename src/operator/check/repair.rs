@@ -16,9 +16,10 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             let stat = spool.disk().stat(path)?;
             let ours =
                 |stat: Stat| stat.kind == Kind::Dir || stat.kind == Kind::File && stat.links == 1;
-            match stat.is_some_and(ours) {
-                true => spool.disk().chmod(path, *mode).map(|()| true),
-                false => Ok(false),
+            if stat.is_some_and(ours) {
+                spool.disk().chmod(path, *mode).map(|()| true)
+            } else {
+                Ok(false)
             }
         }
         Some(Mend::Remove) if path.extension().is_some_and(|end| end == "part") => {

@@ -773,46 +773,54 @@ fn no_conversation_goes_astray() {
     ]);
     let script = prop::collection::vec(line, 0..30);
     proptest!(|(script in script, recipients in 1usize..5, pipelining: bool, chunking: bool,
-                lmtp: bool, reset: bool)| {
-        let caps = caps(pipelining, chunking);
-        let protocol = match lmtp { true => Protocol::Lmtp, false => Protocol::Smtp };
-        let before = match reset { true => After::Reset, false => After::Ready };
-        let sender = ReversePath::Null;
-        let addresses: Vec<_> = (0..recipients)
-            .map(|n| Address::parse(&format!("{n}@b")).unwrap())
-            .collect();
-        let shape = Shape { has_nul: true, ..Shape::default() };
-        let transaction =
-            Transaction { sender: &sender, recipients: &addresses, shape, dsn: None };
-        let mut out = Vec::new();
-        let (mut exchange, mut next) =
-            Exchange::begin(&transaction, &caps, protocol, "mx", before, &mut out);
-        let (mut was_sent, mut refusals) = (false, 0);
-        for line in script.into_iter().chain(std::iter::repeat("!")) {
-            next = match next {
-                ExchangeNext::Done => break,
-                _ if line == "!" => exchange.on_trouble(&Trouble::Lost),
-                ExchangeNext::Body(_) if line == "*" => {
-                    was_sent = true;
-                    exchange.on_sent()
-                }
-                ExchangeNext::Body(_) => {
-                    refusals += usize::from(line.starts_with('5'));
-                    exchange.on_early_reply(&reply(line))
-                }
-                ExchangeNext::Reply(_) if line == "*" => continue,
-                ExchangeNext::Reply(_) => {
-                    refusals += usize::from(line.starts_with('5'));
-                    exchange.on_reply(&reply(line), &mut out)
-                }
-            };
-        }
-        let (verdicts, _) = exchange.finish();
-        prop_assert_eq!(verdicts.len(), recipients);
-        for verdict in verdicts {
-            let status = verdict.outcome.status;
-            prop_assert!(was_sent || !matches!(status, Delivered | Unknown), "{:?}", verdict);
-            prop_assert!(refusals > 0 || status != Failed, "{:?}", verdict);
-        }
-    });
+                    lmtp: bool, reset: bool)| {
+            let caps = caps(pipelining, chunking);
+            let protocol = if lmtp {
+    Protocol::Lmtp
+    } else {
+    Protocol::Smtp
+    };
+            let before = if reset {
+    After::Reset
+    } else {
+    After::Ready
+    };
+            let sender = ReversePath::Null;
+            let addresses: Vec<_> = (0..recipients)
+                .map(|n| Address::parse(&format!("{n}@b")).unwrap())
+                .collect();
+            let shape = Shape { has_nul: true, ..Shape::default() };
+            let transaction =
+                Transaction { sender: &sender, recipients: &addresses, shape, dsn: None };
+            let mut out = Vec::new();
+            let (mut exchange, mut next) =
+                Exchange::begin(&transaction, &caps, protocol, "mx", before, &mut out);
+            let (mut was_sent, mut refusals) = (false, 0);
+            for line in script.into_iter().chain(std::iter::repeat("!")) {
+                next = match next {
+                    ExchangeNext::Done => break,
+                    _ if line == "!" => exchange.on_trouble(&Trouble::Lost),
+                    ExchangeNext::Body(_) if line == "*" => {
+                        was_sent = true;
+                        exchange.on_sent()
+                    }
+                    ExchangeNext::Body(_) => {
+                        refusals += usize::from(line.starts_with('5'));
+                        exchange.on_early_reply(&reply(line))
+                    }
+                    ExchangeNext::Reply(_) if line == "*" => continue,
+                    ExchangeNext::Reply(_) => {
+                        refusals += usize::from(line.starts_with('5'));
+                        exchange.on_reply(&reply(line), &mut out)
+                    }
+                };
+            }
+            let (verdicts, _) = exchange.finish();
+            prop_assert_eq!(verdicts.len(), recipients);
+            for verdict in verdicts {
+                let status = verdict.outcome.status;
+                prop_assert!(was_sent || !matches!(status, Delivered | Unknown), "{:?}", verdict);
+                prop_assert!(refusals > 0 || status != Failed, "{:?}", verdict);
+            }
+        });
 }

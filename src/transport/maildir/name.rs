@@ -40,9 +40,10 @@ pub(super) fn safe_host(hostname: &str) -> String {
         }
         host += &piece;
     }
-    match host.is_empty() {
-        true => "localhost".to_owned(),
-        false => host,
+    if host.is_empty() {
+        "localhost".to_owned()
+    } else {
+        host
     }
 }
 

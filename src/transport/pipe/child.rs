@@ -63,10 +63,11 @@ fn close_above_2() {
 /// changed, since that undoes it; `parent` is the process that forked.
 pub(super) fn die_with(parent: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    match getppid() == parent {
-        true => Ok(()),
+    if getppid() == parent {
+        Ok(())
+    } else {
         // It ended before the call above, which then does nothing.
-        false => Err(Errno::ESRCH.into()),
+        Err(Errno::ESRCH.into())
     }
 }
 

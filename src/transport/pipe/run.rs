@@ -103,9 +103,10 @@ impl Running {
             stdout,
             output: Vec::new(),
         };
-        match running.group().is_none_or(|group| enlist(group, identity)) {
-            true => Ok(running),
-            false => Err(io::Error::other("this process is being ended")),
+        if running.group().is_none_or(|group| enlist(group, identity)) {
+            Ok(running)
+        } else {
+            Err(io::Error::other("this process is being ended"))
         }
     }
 

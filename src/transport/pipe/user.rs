@@ -103,12 +103,13 @@ impl Identity {
         let settled = || {
             let is_one_user = all.iter().all(|uid| *uid == uids.effective);
             let is_one_group = [gids.real, gids.saved] == [gids.effective; 2];
-            match is_one_user && is_one_group {
-                true => Identity::AsIs,
-                false => Identity::Settled {
+            if is_one_user && is_one_group {
+                Identity::AsIs
+            } else {
+                Identity::Settled {
                     uid: uids.effective,
                     gid: gids.effective,
-                },
+                }
             }
         };
         let Some(user) = user else {

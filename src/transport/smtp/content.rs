@@ -42,9 +42,10 @@ impl Content {
         let body = message.body.clone();
         let shape = Shape::of(body.reader())?;
         let may_be_notice = message.sender == ReversePath::Null && shape.has_eight_bit;
-        let seven_bits = match may_be_notice {
-            true => recoded(message)?,
-            false => None,
+        let seven_bits = if may_be_notice {
+            recoded(message)?
+        } else {
+            None
         };
         Ok(Content {
             shape,

@@ -117,9 +117,10 @@ impl Server {
                         || at == self.at
                             && matches!(self.deed, Deed::Say(text) if !text.starts_with('2'));
                     recipients += usize::from(!is_refused);
-                    let reply = match command.contains("nobody") {
-                        true => "550 5.1.1 nobody",
-                        false => "250 2.1.5 ok",
+                    let reply = if command.contains("nobody") {
+                        "550 5.1.1 nobody"
+                    } else {
+                        "250 2.1.5 ok"
                     };
                     self.say(stream, at, reply).await?;
                 }

@@ -51,21 +51,21 @@ struct Manner {
 
 fn acceptor(authority: &Authority, name: &str, manner: Manner) -> TlsAcceptor {
     let provider = Arc::new(crypto::ring::default_provider());
-    let versions: &[_] = match manner.only_tls_1_2 {
-        true => &[&version::TLS12],
-        false => &[&version::TLS13, &version::TLS12],
+    let versions: &[_] = if manner.only_tls_1_2 {
+        &[&version::TLS12]
+    } else {
+        &[&version::TLS13, &version::TLS12]
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .unwrap();
-    let builder = match manner.asks_for_certificate {
-        false => builder.with_no_client_auth(),
-        true => {
-            let mut roots = RootCertStore::empty();
-            roots.add(authority.root()).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-            builder.with_client_cert_verifier(verifier.build().unwrap())
-        }
+    let builder = if manner.asks_for_certificate {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+        builder.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        builder.with_no_client_auth()
     };
     let (chain, key) = authority.identity(name);
     TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
@@ -91,9 +91,10 @@ async fn session(
             if line != "STARTTLS\r\n" {
                 return;
             }
-            let go: &[u8] = match manner.injects {
-                true => b"220 go\r\n250 evil\r\n",
-                false => b"220 go\r\n",
+            let go: &[u8] = if manner.injects {
+                b"220 go\r\n250 evil\r\n"
+            } else {
+                b"220 go\r\n"
             };
             stream.write_all(go).await.unwrap();
         }

@@ -19,9 +19,10 @@ const STEPS: [At; 6] = [
 /// Two recipients and a message: their statuses, what the server saw, and whether the connection
 /// is reusable.
 async fn attempt(server: Server, room: usize, message: &[u8]) -> (Vec<Verdict>, Seen, bool) {
-    let protocol = match server.lmtp {
-        true => Protocol::Lmtp,
-        false => Protocol::Smtp,
+    let protocol = if server.lmtp {
+        Protocol::Lmtp
+    } else {
+        Protocol::Smtp
     };
     let (ours, theirs) = duplex(room);
     let client = async move {
