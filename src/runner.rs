@@ -15,15 +15,15 @@ mod drive;
 mod finisher;
 mod jobs;
 mod lanes;
-mod places;
 mod plan;
 mod reach;
 mod round;
 mod scan;
 mod sessions;
-mod settle;
+mod steps;
 mod threads;
 mod transact;
+mod transport_slots;
 mod trouble;
 #[cfg(feature = "cli")]
 mod watch;
@@ -42,7 +42,7 @@ use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules, history};
 use crate::spool::{Doubt, Located, Slot, Spool};
 use crate::transport::Transport;
 
-pub use settle::Settled;
+pub use steps::MessageOutcome;
 #[cfg(feature = "cli")]
 pub(crate) use threads::runtime;
 
@@ -160,7 +160,7 @@ struct Core {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     stop: Stop,
     connections: Arc<connections::Connections>,
-    places: Arc<places::Places>,
+    transport_slots: Arc<transport_slots::TransportSlots>,
     sessions: sessions::Sessions,
     troubles: trouble::Troubles,
     fatal: Mutex<Option<Error>>,
@@ -236,12 +236,14 @@ impl Runner {
     }
 
     /// Attempts one message now, if it is due and nobody has it in hand.
-    pub fn attempt(&self, id: QueueId) -> Result<Settled, Error> {
+    pub fn attempt(&self, id: QueueId) -> Result<MessageOutcome, Error> {
         match self.core.spool.locate(id)? {
             Located::At(place) => self.attempt_at(id, place),
-            Located::Absent => Ok(Settled::Absent),
-            Located::Uncertain(Doubt::Moving) => Ok(Settled::Busy),
-            Located::Uncertain(Doubt::Unread(error)) => Ok(Settled::Trouble(error.to_string())),
+            Located::Absent => Ok(MessageOutcome::Absent),
+            Located::Uncertain(Doubt::Moving) => Ok(MessageOutcome::Busy),
+            Located::Uncertain(Doubt::Unread(error)) => {
+                Ok(MessageOutcome::Trouble(error.to_string()))
+            }
         }
     }
 
@@ -276,7 +278,7 @@ impl RunnerBuilder {
                 clock: Arc::new(Timestamp::now),
                 stop: Stop::default(),
                 connections: Arc::default(),
-                places: Arc::default(),
+                transport_slots: Arc::default(),
                 sessions: sessions::Sessions::default(),
                 troubles: trouble::Troubles::default(),
                 fatal: Mutex::new(None),

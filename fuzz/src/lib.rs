@@ -12,7 +12,7 @@ use mailspool::message::{
 };
 use mailspool::queue::{
     Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Status, Step, Then,
-    What, next_step, settle,
+    What, next_step, recipient_result,
 };
 use mailspool::spool::Spool;
 use tempfile::TempDir;
@@ -148,7 +148,7 @@ mailspool::queue::Outcome {
 later()
 };
                 let result = |n: &usize| {
-                    settle(
+                    recipient_result(
                         &state,
                         &state.recipients[*n].address,
                         None,

@@ -245,7 +245,7 @@ pub fn warn_time(
 /// What an outcome means for a recipient's future: when it is tried again, or that its time
 /// is up; and when its sender is told that it takes long. `transport` is by whose schedule it goes,
 /// if its domain has none of its own.
-pub fn settle(
+pub fn recipient_result(
     state: &State,
     recipient: &Address,
     transport: Option<&str>,
@@ -409,7 +409,7 @@ mod tests {
         fn ends_by(&mut self, transport: Option<&str>, outcomes: &[(usize, Outcome)]) -> Step {
             let results = outcomes.iter().map(|(n, outcome)| {
                 let address = self.state.recipients[*n].address.clone();
-                settle(
+                recipient_result(
                     &self.state,
                     &address,
                     transport,
@@ -977,7 +977,7 @@ mod tests {
         assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
         let warn = Some(story.now);
         let recipients = vec![story.state.recipients[0].address.clone()];
-        let outcome = settle(
+        let outcome = recipient_result(
             &story.state,
             &recipients[0],
             None,

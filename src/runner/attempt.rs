@@ -15,18 +15,20 @@ use futures_util::stream::FuturesUnordered;
 use super::finisher::Finisher;
 use super::jobs::{Job, Jobs};
 use super::lanes::Candidate;
-use super::plan::{Begun, Group, Later, Plan, Seat, Wait, Way};
+use super::plan::{
+    AttemptPlan, Group, PendingGroup, Postponement, SessionSource, Transaction, WaitReason,
+};
 use super::scan::NOT_SERVED;
 use super::sessions::retire;
-use super::settle::{Next, log_results};
+use super::steps::{StepResult, log_results};
 use super::threads::{Syncs, blocking};
-use super::{Core, Error, Settled};
+use super::{Core, Error, MessageOutcome};
 use crate::disk;
 use crate::message::{Address, QueueId};
 use crate::queue::step::overdue;
 use crate::queue::{
     Action, By, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, Status, Step, Then,
-    What, next_step, settle,
+    What, next_step, recipient_result,
 };
 use crate::spool::{Claim, Entry, Place, Suspended, refusal};
 use crate::transport::{Message, OnUnknown, Transport, Wishes};
@@ -36,29 +38,29 @@ const ANSWER_LOST: &str = "the answer to the message was lost; it may have been 
 
 /// What one message did to the run.
 #[derive(Debug)]
-pub(super) struct Handled {
-    pub settled: Settled,
+pub(super) struct MessageReport {
+    pub settled: MessageOutcome,
     pub results: Vec<Status>,
     pub notices: Vec<QueueId>,
     /// It waits for its turn with a destination, here.
-    pub again: Option<(Wait, Candidate)>,
+    pub again: Option<(WaitReason, Candidate)>,
 }
 
 /// Ways that are looked at for one that a further job may go.
 const MOST_LOOKS: usize = 32;
 
 /// What a candidate leads to.
-enum SetOut {
-    Attempt(Box<UnderWay>),
+enum AttemptStart {
+    Attempt(Box<Attempt>),
     /// With the job, if it still has it.
-    Over(Next, Option<Job>),
+    Over(StepResult, Option<Job>),
 }
 
 /// An attempt that has begun.
-struct UnderWay {
+struct Attempt {
     entry: Entry,
-    plan: Plan,
-    begun: Vec<Begun>,
+    plan: AttemptPlan,
+    begun: Vec<Transaction>,
     /// The message's job, if no transaction has it.
     spare: Option<Job>,
     /// Notices that are new in the queue already.
@@ -66,10 +68,10 @@ struct UnderWay {
 }
 
 /// A part of an attempt that has been done where it may block.
-struct Advanced {
+struct AttemptProgress {
     entry: Entry,
-    plan: Plan,
-    begun: Vec<Begun>,
+    plan: AttemptPlan,
+    begun: Vec<Transaction>,
     spare: Option<Job>,
     /// Why no further transaction can begin.
     stuck: Option<String>,
@@ -78,7 +80,7 @@ struct Advanced {
 }
 
 /// What became of a transaction.
-pub(super) struct Ended {
+pub(super) struct TransactionResult {
     pub transport: Arc<dyn Transport>,
     /// The transport's name.
     pub name: String,
@@ -89,7 +91,7 @@ pub(super) struct Ended {
 
 /// A transaction's outcomes, as they are recorded.
 #[derive(Default)]
-struct Ending {
+struct TransactionOutcomes {
     /// By nobody, if they were known without asking.
     transport: Option<String>,
     outcomes: Vec<(Address, Outcome)>,
@@ -97,11 +99,11 @@ struct Ending {
     freeze: bool,
 }
 
-impl Ending {
-    fn of(known: Vec<(Address, Outcome)>) -> Ending {
-        Ending {
+impl TransactionOutcomes {
+    fn of(known: Vec<(Address, Outcome)>) -> TransactionOutcomes {
+        TransactionOutcomes {
             outcomes: known,
-            ..Ending::default()
+            ..TransactionOutcomes::default()
         }
     }
 
@@ -118,37 +120,42 @@ impl Core {
         candidate: Candidate,
         finisher: Finisher,
         job: Job,
-    ) -> Handled {
+    ) -> MessageReport {
         let id = candidate.id;
         let mut results = Vec::new();
         let core = Arc::clone(&self);
         let jobs = Arc::clone(job.jobs());
         // The job is given back at the end: what this message leaves to be done comes before the next
         // message.
-        let (next, _job) = match blocking(Syncs::Seldom, move || core.set_out(candidate, job)).await
-        {
-            SetOut::Attempt(under_way) => self.attempt(*under_way, jobs, &mut results).await,
-            SetOut::Over(next, job) => (next, job),
-        };
+        let (next, _job) =
+            match blocking(Syncs::Seldom, move || core.start_attempt(candidate, job)).await {
+                AttemptStart::Attempt(attempt) => self.attempt(*attempt, jobs, &mut results).await,
+                AttemptStart::Over(next, job) => (next, job),
+            };
         let mut again = None;
         let (settled, notices) = match next {
-            Next::Settled(settled, notices) => (settled, notices),
-            Next::Waits(place, wait, notices) => {
+            StepResult::Over(settled, notices) => (settled, notices),
+            StepResult::Waits(place, wait, notices) => {
                 again = Some((wait, Candidate { id, place }));
-                (Settled::Left, notices)
+                (MessageOutcome::Left, notices)
             }
-            Next::Finished(has_history, notices) => {
+            StepResult::Finished(has_history, notices) => {
                 // With none to take it the next run finishes `done/`.
                 let _ = finisher.send((id, has_history));
-                (Settled::Finished, notices)
+                (MessageOutcome::Finished, notices)
             }
-            // Never behind an attempt: see `go_on`.
-            Next::Attempt(_, _, notices) => (Settled::Left, notices),
+            // Never behind an attempt: see `after_attempt`.
+            StepResult::Attempt(_, _, notices) => (MessageOutcome::Left, notices),
         };
-        if again.is_some() || matches!(settled, Settled::Finished | Settled::Resting(_)) {
+        if again.is_some()
+            || matches!(
+                settled,
+                MessageOutcome::Finished | MessageOutcome::Resting(_)
+            )
+        {
             self.troubles.succeeded(id);
         }
-        Handled {
+        MessageReport {
             settled,
             results,
             notices,
@@ -158,8 +165,8 @@ impl Core {
 
     /// A panic is a mistake of ours, and no message's fault: the message is where it was, and
     /// counts as interrupted.
-    pub(super) fn panicked(&self, id: QueueId) -> Handled {
-        Handled {
+    pub(super) fn panicked(&self, id: QueueId) -> MessageReport {
+        MessageReport {
             settled: self.trouble(id, "the program panicked"),
             results: Vec::new(),
             notices: Vec::new(),
@@ -168,20 +175,22 @@ impl Core {
     }
 
     /// Takes a candidate, and begins its attempt if one is due.
-    fn set_out(&self, candidate: Candidate, job: Job) -> SetOut {
+    fn start_attempt(&self, candidate: Candidate, job: Job) -> AttemptStart {
         let (next, job) = match self.take(candidate) {
-            Next::Attempt(entry, who, notices) => match self.begin(*entry, &who, notices, job) {
-                SetOut::Over(next, job) => (next, job),
-                attempt => return attempt,
-            },
+            StepResult::Attempt(entry, who, notices) => {
+                match self.begin(*entry, &who, notices, job) {
+                    AttemptStart::Over(next, job) => (next, job),
+                    attempt => return attempt,
+                }
+            }
             other => (other, Some(job)),
         };
-        SetOut::Over(self.let_go(candidate.id, next), job)
+        AttemptStart::Over(self.serve_late_request(candidate.id, next), job)
     }
 
     /// The lock is free now; an operator may have left a wish while it was not. Before the
     /// message is forgotten: what is forgotten has no request.
-    fn let_go(&self, id: QueueId, next: Next) -> Next {
+    fn serve_late_request(&self, id: QueueId, next: StepResult) -> StepResult {
         if let Err(error) = self.serve_request(id) {
             self.without(&error, NOT_SERVED);
         }
@@ -190,17 +199,17 @@ impl Core {
 
     async fn attempt(
         self: &Arc<Self>,
-        under_way: UnderWay,
+        attempt: Attempt,
         jobs: Arc<Jobs>,
         results: &mut Vec<Status>,
-    ) -> (Next, Option<Job>) {
-        let UnderWay {
+    ) -> (StepResult, Option<Job>) {
+        let Attempt {
             mut entry,
             mut plan,
             begun,
             mut spare,
             early,
-        } = under_way;
+        } = attempt;
         let id = entry.id();
         let message = Arc::new(Message {
             id,
@@ -208,17 +217,21 @@ impl Core {
             dsn: Wishes::of(entry.state(), &entry.envelope().submission.dsn).map(Arc::new),
             body: entry.body(),
         });
-        let transact = |begun: Begun| {
+        let transact = |begun: Transaction| {
             let (core, message) = (Arc::clone(self), Arc::clone(&message));
             async move {
-                let Begun { place, job, group } = begun;
+                let Transaction {
+                    transport_slot,
+                    job,
+                    group,
+                } = begun;
                 let ended = core.transact(&message, group).await;
-                drop(place);
+                drop(transport_slot);
                 (job, ended)
             }
         };
         let mut running: FuturesUnordered<_> = begun.into_iter().map(transact).collect();
-        let mut ended = Ending::of(std::mem::take(&mut plan.known));
+        let mut ended = TransactionOutcomes::of(std::mem::take(&mut plan.known));
         let (mut stuck, mut is_wanted) = (None, false);
         loop {
             // Before anybody looks whether a job is free: one that is given back then is not missed.
@@ -226,10 +239,10 @@ impl Core {
             if stuck.is_some() || is_wanted || self.begins_nothing(&jobs) {
                 self.abandon(&mut plan).await;
                 if ended.outcomes.is_empty() {
-                    ended = Ending::of(std::mem::take(&mut plan.known));
+                    ended = TransactionOutcomes::of(std::mem::take(&mut plan.known));
                 }
             }
-            let more = !plan.ways.is_empty();
+            let more = !plan.pending_groups.is_empty();
             if running.is_empty() && !more && plan.known.is_empty() {
                 break;
             }
@@ -245,15 +258,15 @@ impl Core {
                 let (core, jobs) = (Arc::clone(self), Arc::clone(&jobs));
                 let others = !running.is_empty();
                 let advance = move || core.advance(entry, result, plan, spare, others, &jobs);
-                let advanced = blocking(syncs, advance).await;
-                (entry, plan, spare) = (advanced.entry, advanced.plan, advanced.spare);
-                stuck = stuck.or(advanced.stuck);
-                is_wanted |= advanced.is_wanted;
-                for mut way in std::mem::take(&mut plan.over) {
-                    self.vacate(&mut way).await;
+                let progress = blocking(syncs, advance).await;
+                (entry, plan, spare) = (progress.entry, progress.plan, progress.spare);
+                stuck = stuck.or(progress.stuck);
+                is_wanted |= progress.is_wanted;
+                for mut pending in std::mem::take(&mut plan.over) {
+                    self.release_session(&mut pending).await;
                 }
-                running.extend(advanced.begun.into_iter().map(transact));
-                ended = Ending::of(std::mem::take(&mut plan.known));
+                running.extend(progress.begun.into_iter().map(transact));
+                ended = TransactionOutcomes::of(std::mem::take(&mut plan.known));
                 if running.is_empty() || !ended.outcomes.is_empty() {
                     continue;
                 }
@@ -264,15 +277,15 @@ impl Core {
                     let keeps = running.is_empty() || one.rest.is_some() && !jobs.is_wanted();
                     spare = keeps.then_some(job);
                     if let Some(group) = one.rest {
-                        let mut way = rest(group);
+                        let mut pending = rest(group);
                         if !keeps {
                             // Others may wait for the connection as well.
-                            self.vacate(&mut way).await;
+                            self.release_session(&mut pending).await;
                         }
-                        plan.ways.push_front(way);
+                        plan.pending_groups.push_front(pending);
                     }
                     let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
-                    ended = Ending {
+                    ended = TransactionOutcomes {
                         freeze: one.transport.on_unknown() == OnUnknown::Freeze
                             && one.outcomes.iter().any(unknown),
                         transport: Some(one.name),
@@ -287,7 +300,7 @@ impl Core {
         drop(message);
         results.extend(ended.statuses());
         let core = Arc::clone(self);
-        let later = plan.later;
+        let postponement = plan.postponement;
         let concluded = blocking(syncs_at_the_end(results), move || {
             let (mut entry, why) = if ended.outcomes.is_empty() {
                 (entry, None)
@@ -297,11 +310,11 @@ impl Core {
             let next = match why.or(stuck) {
                 Some(why) => {
                     core.end(&mut entry);
-                    Next::Settled(Settled::Trouble(why), Vec::new())
+                    StepResult::Over(MessageOutcome::Trouble(why), Vec::new())
                 }
-                None => core.go_on(entry, later),
+                None => core.after_attempt(entry, postponement),
             };
-            core.let_go(id, next.with(early))
+            core.serve_late_request(id, next.with(early))
         });
         (concluded.await, spare)
     }
@@ -314,33 +327,33 @@ impl Core {
 
     /// Gives up what has not begun: its recipients are due as before. Those that a host has put off
     /// were tried, and what it said is known.
-    async fn abandon(&self, plan: &mut Plan) {
-        if plan.ways.is_empty() {
+    async fn abandon(&self, plan: &mut AttemptPlan) {
+        if plan.pending_groups.is_empty() {
             return;
         }
-        for mut way in plan.ways.drain(..) {
-            plan.known.extend(way.said());
-            way.round = way.round.anew();
-            self.vacate(&mut way).await;
+        for mut pending in plan.pending_groups.drain(..) {
+            plan.known.extend(pending.said());
+            pending.round = pending.round.anew();
+            self.release_session(&mut pending).await;
         }
         // It is due now, whatever the others wait for.
-        plan.later = Later::default();
+        plan.postponement = Postponement::default();
     }
 
     /// Leaves the session of a way to the message that needs it next.
-    async fn vacate(&self, way: &mut Way) {
-        let closing = match way.seat.take() {
-            Some(Seat::Taken(open)) if open.is_second_best => Some(open),
-            Some(Seat::Taken(open)) => {
+    async fn release_session(&self, pending: &mut PendingGroup) {
+        let closing = match pending.source.take() {
+            Some(SessionSource::Open(open)) if open.is_second_best => Some(open),
+            Some(SessionSource::Open(open)) => {
                 self.sessions
-                    .keep(way.destination.clone(), open, self.most_jobs())
+                    .keep(pending.destination.clone(), open, self.most_jobs())
             }
-            Some(Seat::Permit(permit)) if !way.round.is_under_way() => {
-                retire(permit).await;
+            Some(SessionSource::Slot(slot)) if !pending.round.is_under_way() => {
+                retire(slot).await;
                 None
             }
             other => {
-                way.seat = other;
+                pending.source = other;
                 None
             }
         };
@@ -353,12 +366,12 @@ impl Core {
     fn advance(
         &self,
         entry: Entry,
-        result: Ending,
-        plan: Plan,
+        result: TransactionOutcomes,
+        plan: AttemptPlan,
         spare: Option<Job>,
         others: bool,
         jobs: &Arc<Jobs>,
-    ) -> Advanced {
+    ) -> AttemptProgress {
         let (mut entry, why) = if result.outcomes.is_empty() {
             (entry, None)
         } else {
@@ -382,7 +395,7 @@ impl Core {
         if others || !begun.is_empty() {
             spare = None;
         }
-        Advanced {
+        AttemptProgress {
             entry,
             plan,
             begun,
@@ -394,10 +407,16 @@ impl Core {
 
     /// Plans the attempt; if any recipient can be tried, moves the message to `active/` and marks it as in
     /// use.
-    fn begin(&self, mut entry: Entry, who: &[usize], early: Vec<QueueId>, job: Job) -> SetOut {
+    fn begin(
+        &self,
+        mut entry: Entry,
+        who: &[usize],
+        early: Vec<QueueId>,
+        job: Job,
+    ) -> AttemptStart {
         let trouble = |error: disk::Error, id, early, job| {
             let settled = self.trouble(id, &error.to_string());
-            SetOut::Over(Next::Settled(settled, early), job)
+            AttemptStart::Over(StepResult::Over(settled, early), job)
         };
         let id = entry.id();
         let mut plan = match self.plan(&entry, who) {
@@ -406,19 +425,19 @@ impl Core {
         };
         // The destination for which the message was taken comes first.
         if let Some(at) = plan
-            .ways
+            .pending_groups
             .iter()
-            .position(|way| way.destination == *job.destination())
+            .position(|pending| pending.destination == *job.destination())
         {
-            plan.ways.swap(0, at);
+            plan.pending_groups.swap(0, at);
         }
         let jobs = Arc::clone(job.jobs());
         let mut spare = Some(job);
         match self.begin_some(&mut entry, &mut plan, &mut spare, &jobs, Part::First) {
             Ok(begun) if begun.is_empty() && plan.known.is_empty() => {
-                SetOut::Over(self.put_back(entry, plan.later).with(early), spare)
+                AttemptStart::Over(self.postpone(entry, plan.postponement).with(early), spare)
             }
-            Ok(begun) => SetOut::Attempt(Box::new(UnderWay {
+            Ok(begun) => AttemptStart::Attempt(Box::new(Attempt {
                 entry,
                 plan,
                 begun,
@@ -436,11 +455,11 @@ impl Core {
     fn begin_some(
         &self,
         entry: &mut Entry,
-        plan: &mut Plan,
+        plan: &mut AttemptPlan,
         spare: &mut Option<Job>,
         jobs: &Arc<Jobs>,
         part: Part,
-    ) -> disk::Result<Vec<Begun>> {
+    ) -> disk::Result<Vec<Transaction>> {
         let mut begun = Vec::new();
         let mut looks = 0;
         // The plan has just looked before the first part.
@@ -452,28 +471,32 @@ impl Core {
             if spare.is_none() && !jobs.has_further() {
                 break;
             }
-            let Some(way) = plan.ways.pop_front() else {
+            let Some(pending) = plan.pending_groups.pop_front() else {
                 break;
             };
-            let Some(way) = self.still_free(plan, entry, way, &suspended) else {
+            let Some(pending) = self.still_free(plan, entry, pending, &suspended) else {
                 continue;
             };
             let mut job = match spare.take() {
                 Some(job) => job,
-                None => match jobs
-                    .take_further(&way.destination, |destination| self.is_strange(destination))
-                {
+                None => match jobs.take_further(&pending.destination, |destination| {
+                    self.is_strange(destination)
+                }) {
                     Some(job) => job,
                     None => {
-                        plan.ways.push_back(way);
+                        plan.pending_groups.push_back(pending);
                         looks += 1;
                         continue;
                     }
                 },
             };
-            job.turn_to(&way.destination);
-            match self.seat(plan, entry, way) {
-                Some((place, group)) => begun.push(Begun { place, job, group }),
+            job.turn_to(&pending.destination);
+            match self.take_slots(plan, entry, pending) {
+                Some((transport_slot, group)) => begun.push(Transaction {
+                    transport_slot,
+                    job,
+                    group,
+                }),
                 None => *spare = Some(job),
             }
         }
@@ -492,38 +515,40 @@ impl Core {
 
     /// Follows a message on behind an attempt. Those who could not be tried are still due, and
     /// that is no reason to begin anew.
-    fn go_on(&self, mut entry: Entry, later: Later) -> Next {
+    fn after_attempt(&self, mut entry: Entry, postponement: Postponement) -> StepResult {
         let longest_delay = self.retry.longest_delay();
         // What is finished is in use until it is gone.
         if next_step(entry.state(), self.now(), longest_delay) != Step::Finish {
             self.end(&mut entry);
         }
         match self.follow(entry) {
-            Next::Attempt(entry, _, notices) => self.put_back(*entry, later).with(notices),
+            StepResult::Attempt(entry, _, notices) => {
+                self.postpone(*entry, postponement).with(notices)
+            }
             other => other,
         }
     }
 
     /// A message nobody of whom can be tried now waits here for its turn, or until then.
     /// One that stays until later may take so long that its sender is to be told.
-    fn put_back(&self, mut entry: Entry, later: Later) -> Next {
-        let Later {
+    fn postpone(&self, mut entry: Entry, postponement: Postponement) -> StepResult {
+        let Postponement {
             until,
             suspended,
             wait,
-        } = later;
+        } = postponement;
         if let Some(wait) = wait {
-            return Next::Waits(entry.place(), wait, Vec::new());
+            return StepResult::Waits(entry.place(), wait, Vec::new());
         }
         let Some(until) = until else {
             // Still more to attempt at the same moment: the next pass.
-            return Next::Settled(Settled::Left, Vec::new());
+            return StepResult::Over(MessageOutcome::Left, Vec::new());
         };
         let mut notices = Vec::new();
         if let Some(occasion) = overdue(entry.state(), self.now()) {
-            match self.tell(&mut entry, &occasion) {
+            match self.notify_sender(&mut entry, &occasion) {
                 Ok(notice) => notices.extend(notice),
-                Err(settled) => return Next::Settled(settled, notices),
+                Err(settled) => return StepResult::Over(settled, notices),
             }
         }
         let (id, until) = (entry.id(), self.rest_until(&entry, until));
@@ -531,21 +556,21 @@ impl Core {
         let why = if is_down { "down" } else { "suspended" };
         tracing::debug!(%id, %until, "put off: its destination is {why}");
         let settled = match entry.postpone(until) {
-            Ok(()) => Settled::Resting(Resting::Deferred(until)),
+            Ok(()) => MessageOutcome::Resting(Resting::Deferred(until)),
             Err(error) => self.trouble(id, &error.to_string()),
         };
         let place = entry.place();
         // The lock goes first: who resumes passes over what is locked, and counts on our look.
         drop(entry);
-        if !is_down && !self.stand(&suspended) {
-            self.bring_back(id, place);
+        if !is_down && !self.are_in_force(&suspended) {
+            self.reactivate(id, place);
         }
-        Next::Settled(settled, notices)
+        StepResult::Over(settled, notices)
     }
 
     /// Whether nobody has ended any of these suspensions. If that cannot be known, another look is
     /// taken soon enough.
-    fn stand(&self, suspended: &BTreeSet<String>) -> bool {
+    fn are_in_force(&self, suspended: &BTreeSet<String>) -> bool {
         let Ok(there) = self.spool.suspended() else {
             return true;
         };
@@ -554,7 +579,7 @@ impl Core {
 
     /// Makes due again what was put off for a suspension that is gone. Who has it in hand now looks
     /// himself, and if it cannot be, another look is taken soon enough.
-    fn bring_back(&self, id: QueueId, place: Place) {
+    fn reactivate(&self, id: QueueId, place: Place) {
         if let Ok(Claim::Locked(locked)) = self.spool.lock(place, id)
             && let Ok(mut entry) = locked.read()
             && let Err(error) = entry.activate()
@@ -569,9 +594,14 @@ impl Core {
     ///
     /// Where it is to freeze the message is held back, and that stands before the outcome: with the
     /// outcome alone a kill would leave what may have been delivered to be tried again.
-    fn conclude(&self, mut entry: Entry, ending: Ending, last: bool) -> (Entry, Option<String>) {
+    fn conclude(
+        &self,
+        mut entry: Entry,
+        ending: TransactionOutcomes,
+        last: bool,
+    ) -> (Entry, Option<String>) {
         let now = self.now();
-        let Ending {
+        let TransactionOutcomes {
             transport,
             outcomes,
             freeze,
@@ -582,7 +612,7 @@ impl Core {
                 // Who was not tried by any has the schedule of the one he would go by.
                 let by = transport.as_deref();
                 let by = by.or_else(|| self.transport_for(&entry, &recipient));
-                settle(
+                recipient_result(
                     entry.state(),
                     &recipient,
                     by,
@@ -629,7 +659,7 @@ impl Core {
             let mut after = entry.state().clone();
             after.apply(&event);
             if after.recipients.iter().all(RecipientState::is_finished) {
-                entry.imagine(event);
+                entry.apply_unrecorded(event);
                 return (entry, None);
             }
         }
@@ -646,7 +676,7 @@ impl Core {
     /// A message that is done and could not be renamed to `done/`. That rename was to be the
     /// record of its last outcome; now its block must be. Where there was no room for the name, it is forgotten
     /// where it stands.
-    pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> Settled {
+    pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> MessageOutcome {
         let id = entry.id();
         let said = entry.say_done();
         match &said {
@@ -661,7 +691,7 @@ impl Core {
             _ => {}
         }
         match (entry.forget_here(), said) {
-            (Ok(true), _) => Settled::Finished,
+            (Ok(true), _) => MessageOutcome::Finished,
             (Ok(false) | Err(_), Err(full)) => self.not_ended(&mut entry, &full),
             (Ok(false), Ok(())) => self.trouble(id, &error.to_string()),
             (Err(error), Ok(())) => self.trouble(id, &error.to_string()),
@@ -670,9 +700,9 @@ impl Core {
 
     /// The end of a message that nothing could say. If nothing was delivered at the end, as where an operator
     /// discards it, the next run may come to the same end.
-    fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> Settled {
+    fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> MessageOutcome {
         if entry.owes_something() {
-            Settled::Trouble(self.not_recorded(entry, error))
+            MessageOutcome::Trouble(self.not_recorded(entry, error))
         } else {
             self.trouble(entry.id(), &error.to_string())
         }
@@ -732,12 +762,12 @@ fn syncs_at_the_end(results: &[Status]) -> Syncs {
 }
 
 /// What a transaction has left to do.
-fn rest(group: Group) -> Way {
-    Way {
+fn rest(group: Group) -> PendingGroup {
+    PendingGroup {
         transport: group.transport,
         destination: group.destination,
         chunks: group.chunks,
-        seat: Some(group.seat),
+        source: Some(group.source),
         round: group.round,
     }
 }

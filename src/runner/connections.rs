@@ -42,13 +42,13 @@ pub(super) struct Connections {
     /// For those who wait for their turn with a host.
     turned: Notify,
     /// When it was last said what cannot be had.
-    said: Mutex<HashMap<Help, Instant>>,
+    said: Mutex<HashMap<StateOp, Instant>>,
 }
 
 /// What the spool does for destinations. None of it is needed: whoever cannot have it says so,
 /// and goes without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Help {
+pub(super) enum StateOp {
     /// To know whether a destination is down.
     Recall,
     /// To remember that it is.
@@ -60,18 +60,18 @@ pub(super) enum Help {
     /// To be one of so many who speak to it.
     Connection,
     /// To be one of so many who use its transport.
-    Place,
+    TransportSlot,
 }
 
-impl Help {
+impl StateOp {
     fn without(self) -> &'static str {
         match self {
-            Help::Recall => "not known whether it is down; taken to be up",
-            Help::Remember => "not remembered to be down, so every process finds that out",
-            Help::Forget => "not forgotten to be down, so others wait for its probe",
-            Help::Probe => "probed without a slot; another process may do so too",
-            Help::Place => "served without a slot; other processes do not count it",
-            Help::Connection => "spoken to without a slot; other processes do not count it",
+            StateOp::Recall => "not known whether it is down; taken to be up",
+            StateOp::Remember => "not remembered to be down, so every process finds that out",
+            StateOp::Forget => "not forgotten to be down, so others wait for its probe",
+            StateOp::Probe => "probed without a slot; another process may do so too",
+            StateOp::TransportSlot => "served without a slot; other processes do not count it",
+            StateOp::Connection => "spoken to without a slot; other processes do not count it",
         }
     }
 }
@@ -105,7 +105,7 @@ struct Known {
 /// Whether a message may go to a destination now.
 pub(super) enum Gate {
     /// It may open a connection.
-    Open(Permit),
+    Open(ConnectionSlot),
     /// It is down and is left alone.
     Down(Down),
     /// It is down, and another process finds out at this moment whether it still is.
@@ -117,10 +117,10 @@ pub(super) enum Gate {
 }
 
 /// The right to one connection, until it is dropped.
-pub(super) struct Permit {
+pub(super) struct ConnectionSlot {
     connections: Arc<Connections>,
     destination: Destination,
-    slot: Option<Slot>,
+    lock: Option<Slot>,
     probe: Option<Slot>,
     /// Whether it finds out if the destination is still down, with a slot for that or without.
     probes: bool,
@@ -164,20 +164,20 @@ impl Connections {
         self.said().clear();
     }
 
-    fn said(&self) -> MutexGuard<'_, HashMap<Help, Instant>> {
+    fn said(&self) -> MutexGuard<'_, HashMap<StateOp, Instant>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something cannot be had, and is gone without. That is said, and not again for each message.
-    pub fn go_without(&self, help: Help, destination: &Destination, error: &dyn Display) {
+    pub fn go_without(&self, operation: StateOp, destination: &Destination, error: &dyn Display) {
         let now = Instant::now();
         let mut said = self.said();
         if said
-            .get(&help)
+            .get(&operation)
             .is_none_or(|at| now.duration_since(*at) >= SAID)
         {
-            said.insert(help, now);
-            tracing::warn!(destination = destination.to_string(), %error, "{}", help.without());
+            said.insert(operation, now);
+            tracing::warn!(destination = destination.to_string(), %error, "{}", operation.without());
         }
     }
 
@@ -191,7 +191,7 @@ impl Connections {
         match spool.recall_down_now(destination, now) {
             Ok(down) => (down, false),
             Err(error) => {
-                self.go_without(Help::Recall, destination, &error);
+                self.go_without(StateOp::Recall, destination, &error);
                 (None, matches!(error, Forgotten::Damaged(_)))
             }
         }
@@ -238,7 +238,7 @@ impl Connections {
                 known.down = down;
             }
         }
-        let mut permit = {
+        let mut slot = {
             let mut known = self.known();
             let known = known.entry(destination.clone()).or_default();
             if known.first {
@@ -257,10 +257,10 @@ impl Connections {
             }
             known.first = !known.answered;
             known.open += 1;
-            Permit {
+            ConnectionSlot {
                 connections: Arc::clone(self),
                 destination: destination.clone(),
-                slot: None,
+                lock: None,
                 probe: None,
                 probes: false,
                 first: known.first,
@@ -272,18 +272,18 @@ impl Connections {
             .known()
             .get(destination)
             .is_some_and(|one| one.down.is_some());
-        if permit.first && down {
-            permit.probes = true;
+        if slot.first && down {
+            slot.probes = true;
             match spool.take_probe(destination) {
-                Ok(Some(slot)) => permit.probe = Some(slot),
+                Ok(Some(lock)) => slot.probe = Some(lock),
                 Ok(None) => return Gate::Probed,
-                Err(error) => self.go_without(Help::Probe, destination, &error),
+                Err(error) => self.go_without(StateOp::Probe, destination, &error),
             }
             // Somebody may have been through with it between our look and now.
             match self.recall(spool, destination, now).0 {
                 Some(down) if is_left_alone(&down, now, retried) => {
-                    permit.failed(down.clone(), true);
-                    permit.retire();
+                    slot.failed(down.clone(), true);
+                    slot.retire();
                     return Gate::Down(down);
                 }
                 _ => {}
@@ -291,17 +291,17 @@ impl Connections {
         }
         match spool.take_connection(destination, most) {
             Ok(None) => {}
-            Ok(slot) => {
-                permit.slot = slot;
-                return Gate::Open(permit);
+            Ok(lock) => {
+                slot.lock = lock;
+                return Gate::Open(slot);
             }
             Err(error) => {
-                self.go_without(Help::Connection, destination, &error);
-                return Gate::Open(permit);
+                self.go_without(StateOp::Connection, destination, &error);
+                return Gate::Open(slot);
             }
         }
         // Without the one that was to be.
-        permit.retire();
+        slot.retire();
         match self.limit(destination, 0) {
             0 => Gate::Full,
             _ => Gate::Wait,
@@ -398,7 +398,7 @@ impl Connections {
     }
 }
 
-impl Permit {
+impl ConnectionSlot {
     /// The destination has answered. Returns whether something else is remembered of it.
     pub fn answered(&mut self, standing: bool) -> bool {
         let mut was_down = false;
@@ -516,17 +516,17 @@ impl Permit {
 
     /// The connection is closed, and the files that stood for it go. Runs where it may block.
     pub fn retire(mut self) {
-        for slot in [self.slot.take(), self.probe.take()].into_iter().flatten() {
-            slot.retire();
+        for lock in [self.lock.take(), self.probe.take()].into_iter().flatten() {
+            lock.retire();
         }
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.set_idle(false);
         // Before somebody is told that there is room.
-        drop((self.slot.take(), self.probe.take()));
+        drop((self.lock.take(), self.probe.take()));
         self.connections.update(&self.destination, |known| {
             known.open = known.open.saturating_sub(1);
             known.standing = known.standing.saturating_sub(usize::from(self.standing));

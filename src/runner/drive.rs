@@ -11,13 +11,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::Handled;
+use super::attempt::MessageReport;
 use super::finisher::{self, Finisher};
 use super::jobs::{Job, Jobs, Wanted};
 use super::lanes::{Candidate, Lanes};
-use super::plan::Wait;
+use super::plan::WaitReason;
 use super::scan::Batch;
-use super::{Core, Error, Progress, Runner, Settled, Summary};
+use super::{Core, Error, MessageOutcome, Progress, Runner, Summary};
 use crate::message::QueueId;
 use crate::queue::{Resting, Status};
 use crate::spool::{Destination, Place};
@@ -42,7 +42,7 @@ struct Drive {
     core: Arc<Core>,
     lanes: Lanes,
     jobs: Arc<Jobs>,
-    tasks: JoinSet<(QueueId, Handled)>,
+    tasks: JoinSet<(QueueId, MessageReport)>,
     scan: Option<Scan>,
     finisher: Finisher,
     /// Sessions that are being closed.
@@ -64,10 +64,10 @@ struct Scan {
 }
 
 /// What a run waits for.
-enum Happening {
+enum RunEvent {
     Batch(Batch),
     ScanEnded,
-    Handled(QueueId, Box<Handled>),
+    Reported(QueueId, Box<MessageReport>),
     Wake,
     /// Sessions have been idle for too long.
     Idle,
@@ -79,7 +79,7 @@ impl Runner {
         self.core.work(Drive::run(Arc::clone(&self.core), mode))?
     }
 
-    pub(super) fn attempt_at(&self, id: QueueId, place: Place) -> Result<Settled, Error> {
+    pub(super) fn attempt_at(&self, id: QueueId, place: Place) -> Result<MessageOutcome, Error> {
         let core = Arc::clone(&self.core);
         let settled = self.core.work(async move {
             core.forget_looks();
@@ -88,12 +88,12 @@ impl Runner {
                 transport: String::new(),
                 next_hop: String::new(),
             });
-            let handled = Arc::clone(&core)
-                .see_to(Candidate { id, place }, finisher, job)
+            let report = Arc::clone(&core)
+                .handle_caught(Candidate { id, place }, finisher, job)
                 .await;
             core.sessions.close().await;
             let _ = forgetting.await;
-            handled.settled
+            report.settled
         })?;
         self.core.verdict().map(|()| settled)
     }
@@ -101,16 +101,16 @@ impl Runner {
 
 impl Core {
     /// Handles one candidate from beginning to end, whatever happens.
-    async fn see_to(
+    async fn handle_caught(
         self: Arc<Self>,
         candidate: Candidate,
         finisher: Finisher,
         job: Job,
-    ) -> Handled {
+    ) -> MessageReport {
         let core = Arc::clone(&self);
         let work = AssertUnwindSafe(self.handle(candidate, finisher, job));
-        let handled = work.catch_unwind().await;
-        handled.unwrap_or_else(|_| core.panicked(candidate.id))
+        let report = work.catch_unwind().await;
+        report.unwrap_or_else(|_| core.panicked(candidate.id))
     }
 
     /// Why the run had to stop, if it may go on when that is over: not where an outcome could not be
@@ -124,7 +124,7 @@ impl Core {
     /// A run begins: what was seen in the one before counts only where it still stands.
     fn forget_looks(&self) {
         self.connections.begin();
-        self.places.begin();
+        self.transport_slots.begin();
     }
 
     /// The jobs of a run that begins now.
@@ -145,8 +145,8 @@ impl Core {
         let Some(transport) = self.transports.get(&destination.transport) else {
             return true;
         };
-        let (places, connections) = (transport.concurrency(), transport.connections());
-        places.is_none_or(|most| self.places.has_room(&destination.transport, most))
+        let (most_slots, connections) = (transport.concurrency(), transport.connections());
+        most_slots.is_none_or(|most| self.transport_slots.has_room(&destination.transport, most))
             && connections.is_none_or(|most| {
                 self.connections
                     .has_room(destination, most, jobs.count(destination), now)
@@ -215,8 +215,8 @@ impl Drive {
                     break;
                 }
                 self.hand_out();
-                let happening = self.next(over).await;
-                self.react(happening).await;
+                let event = self.next(over).await;
+                self.react(event).await;
             }
             // What looked corrupt before a whole message was read.
             let suspects = self.core.troubles.take_suspects();
@@ -252,17 +252,17 @@ impl Drive {
             // Whatever loses the race here is waited for again: each of these can be dropped
             // at any point without losing anything.
             let deadline = self.jobs.deadline();
-            let happening = tokio::select! {
-                happening = self.next(over), if busy => happening,
+            let event = tokio::select! {
+                event = self.next(over), if busy => event,
                 () = sleep_until(rest), if rest.is_some() => {
                     rest = None;
-                    Happening::Wake
+                    RunEvent::Wake
                 }
-                () = watch.wake(), if !scanning && !over && rest.is_none() => Happening::Wake,
-                () = core.stop.notify.notified(), if !over => Happening::Nothing,
-                () = sleep_until(deadline), if !busy && !over => Happening::Nothing,
+                () = watch.wake(), if !scanning && !over && rest.is_none() => RunEvent::Wake,
+                () = core.stop.notify.notified(), if !over => RunEvent::Nothing,
+                () = sleep_until(deadline), if !busy && !over => RunEvent::Nothing,
             };
-            self.react(happening).await;
+            self.react(event).await;
         }
     }
 
@@ -329,7 +329,7 @@ impl Drive {
                 seen.insert(candidate.id);
             }
             let job = self.jobs.take(lane);
-            let work = Arc::clone(&self.core).see_to(candidate, self.finisher.clone(), job);
+            let work = Arc::clone(&self.core).handle_caught(candidate, self.finisher.clone(), job);
             self.tasks.spawn(async move { (candidate.id, work.await) });
         }
         // Messages with many destinations leave the next free job to one that waits.
@@ -351,7 +351,7 @@ impl Drive {
     }
 
     /// Waits for one thing to happen. Something must be under way.
-    async fn next(&mut self, over: bool) -> Happening {
+    async fn next(&mut self, over: bool) -> RunEvent {
         let Drive {
             scan,
             tasks,
@@ -367,56 +367,56 @@ impl Drive {
         let looking = next_look.is_some() && !scanning && !over && (!tasks.is_empty() || waiting);
         tokio::select! {
             batch = next_batch(scan), if scanning => match batch {
-                Some(batch) => Happening::Batch(batch),
-                None => Happening::ScanEnded,
+                Some(batch) => RunEvent::Batch(batch),
+                None => RunEvent::ScanEnded,
             },
             Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
-                Ok((id, handled)) => Happening::Handled(id, Box::new(handled)),
-                Err(_) => Happening::Nothing,
+                Ok((id, report)) => RunEvent::Reported(id, Box::new(report)),
+                Err(_) => RunEvent::Nothing,
             },
-            () = sleep_until(*next_look), if looking => Happening::Wake,
-            () = core.connections.changed(), if waiting => Happening::Nothing,
-            () = jobs.freed_one(), if waiting => Happening::Nothing,
-            () = sleep_until(idle_end), if idle_end.is_some() => Happening::Idle,
-            () = sleep_until(jobs.deadline()), if !over => Happening::Nothing,
+            () = sleep_until(*next_look), if looking => RunEvent::Wake,
+            () = core.connections.changed(), if waiting => RunEvent::Nothing,
+            () = jobs.freed_one(), if waiting => RunEvent::Nothing,
+            () = sleep_until(idle_end), if idle_end.is_some() => RunEvent::Idle,
+            () = sleep_until(jobs.deadline()), if !over => RunEvent::Nothing,
         }
     }
 
-    async fn react(&mut self, happening: Happening) {
-        match happening {
-            Happening::Batch(_) if self.is_over() => self.stop_scan(),
-            Happening::Batch(batch) => self.add(batch),
-            Happening::ScanEnded => {
+    async fn react(&mut self, event: RunEvent) {
+        match event {
+            RunEvent::Batch(_) if self.is_over() => self.stop_scan(),
+            RunEvent::Batch(batch) => self.add(batch),
+            RunEvent::ScanEnded => {
                 self.next_look = self.seen.as_ref().map(|_| Instant::now() + LOOK_AGAIN);
                 self.end_scan().await;
             }
-            Happening::Handled(id, handled) => {
+            RunEvent::Reported(id, report) => {
                 self.lanes.put_down(id);
-                self.forget_seen(id, &handled.settled);
-                match handled.again.clone() {
-                    Some((wait, candidate)) => self.again(&handled, wait, candidate),
-                    None => self.count(&handled),
+                self.forget_seen(id, &report.settled);
+                match report.again.clone() {
+                    Some((wait, candidate)) => self.again(&report, wait, candidate),
+                    None => self.count(&report),
                 }
-                self.queue_notices(handled.notices).await;
+                self.queue_notices(report.notices).await;
             }
-            Happening::Wake => self.start_scan(),
-            Happening::Idle => {
+            RunEvent::Wake => self.start_scan(),
+            RunEvent::Idle => {
                 // Others are waiting for their places; we do not wait for a goodbye.
                 for open in self.core.sessions.ended() {
                     self.closing.spawn(open.close());
                 }
                 while self.closing.try_join_next().is_some() {}
             }
-            Happening::Nothing => {}
+            RunEvent::Nothing => {}
         }
     }
 
     /// What has been put where it belongs does not stand in the way of another look: if it is
     /// in the queue again by then, an operator has made it due.
-    fn forget_seen(&mut self, id: QueueId, settled: &Settled) {
+    fn forget_seen(&mut self, id: QueueId, settled: &MessageOutcome) {
         let moved = matches!(
             settled,
-            Settled::Finished | Settled::Resting(_) | Settled::Corrupt(_)
+            MessageOutcome::Finished | MessageOutcome::Resting(_) | MessageOutcome::Corrupt(_)
         );
         if let (Some(seen), true) = (&mut self.seen, moved) {
             seen.remove(&id);
@@ -466,42 +466,47 @@ impl Drive {
     /// A message that could not go on now, or not with all of its recipients. Where all the
     /// connections to a destination, or all the places of a transport, are others', a single pass
     /// does not wait for them.
-    fn again(&mut self, handled: &Handled, wait: Wait, candidate: Candidate) {
-        self.count_results(&handled.results);
+    fn again(&mut self, report: &MessageReport, wait: WaitReason, candidate: Candidate) {
+        self.count_results(&report.results);
         match wait {
-            Wait::Full(destination) if self.mode == Mode::Once => {
+            WaitReason::Full(destination) if self.mode == Mode::Once => {
                 for _ in 0..=self.lanes.dismiss(&destination) {
                     self.core.observe(Progress::Handled);
                 }
             }
-            Wait::Places(destination) if self.mode == Mode::Once => {
+            WaitReason::TransportSlot(destination) if self.mode == Mode::Once => {
                 for _ in 0..=self.lanes.dismiss_all(&destination.transport) {
                     self.core.observe(Progress::Handled);
                 }
             }
-            Wait::Turn(destination) | Wait::Full(destination) | Wait::Places(destination) => {
+            WaitReason::Turn(destination)
+            | WaitReason::Full(destination)
+            | WaitReason::TransportSlot(destination) => {
                 self.lanes.push_back_in(destination, candidate);
             }
         }
     }
 
-    fn count(&mut self, handled: &Handled) {
+    fn count(&mut self, report: &MessageReport) {
         self.core.observe(Progress::Handled);
         let summary = &mut self.summary;
-        match &handled.settled {
-            Settled::Absent => return,
+        match &report.settled {
+            MessageOutcome::Absent => return,
             // Some were tried before the run was to end.
-            Settled::Left if handled.results.is_empty() => return,
-            Settled::Busy => summary.busy += 1,
-            Settled::Corrupt(_) => summary.corrupt += 1,
-            Settled::Resting(Resting::Frozen(_)) => summary.frozen += 1,
+            MessageOutcome::Left if report.results.is_empty() => return,
+            MessageOutcome::Busy => summary.busy += 1,
+            MessageOutcome::Corrupt(_) => summary.corrupt += 1,
+            MessageOutcome::Resting(Resting::Frozen(_)) => summary.frozen += 1,
             // Trouble is counted at the end.
-            Settled::Finished | Settled::Left | Settled::Resting(_) | Settled::Trouble(_) => {}
+            MessageOutcome::Finished
+            | MessageOutcome::Left
+            | MessageOutcome::Resting(_)
+            | MessageOutcome::Trouble(_) => {}
         }
-        if handled.settled != Settled::Busy {
+        if report.settled != MessageOutcome::Busy {
             summary.messages += 1;
         }
-        self.count_results(&handled.results);
+        self.count_results(&report.results);
     }
 
     fn count_results(&mut self, results: &[Status]) {

@@ -14,10 +14,10 @@ use super::Core;
 use super::chunks::Chunks;
 use super::connections::Gate;
 use super::jobs::Job;
-use super::places::{self, Seating};
 use super::round::Round;
 use super::sessions::Open;
 use super::transact::ended;
+use super::transport_slots::{self, SlotAnswer};
 use crate::disk;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::state::Fate;
@@ -30,18 +30,18 @@ use crate::transport::Transport;
 pub(super) const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
 /// Recipients that share a way out, and whose turn has not come.
-pub(super) struct Way {
+pub(super) struct PendingGroup {
     pub transport: Arc<dyn Transport>,
     pub destination: Destination,
     /// One transaction after the other.
     pub chunks: Chunks,
     /// What the transaction before left.
-    pub seat: Option<Seat>,
+    pub source: Option<SessionSource>,
     /// The hosts that the first of the transactions has come to.
     pub round: Round,
 }
 
-impl Way {
+impl PendingGroup {
     /// What hosts have said of the recipients that they put off, if no other host is asked for them
     /// now. They were tried, so this is their outcome.
     pub fn said(&mut self) -> Vec<(Address, Outcome)> {
@@ -53,18 +53,18 @@ impl Way {
     }
 
     /// Gives up for now. Runs where it may block.
-    fn let_go(&mut self, plan: &mut Plan) {
+    fn give_up(&mut self, plan: &mut AttemptPlan) {
         plan.known.extend(self.said());
-        if let Some(Seat::Permit(permit)) = self.seat.take() {
-            permit.retire();
+        if let Some(SessionSource::Slot(slot)) = self.source.take() {
+            slot.retire();
         }
     }
 }
 
 /// A transaction whose turn has come, and what it needs.
-pub(super) struct Begun {
+pub(super) struct Transaction {
     /// Goes before the job does: the message that gets the job may want a place.
-    pub place: Option<places::Place>,
+    pub transport_slot: Option<transport_slots::TransportSlot>,
     pub job: Job,
     pub group: Group,
 }
@@ -75,57 +75,57 @@ pub(super) struct Group {
     pub destination: Destination,
     /// One transaction after the other.
     pub chunks: Chunks,
-    pub seat: Seat,
+    pub source: SessionSource,
     /// The hosts that the first of the transactions has come to.
     pub round: Round,
 }
 
 /// How a group gets to its session.
-pub(super) enum Seat {
+pub(super) enum SessionSource {
     /// By one that is open.
-    Taken(Open),
+    Open(Open),
     /// By opening one.
-    Permit(super::connections::Permit),
+    Slot(super::connections::ConnectionSlot),
     /// Its transport keeps no connection.
-    Free,
+    NoSlot,
 }
 
 /// What is tried of a message, and what is not.
-pub(super) struct Plan {
+pub(super) struct AttemptPlan {
     /// Whose turn is to come.
-    pub ways: VecDeque<Way>,
+    pub pending_groups: VecDeque<PendingGroup>,
     /// Whose outcome is known without asking anybody, and not recorded yet.
     pub known: Vec<(Address, Outcome)>,
-    pub later: Later,
+    pub postponement: Postponement,
     /// On which nobody is left. Their sessions are for other messages.
-    pub over: Vec<Way>,
+    pub over: Vec<PendingGroup>,
     /// When an operator wanted the message tried, if it has not been since.
     retried: Option<Timestamp>,
 }
 
 /// When the rest of a message can be tried.
 #[derive(Debug, Default)]
-pub(super) struct Later {
+pub(super) struct Postponement {
     /// Destinations are down, or suspended, until then.
     pub until: Option<Timestamp>,
     /// What suspends some of them, by its files.
     pub suspended: BTreeSet<String>,
     /// It waits for its turn.
-    pub wait: Option<Wait>,
+    pub wait: Option<WaitReason>,
 }
 
 /// What a message waits for, in its destination's lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
+pub(super) enum WaitReason {
     /// For another message of this process.
     Turn(Destination),
     /// For a connection of another process.
     Full(Destination),
     /// For a place of this hop's transport, all of which are other processes'.
-    Places(Destination),
+    TransportSlot(Destination),
 }
 
-impl Later {
+impl Postponement {
     fn until(&mut self, time: Timestamp) {
         self.until = Some(self.until.map_or(time, |until| until.min(time)));
     }
@@ -136,12 +136,12 @@ impl Core {
     ///
     /// # Errors
     /// If it cannot be known what is suspended: then nobody is tried.
-    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<Plan> {
+    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<AttemptPlan> {
         let suspended = self.spool.suspended()?;
-        let mut plan = Plan {
-            ways: VecDeque::new(),
+        let mut plan = AttemptPlan {
+            pending_groups: VecDeque::new(),
             known: Vec::new(),
-            later: Later::default(),
+            postponement: Postponement::default(),
             over: Vec::new(),
             retried: retried(entry),
         };
@@ -181,19 +181,21 @@ impl Core {
             if let Some(transport) = self.transports.get(&destination.transport) {
                 let most = transport.max_recipients().max(1);
                 let mut chunks = recipients.chunks(most).map(<[_]>::to_vec);
-                let way = |chunks| Way {
+                let pending = |chunks| PendingGroup {
                     transport: Arc::clone(transport),
                     destination: destination.clone(),
                     chunks,
-                    seat: None,
+                    source: None,
                     round: Round::new(plan.retried),
                 };
                 match transport.connections() {
-                    Some(_) => plan.ways.push_back(way(chunks.collect())),
+                    Some(_) => plan.pending_groups.push_back(pending(chunks.collect())),
                     // Nothing is saved by one after the other.
-                    None => plan
-                        .ways
-                        .extend(chunks.by_ref().map(|one| way([one].into_iter().collect()))),
+                    None => plan.pending_groups.extend(
+                        chunks
+                            .by_ref()
+                            .map(|one| pending([one].into_iter().collect())),
+                    ),
                 }
             }
         }
@@ -203,7 +205,7 @@ impl Core {
     /// Leaves out a recipient whose mail is suspended.
     fn leave_out(
         &self,
-        plan: &mut Plan,
+        plan: &mut AttemptPlan,
         entry: &Entry,
         recipient: &Address,
         one: Standing,
@@ -215,52 +217,53 @@ impl Core {
             return;
         }
         let again = self.look_again(&one, now);
-        plan.later.until(warn.map_or(again, |warn| warn.min(again)));
-        plan.later.suspended.insert(one.file);
+        plan.postponement
+            .until(warn.map_or(again, |warn| warn.min(again)));
+        plan.postponement.suspended.insert(one.file);
     }
 
     /// Leaves out of a way those whose mail has been suspended since the attempt began; the way, if anybody
     /// is left on it. A recipient whom a host has put off was tried, and what it said is known.
     pub(super) fn still_free(
         &self,
-        plan: &mut Plan,
+        plan: &mut AttemptPlan,
         entry: &Entry,
-        mut way: Way,
+        mut pending: PendingGroup,
         suspended: &Suspended,
-    ) -> Option<Way> {
+    ) -> Option<PendingGroup> {
         if suspended.is_empty() {
-            return Some(way);
+            return Some(pending);
         }
         let now = self.now();
-        let destination = way.destination.clone();
+        let destination = pending.destination.clone();
         let on_way = (
             Some(destination.transport.as_str()),
             Some(destination.next_hop.as_str()),
         );
         let found = |one: &Address| self.spool.suspension(suspended, on_way, one, now);
-        if way.round.is_under_way() {
-            let first = way.chunks.take_first();
+        if pending.round.is_under_way() {
+            let first = pending.chunks.take_first();
             let (put_off, left): (Vec<_>, Vec<_>) =
                 first.into_iter().partition(|one| found(one).is_some());
-            plan.known.extend(ended(put_off, &way.round));
+            plan.known.extend(ended(put_off, &pending.round));
             if left.is_empty() {
-                way.round = way.round.anew()
+                pending.round = pending.round.anew()
             } else {
-                way.chunks.put_first(left)
+                pending.chunks.put_first(left)
             }
         }
-        way.chunks.take_out(|one| match found(one) {
+        pending.chunks.take_out(|one| match found(one) {
             Some(standing) => {
                 self.leave_out(plan, entry, one, standing, now);
                 true
             }
             None => false,
         });
-        if way.chunks.is_empty() {
-            plan.over.push(way);
+        if pending.chunks.is_empty() {
+            plan.over.push(pending);
             return None;
         }
-        Some(way)
+        Some(pending)
     }
 
     /// When another look is taken at a message whose mail is suspended: at the end of that, and
@@ -287,77 +290,81 @@ impl Core {
 
     /// Takes what a way's next transaction needs. If it is not to be had, the plan says what that
     /// means for its recipients. Runs where it may block.
-    pub(super) fn seat(
+    pub(super) fn take_slots(
         &self,
-        plan: &mut Plan,
+        plan: &mut AttemptPlan,
         entry: &Entry,
-        mut way: Way,
-    ) -> Option<(Option<places::Place>, Group)> {
-        let place = match way.transport.concurrency() {
+        mut pending: PendingGroup,
+    ) -> Option<(Option<transport_slots::TransportSlot>, Group)> {
+        let transport_slot = match pending.transport.concurrency() {
             None => None,
             Some(most) => {
-                match self
-                    .places
-                    .take(&self.spool, &self.connections, &way.destination, most)
-                {
-                    Seating::Taken(place) => Some(place),
-                    Seating::Wait => {
-                        way.let_go(plan);
-                        plan.later.wait = Some(Wait::Turn(way.destination));
+                match self.transport_slots.take(
+                    &self.spool,
+                    &self.connections,
+                    &pending.destination,
+                    most,
+                ) {
+                    SlotAnswer::Taken(transport_slot) => Some(transport_slot),
+                    SlotAnswer::Wait => {
+                        pending.give_up(plan);
+                        plan.postponement.wait = Some(WaitReason::Turn(pending.destination));
                         return None;
                     }
-                    Seating::Full => {
-                        way.let_go(plan);
-                        plan.later.wait.get_or_insert(Wait::Places(way.destination));
+                    SlotAnswer::Full => {
+                        pending.give_up(plan);
+                        plan.postponement
+                            .wait
+                            .get_or_insert(WaitReason::TransportSlot(pending.destination));
                         return None;
                     }
                 }
             }
         };
-        let Way {
+        let PendingGroup {
             transport,
             destination,
             chunks,
-            seat,
+            source,
             round,
-        } = way;
-        let session = || self.sessions.take(&destination).map(Seat::Taken);
-        let seat = match (seat.or_else(session), transport.connections()) {
-            (Some(seat), _) => seat,
-            (None, None) => Seat::Free,
+        } = pending;
+        let session = || self.sessions.take(&destination).map(SessionSource::Open);
+        let source = match (source.or_else(session), transport.connections()) {
+            (Some(source), _) => source,
+            (None, None) => SessionSource::NoSlot,
             (None, Some(most)) => self.ask(plan, entry, &destination, most, &chunks)?,
         };
         let group = Group {
             transport,
             destination,
             chunks,
-            seat,
+            source,
             round,
         };
-        Some((place, group))
+        Some((transport_slot, group))
     }
 
     /// Asks for a connection for these recipients.
     fn ask(
         &self,
-        plan: &mut Plan,
+        plan: &mut AttemptPlan,
         entry: &Entry,
         destination: &Destination,
         most: usize,
         recipients: &Chunks,
-    ) -> Option<Seat> {
+    ) -> Option<SessionSource> {
         let now = self.now();
         let recipients = recipients.all();
         match self
             .connections
             .ask(&self.spool, destination, most, now, plan.retried)
         {
-            Gate::Open(permit) => return Some(Seat::Permit(permit)),
+            Gate::Open(slot) => return Some(SessionSource::Slot(slot)),
             Gate::Down(down) => {
-                let outcome = words(&down);
+                let outcome = down_outcome(&down);
                 for one in recipients {
                     match self.put_off(entry, one, destination, &outcome, down.probe, now) {
-                        Some(until) => plan.later.until(until),
+                        Some(until) => plan.postponement.until(until),
                         // Its time is up, and what happened last is why.
                         None => plan.known.push((one.clone(), outcome.clone())),
                     }
@@ -369,14 +376,14 @@ impl Core {
                 for one in recipients {
                     let until = self.put_off(entry, one, destination, &outcome, later, now);
                     // At the end of its time it is not the probe's result that decides.
-                    plan.later.until(until.unwrap_or(later));
+                    plan.postponement.until(until.unwrap_or(later));
                 }
             }
-            Gate::Wait => plan.later.wait = Some(Wait::Turn(destination.clone())),
+            Gate::Wait => plan.postponement.wait = Some(WaitReason::Turn(destination.clone())),
             Gate::Full => {
-                plan.later
+                plan.postponement
                     .wait
-                    .get_or_insert(Wait::Full(destination.clone()));
+                    .get_or_insert(WaitReason::Full(destination.clone()));
             }
         }
         None
@@ -452,7 +459,7 @@ fn held() -> Outcome {
 }
 
 /// What happened last at a destination, as the outcome for those who were not tried.
-fn words(down: &Down) -> Outcome {
+fn down_outcome(down: &Down) -> Outcome {
     match EnhancedCode::at_start_of(&down.reply) {
         Some((code, text)) if code.class == 4 => Outcome::deferred(code, text),
         _ => Outcome::deferred(EnhancedCode::new(4, 4, 1), &down.reply),

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Core;
-use super::connections::{FRESH, Gate, Help, Permit};
+use super::connections::{ConnectionSlot, FRESH, Gate, StateOp};
 use super::plan::PROBED_ELSEWHERE;
 use super::round::Round;
-use super::sessions::{HostSeat, Open, retire};
+use super::sessions::{HostSlot, Open, retire};
 use crate::message::EnhancedCode;
 use crate::queue::{Outcome, Status};
 use crate::spool::{Destination, Down};
@@ -23,14 +23,14 @@ const PATIENCE: u32 = 10;
 pub(super) enum Reached {
     Open(Open),
     /// A host listened before, and no other one is left: with the right to the next connection.
-    NoOther(Permit),
+    NoOther(ConnectionSlot),
     /// No host listened: the same for every recipient of the destination.
     Nobody(Outcome),
 }
 
 /// Whether a host may be connected to.
 enum Entry {
-    Permit(Permit),
+    Slot(ConnectionSlot),
     /// There is a session with it.
     Idle(Open),
     Down(Down),
@@ -47,18 +47,18 @@ impl Core {
         transport: &dyn Transport,
         destination: &Destination,
         round: &mut Round,
-        permit: Permit,
+        slot: ConnectionSlot,
         end: Option<Instant>,
     ) -> Reached {
         if transport.hosts_for(&destination.next_hop).is_none() {
             return self
-                .reach_only(transport, destination, round, permit, end)
+                .reach_only(transport, destination, round, slot, end)
                 .await;
         }
         while let Some(next) = round.next(transport, destination).await {
             let host = match next {
                 Ok(host) => host,
-                Err(outcome) => return self.refused(permit, outcome).await,
+                Err(outcome) => return self.refused(slot, outcome).await,
             };
             let at = destination.host(host.key());
             let most = transport.connections().unwrap_or(usize::MAX);
@@ -71,12 +71,12 @@ impl Core {
                         .await,
                 )
             };
-            let seat = match entry {
+            let host_slot = match entry {
                 None => None,
-                Some(Entry::Permit(seat)) => Some(seat),
+                Some(Entry::Slot(host_slot)) => Some(host_slot),
                 Some(Entry::Idle(mut open)) => {
                     round.ask();
-                    if let Some(other) = open.permit.replace(permit) {
+                    if let Some(other) = open.slot.replace(slot) {
                         retire(other).await;
                     }
                     open.is_new = true;
@@ -110,21 +110,22 @@ impl Core {
                     let name = host.remote().to_owned();
                     return Reached::Open(Open {
                         session,
-                        permit: Some(permit),
-                        host: seat.map(|permit| Box::new(HostSeat { permit, name })),
+                        slot: Some(slot),
+                        host: host_slot.map(|slot| Box::new(HostSlot { slot, name })),
                         is_new: true,
                         is_second_best: round.is_second_best,
                     });
                 }
                 Err(outcome) => {
-                    if let Some(seat) = seat {
-                        self.host_failed(seat, host.key(), round, &outcome).await;
+                    if let Some(host_slot) = host_slot {
+                        self.host_failed(host_slot, host.key(), round, &outcome)
+                            .await;
                     }
                     round.tell_all(outcome);
                 }
             }
         }
-        self.nobody(round, permit).await
+        self.nobody(round, slot).await
     }
 
     /// The same for a destination that is a host itself: it is asked once.
@@ -133,26 +134,26 @@ impl Core {
         transport: &dyn Transport,
         destination: &Destination,
         round: &mut Round,
-        permit: Permit,
+        slot: ConnectionSlot,
         end: Option<Instant>,
     ) -> Reached {
         if !round.is_first() {
-            return self.nobody(round, permit).await;
+            return self.nobody(round, slot).await;
         }
         round.ask();
         let connection = transport.connect(&destination.next_hop);
         match in_time(connection, &destination.next_hop, end).await {
             Ok(session) => Reached::Open(Open {
                 session,
-                permit: Some(permit),
+                slot: Some(slot),
                 host: None,
                 is_new: true,
                 is_second_best: false,
             }),
-            Err(outcome) if outcome.status == Status::Failed => self.refused(permit, outcome).await,
+            Err(outcome) if outcome.status == Status::Failed => self.refused(slot, outcome).await,
             Err(outcome) => {
                 round.tell_all(outcome);
-                self.nobody(round, permit).await
+                self.nobody(round, slot).await
             }
         }
     }
@@ -186,7 +187,7 @@ impl Core {
                 continue;
             }
             match gate {
-                Ok(Gate::Open(permit)) => return Entry::Permit(permit),
+                Ok(Gate::Open(slot)) => return Entry::Slot(slot),
                 Ok(Gate::Down(down)) => return Entry::Down(down),
                 Ok(Gate::Probed) => return Entry::Probed,
                 Ok(Gate::Wait) => {}
@@ -214,46 +215,50 @@ impl Core {
     }
 
     /// DNS or the transport says that no mail for the destination is taken at all.
-    async fn refused(self: &Arc<Self>, mut permit: Permit, outcome: Outcome) -> Reached {
-        let was_down = permit.answered(false);
-        if let Some(permit) = self.answers(permit, was_down).await {
-            retire(permit).await;
+    async fn refused(self: &Arc<Self>, mut slot: ConnectionSlot, outcome: Outcome) -> Reached {
+        let was_down = slot.answered(false);
+        if let Some(slot) = self.answers(slot, was_down).await {
+            retire(slot).await;
         }
         Reached::Nobody(outcome)
     }
 
     /// No host is left. If none listened, the destination is down.
-    pub(super) async fn nobody(self: &Arc<Self>, round: &mut Round, permit: Permit) -> Reached {
+    pub(super) async fn nobody(
+        self: &Arc<Self>,
+        round: &mut Round,
+        slot: ConnectionSlot,
+    ) -> Reached {
         if round.listened {
-            return Reached::NoOther(permit);
+            return Reached::NoOther(slot);
         }
         let outcome = round.outcome_of_all();
         // One that has other connections, whose hosts are only busy, or that has more of them than
         // were asked is not down: its next message passes over those that are.
-        if round.is_second_best || round.is_cut || !permit.is_down() {
-            retire(permit).await;
+        if round.is_second_best || round.is_cut || !slot.is_down() {
+            retire(slot).await;
             return Reached::Nobody(outcome);
         }
         let (hosts, probe) = (std::mem::take(&mut round.down), round.probe);
         let reply = outcome.reply.to_string();
-        self.is_down(permit, reply, hosts, probe).await;
+        self.is_down(slot, reply, hosts, probe).await;
         Reached::Nobody(outcome)
     }
 
     /// A host failed, or could not be connected to: it is down unless other connections to it stand.
     pub(super) async fn host_failed(
         self: &Arc<Self>,
-        permit: Permit,
+        slot: ConnectionSlot,
         key: &str,
         round: &mut Round,
         outcome: &Outcome,
     ) {
-        if !permit.is_down() {
+        if !slot.is_down() {
             round.is_second_best = true;
-            return retire(permit).await;
+            return retire(slot).await;
         }
         let reply = outcome.reply.to_string();
-        if let Some(down) = self.is_down(permit, reply, Vec::new(), None).await {
+        if let Some(down) = self.is_down(slot, reply, Vec::new(), None).await {
             round.is_down(key, down.probe);
         }
     }
@@ -261,19 +266,19 @@ impl Core {
     /// Remembers that a destination or a host is down, and gives up its connection.
     async fn is_down(
         self: &Arc<Self>,
-        mut permit: Permit,
+        mut slot: ConnectionSlot,
         reply: String,
         hosts: Vec<String>,
         probe: Option<Timestamp>,
     ) -> Option<Down> {
         let core = Arc::clone(self);
         let told = tokio::task::spawn_blocking(move || {
-            let down = core.remember_down(&mut permit, &reply, hosts, probe);
+            let down = core.remember_down(&mut slot, &reply, hosts, probe);
             // First what is remembered, then others may look.
-            if let Some(probe) = permit.end_probe() {
+            if let Some(probe) = slot.end_probe() {
                 probe.retire();
             }
-            permit.retire();
+            slot.retire();
             down
         });
         told.await.ok()
@@ -281,17 +286,17 @@ impl Core {
 
     fn remember_down(
         &self,
-        permit: &mut Permit,
+        slot: &mut ConnectionSlot,
         reply: &str,
         hosts: Vec<String>,
         probe: Option<Timestamp>,
     ) -> Down {
-        let (now, destination) = (self.now(), permit.destination().clone());
+        let (now, destination) = (self.now(), slot.destination().clone());
         let before = self.spool.down(&destination);
         let mut is_written = true;
         let down = match before {
             // Another process found it out at the same time.
-            Some(down) if down.is_left_alone(now) && !permit.is_probe() => down,
+            Some(down) if down.is_left_alone(now) && !slot.is_probe() => down,
             before => {
                 let mut down = Down::again(before, &destination, reply, now);
                 // As soon as one of its hosts is probed.
@@ -299,7 +304,7 @@ impl Core {
                 down.hosts = hosts;
                 if let Err(error) = self.spool.remember_down(&down) {
                     self.connections
-                        .go_without(Help::Remember, &destination, &error);
+                        .go_without(StateOp::Remember, &destination, &error);
                     is_written = false;
                 }
                 down
@@ -307,29 +312,29 @@ impl Core {
         };
         let (probe, tries) = (down.probe, down.tries);
         tracing::warn!(destination = destination.to_string(), %probe, tries, reply, "down");
-        permit.failed(down.clone(), is_written);
+        slot.failed(down.clone(), is_written);
         down
     }
 
     /// Forgets that a destination or a host was down: it listens. Returns the permit.
     pub(super) async fn answers(
         self: &Arc<Self>,
-        permit: Permit,
+        slot: ConnectionSlot,
         was_down: bool,
-    ) -> Option<Permit> {
-        if !was_down && !permit.is_probe() {
-            return Some(permit);
+    ) -> Option<ConnectionSlot> {
+        if !was_down && !slot.is_probe() {
+            return Some(slot);
         }
         let core = Arc::clone(self);
         let told = tokio::task::spawn_blocking(move || {
-            let mut permit = permit;
+            let mut slot = slot;
             if was_down {
-                core.forget_down(permit.destination());
+                core.forget_down(slot.destination());
             }
-            if let Some(probe) = permit.end_probe() {
+            if let Some(probe) = slot.end_probe() {
                 probe.retire();
             }
-            permit
+            slot
         });
         told.await.ok()
     }
@@ -339,7 +344,7 @@ impl Core {
             Ok(_) => tracing::info!(destination = destination.to_string(), "answers again"),
             Err(error) => self
                 .connections
-                .go_without(Help::Forget, destination, &error),
+                .go_without(StateOp::Forget, destination, &error),
         }
     }
 }

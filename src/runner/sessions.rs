@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connections::Permit;
+use super::connections::ConnectionSlot;
 use crate::spool::Destination;
 use crate::transport::Session;
 
@@ -17,9 +17,9 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Open {
     pub session: Box<dyn Session>,
     /// For its destination.
-    pub permit: Option<Permit>,
+    pub slot: Option<ConnectionSlot>,
     /// For its host, where that is another thing.
-    pub host: Option<Box<HostSeat>>,
+    pub host: Option<Box<HostSlot>>,
     /// Nothing was delivered over it for this destination.
     pub is_new: bool,
     /// A better host listens, and was left for the sake of a few recipients: this session is not
@@ -28,8 +28,8 @@ pub(super) struct Open {
 }
 
 /// The right to a connection to a host.
-pub(super) struct HostSeat {
-    pub permit: Permit,
+pub(super) struct HostSlot {
+    pub slot: ConnectionSlot,
     /// How log lines name it: connections to one address under two names are two.
     pub name: String,
 }
@@ -54,37 +54,37 @@ impl Open {
     }
 
     fn set_idle(&mut self, idle: bool) {
-        let host = self.host.as_mut().map(|host| &mut host.permit);
-        for permit in [self.permit.as_mut(), host].into_iter().flatten() {
-            permit.set_idle(idle);
+        let host = self.host.as_mut().map(|host| &mut host.slot);
+        for slot in [self.slot.as_mut(), host].into_iter().flatten() {
+            slot.set_idle(idle);
         }
     }
 
     /// Says goodbye; only then may somebody else have the place.
     pub async fn close(self) {
-        if let Some(permit) = self.leave().await {
-            retire(permit).await;
+        if let Some(slot) = self.leave().await {
+            retire(slot).await;
         }
     }
 
     /// The same, but the right to a connection to the destination stays.
-    pub async fn leave(self) -> Option<Permit> {
+    pub async fn leave(self) -> Option<ConnectionSlot> {
         self.session.close().await;
         if let Some(host) = self.host {
-            retire(host.permit).await;
+            retire(host.slot).await;
         }
-        let mut permit = self.permit;
-        if let Some(permit) = &mut permit {
-            permit.fell();
+        let mut slot = self.slot;
+        if let Some(slot) = &mut slot {
+            slot.fell();
         }
-        permit
+        slot
     }
 }
 
 /// Gives up the right to a connection that is closed.
-pub(super) async fn retire(permit: Permit) {
+pub(super) async fn retire(slot: ConnectionSlot) {
     // `retire` cannot panic; if it did, the place would still be free.
-    let _ = tokio::task::spawn_blocking(move || permit.retire()).await;
+    let _ = tokio::task::spawn_blocking(move || slot.retire()).await;
 }
 
 impl Sessions {
@@ -103,15 +103,15 @@ impl Sessions {
 
     /// Takes an idle session to a host under this name, whatever destination it was opened for.
     pub fn take_to(&self, host: &Destination, name: &str) -> Option<Open> {
-        self.take_where(|seat| seat.permit.destination() == host && seat.name == name)
+        self.take_where(|seat| seat.slot.destination() == host && seat.name == name)
     }
 
     /// The same under any name.
     pub fn take_any_to(&self, host: &Destination) -> Option<Open> {
-        self.take_where(|seat| seat.permit.destination() == host)
+        self.take_where(|seat| seat.slot.destination() == host)
     }
 
-    fn take_where(&self, is_it: impl Fn(&HostSeat) -> bool) -> Option<Open> {
+    fn take_where(&self, is_it: impl Fn(&HostSlot) -> bool) -> Option<Open> {
         let mut idle = self.idle();
         let at = idle
             .iter()
@@ -143,7 +143,7 @@ impl Sessions {
     pub fn next_end(&self) -> Option<Instant> {
         // Only a connection costs anybody anything.
         let idle = self.idle();
-        let first = idle.iter().find(|one| one.open.permit.is_some());
+        let first = idle.iter().find(|one| one.open.slot.is_some());
         first.map(|one| one.since + IDLE)
     }
 
@@ -153,7 +153,7 @@ impl Sessions {
         let (ended, left) = std::mem::take(&mut *idle)
             .into_iter()
             .partition::<Vec<Idle>, _>(|one| {
-                one.open.permit.is_some() && one.since.elapsed() >= IDLE
+                one.open.slot.is_some() && one.since.elapsed() >= IDLE
             });
         *idle = left.into();
         ended.into_iter().map(|one| one.open.taken()).collect()

@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Core;
-use super::attempt::Ended;
+use super::attempt::TransactionResult;
 use super::chunks::Chunks;
-use super::connections::{FRESH, Permit};
-use super::plan::{Group, Seat};
+use super::connections::{ConnectionSlot, FRESH};
+use super::plan::{Group, SessionSource};
 use super::reach::{Reached, in_time};
 use super::round::Round;
-use super::sessions::{HostSeat, Open, retire};
+use super::sessions::{HostSlot, Open, retire};
 use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
@@ -26,40 +26,44 @@ use crate::spool::Destination;
 use crate::transport::{Message, Standing, Transport};
 
 /// What a transaction left.
-struct Left {
+struct TransactionRest {
     outcomes: Vec<(Address, Outcome)>,
     chunks: Chunks,
     /// How the next one gets to its session; none if there is none, or if none is needed.
-    seat: Option<Seat>,
+    source: Option<SessionSource>,
     round: Round,
 }
 
 impl Core {
     /// The next transaction of a group, within the transport's deadline.
-    pub(super) async fn transact(self: &Arc<Self>, message: &Message, group: Group) -> Ended {
+    pub(super) async fn transact(
+        self: &Arc<Self>,
+        message: &Message,
+        group: Group,
+    ) -> TransactionResult {
         let Group {
             transport,
             destination,
             mut chunks,
-            seat,
+            source,
             mut round,
         } = group;
         let recipients = chunks.take_first();
         let limit = transport.deadline(message.body.size());
         let end = limit.map(|limit| Instant::now() + limit);
         round.begin(end);
-        let reached = match seat {
-            Seat::Taken(open) => {
-                let host = open.host.as_ref().map(|host| host.permit.destination());
+        let reached = match source {
+            SessionSource::Open(open) => {
+                let host = open.host.as_ref().map(|host| host.slot.destination());
                 round.came_to(&host.unwrap_or(&destination).next_hop);
                 Reached::Open(open)
             }
-            Seat::Free => {
+            SessionSource::NoSlot => {
                 let connection = transport.connect(&destination.next_hop);
                 match in_time(connection, &destination.next_hop, end).await {
                     Ok(session) => Reached::Open(Open {
                         session,
-                        permit: None,
+                        slot: None,
                         host: None,
                         is_new: false,
                         is_second_best: false,
@@ -67,8 +71,8 @@ impl Core {
                     Err(outcome) => Reached::Nobody(outcome),
                 }
             }
-            Seat::Permit(permit) => {
-                self.reach(&*transport, &destination, &mut round, permit, end)
+            SessionSource::Slot(slot) => {
+                self.reach(&*transport, &destination, &mut round, slot, end)
                     .await
             }
         };
@@ -77,44 +81,44 @@ impl Core {
             Reached::Nobody(outcome) => {
                 let all = recipients.into_iter().chain(chunks.take_all());
                 let outcomes = all.map(|one| (one, outcome.clone())).collect();
-                Left {
+                TransactionRest {
                     outcomes,
                     chunks,
-                    seat: None,
+                    source: None,
                     round,
                 }
             }
-            Reached::NoOther(permit) => Left {
+            Reached::NoOther(slot) => TransactionRest {
                 outcomes: ended(recipients, &round),
                 chunks,
-                seat: Some(Seat::Permit(permit)),
+                source: Some(SessionSource::Slot(slot)),
                 round: round.anew(),
             },
             Reached::Open(open) => {
-                let way = Way {
+                let target = TransactionTarget {
                     transport: &*transport,
                     destination: &destination,
                     limit,
                     end,
                 };
-                self.deliver(message, way, open, recipients, chunks, round)
+                self.deliver(message, target, open, recipients, chunks, round)
                     .await
             }
         };
-        let Left {
+        let TransactionRest {
             outcomes,
             chunks,
-            seat,
+            source,
             round,
         } = left;
-        let rest = seat.filter(|_| !chunks.is_empty()).map(|seat| Group {
+        let rest = source.filter(|_| !chunks.is_empty()).map(|source| Group {
             transport: Arc::clone(&transport),
             destination: destination.clone(),
             chunks,
-            seat,
+            source,
             round,
         });
-        Ended {
+        TransactionResult {
             transport,
             name: destination.transport,
             outcomes,
@@ -126,20 +130,20 @@ impl Core {
     async fn deliver(
         self: &Arc<Self>,
         message: &Message,
-        way: Way<'_>,
+        target: TransactionTarget<'_>,
         mut open: Open,
         recipients: Vec<Address>,
         mut chunks: Chunks,
         mut round: Round,
-    ) -> Left {
-        let (outcomes, standing) = send(message, &way, &mut open, &recipients).await;
+    ) -> TransactionRest {
+        let (outcomes, standing) = send(message, &target, &mut open, &recipients).await;
         let standing = judge(standing, &open, message);
         // One that broke off may do so again: until a message goes through, no others go beside it.
         let broke_off = standing == Standing::Stumbles && !open.session.is_reusable();
         if standing != Standing::Fails && !broke_off {
             open = self.answered(open).await;
         }
-        let may_go_on = standing != Standing::NotAsked && open.permit.is_some();
+        let may_go_on = standing != Standing::NotAsked && open.slot.is_some();
         let all = pair(recipients, outcomes);
         let is_trouble =
             |outcome: &&Outcome| matches!(outcome.status, Status::Deferred | Status::Unknown);
@@ -158,24 +162,26 @@ impl Core {
             left.push(recipient);
         }
         round.listened |= matches!(standing, Standing::Answers | Standing::Stumbles);
-        let permit = match failure {
+        let slot = match failure {
             Some(failure) => {
                 let is_last = left.is_empty() && chunks.is_empty();
                 self.give_up(open, &mut round, failure, is_last).await
             }
-            None if !left.is_empty() && round.has_next(way.transport, way.destination).await => {
+            None if !left.is_empty()
+                && round.has_next(target.transport, target.destination).await =>
+            {
                 round.is_second_best = true;
                 open.leave().await
             }
             None => {
                 outcomes.extend(ended(left, &round));
-                let seat = self
-                    .hand_back(way.destination, open, !chunks.is_empty())
+                let source = self
+                    .hand_back(target.destination, open, !chunks.is_empty())
                     .await;
-                return Left {
+                return TransactionRest {
                     outcomes,
                     chunks,
-                    seat,
+                    source,
                     round: round.anew(),
                 };
             }
@@ -183,10 +189,10 @@ impl Core {
         if !left.is_empty() {
             chunks.put_first(left);
         }
-        Left {
+        TransactionRest {
             outcomes,
             chunks,
-            seat: permit.map(Seat::Permit),
+            source: slot.map(SessionSource::Slot),
             round,
         }
     }
@@ -196,15 +202,15 @@ impl Core {
         if !std::mem::take(&mut open.is_new) {
             return open;
         }
-        if let Some(mut permit) = open.permit.take() {
-            let was_down = permit.answered(true);
-            open.permit = self.answers(permit, was_down).await;
+        if let Some(mut slot) = open.slot.take() {
+            let was_down = slot.answered(true);
+            open.slot = self.answers(slot, was_down).await;
         }
         if let Some(host) = open.host.take() {
-            let HostSeat { mut permit, name } = *host;
-            let was_down = permit.answered(true);
-            let permit = self.answers(permit, was_down).await;
-            open.host = permit.map(|permit| Box::new(HostSeat { permit, name }));
+            let HostSlot { mut slot, name } = *host;
+            let was_down = slot.answered(true);
+            let slot = self.answers(slot, was_down).await;
+            open.host = slot.map(|slot| Box::new(HostSlot { slot, name }));
         }
         open
     }
@@ -218,7 +224,7 @@ impl Core {
         round: &mut Round,
         failure: Outcome,
         is_last: bool,
-    ) -> Option<Permit> {
+    ) -> Option<ConnectionSlot> {
         // Of those it was not asked for yet it is known that they do not have the message.
         let failure = Outcome {
             status: Status::Deferred,
@@ -226,42 +232,47 @@ impl Core {
         };
         let host = open.host.take();
         let is_host_itself = host.is_none();
-        let permit = open.leave().await;
+        let slot = open.leave().await;
         if let Some(host) = host {
-            let HostSeat { mut permit, .. } = *host;
-            permit.fell();
-            let key = permit.destination().next_hop.clone();
-            self.host_failed(permit, &key, round, &failure).await;
+            let HostSlot { mut slot, .. } = *host;
+            slot.fell();
+            let key = slot.destination().next_hop.clone();
+            self.host_failed(slot, &key, round, &failure).await;
         }
         round.tell_all(failure);
-        let permit = permit?;
+        let slot = slot?;
         if !is_last {
-            return Some(permit);
+            return Some(slot);
         }
         let left = if is_host_itself {
-            self.nobody(round, permit).await
+            self.nobody(round, slot).await
         } else {
-            Reached::NoOther(permit)
+            Reached::NoOther(slot)
         };
-        if let Reached::NoOther(permit) = left {
-            retire(permit).await;
+        if let Reached::NoOther(slot) = left {
+            retire(slot).await;
         }
         None
     }
 
     /// What becomes of a session after a transaction; how the next one of the same group gets
     /// to its own, if there is `more`.
-    async fn hand_back(&self, destination: &Destination, open: Open, more: bool) -> Option<Seat> {
+    async fn hand_back(
+        &self,
+        destination: &Destination,
+        open: Open,
+        more: bool,
+    ) -> Option<SessionSource> {
         let is_kept = open.session.is_reusable() && !open.is_second_best;
         let closing = match (is_kept, more) {
-            (true, true) => return Some(Seat::Taken(open)),
+            (true, true) => return Some(SessionSource::Open(open)),
             (true, false) => self
                 .sessions
                 .keep(destination.clone(), open, self.most_jobs()),
             (false, false) => Some(open),
             (false, true) => {
-                let permit = open.leave().await;
-                return Some(permit.map_or(Seat::Free, Seat::Permit));
+                let slot = open.leave().await;
+                return Some(slot.map_or(SessionSource::NoSlot, SessionSource::Slot));
             }
         };
         if let Some(open) = closing {
@@ -272,7 +283,7 @@ impl Core {
 }
 
 /// Where a transaction goes, and how long it may take.
-struct Way<'a> {
+struct TransactionTarget<'a> {
     transport: &'a dyn Transport,
     destination: &'a Destination,
     limit: Option<Duration>,
@@ -284,20 +295,20 @@ struct Way<'a> {
 /// not wait; unless this is a probe: then all others wait for its end.
 async fn send(
     message: &Message,
-    way: &Way<'_>,
+    target: &TransactionTarget<'_>,
     open: &mut Open,
     recipients: &[Address],
 ) -> (Vec<Outcome>, Standing) {
     let Open {
         session,
-        permit,
+        slot,
         host,
         is_new,
         ..
     } = open;
-    let host = host.as_mut().map(|host| &mut host.permit);
-    let mut permits: Vec<&mut Permit> = permit.as_mut().into_iter().chain(host).collect();
-    let waits = *is_new && !permits.iter().any(|permit| permit.is_probe());
+    let host = host.as_mut().map(|host| &mut host.slot);
+    let mut slots: Vec<&mut ConnectionSlot> = slot.as_mut().into_iter().chain(host).collect();
+    let waits = *is_new && !slots.iter().any(|slot| slot.is_probe());
     let delivery = async {
         let mut delivery = session.deliver(message, recipients);
         if waits {
@@ -305,18 +316,18 @@ async fn send(
                 outcomes = &mut delivery => return outcomes,
                 () = tokio::time::sleep(FRESH) => {}
             }
-            permits.iter_mut().for_each(|permit| permit.goes_on());
+            slots.iter_mut().for_each(|slot| slot.goes_on());
         }
         delivery.await
     };
-    let outcomes = match way.end {
+    let outcomes = match target.end {
         Some(end) => tokio::time::timeout_at(end, delivery).await.ok(),
         None => Some(delivery.await),
     };
     match outcomes {
         Some(outcomes) => (outcomes, session.standing()),
         None => {
-            let limit = in_seconds(way.limit.unwrap_or_default());
+            let limit = in_seconds(target.limit.unwrap_or_default());
             let outcome = Outcome::unknown(format!("timed out after {limit}"));
             (vec![outcome; recipients.len()], Standing::NotAsked)
         }
@@ -330,9 +341,9 @@ fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
         Standing::Answers => None,
         Standing::Fails | Standing::NotAsked => return standing,
     };
-    let host = open.host.as_ref().map(|host| &host.permit);
-    match host.or(open.permit.as_ref()) {
-        Some(permit) if permit.stumbles(over) => Standing::Fails,
+    let host = open.host.as_ref().map(|host| &host.slot);
+    match host.or(open.slot.as_ref()) {
+        Some(slot) if slot.stumbles(over) => Standing::Fails,
         _ => standing,
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lanes::Candidate;
-use super::{Core, Error, Settled};
+use super::{Core, Error, MessageOutcome};
 use crate::disk;
 use crate::message::QueueId;
 use crate::spool::Place;
@@ -178,7 +178,7 @@ impl State {
 
 impl Core {
     /// A message could not be worked on; it is where it was.
-    pub(super) fn trouble(&self, id: QueueId, text: &str) -> Settled {
+    pub(super) fn trouble(&self, id: QueueId, text: &str) -> MessageOutcome {
         let mut state = self.troubles.state();
         state.pass_over(id);
         let (news, probe) = (state.is_news(text), state.is_probe_due());
@@ -189,7 +189,7 @@ impl Core {
             tracing::debug!(%id, error = text, "not worked on")
         }
         self.probe_if(probe, text);
-        Settled::Trouble(text.to_owned())
+        MessageOutcome::Trouble(text.to_owned())
     }
 
     /// A directory could not be read, or something else of the spool that is no message.

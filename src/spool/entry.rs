@@ -293,7 +293,7 @@ impl Entry {
 
     /// Lets an event count without writing it down: for the outcome after which nobody is
     /// left, of which the rename to `done/` is the record.
-    pub fn imagine(&mut self, event: Event) {
+    pub fn apply_unrecorded(&mut self, event: Event) {
         self.has_imagined = true;
         self.count(event);
     }

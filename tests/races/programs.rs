@@ -179,7 +179,7 @@ pub fn attempting() -> Program {
         let clock = Clock::at(case.stage.at(1));
         let runner = case.runner(spool, &clock).threads(1).build();
         let settled = runner.attempt(case.stage.ids[0]).map_err(text_of)?;
-        Ok(Said::Settled(settled))
+        Ok(Said::MessageOutcome(settled))
     })
 }
 

@@ -11,7 +11,7 @@ use mailspool::disk::Seam;
 use mailspool::message::{Door, QueueId};
 use mailspool::operator::{Acted, Finding, Level, act};
 use mailspool::queue::{Action, By, Resting, Routes};
-use mailspool::runner::{RunnerBuilder, Settled, Summary};
+use mailspool::runner::{MessageOutcome, RunnerBuilder, Summary};
 use mailspool::spool::{Changed, Claim, Listing, Locked, Place, Spool};
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ pub struct Case<'a> {
 #[derive(Debug)]
 pub enum Said {
     Passed(Summary),
-    Settled(Settled),
+    MessageOutcome(MessageOutcome),
     Acted(Acted),
     Flushed(usize),
     Accepted(QueueId),
@@ -316,7 +316,7 @@ impl Case<'_> {
             match one {
                 Said::Failed(why) => panic!("failed: {why}"),
                 Said::Passed(summary) => assert_eq!(summary.trouble, 0, "{summary:?}"),
-                Said::Settled(Settled::Trouble(why)) => panic!("trouble: {why}"),
+                Said::MessageOutcome(MessageOutcome::Trouble(why)) => panic!("trouble: {why}"),
                 _ => {}
             }
         }

@@ -32,9 +32,9 @@ impl Scene {
             .ask(&self.spool, &self.destination, most, self.now, retried)
     }
 
-    fn open(&self, most: usize) -> Permit {
+    fn open(&self, most: usize) -> ConnectionSlot {
         match self.ask(most) {
-            Gate::Open(permit) => permit,
+            Gate::Open(slot) => slot,
             _ => panic!("no permit"),
         }
     }
@@ -87,10 +87,10 @@ async fn what_is_down_is_left_alone_by_all_but_whom_an_operator_sends() {
     let before = scene.ask_again(3, Some(down.tried));
     assert!(matches!(before, Gate::Down(_)));
     let after = down.tried + jiff::SignedDuration::from_secs(1);
-    let Gate::Open(permit) = scene.ask_again(3, Some(after)) else {
+    let Gate::Open(slot) = scene.ask_again(3, Some(after)) else {
         panic!("not tried")
     };
-    assert!(permit.is_probe() && permit.is_down());
+    assert!(slot.is_probe() && slot.is_down());
 }
 
 #[tokio::test(start_paused = true)]

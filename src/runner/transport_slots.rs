@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connections::{Connections, Help};
+use super::connections::{Connections, StateOp};
 use crate::spool::{Destination, Slot, Spool};
 
 /// So long after other processes had all places another look is taken.
@@ -20,7 +20,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// The places that this process has, by transport.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct TransportSlots {
     pools: Mutex<HashMap<String, Pool>>,
 }
 
@@ -34,24 +34,24 @@ struct Pool {
 }
 
 /// One place, until it is dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct TransportSlot {
+    slots: Arc<TransportSlots>,
     transport: String,
     /// None where it could not be had for an error of the system's.
-    slot: Option<Slot>,
+    lock: Option<Slot>,
 }
 
 /// Whether there is a place.
-pub(super) enum Seating {
+pub(super) enum SlotAnswer {
     /// There is.
-    Taken(Place),
+    Taken(TransportSlot),
     /// One of our own has to be done first.
     Wait,
     /// Other processes have all of them.
     Full,
 }
 
-impl Places {
+impl TransportSlots {
     fn pools(&self) -> MutexGuard<'_, HashMap<String, Pool>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,12 +69,12 @@ impl Places {
 
     /// Takes one of the `most` places of a hop's transport. Runs where it may block.
     pub fn take(
-        self: &Arc<Places>,
+        self: &Arc<TransportSlots>,
         spool: &Spool,
         connections: &Connections,
         destination: &Destination,
         most: usize,
-    ) -> Seating {
+    ) -> SlotAnswer {
         let name = &destination.transport;
         let first = {
             let mut pools = self.pools();
@@ -86,23 +86,23 @@ impl Places {
             pool.first
         };
         // Gives it back if there is none.
-        let mut place = Place {
-            places: Arc::clone(self),
+        let mut slot = TransportSlot {
+            slots: Arc::clone(self),
             transport: name.clone(),
-            slot: None,
+            lock: None,
         };
         match spool.take_place(name, most, first) {
-            Ok(Some(slot)) => place.slot = Some(slot),
+            Ok(Some(lock)) => slot.lock = Some(lock),
             Ok(None) => {
-                drop(place);
+                drop(slot);
                 let mut pools = self.pools();
                 let pool = pools.entry(name.clone()).or_default();
                 pool.full = Some(Instant::now() + FRESH);
                 return pool.none();
             }
-            Err(error) => connections.go_without(Help::Place, destination, &error),
+            Err(error) => connections.go_without(StateOp::TransportSlot, destination, &error),
         }
-        Seating::Taken(place)
+        SlotAnswer::Taken(slot)
     }
 }
 
@@ -111,20 +111,20 @@ impl Pool {
         self.taken < most && self.full.is_none_or(|until| until <= Instant::now())
     }
 
-    fn none(&self) -> Seating {
+    fn none(&self) -> SlotAnswer {
         match self.taken {
-            0 => Seating::Full,
-            _ => Seating::Wait,
+            0 => SlotAnswer::Full,
+            _ => SlotAnswer::Wait,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for TransportSlot {
     fn drop(&mut self) {
-        let number = self.slot.as_ref().map(Slot::number);
+        let number = self.lock.as_ref().map(Slot::number);
         // Before one of ours is told that there is room.
-        drop(self.slot.take());
-        let mut pools = self.places.pools();
+        drop(self.lock.take());
+        let mut pools = self.slots.pools();
         if let Some(pool) = pools.get_mut(&self.transport) {
             pool.taken = pool.taken.saturating_sub(1);
             if let Some(number) = number {

@@ -4,14 +4,14 @@ use jiff::SignedDuration;
 
 use super::Core;
 use super::lanes::Candidate;
-use super::plan::Wait;
+use super::plan::WaitReason;
 use crate::disk;
 use crate::message::{NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{
     Action, By, Hold, Occasion, RecipientResult, Resting, Status, Step, Then, What, next_step,
-    settle,
+    recipient_result,
 };
 use crate::spool::{Claim, Entry, Place, Served, Unreadable};
 
@@ -20,7 +20,7 @@ const ONCE_MORE: SignedDuration = SignedDuration::from_mins(15);
 
 /// What became of one message that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum MessageOutcome {
     /// It is not there.
     Absent,
     /// Somebody else has it in hand.
@@ -38,24 +38,24 @@ pub enum Settled {
 }
 
 /// Where following the steps led.
-pub(super) enum Next {
+pub(super) enum StepResult {
     /// These recipients are to be tried now; these notices are new in the queue.
     Attempt(Box<Entry>, Vec<usize>, Vec<QueueId>),
     /// It stands there and waits for its turn with a destination.
-    Waits(Place, Wait, Vec<QueueId>),
+    Waits(Place, WaitReason, Vec<QueueId>),
     /// Nothing is left to do here; these notices are new in the queue.
-    Settled(Settled, Vec<QueueId>),
+    Over(MessageOutcome, Vec<QueueId>),
     /// It stands in `done/`; whether it has a history, and the new notices.
     Finished(bool, Vec<QueueId>),
 }
 
-impl Next {
+impl StepResult {
     /// With notices that were made before.
-    pub fn with(mut self, mut early: Vec<QueueId>) -> Next {
-        let (Next::Attempt(_, _, notices)
-        | Next::Waits(_, _, notices)
-        | Next::Settled(_, notices)
-        | Next::Finished(_, notices)) = &mut self;
+    pub fn with(mut self, mut early: Vec<QueueId>) -> StepResult {
+        let (StepResult::Attempt(_, _, notices)
+        | StepResult::Waits(_, _, notices)
+        | StepResult::Over(_, notices)
+        | StepResult::Finished(_, notices)) = &mut self;
         notices.append(&mut early);
         self
     }
@@ -63,13 +63,13 @@ impl Next {
 
 impl Core {
     /// Takes a candidate and follows its steps up to an attempt, if one is due.
-    pub(super) fn take(&self, candidate: Candidate) -> Next {
+    pub(super) fn take(&self, candidate: Candidate) -> StepResult {
         let Candidate { id, place } = candidate;
-        let settled = |settled| Next::Settled(settled, Vec::new());
+        let settled = |settled| StepResult::Over(settled, Vec::new());
         let locked = match self.spool.lock(place, id) {
             Ok(Claim::Locked(locked)) => locked,
-            Ok(Claim::Absent | Claim::NotAFile) => return settled(Settled::Absent),
-            Ok(Claim::Busy) => return settled(Settled::Busy),
+            Ok(Claim::Absent | Claim::NotAFile) => return settled(MessageOutcome::Absent),
+            Ok(Claim::Busy) => return settled(MessageOutcome::Busy),
             Err(error) => return settled(self.trouble(id, &error.to_string())),
         };
         match locked.read() {
@@ -79,13 +79,13 @@ impl Core {
             }
             Err(Unreadable::Corrupt(_, reason)) if !self.may_quarantine(candidate) => {
                 tracing::warn!(%id, reason, "looks corrupt; left where it is");
-                settled(Settled::Left)
+                settled(MessageOutcome::Left)
             }
             Err(Unreadable::Corrupt(locked, reason)) => {
                 let moved = locked.quarantine(&reason);
                 tracing::error!(%id, reason, "corrupt");
                 settled(match moved {
-                    Ok(()) => Settled::Corrupt(reason),
+                    Ok(()) => MessageOutcome::Corrupt(reason),
                     Err(error) => self.trouble(id, &error.to_string()),
                 })
             }
@@ -94,16 +94,16 @@ impl Core {
     }
 
     /// Carries out a message's steps until one is an attempt, or there are none.
-    pub(super) fn follow(&self, mut entry: Entry) -> Next {
+    pub(super) fn follow(&self, mut entry: Entry) -> StepResult {
         let id = entry.id();
         let mut notices = Vec::new();
         loop {
             let step = next_step(entry.state(), self.now(), self.retry.longest_delay());
             let done = match step {
                 Step::Attempt(who) if !self.is_stopped() => {
-                    return Next::Attempt(Box::new(entry), who, notices);
+                    return StepResult::Attempt(Box::new(entry), who, notices);
                 }
-                Step::Attempt(_) => return Next::Settled(Settled::Left, notices),
+                Step::Attempt(_) => return StepResult::Over(MessageOutcome::Left, notices),
                 Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
                 Step::Freeze(reason) => self.record_freeze(&mut entry, reason, None),
                 Step::FreezeFailed(reason) => {
@@ -118,45 +118,45 @@ impl Core {
                     }
                     recorded
                 }
-                Step::Notify(occasion) => match self.tell(&mut entry, &occasion) {
+                Step::Notify(occasion) => match self.notify_sender(&mut entry, &occasion) {
                     Ok(notice) => {
                         notices.extend(notice);
                         Ok(())
                     }
-                    Err(settled) => return Next::Settled(settled, notices),
+                    Err(settled) => return StepResult::Over(settled, notices),
                 },
                 Step::Rest(resting) => {
                     let settled = match entry.rest(resting) {
-                        Ok(()) => Settled::Resting(resting),
+                        Ok(()) => MessageOutcome::Resting(resting),
                         Err(error) => self.trouble(id, &error.to_string()),
                     };
-                    return Next::Settled(settled, notices);
+                    return StepResult::Over(settled, notices);
                 }
                 Step::Finish => {
                     return match entry.finish() {
                         Ok(has_history) => {
                             log_end(&entry);
-                            Next::Finished(has_history, notices)
+                            StepResult::Finished(has_history, notices)
                         }
                         Err(error) => {
                             log_end(&entry);
-                            Next::Settled(self.not_finished(entry, &error), notices)
+                            StepResult::Over(self.not_finished(entry, &error), notices)
                         }
                     };
                 }
             };
             if let Err(error) = done {
-                return Next::Settled(self.trouble(id, &error.to_string()), notices);
+                return StepResult::Over(self.trouble(id, &error.to_string()), notices);
             }
         }
     }
 
     /// Tells a sender; the notice, if there is one. Else what became of the message.
-    pub(super) fn tell(
+    pub(super) fn notify_sender(
         &self,
         entry: &mut Entry,
         occasion: &Occasion,
-    ) -> Result<Option<QueueId>, Settled> {
+    ) -> Result<Option<QueueId>, MessageOutcome> {
         let id = entry.id();
         let means = Means {
             builder: &*self.notices,
@@ -175,7 +175,7 @@ impl Core {
                 Ok(Some(notice))
             }
             Ok(Told::Nothing) => Ok(None),
-            Ok(Told::Busy) => Err(Settled::Busy),
+            Ok(Told::Busy) => Err(MessageOutcome::Busy),
             Err(error @ (notice::Error::Disk(_) | notice::Error::Builder(_))) => {
                 Err(self.trouble(id, &error.to_string()))
             }
@@ -233,7 +233,7 @@ impl Core {
                 let recipient = &entry.state().recipients[*n].address;
                 let transport = self.transport_for(entry, recipient);
                 let outcome = interrupted();
-                let result = settle(
+                let result = recipient_result(
                     entry.state(),
                     recipient,
                     transport,
