@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, Dsn, EnhancedCode, ReversePath};
+use mailspool::message::{Address, Dsn, EnhancedCode, Entrance, ReversePath};
 use mailspool::queue::{Outcome, Routes};
 use mailspool::runner::Runner;
 use mailspool::spool::Spool;
@@ -78,7 +78,7 @@ fn accept(spool: Spool, count: usize, size: usize) -> Result<(), Box<dyn Error>>
     }
     for number in 0..count {
         let request = Request {
-            door: Door::Active,
+            entrance: Entrance::Active,
             sender: ReversePath::Mailbox(Address::parse("alice@example.org")?),
             recipients: vec![Address::parse(&format!(
                 "user{}@example.net",

@@ -27,7 +27,7 @@ use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, Part, line_ending};
 use crate::message::recipients::BLIND_FIELDS;
 use crate::message::{
-    Address, Door, Dsn, Envelope, Keyed, QueueId, RecipientDsn, ReversePath, Submission,
+    Address, Dsn, Entrance, Envelope, Keyed, QueueId, RecipientDsn, ReversePath, Submission,
     SubmissionKey,
 };
 use crate::spool::{Draft, Holder, Spool};
@@ -71,7 +71,7 @@ impl Limits {
 #[derive(Clone, Debug)]
 pub struct Request {
     /// By which door.
-    pub door: Door,
+    pub entrance: Entrance,
     /// From whom.
     pub sender: ReversePath,
     /// To whom.
@@ -159,7 +159,7 @@ impl Acceptor {
             submission: Submission {
                 transport: request.transport,
                 dsn,
-                ..Submission::by(request.door)
+                ..Submission::by(request.entrance)
             },
         };
         if envelope.recipients.is_empty() {
@@ -277,7 +277,7 @@ impl Acceptor {
         arrival: &trace::Arrival<'_>,
     ) -> Result<(), Error> {
         self.skip_block(input)?;
-        let is_ours = arrival.envelope.submission.door == Door::Active;
+        let is_ours = arrival.envelope.submission.entrance == Entrance::Active;
         let mut scan = HeaderScan::of_input(if is_ours { &BLIND_FIELDS } else { &[] });
         let separators = loop {
             match scan.separators(input.bytes(), input.eof) {
@@ -439,9 +439,9 @@ fn with_wishes(
     if dsn.recipients.len() > recipients.len() {
         return Err(Error::TooManyWishes);
     }
-    let mut wishes = dsn.recipients.into_iter();
+    let mut dsn_params = dsn.recipients.into_iter();
     let both = recipients.into_iter().map(|one| {
-        let wish = wishes.next().unwrap_or_default().normal();
+        let wish = dsn_params.next().unwrap_or_default().normal();
         let whole = one.clone().qualified(hostname);
         let wrong = |source| Error::Recipient {
             address: one,
@@ -451,16 +451,16 @@ fn with_wishes(
     });
     let both = both.collect::<Result<Vec<_>, Error>>()?;
     let both = without_repeats_of(both, |(address, _)| address);
-    let (recipients, mut wishes): (Vec<Address>, Vec<RecipientDsn>) = both.into_iter().unzip();
+    let (recipients, mut dsn_params): (Vec<Address>, Vec<RecipientDsn>) = both.into_iter().unzip();
     let nothing = RecipientDsn::default();
-    wishes.truncate(
-        wishes
+    dsn_params.truncate(
+        dsn_params
             .iter()
             .rposition(|one| *one != nothing)
             .map_or(0, |last| last + 1),
     );
     let dsn = Dsn {
-        recipients: wishes,
+        recipients: dsn_params,
         ..dsn
     };
     Ok((recipients, dsn))
@@ -489,7 +489,7 @@ fn check_length(envelope: &Envelope, id: QueueId) -> Result<(), Error> {
         return Ok(());
     }
     let plain = Envelope {
-        submission: Submission::by(envelope.submission.door),
+        submission: Submission::by(envelope.submission.entrance),
         ..envelope.clone()
     };
     if block::open(id, &plain).len() as u64 > MAX_BLOCK {
@@ -544,7 +544,7 @@ mod tests {
             ..Limits::new(hostname)
         };
         let request = Request {
-            door: Door::Active,
+            entrance: Entrance::Active,
             sender: ReversePath::Null,
             recipients: vec![Address::parse(to).unwrap()],
             transport: None,
@@ -554,7 +554,7 @@ mod tests {
             release: None,
         };
         let id = Acceptor::new(spool.clone(), limits).accept(request, Drops(message))?;
-        let body = spool.body(id, crate::spool::Place::Active).unwrap();
+        let body = spool.body(id, crate::spool::Queue::Active).unwrap();
         Ok(io::read_to_string(body.reader()).unwrap())
     }
 

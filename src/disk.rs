@@ -501,7 +501,7 @@ fn through<T>(
     path: &Path,
     mut run: impl FnMut() -> nix::Result<T>,
 ) -> Result<T> {
-    const MOST_INTERRUPTS: usize = 100;
+    const MAX_INTERRUPTS: usize = 100;
     let mut interrupts = 0;
     loop {
         let result = match seam.map_or(Verdict::Pass, |seam| seam.before(call)) {
@@ -513,7 +513,7 @@ fn through<T>(
             seam.after(call, result.as_ref().err().copied());
         }
         match result {
-            Err(Errno::EINTR) if interrupts < MOST_INTERRUPTS => interrupts += 1,
+            Err(Errno::EINTR) if interrupts < MAX_INTERRUPTS => interrupts += 1,
             other => return other.map_err(|errno| Error::new(call.name(), path, errno.into())),
         }
     }

@@ -26,7 +26,7 @@ mod xtext;
 pub use address::{Address, AddressError, ReversePath};
 pub use block::{Block, BlockError, Mark};
 pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};
-pub use envelope::{Door, Envelope, NoticeKind, Origin, Submission};
+pub use envelope::{Entrance, Envelope, NoticeKind, Origin, Submission};
 pub use id::QueueId;
 pub use key::{KeyError, Keyed, SubmissionKey};
 pub use reply::{EnhancedCode, Reply, harmless, printable};

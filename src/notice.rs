@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::disk::{self, Body};
 use crate::message::{
-    Address, Door, Dsn, Envelope, NoticeKind, Notify, Origin, OriginalRecipient, QueueId,
+    Address, Dsn, Entrance, Envelope, NoticeKind, Notify, Origin, OriginalRecipient, QueueId,
     RecipientDsn, Reply, Ret, ReversePath, Submission,
 };
 use crate::queue::state::Fate;
@@ -348,7 +348,7 @@ fn envelope(origin: QueueId, kind: NoticeKind, sender: Address) -> Envelope {
                 }],
                 ..Dsn::default()
             },
-            ..Submission::by(Door::Active)
+            ..Submission::by(Entrance::Active)
         },
     }
 }

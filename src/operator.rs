@@ -15,10 +15,11 @@ use crate::message::QueueId;
 use crate::queue::Action;
 use crate::queue::step::awaits_release;
 use crate::spool::{
-    Claim, Doubt, Entry, Kept, Located, Place, Posted, Served, Spool, Unreadable, apply, refusal,
+    BucketQueue, Claim, Doubt, Entry, Located, Posted, Queue, Served, Spool, Unreadable, apply,
+    refusal,
 };
 
-pub use check::{Finding, Level, Mend, Tallied, Tally, check, tally};
+pub use check::{Finding, Level, Repair, Tallied, Tally, check, tally};
 pub use find::{Found, find};
 pub use row::{HoldRow, RecipientRow, Row, RowStatus, row};
 pub use wake::wake;
@@ -165,9 +166,9 @@ fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
 /// same.
 pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usize> {
     let (mut flushed, mut unread) = (0, Vec::new());
-    for bucket in spool.buckets_there(Kept::Deferred, &mut unread) {
-        let place = Place::Deferred(bucket);
-        let ids = match spool.ids_in(place) {
+    for bucket in spool.buckets_there(BucketQueue::Deferred, &mut unread) {
+        let queue = Queue::Deferred(bucket);
+        let ids = match spool.ids_in(queue) {
             Ok(ids) => ids,
             Err(error) => {
                 unread.push(error);
@@ -177,14 +178,14 @@ pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usi
         for some in ids.chunks(BATCH) {
             let mut entries = Vec::new();
             for id in some {
-                match flushable(spool, place, *id, now) {
+                match flushable(spool, queue, *id, now) {
                     Ok(entry) => entries.extend(entry),
                     Err(error) => unread.push(error),
                 }
             }
             apply_and_let_go(spool, &mut entries, action, now, |_| flushed += 1)?;
         }
-        unread.extend(spool.remove_empty_buckets(&[place]).err());
+        unread.extend(spool.remove_empty_buckets(&[queue]).err());
     }
     let by = action.by();
     tracing::info!(flushed, by = by.by, reason = by.reason, "flush");
@@ -194,11 +195,11 @@ pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usi
 /// A message that a flush makes due, if no process has it in hand.
 fn flushable(
     spool: &Spool,
-    place: Place,
+    queue: Queue,
     id: QueueId,
     now: Timestamp,
 ) -> disk::Result<Option<Entry>> {
-    let Claim::Locked(locked) = spool.lock(place, id)? else {
+    let Claim::Locked(locked) = spool.lock(queue, id)? else {
         return Ok(None);
     };
     match locked.read() {
@@ -217,19 +218,19 @@ enum Taken {
 
 fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
     /// A message may move between our look and our lock.
-    const MOST_MOVES: usize = 5;
-    for _ in 0..MOST_MOVES {
-        let place = match spool.locate(id)? {
-            Located::At(place) => place,
+    const MAX_MOVES: usize = 5;
+    for _ in 0..MAX_MOVES {
+        let queue = match spool.locate(id)? {
+            Located::At(queue) => queue,
             Located::Absent => return Ok(Taken::Not(Acted::Absent)),
             Located::Uncertain(Doubt::Moving) => continue,
             Located::Uncertain(Doubt::Unread(error)) => return Err(error),
         };
         // Not yet, or no longer, in the queue; locking it would only disturb who is at it.
-        if let Place::New | Place::Staged | Place::Done = place {
+        if let Queue::New | Queue::Staged | Queue::Done = queue {
             return Ok(Taken::Not(Acted::Absent));
         }
-        let locked = match spool.lock(place, id)? {
+        let locked = match spool.lock(queue, id)? {
             Claim::Absent => continue,
             Claim::NotAFile => return Ok(Taken::Not(Acted::Absent)),
             Claim::Busy => return Ok(Taken::Busy),

@@ -238,7 +238,7 @@ impl Runner {
     /// Attempts one message now, if it is due and nobody has it in hand.
     pub fn attempt(&self, id: QueueId) -> Result<MessageOutcome, Error> {
         match self.core.spool.locate(id)? {
-            Located::At(place) => self.attempt_at(id, place),
+            Located::At(queue) => self.attempt_at(id, queue),
             Located::Absent => Ok(MessageOutcome::Absent),
             Located::Uncertain(Doubt::Moving) => Ok(MessageOutcome::Busy),
             Located::Uncertain(Doubt::Unread(error)) => {

@@ -9,7 +9,7 @@ mod destinations;
 mod draft;
 mod entry;
 mod forget;
-mod journal;
+mod history_file;
 mod keys;
 mod layout;
 mod lock;
@@ -34,7 +34,7 @@ pub use destinations::{Destination, Down, Forgotten};
 pub use draft::{Draft, Staged, Staging};
 pub use entry::{Entry, apply, refusal};
 pub use keys::{Holder, KeyLock};
-pub use layout::{Kept, Place};
+pub use layout::{BucketQueue, Queue};
 pub use lock::{Claim, Locked, Unreadable};
 pub use part::Leftover;
 pub use releases::Releases;
@@ -51,7 +51,7 @@ use part::Part;
 use reserve::RESERVE;
 
 /// Buckets held open at once.
-const MOST_BUCKETS_OPEN: usize = 64;
+const MAX_BUCKETS_OPEN: usize = 64;
 
 /// A spool, opened. Clones share the descriptor.
 #[derive(Clone, Debug)]
@@ -285,10 +285,10 @@ impl Spool {
     /// Makes sure that a bucket is there and that its name is durable in its parent. A message
     /// is renamed into a bucket only after that: else the old name's end could outlast a power
     /// cut that the bucket does not.
-    fn prepare_bucket(&self, place: &Place) -> disk::Result<()> {
-        match place.bucket_parent() {
+    fn prepare_bucket(&self, queue: &Queue) -> disk::Result<()> {
+        match queue.bucket_parent() {
             None => Ok(()),
-            Some(parent) => self.prepare_dir(Path::new(parent), place.dir()),
+            Some(parent) => self.prepare_dir(Path::new(parent), queue.dir()),
         }
     }
 
@@ -313,7 +313,7 @@ impl Spool {
     fn know_durable(&self, dir: PathBuf, opened: disk::File) {
         let mut buckets = self.buckets_made_durable();
         // One for each minute of the schedule; an end to that is a matter of descriptors.
-        if buckets.len() >= MOST_BUCKETS_OPEN {
+        if buckets.len() >= MAX_BUCKETS_OPEN {
             buckets.clear();
         }
         buckets.insert(dir, opened);
@@ -336,11 +336,11 @@ impl Spool {
 
     /// Removes buckets that are empty. Their emptiness is made durable first: else a power cut
     /// could keep the removal of the directory and bring back a name in it.
-    pub fn remove_empty_buckets(&self, places: &[Place]) -> disk::Result<()> {
+    pub fn remove_empty_buckets(&self, queues: &[Queue]) -> disk::Result<()> {
         let mut empty = Vec::new();
-        for place in places {
-            match self.disk.list(&place.dir()) {
-                Ok(names) if names.is_empty() => empty.push(place.dir()),
+        for queue in queues {
+            match self.disk.list(&queue.dir()) {
+                Ok(names) if names.is_empty() => empty.push(queue.dir()),
                 Ok(_) => {}
                 // Gone, or a file with a bucket's name, which is not ours.
                 Err(error) if error.is_absent() || error.is_wrong_kind() => {}

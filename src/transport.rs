@@ -44,25 +44,25 @@ pub struct Message {
     /// Its sender.
     pub sender: ReversePath,
     /// Of what its sender wants to hear; none if he asked for nothing.
-    pub dsn: Option<Arc<Wishes>>,
+    pub dsn: Option<Arc<DsnParams>>,
     /// Its bytes, as they were accepted.
     pub body: Body,
 }
 
 /// Wishes about notices (RFC 3461), by recipient.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub struct DsnParams {
     /// About the whole message.
     all: Dsn,
     recipients: HashMap<Address, RecipientDsn>,
 }
 
-impl Wishes {
+impl DsnParams {
     /// What is asked for a message; none if nothing is.
-    pub(crate) fn of(state: &State, dsn: &Dsn) -> Option<Wishes> {
+    pub(crate) fn of(state: &State, dsn: &Dsn) -> Option<DsnParams> {
         let asked = |one: &&RecipientState| one.dsn != RecipientDsn::default();
         let pair = |one: &RecipientState| (one.address.clone(), one.dsn.clone());
-        (!dsn.is_empty()).then(|| Wishes {
+        (!dsn.is_empty()).then(|| DsnParams {
             all: Dsn {
                 recipients: Vec::new(),
                 ..dsn.clone()
@@ -130,7 +130,7 @@ pub trait Hosts: Send {
 
 /// The most hosts, or addresses of hosts, that are connected to for one message and destination in
 /// one attempt: a domain with many dead hosts must not hold up an attempt for hours.
-pub const MOST_HOSTS: usize = 5;
+pub const MAX_HOSTS: usize = 5;
 
 /// A way out.
 pub trait Transport: Send + Sync {

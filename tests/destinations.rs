@@ -22,10 +22,10 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::queue::{Action, Bucket, By, Phase, Routes, Schedule};
 use mailspool::runner::{Budget, Runner, RunnerBuilder, Summary};
-use mailspool::spool::{Claim, Destination, Place, Spool, apply};
+use mailspool::spool::{Claim, Destination, Queue, Spool, apply};
 use mailspool::transport::OnUnknown;
 use tempfile::TempDir;
 
@@ -57,7 +57,7 @@ impl Scene {
     fn queue(&self, count: usize, domain: &str) -> Vec<QueueId> {
         let one = |n: usize| {
             let to = format!("r{n}@{domain}");
-            accept(&self.spool, Door::Active, &to, "s@sender.test", &[&to])
+            accept(&self.spool, Entrance::Active, &to, "s@sender.test", &[&to])
         };
         (0..count).map(one).collect()
     }
@@ -103,12 +103,12 @@ impl Scene {
             }
             self.clock.forward(1);
         }
-        panic!("left: {:?}", self.places());
+        panic!("left: {:?}", self.queues());
     }
 
-    fn places(&self) -> BTreeSet<Place> {
+    fn queues(&self) -> BTreeSet<Queue> {
         let all = self.spool.messages().unwrap();
-        all.into_iter().map(|(_, place)| place).collect()
+        all.into_iter().map(|(_, queue)| queue).collect()
     }
 
     fn destination(domain: &str) -> Destination {
@@ -136,8 +136,8 @@ impl Scene {
         let mut entries: Vec<_> = ids
             .iter()
             .map(|id| {
-                let place = self.spool.locate(*id).unwrap().place().unwrap();
-                match self.spool.lock(place, *id).unwrap() {
+                let queue = self.spool.locate(*id).unwrap().queue().unwrap();
+                match self.spool.lock(queue, *id).unwrap() {
                     Claim::Locked(locked) => locked.read().unwrap(),
                     _ => panic!("not to be had"),
                 }
@@ -152,8 +152,8 @@ impl Scene {
 
     fn state(&self, id: QueueId) -> mailspool::spool::Content {
         let listing = self.spool.listing();
-        let place = self.spool.locate(id).unwrap().place().unwrap();
-        let view = self.spool.view(id, place, &listing).unwrap().unwrap();
+        let queue = self.spool.locate(id).unwrap().queue().unwrap();
+        let view = self.spool.view(id, queue, &listing).unwrap().unwrap();
         view.content.unwrap()
     }
 }
@@ -171,7 +171,7 @@ fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
     assert_eq!(scene.tried(), 1, "no events but the one's who tried");
     let down = scene.spool.down(&Scene::destination("dead.test")).unwrap();
     assert_eq!(down.reply, "4.4.1 timed out");
-    let probe = Place::Deferred(Bucket::for_time(down.probe));
+    let probe = Queue::Deferred(Bucket::for_time(down.probe));
     assert_eq!(scene.spool.ids_in(probe).unwrap().len(), 299);
     assert_eq!(findings(&scene.spool), []);
 
@@ -236,7 +236,7 @@ fn what_expires_while_its_host_is_down_bounces_in_time() {
         scene.configured().retry(schedule).build().pass().unwrap();
         scene.clock.forward(1);
     }
-    assert_eq!(scene.places(), BTreeSet::new());
+    assert_eq!(scene.queues(), BTreeSet::new());
     // A bounce has nowhere else to go than to its sender.
     assert_eq!(scene.net.delivered("sender.test"), 10);
     let connects = scene.net.connects("dead.test");
@@ -250,15 +250,15 @@ fn only_those_wait_whose_host_is_dead() {
     scene.queue(1, "dead.test");
     scene.pass();
     let to = ["a@ok.test", "b@dead.test", "c@later.test"];
-    let id = accept(&scene.spool, Door::Active, "m", "s@sender.test", &to);
+    let id = accept(&scene.spool, Entrance::Active, "m", "s@sender.test", &to);
     scene.pass();
     assert_eq!(scene.net.delivered("ok.test"), 1);
     assert_eq!(scene.net.connects("dead.test"), 1);
     let content = scene.state(id);
     assert!(content.state.recipients[1].last.is_none(), "no event");
     let down = scene.spool.down(&Scene::destination("dead.test")).unwrap();
-    let place = scene.spool.locate(id).unwrap().place();
-    assert_eq!(place, Some(Place::Deferred(Bucket::for_time(down.probe))));
+    let queue = scene.spool.locate(id).unwrap().queue();
+    assert_eq!(queue, Some(Queue::Deferred(Bucket::for_time(down.probe))));
     assert_eq!(findings(&scene.spool), []);
     scene.net.revive("dead.test");
     scene.net.revive("later.test");
@@ -268,7 +268,7 @@ fn only_those_wait_whose_host_is_dead() {
     }
     let delivered = ["ok.test", "dead.test", "later.test"].map(|to| scene.net.delivered(to));
     assert_eq!(delivered, [1, 2, 1]);
-    assert_eq!(scene.places(), BTreeSet::new());
+    assert_eq!(scene.queues(), BTreeSet::new());
 }
 
 /// Messages for a host that answers, each with a copy for one that is dead and not known to be.
@@ -279,16 +279,16 @@ fn those_who_wait_for_a_first_connection_hold_nobody_up() {
     for n in 0..30 {
         let to = [format!("a{n}@ok.test"), format!("b{n}@dead.test")];
         let to = to.each_ref().map(String::as_str);
-        accept(&scene.spool, Door::Active, to[0], "s@sender.test", &to);
+        accept(&scene.spool, Entrance::Active, to[0], "s@sender.test", &to);
     }
     scene.pass();
     assert_eq!(scene.net.delivered("ok.test"), 30);
     assert_eq!(scene.net.connects("dead.test"), 1);
     assert!(
         scene
-            .places()
+            .queues()
             .iter()
-            .all(|place| matches!(place, Place::Deferred(_)))
+            .all(|queue| matches!(queue, Queue::Deferred(_)))
     );
     scene.net.revive("dead.test");
     scene.clock.forward(6);
@@ -366,7 +366,7 @@ fn a_pass_leaves_what_others_have_all_the_connections_for() {
     assert_eq!(scene.tried(), 0, "and nothing is said about it");
     let left: BTreeSet<QueueId> = scene
         .spool
-        .ids_in(Place::Active)
+        .ids_in(Queue::Active)
         .unwrap()
         .into_iter()
         .collect();
@@ -389,8 +389,8 @@ fn an_answer_that_is_lost_is_tried_again_or_held() {
     let again = scene.queue(1, "lost.test")[0];
     let summary = scene.pass();
     assert_eq!(summary.deferred, 1);
-    let place = scene.spool.locate(again).unwrap().place().unwrap();
-    assert!(matches!(place, Place::Deferred(_)), "{place:?}");
+    let queue = scene.spool.locate(again).unwrap().queue().unwrap();
+    assert!(matches!(queue, Queue::Deferred(_)), "{queue:?}");
 
     let held = scene.queue(1, "lost.test")[0];
     let runner = scene
@@ -398,8 +398,8 @@ fn an_answer_that_is_lost_is_tried_again_or_held() {
         .transport("net", scene.net.clone().on_unknown(OnUnknown::Freeze))
         .build();
     runner.pass().unwrap();
-    let place = scene.spool.locate(held).unwrap().place().unwrap();
-    assert_eq!(place, Place::Frozen(Bucket::Never));
+    let queue = scene.spool.locate(held).unwrap().queue().unwrap();
+    assert_eq!(queue, Queue::Frozen(Bucket::Never));
     let content = scene.state(held);
     let mailspool::queue::Hold::Frozen { by, .. } = content.state.hold else {
         panic!("not held")

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Accepted, Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, ReversePath, SubmissionKey};
+use mailspool::message::{Address, Entrance, ReversePath, SubmissionKey};
 use mailspool::runner::Runner;
 use mailspool::spool::Spool;
 use program::crowd::Random;
@@ -165,7 +165,7 @@ impl Shelf {
         let mut limits = Limits::new("mail.test");
         limits.min_free = 0;
         let request = Request {
-            door: Door::Active,
+            entrance: Entrance::Active,
             sender: ReversePath::Null,
             recipients: vec![Address::parse("a@example.test").unwrap()],
             transport: None,

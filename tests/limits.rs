@@ -95,11 +95,11 @@ fn submitters(limit: &Limit) {
             "b@example.net",
         ];
         let receive: &[&str] = &["receive", "-f", "a@example.org", "b@example.net"];
-        for (door, arguments) in [send, receive].into_iter().enumerate() {
-            let number = 2 * n + door;
+        for (entrance, arguments) in [send, receive].into_iter().enumerate() {
+            let number = 2 * n + entrance;
             let ended = limit.program(*value, &site, arguments, &letter(number));
             assert!(
-                limit.flag != "-f" || door == 0 || [0, 75].contains(&ended.code),
+                limit.flag != "-f" || entrance == 0 || [0, 75].contains(&ended.code),
                 "an MTA's pipe that may not write: {ended}"
             );
             match ended.code {
@@ -193,8 +193,8 @@ fn operators(limit: &Limit) {
         }
     }
     count("limits", limit.tries.len() * commands.len());
-    let mended = site.program(["retry", "--queue-only", &id], b"");
-    assert!([0, 69].contains(&mended.code), "{mended}");
+    let repaired = site.program(["retry", "--queue-only", &id], b"");
+    assert!([0, 69].contains(&repaired.code), "{repaired}");
     site.run().ok();
     let copies = site.boxed();
     assert_eq!(copies.len(), 1, "lost or doubled");

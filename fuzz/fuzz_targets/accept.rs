@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use mailspool::accept::{Acceptor, Error, Limits, Request};
 use mailspool::message::header::{HeaderScan, Part, line_ending};
 use mailspool::message::recipients::BLIND_FIELDS;
-use mailspool::message::{Door, ReversePath};
+use mailspool::message::{Entrance, ReversePath};
 use mailspool::spool::{Claim, Located, Spool};
 
 /// The spool is made once and stays; every message leaves it again.
@@ -20,13 +20,13 @@ fn spool() -> &'static Spool {
 
 fuzz_target!(|input: &[u8]| {
     let [how, bytes] = help::parts(input);
-    let door = match how.first() {
-        Some(b'i') => Door::Incoming,
-        _ => Door::Active,
+    let entrance = match how.first() {
+        Some(b'i') => Entrance::Incoming,
+        _ => Entrance::Active,
     };
     let piece = how.get(1).copied().unwrap_or(u8::MAX);
     let request = Request {
-        door,
+        entrance,
         sender: ReversePath::parse(b"a@example.org").unwrap(),
         ..help::request()
     };
@@ -49,14 +49,14 @@ fuzz_target!(|input: &[u8]| {
         Err(other) => panic!("{other}"),
     };
     assert!(bytes.len() <= 3000);
-    let place = spool().locate(id).unwrap().place().unwrap();
-    let Claim::Locked(locked) = spool().lock(place, id).unwrap() else {
+    let queue = spool().locate(id).unwrap().queue().unwrap();
+    let Claim::Locked(locked) = spool().lock(queue, id).unwrap() else {
         panic!("{id} cannot be locked");
     };
     let mut entry = locked.read().expect("what was accepted is whole");
     let mut stored = Vec::new();
     entry.body().reader().read_to_end(&mut stored).unwrap();
-    assert_added(&stored, without_block(bytes), door);
+    assert_added(&stored, without_block(bytes), entrance);
     let has_history = entry.finish().unwrap();
     assert!(!has_history, "nothing happened to it");
     drop(entry);
@@ -79,8 +79,8 @@ fn without_block(input: &[u8]) -> &[u8] {
 
 /// The message is the input below `Received:`. By the door of programs it has `Date:`,
 /// `Message-ID:` and `From:` where they were missing, and no blind fields; and there is an empty line.
-fn assert_added(stored: &[u8], input: &[u8], door: Door) {
-    let blind: &[&str] = if door == Door::Active {
+fn assert_added(stored: &[u8], input: &[u8], entrance: Entrance) {
+    let blind: &[&str] = if entrance == Entrance::Active {
         &BLIND_FIELDS
     } else {
         &[]
@@ -107,7 +107,7 @@ fn assert_added(stored: &[u8], input: &[u8], door: Door) {
     let mut after = HeaderScan::default();
     let end = after.push(stored, true);
     assert_eq!(after.hops, before.hops + 1);
-    if door == Door::Active {
+    if entrance == Entrance::Active {
         assert!(after.date && after.message_id && after.from);
     }
     let behind = &stored[end.header..];

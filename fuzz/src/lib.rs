@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Limits, Request};
 use mailspool::message::{
-    Address, Block, Door, Dsn, Envelope, QueueId, ReversePath, Submission, block,
+    Address, Block, Entrance, Dsn, Envelope, QueueId, ReversePath, Submission, block,
 };
 use mailspool::queue::{
     Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Status, Step, Then,
@@ -44,7 +44,7 @@ pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
             .iter()
             .map(|one| Address::parse(one).expect("an address"))
             .collect(),
-        submission: Submission::by(Door::Active),
+        submission: Submission::by(Entrance::Active),
     }
 }
 
@@ -80,7 +80,7 @@ pub fn limits() -> Limits {
 /// What a submitter wants: of nobody, to somebody.
 pub fn request() -> Request {
     Request {
-        door: Door::Active,
+        entrance: Entrance::Active,
         sender: ReversePath::Null,
         recipients: vec![Address::parse("b@example.net").expect("an address")],
         transport: None,

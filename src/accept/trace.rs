@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::message::date::rfc5322;
 use crate::message::field::{self, MAX_LINE};
 use crate::message::header::HeaderScan;
-use crate::message::{Door, Envelope, QueueId, ReversePath, printable};
+use crate::message::{Entrance, Envelope, QueueId, ReversePath, printable};
 
 /// A recipient's address of so many octets has no room in its line: a blank, `for <`, and `>;`.
 const MAX_FOR: usize = MAX_LINE - 8;
@@ -25,9 +25,9 @@ impl Arrival<'_> {
     /// header one that only SMTPUTF8 carries, and where a line has no room for it.
     pub fn received(&self, eol: &str) -> String {
         let Arrival { id, hostname, .. } = self;
-        let with = match self.envelope.submission.door {
-            Door::Incoming => "pipe",
-            Door::Active => "local",
+        let with = match self.envelope.submission.entrance {
+            Entrance::Incoming => "pipe",
+            Entrance::Active => "local",
         };
         let submitter = printable(self.submitter);
         let date = rfc5322(self.now);

@@ -15,7 +15,7 @@ use super::table;
 use crate::message::QueueId;
 use crate::operator::{self, Acted};
 use crate::queue::{Action, By, Then};
-use crate::spool::Kept;
+use crate::spool::BucketQueue;
 
 /// `mailspool retry`.
 pub(super) fn retry(global: &Global, args: &Act) -> Result<u8, Failure> {
@@ -104,8 +104,8 @@ pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
     let site = open(global)?;
     if args.how.dry_run {
         let (mut count, mut unread) = (0, Vec::new());
-        for bucket in site.spool.buckets_there(Kept::Deferred, &mut unread) {
-            match site.spool.ids_in(Kept::Deferred.place(bucket)) {
+        for bucket in site.spool.buckets_there(BucketQueue::Deferred, &mut unread) {
+            match site.spool.ids_in(BucketQueue::Deferred.queue(bucket)) {
                 Ok(ids) => count += ids.len(),
                 Err(error) => unread.push(error),
             }

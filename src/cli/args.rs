@@ -38,13 +38,13 @@ pub(super) struct Global {
 impl Args {
     /// Reads the command line, and what it leaves unsaid from the environment.
     pub fn read(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
-        let door = if is_door(&arguments) {
-            Door::try_parse_from(&arguments).ok()
+        let entrance = if is_entrance(&arguments) {
+            Entrance::try_parse_from(&arguments).ok()
         } else {
             None
         };
-        let mut args = match door {
-            Some(Door { global, command }) => Args {
+        let mut args = match entrance {
+            Some(Entrance { global, command }) => Args {
                 global,
                 command: match command {
                     DoorCommand::Send(send) => Command::Send(send),
@@ -74,7 +74,7 @@ impl Global {
 /// one. What it does not understand goes to the whole, which says why.
 #[derive(Debug, Parser)]
 #[command(name = "mailspool", disable_help_subcommand = true)]
-struct Door {
+struct Entrance {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -172,7 +172,7 @@ pub(super) struct Send {
     #[arg(value_name = "RCPT")]
     pub recipients: Vec<OsString>,
     #[command(flatten)]
-    pub wishes: Wishes,
+    pub dsn_params: DsnParams,
 }
 
 #[derive(Debug, clap::Args)]
@@ -195,13 +195,13 @@ pub(super) struct Receive {
     #[arg(value_name = "RCPT", required = true)]
     pub recipients: Vec<OsString>,
     #[command(flatten)]
-    pub wishes: Wishes,
+    pub dsn_params: DsnParams,
 }
 
 /// Of what the sender wants to hear (RFC 3461).
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Notices to the sender")]
-pub(super) struct Wishes {
+pub(super) struct DsnParams {
     /// When to tell the sender: `never`, or some of `success,failure,delay` [default: of failures, and
     /// of delays as the configuration says]
     #[arg(short = 'N', long, value_name = "WHEN")]
@@ -473,7 +473,7 @@ pub(super) fn is_receive(arguments: &[OsString]) -> bool {
 }
 
 /// Whether arguments are those of a submission.
-fn is_door(arguments: &[OsString]) -> bool {
+fn is_entrance(arguments: &[OsString]) -> bool {
     is_receive(arguments) || command_word(arguments).is_some_and(|word| word == OsStr::new("send"))
 }
 
@@ -526,8 +526,8 @@ mod tests {
             "m --config=c receive a@x",
         ] {
             let words: Vec<_> = line.split(' ').map(OsString::from).collect();
-            assert!(is_door(&words), "{line}");
-            let short = format!("{:?}", Door::try_parse_from(&words).unwrap());
+            assert!(is_entrance(&words), "{line}");
+            let short = format!("{:?}", Entrance::try_parse_from(&words).unwrap());
             let long = format!("{:?}", Args::try_parse_from(&words).unwrap());
             let tail = |text: &str| text.split_once('{').unwrap().1.to_owned();
             let times = |text: &str| tail(text).split("at: ").next().map(str::to_owned);
@@ -540,7 +540,7 @@ mod tests {
             "m --no receive",
         ] {
             let words = line.split(' ').map(OsString::from);
-            assert!(Door::try_parse_from(words).is_err(), "{line}");
+            assert!(Entrance::try_parse_from(words).is_err(), "{line}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::message::printable;
 use crate::operator::{Finding, Level, RowStatus, Tallied, Tally, check as look, tally};
 
 /// Of names that are not ours, so many of a directory are shown; `--json` has them all.
-const MOST_ALIKE: usize = 10;
+const MAX_ALIKE: usize = 10;
 
 /// `mailspool check`.
 pub(super) fn check(global: &Global, args: &Check) -> Result<u8, Failure> {
@@ -59,7 +59,7 @@ struct Sums {
     uncounted: usize,
     /// Those that are left.
     problems: usize,
-    mended: usize,
+    repaired: usize,
 }
 
 impl Sums {
@@ -68,9 +68,9 @@ impl Sums {
             messages: tallies.iter().map(|one| one.messages).sum(),
             uncounted: 0,
             problems: findings.iter().filter(|one| is_left(one)).count(),
-            mended: findings
+            repaired: findings
                 .iter()
-                .filter(|one| one.mended == Some(true))
+                .filter(|one| one.repaired == Some(true))
                 .count(),
         }
     }
@@ -88,22 +88,22 @@ impl Sums {
             1 => "1 problem".to_owned(),
             many => format!("{many} problems"),
         };
-        let mended = match self.mended {
+        let repaired = match self.repaired {
             0 => String::new(),
             count => format!(", {count} mended"),
         };
-        let left = if self.mended > 0 && self.problems > 0 {
+        let left = if self.repaired > 0 && self.problems > 0 {
             " left"
         } else {
             ""
         };
-        format!("{}, {problems}{left}{mended}.\n", messages)
+        format!("{}, {problems}{left}{repaired}.\n", messages)
     }
 }
 
 /// Whether a finding is a problem still.
 fn is_left(finding: &Finding) -> bool {
-    finding.level == Level::Problem && finding.mended != Some(true)
+    finding.level == Level::Problem && finding.repaired != Some(true)
 }
 
 /// Each finding on a line of its own, what it is below it.
@@ -112,18 +112,18 @@ fn paragraphs(findings: &[Finding]) -> String {
     let mut alike: BTreeMap<(&Path, &str), usize> = BTreeMap::new();
     for finding in findings {
         let dir = finding.path.parent().unwrap_or(Path::new(""));
-        if finding.level == Level::Note && finding.mend.is_none() {
+        if finding.level == Level::Note && finding.repair.is_none() {
             let count = alike.entry((dir, &finding.what)).or_default();
             *count += 1;
-            if *count > MOST_ALIKE {
+            if *count > MAX_ALIKE {
                 continue;
             }
         }
         text.push_str(&paragraph(finding));
     }
     for ((dir, what), count) in alike {
-        if count > MOST_ALIKE {
-            let (dir, more) = (printable(&dir.to_string_lossy()), count - MOST_ALIKE);
+        if count > MAX_ALIKE {
+            let (dir, more) = (printable(&dir.to_string_lossy()), count - MAX_ALIKE);
             text.push_str(&format!(
                 "note     {dir}/: {more} more\n         {}\n",
                 printable(what)
@@ -140,19 +140,19 @@ fn paragraph(finding: &Finding) -> String {
     };
     let path = printable(&finding.path.to_string_lossy());
     let what = printable(&finding.what);
-    let mend = mend(finding).map(|mend| format!("\n         {mend}"));
+    let repair = repair(finding).map(|repair| format!("\n         {repair}"));
     format!(
         "{level:<9}{path}\n         {what}{}\n",
-        mend.unwrap_or_default()
+        repair.unwrap_or_default()
     )
 }
 
 /// What is, would be, or was not done.
-fn mend(finding: &Finding) -> Option<String> {
-    let mend = finding.mend.as_ref()?;
-    Some(match finding.mended {
-        None => format!("--repair {}", mend.does()),
-        Some(true) => mend.done(),
+fn repair(finding: &Finding) -> Option<String> {
+    let repair = finding.repair.as_ref()?;
+    Some(match finding.repaired {
+        None => format!("--repair {}", repair.does()),
+        Some(true) => repair.done(),
         Some(false) => "not mended: it has changed, or somebody has it in hand".to_owned(),
     })
 }
@@ -191,7 +191,8 @@ enum Object<'a> {
         path: String,
         what: String,
         repair: Option<String>,
-        mended: Option<bool>,
+        #[serde(rename = "mended")]
+        repaired: Option<bool>,
     },
     State(&'a Tally),
     Sums(&'a Sums),
@@ -211,11 +212,14 @@ fn objects(
             },
             path: finding.path.to_string_lossy().into_owned(),
             what: printable(&finding.what),
-            repair: finding.mend.as_ref().map(|mend| match finding.mended {
-                Some(true) => mend.done(),
-                _ => mend.does(),
-            }),
-            mended: finding.mended,
+            repair: finding
+                .repair
+                .as_ref()
+                .map(|repair| match finding.repaired {
+                    Some(true) => repair.done(),
+                    _ => repair.does(),
+                }),
+            repaired: finding.repaired,
         };
         json_line(out, &object)?;
     }

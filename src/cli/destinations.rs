@@ -222,7 +222,7 @@ impl Waiting<'_> {
             return Ok(None);
         }
         // A help only: of one that is not found nothing is said.
-        let Some(place) = spool.locate(id)?.place() else {
+        let Some(place) = spool.locate(id)?.queue() else {
             return Ok(None);
         };
         let view = spool.view(id, place, &Listing::default())?;

@@ -3,7 +3,7 @@
 //! Nothing here waits for a log: see [`buffer`].
 
 mod buffer;
-mod journal;
+mod journald;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,7 +23,7 @@ use super::exit::write_once;
 use crate::config::{Log, LogFormat, LogTo};
 use crate::message::printable;
 use buffer::{Buffer, Line, Sink};
-use journal::{Journal, Socket};
+use journald::{Journald, Socket};
 
 /// Whether standard error may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ struct Buffered {
 fn open(log: &Log, quiet: Quiet) -> Result<Opened, NoLog> {
     let is_there = |path: &str| Path::new(path).exists();
     let to = match log.to {
-        LogTo::Auto if is_there(journal::SOCKET) => LogTo::Journald,
+        LogTo::Auto if is_there(journald::SOCKET) => LogTo::Journald,
         LogTo::Auto if is_there(SYSLOG) => LogTo::Syslog,
         LogTo::Auto => to_stderr_instead(log, quiet).to,
         LogTo::Stderr if quiet == Quiet::Always => LogTo::None,
@@ -159,9 +159,9 @@ fn open(log: &Log, quiet: Quiet) -> Result<Opened, NoLog> {
             Ok(lines(format, Target::Syslog, quiet != Quiet::Always)?)
         }
         LogTo::Journald => {
-            let socket = Socket::new().map_err(|_| NoLog::Absent(journal::SOCKET))?;
+            let socket = Socket::new().map_err(|_| NoLog::Absent(journald::SOCKET))?;
             let buffer = Buffer::start(socket)?;
-            let journal = Journal::new(Arc::clone(&buffer), format);
+            let journal = Journald::new(Arc::clone(&buffer), format);
             let tells = quiet != Quiet::Always;
             Ok(Opened {
                 layer: Box::new(journal),

@@ -108,21 +108,21 @@ pub(super) fn one(spool: &Spool, part: &str) -> Result<QueueId, Failure> {
 pub(super) fn view(spool: &Spool, id: QueueId) -> Result<View, Failure> {
     let gone = || Failure::new(EX_UNAVAILABLE, format!("{id} is gone"));
     let listing = Listing::default();
-    let place = match spool.locate(id)? {
-        Located::At(place) => place,
+    let queue = match spool.locate(id)? {
+        Located::At(queue) => queue,
         Located::Absent => return Err(gone()),
         Located::Uncertain(doubt) => {
             let text = format!("{id} cannot be found now: {doubt}; try again");
             return Err(Failure::new(EX_TEMPFAIL, text));
         }
     };
-    spool.view(id, place, &listing)?.ok_or_else(gone)
+    spool.view(id, queue, &listing)?.ok_or_else(gone)
 }
 
 /// The bytes as they are; what they do to a terminal is the caller's wish.
 fn raw(spool: &Spool, view: &View, headers: bool, out: &mut impl Write) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, error);
-    let mut reader = spool.body(view.id, view.place)?.reader();
+    let mut reader = spool.body(view.id, view.queue)?.reader();
     if !headers {
         io::copy(&mut reader, out).map_err(failed)?;
         return Ok(());

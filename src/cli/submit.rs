@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::args::{Global, Receive, Send, Wishes};
+use super::args::{DsnParams, Global, Receive, Send};
 use super::background;
 use super::exit::{EX_DATAERR, EX_USAGE, Failure, write_once};
 use super::log::{self, Quiet};
@@ -20,8 +20,8 @@ use crate::config::Attempt;
 use crate::message::recipients::{check_beyond, named_recipients};
 use crate::message::reply::shortened;
 use crate::message::{
-    Address, AddressError, Door, Dsn, EnhancedCode, OriginalRecipient, RecipientDsn, ReversePath,
-    SubmissionKey, list,
+    Address, AddressError, Dsn, EnhancedCode, Entrance, OriginalRecipient, RecipientDsn,
+    ReversePath, SubmissionKey, list,
 };
 
 /// The status of a recipient's address that is none (RFC 3463, 3.2).
@@ -52,10 +52,10 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
     let recipients = one_each(&args.recipients).map_err(refused)?;
     let key = key(args.key.as_ref())?.map(|key| key.for_recipients(&recipients));
     let request = Request {
-        door: Door::Incoming,
+        entrance: Entrance::Incoming,
         sender,
         transport: None,
-        dsn: dsn(&args.wishes, recipients.len())?,
+        dsn: dsn(&args.dsn_params, recipients.len())?,
         recipients,
         submitter: site.caller.name.clone(),
         key,
@@ -121,10 +121,10 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
         input = Box::new(peeked);
     }
     let request = Request {
-        door: Door::Active,
+        entrance: Entrance::Active,
         sender,
         transport: args.transport.clone(),
-        dsn: dsn(&args.wishes, recipients.len())?,
+        dsn: dsn(&args.dsn_params, recipients.len())?,
         recipients,
         submitter: site.caller.name.clone(),
         key: key(args.key.as_ref())?,
@@ -206,13 +206,13 @@ fn drain(failure: &Failure, most: u64) {
 }
 
 /// What is asked for so many recipients.
-fn dsn(wishes: &Wishes, recipients: usize) -> Result<Dsn, Failure> {
-    let Wishes {
+fn dsn(dsn_params: &DsnParams, recipients: usize) -> Result<Dsn, Failure> {
+    let DsnParams {
         notify,
         ret,
         envid,
         orcpt,
-    } = wishes;
+    } = dsn_params;
     if !orcpt.is_empty() && orcpt.len() != recipients {
         let text = format!(
             "--orcpt is given {} times for {recipients} recipients",

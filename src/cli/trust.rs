@@ -23,7 +23,7 @@ use nix::unistd::Uid;
 use crate::users::User;
 
 /// Links in one path; the kernel gives up after as many.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// File systems of this machine's own, on which an owner is what root once wrote there.
 const LOCAL: &[FsType] = &[
@@ -199,7 +199,7 @@ impl Walk {
             if kind(&stat) == SFlag::S_IFLNK {
                 self.judge_link(&stat, name);
                 self.links += 1;
-                if self.links > MOST_LINKS {
+                if self.links > MAX_LINKS {
                     return Err(Errno::ELOOP.into());
                 }
                 if fstatfs(&self.here)?.filesystem_type() != statfs::PROC_SUPER_MAGIC {

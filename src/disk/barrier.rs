@@ -159,7 +159,7 @@ impl Disk {
 /// can be had, this one does all the work.
 fn at_once(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>>) -> Result<()> {
     /// More cost more processor time and save flushes on btrfs only.
-    const MOST_THREADS: usize = 4;
+    const MAX_THREADS: usize = 4;
     const STACK: usize = 64 << 10;
     let count = jobs.len();
     let queue = std::sync::Mutex::new(jobs.into_iter());
@@ -181,7 +181,7 @@ fn at_once(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>>) -> Result<()>
                 .stack_size(STACK)
                 .spawn_scoped(scope, work)
         };
-        let others: Vec<_> = (1..count.min(MOST_THREADS))
+        let others: Vec<_> = (1..count.min(MAX_THREADS))
             .map_while(|n| spawn(n).ok())
             .collect();
         let mut result = work();

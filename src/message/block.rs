@@ -32,7 +32,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::address::{Address, ReversePath};
 use super::dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, is_envid};
-use super::envelope::{Door, Envelope, NoticeKind, Origin, Submission, is_transport_name};
+use super::envelope::{Entrance, Envelope, NoticeKind, Origin, Submission, is_transport_name};
 use super::id::QueueId;
 use super::key::{Keyed, parse_time};
 use super::seal::Seal;
@@ -185,7 +185,7 @@ fn checksum(block: &[u8]) -> u128 {
 
 fn write_facts(text: &mut String, id: QueueId, envelope: &Envelope) {
     let Submission {
-        door,
+        entrance,
         transport,
         origin,
         dsn,
@@ -197,7 +197,7 @@ fn write_facts(text: &mut String, id: QueueId, envelope: &Envelope) {
     };
     fact("Id", &id);
     fact("From", &format_args!("<{}>", envelope.sender.as_str()));
-    fact("Entrance", &door.as_str());
+    fact("Entrance", &entrance.as_str());
     fact("Recipients", &envelope.recipients.len());
     if let Some(release) = release {
         fact("Release", release);
@@ -351,7 +351,7 @@ impl<'a> Lines<'a> {
         let sender = self.needed("From")?;
         let sender = sender.strip_prefix('<')?.strip_suffix('>')?;
         let sender = ReversePath::stored(sender).ok()?;
-        let door = Door::parse(self.needed("Entrance")?)?;
+        let entrance = Entrance::parse(self.needed("Entrance")?)?;
         let count: usize = self.needed("Recipients")?.parse().ok()?;
         let release: Option<Timestamp> = self.optional("Release", parse_time)?;
         let key = self.optional("Key", Keyed::from_line)?;
@@ -395,7 +395,7 @@ impl<'a> Lines<'a> {
                 sender,
                 recipients,
                 submission: Submission {
-                    door,
+                    entrance,
                     transport,
                     origin,
                     dsn,
@@ -451,7 +451,7 @@ mod tests {
                 .map(|text| Address::parse(text).unwrap())
                 .to_vec(),
             submission: Submission {
-                door: Door::Incoming,
+                entrance: Entrance::Incoming,
                 transport: Some("out".into()),
                 origin: Some(Origin {
                     id: QueueId::new(Timestamp::UNIX_EPOCH, [2; 10]),
@@ -538,7 +538,7 @@ mod tests {
         let plain = Envelope {
             sender: ReversePath::Null,
             recipients: envelope().recipients,
-            submission: Submission::by(Door::Active),
+            submission: Submission::by(Entrance::Active),
         };
         let read = Block::parse(&sealed(&plain)).unwrap();
         assert_eq!(read.envelope, plain);

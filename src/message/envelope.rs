@@ -12,25 +12,25 @@ use super::key::Keyed;
 
 /// Through which door a message came in, and so which directory it enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum Entrance {
     /// From an MTA's pipe, into `incoming/`.
     Incoming,
     /// From an application, or a notice of our own, into `active/`.
     Active,
 }
 
-impl Door {
+impl Entrance {
     /// The word for it: the directory that a message enters by it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Door::Incoming => "incoming",
-            Door::Active => "active",
+            Entrance::Incoming => "incoming",
+            Entrance::Active => "active",
         }
     }
 
-    pub(super) fn parse(text: &str) -> Option<Door> {
-        let all = [Door::Incoming, Door::Active];
-        all.into_iter().find(|door| door.as_str() == text)
+    pub(super) fn parse(text: &str) -> Option<Entrance> {
+        let all = [Entrance::Incoming, Entrance::Active];
+        all.into_iter().find(|entrance| entrance.as_str() == text)
     }
 }
 
@@ -60,7 +60,7 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     /// The door it came in by.
-    pub door: Door,
+    pub entrance: Entrance,
     /// The transport, when the submitter named one.
     pub transport: Option<String>,
     /// What it is a notice about, if it is one.
@@ -74,10 +74,10 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// A submission by `door` that leaves everything else to the configuration.
-    pub fn by(door: Door) -> Submission {
+    /// A submission by `entrance` that leaves everything else to the configuration.
+    pub fn by(entrance: Entrance) -> Submission {
         Submission {
-            door,
+            entrance,
             transport: None,
             origin: None,
             dsn: Dsn::default(),
@@ -138,7 +138,7 @@ impl Submission {
     /// The lines of `info/transport/<id>`.
     fn lines(&self) -> String {
         let mut text = String::new();
-        let _ = writeln!(text, "door: {}", self.door.as_str());
+        let _ = writeln!(text, "door: {}", self.entrance.as_str());
         if let Some(name) = &self.transport {
             let _ = writeln!(text, "transport: {name}");
         }
@@ -184,7 +184,7 @@ mod tests {
                 .map(|text| Address::parse(text).unwrap())
                 .to_vec(),
             submission: Submission {
-                door: Door::Active,
+                entrance: Entrance::Active,
                 transport: Some("out".into()),
                 origin: Some(Origin {
                     id: QueueId::new(jiff::Timestamp::UNIX_EPOCH, [1; 10]),
@@ -249,7 +249,7 @@ mod tests {
             dsn.recipients.extend(vec![of(notify); count]);
         }
         dsn.recipients.push(of(Some(Notify::Never)));
-        let mut submission = Submission::by(Door::Active);
+        let mut submission = Submission::by(Entrance::Active);
         submission.dsn = dsn;
         let lines = submission.lines();
         assert_eq!(
@@ -275,7 +275,7 @@ mod tests {
                 }),
             }],
         };
-        let mut submission = Submission::by(Door::Active);
+        let mut submission = Submission::by(Entrance::Active);
         submission.dsn = dsn;
         assert_eq!(submission.lines(), "door: active\n");
     }

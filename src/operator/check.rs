@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::disk;
 use crate::message::QueueId;
-use crate::spool::{Place, Spool};
+use crate::spool::{Queue, Spool};
 
 pub use tally::{Tallied, Tally, tally};
 
@@ -30,10 +30,10 @@ pub struct Finding {
     /// What it is.
     pub what: String,
     /// What a repair does about it, if it can do anything.
-    pub mend: Option<Mend>,
+    pub repair: Option<Repair>,
     /// Whether a repair did it; none if there was no repair. One that found it changed, or in
     /// somebody's hand, did not.
-    pub mended: Option<bool>,
+    pub repaired: Option<bool>,
 }
 
 /// How bad a finding is.
@@ -47,7 +47,7 @@ pub enum Level {
 
 /// What a repair does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mend {
+pub enum Repair {
     /// Renames it.
     Move {
         /// To this name.
@@ -68,7 +68,7 @@ pub enum Mend {
     /// Writes what shows the envelope of the message that stands there.
     Show {
         /// There.
-        at: Place,
+        at: Queue,
     },
     /// Looks for what is wrong with it, and writes that down.
     SayWhy,
@@ -78,8 +78,8 @@ impl Finding {
     /// Whether it cannot be seen while this path cannot be read: a directory hides all that is below it, and
     /// a message what is wrong with its view.
     pub fn is_hidden(&self, unread: &Path) -> bool {
-        let message = match &self.mend {
-            Some(Mend::Show { at }) => {
+        let message = match &self.repair {
+            Some(Repair::Show { at }) => {
                 Some(at.dir().join(self.path.file_name().unwrap_or_default()))
             }
             _ => None,
@@ -88,28 +88,28 @@ impl Finding {
     }
 }
 
-impl Mend {
+impl Repair {
     /// What would be done: `moves it to corrupt/x`.
     pub fn does(&self) -> String {
         match self {
-            Mend::Move { to } => format!("moves it to {}", to.display()),
-            Mend::OneName { kept } => format!("keeps only {}", kept.display()),
-            Mend::Chmod { mode } => format!("sets its mode to {mode:04o}"),
-            Mend::Remove => "removes it".to_owned(),
-            Mend::Show { .. } => "writes it again".to_owned(),
-            Mend::SayWhy => "looks at it again and writes down why".to_owned(),
+            Repair::Move { to } => format!("moves it to {}", to.display()),
+            Repair::OneName { kept } => format!("keeps only {}", kept.display()),
+            Repair::Chmod { mode } => format!("sets its mode to {mode:04o}"),
+            Repair::Remove => "removes it".to_owned(),
+            Repair::Show { .. } => "writes it again".to_owned(),
+            Repair::SayWhy => "looks at it again and writes down why".to_owned(),
         }
     }
 
     /// What was done: `moved to corrupt/x`.
     pub fn done(&self) -> String {
         match self {
-            Mend::Move { to } => format!("moved to {}", to.display()),
-            Mend::OneName { kept } => format!("kept only {}", kept.display()),
-            Mend::Chmod { mode } => format!("set its mode to {mode:04o}"),
-            Mend::Remove => "removed".to_owned(),
-            Mend::Show { .. } => "wrote it again".to_owned(),
-            Mend::SayWhy => "looked at it again and wrote down why".to_owned(),
+            Repair::Move { to } => format!("moved to {}", to.display()),
+            Repair::OneName { kept } => format!("kept only {}", kept.display()),
+            Repair::Chmod { mode } => format!("set its mode to {mode:04o}"),
+            Repair::Remove => "removed".to_owned(),
+            Repair::Show { .. } => "wrote it again".to_owned(),
+            Repair::SayWhy => "looked at it again and wrote down why".to_owned(),
         }
     }
 }
@@ -138,15 +138,15 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     findings.sort_by(|a, b| a.path.cmp(&b.path));
     if repair {
         let closed = findings.iter().any(keeps_out);
-        for finding in findings.iter_mut().filter(|one| one.mend.is_some()) {
-            let mended = repair::mend(spool, finding);
-            finding.mended = Some(matches!(mended, Ok(true)));
-            if let Err(error) = mended {
+        for finding in findings.iter_mut().filter(|one| one.repair.is_some()) {
+            let repaired = repair::repair(spool, finding);
+            finding.repaired = Some(matches!(repaired, Ok(true)));
+            if let Err(error) = repaired {
                 finding.what.push_str(&format!("; {error}"));
             }
         }
         // What is below a directory that was closed can be looked at now.
-        if closed && findings.iter().any(|one| one.mended == Some(true)) {
+        if closed && findings.iter().any(|one| one.repaired == Some(true)) {
             findings.extend(check(spool, repair)?);
         }
     }
@@ -206,7 +206,7 @@ struct Look<'a> {
     /// Inodes under a lock, once somebody wanted to know: the kernel takes its time.
     locked: Option<HashMap<u64, u32>>,
     /// Where messages were seen.
-    seen: BTreeMap<QueueId, Vec<Place>>,
+    seen: BTreeMap<QueueId, Vec<Queue>>,
     /// The other files of messages that were seen: in which directory, of which message.
     infos: Vec<(&'static str, QueueId)>,
     findings: Vec<Finding>,
@@ -225,13 +225,19 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn find(&mut self, level: Level, path: PathBuf, what: impl Into<String>, mend: Option<Mend>) {
+    fn find(
+        &mut self,
+        level: Level,
+        path: PathBuf,
+        what: impl Into<String>,
+        repair: Option<Repair>,
+    ) {
         self.findings.push(Finding {
             level,
             path,
             what: what.into(),
-            mend,
-            mended: None,
+            repair,
+            repaired: None,
         });
     }
 
@@ -243,8 +249,8 @@ impl<'a> Look<'a> {
         self.find(Level::Problem, path, what, None);
     }
 
-    fn mendable(&mut self, path: PathBuf, what: impl Into<String>, mend: Mend) {
-        self.find(Level::Problem, path, what, Some(mend));
+    fn repairable(&mut self, path: PathBuf, what: impl Into<String>, repair: Repair) {
+        self.find(Level::Problem, path, what, Some(repair));
     }
 
     /// What cannot be looked at is a problem of its own, and no reason to stop looking.

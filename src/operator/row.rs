@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::message::printable;
 use crate::queue::state::Fate;
 use crate::queue::{Bucket, Hold, State, Then};
-use crate::spool::{Place, View};
+use crate::spool::{Queue, View};
 
 /// A message in a listing. As JSON this is a stable interface: times are RFC 3339 in UTC,
 /// `age` is in seconds, `size` in octets, what does not exist is null.
@@ -98,7 +98,7 @@ pub fn row(view: &View, now: Timestamp) -> Row {
     let added = id.accepted();
     let mut row = Row {
         id: id.to_string(),
-        queue: view.place.as_str(),
+        queue: view.queue.as_str(),
         status: RowStatus::Corrupt,
         sender: None,
         recipients: Vec::new(),
@@ -121,11 +121,11 @@ pub fn row(view: &View, now: Timestamp) -> Row {
             row.sender = Some(state.sender.as_str().to_owned());
             row.recipients = recipients(view, state, now);
             row.attempts = state.attempts;
-            row.next_attempt = next_attempt(row.status, view.place, state);
+            row.next_attempt = next_attempt(row.status, view.queue, state);
             row.hold = hold(&state.hold);
-            row.last_error = match (&state.hold, view.place) {
+            row.last_error = match (&state.hold, view.queue) {
                 (Hold::Frozen { by, .. } | Hold::Discarded { by, .. }, _) => by.reason.clone(),
-                (Hold::None, Place::Frozen(Bucket::Never)) => {
+                (Hold::None, Queue::Frozen(Bucket::Never)) => {
                     Some("the outcome of its last attempt could not be recorded".to_owned())
                 }
                 _ => None,
@@ -148,23 +148,23 @@ pub fn row(view: &View, now: Timestamp) -> Row {
 
 fn status(view: &View, state: &State) -> RowStatus {
     let untold = state.recipients.iter().any(|one| one.is_untold());
-    match (view.place, &state.hold) {
-        (Place::Corrupt, _) => RowStatus::Corrupt,
+    match (view.queue, &state.hold) {
+        (Queue::Corrupt, _) => RowStatus::Corrupt,
         _ if view.in_progress() => RowStatus::InProgress,
-        (Place::Discarded(_), _) | (_, Hold::Discarded { .. }) => RowStatus::WillBeDiscarded,
-        (Place::Frozen(_), _) | (_, Hold::Frozen { .. }) => RowStatus::Frozen,
+        (Queue::Discarded(_), _) | (_, Hold::Discarded { .. }) => RowStatus::WillBeDiscarded,
+        (Queue::Frozen(_), _) | (_, Hold::Frozen { .. }) => RowStatus::Frozen,
         _ if untold && state.sender.mailbox().is_some() => RowStatus::WillBeBounced,
-        (Place::Deferred(_), _) => RowStatus::Scheduled,
-        (Place::Incoming | Place::New | Place::Staged, _) => RowStatus::Incoming,
-        (Place::Active | Place::Done, _) => RowStatus::Active,
+        (Queue::Deferred(_), _) => RowStatus::Scheduled,
+        (Queue::Incoming | Queue::New | Queue::Staged, _) => RowStatus::Incoming,
+        (Queue::Active | Queue::Done, _) => RowStatus::Active,
     }
 }
 
 /// When something happens to it next; what is being tried, and what only a person can move,
 /// has no such time.
-fn next_attempt(status: RowStatus, place: Place, state: &State) -> Option<Timestamp> {
-    let bucket = match place {
-        Place::Deferred(bucket) | Place::Frozen(bucket) | Place::Discarded(bucket) => bucket.due(),
+fn next_attempt(status: RowStatus, queue: Queue, state: &State) -> Option<Timestamp> {
+    let bucket = match queue {
+        Queue::Deferred(bucket) | Queue::Frozen(bucket) | Queue::Discarded(bucket) => bucket.due(),
         _ => None,
     };
     match status {

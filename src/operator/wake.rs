@@ -6,7 +6,7 @@ use crate::disk;
 use crate::message::{Address, Envelope, QueueId};
 use crate::queue::state::Fate;
 use crate::queue::{Hold, State};
-use crate::spool::{Claim, Kept, Listing, Place, Spool, Unreadable};
+use crate::spool::{BucketQueue, Claim, Listing, Queue, Spool, Unreadable};
 
 /// Makes due what was put off although it was due, and has a recipient left whose mail is meant.
 /// No event, and nothing is synced: whoever is killed, and a power cut, leave it to be looked at
@@ -22,12 +22,12 @@ pub fn wake(
 ) -> disk::Result<usize> {
     let (mut woken, mut unread) = (0, Vec::new());
     let listing = Listing::default();
-    for bucket in spool.buckets_there(Kept::Deferred, &mut unread) {
-        let place = Place::Deferred(bucket);
+    for bucket in spool.buckets_there(BucketQueue::Deferred, &mut unread) {
+        let queue = Queue::Deferred(bucket);
         if bucket.due().is_none_or(|due| due <= now) {
             continue;
         }
-        let ids = match spool.ids_in(place) {
+        let ids = match spool.ids_in(queue) {
             Ok(ids) => ids,
             Err(error) => {
                 unread.push(error);
@@ -35,19 +35,19 @@ pub fn wake(
             }
         };
         for id in ids {
-            match wake_one(spool, (id, place), &listing, is_meant, now) {
+            match wake_one(spool, (id, queue), &listing, is_meant, now) {
                 Ok(is_woken) => woken += usize::from(is_woken),
                 Err(error) => unread.push(error),
             }
         }
-        unread.extend(spool.remove_empty_buckets(&[place]).err());
+        unread.extend(spool.remove_empty_buckets(&[queue]).err());
     }
     unread.into_iter().next().map_or(Ok(woken), Err)
 }
 
 fn wake_one(
     spool: &Spool,
-    (id, place): (QueueId, Place),
+    (id, queue): (QueueId, Queue),
     listing: &Listing,
     is_meant: &dyn Fn(&Envelope, &Address) -> bool,
     now: Timestamp,
@@ -61,12 +61,12 @@ fn wake_one(
             })
     };
     // Without its lock, and without reading all of it, as most are not meant.
-    let view = spool.view(id, place, listing)?;
+    let view = spool.view(id, queue, listing)?;
     let content = view.and_then(|view| view.content.ok());
     if !content.is_some_and(|content| waits(&content.envelope, &content.state)) {
         return Ok(false);
     }
-    let Claim::Locked(locked) = spool.lock(place, id)? else {
+    let Claim::Locked(locked) = spool.lock(queue, id)? else {
         return Ok(false);
     };
     match locked.read() {

@@ -198,7 +198,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Address, Door, EnhancedCode, Envelope, ReversePath, Submission};
+    use crate::message::{Address, EnhancedCode, Entrance, Envelope, ReversePath, Submission};
     use crate::queue::{By, Outcome, RecipientResult, Then};
 
     fn envelope(count: usize) -> Envelope {
@@ -207,7 +207,7 @@ mod tests {
             recipients: (0..count)
                 .map(|n| Address::parse(&format!("r{n}@x")).unwrap())
                 .collect(),
-            submission: Submission::by(Door::Active),
+            submission: Submission::by(Entrance::Active),
         }
     }
 

@@ -502,7 +502,7 @@ impl RecipientState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Door, Submission};
+    use crate::message::{Entrance, Submission};
 
     #[test]
     fn who_is_named_twice_is_one_recipient() {
@@ -510,7 +510,7 @@ mod tests {
         let envelope = Envelope {
             sender: ReversePath::Null,
             recipients: vec![address.clone(), address],
-            submission: Submission::by(Door::Active),
+            submission: Submission::by(Entrance::Active),
         };
         let state = State::new(QueueId::new(Timestamp::UNIX_EPOCH, [1; 10]), &envelope);
         assert_eq!(state.recipients.len(), 1);

@@ -315,7 +315,7 @@ pub fn interrupted() -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Door, Envelope, NoticeKind, QueueId, Submission};
+    use crate::message::{Entrance, Envelope, NoticeKind, QueueId, Submission};
     use crate::queue::{Action, By, Event, Schedule, What};
 
     struct Story {
@@ -341,7 +341,7 @@ mod tests {
                     .to_vec(),
                 submission: Submission {
                     release: ahead.map(|ahead| now + ahead),
-                    ..Submission::by(Door::Active)
+                    ..Submission::by(Entrance::Active)
                 },
             };
             Story {

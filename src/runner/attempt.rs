@@ -30,8 +30,8 @@ use crate::queue::{
     Action, By, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, Status, Step, Then,
     What, next_step, recipient_result,
 };
-use crate::spool::{Claim, Entry, Place, Suspended, refusal};
-use crate::transport::{Message, OnUnknown, Transport, Wishes};
+use crate::spool::{Claim, Entry, Queue, Suspended, refusal};
+use crate::transport::{DsnParams, Message, OnUnknown, Transport};
 
 /// Why a message is frozen after an attempt.
 const ANSWER_LOST: &str = "the answer to the message was lost; it may have been delivered";
@@ -47,7 +47,7 @@ pub(super) struct MessageReport {
 }
 
 /// Ways that are looked at for one that a further job may go.
-const MOST_LOOKS: usize = 32;
+const MAX_LOOKS: usize = 32;
 
 /// What a candidate leads to.
 enum AttemptStart {
@@ -135,8 +135,8 @@ impl Core {
         let mut again = None;
         let (settled, notices) = match next {
             StepResult::Over(settled, notices) => (settled, notices),
-            StepResult::Waits(place, wait, notices) => {
-                again = Some((wait, Candidate { id, place }));
+            StepResult::Waits(queue, wait, notices) => {
+                again = Some((wait, Candidate { id, queue }));
                 (MessageOutcome::Left, notices)
             }
             StepResult::Finished(has_history, notices) => {
@@ -214,7 +214,7 @@ impl Core {
         let message = Arc::new(Message {
             id,
             sender: entry.envelope().sender.clone(),
-            dsn: Wishes::of(entry.state(), &entry.envelope().submission.dsn).map(Arc::new),
+            dsn: DsnParams::of(entry.state(), &entry.envelope().submission.dsn).map(Arc::new),
             body: entry.body(),
         });
         let transact = |begun: Transaction| {
@@ -467,7 +467,7 @@ impl Core {
             Part::First => Suspended::default(),
             Part::Further => self.spool.suspended()?,
         };
-        while looks < MOST_LOOKS {
+        while looks < MAX_LOOKS {
             if spare.is_none() && !jobs.has_further() {
                 break;
             }
@@ -538,7 +538,7 @@ impl Core {
             wait,
         } = postponement;
         if let Some(wait) = wait {
-            return StepResult::Waits(entry.place(), wait, Vec::new());
+            return StepResult::Waits(entry.queue(), wait, Vec::new());
         }
         let Some(until) = until else {
             // Still more to attempt at the same moment: the next pass.
@@ -559,11 +559,11 @@ impl Core {
             Ok(()) => MessageOutcome::Resting(Resting::Deferred(until)),
             Err(error) => self.trouble(id, &error.to_string()),
         };
-        let place = entry.place();
+        let queue = entry.queue();
         // The lock goes first: who resumes passes over what is locked, and counts on our look.
         drop(entry);
         if !is_down && !self.are_in_force(&suspended) {
-            self.reactivate(id, place);
+            self.reactivate(id, queue);
         }
         StepResult::Over(settled, notices)
     }
@@ -579,8 +579,8 @@ impl Core {
 
     /// Makes due again what was put off for a suspension that is gone. Who has it in hand now looks
     /// himself, and if it cannot be, another look is taken soon enough.
-    fn reactivate(&self, id: QueueId, place: Place) {
-        if let Ok(Claim::Locked(locked)) = self.spool.lock(place, id)
+    fn reactivate(&self, id: QueueId, queue: Queue) {
+        if let Ok(Claim::Locked(locked)) = self.spool.lock(queue, id)
             && let Ok(mut entry) = locked.read()
             && let Err(error) = entry.activate()
         {

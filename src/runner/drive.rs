@@ -20,7 +20,7 @@ use super::scan::Batch;
 use super::{Core, Error, MessageOutcome, Progress, Runner, Summary};
 use crate::message::QueueId;
 use crate::queue::{Resting, Status};
-use crate::spool::{Destination, Place};
+use crate::spool::{Destination, Queue};
 
 /// So long after a look a run in a slot looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ impl Runner {
         self.core.work(Drive::run(Arc::clone(&self.core), mode))?
     }
 
-    pub(super) fn attempt_at(&self, id: QueueId, place: Place) -> Result<MessageOutcome, Error> {
+    pub(super) fn attempt_at(&self, id: QueueId, queue: Queue) -> Result<MessageOutcome, Error> {
         let core = Arc::clone(&self.core);
         let settled = self.core.work(async move {
             core.forget_looks();
@@ -89,7 +89,7 @@ impl Runner {
                 next_hop: String::new(),
             });
             let report = Arc::clone(&core)
-                .handle_caught(Candidate { id, place }, finisher, job)
+                .handle_caught(Candidate { id, queue }, finisher, job)
                 .await;
             core.sessions.close().await;
             let _ = forgetting.await;
@@ -451,9 +451,9 @@ impl Drive {
         self.core.observe(Progress::Found(notices.len() as u64));
         let core = Arc::clone(&self.core);
         let lanes = tokio::task::spawn_blocking(move || {
-            let place = Place::Active;
+            let queue = Queue::Active;
             let with_lane = |id| {
-                let candidate = Candidate { id, place };
+                let candidate = Candidate { id, queue };
                 (core.lane(candidate), candidate)
             };
             notices.into_iter().map(with_lane).collect::<Batch>()

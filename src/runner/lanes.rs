@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::message::QueueId;
-use crate::spool::{Destination, Place};
+use crate::spool::{Destination, Queue};
 
 /// A message that may be due, and where it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub id: QueueId,
-    pub place: Place,
+    pub queue: Queue,
 }
 
 /// What is waiting, by destination. A thousand messages for one destination do not hold up the
@@ -99,8 +99,8 @@ impl Lanes {
 
     /// Whether one of the next lanes has room. Not of all: there may be very many.
     pub fn next_have(&self, room: impl Fn(&Destination) -> bool) -> bool {
-        const MOST_LOOKS: usize = 32;
-        self.turns.iter().take(MOST_LOOKS).any(room)
+        const MAX_LOOKS: usize = 32;
+        self.turns.iter().take(MAX_LOOKS).any(room)
     }
 
     /// A candidate that was taken is no longer in hand.
@@ -126,7 +126,7 @@ mod tests {
     fn candidate(n: u8) -> Candidate {
         Candidate {
             id: QueueId::new(jiff::Timestamp::UNIX_EPOCH, [n; 10]),
-            place: Place::Active,
+            queue: Queue::Active,
         }
     }
 

@@ -4,7 +4,7 @@
 //! A host is left for the next one if it cannot be connected to, fails, or puts recipients off. It is
 //! asked once in a round, under however many names it is listed. What a host has taken or refused for
 //! good is recorded before the next one is asked; only recipients that were put off go on. A round
-//! ends when no recipient is left, when the hosts are over, after [`MOST_HOSTS`] connections, or when it has
+//! ends when no recipient is left, when the hosts are over, after [`MAX_HOSTS`] connections, or when it has
 //! taken as long as one host may take: then those who are left are deferred, in the words of the
 //! host that said something about them.
 
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
 use crate::spool::Destination;
-use crate::transport::{Hosts, MOST_HOSTS, NextHost, Transport};
+use crate::transport::{Hosts, MAX_HOSTS, NextHost, Transport};
 
 /// How far a transaction has come among the hosts of its destination.
 pub(super) struct Round {
@@ -113,7 +113,7 @@ impl Round {
         }
         loop {
             let is_late = self.until.is_some_and(|until| Instant::now() >= until);
-            if self.asked >= MOST_HOSTS || is_late {
+            if self.asked >= MAX_HOSTS || is_late {
                 self.is_cut = true;
                 return None;
             }

@@ -8,7 +8,7 @@ use super::Core;
 use super::lanes::Candidate;
 use crate::message::{QueueId, ReversePath};
 use crate::queue::Bucket;
-use crate::spool::{Destination, Kept, Place, Swept};
+use crate::spool::{BucketQueue, Destination, Queue, Swept};
 
 /// Candidates with their lanes, a handful at a time.
 pub(super) type Batch = Vec<(Destination, Candidate)>;
@@ -57,7 +57,7 @@ impl Core {
         }
         self.end_suspensions();
         self.sweep();
-        for error in spool.mend_views() {
+        for error in spool.repair_views() {
             // Nothing decides by the view.
             self.without(&error, "info/ does not show every message");
         }
@@ -67,9 +67,9 @@ impl Core {
         }
         let (mut due, drained) = self.due();
         let mut fresh = Vec::new();
-        for place in [Place::Incoming, Place::Active] {
-            let ids = self.or_unread(spool.ids_in(place));
-            fresh.extend(ids.into_iter().map(|id| Candidate { id, place }));
+        for queue in [Queue::Incoming, Queue::Active] {
+            let ids = self.or_unread(spool.ids_in(queue));
+            fresh.extend(ids.into_iter().map(|id| Candidate { id, queue }));
         }
         fresh.sort_by_key(|candidate| candidate.id);
         fresh.retain(|candidate| !known.contains(&candidate.id));
@@ -91,8 +91,8 @@ impl Core {
             }
         }
         // Buckets that were empty when we came, or that a run before us emptied.
-        for place in drained {
-            if let Err(error) = spool.remove_empty_buckets(&[place]) {
+        for queue in drained {
+            if let Err(error) = spool.remove_empty_buckets(&[queue]) {
                 self.unread(&error, "an empty bucket could not be removed");
             }
         }
@@ -126,25 +126,27 @@ impl Core {
     }
 
     /// Everything in buckets that are due, earliest first, and the buckets.
-    fn due(&self) -> (Vec<Candidate>, Vec<Place>) {
+    fn due(&self) -> (Vec<Candidate>, Vec<Queue>) {
         let (now, longest) = (self.now(), self.retry.longest_delay());
-        let (mut due, mut places) = (Vec::new(), Vec::new());
+        let (mut due, mut queues) = (Vec::new(), Vec::new());
         let (mut releases, failed) = self.spool.releases();
         if let Some(error) = failed {
             self.without(&error, NO_RELEASES);
         }
-        for kept in Kept::ALL {
+        for kept in BucketQueue::ALL {
             for bucket in self.buckets(kept) {
                 let open = match kept {
-                    Kept::Deferred => bucket.is_open(now, longest),
+                    BucketQueue::Deferred => bucket.is_open(now, longest),
                     // A hold is as long as somebody wanted it to be.
-                    Kept::Frozen | Kept::Discarded => bucket.due().is_some_and(|due| due <= now),
+                    BucketQueue::Frozen | BucketQueue::Discarded => {
+                        bucket.due().is_some_and(|due| due <= now)
+                    }
                 };
                 if !open {
                     continue;
                 }
-                let place = kept.place(bucket);
-                let mut ids = match self.spool.ids_in(place) {
+                let queue = kept.queue(bucket);
+                let mut ids = match self.spool.ids_in(queue) {
                     Ok(ids) => ids,
                     Err(error) => {
                         self.unread(&error, NOT_READ);
@@ -155,19 +157,19 @@ impl Core {
                     // So far ahead are mistakes of a clock, and what is to be released then.
                     releases.take_out(&self.spool, bucket, &mut ids);
                 } else {
-                    places.push(place);
+                    queues.push(queue);
                 }
-                due.extend(ids.into_iter().map(|id| Candidate { id, place }));
+                due.extend(ids.into_iter().map(|id| Candidate { id, queue }));
             }
         }
         if let Err(error) = releases.keep(&self.spool) {
             self.without(&error, NO_RELEASES);
         }
-        (due, places)
+        (due, queues)
     }
 
     /// The buckets that can be seen.
-    fn buckets(&self, kept: Kept) -> Vec<Bucket> {
+    fn buckets(&self, kept: BucketQueue) -> Vec<Bucket> {
         let mut unread = Vec::new();
         let buckets = self.spool.buckets_there(kept, &mut unread);
         for error in unread {
@@ -178,17 +180,17 @@ impl Core {
 
     /// Finishes `new/` and `staged/`. A file that cannot be judged now stays for the next run.
     fn sweep(&self) {
-        for place in [Place::New, Place::Staged] {
-            let dir = place.as_str();
-            for id in self.or_unread(self.spool.ids_in(place)) {
-                let swept = match place {
-                    Place::New => self.spool.sweep_new(id),
+        for queue in [Queue::New, Queue::Staged] {
+            let dir = queue.as_str();
+            for id in self.or_unread(self.spool.ids_in(queue)) {
+                let swept = match queue {
+                    Queue::New => self.spool.sweep_new(id),
                     _ => self.spool.sweep_staged(id),
                 };
                 match swept {
                     Ok(Swept::Left) => {}
                     Ok(Swept::Moved) => tracing::info!(%id, "moved on from {dir}/"),
-                    Ok(Swept::Removed) if place == Place::New => {
+                    Ok(Swept::Removed) if queue == Queue::New => {
                         tracing::info!(%id, "removed from new/: never accepted");
                     }
                     Ok(Swept::Removed) => {
@@ -209,7 +211,7 @@ impl Core {
         }
         let block = self
             .spool
-            .peek(candidate.id, candidate.place)
+            .peek(candidate.id, candidate.queue)
             .ok()
             .flatten();
         let envelope = block.map(|block| block.envelope);
@@ -240,9 +242,9 @@ impl Core {
     /// Whether the queue has something that this process has not looked at. What is still in
     /// `new/` is not counted: whoever moves it on sees to its attempt.
     pub(super) fn anything_besides(&self, seen: &HashSet<QueueId>) -> bool {
-        let places = [Place::Incoming, Place::Active];
-        places.into_iter().any(|place| {
-            let ids = self.or_unread(self.spool.ids_in(place));
+        let queues = [Queue::Incoming, Queue::Active];
+        queues.into_iter().any(|queue| {
+            let ids = self.or_unread(self.spool.ids_in(queue));
             ids.iter().any(|id| !seen.contains(id))
         })
     }
@@ -250,7 +252,7 @@ impl Core {
     /// When the next bucket is due.
     #[cfg(feature = "cli")]
     pub(super) fn next_due(&self) -> Option<jiff::Timestamp> {
-        let firsts = Kept::ALL.map(|kept| self.buckets(kept).iter().find_map(Bucket::due));
+        let firsts = BucketQueue::ALL.map(|kept| self.buckets(kept).iter().find_map(Bucket::due));
         firsts.into_iter().flatten().min()
     }
 }

@@ -13,7 +13,7 @@ use crate::queue::{
     Action, By, Hold, Occasion, RecipientResult, Resting, Status, Step, Then, What, next_step,
     recipient_result,
 };
-use crate::spool::{Claim, Entry, Place, Served, Unreadable};
+use crate::spool::{Claim, Entry, Queue, Served, Unreadable};
 
 /// So long after an interruption at the end of its lifetime a recipient is tried once more.
 const ONCE_MORE: SignedDuration = SignedDuration::from_mins(15);
@@ -42,7 +42,7 @@ pub(super) enum StepResult {
     /// These recipients are to be tried now; these notices are new in the queue.
     Attempt(Box<Entry>, Vec<usize>, Vec<QueueId>),
     /// It stands there and waits for its turn with a destination.
-    Waits(Place, WaitReason, Vec<QueueId>),
+    Waits(Queue, WaitReason, Vec<QueueId>),
     /// Nothing is left to do here; these notices are new in the queue.
     Over(MessageOutcome, Vec<QueueId>),
     /// It stands in `done/`; whether it has a history, and the new notices.
@@ -64,9 +64,9 @@ impl StepResult {
 impl Core {
     /// Takes a candidate and follows its steps up to an attempt, if one is due.
     pub(super) fn take(&self, candidate: Candidate) -> StepResult {
-        let Candidate { id, place } = candidate;
+        let Candidate { id, queue } = candidate;
         let settled = |settled| StepResult::Over(settled, Vec::new());
-        let locked = match self.spool.lock(place, id) {
+        let locked = match self.spool.lock(queue, id) {
             Ok(Claim::Locked(locked)) => locked,
             Ok(Claim::Absent | Claim::NotAFile) => return settled(MessageOutcome::Absent),
             Ok(Claim::Busy) => return settled(MessageOutcome::Busy),

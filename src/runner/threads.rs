@@ -16,7 +16,7 @@ use super::jobs::affordable;
 use super::{Core, Error};
 
 /// Threads for jobs, which are made when a run begins. One more is for what hands the jobs out.
-const MOST_WORKERS: usize = 4;
+const MAX_WORKERS: usize = 4;
 
 /// Threads that look for work, that forget what is finished, and that wait for a sync.
 const BESIDES_WORKERS: usize = 3;
@@ -35,7 +35,7 @@ fn runtime_for(jobs: usize) -> Result<Runtime, Error> {
     let workers = if is_limited {
         0
     } else {
-        jobs.min(MOST_WORKERS) + 1
+        jobs.min(MAX_WORKERS) + 1
     };
     match room_for_threads(workers + BESIDES_WORKERS)?.saturating_sub(BESIDES_WORKERS) {
         0 | 1 => build(&mut Builder::new_current_thread()),

@@ -20,7 +20,7 @@ use super::lanes::Candidate;
 use super::{Core, Error, MessageOutcome};
 use crate::disk;
 use crate::message::QueueId;
-use crate::spool::Place;
+use crate::spool::Queue;
 
 /// After so many troubles in a row the spool is asked; beyond it, after twice as many each time.
 const FIRST_PROBE: u32 = 10;
@@ -226,7 +226,7 @@ impl Core {
         let known = self.troubles.state().in_corrupt;
         // What cannot be listed has no room.
         let standing = known.unwrap_or_else(|| {
-            let there = self.spool.ids_in(Place::Corrupt);
+            let there = self.spool.ids_in(Queue::Corrupt);
             there.map_or(CORRUPT_LIMIT, |ids| ids.len())
         });
         let mut state = self.troubles.state();

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::keys::KeyLock;
-use super::layout::{Info, Place};
+use super::layout::{Info, Queue};
 use super::lock::{Claim, Locked};
 use super::reserve;
 use super::view::{remove_view, write_view};
 use super::{Entry, Located, Spool};
 use crate::disk::{self, File};
-use crate::message::{Door, Envelope, QueueId, SealHasher, Submission, block};
+use crate::message::{Entrance, Envelope, QueueId, SealHasher, Submission, block};
 use crate::queue::Resting;
 
 /// Small messages are written with one call.
@@ -28,7 +28,7 @@ pub struct Draft {
     /// Open and locked, until the message is accepted or staged.
     file: Option<File>,
     /// Where its name is.
-    place: Place,
+    queue: Queue,
     /// The envelope block, not sealed yet.
     block: Vec<u8>,
     /// What is not in the file yet: at first the block is in front of it.
@@ -45,7 +45,7 @@ pub struct Draft {
 pub struct Staged {
     locked: Locked,
     /// Where it is to stand.
-    to: Place,
+    to: Queue,
 }
 
 /// What became of the wish to stage a notice.
@@ -80,7 +80,7 @@ impl Spool {
         envelope: &Envelope,
         is_reserved: bool,
     ) -> disk::Result<Option<Draft>> {
-        let path = Place::New.path(id);
+        let path = Queue::New.path(id);
         let made = if is_reserved {
             reserve::create(&self.disk, &path)
         } else {
@@ -101,7 +101,7 @@ impl Spool {
                 id,
                 envelope: envelope.clone(),
                 file: Some(file),
-                place: Place::New,
+                queue: Queue::New,
                 block: block::open(id, envelope),
                 buffer: Vec::new(),
                 is_begun: false,
@@ -137,8 +137,8 @@ impl Spool {
         envelope: &Envelope,
         may_use_reserve: bool,
     ) -> disk::Result<Staging> {
-        for place in [Place::New, Place::Staged] {
-            match self.lock(place, id)? {
+        for queue in [Queue::New, Queue::Staged] {
+            match self.lock(queue, id)? {
                 Claim::Busy => return Ok(Staging::Busy),
                 Claim::Locked(locked) => locked.remove()?,
                 Claim::NotAFile | Claim::Absent => {}
@@ -222,7 +222,7 @@ impl Draft {
             unreachable!("a draft has its file until it is staged")
         };
         let disk = &self.spool.disk;
-        let path = self.place.path(self.id);
+        let path = self.queue.path(self.id);
         let bytes = [&self.block[..], &self.buffer].concat();
         let written = reserve::write(disk, file, &path, &bytes);
         let file = match written {
@@ -281,13 +281,13 @@ impl Draft {
     }
 
     /// Renames the file, which is durable, and makes its new name durable.
-    fn enter(&mut self, to: Place) -> disk::Result<()> {
+    fn enter(&mut self, to: Queue) -> disk::Result<()> {
         let Some(file) = &self.file else {
             unreachable!("a draft has its file until it is accepted")
         };
         let spool = &self.spool;
-        spool.rename_to(file, self.id, self.place, to)?;
-        self.place = to;
+        spool.rename_to(file, self.id, self.queue, to)?;
+        self.queue = to;
         spool.disk.durable(&[], &[&to.dir()])
     }
 
@@ -295,14 +295,14 @@ impl Draft {
     /// its origin.
     pub fn stage(mut self) -> disk::Result<Staged> {
         self.seal()?;
-        self.enter(Place::Staged)?;
+        self.enter(Queue::Staged)?;
         let Some(file) = self.file.take() else {
             unreachable!("a draft has its file until it is staged")
         };
         let locked = Locked {
             spool: self.spool.clone(),
             id: self.id,
-            place: self.place,
+            queue: self.queue,
             size: self.block.len() as u64 + self.hasher.size(),
             is_marked: false,
             file: Arc::new(file),
@@ -327,21 +327,21 @@ impl Draft {
             return true;
         };
         let Draft {
-            spool, id, place, ..
+            spool, id, queue, ..
         } = self;
         // A view that cannot be removed now goes with the message, which stays in `new/`, or goes back there.
         let is_kept = remove_view(&spool.disk, *id).is_err()
-            && spool.rename_to(&file, *id, *place, Place::New).is_ok();
-        is_kept || spool.disk.unlink(&place.path(*id)).is_ok() || *place == Place::New
+            && spool.rename_to(&file, *id, *queue, Queue::New).is_ok();
+        is_kept || spool.disk.unlink(&queue.path(*id)).is_ok() || *queue == Queue::New
     }
 }
 
 /// Where a message goes from `new/`.
-pub(super) fn entrance(submission: &Submission) -> Place {
-    match (submission.release, submission.door) {
-        (Some(release), _) => Place::from(Resting::Deferred(release)),
-        (None, Door::Incoming) => Place::Incoming,
-        (None, Door::Active) => Place::Active,
+pub(super) fn entrance(submission: &Submission) -> Queue {
+    match (submission.release, submission.entrance) {
+        (Some(release), _) => Queue::from(Resting::Deferred(release)),
+        (None, Entrance::Incoming) => Queue::Incoming,
+        (None, Entrance::Active) => Queue::Active,
     }
 }
 
@@ -350,7 +350,7 @@ impl Locked {
     pub(super) fn remove(self) -> disk::Result<()> {
         let disk = &self.spool.disk;
         remove_view(disk, self.id)?;
-        disk.unlink(&self.place.path(self.id)).map(drop)
+        disk.unlink(&self.queue.path(self.id)).map(drop)
     }
 }
 

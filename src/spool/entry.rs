@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Spool;
-use super::journal::Journal;
-use super::layout::{Info, Place, reason_path};
+use super::history_file::HistoryFile;
+use super::layout::{Info, Queue, reason_path};
 use super::lock::{Found, Locked};
 use crate::disk::{self, Body, FILE_MODE, File, IN_USE_MODE};
 use crate::message::{Address, Block, Envelope, Mark, QueueId, Seal};
@@ -29,7 +29,7 @@ pub struct Entry {
     octets: Option<Vec<u64>>,
     state: State,
     events: Vec<Event>,
-    journal: Journal,
+    history: HistoryFile,
     /// The file's mode says that it is in use.
     is_marked: bool,
     /// When the attempt began that is under way.
@@ -59,10 +59,10 @@ impl Entry {
         // A holder before us may have been killed between writing and syncing, or have seen
         // the sync fail. One that put it where its history says had seen none fail.
         let durable = events.is_empty();
-        let rests = resting(&state).map(Place::from) == Some(locked.place);
+        let rests = resting(&state).map(Queue::from) == Some(locked.queue);
         let (disk, id) = (locked.spool.disk.clone(), locked.id);
         Entry {
-            journal: Journal::new(disk, id, size, torn, durable, durable || rests),
+            history: HistoryFile::new(disk, id, size, torn, durable, durable || rests),
             is_marked: locked.is_marked,
             locked,
             block,
@@ -83,8 +83,8 @@ impl Entry {
     }
 
     /// Where it stands.
-    pub fn place(&self) -> Place {
-        self.locked.place
+    pub fn queue(&self) -> Queue {
+        self.locked.queue
     }
 
     /// Who sent it to whom.
@@ -256,14 +256,14 @@ impl Entry {
             What::Fold(_) => first.line().len() as u64,
             _ => 0,
         });
-        if !self.journal.is_long(folded) {
-            return self.journal.append(&event.line());
+        if !self.history.is_long(folded) {
+            return self.history.append(&event.line());
         }
         let fold = Box::new(self.state.fold(&self.events));
         let what = What::Fold(fold);
         self.events = vec![Event { at: event.at, what }];
         let lines = [self.events[0].line(), event.line()].concat();
-        self.journal.replace(&lines)
+        self.history.replace(&lines)
     }
 
     /// Writes an event down that counts whatever happens: after an error, what is recorded or
@@ -315,7 +315,7 @@ impl Entry {
     /// the message is done.
     pub fn say_in_history(&mut self) -> disk::Result<()> {
         let lines: Vec<u8> = self.events.iter().flat_map(Event::line).collect();
-        self.journal.replace(&lines)?;
+        self.history.replace(&lines)?;
         self.has_imagined = false;
         Ok(())
     }
@@ -379,7 +379,7 @@ impl Entry {
             self.settle_interruption(history::written(at))?;
         }
         self.sync()?;
-        self.journal.open()
+        self.history.open()
     }
 
     /// An operator acts on a message whose attempt was interrupted: those who may have been tried are due
@@ -421,15 +421,15 @@ impl Entry {
     /// Makes everything that is recorded, by any holder, durable (commit point *recorded*).
     pub fn sync(&mut self) -> disk::Result<()> {
         let Entry {
-            journal, events, ..
+            history, events, ..
         } = self;
-        journal.sync(|| events.iter().flat_map(Event::line).collect())
+        history.sync(|| events.iter().flat_map(Event::line).collect())
     }
 
     /// Moves the message to `active/`, where messages are attempted. Not synced: a power cut
     /// brings it back to where it was due.
     pub fn activate(&mut self) -> disk::Result<()> {
-        self.go(Place::Active)
+        self.go(Queue::Active)
     }
 
     /// Moves the message to where it rests. What holds it back is durable in its history first: a message in
@@ -447,7 +447,7 @@ impl Entry {
     /// Not an event, and not synced: its history is what it was.
     pub fn postpone(&mut self, until: Timestamp) -> disk::Result<()> {
         self.mark_use(false)?;
-        self.go(Place::from(Resting::Deferred(until)))
+        self.go(Queue::from(Resting::Deferred(until)))
     }
 
     /// Holds a message whose outcome cannot be recorded, by its place alone.
@@ -471,8 +471,8 @@ impl Entry {
         if !self.block.mark.done && self.events.iter().any(matters) {
             self.say_done()?;
         }
-        self.go(Place::Done)?;
-        Ok(self.journal.has_file())
+        self.go(Queue::Done)?;
+        Ok(self.history.has_file())
     }
 
     /// Forgets a message that is done where it stands, for the case that it cannot be moved to `done/` for
@@ -480,7 +480,7 @@ impl Entry {
     /// process has its key in hand.
     pub fn forget_here(&self) -> disk::Result<bool> {
         let Locked {
-            spool, id, place, ..
+            spool, id, queue, ..
         } = &self.locked;
         let keyed = self.block.envelope.submission.key.clone();
         match spool.keep_key_of(*id, keyed)? {
@@ -489,18 +489,18 @@ impl Entry {
             Some(Some(dir)) => spool.disk.durable(&[], &[&dir])?,
         }
         spool.unlink_files(*id, true)?;
-        spool.disk.unlink(&place.path(*id))?;
+        spool.disk.unlink(&queue.path(*id))?;
         Ok(true)
     }
 
-    fn go(&mut self, to: Place) -> disk::Result<()> {
-        let from = self.locked.place;
+    fn go(&mut self, to: Queue) -> disk::Result<()> {
+        let from = self.locked.queue;
         if from == to {
             return Ok(());
         }
         self.locked.move_to(to)?;
         // A message in quarantine always has its reason: that goes last.
-        if from == Place::Corrupt {
+        if from == Queue::Corrupt {
             let reason = reason_path(self.locked.id);
             self.locked.spool.disk.unlink(&reason)?;
         }
@@ -530,11 +530,11 @@ impl Entry {
 pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
     // A discard that was written down and no more is done again: it is the rename that is missing.
     let is_discarded = matches!(entry.state().hold, Hold::Discarded { .. });
-    let is_elsewhere = !matches!(entry.place(), Place::Discarded(_));
+    let is_elsewhere = !matches!(entry.queue(), Queue::Discarded(_));
     if matches!(action, Action::Discard { .. }) && is_discarded && is_elsewhere {
         return None;
     }
-    let stands_frozen = matches!(entry.place(), Place::Frozen(_));
+    let stands_frozen = matches!(entry.queue(), Queue::Frozen(_));
     step::refusal(entry.state(), stands_frozen, action)
 }
 
@@ -552,8 +552,8 @@ pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Res
         entry.make_ready(at)?;
     }
     match destination(action) {
-        Place::Active => {
-            move_all(entries, Place::Active)?;
+        Queue::Active => {
+            move_all(entries, Queue::Active)?;
             record_all(entries, at, action)
         }
         hold => {
@@ -572,7 +572,7 @@ fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Re
     };
     let files: Vec<&File> = entries
         .iter()
-        .filter_map(|one| one.journal.file())
+        .filter_map(|one| one.history.file())
         .collect();
     let disk = &first.locked.spool.disk;
     let durable = disk.durable(&files, &[Path::new(Info::History.dir())]);
@@ -580,26 +580,26 @@ fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Re
         tracing::warn!(%error, "histories are written anew");
     }
     for entry in entries {
-        entry.journal.shared(durable.is_ok());
+        entry.history.shared(durable.is_ok());
         entry.sync()?;
     }
     Ok(())
 }
 
-fn move_all(entries: &mut [Entry], to: Place) -> disk::Result<()> {
+fn move_all(entries: &mut [Entry], to: Queue) -> disk::Result<()> {
     let mut dirs: Vec<PathBuf> = vec![to.dir()];
     // Who is there already was brought by somebody who may have been killed before his barrier,
     // and may still be named wherever that was.
-    let found = entries.iter().any(|entry| entry.place() == to);
+    let found = entries.iter().any(|entry| entry.queue() == to);
     for entry in entries.iter_mut() {
-        dirs.push(entry.place().dir());
+        dirs.push(entry.queue().dir());
         entry.go(to)?;
     }
     let Some(first) = entries.first() else {
         return Ok(());
     };
     if found {
-        dirs.extend(first.locked.spool.places()?.iter().map(Place::dir));
+        dirs.extend(first.locked.spool.queues()?.iter().map(Queue::dir));
     }
     let disk = &first.locked.spool.disk;
     dirs.sort_unstable();
@@ -617,11 +617,11 @@ fn move_all(entries: &mut [Entry], to: Place) -> disk::Result<()> {
 }
 
 /// Where an action sends a message.
-fn destination(action: &Action) -> Place {
+fn destination(action: &Action) -> Queue {
     match action {
         Action::Freeze { until, .. } => Resting::Frozen(*until).into(),
         Action::Discard { until, .. } => Resting::Discarded(*until).into(),
-        Action::Retry(_) | Action::Thaw(_) | Action::Bounce(_) => Place::Active,
+        Action::Retry(_) | Action::Thaw(_) | Action::Bounce(_) => Queue::Active,
     }
 }
 

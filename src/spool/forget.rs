@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Spool;
-use super::layout::{Info, Place, history_part};
+use super::layout::{Info, Queue, history_part};
 use super::lock::Claim;
 use super::view::remove_view;
 use crate::disk::{self, Kind, Stat};
@@ -32,7 +32,7 @@ impl Spool {
         if messages.is_empty() {
             return Ok(failed);
         }
-        dirs.push(Place::Done.dir());
+        dirs.push(Queue::Done.dir());
         self.barrier(dirs)?;
         failed.extend(self.unlink_each(&messages));
         Ok(failed)
@@ -104,7 +104,7 @@ impl Spool {
     /// If `done/` cannot be listed, or the fsync fails.
     pub fn finish_done(&self) -> disk::Result<Vec<disk::Error>> {
         let (mut messages, mut failed) = (Vec::new(), Vec::new());
-        for id in self.ids_in(Place::Done)? {
+        for id in self.ids_in(Queue::Done)? {
             match self.stands_in_done(id) {
                 Ok(true) => messages.push((id, true)),
                 Ok(false) => {}
@@ -119,7 +119,7 @@ impl Spool {
     /// power cut may leave. What is no file has only a message's name, and is left alone. What is another message is
     /// not finished, and goes to quarantine.
     fn stands_in_done(&self, id: QueueId) -> disk::Result<bool> {
-        match self.lock(Place::Done, id)? {
+        match self.lock(Queue::Done, id)? {
             Claim::Locked(locked) => match locked.another()? {
                 Some(reason) => locked.quarantine(&reason).map(|()| false),
                 None => Ok(true),
@@ -157,7 +157,7 @@ impl Spool {
     /// rest. Two processes that finish the same message do no harm to each other.
     fn unlink_all(&self, id: QueueId, has_history: bool) -> disk::Result<()> {
         self.unlink_files(id, has_history)?;
-        self.disk.unlink(&Place::Done.path(id)).map(drop)
+        self.disk.unlink(&Queue::Done.path(id)).map(drop)
     }
 
     /// Everything but the message file.

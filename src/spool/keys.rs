@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::layout::{INTENDED_KEYS, KEY_LOCKS, KEYS, Place};
+use super::layout::{INTENDED_KEYS, KEY_LOCKS, KEYS, Queue};
 use super::lock::Claim;
 use super::{Doubt, Located, Spool};
 use crate::disk::{self, File, Kind};
@@ -166,10 +166,10 @@ impl Spool {
 
     pub(super) fn try_lock_key(&self, hash: &str) -> disk::Result<Option<KeyLock>> {
         /// Whoever lets go removes the file.
-        const MOST_TRIES: usize = 10;
+        const MAX_TRIES: usize = 10;
         self.make_keys()?;
         let path = Path::new(KEY_LOCKS).join(hash);
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_TRIES {
             let file = self.disk.open_append(&path)?;
             if !self.disk.try_lock(&file)? {
                 return Ok(None);
@@ -264,7 +264,7 @@ impl Spool {
     /// counts by itself. Returns the directory that must be durable before anything of the message
     /// goes, if there is one; none at all if somebody has the key in hand.
     pub(super) fn keep_key(&self, id: QueueId) -> disk::Result<Option<Option<PathBuf>>> {
-        let block = match self.peek(id, Place::Done) {
+        let block = match self.peek(id, Queue::Done) {
             // Another process has forgotten it.
             Err(error) if error.is_absent() => None,
             other => other?,
@@ -394,13 +394,13 @@ impl KeyLock {
         if let Some(record) = intended.filter(|one| one.keyed.key == *key && one.keyed.until > at) {
             match spool.locate_settled(record.id)? {
                 // Its acceptor, which had the lock that we have, was killed, or failed.
-                Located::At(Place::New) | Located::Absent => {}
+                Located::At(Queue::New) | Located::Absent => {}
                 // That the key is free cannot be said.
                 Located::Uncertain(Doubt::Moving) => return Ok(Holder::Busy),
                 Located::Uncertain(Doubt::Unread(error)) => return Err(error),
                 // It is accepted, or it would not be there.
-                Located::At(place) => {
-                    if spool.name_again(record.id, place)? {
+                Located::At(queue) => {
+                    if spool.name_again(record.id, queue)? {
                         self.count_later(&record)?;
                         return Ok(Holder::Message(record.id));
                     } else {
@@ -481,10 +481,10 @@ impl KeyLock {
             _ if record.keyed.until <= now => {}
             // Of one that was not found nothing can be said.
             Located::Uncertain(_) => return Ok(()),
-            Located::At(Place::New) => {}
+            Located::At(Queue::New) => {}
             // In a bucket it is believed without a look at the message: its name must be durable before.
-            Located::At(place) => {
-                if spool.name_again(record.id, place)? {
+            Located::At(queue) => {
+                if spool.name_again(record.id, queue)? {
                     return self.count(&record);
                 } else {
                     return Ok(());
@@ -528,8 +528,8 @@ impl Spool {
     /// beside the later one: then it is accepted, and stands at the later one.
     fn locate_settled(&self, id: QueueId) -> disk::Result<Located> {
         let located = self.locate_for_good(id)?;
-        if let Located::At(Place::New) = located {
-            return match self.lock(Place::New, id)? {
+        if let Located::At(Queue::New) = located {
+            return match self.lock(Queue::New, id)? {
                 // Taking the lock has removed the earlier name, if there was another one.
                 Claim::Locked(_) => Ok(located),
                 Claim::Busy => Ok(Located::Uncertain(Doubt::Moving)),
@@ -544,17 +544,17 @@ impl Spool {
     /// not there.
     ///
     /// In between it stands in `staged/`, from where the next run would bring it to its queue.
-    fn name_again(&self, id: QueueId, place: Place) -> disk::Result<bool> {
+    fn name_again(&self, id: QueueId, queue: Queue) -> disk::Result<bool> {
         // What is finished is not forgotten before its key counts.
-        if place == Place::Done {
+        if queue == Queue::Done {
             return Ok(true);
         }
-        let Claim::Locked(mut locked) = self.lock(place, id)? else {
+        let Claim::Locked(mut locked) = self.lock(queue, id)? else {
             return Ok(false);
         };
-        locked.move_to(Place::Staged)?;
-        locked.move_to(place)?;
-        self.disk.durable(&[], &[&place.dir()])?;
+        locked.move_to(Queue::Staged)?;
+        locked.move_to(queue)?;
+        self.disk.durable(&[], &[&queue.dir()])?;
         Ok(true)
     }
 }

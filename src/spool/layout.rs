@@ -43,7 +43,7 @@ pub(super) const KEY_LOCKS: &str = "keys/lock";
 /// The order is that of a message's way. When a power cut leaves two names of one message, the
 /// later place is the true one: it was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum Queue {
     /// `new/`: being written.
     New,
     /// `staged/`: a notice that its origin has not recorded yet.
@@ -66,7 +66,7 @@ pub enum Place {
 
 /// The places that have buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum BucketQueue {
     /// `deferred/`.
     Deferred,
     /// `frozen/`.
@@ -75,58 +75,62 @@ pub enum Kept {
     Discarded,
 }
 
-impl Kept {
+impl BucketQueue {
     /// All of them.
-    pub const ALL: [Kept; 3] = [Kept::Deferred, Kept::Frozen, Kept::Discarded];
+    pub const ALL: [BucketQueue; 3] = [
+        BucketQueue::Deferred,
+        BucketQueue::Frozen,
+        BucketQueue::Discarded,
+    ];
 
     /// The directory's name.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kept::Deferred => "deferred",
-            Kept::Frozen => "frozen",
-            Kept::Discarded => "discarded",
+            BucketQueue::Deferred => "deferred",
+            BucketQueue::Frozen => "frozen",
+            BucketQueue::Discarded => "discarded",
         }
     }
 
     /// One of its buckets.
-    pub fn place(self, bucket: Bucket) -> Place {
+    pub fn queue(self, bucket: Bucket) -> Queue {
         match self {
-            Kept::Deferred => Place::Deferred(bucket),
-            Kept::Frozen => Place::Frozen(bucket),
-            Kept::Discarded => Place::Discarded(bucket),
+            BucketQueue::Deferred => Queue::Deferred(bucket),
+            BucketQueue::Frozen => Queue::Frozen(bucket),
+            BucketQueue::Discarded => Queue::Discarded(bucket),
         }
     }
 }
 
-impl Place {
+impl Queue {
     /// The places without buckets, in the order of a message's way.
-    pub const FIXED: [Place; 6] = [
-        Place::New,
-        Place::Staged,
-        Place::Incoming,
-        Place::Active,
-        Place::Corrupt,
-        Place::Done,
+    pub const FIXED: [Queue; 6] = [
+        Queue::New,
+        Queue::Staged,
+        Queue::Incoming,
+        Queue::Active,
+        Queue::Corrupt,
+        Queue::Done,
     ];
 
     /// The place's name without its bucket, as `list` shows it.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Place::New => "new",
-            Place::Staged => "staged",
-            Place::Incoming => "incoming",
-            Place::Active => "active",
-            Place::Deferred(_) => Kept::Deferred.as_str(),
-            Place::Frozen(_) => Kept::Frozen.as_str(),
-            Place::Discarded(_) => Kept::Discarded.as_str(),
-            Place::Corrupt => "corrupt",
-            Place::Done => "done",
+            Queue::New => "new",
+            Queue::Staged => "staged",
+            Queue::Incoming => "incoming",
+            Queue::Active => "active",
+            Queue::Deferred(_) => BucketQueue::Deferred.as_str(),
+            Queue::Frozen(_) => BucketQueue::Frozen.as_str(),
+            Queue::Discarded(_) => BucketQueue::Discarded.as_str(),
+            Queue::Corrupt => "corrupt",
+            Queue::Done => "done",
         }
     }
 
     fn bucket(&self) -> Option<&Bucket> {
         match self {
-            Place::Deferred(bucket) | Place::Frozen(bucket) | Place::Discarded(bucket) => {
+            Queue::Deferred(bucket) | Queue::Frozen(bucket) | Queue::Discarded(bucket) => {
                 Some(bucket)
             }
             _ => None,
@@ -147,14 +151,14 @@ impl Place {
     }
 
     /// The place that has this directory.
-    pub fn of_dir(dir: &Path) -> Option<Place> {
-        let bucket = |kept: &Kept| {
+    pub fn of_dir(dir: &Path) -> Option<Queue> {
+        let bucket = |kept: &BucketQueue| {
             let name = dir.strip_prefix(kept.as_str()).ok()?.to_str()?;
-            Some(kept.place(name.parse().ok()?))
+            Some(kept.queue(name.parse().ok()?))
         };
-        let fixed = Place::FIXED.into_iter();
-        let mut all = fixed.chain(Kept::ALL.iter().filter_map(bucket));
-        all.find(|place| place.dir() == dir)
+        let fixed = Queue::FIXED.into_iter();
+        let mut all = fixed.chain(BucketQueue::ALL.iter().filter_map(bucket));
+        all.find(|queue| queue.dir() == dir)
     }
 
     /// The message file.
@@ -175,12 +179,12 @@ fn file(dir: fmt::Arguments<'_>, id: QueueId) -> PathBuf {
     PathBuf::from(path)
 }
 
-impl From<Resting> for Place {
-    fn from(resting: Resting) -> Place {
+impl From<Resting> for Queue {
+    fn from(resting: Resting) -> Queue {
         match resting {
-            Resting::Deferred(next) => Place::Deferred(Bucket::for_time(next)),
-            Resting::Frozen(until) => Place::Frozen(until.map_or(Bucket::Never, Bucket::for_time)),
-            Resting::Discarded(until) => Place::Discarded(Bucket::for_time(until)),
+            Resting::Deferred(next) => Queue::Deferred(Bucket::for_time(next)),
+            Resting::Frozen(until) => Queue::Frozen(until.map_or(Bucket::Never, Bucket::for_time)),
+            Resting::Discarded(until) => Queue::Discarded(Bucket::for_time(until)),
         }
     }
 }
@@ -246,12 +250,12 @@ mod tests {
     #[test]
     fn a_place_is_known_by_its_directory() {
         let minute = "2026-11-22T1405Z".parse().unwrap();
-        let mut all = Place::FIXED.to_vec();
-        for kept in Kept::ALL {
-            all.extend([kept.place(minute), kept.place(Bucket::Never)]);
+        let mut all = Queue::FIXED.to_vec();
+        for kept in BucketQueue::ALL {
+            all.extend([kept.queue(minute), kept.queue(Bucket::Never)]);
         }
-        for place in all {
-            assert_eq!(Place::of_dir(&place.dir()), Some(place));
+        for queue in all {
+            assert_eq!(Queue::of_dir(&queue.dir()), Some(queue));
         }
         for dir in [
             "",
@@ -261,7 +265,7 @@ mod tests {
             "frozen/never/x",
             "active/never",
         ] {
-            assert_eq!(Place::of_dir(Path::new(dir)), None, "{dir}");
+            assert_eq!(Queue::of_dir(Path::new(dir)), None, "{dir}");
         }
     }
 }

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::layout::{Info, Place, history_part, reason_path};
-use super::{Kept, Spool};
+use super::layout::{Info, Queue, history_part, reason_path};
+use super::{BucketQueue, Spool};
 use crate::disk::{self, Disk, FILE_MODE, File, IN_USE_MODE, Kind, Stat};
 use crate::message::block::HEAD;
 use crate::message::{Block, QueueId, Seal, SealHasher};
@@ -33,7 +33,7 @@ pub enum Claim {
 pub struct Locked {
     pub(super) spool: Spool,
     pub(super) id: QueueId,
-    pub(super) place: Place,
+    pub(super) queue: Queue,
     pub(super) file: Arc<File>,
     /// Octets of the file.
     pub(super) size: u64,
@@ -148,8 +148,8 @@ impl Spool {
     /// The lock is on the file, not on its name; so once it is taken, the name must still lead
     /// to this file and the file must still have a name. One with two names was caught by a
     /// power cut in a rename: its later name is the true one, the other is removed.
-    pub fn lock(&self, place: Place, id: QueueId) -> disk::Result<Claim> {
-        let path = place.path(id);
+    pub fn lock(&self, queue: Queue, id: QueueId) -> disk::Result<Claim> {
+        let path = queue.path(id);
         let file = match self.disk.open_rw(&path) {
             Ok(file) => file,
             Err(error) if error.is_absent() => return Ok(Claim::Absent),
@@ -167,13 +167,13 @@ impl Spool {
         if stat.links == 0 || !self.disk.stat(&path)?.is_some_and(same) {
             return Ok(Claim::Absent);
         }
-        if stat.links > 1 && self.settle_names(id, stat.identity)? != Some(place) {
+        if stat.links > 1 && self.settle_names(id, stat.identity)? != Some(queue) {
             return Ok(Claim::Absent);
         }
         Ok(Claim::Locked(Locked {
             spool: self.clone(),
             id,
-            place,
+            queue,
             file: Arc::new(file),
             size: stat.size,
             is_marked: is_marked(&stat),
@@ -185,33 +185,33 @@ impl Spool {
         &self,
         id: QueueId,
         identity: (u64, u64),
-    ) -> disk::Result<Option<Place>> {
+    ) -> disk::Result<Option<Queue>> {
         let mut named = Vec::new();
-        for place in self.places()? {
-            let stat = self.stat_in(place, id)?;
+        for queue in self.queues()? {
+            let stat = self.stat_in(queue, id)?;
             if stat.is_some_and(|stat| stat.identity == identity) {
-                named.push(place);
+                named.push(queue);
             }
         }
         named.sort_unstable();
         let latest = named.pop();
-        for place in named {
-            self.disk.unlink(&place.path(id))?;
+        for queue in named {
+            self.disk.unlink(&queue.path(id))?;
         }
         Ok(latest)
     }
 
     /// Every place a message file may stand in: the fixed ones and the buckets there are.
-    pub(super) fn places(&self) -> disk::Result<Vec<Place>> {
-        let mut places = Place::FIXED.to_vec();
-        for kept in Kept::ALL {
-            places.extend(
+    pub(super) fn queues(&self) -> disk::Result<Vec<Queue>> {
+        let mut queues = Queue::FIXED.to_vec();
+        for kept in BucketQueue::ALL {
+            queues.extend(
                 self.buckets(kept)?
                     .into_iter()
-                    .map(|bucket| kept.place(bucket)),
+                    .map(|bucket| kept.queue(bucket)),
             );
         }
-        Ok(places)
+        Ok(queues)
     }
 
     /// Reads one of a message's other files; none if it is not there.
@@ -277,8 +277,8 @@ impl Locked {
     }
 
     /// Where it stands.
-    pub fn place(&self) -> Place {
-        self.place
+    pub fn queue(&self) -> Queue {
+        self.queue
     }
 
     /// Reads the envelope and the history and checks the seal against every octet: only now,
@@ -349,7 +349,7 @@ impl Locked {
     pub fn quarantine(mut self, reason: &str) -> disk::Result<()> {
         let disk = &self.spool.disk;
         let ours = disk.stat_file(&self.file)?.identity;
-        let to = Place::Corrupt.path(self.id);
+        let to = Queue::Corrupt.path(self.id);
         if disk.stat(&to)?.is_some_and(|there| there.identity != ours) {
             // Another file of the same id, put there by a hand. Nothing in quarantine is lost.
             return Err(disk.already_there(&to));
@@ -358,13 +358,13 @@ impl Locked {
         disk.unlink(&path)?;
         let file = disk.create(&path)?;
         disk.write_all(&file, format!("{reason}\n").as_bytes())?;
-        self.move_to(Place::Corrupt)
+        self.move_to(Queue::Corrupt)
     }
 
     /// Moves the message to another place.
-    pub(super) fn move_to(&mut self, to: Place) -> disk::Result<()> {
-        self.spool.rename_to(&self.file, self.id, self.place, to)?;
-        self.place = to;
+    pub(super) fn move_to(&mut self, to: Queue) -> disk::Result<()> {
+        self.spool.rename_to(&self.file, self.id, self.queue, to)?;
+        self.queue = to;
         Ok(())
     }
 }
@@ -375,11 +375,11 @@ impl Spool {
         &self,
         file: &File,
         id: QueueId,
-        from: Place,
-        to: Place,
+        from: Queue,
+        to: Queue,
     ) -> disk::Result<()> {
         /// A bucket may be removed by another process as soon as we have made it, or seen it.
-        const MOST_RACES: usize = 10;
+        const MAX_RACES: usize = 10;
         if from == to {
             return Ok(());
         }
@@ -389,7 +389,7 @@ impl Spool {
             let prepared = self.prepare_bucket(&to);
             match prepared.and_then(|()| self.disk.rename(file, &old, &new)) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_absent() && races < MOST_RACES => races += 1,
+                Err(error) if error.is_absent() && races < MAX_RACES => races += 1,
                 Err(error) => return Err(error),
             }
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Spool;
-use super::layout::{Info, Place};
+use super::layout::{Info, Queue};
 use super::part::Part;
 use crate::disk;
 
@@ -15,7 +15,7 @@ impl Spool {
     /// Of the first thing that does not succeed. Then no message can be worked on, whatever it is
     /// like.
     pub fn probe(&self) -> disk::Result<()> {
-        for dir in [Place::Active.dir(), PathBuf::from(Info::History.dir())] {
+        for dir in [Queue::Active.dir(), PathBuf::from(Info::History.dir())] {
             // No such name is ever there; what counts is that this can be said.
             self.disk.stat(&dir.join("probe"))?;
         }

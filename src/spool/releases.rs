@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::part::Part;
-use super::{Place, Spool};
+use super::{Queue, Spool};
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Bucket;
@@ -148,7 +148,7 @@ impl Spool {
 
     /// Whether the submitter of a message wanted it to be released at the minute of this bucket.
     pub(crate) fn is_released_at(&self, id: QueueId, bucket: Bucket) -> disk::Result<bool> {
-        let block = self.peek(id, Place::Deferred(bucket))?;
+        let block = self.peek(id, Queue::Deferred(bucket))?;
         let release = block.and_then(|block| block.envelope.submission.release);
         Ok(release.map(Bucket::for_time) == Some(bucket))
     }
@@ -178,7 +178,7 @@ impl Spool {
         read: &BTreeMap<Bucket, HashSet<QueueId>>,
     ) -> disk::Result<Option<QueueId>> {
         for (bucket, ids) in read {
-            let standing = self.ids_in(Place::Deferred(*bucket))?;
+            let standing = self.ids_in(Queue::Deferred(*bucket))?;
             for id in standing.into_iter().filter(|id| ids.contains(id)) {
                 match self.is_released_at(id, *bucket) {
                     Ok(false) => return Ok(Some(id)),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::layout::{Info, Place};
+use super::layout::{Info, Queue};
 use super::lock::Claim;
 use super::part::Part;
 use super::{Doubt, Located, Spool, apply, refusal};
@@ -44,26 +44,26 @@ impl Spool {
     pub fn serve_request(&self, id: QueueId, now: Timestamp) -> disk::Result<Served> {
         /// A message may move between our look and our lock, and one with two names, left by a
         /// power cut, is found under the wrong one first.
-        const MOST_MOVES: usize = 5;
-        for _ in 0..MOST_MOVES {
+        const MAX_MOVES: usize = 5;
+        for _ in 0..MAX_MOVES {
             if !self.has_request(id)? {
                 break;
             }
-            let place = match self.locate_for_good(id)? {
+            let queue = match self.locate_for_good(id)? {
                 // Being in `done/` commits it: whatever is wanted of it now comes too late, and
                 // would bring back a message that has been delivered.
-                Located::Absent | Located::At(Place::Done) => {
+                Located::Absent | Located::At(Queue::Done) => {
                     self.drop_request(id)?;
                     break;
                 }
                 // Served when it has been moved on.
-                Located::At(Place::New | Place::Staged) => break,
-                Located::At(place) => place,
+                Located::At(Queue::New | Queue::Staged) => break,
+                Located::At(queue) => queue,
                 // It waits until the message is found.
                 Located::Uncertain(Doubt::Moving) => break,
                 Located::Uncertain(Doubt::Unread(error)) => return Err(error),
             };
-            let locked = match self.lock(place, id)? {
+            let locked = match self.lock(queue, id)? {
                 Claim::Locked(locked) => locked,
                 Claim::Absent => continue,
                 Claim::Busy | Claim::NotAFile => break,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::layout::{Info, reason_path};
 use super::lock::{LISTED, is_marked, read_head};
-use super::{Kept, Place, Spool};
+use super::{BucketQueue, Queue, Spool};
 use crate::disk::{self, Body, File, Kind, Stat};
 use crate::message::{Block, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, State};
@@ -24,7 +24,7 @@ use crate::queue::{Bucket, Event, State};
 pub struct Listing {
     /// In the order of acceptance. A message that is present throughout the listing is here
     /// exactly once, however it moves meanwhile.
-    pub messages: Vec<(QueueId, Place)>,
+    pub messages: Vec<(QueueId, Queue)>,
     /// Messages that exist and were not found where we could look.
     pub unplaced: Vec<QueueId>,
     /// What could not be looked at.
@@ -39,7 +39,7 @@ pub struct Listing {
 #[must_use]
 pub enum Located {
     /// There, a moment ago.
-    At(Place),
+    At(Queue),
     /// Nowhere: it never was, or it is forgotten.
     Absent,
     /// It was not found, and that does not mean that it is gone: nothing that follows from its end
@@ -60,9 +60,9 @@ pub enum Doubt {
 
 impl Located {
     /// Where it was found.
-    pub fn place(&self) -> Option<Place> {
+    pub fn queue(&self) -> Option<Queue> {
         match self {
-            Located::At(place) => Some(*place),
+            Located::At(queue) => Some(*queue),
             Located::Absent | Located::Uncertain(_) => None,
         }
     }
@@ -74,7 +74,7 @@ pub struct View {
     /// The message.
     pub id: QueueId,
     /// Where it stood.
-    pub place: Place,
+    pub queue: Queue,
     /// Octets of its file.
     pub size: u64,
     /// The process of this host that works on it; for people only.
@@ -108,25 +108,25 @@ type Read = Result<(Seal, Content), String>;
 
 impl Listing {
     /// Those in `deferred/` that are due before a time.
-    pub fn deferred_before(&self, time: Timestamp) -> impl Iterator<Item = (QueueId, Place)> {
-        let due = move |place: &Place| match place {
-            Place::Deferred(bucket) => bucket.due().is_some_and(|due| due < time),
+    pub fn deferred_before(&self, time: Timestamp) -> impl Iterator<Item = (QueueId, Queue)> {
+        let due = move |queue: &Queue| match queue {
+            Queue::Deferred(bucket) => bucket.due().is_some_and(|due| due < time),
             _ => false,
         };
         self.messages
             .iter()
             .copied()
-            .filter(move |(_, place)| due(place))
+            .filter(move |(_, queue)| due(queue))
     }
 }
 
 impl Spool {
     /// The ids of the message files in a place, oldest first. Names that are no ids are not
     /// ours: an editor's leftover, a `.nfs` file. They are left alone.
-    pub fn ids_in(&self, place: Place) -> disk::Result<Vec<QueueId>> {
-        match self.ids_below(&place.dir()) {
+    pub fn ids_in(&self, queue: Queue) -> disk::Result<Vec<QueueId>> {
+        match self.ids_below(&queue.dir()) {
             // A file or a link with a bucket's name holds no messages; `check` reports it.
-            Err(error) if place.bucket_parent().is_some() && error.is_wrong_kind() => {
+            Err(error) if queue.bucket_parent().is_some() && error.is_wrong_kind() => {
                 Ok(Vec::new())
             }
             other => other,
@@ -152,7 +152,7 @@ impl Spool {
 
     /// The buckets there are, earliest first. A link with a bucket's name is none: it would lead
     /// us to messages that are not in this spool.
-    pub fn buckets(&self, kept: Kept) -> disk::Result<Vec<Bucket>> {
+    pub fn buckets(&self, kept: BucketQueue) -> disk::Result<Vec<Bucket>> {
         let mut unread = Vec::new();
         let buckets = self.buckets_there(kept, &mut unread);
         match unread.into_iter().next() {
@@ -162,11 +162,11 @@ impl Spool {
     }
 
     /// The same as far as they can be seen, and what cannot.
-    pub fn buckets_there(&self, kept: Kept, unread: &mut Vec<disk::Error>) -> Vec<Bucket> {
+    pub fn buckets_there(&self, kept: BucketQueue, unread: &mut Vec<disk::Error>) -> Vec<Bucket> {
         let names = or_note(self.names_in(Path::new(kept.as_str())), unread);
         let mut buckets = Vec::with_capacity(names.len());
         for bucket in names.iter().filter_map(|name| parsed(name)) {
-            let stat = or_note(self.disk.stat(&kept.place(bucket).dir()), unread);
+            let stat = or_note(self.disk.stat(&kept.queue(bucket).dir()), unread);
             if stat.is_some_and(|stat| stat.kind == Kind::Dir) {
                 buckets.push(bucket);
             }
@@ -179,8 +179,8 @@ impl Spool {
     ///
     /// # Errors
     /// If it is not there, or the system does not let us read it.
-    pub fn peek(&self, id: QueueId, place: Place) -> disk::Result<Option<Block>> {
-        let (file, stat) = match self.open_message(id, place) {
+    pub fn peek(&self, id: QueueId, queue: Queue) -> disk::Result<Option<Block>> {
+        let (file, stat) = match self.open_message(id, queue) {
             Err(error) if error.is_wrong_kind() => return Ok(None),
             other => other?,
         };
@@ -188,17 +188,17 @@ impl Spool {
         Ok(head.ok().map(|head| head.block))
     }
 
-    fn open_message(&self, id: QueueId, place: Place) -> disk::Result<(File, Stat)> {
-        let file = self.disk.open_read(&place.path(id))?;
+    fn open_message(&self, id: QueueId, queue: Queue) -> disk::Result<(File, Stat)> {
+        let file = self.disk.open_read(&queue.path(id))?;
         let stat = self.disk.stat_file(&file)?;
         Ok((file, stat))
     }
 
     /// Asks about a message file; none if it is not in that place.
-    pub(super) fn stat_in(&self, place: Place, id: QueueId) -> disk::Result<Option<Stat>> {
-        match self.disk.stat(&place.path(id)) {
+    pub(super) fn stat_in(&self, queue: Queue, id: QueueId) -> disk::Result<Option<Stat>> {
+        match self.disk.stat(&queue.path(id)) {
             // As with `ids_in`.
-            Err(error) if place.bucket_parent().is_some() && error.is_wrong_kind() => Ok(None),
+            Err(error) if queue.bucket_parent().is_some() && error.is_wrong_kind() => Ok(None),
             other => other,
         }
     }
@@ -209,20 +209,20 @@ impl Spool {
     /// If it cannot be asked whether the view has it.
     pub fn locate(&self, id: QueueId) -> disk::Result<Located> {
         /// A message that is on the move may be missed: one that the view has is looked for so often.
-        const MOST_LOOKS: usize = 5;
+        const MAX_LOOKS: usize = 5;
         /// The view may be lost, so that it has no message is no answer to one look.
         const LEAST_LOOKS: usize = 2;
         let mut unread = Vec::new();
-        for look in 1..=MOST_LOOKS {
+        for look in 1..=MAX_LOOKS {
             unread.clear();
-            let found = self.walk(&mut unread, |place, unread| {
-                match or_note(self.stat_in(place, id), unread) {
-                    Some(_) => ControlFlow::Break(place),
+            let found = self.walk(&mut unread, |queue, unread| {
+                match or_note(self.stat_in(queue, id), unread) {
+                    Some(_) => ControlFlow::Break(queue),
                     None => ControlFlow::Continue(()),
                 }
             });
-            if let ControlFlow::Break(place) = found {
-                return Ok(Located::At(place));
+            if let ControlFlow::Break(queue) = found {
+                return Ok(Located::At(queue));
             }
             match (self.is_in_view(id)?, unread.is_empty()) {
                 (true, _) => {}
@@ -274,7 +274,7 @@ impl Spool {
         let known = self.ids_below(Path::new(Info::Sender.dir()));
         let known = or_note(known, &mut unread);
         let mut messages = self.ids_with_places(&mut unread, |_| true);
-        let is_unseen = |messages: &[(QueueId, Place)], id: &QueueId| {
+        let is_unseen = |messages: &[(QueueId, Queue)], id: &QueueId| {
             let is_found = messages.binary_search_by_key(id, |(id, _)| *id).is_ok();
             !is_found && known.binary_search(id).is_err()
         };
@@ -288,7 +288,7 @@ impl Spool {
         let is_found = |id: &QueueId| messages.binary_search_by_key(id, |(id, _)| *id).is_ok();
         for id in known.iter().copied().filter(|id| !is_found(id)) {
             match self.locate(id) {
-                Ok(Located::At(place)) => moved.push((id, place)),
+                Ok(Located::At(queue)) => moved.push((id, queue)),
                 Ok(Located::Absent) => {}
                 Ok(Located::Uncertain(doubt)) => {
                     unplaced.push(id);
@@ -299,16 +299,16 @@ impl Spool {
                 Err(error) => unread.push(error),
             }
         }
-        messages.retain_mut(|(id, place)| {
+        messages.retain_mut(|(id, queue)| {
             if known.binary_search(id).is_ok() {
                 return true;
             }
             // The view does not have it: it is gone in the meantime, or its view is lost.
-            match or_note(self.stat_in(*place, *id), &mut unread) {
+            match or_note(self.stat_in(*queue, *id), &mut unread) {
                 Some(stat) => stat.kind == Kind::File,
                 None => match self.locate(*id) {
                     Ok(Located::At(now)) => {
-                        *place = now;
+                        *queue = now;
                         true
                     }
                     Ok(Located::Absent) => false,
@@ -324,7 +324,7 @@ impl Spool {
             }
         });
         messages.append(&mut moved);
-        messages.retain(|(_, place)| !matches!(place, Place::New | Place::Staged | Place::Done));
+        messages.retain(|(_, queue)| !matches!(queue, Queue::New | Queue::Staged | Queue::Done));
         messages.sort_unstable_by_key(|(id, _)| *id);
         Listing {
             messages,
@@ -338,7 +338,7 @@ impl Spool {
     ///
     /// # Errors
     /// Of the first thing that could not be looked at.
-    pub fn messages(&self) -> disk::Result<Vec<(QueueId, Place)>> {
+    pub fn messages(&self) -> disk::Result<Vec<(QueueId, Queue)>> {
         let listing = self.listing();
         match listing.unread.into_iter().next() {
             None => Ok(listing.messages),
@@ -352,12 +352,12 @@ impl Spool {
         &self,
         unread: &mut Vec<disk::Error>,
         is_wanted: impl Fn(&QueueId) -> bool,
-    ) -> Vec<(QueueId, Place)> {
-        let mut messages: Vec<(QueueId, Place)> = Vec::new();
-        let _ = self.walk(unread, |place, unread| {
-            let ids = or_note(self.ids_in(place), unread);
+    ) -> Vec<(QueueId, Queue)> {
+        let mut messages: Vec<(QueueId, Queue)> = Vec::new();
+        let _ = self.walk(unread, |queue, unread| {
+            let ids = or_note(self.ids_in(queue), unread);
             let wanted = ids.into_iter().filter(&is_wanted);
-            messages.extend(wanted.map(|id| (id, place)));
+            messages.extend(wanted.map(|id| (id, queue)));
             ControlFlow::<()>::Continue(())
         });
         // The sort keeps their order.
@@ -378,34 +378,34 @@ impl Spool {
     fn walk<T>(
         &self,
         unread: &mut Vec<disk::Error>,
-        mut look: impl FnMut(Place, &mut Vec<disk::Error>) -> ControlFlow<T>,
+        mut look: impl FnMut(Queue, &mut Vec<disk::Error>) -> ControlFlow<T>,
     ) -> ControlFlow<T> {
-        let is_end = |place: &Place| matches!(place, Place::Corrupt | Place::Done);
-        for place in Place::FIXED.into_iter().filter(|place| !is_end(place)) {
-            look(place, unread)?;
+        let is_end = |queue: &Queue| matches!(queue, Queue::Corrupt | Queue::Done);
+        for queue in Queue::FIXED.into_iter().filter(|queue| !is_end(queue)) {
+            look(queue, unread)?;
         }
-        for kept in Kept::ALL {
+        for kept in BucketQueue::ALL {
             for bucket in self.buckets_there(kept, unread) {
-                look(kept.place(bucket), unread)?;
+                look(kept.queue(bucket), unread)?;
             }
         }
-        for place in Place::FIXED.into_iter().filter(is_end) {
-            look(place, unread)?;
+        for queue in Queue::FIXED.into_iter().filter(is_end) {
+            look(queue, unread)?;
         }
         ControlFlow::Continue(())
     }
 
     /// Reads a message without its lock; none if it is gone. The seal is not checked against
     /// the message's octets: that is for the process that delivers it, and for `check`.
-    pub fn view(&self, id: QueueId, place: Place, listing: &Listing) -> disk::Result<Option<View>> {
-        let mut place = place;
+    pub fn view(&self, id: QueueId, queue: Queue, listing: &Listing) -> disk::Result<Option<View>> {
+        let mut queue = queue;
         let (stat, content) = loop {
-            match self.look_at(id, place) {
+            match self.look_at(id, queue) {
                 Err(error) if error.is_absent() => {}
                 other => break other?,
             }
             match self.locate(id)? {
-                Located::At(now) => place = now,
+                Located::At(now) => queue = now,
                 Located::Absent => return Ok(None),
                 Located::Uncertain(Doubt::Unread(error)) => return Err(error),
                 Located::Uncertain(Doubt::Moving) => {}
@@ -417,7 +417,7 @@ impl Spool {
         };
         Ok(Some(View {
             id,
-            place,
+            queue,
             size,
             process: listing
                 .locked
@@ -439,10 +439,10 @@ impl Spool {
 
     /// What is in a message's files, or why that is no message. Trouble of the system's is
     /// neither.
-    fn look_at(&self, id: QueueId, place: Place) -> disk::Result<(Stat, Read)> {
-        let (file, stat) = match self.open_message(id, place) {
+    fn look_at(&self, id: QueueId, queue: Queue) -> disk::Result<(Stat, Read)> {
+        let (file, stat) = match self.open_message(id, queue) {
             Err(error) if error.is_wrong_kind() => {
-                let stat = self.disk.stat(&place.path(id))?;
+                let stat = self.disk.stat(&queue.path(id))?;
                 let stat = stat.ok_or(error)?;
                 return Ok((
                     stat,
@@ -451,7 +451,7 @@ impl Spool {
             }
             other => other?,
         };
-        if place == Place::Corrupt {
+        if queue == Queue::Corrupt {
             drop(file);
             return Ok((stat, Err(self.reason(id)?)));
         }
@@ -498,8 +498,8 @@ impl Spool {
 
     /// A message's octets and its seal, read without its lock; none if it has no envelope block that can
     /// be trusted.
-    pub fn sealed_body(&self, id: QueueId, place: Place) -> disk::Result<Option<(Body, Seal)>> {
-        let (file, stat) = self.open_message(id, place)?;
+    pub fn sealed_body(&self, id: QueueId, queue: Queue) -> disk::Result<Option<(Body, Seal)>> {
+        let (file, stat) = self.open_message(id, queue)?;
         let head = read_head(&self.disk, &file, id, stat.size, LISTED)?;
         Ok(head.ok().map(|head| {
             let Seal { block, size, .. } = head.block.seal;
@@ -510,11 +510,11 @@ impl Spool {
 
     /// The octets of a message, read without its lock: what comes after its envelope block, or all of a file
     /// that has none.
-    pub fn body(&self, id: QueueId, place: Place) -> disk::Result<Body> {
-        if let Some((body, _)) = self.sealed_body(id, place)? {
+    pub fn body(&self, id: QueueId, queue: Queue) -> disk::Result<Body> {
+        if let Some((body, _)) = self.sealed_body(id, queue)? {
             return Ok(body);
         }
-        let (file, stat) = self.open_message(id, place)?;
+        let (file, stat) = self.open_message(id, queue)?;
         Ok(Body::new(self.disk.clone(), Arc::new(file), 0, stat.size))
     }
 }

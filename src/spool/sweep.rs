@@ -1,8 +1,8 @@
 //! What runs find in `new/` and `staged/` and no process has locked.
 
 use super::draft::Staged;
-use super::journal::write_anew;
-use super::layout::{Info, Place};
+use super::history_file::write_anew;
+use super::layout::{Info, Queue};
 use super::lock::{Claim, Unreadable};
 use super::{Located, Spool};
 use crate::disk;
@@ -37,7 +37,7 @@ impl Spool {
     /// `new/` before. One that has a second name was caught by a power cut in a rename; taking the lock
     /// removes the name in `new/`. One that is another message, whole, may have been acknowledged.
     pub fn sweep_new(&self, id: QueueId) -> disk::Result<Swept> {
-        match self.lock(Place::New, id)? {
+        match self.lock(Queue::New, id)? {
             Claim::Locked(locked) => match locked.another()? {
                 Some(reason) => locked.quarantine(&reason).map(|()| Swept::Corrupt),
                 None => locked.remove().map(|()| Swept::Removed),
@@ -49,7 +49,7 @@ impl Spool {
     /// Decides about an unlocked file in `staged/`: a notice is moved to its queue if its origin has
     /// recorded it, or is finished; one of a delay that is over is removed.
     pub fn sweep_staged(&self, id: QueueId) -> disk::Result<Swept> {
-        let locked = match self.lock(Place::Staged, id)? {
+        let locked = match self.lock(Queue::Staged, id)? {
             Claim::Locked(locked) => locked,
             Claim::Busy | Claim::Absent | Claim::NotAFile => return Ok(Swept::Left),
         };
@@ -87,8 +87,8 @@ impl Spool {
         let Some((recorded, _)) = self.records(origin.id, notice)? else {
             return Ok(OfOrigin::Finished);
         };
-        let place = match self.locate_for_good(origin.id)? {
-            Located::At(place) => place,
+        let queue = match self.locate_for_good(origin.id)? {
+            Located::At(queue) => queue,
             // Finished, whatever a power cut brought back of its history: no holder is left who could
             // tell again.
             Located::Absent => return Ok(OfOrigin::Finished),
@@ -100,7 +100,7 @@ impl Spool {
         }
         // The process that wrote the record may have been killed before it was durable, or have seen its
         // sync fail; once the notice is under way a power cut must not take it back.
-        match self.lock(place, origin.id)? {
+        match self.lock(queue, origin.id)? {
             Claim::Locked(_locked) => match self.records(origin.id, notice)? {
                 Some((true, lines)) => {
                     write_anew(&self.disk, origin.id, &lines)?;

@@ -3,14 +3,14 @@
 //!
 //! Nothing decides by it, nothing of it is synced, and failing to write it refuses no mail. It is written at
 //! acceptance. What a power cut or a hand makes of it the first run after a boot mends from the envelope
-//! blocks ([`Spool::mend_views`]), and so does `check --repair`.
+//! blocks ([`Spool::repair_views`]), and so does `check --repair`.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use jiff::SignedDuration;
 
-use super::layout::{Info, Place, VIEW};
+use super::layout::{Info, Queue, VIEW};
 use super::lock::Claim;
 use super::{Doubt, Located, Spool};
 use crate::disk::{self, Disk, Kind};
@@ -112,13 +112,13 @@ impl Spool {
 
     /// Writes what is missing or wrong in the view of a message that stands there; false if the message
     /// is not there, is in another process's hand, or cannot be read.
-    pub fn mend_view(&self, id: QueueId, place: Place) -> disk::Result<bool> {
+    pub fn repair_view(&self, id: QueueId, queue: Queue) -> disk::Result<bool> {
         // What stands in `done/` is unlinked without its lock, view first.
-        if place == Place::Done {
+        if queue == Queue::Done {
             return Ok(false);
         }
         // The lock is held meanwhile, so a finished message gets no view again.
-        let Claim::Locked(locked) = self.lock(place, id)? else {
+        let Claim::Locked(locked) = self.lock(queue, id)? else {
             return Ok(false);
         };
         let Some(block) = locked.block()? else {
@@ -134,17 +134,17 @@ impl Spool {
         Ok(true)
     }
 
-    /// As [`mend_view`](Spool::mend_view), wherever the message has moved meanwhile; false if it is in
+    /// As [`repair_view`](Spool::mend_view), wherever the message has moved meanwhile; false if it is in
     /// another process's hand, or on the move, and the view does not show it right.
-    fn is_shown_again(&self, id: QueueId, place: Place) -> disk::Result<bool> {
+    fn is_shown_again(&self, id: QueueId, queue: Queue) -> disk::Result<bool> {
         /// After an attempt a message rests for a minute.
-        const MOST_MOVES: usize = 3;
-        let mut place = place;
-        for _ in 0..MOST_MOVES {
-            if self.mend_view(id, place)? {
+        const MAX_MOVES: usize = 3;
+        let mut queue = queue;
+        for _ in 0..MAX_MOVES {
+            if self.repair_view(id, queue)? {
                 return Ok(true);
             }
-            match self.peek(id, place) {
+            match self.peek(id, queue) {
                 // Another process has it in hand: its view may be right all the same.
                 Ok(Some(block)) => return Ok(self.view_faults(id, &block.envelope)?.is_empty()),
                 // It has no envelope that could be shown.
@@ -153,8 +153,8 @@ impl Spool {
                 Err(error) => return Err(error),
             }
             match self.locate(id)? {
-                Located::At(Place::Done) | Located::Absent => return Ok(true),
-                Located::At(now) => place = now,
+                Located::At(Queue::Done) | Located::Absent => return Ok(true),
+                Located::At(now) => queue = now,
                 Located::Uncertain(_) => return Ok(false),
             }
         }
@@ -176,7 +176,7 @@ impl Spool {
     ///
     /// Names are compared, and sizes with nothing. A file that a power cut caught in other ways was written
     /// shortly before it: so only what shows one of the latest messages is read.
-    pub fn mend_views(&self) -> Vec<disk::Error> {
+    pub fn repair_views(&self) -> Vec<disk::Error> {
         // Where the kernel says nothing, every run looks.
         let boot = disk::boot();
         if !boot.is_empty() && self.is_viewed_since(&boot) {
@@ -204,7 +204,7 @@ impl Spool {
         let latest = listing.messages.last().map(|(id, _)| id.accepted());
         let recent = latest.and_then(|latest| latest.checked_sub(RECENT).ok());
         let mut is_complete = listing.unread.is_empty();
-        for (id, place) in &listing.messages {
+        for (id, queue) in &listing.messages {
             shown.remove(id);
             let is_recent = recent.is_some_and(|recent| id.accepted() >= recent);
             let looked = if is_recent || !whole.contains(id) {
@@ -214,7 +214,7 @@ impl Spool {
             };
             let shown_again = looked.and_then(|wrong| {
                 if wrong {
-                    self.is_shown_again(*id, *place)
+                    self.is_shown_again(*id, *queue)
                 } else {
                     Ok(true)
                 }

@@ -17,7 +17,7 @@ use crate::dns::{Host, Resolver};
 use crate::message::{Address, EnhancedCode, domain};
 use crate::queue::Outcome;
 use crate::smtp::{Protocol, Settings};
-use crate::transport::{BoxFuture, Hosts, MOST_HOSTS, OnUnknown, Session, Transport};
+use crate::transport::{BoxFuture, Hosts, MAX_HOSTS, OnUnknown, Session, Transport};
 
 use connection::Connection;
 use hosts::{Peer, SmtpHosts};
@@ -227,7 +227,7 @@ impl Smtp {
         let mut hosts = SmtpHosts::new(self.clone(), next_hop);
         let mut last = None;
         let mut tried = 0;
-        while tried < MOST_HOSTS
+        while tried < MAX_HOSTS
             && let Some(next) = hosts.next_peer().await
         {
             let opened = match next {

@@ -195,9 +195,9 @@ pub fn explore_all(stories: Vec<Story>) {
 
 /// What is wrong with a case when a run comes first, and what when an operator does.
 pub fn judge_twice(story: &Story, case: &Case) -> Vec<String> {
-    let mended = if proof::long() { 2 } else { 4 };
+    let repaired = if proof::long() { 2 } else { 4 };
     let mut wrong = judge(story, case, false);
-    if case.number.is_multiple_of(mended) {
+    if case.number.is_multiple_of(repaired) {
         let again = judge(story, case, true).into_iter();
         wrong.extend(again.map(|wrong| format!("mended first, {wrong}")));
     }

@@ -7,12 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::message::QueueId;
 use mailspool::operator::act;
 use mailspool::queue::{Action, History, Hold, Resting, Status, What};
-use mailspool::spool::{Kept, Place, Spool};
+use mailspool::spool::{BucketQueue, Queue, Spool};
 
 use super::explore::Case;
 use super::forge::forge;
 use super::log::Step;
-use super::mend::{findings, is_leftover, mend, problems, said, strays};
+use super::repair::{findings, is_leftover, problems, repair, said, strays};
 use super::shared::{Clock, is_whole, tempdir, text};
 use super::stage::{by, submit};
 use super::story::{Story, UNRECORDED};
@@ -75,11 +75,11 @@ pub const LOOKED_AT: i64 = 120;
 pub const RESUMED: &str = "resumed";
 
 /// More passes than any story needs.
-const MOST_PASSES: usize = 16;
+const MAX_PASSES: usize = 16;
 
 /// Opens the spool, works it off to the end, and says what is wrong. The first to look at it is
 /// a run or an operator who has it mended.
-pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
+pub fn judge(story: &Story, case: &Case, repaired: bool) -> Vec<String> {
     let _calm = Calm::for_mail_to(story.fates.iter().map(|fate| fate.to));
     let dir = tempdir();
     case.tree.write(dir.path());
@@ -105,8 +105,8 @@ pub fn judge(story: &Story, case: &Case, mended: bool) -> Vec<String> {
         let new = new.filter(|stray| !before.contains(stray));
         wrong.extend(new.map(|stray| format!("a kill leaves {}", stray.display())));
     }
-    if mended {
-        let found = mend(&spool, dir.path()).into_iter();
+    if repaired {
+        let found = repair(&spool, dir.path()).into_iter();
         wrong.extend(found.filter(|what| !is_for_a_person(story, what)));
     }
     let ledger = Ledger::default();
@@ -213,7 +213,7 @@ pub fn work_off(
     let may_be_corrupt = story.fates.iter().any(|fate| fate.may(End::Corrupt));
     let mut wrong = Vec::new();
     let mut looked_at = false;
-    for number in 0..MOST_PASSES {
+    for number in 0..MAX_PASSES {
         match runner.pass() {
             Ok(summary) if summary.trouble == 0 && (summary.corrupt == 0 || may_be_corrupt) => {}
             other => wrong.push(format!("a pass ended with {other:?}")),
@@ -238,28 +238,28 @@ pub fn work_off(
             let after = |one| said("check finds after a pass", one);
             wrong.extend(found.into_iter().map(after));
         }
-        let all = Kept::ALL.iter().flat_map(|kept| {
+        let all = BucketQueue::ALL.iter().flat_map(|kept| {
             let buckets = spool.buckets(*kept).unwrap();
             buckets
                 .into_iter()
-                .map(|bucket| (kept.place(bucket), bucket.due()))
+                .map(|bucket| (kept.queue(bucket), bucket.due()))
         });
         let mut dues: Vec<Timestamp> = Vec::new();
-        for (place, due) in all {
-            if !spool.ids_in(place).unwrap().is_empty() {
+        for (queue, due) in all {
+            if !spool.ids_in(queue).unwrap().is_empty() {
                 dues.extend(due);
             }
         }
-        let places = [
-            Place::New,
-            Place::Staged,
-            Place::Incoming,
-            Place::Active,
-            Place::Done,
+        let queues = [
+            Queue::New,
+            Queue::Staged,
+            Queue::Incoming,
+            Queue::Active,
+            Queue::Done,
         ];
-        let busy = places
+        let busy = queues
             .iter()
-            .any(|place| !spool.ids_in(*place).unwrap().is_empty());
+            .any(|queue| !spool.ids_in(*queue).unwrap().is_empty());
         match dues.iter().min() {
             Some(due) if *due > clock.now() => {
                 let minutes = due.duration_since(clock.now()).as_secs() / 60 + 1;
@@ -277,13 +277,13 @@ pub fn work_off(
             None => return (clock.now(), wrong),
         }
     }
-    wrong.push(format!("still at work after {MOST_PASSES} passes"));
+    wrong.push(format!("still at work after {MAX_PASSES} passes"));
     (clock.now(), wrong)
 }
 
 /// A person lets go what is held because an answer was lost.
 fn thaw(spool: &Spool, now: Timestamp) {
-    let held = |(_, place): &(QueueId, Place)| matches!(place, Place::Frozen(_));
+    let held = |(_, queue): &(QueueId, Queue)| matches!(queue, Queue::Frozen(_));
     let ids = spool.listing().messages.into_iter().filter(held);
     let ids: Vec<QueueId> = ids.map(|(id, _)| id).collect();
     act(spool, &ids, &Action::Thaw(by()), now).unwrap();
@@ -329,16 +329,16 @@ fn torn_copies(tree: &Tree) -> Vec<String> {
 fn put_off(spool: &Spool) -> Vec<String> {
     let listing = spool.listing();
     let mut wrong = Vec::new();
-    for (id, place) in &listing.messages {
-        let view = spool.view(*id, *place, &listing).unwrap().unwrap();
+    for (id, queue) in &listing.messages {
+        let view = spool.view(*id, *queue, &listing).unwrap().unwrap();
         let Ok(content) = view.content else { continue };
         let due = content.state.next_due();
-        if let (Place::Deferred(_), Hold::None, Some(due)) = (view.place, &content.state.hold, due)
-            && Place::from(Resting::Deferred(due)) < view.place
+        if let (Queue::Deferred(_), Hold::None, Some(due)) = (view.queue, &content.state.hold, due)
+            && Queue::from(Resting::Deferred(due)) < view.queue
         {
             wrong.push(format!(
                 "{id} is due at {due} and stands in {}",
-                view.place.dir().display()
+                view.queue.dir().display()
             ));
         }
     }
@@ -447,8 +447,8 @@ impl Seen<'_> {
                 .count()
         };
         let (heard, warned, notices) = (notices("delivered "), notices("delayed "), notices(""));
-        let place = self.spool.locate(*id).unwrap().place();
-        let end = match (delivered, notices, place) {
+        let queue = self.spool.locate(*id).unwrap().queue();
+        let end = match (delivered, notices, queue) {
             _ if heard > 1 || warned > 1 || heard + warned > 0 && may.contains(&End::Gone) => None,
             (true, 0, None) if heard == 1 => Some(End::Heard),
             (true, 0, None) if warned == 1 && !may.contains(&End::Delivered) => Some(End::Warned),
@@ -456,10 +456,10 @@ impl Seen<'_> {
             (false, 1, None) => Some(End::Told),
             (true, 1, None) => Some(End::Both),
             (false, 0, None) => Some(End::Gone),
-            (false, 0, Some(Place::Frozen(_))) => Some(End::Frozen),
-            (false, 0, Some(Place::Corrupt)) => Some(End::Corrupt),
+            (false, 0, Some(Queue::Frozen(_))) => Some(End::Frozen),
+            (false, 0, Some(Queue::Corrupt)) => Some(End::Corrupt),
             // Others of its recipients may hold it there.
-            (true, 0, Some(Place::Frozen(_))) if may.contains(&End::Delivered) => {
+            (true, 0, Some(Queue::Frozen(_))) if may.contains(&End::Delivered) => {
                 Some(End::Delivered)
             }
             _ => None,
@@ -467,7 +467,7 @@ impl Seen<'_> {
         if !end.is_some_and(|end| may.contains(&end)) {
             let what = format!(
                 "delivered: {delivered}, notices: {notices}, of success {heard}, of delay {warned}, stands \
-                 in {place:?}"
+                 in {queue:?}"
             );
             self.wrong
                 .push(format!("{name} for {to} should be {may:?}, but {what}"));
@@ -488,24 +488,24 @@ impl Seen<'_> {
     /// Nothing is left but what must be, and that says why.
     fn rest(&mut self, end: &Tree, fates: &[Fate]) {
         let listing = self.spool.listing();
-        for (id, place) in &listing.messages {
+        for (id, queue) in &listing.messages {
             let name = self.known.acked.iter().find(|(_, acked)| *acked == id);
             let may = |end: End| {
                 name.is_some_and(|(name, _)| {
                     fates.iter().any(|fate| fate.name == *name && fate.may(end))
                 })
             };
-            let view = self.spool.view(*id, *place, &listing).unwrap();
+            let view = self.spool.view(*id, *queue, &listing).unwrap();
             let content = view.and_then(|view| view.content.ok());
             let held = content.is_some_and(|content| content.state.hold != Hold::None);
-            let may_stay = match place {
-                Place::Frozen(_) => held && may(End::Frozen),
-                Place::Corrupt => may(End::Corrupt),
+            let may_stay = match queue {
+                Queue::Frozen(_) => held && may(End::Frozen),
+                Queue::Corrupt => may(End::Corrupt),
                 _ => false,
             };
             if !may_stay {
                 self.wrong
-                    .push(format!("{id} is left in {place:?}, held: {held}"));
+                    .push(format!("{id} is left in {queue:?}, held: {held}"));
             }
         }
         for (path, _) in end.names() {

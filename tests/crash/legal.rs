@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use mailspool::message::{Block, QueueId, Seal};
 use mailspool::queue::{Action, Bucket, History, Hold, Resting, State, What};
-use mailspool::spool::Place;
+use mailspool::spool::Queue;
 
 use super::explore::Cases;
 
@@ -24,7 +24,7 @@ use super::tree::Tree;
 #[derive(Default)]
 struct Found<'a> {
     /// Where it stands, the latest place last, with the octets and the mark of the file.
-    named: BTreeMap<Place, (&'a Arc<Vec<u8>>, bool)>,
+    named: BTreeMap<Queue, (&'a Arc<Vec<u8>>, bool)>,
     history: Option<&'a Arc<Vec<u8>>>,
     /// A view or a request.
     beside: bool,
@@ -44,8 +44,8 @@ fn found(tree: &Tree) -> BTreeMap<QueueId, Found<'_>> {
         let Some(dir) = dir else { continue };
         let (bytes, is_marked) = tree.content(node);
         let one = all.entry(id).or_default();
-        match Place::of_dir(dir) {
-            Some(place) => drop(one.named.insert(place, (bytes, *is_marked))),
+        match Queue::of_dir(dir) {
+            Some(queue) => drop(one.named.insert(queue, (bytes, *is_marked))),
             None if dir == Path::new("history") => one.history = Some(bytes),
             None => one.beside = true,
         }
@@ -55,13 +55,13 @@ fn found(tree: &Tree) -> BTreeMap<QueueId, Found<'_>> {
 
 /// The number of the state in which a message is, or why it is in none.
 fn state(id: QueueId, one: &Found<'_>, all: &BTreeMap<QueueId, Found<'_>>) -> Result<u8, String> {
-    let Some((place, (bytes, is_marked))) = one.named.last_key_value() else {
+    let Some((queue, (bytes, is_marked))) = one.named.last_key_value() else {
         return Ok(18);
     };
-    match place {
-        Place::New => return Ok(2),
-        Place::Done => return Ok(16),
-        Place::Corrupt => return Ok(17),
+    match queue {
+        Queue::New => return Ok(2),
+        Queue::Done => return Ok(16),
+        Queue::Corrupt => return Ok(17),
         _ => {}
     }
     let block = Seal::parse(bytes)
@@ -76,7 +76,7 @@ fn state(id: QueueId, one: &Found<'_>, all: &BTreeMap<QueueId, Found<'_>>) -> Re
     let events = history.unwrap_or_default().events;
     let mut state = State::read(&block, &events);
     state.in_use = *is_marked;
-    if *place == Place::Staged {
+    if *queue == Queue::Staged {
         let origin = block.envelope.submission.origin;
         let origin = origin.and_then(|origin| all.get(&origin.id));
         let awaits = origin.is_some_and(|origin| {
@@ -102,23 +102,23 @@ fn state(id: QueueId, one: &Found<'_>, all: &BTreeMap<QueueId, Found<'_>>) -> Re
         .iter()
         .any(|one| matches!(one, Action::Freeze { .. }));
     let is_new = events.is_empty() && !block.finished.contains(&true);
-    let due = |due| Place::from(Resting::Deferred(due)) == *place;
-    match (place, &state.hold) {
-        (Place::Incoming | Place::Active | Place::Deferred(_), _)
+    let due = |due| Queue::from(Resting::Deferred(due)) == *queue;
+    match (queue, &state.hold) {
+        (Queue::Incoming | Queue::Active | Queue::Deferred(_), _)
             if *is_marked && state.next_attempt().is_some() =>
         {
             Ok(8)
         }
-        (Place::Incoming | Place::Active, _) if is_new => Ok(5),
-        (Place::Incoming | Place::Active, _) => Ok(7),
-        (Place::Deferred(_), _) if is_new && state.release.is_some_and(due) => Ok(5),
-        (Place::Deferred(_), _) if state.next_due().is_some_and(due) => Ok(9),
-        (Place::Deferred(_), _) => Ok(10),
-        (Place::Frozen(_), Hold::Frozen { .. }) => Ok(11),
-        (Place::Frozen(Bucket::At(_)), _) if was_frozen => Ok(12),
-        (Place::Frozen(Bucket::Never), _) if !was_frozen => Ok(13),
-        (Place::Discarded(_), Hold::Discarded { .. }) => Ok(14),
-        (place, hold) => Err(format!("stands in {place:?}, {hold:?}")),
+        (Queue::Incoming | Queue::Active, _) if is_new => Ok(5),
+        (Queue::Incoming | Queue::Active, _) => Ok(7),
+        (Queue::Deferred(_), _) if is_new && state.release.is_some_and(due) => Ok(5),
+        (Queue::Deferred(_), _) if state.next_due().is_some_and(due) => Ok(9),
+        (Queue::Deferred(_), _) => Ok(10),
+        (Queue::Frozen(_), Hold::Frozen { .. }) => Ok(11),
+        (Queue::Frozen(Bucket::At(_)), _) if was_frozen => Ok(12),
+        (Queue::Frozen(Bucket::Never), _) if !was_frozen => Ok(13),
+        (Queue::Discarded(_), Hold::Discarded { .. }) => Ok(14),
+        (queue, hold) => Err(format!("stands in {queue:?}, {hold:?}")),
     }
 }
 

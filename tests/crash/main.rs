@@ -20,7 +20,7 @@
 //! | `harmless.rs` | where it must not, and why |
 //! | `log.rs` `story.rs` | recording |
 //! | `model.rs` `states.rs` `tree.rs` | what may be left |
-//! | `world.rs` `judge.rs` `mend.rs` `explore.rs` | what must come of it |
+//! | `world.rs` `judge.rs` `repair.rs` `explore.rs` | what must come of it |
 //! | `forge.rs` | the view and the in-use bits, as they may be besides |
 //! | `legal.rs` | which of the legal states it is |
 //!
@@ -42,7 +42,6 @@ mod judge;
 mod legal;
 mod log;
 mod making;
-mod mend;
 mod model;
 mod moments;
 #[path = "../proof/net.rs"]
@@ -50,6 +49,7 @@ mod net;
 mod orders;
 #[path = "../proof/mod.rs"]
 mod proof;
+mod repair;
 #[allow(dead_code)] // what only the faults want
 #[path = "../faults/world.rs"]
 mod shared;
@@ -146,8 +146,8 @@ fn not_recording() {
 }
 
 #[test]
-fn mending() {
-    tell(stories::mending);
+fn repairing() {
+    tell(stories::repairing);
 }
 
 #[test]

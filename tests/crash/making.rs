@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::operator::Level;
 use mailspool::spool::{Error, Spool};
 
@@ -42,7 +42,13 @@ fn judge(case: &Case) -> Vec<String> {
             let mut found = findings(&spool);
             found.retain(|one| one.level > Level::Note);
             wrong.extend(found.into_iter().map(|one| format!("{one:?}")));
-            accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+            accept(
+                &spool,
+                Entrance::Active,
+                "m",
+                "s@sender.test",
+                &["a@ok.test"],
+            );
             // Whoever finds the directory of the locks believes the other one to be there.
             let has = |dir: &str| path.join("keys").join(dir).is_dir();
             if has("lock") && !has("new") {

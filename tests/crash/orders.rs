@@ -1,15 +1,15 @@
 //! The orders that `spool-layout.md` relies on, undone one by one in the logs: each must be found,
 //! or it is said here why nothing is lost.
 
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 
 use super::judge::RESUMED;
 use super::log::Step;
 use super::model::Renames;
 use super::proof;
-use super::stories::{self, mail, mend, operate};
+use super::stories::{self, mail, operate, repair};
 use super::story::{Story, lies_in};
-use super::teeth::{MOST_STATES, bite, left};
+use super::teeth::{MAX_STATES, bite, left};
 
 /// The log with those steps that are of one kind and come before the first of another kind moved
 /// right behind it.
@@ -96,7 +96,7 @@ fn check(story: &Story, all: Vec<Undone>) {
         let most = if proof::long() {
             usize::MAX
         } else {
-            MOST_STATES
+            MAX_STATES
         };
         // Up to there it leaves what the story leaves.
         let mut both = steps.iter().zip(&story.steps);
@@ -119,7 +119,7 @@ fn check(story: &Story, all: Vec<Undone>) {
 
 #[test]
 fn accepting() {
-    let story = mail::accept(Door::Active);
+    let story = mail::accept(Entrance::Active);
     let steps = &story.steps;
     let whole = |step: &Step| matches!(step, Step::SyncFile(path) if lies_in(path, "new"));
     check(
@@ -381,7 +381,7 @@ fn a_history_that_vanishes() {
 
 #[test]
 fn quarantine() {
-    let story = mend::quarantine();
+    let story = repair::quarantine();
     let steps = &story.steps;
     let reason = |step: &Step| {
         matches!(step, Step::Create(path) if lies_in(path, "corrupt")) || written("corrupt")(step)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error as Refused, Limits};
 use mailspool::disk::{self, Disk};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Acted, act, check, flush, wake};
 use mailspool::queue::{Action, By};
 use mailspool::runner::Error;
@@ -157,9 +157,9 @@ impl Stage {
         self.recorder.as_deref().unwrap()
     }
 
-    pub fn accept(&self, door: Door, name: &'static str, sender: &str, to: &[&str]) {
+    pub fn accept(&self, entrance: Entrance, name: &'static str, sender: &str, to: &[&str]) {
         let acceptor = Acceptor::new(self.spool(), limits());
-        let request = request(door, sender, to);
+        let request = request(entrance, sender, to);
         if let Ok(id) = acceptor.accept(request, text(name).as_slice()) {
             self.acked(name, id);
         }
@@ -172,7 +172,7 @@ impl Stage {
 
     /// Not to be delivered before so long after the beginning.
     pub fn send_at(&self, name: &'static str, to: &[&str], ahead: SignedDuration) {
-        let mut request = request(Door::Active, "s@sender.test", to);
+        let mut request = request(Entrance::Active, "s@sender.test", to);
         request.release = Some(self.start + ahead);
         let acceptor = Acceptor::new(self.spool(), limits());
         if let Ok(id) = acceptor.accept(request, text(name).as_slice()) {
@@ -217,13 +217,13 @@ impl Stage {
         let acceptor = Acceptor::new(self.spool(), limits());
         let long = [text("long"), vec![b'x'; 100_000]].concat();
         let input = std::io::Read::chain(long.as_slice(), Broken);
-        let request = request(Door::Active, "s@sender.test", &["a@ok.test"]);
+        let request = request(Entrance::Active, "s@sender.test", &["a@ok.test"]);
         assert!(acceptor.accept(request, input).is_err());
     }
 
     /// From an application, from somebody.
     pub fn send(&self, name: &'static str, to: &[&str]) {
-        self.accept(Door::Active, name, "s@sender.test", to);
+        self.accept(Entrance::Active, name, "s@sender.test", to);
     }
 
     pub fn try_pass(&self) -> Result<(), Error> {
@@ -251,7 +251,7 @@ impl Stage {
         let spool = self.spool();
         let until = self.clock.now() + SignedDuration::from_mins(minutes);
         for id in self.ids() {
-            let place = spool.locate(id).unwrap().place().unwrap();
+            let place = spool.locate(id).unwrap().queue().unwrap();
             let Claim::Locked(locked) = spool.lock(place, id).unwrap() else {
                 panic!("{id} is not to be had")
             };
@@ -412,7 +412,7 @@ impl Stage {
     /// The same, and it is not what is to be done in the end.
     pub fn ask_silently(&self, action: &Action) {
         let (spool, id) = (Spool::open(&self.path()).unwrap(), self.ids()[0]);
-        let place = spool.locate(id).unwrap().place().unwrap();
+        let place = spool.locate(id).unwrap().queue().unwrap();
         let hand = spool.lock(place, id).unwrap();
         let acted = act(&self.spool(), &[id], action, self.clock.now()).unwrap();
         assert_eq!(acted, [(id, Acted::Requested)]);

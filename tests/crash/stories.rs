@@ -4,10 +4,10 @@ pub mod destinations;
 pub mod full;
 pub mod keys;
 pub mod mail;
-pub mod mend;
 pub mod operate;
 mod pairs;
 pub mod release;
+pub mod repair;
 pub mod suspend;
 
 use super::moments;
@@ -57,7 +57,7 @@ pub const GROUPS: &[Group] = &[
     throwing_away,
     requests,
     forgetting,
-    mending,
+    repairing,
     under_a_key,
     for_later,
     in_parts,
@@ -79,7 +79,7 @@ fn deferred(stage: &Stage) {
 
 pub fn accepting() -> Vec<Story> {
     let mut all = mail::move_on();
-    all.extend(mail::doors());
+    all.extend(mail::entrances());
     all.push(mail::break_off());
     all
 }
@@ -155,8 +155,8 @@ pub fn forgetting() -> Vec<Story> {
     mail::forget()
 }
 
-pub fn mending() -> Vec<Story> {
-    vec![mend::quarantine(), mend::repair()]
+pub fn repairing() -> Vec<Story> {
+    vec![repair::quarantine(), repair::repair()]
 }
 
 pub fn under_a_key() -> Vec<Story> {

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 6;
 /// and of so many of those in which the loss of it is harmless.
 const IN_STORIES: usize = 2;
 /// So many states that the story's own log does not leave are judged in the ordinary run.
-pub const MOST_STATES: usize = 150;
+pub const MAX_STATES: usize = 150;
 /// So many if there is time, or a loss is certain.
 const MANY_STATES: usize = 500;
 /// Of those that are known to be harmless, in the ordinary run.
@@ -57,8 +57,8 @@ pub fn bite(
     let spread = |(number, _): &(usize, Case)| *number < near || number.is_multiple_of(8);
     for (_, case) in new.enumerate().filter(spread).take(most) {
         judged += 1;
-        let mend_first = judged.is_multiple_of(4);
-        if let Some(first) = judge(story, &case, mend_first).into_iter().next() {
+        let repair_first = judged.is_multiple_of(4);
+        if let Some(first) = judge(story, &case, repair_first).into_iter().next() {
             return (judged, Some(format!("behind {}: {first}", case.behind)));
         }
     }
@@ -310,7 +310,7 @@ impl Mutation<'_> {
         let why = why(label, &story.title);
         let most = match (proof::long(), why) {
             (true, _) => MANY_STATES,
-            (false, None) => MOST_STATES,
+            (false, None) => MAX_STATES,
             (false, Some(_)) => FEW_STATES,
         };
         let (mut states, mut found) = without(&all[..1], most);

@@ -7,6 +7,7 @@
 mod deaf;
 #[path = "../dns/mod.rs"]
 mod dns;
+mod dsn_params;
 mod exchanges;
 mod exim;
 mod logs;
@@ -26,7 +27,6 @@ mod site;
 mod spellings;
 mod suspended;
 mod unusable;
-mod wishes;
 
 use program::{Site, route};
 

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::operator::{Acted, act, wake};
 use mailspool::queue::{Action, By, Outcome, Pattern, Routes, Rule, Then};
 use mailspool::runner::{Budget, Runner, RunnerBuilder};
-use mailspool::spool::{Changed, Listing, Place, Spool, Suspension, Target};
+use mailspool::spool::{Changed, Listing, Queue, Spool, Suspension, Target};
 use mailspool::transport::Relay;
 
 use super::Scene;
@@ -25,7 +25,7 @@ impl Scene {
     pub fn fan_out(&self, hosts: &[String]) -> mailspool::message::QueueId {
         let to: Vec<String> = hosts.iter().map(|host| format!("r@{host}")).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
-        accept(&self.spool, Door::Active, "fan", "s@sender.test", &to)
+        accept(&self.spool, Entrance::Active, "fan", "s@sender.test", &to)
     }
 
     fn with_jobs(&self, jobs: usize) -> RunnerBuilder {
@@ -90,7 +90,7 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
         }
         // It comes in while the other one waits for answers.
         let id = scene.queue(1, "near.test")[0];
-        while scene.spool.locate(id).unwrap().place().is_some() {
+        while scene.spool.locate(id).unwrap().queue().is_some() {
             thread::sleep(Duration::from_millis(1));
         }
         let tried_meanwhile = tried();
@@ -154,7 +154,7 @@ fn what_is_suspended_during_an_attempt_is_left_out_of_its_further_parts() {
     let delivered = || hosts.iter().map(|host| scene.net.delivered(host));
     assert!(delivered().eq([1, 1, 0, 1, 0]));
     assert_eq!(scene.net.connects("host2.test"), 0);
-    assert!(matches!(scene.places().first(), Some(Place::Deferred(_))));
+    assert!(matches!(scene.queues().first(), Some(Queue::Deferred(_))));
     assert_eq!(scene.pass().messages, 0);
     suspended.iter().for_each(|one| resume(&scene, one));
     assert_eq!(scene.pass().delivered, 2);
@@ -169,13 +169,13 @@ fn the_rest_for_a_destination_that_is_suspended_waits() {
     let mut scene = Scene::new();
     scene.net = scene.net.clone().most_recipients(1);
     let to = ["a@host0.test", "b@host0.test", "c@host0.test"];
-    let id = accept(&scene.spool, Door::Active, "fan", "s@sender.test", &to);
+    let id = accept(&scene.spool, Entrance::Active, "fan", "s@sender.test", &to);
     let mut suspended = None;
     meanwhile(&scene, || suspended = Some(suspend(&scene, "host0.test")));
     assert_eq!(scene.net.delivered("host0.test"), 1);
     let attempts = || {
-        let place = scene.spool.locate(id).unwrap().place().unwrap();
-        let view = scene.spool.view(id, place, &Listing::default()).unwrap();
+        let queue = scene.spool.locate(id).unwrap().queue().unwrap();
+        let view = scene.spool.view(id, queue, &Listing::default()).unwrap();
         let state = view.unwrap().content.unwrap().state;
         let attempts = state.recipients.iter().map(|one| one.attempts);
         attempts.collect::<Vec<_>>()
@@ -218,16 +218,16 @@ fn a_message_that_is_taken_back_during_its_attempt_goes_to_nobody_else() {
         });
         let delivered: usize = hosts.iter().map(|host| scene.net.delivered(host)).sum();
         assert_eq!(delivered, if is_over { 1 } else { 4 }, "{action:?}");
-        let place = scene.spool.locate(id).unwrap().place();
+        let queue = scene.spool.locate(id).unwrap().queue();
         match action {
-            Action::Freeze { .. } => assert!(matches!(place, Some(Place::Frozen(_)))),
-            Action::Discard { .. } => assert!(matches!(place, Some(Place::Discarded(_)))),
+            Action::Freeze { .. } => assert!(matches!(queue, Some(Queue::Frozen(_)))),
+            Action::Discard { .. } => assert!(matches!(queue, Some(Queue::Discarded(_)))),
             Action::Bounce(_) => {
                 // Its sender is told of those who were left.
                 scene.pass();
                 assert_eq!(scene.net.delivered("sender.test"), 1);
             }
-            _ => assert_eq!(place, None),
+            _ => assert_eq!(queue, None),
         }
         assert!(!scene.spool.has_request(id).unwrap());
         assert_eq!(scene.slots(), 0);
@@ -296,7 +296,7 @@ fn a_pass_leaves_what_others_have_all_the_places_for() {
     let summary = pass();
     assert_eq!((summary.messages, summary.delivered), (0, 0));
     assert_eq!(scene.tried(), 0, "and nothing is said about it");
-    assert_eq!(scene.spool.ids_in(Place::Active).unwrap().len(), many);
+    assert_eq!(scene.spool.ids_in(Queue::Active).unwrap().len(), many);
     drop(taken);
     assert_eq!(pass().delivered, 30);
 }

@@ -92,7 +92,7 @@ fn look(
     let [path, point] = ["cut", "disk"].map(|name| ground.dir().join(name));
     image.write_to(&path);
     if kind == Kind::Ext4WithoutJournal {
-        mend_without_journal(&path);
+        repair_without_journal(&path);
     }
     let verdict = match Disk::mount(kind, &path, &point, options(kind)) {
         // Where promises are broken on purpose, not even the program's answers can be relied on.
@@ -130,7 +130,7 @@ fn look(
 }
 
 /// Without a journal it has to be checked after a cut; 1 and 2 are that it was mended.
-fn mend_without_journal(path: &Path) {
+fn repair_without_journal(path: &Path) {
     let checked = Command::new("e2fsck")
         .arg("-fy")
         .arg(path)
@@ -315,8 +315,8 @@ const TEETH: Effort = Effort {
 /// writes by itself, and on whoever syncs all the machine's file systems at that moment; mostly the
 /// first storm shows it.
 fn is_found_out(kind: Kind, effort: &Effort, storm: impl Fn(&Ground) -> Cuts) -> bool {
-    const MOST_STORMS: usize = 6;
-    (0..MOST_STORMS).any(|_| {
+    const MAX_STORMS: usize = 6;
+    (0..MAX_STORMS).any(|_| {
         let ground = Ground::new();
         let mut cuts = storm(&ground);
         !explore(&ground, kind, &mut cuts, effort).wrong.is_empty()

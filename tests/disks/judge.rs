@@ -72,7 +72,7 @@ pub fn judge(dir: &Path, known: &Known, notes: &Notes, random: &mut Random) -> V
     boot(&site, random);
     meddle(&site, random);
     if random.pick(2) == 0 {
-        mend(&site, wrong);
+        repair(&site, wrong);
     }
     let ran = site.run();
     if ran.code != 0 {
@@ -80,14 +80,14 @@ pub fn judge(dir: &Path, known: &Known, notes: &Notes, random: &mut Random) -> V
     }
     shown(&site, wrong);
     held(&site, known, wrong);
-    const MOST_ROUNDS: usize = 6;
+    const MAX_ROUNDS: usize = 6;
     for round in 0.. {
         if site.is_empty() {
             break;
         }
-        if round == MOST_ROUNDS {
+        if round == MAX_ROUNDS {
             let list = site.program(["list"], b"");
-            wrong.push(format!("not empty after {MOST_ROUNDS} rounds: {list}"));
+            wrong.push(format!("not empty after {MAX_ROUNDS} rounds: {list}"));
             break;
         }
         hurry(&site);
@@ -139,7 +139,7 @@ pub fn judge(dir: &Path, known: &Known, notes: &Notes, random: &mut Random) -> V
         let reason = fs::read_to_string(site.spool().join(format!("corrupt/{id}.reason")));
         wrong.push(format!("{id} is in corrupt/: {reason:?}"));
     }
-    mend(&site, wrong);
+    repair(&site, wrong);
     verdict
 }
 
@@ -246,7 +246,7 @@ pub fn traces(dir: &Path, serial: usize) -> Vec<PathBuf> {
 }
 
 /// A repair succeeds, and leaves nothing for a second one.
-fn mend(site: &Site, wrong: &mut Vec<String>) {
+fn repair(site: &Site, wrong: &mut Vec<String>) {
     let first = site.program(["check", "--repair"], b"");
     let second = site.program(["check", "--repair"], b"");
     let is_clean = second.code == 0 && !second.text().contains("problem: ");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use mailspool::accept::{Acceptor, Error};
 use mailspool::disk::{Call, Seam};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::spool::Spool;
 
 use super::errnos::Seen;
@@ -20,19 +20,24 @@ use super::world::{
 const TO: [&str; 3] = ["a@ok.test", "b@ok.test", "c@other.test"];
 
 /// Opens the spool and hands a message in, all of it under the case's fault.
-pub fn hand_in(spool: &Path, door: Door, input: &[u8], seam: Arc<dyn Seam>) -> Result<QueueId, ()> {
+pub fn hand_in(
+    spool: &Path,
+    entrance: Entrance,
+    input: &[u8],
+    seam: Arc<dyn Seam>,
+) -> Result<QueueId, ()> {
     let spool = Spool::open_through(spool, Some(seam)).map_err(drop)?;
-    let request = request(door, "s@sender.test", &TO);
+    let request = request(entrance, "s@sender.test", &TO);
     Acceptor::new(spool, limits())
         .accept(request, input)
         .map_err(|error| assert!(!error.is_permanent() && matches!(error, Error::Disk(_))))
 }
 
 /// One case from beginning to end; says how it ended.
-fn judge(template: &Path, door: Door, input: &[u8], case: &Case) -> String {
+fn judge(template: &Path, entrance: Entrance, input: &[u8], case: &Case) -> String {
     let dir = Scratch::copy(template);
     let path = dir.spool();
-    let accepted = hand_in(&path, door, input, Injector::new(*case));
+    let accepted = hand_in(&path, entrance, input, Injector::new(*case));
     let left = files(&path);
     // The fault does not touch the unlinks, so nothing may be left.
     let can_tidy = match case.fault {
@@ -78,12 +83,12 @@ fn judge(template: &Path, door: Door, input: &[u8], case: &Case) -> String {
     state.to_owned()
 }
 
-fn calls(template: &Path, door: Door, input: &[u8], case: Case) -> Vec<Seen> {
+fn calls(template: &Path, entrance: Entrance, input: &[u8], case: Case) -> Vec<Seen> {
     let dir = Scratch::copy(template);
     let seam = Injector::new(case);
     hand_in(
         &dir.spool(),
-        door,
+        entrance,
         input,
         Arc::clone(&seam) as Arc<dyn Seam>,
     )
@@ -91,12 +96,12 @@ fn calls(template: &Path, door: Door, input: &[u8], case: Case) -> Vec<Seen> {
     seam.seen()
 }
 
-fn all_faults(door: Door) {
+fn all_faults(entrance: Entrance) {
     let dir = tempdir();
     let template = dir.path().join("spool");
     Spool::create(&template, None).unwrap();
     let small = text("small");
-    let seen = calls(&template, door, &small, Case::clean());
+    let seen = calls(&template, entrance, &small, Case::clean());
     let mut cases = all_cases(&seen, None);
     // Two faults: the one that refuses the message, and one while it is tidied up.
     for at in 0..seen.len() {
@@ -109,19 +114,22 @@ fn all_faults(door: Door) {
     let all = cases.len();
     let cases = sample(cases, 250);
     let tally = explore("accept", &cases, |case| {
-        judge(&template, door, &small, case)
+        judge(&template, entrance, &small, case)
     });
-    tally.print(&format!("accept, {door:?}, {} calls, of {all}", seen.len()));
+    tally.print(&format!(
+        "accept, {entrance:?}, {} calls, of {all}",
+        seen.len()
+    ));
 }
 
 #[test]
 fn accept_from_an_application() {
-    all_faults(Door::Active);
+    all_faults(Entrance::Active);
 }
 
 #[test]
 fn accept_from_an_mta() {
-    all_faults(Door::Incoming);
+    all_faults(Entrance::Incoming);
 }
 
 /// Large enough for several writes, each of which may be cut short.
@@ -136,10 +144,10 @@ fn accept_with_short_reads_and_writes() {
         length: Some(10_000),
         ..Case::clean()
     };
-    let seen = calls(&template, Door::Active, &large, case);
+    let seen = calls(&template, Entrance::Active, &large, case);
     let cases = sample(all_cases(&seen, case.length), 250);
     let tally = explore("accept, short", &cases, |case| {
-        judge(&template, Door::Active, &large, case)
+        judge(&template, Entrance::Active, &large, case)
     });
     tally.print(&format!("accept, short, {} calls", seen.len()));
 
@@ -151,7 +159,7 @@ fn accept_with_short_reads_and_writes() {
         })
         .to_vec();
     let tally = explore("accept, very short", &cases, |case| {
-        judge(&template, Door::Active, &small, case)
+        judge(&template, Entrance::Active, &small, case)
     });
     tally.print("accept, very short");
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::Seam;
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Acted, act, flush};
 use mailspool::queue::{Action, By, Hold, State, Then};
-use mailspool::spool::{Claim, Place, Spool};
+use mailspool::spool::{Claim, Queue, Spool};
 use tempfile::TempDir;
 
 use super::errnos::Seen;
@@ -19,7 +19,7 @@ use super::scratch::Scratch;
 use super::world::{Clock, Ledger, accept, findings, runner, tempdir};
 
 /// Three deferred messages, one of them in somebody's hand if a request is wanted.
-struct Queue {
+struct QueueScene {
     dir: TempDir,
     ids: Vec<QueueId>,
     start: Timestamp,
@@ -41,8 +41,8 @@ fn by() -> By {
     }
 }
 
-impl Queue {
-    fn new(before: Option<&Action>) -> Queue {
+impl QueueScene {
+    fn new(before: Option<&Action>) -> QueueScene {
         let dir = tempdir();
         let path = dir.path().join("spool");
         let spool = Spool::create(&path, None).unwrap();
@@ -50,7 +50,7 @@ impl Queue {
         let new = |name: &str| {
             accept(
                 &spool,
-                Door::Active,
+                Entrance::Active,
                 name,
                 "s@sender.test",
                 &["a@first.test", "b@ok.test"],
@@ -65,21 +65,21 @@ impl Queue {
             let acted = act(&spool, &ids, action, clock.now()).unwrap();
             assert!(acted.iter().all(|(_, acted)| *acted == Acted::Done));
         }
-        Queue { dir, ids, start }
+        QueueScene { dir, ids, start }
     }
 
     /// The same with all messages in quarantine, as a person has mended them.
-    fn in_quarantine() -> Queue {
-        let queue = Queue::new(None);
+    fn in_quarantine() -> QueueScene {
+        let queue = QueueScene::new(None);
         let path = queue.path();
         let spool = Spool::open(&path).unwrap();
         for id in &queue.ids {
-            let place = spool.locate(*id).unwrap().place().unwrap();
+            let queue = spool.locate(*id).unwrap().queue().unwrap();
             let reason = path.join(format!("corrupt/{id}.reason"));
             std::fs::write(reason, "it was damaged\n").unwrap();
             std::fs::rename(
-                path.join(place.path(*id)),
-                path.join(Place::Corrupt.path(*id)),
+                path.join(queue.path(*id)),
+                path.join(Queue::Corrupt.path(*id)),
             )
             .unwrap();
         }
@@ -96,8 +96,8 @@ impl Queue {
         let now = self.start + SignedDuration::from_mins(2);
         let hand = matches!(deed, Deed::Ask(_)).then(|| {
             let spool = Spool::open(path).unwrap();
-            let place = spool.locate(self.ids[0]).unwrap().place().unwrap();
-            match spool.lock(place, self.ids[0]).unwrap() {
+            let queue = spool.locate(self.ids[0]).unwrap().queue().unwrap();
+            match spool.lock(queue, self.ids[0]).unwrap() {
                 Claim::Locked(locked) => locked,
                 other => panic!("{other:?}"),
             }
@@ -173,14 +173,14 @@ impl Queue {
                 .pass()
                 .unwrap();
             clock.forward(150);
-            let held = |place: &Place| {
+            let held = |queue: &Queue| {
                 matches!(
-                    place,
-                    Place::Frozen(_) | Place::Discarded(_) | Place::Corrupt
+                    queue,
+                    Queue::Frozen(_) | Queue::Discarded(_) | Queue::Corrupt
                 )
             };
             let listing = spool.listing();
-            if listing.messages.iter().all(|(_, place)| held(place)) {
+            if listing.messages.iter().all(|(_, queue)| held(queue)) {
                 break;
             }
         }
@@ -218,38 +218,38 @@ fn holds(spool: &Spool, id: QueueId, action: &Action) {
     {
         return;
     }
-    let [(_, place)] = found.as_slice() else {
+    let [(_, queue)] = found.as_slice() else {
         panic!("{found:?}");
     };
-    let view = spool.view(id, *place, &listing).unwrap().unwrap();
+    let view = spool.view(id, *queue, &listing).unwrap().unwrap();
     let State {
         hold, recipients, ..
     } = view.content.unwrap().state;
     let right = match action {
         Action::Freeze { until, .. } => {
-            matches!(place, Place::Frozen(_))
+            matches!(queue, Queue::Frozen(_))
                 && matches!(hold, Hold::Frozen { until: now, .. } if now == *until)
         }
         Action::Discard { .. } => {
-            matches!(place, Place::Discarded(_)) && matches!(hold, Hold::Discarded { .. })
+            matches!(queue, Queue::Discarded(_)) && matches!(hold, Hold::Discarded { .. })
         }
-        Action::Bounce(_) => *place == Place::Active && recipients.iter().all(|one| !one.is_left()),
+        Action::Bounce(_) => *queue == Queue::Active && recipients.iter().all(|one| !one.is_left()),
         Action::Retry(_) | Action::Thaw(_) => {
-            matches!(place, Place::Active | Place::Deferred(_)) && hold == Hold::None
+            matches!(queue, Queue::Active | Queue::Deferred(_)) && hold == Hold::None
         }
     };
     assert!(
         right,
-        "{} reported, but {place:?} {hold:?} {recipients:?}",
+        "{} reported, but {queue:?} {hold:?} {recipients:?}",
         action.as_str()
     );
 }
 
 fn explored(name: &str, before: Option<Action>, deed: Deed) {
-    explored_in(name, Queue::new(before.as_ref()), deed);
+    explored_in(name, QueueScene::new(before.as_ref()), deed);
 }
 
-fn explored_in(name: &str, queue: Queue, deed: Deed) {
+fn explored_in(name: &str, queue: QueueScene, deed: Deed) {
     let seen: Vec<Seen> = {
         let dir = Scratch::copy(&queue.path());
         let seam = Injector::new(Case::clean());
@@ -303,7 +303,7 @@ fn actions() {
 
 #[test]
 fn out_of_quarantine() {
-    let queue = Queue::in_quarantine();
+    let queue = QueueScene::in_quarantine();
     explored_in("retry from corrupt", queue, Deed::Act(Action::Retry(by())));
 }
 

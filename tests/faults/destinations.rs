@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::Seam;
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Acted, Level, act, check};
 use mailspool::queue::{Action, Routes, Status, What};
 use mailspool::runner::{Budget, Error, Runner, Summary};
-use mailspool::spool::{Destination, Place, Spool};
+use mailspool::spool::{Destination, Queue, Spool};
 use mailspool::transport::Relay;
 use tempfile::TempDir;
 
@@ -119,8 +119,9 @@ impl Hosts {
         let dir = tempdir();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
         let start = Timestamp::now();
-        let send =
-            |(name, to): (&str, &[&str])| accept(&spool, Door::Active, name, "s@sender.test", to);
+        let send = |(name, to): (&str, &[&str])| {
+            accept(&spool, Entrance::Active, name, "s@sender.test", to)
+        };
         Hosts {
             ids: MAIL.map(send).into(),
             dir,
@@ -269,8 +270,8 @@ impl Hosts {
 
     /// A person lets go what is held.
     fn thaw(&self, spool: &Spool, around: &Around) {
-        for (id, place) in spool.listing().messages {
-            if matches!(place, Place::Frozen(_)) {
+        for (id, queue) in spool.listing().messages {
+            if matches!(queue, Queue::Frozen(_)) {
                 let thaw = Action::Thaw(by("looked at"));
                 let acted = act(spool, &[id], &thaw, around.clock.now()).unwrap();
                 assert_eq!(acted, [(id, Acted::Done)]);
@@ -282,8 +283,8 @@ impl Hosts {
     /// was lost without holding the message back.
     fn frozen_before_lost(&self, spool: &Spool) {
         let listing = spool.listing();
-        for (id, place) in &listing.messages {
-            let Ok(content) = spool.view(*id, *place, &listing).unwrap().unwrap().content else {
+        for (id, queue) in &listing.messages {
+            let Ok(content) = spool.view(*id, *queue, &listing).unwrap().unwrap().content else {
                 continue;
             };
             let mut held = false;
@@ -452,12 +453,12 @@ fn damaged_memory_is_mended() {
     let spool = hosts.spool();
     let down = hosts.path().join("state/down");
     std::fs::write(down.join("net:far.test"), "\0\0").unwrap();
-    let mended = check(&spool, true).unwrap();
-    let mended: Vec<_> = mended
+    let repaired = check(&spool, true).unwrap();
+    let repaired: Vec<_> = repaired
         .iter()
-        .filter(|one| one.mended == Some(true))
+        .filter(|one| one.repaired == Some(true))
         .collect();
-    assert_eq!(mended.len(), 1, "{mended:?}");
+    assert_eq!(repaired.len(), 1, "{repaired:?}");
     assert!(!down.join("net:far.test").exists());
     assert!(spool.down(&dead()).is_some());
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use mailspool::accept::Acceptor;
 use mailspool::disk::Disk;
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::spool::Spool;
 use tempfile::TempDir;
 
@@ -91,7 +91,10 @@ impl Drop for Mount {
 fn accept(spool: &Spool) -> Result<(), String> {
     let to = ["a@ok.test"];
     let acceptor = Acceptor::new(spool.clone(), limits());
-    let accepted = acceptor.accept(request(Door::Active, "s@sender.test", &to), &text("m")[..]);
+    let accepted = acceptor.accept(
+        request(Entrance::Active, "s@sender.test", &to),
+        &text("m")[..],
+    );
     accepted.map(drop).map_err(|error| error.to_string())
 }
 
@@ -106,7 +109,7 @@ fn nothing_is_accepted_that_a_real_disk_did_not_take() {
         disk.fill();
         let error = accept(&spool).unwrap_err();
         println!("{journal}: {error}");
-        let active = spool.ids_in(mailspool::spool::Place::Active).unwrap();
+        let active = spool.ids_in(mailspool::spool::Queue::Active).unwrap();
         assert_eq!(active.len(), 1);
         disk.empty();
         drop(spool);

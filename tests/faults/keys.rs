@@ -7,10 +7,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error};
 use mailspool::disk::Seam;
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::act;
 use mailspool::queue::{Action, Bucket, By};
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Queue, Spool};
 use tempfile::TempDir;
 
 use super::explore::explore;
@@ -49,7 +49,7 @@ impl Scene {
         let spool = Spool::create(&template, None).unwrap();
         Scene {
             first: prepare(&spool),
-            is_done: !spool.ids_in(Place::Done).unwrap().is_empty(),
+            is_done: !spool.ids_in(Queue::Done).unwrap().is_empty(),
             _dir: dir,
             template,
             start: Timestamp::now(),
@@ -75,7 +75,7 @@ impl Scene {
         let first = told.or(self.first).unwrap_or(again.id);
         assert_eq!(again.id, first, "{again:?}");
         // What was deferred under faults is due by then; what could not be recorded is held.
-        let held = spool.ids_in(Place::Frozen(Bucket::Never)).unwrap();
+        let held = spool.ids_in(Queue::Frozen(Bucket::Never)).unwrap();
         let thaw = Action::Thaw(By::rule("the disk is well again"));
         let _ = act(&spool, &held, &thaw, Timestamp::now()).unwrap();
         for minutes in [100, 160, 220] {
@@ -168,21 +168,21 @@ fn nothing(_: &Spool) -> Option<QueueId> {
 /// Its acceptor was killed when the message had left `new/`.
 fn cut_off(spool: &Spool) -> Option<QueueId> {
     let id = submitted(spool)?;
-    set_back(spool, id, Place::Active);
+    set_back(spool, id, Queue::Active);
     Some(id)
 }
 
 /// The same, and the process that made its name durable again was killed between its two renames.
 fn cut_off_again(spool: &Spool) -> Option<QueueId> {
     let id = submitted(spool)?;
-    set_back(spool, id, Place::Staged);
+    set_back(spool, id, Queue::Staged);
     Some(id)
 }
 
 /// Its acceptor was killed before that: the key is free.
 fn cut_short(spool: &Spool) -> Option<QueueId> {
     let id = submitted(spool)?;
-    set_back(spool, id, Place::New);
+    set_back(spool, id, Queue::New);
     None
 }
 
@@ -191,13 +191,13 @@ fn submitted(spool: &Spool) -> Option<QueueId> {
 }
 
 /// The record of its key has not been renamed, and the message stands there.
-fn set_back(spool: &Spool, id: QueueId, place: Place) {
+fn set_back(spool: &Spool, id: QueueId, queue: Queue) {
     let path = spool.path();
     let keys = path.join("keys");
     let record = walk(&keys).remove(0);
     fs::rename(&record, keys.join("new").join(record.file_name().unwrap())).unwrap();
-    let from = path.join(Place::Active.path(id));
-    fs::rename(from, path.join(place.path(id))).unwrap();
+    let from = path.join(Queue::Active.path(id));
+    fs::rename(from, path.join(queue.path(id))).unwrap();
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn moved_on_delivered_and_forgotten_with_a_key() {
     Scene::new(cut_off_again).explore("sweep and deliver", 200, |deed| deed.pass(50));
     let in_hand = |spool: &Spool| {
         let id = submitted(spool)?;
-        set_back(spool, id, Place::Done);
+        set_back(spool, id, Queue::Done);
         Some(id)
     };
     Scene::new(in_hand).explore("forget", 120, |deed| deed.pass(50));
@@ -290,7 +290,7 @@ fn lost_under_a_key() {
 fn submitted_for_later() {
     let scene = Scene::new(nothing);
     let hand_in = |spool: &Spool| {
-        let mut request = request(Door::Active, "s@sender.test", &[TO]);
+        let mut request = request(Entrance::Active, "s@sender.test", &[TO]);
         request.release = Some(scene.start + SignedDuration::from_mins(90));
         let acceptor = Acceptor::new(spool.clone(), limits());
         acceptor.accept(request, text("keyed").as_slice())
@@ -309,8 +309,8 @@ fn submitted_for_later() {
         scene.pass(&spool, &ledger, 80).unwrap();
         assert_eq!(ledger.all().len(), 0, "too early");
         let waits = spool.listing().messages;
-        let scheduled = |place: &Place| matches!(place, Place::Deferred(_));
-        assert!(waits.iter().all(|(_, place)| scheduled(place)), "{waits:?}");
+        let scheduled = |queue: &Queue| matches!(queue, Queue::Deferred(_));
+        assert!(waits.iter().all(|(_, queue)| scheduled(queue)), "{waits:?}");
         scene.pass(&spool, &ledger, 92).unwrap();
         let got: Vec<QueueId> = ledger.all().iter().map(|one| one.id).collect();
         assert!(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Request};
 use mailspool::disk::{self, Seam};
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::operator::{Finding, Level, check, row};
 use mailspool::spool::Spool;
 use nix::errno::Errno;
@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use super::errnos::Seen;
 use super::explore::explore;
 use super::inject::{Case, Fault, Injector, all_cases, sample};
-use super::queue::Queue;
+use super::queue::QueueScene;
 use super::scratch::Scratch;
 use super::world::{limits, request, tempdir, text};
 
@@ -69,7 +69,7 @@ fn cases(seen: &[Seen], most: usize) -> Vec<Case> {
 
 #[test]
 fn a_list_is_complete_or_fails() {
-    let queue = Queue::with_one_name_each();
+    let queue = QueueScene::with_one_name_each();
     let (rows, seen) = asked(&queue.path(), list);
     assert!(rows.len() > 10);
     let tally = explore("list", &cases(&seen, 250), |case| {
@@ -99,7 +99,7 @@ fn a_look_at_many_messages_costs_as_much_for_each() {
             let hour = SignedDuration::from_hours(1) + SignedDuration::from_mins(minutes as i64);
             let request = Request {
                 release: Some(Timestamp::now() + hour),
-                ..request(Door::Active, "s@sender.test", &["a@ok.test"])
+                ..request(Entrance::Active, "s@sender.test", &["a@ok.test"])
             };
             acceptor.accept(request, text("m").as_slice()).unwrap();
         }
@@ -116,7 +116,7 @@ fn a_look_at_many_messages_costs_as_much_for_each() {
 
 #[test]
 fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
-    let queue = Queue::with_one_name_each();
+    let queue = QueueScene::with_one_name_each();
     let (found, seen) = asked(&queue.path(), findings);
     let tally = explore("check", &cases(&seen, 300), |case| {
         let dir = Scratch::copy(&queue.path());
@@ -132,7 +132,7 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
             .collect();
         let unread = |one: &Finding| unread.iter().any(|above| one.is_hidden(above));
         for one in &answer {
-            let unread = unread(one) && one.mend.is_none();
+            let unread = unread(one) && one.repair.is_none();
             assert!(found.contains(one) || unread, "{one:?}");
         }
         let told = |one: &&Finding| answer.contains(one) || unread(one);
@@ -152,7 +152,7 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
 }
 
 /// Rubbish of every kind that a repair sees to.
-fn untidy(path: &Path, queue: &Queue) {
+fn untidy(path: &Path, queue: &QueueScene) {
     let write = |name: String| fs::write(path.join(name), "left").unwrap();
     let gone = mailspool::accept::new_id(queue.start);
     for dir in [
@@ -173,7 +173,7 @@ fn repair(spool: &Spool) -> Result<Vec<Finding>, String> {
 
 #[test]
 fn a_repair_loses_nothing() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     untidy(&queue.path(), &queue);
     let kept = |path: &Path| -> Vec<Vec<u8>> {
         let mut all: Vec<Vec<u8>> = super::world::walk(path)
@@ -199,7 +199,7 @@ fn a_repair_loses_nothing() {
     let tally = explore("repair", &cases(&seen, 120), |case| {
         let dir = Scratch::copy(&queue.path());
         let (ledger, clock) = queue.beginning();
-        let mended = ask(&dir.spool(), Injector::new(*case), repair).is_ok();
+        let repaired = ask(&dir.spool(), Injector::new(*case), repair).is_ok();
         assert!(kept(&dir.spool()) == before, "something is gone");
         let spool = Spool::open(&dir.spool()).unwrap();
         check(&spool, true).unwrap();
@@ -211,7 +211,7 @@ fn a_repair_loses_nothing() {
         let ended = Ok(Default::default());
         assert!(!queue.work_off(&dir.spool(), &ended, &ledger, &clock, 0));
         dir.end();
-        match (mended, case.fault) {
+        match (repaired, case.fault) {
             (true, _) => "through",
             (false, Fault::Stop) => "stopped",
             (false, _) => "failed",
@@ -222,7 +222,7 @@ fn a_repair_loses_nothing() {
 }
 
 /// What a repair put into quarantine and a person has looked at.
-fn remove_leftovers(path: &Path, queue: &Queue) {
+fn remove_leftovers(path: &Path, queue: &QueueScene) {
     let quarantine = fs::read_dir(path.join("corrupt")).unwrap();
     let kept: Vec<PathBuf> = ["", ".reason"]
         .map(|ending| path.join(format!("corrupt/{}{ending}", queue.corrupt)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::spool::Spool;
 use nix::errno::Errno;
 
@@ -14,12 +14,12 @@ use super::explore::explore;
 use super::inject::{Case, Fault, Injector, sample};
 use super::losing::Disk;
 use super::pass::Ended;
-use super::queue::Queue;
+use super::queue::QueueScene;
 use super::scratch::Scratch;
 use super::world::{Clock, Ledger, files, is_whole, runner, tempdir, text};
 
 /// A sync fails in a pass, which goes on as it thinks right; then the power goes off.
-fn by_one(queue: &Queue, case: &Case) -> String {
+fn by_one(queue: &QueueScene, case: &Case) -> String {
     let dir = Scratch::copy(&queue.path());
     let disk = Disk::new(&dir.spool());
     let (ledger, clock) = queue.beginning();
@@ -37,7 +37,7 @@ fn by_one(queue: &Queue, case: &Case) -> String {
 
 /// The process is killed some calls behind the failed sync. Another one comes, whose syncs
 /// succeed, and is killed as well, somewhere; then the power goes off.
-fn by_the_next(queue: &Queue, case: &Case, calls: usize) -> String {
+fn by_the_next(queue: &QueueScene, case: &Case, calls: usize) -> String {
     let dir = Scratch::copy(&queue.path());
     let disk = Disk::new(&dir.spool());
     let (ledger, clock) = queue.beginning();
@@ -75,13 +75,13 @@ fn by_the_next(queue: &Queue, case: &Case, calls: usize) -> String {
 }
 
 /// A message is handed in, a sync fails, and the power goes off.
-fn accepted(template: &Path, door: Door, case: &Case) -> String {
+fn accepted(template: &Path, entrance: Entrance, case: &Case) -> String {
     let dir = Scratch::copy(template);
     let disk = Disk::new(&dir.spool());
     let input = text("m");
     let accepted = hand_in(
         &dir.spool(),
-        door,
+        entrance,
         &input,
         disk.process(Injector::new(*case)),
     );
@@ -108,12 +108,12 @@ fn lost_in_acceptance() {
     let dir = tempdir();
     let template = dir.path().join("spool");
     Spool::create(&template, None).unwrap();
-    for door in [Door::Active, Door::Incoming] {
+    for entrance in [Entrance::Active, Entrance::Incoming] {
         let scratch = Scratch::copy(&template);
         let seam = Injector::new(Case::clean());
         hand_in(
             &scratch.spool(),
-            door,
+            entrance,
             &text("m"),
             Arc::clone(&seam) as Arc<dyn Seam>,
         )
@@ -130,14 +130,14 @@ fn lost_in_acceptance() {
         faults.extend((0..12).map(Fault::ThenStop));
         let cases = with(&cases, &faults);
         let tally = explore("lost, accept", &cases, |case| {
-            accepted(&template, door, case)
+            accepted(&template, entrance, case)
         });
-        tally.print(&format!("lost, accept, {door:?}"));
+        tally.print(&format!("lost, accept, {entrance:?}"));
     }
 }
 
 /// The syncs of a pass without faults, and how many calls it makes.
-fn syncs(queue: &Queue) -> (Vec<Case>, usize) {
+fn syncs(queue: &QueueScene) -> (Vec<Case>, usize) {
     let seen = queue.calls(Case::clean());
     let syncs = (0..seen.len()).filter(|at| seen[*at].is_sync());
     let case = |at| Case {
@@ -159,7 +159,7 @@ fn with(cases: &[Case], faults: &[Fault]) -> Vec<Case> {
 
 #[test]
 fn lost_by_one() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let (cases, _) = syncs(&queue);
     let cases = with(
         &cases,
@@ -172,7 +172,7 @@ fn lost_by_one() {
 
 #[test]
 fn lost_by_one_and_believed_by_the_next() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let (cases, calls) = syncs(&queue);
     let faults: Vec<Fault> = (0..24).map(Fault::ThenStop).collect();
     let cases = with(&cases, &faults);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 
 use mailspool::disk::Seam;
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::operator::Level;
 use mailspool::spool::Spool;
 
@@ -24,7 +24,13 @@ fn judge(case: &Case) -> String {
         found.iter().all(|one| one.level == Level::Note),
         "{found:?}"
     );
-    accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@sender.test",
+        &["a@ok.test"],
+    );
     match (first, found.is_empty()) {
         (true, _) => "made",
         (false, true) => "made by the second",
@@ -58,7 +64,13 @@ fn any_number_make_a_spool_at_once() {
                 scope.spawn(|| {
                     start.wait();
                     let spool = Spool::create(&path, None).unwrap();
-                    accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+                    accept(
+                        &spool,
+                        Entrance::Active,
+                        "m",
+                        "s@sender.test",
+                        &["a@ok.test"],
+                    );
                 });
             }
         });

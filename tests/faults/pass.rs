@@ -6,23 +6,23 @@ use std::sync::Arc;
 
 use mailspool::disk::Seam;
 use mailspool::message::QueueId;
-use mailspool::operator::{Acted, Finding, Level, Mend, act, check};
+use mailspool::operator::{Acted, Finding, Level, Repair, act, check};
 use mailspool::queue::{Action, Bucket, Hold, Resting, Then};
 use mailspool::runner::{Error, RunnerBuilder, Summary};
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Queue, Spool};
 use nix::errno::Errno;
 
 use super::errnos::Seen;
 use super::explore::explore;
 use super::inject::{Case, Fault, Injector, all_cases, sample};
-use super::queue::{End, Queue, by};
+use super::queue::{End, QueueScene, by};
 use super::scratch::Scratch;
 use super::world::{Clock, Ledger, configured, files, findings, is_whole, text};
 
 /// How a run ended: what it did, or why it stopped.
 pub type Ended = Result<Summary, String>;
 
-impl Queue {
+impl QueueScene {
     /// A run behind a seam.
     pub fn run(
         &self,
@@ -35,7 +35,7 @@ impl Queue {
         let spool = Spool::open_through(spool, Some(seam)).map_err(|error| error.to_string())?;
         let runner = configured(spool, ledger, clock, self.start)
             .retry(self.policy())
-            .delays(Queue::delays());
+            .delays(QueueScene::delays());
         run(runner).map_err(|error| match error {
             Error::NotRecorded { id, .. } => format!("{id} not recorded"),
             error => error.to_string(),
@@ -94,19 +94,19 @@ impl Queue {
         loop {
             let runner = configured(spool.clone(), ledger, clock, self.start)
                 .retry(self.policy())
-                .delays(Queue::delays());
+                .delays(QueueScene::delays());
             let summary = runner.build().pass();
             let summary = summary.unwrap_or_else(|error| panic!("a clean pass: {error}"));
             assert_eq!(summary.trouble, 0, "{summary:?}");
             let mut problems = findings(&spool);
             // Nothing about a quarantine is synced: where the reason is lost, a repair finds it.
-            let may_be_lost = |one: &Finding| runs > 1 && one.mend == Some(Mend::SayWhy);
+            let may_be_lost = |one: &Finding| runs > 1 && one.repair == Some(Repair::SayWhy);
             problems.retain(|one| one.level > Level::Note && !may_be_lost(one));
             assert_eq!(problems, []);
             let left = spool.listing().messages;
             if left
                 .iter()
-                .all(|(_, place)| matches!(place, Place::Frozen(_) | Place::Corrupt))
+                .all(|(_, queue)| matches!(queue, Queue::Frozen(_) | Queue::Corrupt))
                 && summary.messages == 0
             {
                 break;
@@ -124,18 +124,18 @@ impl Queue {
     /// has to decide. This one says: thaw it.
     fn thaw_what_could_not_be_recorded(&self, spool: &Spool, ended: &Ended, clock: &Clock) {
         let listing = spool.listing();
-        for (id, place) in &listing.messages {
-            if *place != Place::Frozen(Bucket::Never) {
+        for (id, queue) in &listing.messages {
+            if *queue != Queue::Frozen(Bucket::Never) {
                 continue;
             }
-            let view = spool.view(*id, *place, &listing).unwrap().unwrap();
+            let view = spool.view(*id, *queue, &listing).unwrap().unwrap();
             let content = view.content.unwrap_or_else(|why| {
                 let name = self
                     .expected
                     .iter()
                     .find(|one| one.id == *id)
                     .map(|one| one.name);
-                panic!("{name:?} in {place:?}: {why}")
+                panic!("{name:?} in {queue:?}: {why}")
             });
             if content.state.hold != Hold::None {
                 continue;
@@ -219,10 +219,10 @@ impl Queue {
             .iter()
             .flat_map(|info| [frozen, corrupt].map(|id| format!("info/{info}/{id}").into()))
             .collect();
-        let place = spool.locate(frozen).unwrap().place().unwrap();
+        let queue = spool.locate(frozen).unwrap().queue().unwrap();
         expected.extend([
             format!("history/{frozen}").into(),
-            place.path(frozen),
+            queue.path(frozen),
             format!("corrupt/{corrupt}").into(),
             format!("corrupt/{corrupt}.reason").into(),
         ]);
@@ -230,33 +230,33 @@ impl Queue {
         // What a kill left of a history that was being written anew: none is left by one run.
         let half = PathBuf::from(format!("history/{frozen}.part"));
         if runs > 1 && spool.path().join(&half).exists() {
-            let removed = |one: &Finding| one.path == half && one.mended == Some(true);
+            let removed = |one: &Finding| one.path == half && one.repaired == Some(true);
             assert!(check(spool, true).unwrap().iter().any(removed));
         }
         let left = files(spool.path());
         assert_eq!(left, expected, "not what is left on purpose");
         // Of a quarantine whose reason is lost.
         let mut found = findings(spool);
-        if !found.is_empty() && found.iter().all(|one| one.mend == Some(Mend::SayWhy)) {
-            let mended = check(spool, true).unwrap();
-            assert!(mended.iter().all(|one| one.mended != Some(false)));
+        if !found.is_empty() && found.iter().all(|one| one.repair == Some(Repair::SayWhy)) {
+            let repaired = check(spool, true).unwrap();
+            assert!(repaired.iter().all(|one| one.repaired != Some(false)));
             found = findings(spool);
         }
         assert_eq!(found, []);
         let listing = spool.listing();
-        for (id, place) in &listing.messages {
-            let view = spool.view(*id, *place, &listing).unwrap().unwrap();
-            match (place, view.content) {
-                (Place::Frozen(_), Ok(content)) => {
+        for (id, queue) in &listing.messages {
+            let view = spool.view(*id, *queue, &listing).unwrap().unwrap();
+            match (queue, view.content) {
+                (Queue::Frozen(_), Ok(content)) => {
                     let hold = content.state.hold;
                     let Hold::Frozen { until, then, .. } = hold else {
                         panic!("{hold:?}");
                     };
                     assert_eq!(then, Then::Discard);
-                    assert_eq!(*place, Place::from(Resting::Frozen(until)));
+                    assert_eq!(*queue, Queue::from(Resting::Frozen(until)));
                 }
-                (Place::Corrupt, Err(reason)) => assert!(reason.contains("seal"), "{reason}"),
-                (place, content) => panic!("{place:?}: {content:?}"),
+                (Queue::Corrupt, Err(reason)) => assert!(reason.contains("seal"), "{reason}"),
+                (queue, content) => panic!("{queue:?}: {content:?}"),
             }
         }
     }
@@ -281,7 +281,13 @@ impl Queue {
     }
 }
 
-fn explored(what: &str, queue: &Queue, case: Case, wanted: impl Fn(Fault) -> bool, most: usize) {
+fn explored(
+    what: &str,
+    queue: &QueueScene,
+    case: Case,
+    wanted: impl Fn(Fault) -> bool,
+    most: usize,
+) {
     let seen = queue.calls(case);
     let mut cases = all_cases(&seen, case.length);
     cases.retain(|case| wanted(case.fault));
@@ -295,35 +301,35 @@ fn explored(what: &str, queue: &Queue, case: Case, wanted: impl Fn(Fault) -> boo
 
 #[test]
 fn pass_stopped_behind_each_call() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let wanted = |fault| fault == Fault::Stop;
     explored("pass, stopped", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_one_failing_call() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let wanted = |fault| matches!(fault, Fault::Once(_));
     explored("pass, once", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_every_call_failing_from_one_on() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let wanted = |fault| matches!(fault, Fault::ForGood(_));
     explored("pass, for good", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_calls_that_are_made_and_fail() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let wanted = |fault| matches!(fault, Fault::ButMade(_) | Fault::Half(_));
     explored("pass, made", &queue, Case::clean(), wanted, 70);
 }
 
 #[test]
 fn pass_with_two_failing_calls() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let wanted = |fault| matches!(fault, Fault::AndThen(_));
     explored("pass, two", &queue, Case::clean(), wanted, 70);
 }
@@ -331,7 +337,7 @@ fn pass_with_two_failing_calls() {
 /// Lines of the history come in pieces here, and are torn when the process ends between them.
 #[test]
 fn pass_with_short_reads_and_writes() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let case = Case {
         length: Some(100),
         ..Case::clean()

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Acted, act};
 use mailspool::queue::{
     Action, By, DelayAges, Event, FailedAttempt, Handover, Outcome, RecipientResult, RetryPolicy,
     Schedule, Status, Then, What,
 };
-use mailspool::spool::{Claim, Entry, Place, Spool};
+use mailspool::spool::{Claim, Entry, Queue, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
 
@@ -44,7 +44,7 @@ pub struct Expected {
 }
 
 /// A spool with something of everything in it, to be copied.
-pub struct Queue {
+pub struct QueueScene {
     dir: TempDir,
     pub start: Timestamp,
     pub expected: Vec<Expected>,
@@ -106,8 +106,8 @@ impl RetryPolicy for GivesUp {
     }
 }
 
-fn entry(spool: &Spool, place: Place, id: QueueId) -> Entry {
-    match spool.lock(place, id).unwrap() {
+fn entry(spool: &Spool, queue: Queue, id: QueueId) -> Entry {
+    match spool.lock(queue, id).unwrap() {
         Claim::Locked(locked) => locked.read().unwrap(),
         other => panic!("{other:?}"),
     }
@@ -120,14 +120,14 @@ pub fn by(reason: &str) -> By {
     }
 }
 
-impl Queue {
-    pub fn new() -> Queue {
+impl QueueScene {
+    pub fn new() -> QueueScene {
         let dir = tempdir();
         let path = dir.path().join("spool");
         let spool = Spool::create(&path, None).unwrap();
         let start = Timestamp::now();
         let nobody = mailspool::accept::new_id(start);
-        let mut queue = Queue {
+        let mut queue = QueueScene {
             dir,
             start,
             expected: Vec::new(),
@@ -148,8 +148,8 @@ impl Queue {
 
     /// The same, but for messages with two names: if one of them is missed for a moment, the other one is shown,
     /// which is as true.
-    pub fn with_one_name_each() -> Queue {
-        let queue = Queue::new();
+    pub fn with_one_name_each() -> QueueScene {
+        let queue = QueueScene::new();
         for dir in ["new", "incoming"] {
             for entry in fs::read_dir(queue.path().join(dir)).unwrap() {
                 let entry = entry.unwrap();
@@ -183,11 +183,11 @@ impl Queue {
         to: &[(&'static str, End)],
     ) -> QueueId {
         let addresses: Vec<&str> = to.iter().map(|(address, _)| *address).collect();
-        let door = match self.expected.len() % 2 {
-            0 => Door::Active,
-            _ => Door::Incoming,
+        let entrance = match self.expected.len() % 2 {
+            0 => Entrance::Active,
+            _ => Entrance::Incoming,
         };
-        let id = accept(spool, door, name, sender, &addresses);
+        let id = accept(spool, entrance, name, sender, &addresses);
         self.expected.push(Expected {
             name,
             id,
@@ -296,16 +296,16 @@ impl Queue {
 
     /// An attempt began and its end is not known; the history has a torn line.
     fn interrupted(&self, spool: &Spool, id: QueueId) {
-        let place = spool.locate(id).unwrap().place().unwrap();
-        entry(spool, place, id).begin(self.start).unwrap();
+        let queue = spool.locate(id).unwrap().queue().unwrap();
+        entry(spool, queue, id).begin(self.start).unwrap();
         self.write(&format!("history/{id}"), "{\"at\":\"2026-11-");
     }
 
     /// The same in an attempt that had delivered to the first recipient and said so in the block, without
     /// the sync.
     fn interrupted_between(&self, spool: &Spool, id: QueueId) {
-        let place = spool.locate(id).unwrap().place().unwrap();
-        let mut entry = entry(spool, place, id);
+        let queue = spool.locate(id).unwrap().queue().unwrap();
+        let mut entry = entry(spool, queue, id);
         entry.begin(self.start).unwrap();
         let results = vec![RecipientResult {
             recipient: entry.envelope().recipients[0].clone(),
@@ -338,14 +338,14 @@ impl Queue {
         let cut_off = |name: &str, to: &[&str], at: At| -> QueueId {
             let ids = || -> BTreeSet<QueueId> {
                 let spool = Spool::open(path).unwrap();
-                let places = [Place::New, Place::Incoming, Place::Active];
-                let ids = places.map(|place| spool.ids_in(place).unwrap());
+                let queues = [Queue::New, Queue::Incoming, Queue::Active];
+                let ids = queues.map(|queue| spool.ids_in(queue).unwrap());
                 ids.into_iter().flatten().collect()
             };
             let before = ids();
             let spool = dying(path, at, false);
             let sender = format!("{name}@sender.test");
-            let request = super::world::request(Door::Active, &sender, to);
+            let request = super::world::request(Entrance::Active, &sender, to);
             let acceptor = mailspool::accept::Acceptor::new(spool, super::world::limits());
             acceptor.accept(request, text(name).as_slice()).unwrap_err();
             *ids().difference(&before).next().unwrap()
@@ -409,13 +409,13 @@ impl Queue {
             "done@sender.test",
             &[("k@ok.test", End::Nothing)],
         );
-        let from = spool.locate(done).unwrap().place().unwrap().path(done);
+        let from = spool.locate(done).unwrap().queue().unwrap().path(done);
         fs::rename(path.join(from), path.join(format!("done/{done}"))).unwrap();
         // Finished, and not moved there, or brought back by a power cut.
         let to = [("n@ok.test", End::Nothing)];
         let said = self.add(spool, "said", "said@sender.test", &to);
-        let place = spool.locate(said).unwrap().place().unwrap();
-        entry(spool, place, said).say_done().unwrap();
+        let queue = spool.locate(said).unwrap().queue().unwrap();
+        entry(spool, queue, said).say_done().unwrap();
         // A power cut left both names of a rename.
         for (name, to, other) in [
             ("twice", "o@ok.test", "active"),
@@ -423,13 +423,13 @@ impl Queue {
         ] {
             let to = [(to, End::Delivered)];
             let id = self.add(spool, name, "twice@sender.test", &to);
-            let place = spool.locate(id).unwrap().place().unwrap();
-            let dir = if place == Place::Active && other == "active" {
+            let queue = spool.locate(id).unwrap().queue().unwrap();
+            let dir = if queue == Queue::Active && other == "active" {
                 "incoming"
             } else {
                 other
             };
-            fs::hard_link(path.join(place.path(id)), path.join(format!("{dir}/{id}"))).unwrap();
+            fs::hard_link(path.join(queue.path(id)), path.join(format!("{dir}/{id}"))).unwrap();
         }
 
         let held = self.add(
@@ -438,8 +438,8 @@ impl Queue {
             "asked@sender.test",
             &[("l@ok.test", End::Delivered)],
         );
-        let place = spool.locate(held).unwrap().place().unwrap();
-        let hand = spool.lock(place, held).unwrap();
+        let queue = spool.locate(held).unwrap().queue().unwrap();
+        let hand = spool.lock(queue, held).unwrap();
         let freeze = Action::Freeze {
             by: by("wait"),
             until: Some(self.start + SignedDuration::from_mins(40)),
@@ -457,8 +457,8 @@ impl Queue {
             "bad@sender.test",
             &[("m@ok.test", End::Nothing)],
         );
-        let place = spool.locate(self.corrupt).unwrap().place().unwrap();
-        let message = path.join(place.path(self.corrupt));
+        let queue = spool.locate(self.corrupt).unwrap().queue().unwrap();
+        let message = path.join(queue.path(self.corrupt));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

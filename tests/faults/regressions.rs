@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{Door, EnhancedCode};
+use mailspool::message::{EnhancedCode, Entrance};
 use mailspool::operator::{Acted, Level, act, check};
 use mailspool::queue::{Action, By, Outcome, Routes, Then};
 use mailspool::runner::Runner;
-use mailspool::spool::{Place, Served, Spool};
+use mailspool::spool::{Queue, Served, Spool};
 use mailspool::transport::Relay;
 use nix::errno::Errno;
 
@@ -36,7 +36,13 @@ fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
         let dir = tempdir();
         let path = dir.path().join("spool");
         let spool = Spool::create(&path, None).unwrap();
-        accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+        accept(
+            &spool,
+            Entrance::Active,
+            "m",
+            "s@sender.test",
+            &["a@ok.test"],
+        );
         let answers = Arc::new(Mutex::new(Vec::new()));
         let (asked, there) = (Arc::clone(&answers), spool.clone());
         let relay = Relay::new(move |message, _| {
@@ -66,7 +72,13 @@ fn what_is_in_hand_is_finished_when_the_scan_fails() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
-    accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@sender.test",
+        &["a@ok.test"],
+    );
     // A bucket that is due and empty: it is removed at the end of the scan, by which time the
     // delivery has begun.
     std::fs::create_dir(path.join("deferred/2026-01-01T0000Z")).unwrap();
@@ -114,7 +126,13 @@ fn a_staged_notice_moves_on_behind_a_durable_record() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
-    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@no.test"]);
+    let id = accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@sender.test",
+        &["a@no.test"],
+    );
     let pass = |seam: Arc<dyn Seam>| {
         let relay = Relay::new(|_, recipients| {
             let code = EnhancedCode::new(5, 1, 1);
@@ -188,7 +206,13 @@ fn a_delivery_is_recorded_although_the_rename_to_done_fails() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
-    accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@sender.test",
+        &["a@ok.test"],
+    );
     let (ledger, start) = (Ledger::default(), Timestamp::now());
     let clock = Clock::at(start + SignedDuration::from_mins(1));
     let broken = Spool::open_through(&path, Some(Arc::new(NoRename))).unwrap();
@@ -249,9 +273,15 @@ fn what_the_holder_carried_out_is_not_refused() {
         let dir = tempdir();
         let path = dir.path().join("spool");
         let spool = Spool::create(&path, None).unwrap();
-        let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
-        let place = spool.locate(id).unwrap().place().unwrap();
-        let hand = spool.lock(place, id).unwrap();
+        let id = accept(
+            &spool,
+            Entrance::Active,
+            "m",
+            "s@sender.test",
+            &["a@ok.test"],
+        );
+        let queue = spool.locate(id).unwrap().queue().unwrap();
+        let hand = spool.lock(queue, id).unwrap();
         let holder = spool.clone();
         let seam = At::new(1, "fsync", "requests", move || {
             drop(hand);
@@ -271,7 +301,13 @@ fn an_operator_looks_for_requests_too() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
-    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let id = accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@sender.test",
+        &["a@ok.test"],
+    );
     let other = spool.clone();
     let seam = At::new(1, "write", "history", move || {
         let freeze = Action::Freeze {
@@ -286,8 +322,8 @@ fn an_operator_looks_for_requests_too() {
     let acted = act(&first, &[id], &Action::Retry(by()), Timestamp::now()).unwrap();
     assert_eq!(acted, [(id, Acted::Done)]);
     assert_eq!(spool.requests().unwrap(), []);
-    let place = spool.locate(id).unwrap().place();
-    assert!(matches!(place, Some(Place::Frozen(_))), "{place:?}");
+    let queue = spool.locate(id).unwrap().queue();
+    assert!(matches!(queue, Some(Queue::Frozen(_))), "{queue:?}");
 }
 
 /// A repair that read a message while it was being forgotten found files of it missing, and put
@@ -297,7 +333,13 @@ fn a_repair_leaves_what_is_being_forgotten() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
-    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let id = accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@sender.test",
+        &["a@ok.test"],
+    );
     let there = path.clone();
     let seam = At::new(1, "open", "info/sender", move || {
         // A run got as far as this, and goes on when the repair is through.
@@ -310,7 +352,7 @@ fn a_repair_leaves_what_is_being_forgotten() {
     let mut found = check(&checked, true).unwrap();
     found.retain(|one| one.level > Level::Note);
     assert_eq!(found, []);
-    assert_eq!(spool.locate(id).unwrap().place(), Some(Place::Done));
+    assert_eq!(spool.locate(id).unwrap().queue(), Some(Queue::Done));
 }
 
 /// A bucket that another run removed between the mkdir that found it and the open that was to
@@ -320,7 +362,13 @@ fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
-    let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+    let id = accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@sender.test",
+        &["a@ok.test"],
+    );
     let freeze = Action::Freeze {
         by: by(),
         until: None,
@@ -353,7 +401,13 @@ fn a_sweeper_removes_no_message_that_has_left_new() {
         let dir = tempdir();
         let path = dir.path().join("spool");
         let spool = Spool::create(&path, None).unwrap();
-        let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+        let id = accept(
+            &spool,
+            Entrance::Active,
+            "m",
+            "s@sender.test",
+            &["a@ok.test"],
+        );
         let at = |name: &str| path.join(name).join(id.to_string());
         std::fs::hard_link(at("active"), at("new")).unwrap();
         let sound = std::fs::read(at("active")).unwrap();
@@ -370,7 +424,7 @@ fn a_sweeper_removes_no_message_that_has_left_new() {
         pass();
         assert!(!at("new").exists(), "{damaged}");
         if !damaged.is_empty() {
-            assert_eq!(spool.locate(id).unwrap().place(), Some(Place::Corrupt));
+            assert_eq!(spool.locate(id).unwrap().queue(), Some(Queue::Corrupt));
             // A person sees to it, and it goes on.
             let _ = std::fs::remove_file(at("history"));
             std::fs::write(at("corrupt"), sound).unwrap();
@@ -390,17 +444,23 @@ fn a_notice_does_not_wait_for_who_is_gone() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
-    let origin = accept(&spool, Door::Active, "m", "s@first.test", &["a@no.test"]);
+    let origin = accept(
+        &spool,
+        Entrance::Active,
+        "m",
+        "s@first.test",
+        &["a@no.test"],
+    );
     let (ledger, start) = (Ledger::default(), Timestamp::now());
     let clock = Clock::at(start);
     let pass = || runner(spool.clone(), &ledger, &clock, start).pass();
     pass().unwrap();
-    let [(notice, place)] = spool.messages().unwrap()[..] else {
+    let [(notice, queue)] = spool.messages().unwrap()[..] else {
         panic!()
     };
     // As a cut leaves it: its way out of `staged/` was never synced, nor were the origin's unlinks.
     std::fs::rename(
-        path.join(place.path(notice)),
+        path.join(queue.path(notice)),
         path.join(format!("staged/{notice}")),
     )
     .unwrap();
@@ -429,7 +489,13 @@ fn what_is_let_go_is_tried_in_the_same_millisecond() {
     for action in [Action::Thaw(by()), Action::Retry(by())] {
         let dir = tempdir();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
-        let id = accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+        let id = accept(
+            &spool,
+            Entrance::Active,
+            "m",
+            "s@sender.test",
+            &["a@ok.test"],
+        );
         let freeze = Action::Freeze {
             by: by(),
             until: None,

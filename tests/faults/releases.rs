@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Request};
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Level, check};
 use mailspool::queue::Bucket;
 use mailspool::runner::Summary;
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Queue, Spool};
 use tempfile::TempDir;
 
 use super::explore::explore;
@@ -86,7 +86,7 @@ impl Scene {
     fn submit(&self, minute: i64) -> QueueId {
         let request = Request {
             release: Some(self.release(minute)),
-            ..request(Door::Active, "s@sender.test", &["a@ok.test"])
+            ..request(Entrance::Active, "s@sender.test", &["a@ok.test"])
         };
         let acceptor = Acceptor::new(self.spool(), limits());
         acceptor.accept(request, text("m").as_slice()).unwrap()
@@ -95,9 +95,15 @@ impl Scene {
     /// A message that a clock which was ahead put beside those that are released.
     fn misplaced(&self) -> QueueId {
         let spool = self.spool();
-        let id = accept(&spool, Door::Active, "w", "s@sender.test", &["w@ok.test"]);
-        let from = spool.locate(id).unwrap().place().unwrap().path(id);
-        let to = Place::Deferred(Bucket::for_time(self.release(0))).path(id);
+        let id = accept(
+            &spool,
+            Entrance::Active,
+            "w",
+            "s@sender.test",
+            &["w@ok.test"],
+        );
+        let from = spool.locate(id).unwrap().queue().unwrap().path(id);
+        let to = Queue::Deferred(Bucket::for_time(self.release(0))).path(id);
         fs::rename(self.path().join(from), self.path().join(to)).unwrap();
         id
     }
@@ -141,7 +147,7 @@ fn a_pass_opens_nothing_of_what_waits_for_its_release() {
         assert_eq!(scene.pass().1, [] as [PathBuf; 0]);
     }
     let id = scene.submit(1);
-    let looked = Place::Deferred(Bucket::for_time(scene.release(1))).path(id);
+    let looked = Queue::Deferred(Bucket::for_time(scene.release(1))).path(id);
     assert_eq!(scene.pass().1, [looked], "the one that is new");
     assert_eq!(scene.pass().1, [] as [PathBuf; 0]);
     assert_eq!(findings(&scene.spool()), []);
@@ -230,7 +236,7 @@ fn a_directory_in_the_place_of_what_is_remembered_is_left_alone() {
     assert!(
         found
             .iter()
-            .all(|one| one.level == Level::Note && one.mend.is_none()),
+            .all(|one| one.level == Level::Note && one.repair.is_none()),
         "{found:?}"
     );
 }
@@ -249,7 +255,7 @@ fn a_check_finds_what_is_untrue_of_releases() {
         let mut found = found
             .into_iter()
             .filter(|one| one.path == Path::new("state/releases"));
-        found.next().map(|one| (one.level, one.mended, one.what))
+        found.next().map(|one| (one.level, one.repaired, one.what))
     };
     let what = format!("makes {id} wait for a release that its submitter did not ask for");
     assert_eq!(untrue(false), Some((Level::Problem, None, what.clone())));
@@ -295,9 +301,9 @@ fn passes_that_remember_releases() {
             all.iter().all(|one| one.id == misplaced),
             "before its release"
         );
-        let frozen = Place::Frozen(Bucket::Never);
+        let frozen = Queue::Frozen(Bucket::Never);
         let spool = Spool::open(&dir.spool()).unwrap();
-        let is_frozen = spool.locate(misplaced).unwrap().place() == Some(frozen);
+        let is_frozen = spool.locate(misplaced).unwrap().queue() == Some(frozen);
         assert!((1..=2).contains(&all.len()) || is_frozen, "{all:?}");
         assert!(
             fs::read(dir.spool().join("state/releases")).is_ok(),

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::runner::{Error, Summary};
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Queue, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ impl Scene {
         let start = Timestamp::now();
         Scene {
             _dir: dir,
-            id: accept(&spool, Door::Active, "m", "s@sender.test", to),
+            id: accept(&spool, Entrance::Active, "m", "s@sender.test", to),
             path,
             spool,
             ledger: Ledger::default(),
@@ -116,7 +116,7 @@ impl Scene {
             .count()
     }
 
-    pub fn place(&self) -> Option<Place> {
-        self.spool.locate(self.id).unwrap().place()
+    pub fn queue(&self) -> Option<Queue> {
+        self.spool.locate(self.id).unwrap().queue()
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::{self, Seam};
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Acted, Level, act, check, wake};
 use mailspool::queue::{Action, Bucket};
 use mailspool::runner::Summary;
-use mailspool::spool::{Changed, Place, Spool, Suspension, Target};
+use mailspool::spool::{Changed, Queue, Spool, Suspension, Target};
 use tempfile::TempDir;
 
 use super::errnos::Seen;
@@ -27,7 +27,7 @@ const OTHER: &str = "b@other.test";
 const END: i64 = 55;
 
 /// A message to two, one of whom may be suspended, and one to each of them.
-struct Queue {
+struct QueueScene {
     dir: TempDir,
     start: Timestamp,
     ids: Vec<QueueId>,
@@ -52,8 +52,8 @@ impl Deed {
     }
 }
 
-impl Queue {
-    fn new(deed: Deed, target: &Target) -> Queue {
+impl QueueScene {
+    fn new(deed: Deed, target: &Target) -> QueueScene {
         let dir = tempdir();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
         let mail: [(&str, &[&str]); 3] = [
@@ -61,12 +61,13 @@ impl Queue {
             ("suspended", &[TO]),
             ("other", &[OTHER]),
         ];
-        let send =
-            |(name, to): (&str, &[&str])| accept(&spool, Door::Active, name, "s@sender.test", to);
+        let send = |(name, to): (&str, &[&str])| {
+            accept(&spool, Entrance::Active, name, "s@sender.test", to)
+        };
         let ids = mail.map(send).to_vec();
         let start = Timestamp::now();
         let target = target.clone();
-        let queue = Queue {
+        let queue = QueueScene {
             dir,
             start,
             ids,
@@ -150,8 +151,8 @@ impl Queue {
 
     /// What could not be recorded waits for a person, who lets it go.
     fn thaw(&self, spool: &Spool) {
-        for (id, place) in spool.messages().unwrap() {
-            if place == Place::Frozen(Bucket::Never) {
+        for (id, queue) in spool.messages().unwrap() {
+            if queue == Queue::Frozen(Bucket::Never) {
                 let thaw = Action::Thaw(by("looked at"));
                 let acted = act(spool, &[id], &thaw, self.at(0)).unwrap();
                 assert_eq!(acted, [(id, Acted::Done)]);
@@ -226,7 +227,7 @@ fn explored(name: &str, deed: Deed) {
 }
 
 fn explored_of(name: &str, deed: Deed, target: &Target) {
-    let queue = Queue::new(deed, target);
+    let queue = QueueScene::new(deed, target);
     assert_eq!(queue.ids.len(), 3);
     let seen: Vec<Seen> = {
         let dir = Scratch::copy(&queue.path());

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
 use mailspool::disk::Call;
-use mailspool::message::{Door, EnhancedCode};
+use mailspool::message::{EnhancedCode, Entrance};
 use mailspool::operator::{Acted, act, check};
 use mailspool::queue::{Action, Bucket, Outcome, Routes, Then};
 use mailspool::runner::{Budget, Error, Runner, Summary};
-use mailspool::spool::Place;
+use mailspool::spool::Queue;
 use mailspool::transport::Relay;
 
 use super::queue::by;
@@ -29,7 +29,7 @@ fn starts_part(call: &Call<'_>) -> bool {
 }
 
 /// Whether a call writes into the block.
-fn in_place(call: &Call<'_>) -> bool {
+fn in_queue(call: &Call<'_>) -> bool {
     matches!(call, Call::Write { at: Some(_), .. })
 }
 
@@ -74,14 +74,14 @@ fn a_deferral_waits_for_no_disk() {
     let seam = Fails::new(|call, _| call.name() == "fsync" && !is_bucket(call));
     let summary = scene.pass(seam.open(&scene.path)).unwrap();
     assert_eq!((summary.deferred, summary.trouble), (1, 0));
-    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+    assert!(matches!(scene.queue(), Some(Queue::Deferred(_))));
     assert_eq!(findings(&scene.spool), []);
     // Where it cannot be written either, the message waits all the same.
     let scene = Scene::new(&["a@first.test"]);
     let seam = Fails::new(|call, _| creates_history(call));
     let summary = scene.pass(seam.open(&scene.path)).unwrap();
     assert_eq!((summary.deferred, summary.trouble), (1, 0));
-    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+    assert!(matches!(scene.queue(), Some(Queue::Deferred(_))));
     assert_eq!(findings(&scene.spool), []);
     scene.clock.forward(60);
     scene.pass(scene.spool.clone()).unwrap();
@@ -95,10 +95,10 @@ fn a_history_found_astray_is_written_anew() {
     let scene = Scene::new(&HELD_UP);
     let seam = Fails::new(|call, failed| syncs_history(call) || failed > 0);
     let _ = scene.pass(seam.open(&scene.path));
-    assert_eq!(scene.place(), Some(Place::Active));
+    assert_eq!(scene.queue(), Some(Queue::Active));
     let before = scene.inode();
     scene.pass(scene.spool.clone()).unwrap();
-    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+    assert!(matches!(scene.queue(), Some(Queue::Deferred(_))));
     assert_ne!(scene.inode(), before);
     // Where it rests it is durable, and whoever comes for it begins his attempt behind it.
     scene.clock.forward(60);
@@ -114,7 +114,7 @@ fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
     let seam = Fails::new(|call, _| syncs_history(call) || starts_part(call));
     let error = scene.pass(seam.open(&scene.path)).unwrap_err();
     assert!(matches!(error, Error::NotRecorded { id, .. } if id == scene.id));
-    assert_eq!(scene.place(), Some(Place::Frozen(Bucket::Never)));
+    assert_eq!(scene.queue(), Some(Queue::Frozen(Bucket::Never)));
     let found = check(&scene.spool, false).unwrap();
     assert!(
         found
@@ -147,22 +147,22 @@ fn what_is_discarded_for_good_needs_no_record() {
     };
     let acted = act(&scene.spool, &[scene.id], &discard, scene.clock.now()).unwrap();
     assert_eq!(acted, [(scene.id, Acted::Done)]);
-    let place = scene.place();
-    assert!(matches!(place, Some(Place::Discarded(_))), "{place:?}");
+    let queue = scene.queue();
+    assert!(matches!(queue, Some(Queue::Discarded(_))), "{queue:?}");
     scene.clock.forward(20);
     let ends = |call: &Call<'_>| matches!(call, Call::Rename { to, .. } if to.starts_with("done"));
-    let seam = Fails::new(move |call, _| ends(call) || in_place(call) || starts_part(call));
+    let seam = Fails::new(move |call, _| ends(call) || in_queue(call) || starts_part(call));
     let summary = scene.pass(seam.open(&scene.path)).unwrap();
     assert_eq!((summary.delivered, summary.trouble), (0, 1));
-    assert_eq!(scene.place(), place);
+    assert_eq!(scene.queue(), queue);
     let summary = scene.pass(scene.spool.clone()).unwrap();
     assert_eq!((summary.delivered, summary.trouble), (0, 0));
-    assert_eq!(scene.place(), None);
+    assert_eq!(scene.queue(), None);
 }
 
 /// Two transactions; the outcome of the first to end cannot be recorded. The other one was
 /// dropped, and what it had delivered was recorded nowhere.
-fn two_transactions(mended: bool) -> (Scene, Result<Summary, Error>) {
+fn two_transactions(repaired: bool) -> (Scene, Result<Summary, Error>) {
     let scene = Scene::new(&["a@one.test", "b@two.test", "c@later.test"]);
     let broken = Arc::new(AtomicBool::new(true));
     let (tell, told) = channel();
@@ -170,10 +170,10 @@ fn two_transactions(mended: bool) -> (Scene, Result<Summary, Error>) {
     let breaks = Arc::clone(&broken);
     let seam = Fails::new(move |call, _| {
         let fails =
-            breaks.load(SeqCst) && (in_place(call) || syncs_history(call) || starts_part(call));
+            breaks.load(SeqCst) && (in_queue(call) || syncs_history(call) || starts_part(call));
         // Behind this the first outcome has been given up.
         if matches!(call, Call::Rename { to, .. } if to.starts_with("frozen")) {
-            breaks.store(!mended, SeqCst);
+            breaks.store(!repaired, SeqCst);
             tell.lock().unwrap().send(()).unwrap();
         }
         fails
@@ -210,8 +210,8 @@ fn transactions_under_way_are_recorded_with_what_could_not_be() {
     let (scene, run) = two_transactions(true);
     assert!(matches!(run, Err(Error::NotRecorded { id, .. }) if id == scene.id));
     // In the end all of it was.
-    let place = scene.place();
-    assert!(matches!(place, Some(Place::Deferred(_))), "{place:?}");
+    let queue = scene.queue();
+    assert!(matches!(queue, Some(Queue::Deferred(_))), "{queue:?}");
     assert_eq!(findings(&scene.spool), []);
     for _ in 0..3 {
         scene.clock.forward(150);
@@ -228,7 +228,7 @@ fn transactions_under_way_are_recorded_with_what_could_not_be() {
 fn transactions_under_way_come_to_their_end_when_nothing_can_be_recorded() {
     let (scene, run) = two_transactions(false);
     assert!(matches!(run, Err(Error::NotRecorded { id, .. }) if id == scene.id));
-    assert_eq!(scene.place(), Some(Place::Frozen(Bucket::Never)));
+    assert_eq!(scene.queue(), Some(Queue::Frozen(Bucket::Never)));
     assert_eq!(scene.ledger.all().len(), 2);
 }
 
@@ -242,7 +242,7 @@ fn a_deferral_after_what_could_not_be_recorded_holds_the_message_back() {
         if matches!(call, Call::Rename { to, .. } if to.starts_with("frozen")) {
             let _ = tell.lock().unwrap().send(());
         }
-        in_place(call) || syncs_history(call) || starts_part(call)
+        in_queue(call) || syncs_history(call) || starts_part(call)
     });
     let told: Mutex<Receiver<()>> = Mutex::new(told);
     let ledger = scene.ledger.clone();
@@ -266,7 +266,7 @@ fn a_deferral_after_what_could_not_be_recorded_holds_the_message_back() {
         .build()
         .pass();
     assert!(matches!(run, Err(Error::NotRecorded { id, .. }) if id == scene.id));
-    assert_eq!(scene.place(), Some(Place::Frozen(Bucket::Never)));
+    assert_eq!(scene.queue(), Some(Queue::Frozen(Bucket::Never)));
     assert_eq!(scene.mailed(), 1);
 }
 
@@ -319,7 +319,7 @@ fn a_delay_that_is_over_is_not_told() {
     let _ = scene.pass(seam.open(&scene.path));
     assert_eq!(fs::read_dir(scene.path.join("staged")).unwrap().count(), 1);
     // As long as the message waits, so does its notice.
-    let hold = scene.spool.lock(scene.place().unwrap(), scene.id).unwrap();
+    let hold = scene.spool.lock(scene.queue().unwrap(), scene.id).unwrap();
     scene.pass(scene.spool.clone()).unwrap();
     assert_eq!(fs::read_dir(scene.path.join("staged")).unwrap().count(), 1);
     drop(hold);
@@ -345,7 +345,7 @@ fn a_bucket_whose_name_may_be_lost_is_made_again() {
         0
     );
     scene.pass(scene.spool.clone()).unwrap();
-    assert!(matches!(scene.place(), Some(Place::Deferred(_))));
+    assert!(matches!(scene.queue(), Some(Queue::Deferred(_))));
 }
 
 /// A freeze was lifted by somebody who was killed before his barrier; who repeats it makes the
@@ -365,7 +365,7 @@ fn an_action_repeated_syncs_the_place_that_was_left() {
     });
     let thaw = Action::Thaw(by("enough"));
     act(&seam.open(&scene.path), &[scene.id], &thaw, now).unwrap_err();
-    assert_eq!(scene.place(), Some(Place::Active));
+    assert_eq!(scene.queue(), Some(Queue::Active));
     let seam = Fails::new(|_, _| false);
     let acted = act(&seam.open(&scene.path), &[scene.id], &thaw, now).unwrap();
     assert_eq!(acted, [(scene.id, Acted::Done)]);
@@ -379,7 +379,7 @@ fn nobody_believes_a_barrier_behind_one_that_failed() {
     let scene = Scene::new(&["a@ok.test"]);
     accept(
         &scene.spool,
-        Door::Active,
+        Entrance::Active,
         "n",
         "s@sender.test",
         &["b@ok.test"],
@@ -403,7 +403,7 @@ fn every_part_is_accounted_for() {
     fs::write(scene.path.join(&part), "{").unwrap();
     let found = check(&scene.spool, true).unwrap();
     assert!(
-        matches!(&found[..], [one] if one.path == Path::new(&part) && one.mended == Some(true))
+        matches!(&found[..], [one] if one.path == Path::new(&part) && one.repaired == Some(true))
     );
     assert!(!scene.path.join(&part).exists());
     fs::write(scene.path.join(&part), "{").unwrap();
@@ -414,7 +414,7 @@ fn every_part_is_accounted_for() {
     fs::write(scene.path.join(&part), "{").unwrap();
     let found = check(&scene.spool, true).unwrap();
     assert!(
-        matches!(&found[..], [one] if one.path == Path::new(&part) && one.mended == Some(true))
+        matches!(&found[..], [one] if one.path == Path::new(&part) && one.repaired == Some(true))
     );
     assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
 }

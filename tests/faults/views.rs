@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mailspool::disk::Seam;
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::operator::{Level, check};
 use mailspool::spool::Spool;
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ use super::accept::hand_in;
 use super::errnos::Seen;
 use super::explore::explore;
 use super::inject::{Case, Fault, Injector, Only, all_cases, sample};
-use super::queue::Queue;
+use super::queue::QueueScene;
 use super::scratch::Scratch;
 use super::world::{Clock, Ledger, files, findings, runner, tempdir, text};
 
@@ -32,7 +32,12 @@ fn cases(seen: &[Seen]) -> Vec<Case> {
 /// Accepted, whatever happens to its view; delivered once, and nothing stays.
 fn accepted(template: &Path, case: &Case) -> String {
     let dir = Scratch::copy(template);
-    let id = hand_in(&dir.spool(), Door::Active, &text("m"), Injector::new(*case));
+    let id = hand_in(
+        &dir.spool(),
+        Entrance::Active,
+        &text("m"),
+        Injector::new(*case),
+    );
     let id = id.expect("a view refuses no mail");
     let spool = Spool::open(&dir.spool()).unwrap();
     let shown = files(&dir.spool()).len() - 1;
@@ -65,7 +70,7 @@ fn a_view_refuses_no_mail() {
         let dir = Scratch::copy(&template);
         let seam = Injector::new(Case::clean());
         let through = Arc::clone(&seam) as Arc<dyn Seam>;
-        hand_in(&dir.spool(), Door::Active, &text("m"), through).unwrap();
+        hand_in(&dir.spool(), Entrance::Active, &text("m"), through).unwrap();
         seam.seen()
     };
     let cases = cases(&seen);
@@ -84,7 +89,7 @@ fn a_view_refuses_no_mail() {
 /// A pass over everything: what cannot be shown, or whose view cannot be removed, holds nothing up.
 #[test]
 fn a_pass_that_cannot_touch_the_view_delivers_everything() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let seen = queue.calls(Case::clean());
     let all = cases(&seen);
     let count = all.len();

@@ -6,7 +6,7 @@ use mailspool::runner::{Budget, RunnerBuilder, Summary};
 
 use super::explore::explore;
 use super::inject::{Case, all_cases, sample};
-use super::queue::Queue;
+use super::queue::QueueScene;
 
 /// Long enough for everything that is due; the clock that decides what is due stands.
 fn watch(runner: RunnerBuilder) -> Result<Summary, mailspool::runner::Error> {
@@ -20,7 +20,7 @@ fn watch(runner: RunnerBuilder) -> Result<Summary, mailspool::runner::Error> {
 
 #[test]
 fn watching() {
-    let queue = Queue::new();
+    let queue = QueueScene::new();
     let seen = queue.calls(Case::clean());
     let cases = all_cases(&seen, None);
     let all = cases.len();

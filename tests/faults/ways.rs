@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mailspool::disk::Seam;
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::queue::{Pattern, Routes, Rule};
 use mailspool::runner::{Error, Runner};
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Queue, Spool};
 use mailspool::transport::{Maildir, Pipe};
 use tempfile::TempDir;
 
@@ -35,7 +35,7 @@ impl Ways {
         let dir = tempdir();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
         let new = |name, to: &[&'static str]| {
-            let id = accept(&spool, Door::Active, name, "s@sender.test", to);
+            let id = accept(&spool, Entrance::Active, name, "s@sender.test", to);
             (id, name, to.to_vec())
         };
         let messages = vec![
@@ -116,7 +116,7 @@ impl Ways {
         let held = spool.listing().messages;
         let held: Vec<_> = held
             .iter()
-            .filter(|(_, place)| matches!(place, Place::Frozen(_)))
+            .filter(|(_, queue)| matches!(queue, Queue::Frozen(_)))
             .collect();
         // What is frozen, is so because of that; a person decides that it goes again.
         assert!(

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Accepted, Acceptor, Error as Refused, Limits, Request};
 use mailspool::message::{
-    Address, Door, Dsn, EnhancedCode, QueueId, RecipientDsn, ReversePath, SubmissionKey,
+    Address, Dsn, EnhancedCode, Entrance, QueueId, RecipientDsn, ReversePath, SubmissionKey,
 };
 use mailspool::operator::{Finding, check};
 use mailspool::queue::{Outcome, Routes};
@@ -105,7 +105,7 @@ pub fn limits() -> Limits {
 
 /// What is handed in for a message from `sender` (empty: the null sender).
 /// Its sender wants to hear of successes for `told.test`, and of nothing for `hush.test`.
-pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
+pub fn request(entrance: Entrance, sender: &str, recipients: &[&str]) -> Request {
     let wish = |to: &&str| RecipientDsn {
         notify: match to.rsplit_once('@') {
             Some((_, "told.test")) => Some("success,failure".parse().unwrap()),
@@ -115,7 +115,7 @@ pub fn request(door: Door, sender: &str, recipients: &[&str]) -> Request {
         original: None,
     };
     Request {
-        door,
+        entrance,
         sender: ReversePath::parse(sender.as_bytes()).unwrap(),
         recipients: recipients
             .iter()
@@ -145,7 +145,7 @@ pub fn text(name: &str) -> Vec<u8> {
 pub fn keyed_request(to: &str) -> Request {
     Request {
         key: Some(SubmissionKey::new("the key").unwrap()),
-        ..request(Door::Active, "s@sender.test", &[to])
+        ..request(Entrance::Active, "s@sender.test", &[to])
     }
 }
 
@@ -164,10 +164,10 @@ pub fn submit_briefly(spool: &Spool, to: &str) -> QueueId {
     accepted.unwrap().id
 }
 
-pub fn accept(spool: &Spool, door: Door, name: &str, sender: &str, to: &[&str]) -> QueueId {
+pub fn accept(spool: &Spool, entrance: Entrance, name: &str, sender: &str, to: &[&str]) -> QueueId {
     let acceptor = Acceptor::new(spool.clone(), limits());
     acceptor
-        .accept(request(door, sender, to), text(name).as_slice())
+        .accept(request(entrance, sender, to), text(name).as_slice())
         .unwrap()
 }
 

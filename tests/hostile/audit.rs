@@ -104,14 +104,14 @@ fn a_repair_does_what_was_announced_and_does_it_once() {
     assert_eq!(done.code, 0, "{done}");
     let (announced, done) = (objects(&announced, "finding"), objects(&done, "finding"));
     assert_eq!(announced.len(), done.len());
-    let mut mended = 0;
+    let mut repaired = 0;
     for (will, did) in announced.iter().zip(&done) {
         assert_eq!((&will["path"], &will["what"]), (&did["path"], &did["what"]));
         let Some(words) = will["repair"].as_str() else {
             assert!(did["repair"].is_null());
             continue;
         };
-        mended += 1;
+        repaired += 1;
         assert_eq!(did["mended"], true, "{did}");
         let past = words
             .replace("moves it to", "moved to")
@@ -129,7 +129,7 @@ fn a_repair_does_what_was_announced_and_does_it_once() {
     }
     // One message out of time, one torn, one with two names, a file for all, a request, two
     // strays, a view edited and one missing, three halves, a directory for all.
-    assert_eq!(mended, 13, "{done:?}");
+    assert_eq!(repaired, 13, "{done:?}");
 
     // Moved, not deleted: whatever was somewhere is somewhere still.
     let after = contents(&site.spool());

@@ -12,7 +12,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use crate::program::{Ended, Site, code_of};
 
 /// No command takes more memory, in octets, program text and libraries included.
-const MOST_MEMORY: i64 = 64 << 20;
+const MAX_MEMORY: i64 = 64 << 20;
 
 /// Statuses that are promised; 70 is an internal error.
 const STATUSES: [i32; 9] = [0, 64, 65, 66, 67, 69, 75, 77, 78];
@@ -52,7 +52,7 @@ pub fn watch(dir: &Path, command: &mut Command, input: Option<&Path>) -> Ended {
     assert_terminal(&ended.err);
     // In kilobytes, the largest of all that were waited for so far.
     let memory = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() * 1024;
-    assert!(memory <= MOST_MEMORY, "{command:?}: {memory} octets");
+    assert!(memory <= MAX_MEMORY, "{command:?}: {memory} octets");
     ended
 }
 

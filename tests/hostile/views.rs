@@ -135,11 +135,11 @@ fn a_view_that_was_changed_has_no_effect() {
             untouched.assert_untouched(&site.spool(), &what);
             around.assert_untouched(&outside, &what);
 
-            let mended = findings(&site, &["--repair"]);
+            let repaired = findings(&site, &["--repair"]);
             assert_eq!(
-                mended[0].1["mended"] == true,
+                repaired[0].1["mended"] == true,
                 *is_file,
-                "{what}: {mended:?}"
+                "{what}: {repaired:?}"
             );
             around.assert_untouched(&outside, &what);
             if *is_file {

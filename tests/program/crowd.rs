@@ -295,10 +295,10 @@ pub fn nothing_is_left(site: &Site) {
     assert_eq!(site.processes(), []);
     // Who is killed may leave a file that had not got its name yet; that is no problem, and a repair
     // removes it.
-    let mended = site.program(["check", "--repair"], b"").ok();
+    let repaired = site.program(["check", "--repair"], b"").ok();
     assert!(
-        !mended.lines().any(|line| line.starts_with("problem")),
-        "{mended}"
+        !repaired.lines().any(|line| line.starts_with("problem")),
+        "{repaired}"
     );
     site.is_clean_and_empty();
 }

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Door, Dsn, ReversePath, Seal};
+use mailspool::message::{Address, Dsn, Entrance, ReversePath, Seal};
 use mailspool::spool::Spool;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -129,12 +129,12 @@ impl Site {
         let spool = Spool::open(&self.spool()).unwrap();
         let acceptor = Acceptor::new(spool, Limits::new("mail.test"));
         let accept = &|n: usize| {
-            let door = match n % 2 {
-                0 => Door::Active,
-                _ => Door::Incoming,
+            let entrance = match n % 2 {
+                0 => Entrance::Active,
+                _ => Entrance::Incoming,
             };
             let request = Request {
-                door,
+                entrance,
                 sender: ReversePath::parse(b"a@example.org").unwrap(),
                 recipients: vec![Address::parse(&to(n)).unwrap()],
                 transport: None,

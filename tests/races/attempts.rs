@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::queue::{Action, Resting, Then};
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Queue, Spool};
 use nix::errno::Errno;
 
 use super::explore::Bound;
@@ -102,7 +102,7 @@ fn freezing_into_a_bucket_that_goes() {
 fn two_finish_done() {
     let stage = Stage::new(|stage| {
         let id = stage.send(&["a@ok.test"]);
-        stage.put(id, Place::Done);
+        stage.put(id, Queue::Done);
     });
     let ends = [(stage.ids[0], "a@ok.test", &[End::Gone][..])];
     Pair::new("done, done", &stage, [pass(1), pass(1)], |case, said| {
@@ -114,12 +114,12 @@ fn two_finish_done() {
 #[test]
 fn accepting_beside_the_sweeper() {
     let stage = Stage::new(|_| {});
-    for (name, door) in [
-        ("receive, sweep", Door::Incoming),
-        ("send, sweep", Door::Active),
+    for (name, entrance) in [
+        ("receive, sweep", Entrance::Incoming),
+        ("send, sweep", Entrance::Active),
     ] {
         // What is accepted meanwhile has its time from the real clock, and is not to be later.
-        let programs = [accepting(door, &["a@ok.test"]), pass(50)];
+        let programs = [accepting(entrance, &["a@ok.test"]), pass(50)];
         Pair::new(name, &stage, programs, |case, said| match said[0] {
             Said::Accepted(id) => case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]),
             _ => {
@@ -137,18 +137,18 @@ fn accepting_beside_the_sweeper() {
 #[test]
 fn accepting_beside_a_sweep_alone() {
     let stage = Stage::new(|_| {});
-    for (name, door) in [
-        ("receive, sweep alone", Door::Incoming),
-        ("send, sweep alone", Door::Active),
+    for (name, entrance) in [
+        ("receive, sweep alone", Entrance::Incoming),
+        ("send, sweep alone", Entrance::Active),
     ] {
-        let programs = [accepting(door, &["a@ok.test"]), sweeping()];
+        let programs = [accepting(entrance, &["a@ok.test"]), sweeping()];
         Pair::new(name, &stage, programs, |case, said| match said[0] {
             Said::Accepted(id) => {
-                let queue = match door {
-                    Door::Incoming => Place::Incoming,
-                    Door::Active => Place::Active,
+                let queue = match entrance {
+                    Entrance::Incoming => Queue::Incoming,
+                    Entrance::Active => Queue::Active,
                 };
-                assert_eq!(case.place(id), Some(queue));
+                assert_eq!(case.queue(id), Some(queue));
                 case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]);
             }
             _ => {
@@ -165,10 +165,10 @@ fn accepting_beside_a_sweep_alone() {
 fn two_sweep() {
     let stage = Stage::new(|stage| {
         let id = stage.send(&["a@ok.test"]);
-        stage.put(id, Place::New);
+        stage.put(id, Queue::New);
         let torn = stage.send(&["b@ok.test"]);
-        stage.put(torn, Place::New);
-        let path = stage.path().join(Place::New.path(torn));
+        stage.put(torn, Queue::New);
+        let path = stage.path().join(Queue::New.path(torn));
         std::fs::write(path, "Mailspool-Seal: 2 00").unwrap();
     });
     let ends = [
@@ -253,7 +253,7 @@ pub fn staged() -> Stage {
         let spool = Spool::open_through(&stage.path(), Some(seam)).unwrap();
         let clock = Clock::at(stage.at(1));
         let _ = runner(spool, &Ledger::default(), &clock, stage.start).pass();
-        let staged = stage.spool().ids_in(Place::Staged).unwrap();
+        let staged = stage.spool().ids_in(Queue::Staged).unwrap();
         assert_eq!(staged.len(), 1);
         stage.ids.extend(staged);
     })
@@ -298,7 +298,7 @@ fn recorded() -> Stage {
         let spool = Spool::open_through(&stage.path(), Some(seam)).unwrap();
         let clock = Clock::at(stage.at(1));
         let _ = runner(spool, &Ledger::default(), &clock, stage.start).pass();
-        let staged = stage.spool().ids_in(Place::Staged).unwrap();
+        let staged = stage.spool().ids_in(Queue::Staged).unwrap();
         assert_eq!(staged.len(), 1);
         stage.ids.extend(staged);
     })

@@ -1,7 +1,7 @@
 //! Hosts that are down, and connections to hosts, between two processes.
 
 use mailspool::queue::{Action, Resting};
-use mailspool::spool::{Destination, Down, Place};
+use mailspool::spool::{Destination, Down, Queue};
 
 use super::explore::Bound;
 use super::net::Net;
@@ -122,7 +122,7 @@ fn putting_off_and_an_operator() {
         &stage,
         [pass(2), order(discard)],
         |case, said| {
-            let there = |place: &Place| matches!(place, Place::Discarded(_));
+            let there = |queue: &Queue| matches!(queue, Queue::Discarded(_));
             carried_out(case, said, TO, there, End::Kept);
         },
     )

@@ -73,7 +73,7 @@ impl Bound {
 }
 
 /// As many are remembered.
-const MOST_KNOWN: usize = 3000;
+const MAX_KNOWN: usize = 3000;
 
 /// What came of an exploration.
 pub struct Explored {
@@ -162,7 +162,7 @@ impl Round<'_> {
                     self.explored.failure = Some(self.describe(&child.schedule, &trace, &why));
                     return;
                 }
-                if self.known.len() < MOST_KNOWN {
+                if self.known.len() < MAX_KNOWN {
                     let trace = Arc::clone(&trace);
                     self.known.insert(child.schedule.clone(), trace);
                 }
@@ -184,7 +184,7 @@ impl Round<'_> {
         child: &Child,
         run: &mut impl FnMut(&Schedule) -> (Arc<Trace>, Result<(), String>),
     ) -> (Arc<Trace>, Result<(), String>) {
-        const MOST_TRIES: usize = 20;
+        const MAX_TRIES: usize = 20;
         let mut others = 0;
         loop {
             let (trace, judged) = run(&child.schedule);
@@ -197,7 +197,7 @@ impl Round<'_> {
                 return (trace, judged);
             }
             others += 1;
-            if others == MOST_TRIES {
+            if others == MAX_TRIES {
                 let parent = child.parent.as_ref().map(ToString::to_string);
                 panic!(
                     "{}: {} does not begin again as it did:\n{}\nbut:\n{trace}",

@@ -5,7 +5,7 @@ use std::fs;
 
 use mailspool::message::QueueId;
 use mailspool::queue::{Action, Then};
-use mailspool::spool::Place;
+use mailspool::spool::Queue;
 
 use super::explore::Bound;
 use super::programs::{pass, submitting, sweeping};
@@ -56,7 +56,7 @@ fn a_submission_beside_a_run() {
 }
 
 /// A submission was killed with its key in `keys/new/` and its message there. `prepare` is told of the message.
-fn cut_off(at: Place, prepare: impl FnOnce(&mut Stage, QueueId)) -> Stage {
+fn cut_off(at: Queue, prepare: impl FnOnce(&mut Stage, QueueId)) -> Stage {
     Stage::new(|stage| {
         let id = submit(&stage.spool(), TO).unwrap().id;
         stage.ids.push(id);
@@ -71,7 +71,7 @@ fn cut_off(at: Place, prepare: impl FnOnce(&mut Stage, QueueId)) -> Stage {
 /// It was killed before the rename of *accepted*: the message was not accepted, and the next one is.
 #[test]
 fn a_submission_that_was_cut_off_found_by_a_run_and_repeated() {
-    let stage = cut_off(Place::New, |_, _| {});
+    let stage = cut_off(Queue::New, |_, _| {});
     let first = stage.ids[0];
     for (name, other) in [
         ("repeat, sweep", pass(50)),
@@ -91,8 +91,8 @@ fn a_submission_that_was_cut_off_found_by_a_run_and_repeated() {
 /// delivers it once. The same if a kill left it in `staged/`.
 #[test]
 fn a_name_made_durable_again() {
-    for (place, at) in [(Place::Active, "queue"), (Place::Staged, "staged")] {
-        let stage = cut_off(place, |_, _| {});
+    for (queue, at) in [(Queue::Active, "queue"), (Queue::Staged, "staged")] {
+        let stage = cut_off(queue, |_, _| {});
         let first = stage.ids[0];
         for (with, other) in [
             ("sweep", sweeping()),
@@ -117,7 +117,7 @@ fn the_name_of_a_message_that_rests_made_durable_again() {
         until: None,
         then: Then::Thaw,
     };
-    let stage = cut_off(Place::Active, |stage, id| stage.act(id, &freeze));
+    let stage = cut_off(Queue::Active, |stage, id| stage.act(id, &freeze));
     let first = stage.ids[0];
     for (name, other) in [
         ("again from frozen, sweep", sweeping()),
@@ -136,18 +136,18 @@ fn the_name_of_a_message_that_rests_made_durable_again() {
 /// The rename of its key failed, or a power cut took it back, and a run finishes the message.
 #[test]
 fn a_submission_repeated_while_the_first_is_forgotten() {
-    for (name, place) in [
-        ("repeat, deliver", Place::Active),
-        ("repeat, forget", Place::Done),
+    for (name, queue) in [
+        ("repeat, deliver", Queue::Active),
+        ("repeat, forget", Queue::Done),
     ] {
-        let stage = cut_off(place, |_, _| {});
+        let stage = cut_off(queue, |_, _| {});
         let id = stage.ids[0];
         let programs = [submitting(TO), pass(50)];
         Pair::new(name, &stage, programs, |case, said| {
             let again = submit(&case.spool(), TO).unwrap();
             assert_eq!((again.repeated, again.id), (true, id), "{said:?}");
-            match place {
-                Place::Done => case.ends(said, &[(id, TO, &[End::Gone])]),
+            match queue {
+                Queue::Done => case.ends(said, &[(id, TO, &[End::Gone])]),
                 _ => one(case, said, Some(id)),
             }
         })

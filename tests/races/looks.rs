@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::operator::Level;
-use mailspool::spool::Place;
+use mailspool::spool::Queue;
 
 use super::explore::Bound;
 use super::programs::{accepting, checking, listing, pass};
@@ -78,11 +78,11 @@ fn damaged() -> Stage {
     })
 }
 
-fn mended(case: &Case<'_>, said: &[Said; 2]) {
+fn repaired(case: &Case<'_>, said: &[Said; 2]) {
     let [_, bad, orphan] = case.stage.ids[..] else {
         panic!()
     };
-    assert_eq!(case.place(bad), Some(Place::Corrupt));
+    assert_eq!(case.queue(bad), Some(Queue::Corrupt));
     let reason = case.path.join(format!("corrupt/{bad}.reason"));
     assert!(reason.exists(), "no reason");
     let ghost = case.path.join(format!("info/sender/{orphan}"));
@@ -97,7 +97,7 @@ fn mended(case: &Case<'_>, said: &[Said; 2]) {
 fn repairing_beside_a_run() {
     let stage = damaged();
     let programs = [checking(true), pass(1)];
-    let mut pair = Pair::new("repair, run", &stage, programs, mended);
+    let mut pair = Pair::new("repair, run", &stage, programs, repaired);
     pair.sees = [LOOKS, Sees::default()];
     pair.holds(Bound::of(2).costly());
 }
@@ -106,7 +106,7 @@ fn repairing_beside_a_run() {
 fn two_repair() {
     let stage = damaged();
     let programs = [checking(true), checking(true)];
-    let mut pair = Pair::new("repair, repair", &stage, programs, mended);
+    let mut pair = Pair::new("repair, repair", &stage, programs, repaired);
     pair.sees = [LOOKS; 2];
     pair.holds(Bound::of(2).costly());
 }
@@ -114,7 +114,7 @@ fn two_repair() {
 #[test]
 fn repairing_beside_acceptance() {
     let stage = Stage::new(|_| {});
-    let programs = [checking(true), accepting(Door::Active, &["a@ok.test"])];
+    let programs = [checking(true), accepting(Entrance::Active, &["a@ok.test"])];
     let mut pair = Pair::new("repair, accept", &stage, programs, |case, said| {
         no_false_alarm(&said[0]);
         let Said::Accepted(id) = said[1] else {

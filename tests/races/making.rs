@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::spool::Spool;
 
 use super::explore::Bound;
@@ -25,7 +25,13 @@ fn two_make_a_spool() {
         assert!(left.iter().all(staged), "{left:?}");
         let spool = Spool::create(&case.path, None).unwrap();
         case.nothing_wrong();
-        accept(&spool, Door::Active, "m", "s@sender.test", &["a@ok.test"]);
+        accept(
+            &spool,
+            Entrance::Active,
+            "m",
+            "s@sender.test",
+            &["a@ok.test"],
+        );
     });
     pair.empty = true;
     pair.holds(Bound::of(2).kills(0));

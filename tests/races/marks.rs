@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use mailspool::message::QueueId;
 use mailspool::operator::Acted;
 use mailspool::queue::{Action, Then};
-use mailspool::spool::Place;
+use mailspool::spool::Queue;
 
 use super::explore::Bound;
 use super::orders::carried_out;
@@ -19,21 +19,21 @@ const TO: &str = "a@ok.test";
 fn interrupted() -> Stage {
     Stage::new(|stage| {
         let id = stage.send(&[TO]);
-        let path = stage.path().join(Place::Active.path(id));
+        let path = stage.path().join(Queue::Active.path(id));
         fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
     })
 }
 
 fn is_marked(case: &Case<'_>, id: QueueId) -> bool {
-    let place = case.place(id).unwrap();
-    let mode = fs::metadata(case.path.join(place.path(id))).unwrap();
+    let queue = case.queue(id).unwrap();
+    let mode = fs::metadata(case.path.join(queue.path(id))).unwrap();
     mode.permissions().mode() & 0o100 != 0
 }
 
 /// How many attempts in a row the message says were interrupted.
 fn count(case: &Case<'_>, id: QueueId) -> u16 {
-    let place = case.place(id).unwrap();
-    let block = case.spool().peek(id, place).unwrap().unwrap();
+    let queue = case.queue(id).unwrap();
+    let block = case.spool().peek(id, queue).unwrap().unwrap();
     block.mark.interrupted
 }
 
@@ -42,12 +42,12 @@ fn count(case: &Case<'_>, id: QueueId) -> u16 {
 pub fn is_counted(case: &Case<'_>, said: &[Said; 2]) {
     let id = case.stage.ids[0];
     let is_killed = said.iter().any(|one| matches!(one, Said::Killed));
-    let Some(place) = case.place(id).filter(|place| *place != Place::Done) else {
+    let Some(queue) = case.queue(id).filter(|queue| *queue != Queue::Done) else {
         return;
     };
     if is_killed && case.delivered(id) > 0 {
         let seen = is_marked(case, id) || count(case, id) > 0;
-        assert!(seen, "interrupted in {place:?}, and that cannot be seen");
+        assert!(seen, "interrupted in {queue:?}, and that cannot be seen");
     }
     assert!(is_killed || !is_marked(case, id), "it stays marked");
 }
@@ -59,7 +59,7 @@ fn two_find_the_mark() {
     Pair::new("mark, mark", &stage, [pass(1), pass(2)], |case, said| {
         let id = stage.ids[0];
         let killed = said.iter().any(|one| matches!(one, Said::Killed));
-        if case.place(id).is_some_and(|place| place != Place::Done) {
+        if case.queue(id).is_some_and(|queue| queue != Queue::Done) {
             let count = count(case, id);
             assert!(killed || count == 1, "{count} interruptions of one");
             assert!(count <= 2, "{count} interruptions of at most two");
@@ -102,9 +102,9 @@ fn an_operator_finds_the_mark() {
         until: stage.at(6000),
     };
     let retry = Action::Retry(by());
-    type There = fn(&Place) -> bool;
-    let is_frozen: There = |place| matches!(place, Place::Frozen(_));
-    let is_discarded: There = |place| matches!(place, Place::Discarded(_));
+    type There = fn(&Queue) -> bool;
+    let is_frozen: There = |queue| matches!(queue, Queue::Frozen(_));
+    let is_discarded: There = |queue| matches!(queue, Queue::Discarded(_));
     for (name, action, there) in [
         ("mark, freeze", freeze(), is_frozen),
         ("mark, discard", discard.clone(), is_discarded),

@@ -2,7 +2,7 @@
 
 use mailspool::operator::Acted;
 use mailspool::queue::{Action, Then};
-use mailspool::spool::Place;
+use mailspool::spool::Queue;
 
 use super::explore::Bound;
 use super::programs::{flushing, order, pass};
@@ -55,7 +55,7 @@ pub fn carried_out(
     case: &Case<'_>,
     said: &[Said; 2],
     to: &str,
-    there: fn(&Place) -> bool,
+    there: fn(&Queue) -> bool,
     end: End,
 ) {
     let id = case.stage.ids[0];
@@ -63,18 +63,18 @@ pub fn carried_out(
         assert_eq!(case.delivered(id), 1, "not carried out: {said:?}");
         [(id, to, &[End::Delivered][..])]
     };
-    let place = case.place(id);
-    let in_place = place.as_ref().is_some_and(there);
+    let queue = case.queue(id);
+    let in_queue = queue.as_ref().is_some_and(there);
     // Whoever asks looks himself whether there is still somebody who answers, if he lives.
     if matches!(said, [Said::Passed(_), Said::Acted(_)]) {
         case.nothing_asked();
     }
     let ends = match acted(&said[1]) {
         Some(Acted::Done) => {
-            assert!(in_place, "done, but it stands in {place:?}");
+            assert!(in_queue, "done, but it stands in {queue:?}");
             [(id, to, &[end][..])]
         }
-        Some(Acted::Requested) if in_place => [(id, to, &[end][..])],
+        Some(Acted::Requested) if in_queue => [(id, to, &[end][..])],
         Some(Acted::Requested) if matches!(said[0], Said::Killed) => {
             return case.ends(said, &[(id, to, &[end, End::Delivered])]);
         }
@@ -90,7 +90,7 @@ fn discarding_what_is_delivered() {
     let stage = sent("a@ok.test");
     let programs = [pass(1), order(discard(&stage, LONG))];
     Pair::new("deliver, discard", &stage, programs, |case, said| {
-        let there = |place: &Place| matches!(place, Place::Discarded(_));
+        let there = |queue: &Queue| matches!(queue, Queue::Discarded(_));
         carried_out(case, said, "a@ok.test", there, End::Kept);
     })
     .holds(Bound::of(2).kills(1));
@@ -101,7 +101,7 @@ fn discarding_what_is_deferred() {
     let stage = sent("a@first.test");
     let programs = [pass(1), order(discard(&stage, LONG))];
     Pair::new("defer, discard", &stage, programs, |case, said| {
-        let there = |place: &Place| matches!(place, Place::Discarded(_));
+        let there = |queue: &Queue| matches!(queue, Queue::Discarded(_));
         carried_out(case, said, "a@first.test", there, End::Kept);
     })
     .holds(Bound::of(2));
@@ -116,7 +116,7 @@ fn freezing() {
         let stage = sent(to);
         let programs = [pass(1), order(freeze())];
         Pair::new(name, &stage, programs, |case, said| {
-            let there = |place: &Place| matches!(place, Place::Frozen(_));
+            let there = |queue: &Queue| matches!(queue, Queue::Frozen(_));
             carried_out(case, said, to, there, End::Kept);
         })
         .holds(Bound::of(2));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::accept::{Acceptor, Error as Refused};
 use mailspool::disk::Seam;
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::operator::{act, check, flush, wake};
 use mailspool::queue::{Action, FailedAttempt, RetryPolicy};
-use mailspool::spool::{Place, Spool, Suspension, Target};
+use mailspool::spool::{Queue, Spool, Suspension, Target};
 
 use super::shared::{Clock, configured, limits, request, submit, text};
 use super::stage::{Case, Program, Said, Stage, by};
@@ -117,11 +117,11 @@ pub fn resuming(domain: &'static str) -> Program {
     })
 }
 
-pub fn accepting(door: Door, to: &'static [&'static str]) -> Program {
+pub fn accepting(entrance: Entrance, to: &'static [&'static str]) -> Program {
     Box::new(move |case, seam| {
         let acceptor = Acceptor::new(open(case, seam)?, limits());
         case.next_millisecond();
-        let request = request(door, "s@sender.test", to);
+        let request = request(entrance, "s@sender.test", to);
         let accepted = acceptor.accept(request, text("accepted").as_slice());
         accepted.map(Said::Accepted).map_err(text_of)
     })
@@ -159,10 +159,10 @@ pub fn listing(times: usize) -> Program {
 pub fn sweeping() -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
-        for id in spool.ids_in(Place::New).map_err(text_of)? {
+        for id in spool.ids_in(Queue::New).map_err(text_of)? {
             spool.sweep_new(id).map_err(text_of)?;
         }
-        for id in spool.ids_in(Place::Staged).map_err(text_of)? {
+        for id in spool.ids_in(Queue::Staged).map_err(text_of)? {
             spool.sweep_staged(id).map_err(text_of)?;
         }
         match spool.purge_keys(case.stage.at(50)).pop() {
@@ -195,7 +195,7 @@ pub fn filling() -> Program {
 pub fn showing() -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
-        match spool.mend_views().pop() {
+        match spool.repair_views().pop() {
             None => Ok(Said::Made),
             Some(error) => Err(text_of(error)),
         }

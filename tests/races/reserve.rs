@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use nix::errno::Errno;
 
 use super::explore::Bound;
@@ -82,7 +82,7 @@ fn two_want_some_of_it() {
     let to = ["a@no.test", "b@no.test"];
     let stage = Stage::new(|stage| {
         for one in to {
-            let id = accept(&stage.spool(), Door::Active, one, "", &[one]);
+            let id = accept(&stage.spool(), Entrance::Active, one, "", &[one]);
             stage.ids.push(id);
         }
     });

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 
 use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::Seam;
-use mailspool::message::{Door, QueueId};
+use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Acted, Finding, Level, act};
 use mailspool::queue::{Action, By, Resting, Routes};
 use mailspool::runner::{MessageOutcome, RunnerBuilder, Summary};
-use mailspool::spool::{Changed, Claim, Listing, Locked, Place, Spool};
+use mailspool::spool::{Changed, Claim, Listing, Locked, Queue, Spool};
 use tempfile::TempDir;
 
 use super::explore::{Bound, Explored, caught, explore};
@@ -135,7 +135,7 @@ impl Stage {
         // As after the first run of a boot: the runs of a pair have no view to look through, and no reserve
         // to fill.
         let spool = Spool::create(&stage.path(), None).unwrap();
-        assert!(spool.mend_views().is_empty());
+        assert!(spool.repair_views().is_empty());
         assert!(spool.fill_reserve().unwrap());
         prepare(&mut stage);
         stage
@@ -156,7 +156,7 @@ impl Stage {
     /// Accepts a message.
     pub fn send(&mut self, to: &[&str]) -> QueueId {
         let name = format!("n{}", self.ids.len());
-        let id = accept(&self.spool(), Door::Active, &name, "s@sender.test", to);
+        let id = accept(&self.spool(), Entrance::Active, &name, "s@sender.test", to);
         self.ids.push(id);
         id
     }
@@ -182,13 +182,13 @@ impl Stage {
 
     /// A bucket that a run emptied, and that the next one removes.
     pub fn bucket(&self, resting: Resting) {
-        let dir = self.path().join(Place::from(resting).dir());
+        let dir = self.path().join(Queue::from(resting).dir());
         DirBuilder::new().mode(0o700).create(dir).unwrap();
     }
 
     /// Moves a message file by hand.
-    pub fn put(&self, id: QueueId, to: Place) {
-        let from = self.spool().locate(id).unwrap().place().unwrap().path(id);
+    pub fn put(&self, id: QueueId, to: Queue) {
+        let from = self.spool().locate(id).unwrap().queue().unwrap().path(id);
         let path = self.path();
         std::fs::rename(path.join(from), path.join(to.path(id))).unwrap();
     }
@@ -336,10 +336,10 @@ impl Case<'_> {
     pub fn ends(&self, said: &[Said; 2], ends: &[(QueueId, &str, &[End])]) {
         let killed = said.iter().any(|one| matches!(one, Said::Killed));
         let mut minutes = self.stage.then;
-        let held = |place: &Place| {
+        let held = |queue: &Queue| {
             matches!(
-                place,
-                Place::Frozen(_) | Place::Discarded(_) | Place::Corrupt
+                queue,
+                Queue::Frozen(_) | Queue::Discarded(_) | Queue::Corrupt
             )
         };
         let spool = self.spool();
@@ -350,11 +350,11 @@ impl Case<'_> {
             let pass = self.runner(spool.clone(), &clock).build().pass();
             assert_eq!(pass.unwrap().trouble, 0);
             let messages = spool.listing().messages;
-            let unfinished = [Place::New, Place::Staged]
+            let unfinished = [Queue::New, Queue::Staged]
                 .iter()
-                .any(|place| !spool.ids_in(*place).unwrap().is_empty());
+                .any(|queue| !spool.ids_in(*queue).unwrap().is_empty());
             let still = messages.is_empty() || messages == before;
-            if !unfinished && still && messages.iter().all(|(_, place)| held(place)) {
+            if !unfinished && still && messages.iter().all(|(_, queue)| held(queue)) {
                 break messages;
             }
             minutes += 150;
@@ -402,8 +402,8 @@ impl Case<'_> {
     }
 
     /// Where a message stands, by what it says of itself.
-    pub fn place(&self, id: QueueId) -> Option<Place> {
-        self.spool().locate(id).unwrap().place()
+    pub fn queue(&self, id: QueueId) -> Option<Queue> {
+        self.spool().locate(id).unwrap().queue()
     }
 
     pub fn delivered(&self, id: QueueId) -> usize {
@@ -420,8 +420,8 @@ impl Case<'_> {
 
 /// The lock of a message, outside of any schedule.
 pub fn hold(spool: &Spool, id: QueueId) -> Locked {
-    let place = spool.locate(id).unwrap().place().unwrap();
-    match spool.lock(place, id).unwrap() {
+    let queue = spool.locate(id).unwrap().queue().unwrap();
+    match spool.lock(queue, id).unwrap() {
         Claim::Locked(locked) => locked,
         other => panic!("{other:?}"),
     }

@@ -1,7 +1,7 @@
 //! An operator who suspends or resumes, beside a run, and beside another operator.
 
 use jiff::Timestamp;
-use mailspool::spool::{Changed, Place, Standing};
+use mailspool::spool::{Changed, Queue, Standing};
 
 use super::explore::Bound;
 use super::programs::{pass, resuming, suspending, suspension};
@@ -160,18 +160,18 @@ fn resuming_what_is_put_off() {
         let programs = [pass(1), resuming(name)];
         Pair::new("put off, resume", &stage, programs, |case, said| {
             let killed = said.iter().any(|one| matches!(one, Said::Killed));
-            let place = case.place(stage.ids[0]);
+            let queue = case.queue(stage.ids[0]);
             if !killed {
                 assert_eq!(changed(&said[1]), Some(Changed::Done));
-                let waits = matches!(place, Some(Place::Deferred(_)));
-                assert!(!waits, "it waits in {place:?} for nothing");
+                let waits = matches!(queue, Some(Queue::Deferred(_)));
+                assert!(!waits, "it waits in {queue:?} for nothing");
             }
             if changed(&said[1]) == Some(Changed::Done) {
                 assert_eq!(standing(case), []);
             }
             let longest = Timestamp::from_second(stage.at(END + 1).as_second()).unwrap();
-            if let Some(Place::Deferred(bucket)) = place {
-                assert!(bucket.due().unwrap() <= longest, "{place:?}");
+            if let Some(Queue::Deferred(bucket)) = queue {
+                assert!(bucket.due().unwrap() <= longest, "{queue:?}");
             }
             ends_when_resumed(case, said);
         })

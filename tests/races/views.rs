@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::queue::{Action, Then};
 
 use super::explore::Bound;
@@ -41,7 +41,7 @@ fn is_shown(case: &Case<'_>, said: &[Said; 2]) {
     }
     for id in &case.stage.ids {
         let shown = VIEW.map(|dir| case.path.join(dir).join(id.to_string()).exists());
-        let there = case.place(*id).is_some();
+        let there = case.queue(*id).is_some();
         assert_eq!(
             shown, [there; 3],
             "the view shows {id}, which is there: {there}"
@@ -58,7 +58,7 @@ fn a_view_written_again_beside_a_run() {
     ] {
         let stage = unseen(to);
         Pair::new(name, &stage, [showing(), pass(1)], |case, said| {
-            assert!(case.spool().mend_views().is_empty());
+            assert!(case.spool().repair_views().is_empty());
             is_shown(case, said);
             case.ends(said, &[(case.stage.ids[0], to, &[end])]);
         })
@@ -79,7 +79,7 @@ fn a_view_written_again_as_its_message_moves() {
     let by = Action::Retry(by());
     for (name, other) in [("show, retry", order(by)), ("show, due", pass(12))] {
         Pair::new(name, &stage, [showing(), other], |case, said| {
-            assert!(case.spool().mend_views().is_empty());
+            assert!(case.spool().repair_views().is_empty());
             is_shown(case, said);
             case.ends(said, &ends);
         })
@@ -100,7 +100,7 @@ fn two_write_the_view_again() {
         &stage,
         [showing(), showing()],
         |case, said| {
-            assert!(case.spool().mend_views().is_empty());
+            assert!(case.spool().repair_views().is_empty());
             is_shown(case, said);
             case.ends(
                 said,
@@ -115,7 +115,7 @@ fn two_write_the_view_again() {
 #[test]
 fn a_look_through_the_view_beside_acceptance() {
     let stage = Stage::new(|stage| hide(stage));
-    let programs = [showing(), accepting(Door::Active, &[TO])];
+    let programs = [showing(), accepting(Entrance::Active, &[TO])];
     Pair::new("show, accept", &stage, programs, |case, said| {
         match said[1] {
             Said::Accepted(id) => {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::{Door, EnhancedCode, QueueId};
+use mailspool::message::{EnhancedCode, Entrance, QueueId};
 use mailspool::queue::{
     Bucket, By, DelayAges, Glob, Hold, Outcome, Pattern, ReplyRule, Routes, Rule, Schedule,
     Schedules, Then,
 };
 use mailspool::runner::{Runner, Summary};
-use mailspool::spool::{Changed, Place, Spool, Suspension, Target};
+use mailspool::spool::{Changed, Queue, Spool, Suspension, Target};
 use mailspool::transport::Relay;
 use tempfile::TempDir;
 
@@ -84,7 +84,7 @@ impl Scene {
 
     /// Accepts a message, and sets the clock to that moment.
     fn accept(&self, sender: &str, to: &[&str]) -> QueueId {
-        let id = accept(&self.spool, Door::Active, "m", sender, to);
+        let id = accept(&self.spool, Entrance::Active, "m", sender, to);
         self.clock.set(id.accepted());
         id
     }
@@ -127,8 +127,8 @@ impl Scene {
     }
 
     fn bucket(&self, id: QueueId) -> Option<Bucket> {
-        match self.spool.locate(id).unwrap().place()? {
-            Place::Deferred(bucket) => Some(bucket),
+        match self.spool.locate(id).unwrap().queue()? {
+            Queue::Deferred(bucket) => Some(bucket),
             _ => None,
         }
     }
@@ -221,11 +221,11 @@ fn mail_of_the_null_sender_is_frozen_when_its_time_is_up() {
         // Rounded up to the hour.
         let end = (scene.clock.now() + Runner::FROZEN_LIFETIME).as_second() / 3600 + 1;
         let bucket = Bucket::for_time(Timestamp::from_second(end * 3600).unwrap());
-        let place = scene.spool.locate(id).unwrap().place();
-        assert_eq!(place, Some(Place::Frozen(bucket)), "{lifetime}");
+        let queue = scene.spool.locate(id).unwrap().queue();
+        assert_eq!(queue, Some(Queue::Frozen(bucket)), "{lifetime}");
         assert_eq!(findings(&scene.spool), []);
         let listing = scene.spool.listing();
-        let view = scene.spool.view(id, place.unwrap(), &listing).unwrap();
+        let view = scene.spool.view(id, queue.unwrap(), &listing).unwrap();
         let state = view.unwrap().content.unwrap().state;
         let Hold::Frozen { by, then, .. } = &state.hold else {
             panic!("{:?}", state.hold)

@@ -271,7 +271,7 @@ mod tests {
             use tracing_subscriber::layer::SubscriberExt;
             self.lines += 1;
             if let Ok(buffer) = self.buffer.try_recv() {
-                let journal = super::super::Journal::new(buffer, crate::config::LogFormat::Text);
+                let journal = super::super::Journald::new(buffer, crate::config::LogFormat::Text);
                 let subscriber = tracing_subscriber::registry().with(journal);
                 std::mem::forget(tracing::subscriber::set_default(subscriber));
             }

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_millis(100);
 
 /// The most links on the way to a file, as in the kernel.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// Calls `changed` after each change of a file or of what its name leads to, from a thread of its
 /// own. It is another file than when it was read if it is not what it `was` then; none if it was
@@ -88,7 +88,7 @@ impl Mark {
 fn directories(path: &Path) -> Vec<PathBuf> {
     let mut path = path.to_owned();
     let mut all = Vec::new();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
         let target = std::fs::read_link(&path);
         if !all.contains(&dir) {

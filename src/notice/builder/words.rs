@@ -15,7 +15,7 @@ use crate::notice::{Action, Report};
 const WIDTH: usize = 76;
 
 /// How many recipients are named. A longer list tells a reader nothing; the part for programs has all.
-const MOST_NAMED: usize = 100;
+const MAX_NAMED: usize = 100;
 
 /// Recipients of whom something is to be said that is the same for all of them.
 struct Group<'a> {
@@ -23,7 +23,7 @@ struct Group<'a> {
     expired: bool,
     reply: &'a Reply,
     non_ascii: NonAscii,
-    /// The first of them, at most [`MOST_NAMED`].
+    /// The first of them, at most [`MAX_NAMED`].
     members: Vec<&'a Case<'a>>,
     /// How many they are.
     count: usize,
@@ -32,12 +32,12 @@ struct Group<'a> {
     last_attempt: Option<Timestamp>,
 }
 
-/// All recipients: those with the same reply together, the reply once. At most [`MOST_NAMED`] are
+/// All recipients: those with the same reply together, the reply once. At most [`MAX_NAMED`] are
 /// named, and the others counted; each reply has one of them, as long as there are no more replies.
 pub(super) fn replies(cases: &[Case<'_>], report: &Report<'_>) -> String {
     let groups = groups(cases, report.sender);
-    let (told, others) = groups.split_at(groups.len().min(MOST_NAMED));
-    let mut room = MOST_NAMED - told.len();
+    let (told, others) = groups.split_at(groups.len().min(MAX_NAMED));
+    let mut room = MAX_NAMED - told.len();
     let text = |group: &Group<'_>| {
         let named = group.members.len().min(1 + room);
         room -= named - 1;
@@ -88,7 +88,7 @@ fn groups<'a>(cases: &'a [Case<'a>], sender: &Address) -> Vec<Group<'a>> {
         }
         let group = &mut groups[place];
         group.count += 1;
-        if group.members.len() < MOST_NAMED {
+        if group.members.len() < MAX_NAMED {
             group.members.push(case);
         }
         let (least, most) = group.attempts;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::{Finding, Level, Look, Mend, UNREAD, keeps_out};
+use super::{Finding, Level, Look, Repair, UNREAD, keeps_out};
 use crate::disk::{self, DIR_MODE, FILE_MODE, Kind, Stat};
 use crate::message::QueueId;
 use crate::queue::Bucket;
-use crate::spool::{Doubt, Kept, Leftover, Located, Place, RELEASES, Spool, WrongReleases};
+use crate::spool::{BucketQueue, Doubt, Leftover, Located, Queue, RELEASES, Spool, WrongReleases};
 
 /// The names in the spool's own directory that are ours.
 const ROOT_NAMES: &[&str] = &[
@@ -57,17 +57,17 @@ impl Look<'_> {
     pub(super) fn names(&mut self) -> disk::Result<()> {
         self.names_below(Path::new(""), |name| ROOT_NAMES.contains(&name), "version.")?;
         self.names_below(Path::new("info"), |name| VIEW.contains(&name), "/")?;
-        for place in Place::FIXED {
-            let corrupt = place == Place::Corrupt;
+        for queue in Queue::FIXED {
+            let corrupt = queue == Queue::Corrupt;
             let ours = |name: &str| is_id(name) || corrupt && is_beside_an_id(name);
-            let names = self.names_below(&place.dir(), ours, "/")?;
-            self.saw(place, &names);
+            let names = self.names_below(&queue.dir(), ours, "/")?;
+            self.saw(queue, &names);
         }
-        for kept in Kept::ALL {
+        for kept in BucketQueue::ALL {
             let is_bucket = |name: &str| name.parse::<Bucket>().is_ok();
             let names = self.names_below(Path::new(kept.as_str()), is_bucket, "/")?;
             for bucket in names.iter().filter_map(|name| name.parse().ok()) {
-                self.bucket(kept.place(bucket))?;
+                self.bucket(kept.queue(bucket))?;
             }
         }
         for dir in INFO {
@@ -91,9 +91,9 @@ impl Look<'_> {
     }
 
     /// Takes down which messages stand in a place.
-    fn saw(&mut self, place: Place, names: &[String]) {
+    fn saw(&mut self, queue: Queue, names: &[String]) {
         for id in names.iter().filter_map(|name| name.parse().ok()) {
-            self.seen.entry(id).or_default().push(place);
+            self.seen.entry(id).or_default().push(queue);
         }
     }
 
@@ -148,7 +148,7 @@ impl Look<'_> {
         let looked = self.spool.is_damaged_key(&path, false);
         if self.unless(&path, looked) == Some(true) {
             let what = "is damaged: a submission with this key would be accepted again";
-            self.mendable(path, what, Mend::Remove);
+            self.repairable(path, what, Repair::Remove);
         }
     }
 
@@ -159,7 +159,7 @@ impl Look<'_> {
             Ok(false) => {}
             Ok(true) => {
                 let what = "is damaged: nothing is remembered of this destination";
-                self.find(Level::Note, path, what, Some(Mend::Remove));
+                self.find(Level::Note, path, what, Some(Repair::Remove));
             }
             Err(error) if error.is_wrong_kind() => self.note(path, FOREIGN),
             Err(error) => drop(self.unless::<()>(&path, Err(error))),
@@ -175,12 +175,12 @@ impl Look<'_> {
             Ok(Some(WrongReleases::Damaged)) => {
                 let what =
                     "is damaged: the next run looks at each message that waits for its release";
-                self.find(Level::Note, path, what, Some(Mend::Remove));
+                self.find(Level::Note, path, what, Some(Repair::Remove));
             }
             Ok(Some(WrongReleases::Untrue(id))) => {
                 let what =
                     format!("makes {id} wait for a release that its submitter did not ask for");
-                self.mendable(path, what, Mend::Remove);
+                self.repairable(path, what, Repair::Remove);
             }
             Err(error) if error.is_wrong_kind() => self.note(path, FOREIGN),
             Err(error) => drop(self.unless::<()>(&path, Err(error))),
@@ -213,13 +213,13 @@ impl Look<'_> {
         Ok(found)
     }
 
-    fn bucket(&mut self, place: Place) -> disk::Result<()> {
-        let dir = place.dir();
+    fn bucket(&mut self, queue: Queue) -> disk::Result<()> {
+        let dir = queue.dir();
         let stat = self.spool.disk().stat(&dir);
         match self.unless(&dir, stat).flatten() {
             Some(stat) if stat.kind == Kind::Dir => {
                 let names = self.names_below(&dir, is_id, "/")?;
-                self.saw(place, &names);
+                self.saw(queue, &names);
             }
             Some(_) => self.note(dir, "has a bucket's name, and is no directory; left alone"),
             None => {}
@@ -233,7 +233,7 @@ impl Look<'_> {
             Some(Leftover::Dead) => {
                 let what = "was being written when its writer was killed; nobody reads it";
                 // As legal as any state that a kill leaves.
-                self.find(Level::Note, path, what, Some(Mend::Remove));
+                self.find(Level::Note, path, what, Some(Repair::Remove));
             }
             Some(Leftover::Written) => self.note(path, "being written at this moment"),
             Some(Leftover::NotAFile) => self.note(path, FOREIGN),
@@ -244,7 +244,7 @@ impl Look<'_> {
 
     /// Every directory of ours lets its owner in and nobody else.
     pub(super) fn directories(&mut self) -> disk::Result<()> {
-        let mut dirs: Vec<PathBuf> = Place::FIXED.iter().map(Place::dir).collect();
+        let mut dirs: Vec<PathBuf> = Queue::FIXED.iter().map(Queue::dir).collect();
         let others = [
             "info",
             "reserve",
@@ -261,11 +261,11 @@ impl Look<'_> {
         let hours = hours.filter(|name| name.parse::<Bucket>().is_ok());
         dirs.extend(hours.map(|hour| Path::new("keys").join(hour)));
         dirs.extend(INFO.iter().map(PathBuf::from));
-        for kept in Kept::ALL {
+        for kept in BucketQueue::ALL {
             dirs.push(PathBuf::from(kept.as_str()));
             // If they cannot be listed, the directory above says why.
             let buckets = self.spool.buckets(kept).unwrap_or_default();
-            dirs.extend(buckets.into_iter().map(|bucket| kept.place(bucket).dir()));
+            dirs.extend(buckets.into_iter().map(|bucket| kept.queue(bucket).dir()));
         }
         for dir in dirs {
             let stat = self.spool.disk().stat(&dir);
@@ -298,7 +298,7 @@ impl Look<'_> {
             // The mode is the file's, and the file is perhaps not ours.
             self.problem(path.to_owned(), what + "; it has another name elsewhere")
         } else {
-            self.mendable(path.to_owned(), what, Mend::Chmod { mode })
+            self.repairable(path.to_owned(), what, Repair::Chmod { mode })
         }
     }
 
@@ -316,7 +316,7 @@ impl Look<'_> {
             // as there are buckets, so it is asked once for all files of a message.
             if !self.seen.contains_key(&id) && !gone.contains(&id) && !uncertain.contains(&id) {
                 match self.spool.locate(id) {
-                    Ok(Located::At(place)) => self.seen.entry(id).or_default().push(place),
+                    Ok(Located::At(queue)) => self.seen.entry(id).or_default().push(queue),
                     // The same at each look is no message on the move.
                     Ok(Located::Absent | Located::Uncertain(Doubt::Moving)) => {
                         gone.insert(id);
@@ -335,8 +335,8 @@ impl Look<'_> {
                 continue;
             }
             let path = Path::new(dir).join(id.to_string());
-            let looked = match self.seen.get(&id).map(|places| places[0]) {
-                Some(place) => self.info(dir, id, &path, place),
+            let looked = match self.seen.get(&id).map(|queues| queues[0]) {
+                Some(queue) => self.info(dir, id, &path, queue),
                 None => self.orphan(dir, id, &path),
             };
             self.unless(&path, looked);
@@ -351,7 +351,7 @@ impl Look<'_> {
         error.is_denied() && above.any(|one| error.path().starts_with(root.join(&one.path)))
     }
 
-    fn info(&mut self, dir: &str, id: QueueId, path: &Path, place: Place) -> disk::Result<()> {
+    fn info(&mut self, dir: &str, id: QueueId, path: &Path, queue: Queue) -> disk::Result<()> {
         let Some(stat) = self.spool.disk().stat(path)? else {
             return Ok(());
         };
@@ -363,7 +363,7 @@ impl Look<'_> {
                 }
                 return Ok(());
             }
-        } else if place == Place::Corrupt {
+        } else if queue == Queue::Corrupt {
             self.note(
                 path.to_owned(),
                 "has a message's name, and is no file; left alone",
@@ -371,10 +371,10 @@ impl Look<'_> {
         }
         if dir == REQUESTS && self.spool.has_readable_request(id)? == Some(false) {
             let to = self.room_in_corrupt(&format!("{id}.request"))?;
-            self.mendable(
+            self.repairable(
                 path.to_owned(),
                 "is no request that can be read",
-                Mend::Move { to },
+                Repair::Move { to },
             );
         }
         Ok(())
@@ -391,11 +391,15 @@ impl Look<'_> {
             }
             Some(stat) if stat.kind == Kind::File && dir != HISTORY => {
                 let what = "shows a message that is gone";
-                self.find(Level::Note, path.to_owned(), what, Some(Mend::Remove));
+                self.find(Level::Note, path.to_owned(), what, Some(Repair::Remove));
             }
             Some(stat) if stat.kind == Kind::File => {
                 let to = self.room_in_corrupt(&format!("{id}.history"))?;
-                self.mendable(path.to_owned(), "belongs to no message", Mend::Move { to });
+                self.repairable(
+                    path.to_owned(),
+                    "belongs to no message",
+                    Repair::Move { to },
+                );
             }
             Some(_) => self.note(
                 path.to_owned(),

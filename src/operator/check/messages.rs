@@ -5,11 +5,11 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Level, Look, Mend};
+use super::{Level, Look, Repair};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
 use crate::queue::{Action, Bucket, Hold, Resting, What};
-use crate::spool::{Content, Down, Listing, Located, Place, View, ViewFault};
+use crate::spool::{Content, Down, Listing, Located, Queue, View, ViewFault};
 
 const IN_NEW: &str = "being accepted, or work for the next run";
 
@@ -17,28 +17,28 @@ impl Look<'_> {
     /// Every message that was seen.
     pub(super) fn messages(&mut self) {
         for (id, named) in std::mem::take(&mut self.seen) {
-            let path = named.iter().min().map(|place| place.path(id));
-            let path = path.unwrap_or_else(|| Place::Active.path(id));
+            let path = named.iter().min().map(|queue| queue.path(id));
+            let path = path.unwrap_or_else(|| Queue::Active.path(id));
             let named = self.true_names(id, named);
-            for place in self.unless(&path, named).unwrap_or_default() {
-                let looked = self.at(id, place);
-                self.unless(&place.path(id), looked);
+            for queue in self.unless(&path, named).unwrap_or_default() {
+                let looked = self.at(id, queue);
+                self.unless(&queue.path(id), looked);
             }
         }
     }
 
     /// The names that are to be looked at: of several names of one file only the latest. A power
     /// cut in a rename leaves such; whoever takes the message next settles it.
-    fn true_names(&mut self, id: QueueId, mut named: Vec<Place>) -> disk::Result<Vec<Place>> {
+    fn true_names(&mut self, id: QueueId, mut named: Vec<Queue>) -> disk::Result<Vec<Queue>> {
         if named.len() < 2 {
             return Ok(named);
         }
         named.sort_unstable();
         let mut there = Vec::new();
         let mut identities = Vec::new();
-        for place in &named {
-            if let Some(stat) = self.spool.disk().stat(&place.path(id))? {
-                there.push(*place);
+        for queue in &named {
+            if let Some(stat) = self.spool.disk().stat(&queue.path(id))? {
+                there.push(*queue);
                 identities.push(stat.identity);
             }
         }
@@ -53,9 +53,9 @@ impl Look<'_> {
         }
         // A notice is written in `new/` again while a power cut may still bring back the one before it from
         // `staged/`. What is in `new/` is never read, so it is no other file of the message.
-        let (of_new, others) = (there[0] == Place::New, identities[1]);
+        let (of_new, others) = (there[0] == Queue::New, identities[1]);
         if of_new && identities[0] != others {
-            self.note(Place::New.path(id), IN_NEW);
+            self.note(Queue::New.path(id), IN_NEW);
             there.remove(0);
             identities.remove(0);
             if there.len() < 2 {
@@ -63,7 +63,7 @@ impl Look<'_> {
             }
         }
         let mut named = there;
-        let names: Vec<&str> = named.iter().map(Place::as_str).collect();
+        let names: Vec<&str> = named.iter().map(Queue::as_str).collect();
         let names = names.join(", ");
         if identities.windows(2).any(|pair| pair[0] != pair[1]) {
             let what = format!("different files of one id in {names}; one must go, by hand");
@@ -71,33 +71,33 @@ impl Look<'_> {
             return Ok(named);
         }
         let latest = named.split_off(named.len() - 1);
-        for place in &named {
+        for queue in &named {
             let kept = latest[0].path(id);
             let what = format!("one file with names in {names}");
-            let mend = Some(Mend::OneName { kept });
-            self.find(Level::Note, place.path(id), what, mend);
+            let repair = Some(Repair::OneName { kept });
+            self.find(Level::Note, queue.path(id), what, repair);
         }
         Ok(latest)
     }
 
     /// Looks at a message where it was seen, or where it has gone since.
-    fn at(&mut self, id: QueueId, mut place: Place) -> disk::Result<()> {
+    fn at(&mut self, id: QueueId, mut queue: Queue) -> disk::Result<()> {
         /// One that moves all the time is well.
-        const MOST_MOVES: usize = 5;
-        for _ in 0..MOST_MOVES {
-            if let Some(stat) = self.spool.disk().stat(&place.path(id))? {
-                return self.file(id, place, &stat);
+        const MAX_MOVES: usize = 5;
+        for _ in 0..MAX_MOVES {
+            if let Some(stat) = self.spool.disk().stat(&queue.path(id))? {
+                return self.file(id, queue, &stat);
             }
             match self.spool.locate(id)? {
-                Located::At(now) => place = now,
+                Located::At(now) => queue = now,
                 Located::Absent | Located::Uncertain(_) => break,
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, id: QueueId, place: Place, stat: &Stat) -> disk::Result<()> {
-        let path = place.path(id);
+    fn file(&mut self, id: QueueId, queue: Queue, stat: &Stat) -> disk::Result<()> {
+        let path = queue.path(id);
         if stat.kind != Kind::File {
             self.note(path, "has a message's name, and is no file; left alone");
             return Ok(());
@@ -106,19 +106,19 @@ impl Look<'_> {
         if !self.lets_in(stat) || self.barred.contains(&id) {
             return Ok(());
         }
-        match place {
+        match queue {
             // Being written, at this moment, most likely; the lock would disturb nobody but it.
-            Place::New => self.note(path, IN_NEW),
-            Place::Staged => {
+            Queue::New => self.note(path, IN_NEW),
+            Queue::Staged => {
                 self.note(
                     path,
                     "a notice that its origin is about to record, or work for the next run",
                 );
             }
-            Place::Done => self.note(path, "finished; the next run forgets it"),
-            place => {
+            Queue::Done => self.note(path, "finished; the next run forgets it"),
+            queue => {
                 // Who is at work is asked only if it matters.
-                if let Some(view) = self.spool.view(id, place, &Listing::default())? {
+                if let Some(view) = self.spool.view(id, queue, &Listing::default())? {
                     self.message(&view, stat)?;
                 }
             }
@@ -128,11 +128,11 @@ impl Look<'_> {
 
     fn message(&mut self, view: &View, stat: &Stat) -> disk::Result<()> {
         // It went there while we looked: its files go one by one.
-        if let Place::New | Place::Staged | Place::Done = view.place {
+        if let Queue::New | Queue::Staged | Queue::Done = view.queue {
             return Ok(());
         }
-        let path = view.place.path(view.id);
-        if view.place == Place::Corrupt {
+        let path = view.queue.path(view.id);
+        if view.queue == Queue::Corrupt {
             match view
                 .content
                 .as_ref()
@@ -145,7 +145,7 @@ impl Look<'_> {
                 // A power cut may have taken the reason.
                 _ => {
                     let what = "in quarantine, and nothing says why";
-                    self.mendable(path, what, Mend::SayWhy);
+                    self.repairable(path, what, Repair::SayWhy);
                 }
             }
             return Ok(());
@@ -156,8 +156,8 @@ impl Look<'_> {
         };
         match (harm, &view.content) {
             (Some(reason), _) => {
-                let to = Place::Corrupt.path(view.id);
-                self.mendable(path, reason, Mend::Move { to });
+                let to = Queue::Corrupt.path(view.id);
+                self.repairable(path, reason, Repair::Move { to });
             }
             (None, Ok(content)) => {
                 let before = self.findings.len();
@@ -177,7 +177,7 @@ impl Look<'_> {
     fn shown(&mut self, view: &View, content: &Content) -> disk::Result<()> {
         let faults = self.spool.view_faults(view.id, &content.envelope)?;
         // It was finished while we looked.
-        if faults.is_empty() || self.spool.disk().stat(&view.place.path(view.id))?.is_none() {
+        if faults.is_empty() || self.spool.disk().stat(&view.queue.path(view.id))?.is_none() {
             return Ok(());
         }
         for (dir, fault) in faults {
@@ -190,7 +190,12 @@ impl Look<'_> {
                     continue;
                 }
             };
-            self.find(Level::Note, path, what, Some(Mend::Show { at: view.place }));
+            self.find(
+                Level::Note,
+                path,
+                what,
+                Some(Repair::Show { at: view.queue }),
+            );
         }
         Ok(())
     }
@@ -202,20 +207,20 @@ impl Look<'_> {
 
     /// Whether a message that rests has a reason, and a time at which somebody looks at it.
     fn standing(&mut self, view: &View, content: &Content) {
-        let path = view.place.path(view.id);
-        let (place, state) = (view.place, &content.state);
-        let to_active = Mend::Move {
-            to: Place::Active.path(view.id),
+        let path = view.queue.path(view.id);
+        let (queue, state) = (view.queue, &content.state);
+        let to_active = Repair::Move {
+            to: Queue::Active.path(view.id),
         };
-        match (place, &state.hold) {
-            (Place::Deferred(Bucket::Never) | Place::Discarded(Bucket::Never), _) => {
+        match (queue, &state.hold) {
+            (Queue::Deferred(Bucket::Never) | Queue::Discarded(Bucket::Never), _) => {
                 let what = "stands where no run ever looks: it has no next time";
-                self.mendable(path, what, to_active);
+                self.repairable(path, what, to_active);
             }
             // The end of a hold comes before the message is moved, and a power cut may take the
             // move back: the next run sees to that.
-            (Place::Frozen(Bucket::At(_)), Hold::None) if was_frozen(content) => {}
-            (Place::Frozen(_), Hold::None) => self.problem(
+            (Queue::Frozen(Bucket::At(_)), Hold::None) if was_frozen(content) => {}
+            (Queue::Frozen(_), Hold::None) => self.problem(
                 path,
                 "frozen, and its history does not say why: an outcome could not be recorded; \
                  see to the disk, then `mailspool thaw` it",
@@ -223,14 +228,14 @@ impl Look<'_> {
             (_, Hold::Frozen { by, .. }) if by.reason.is_none() && by.by.is_empty() => {
                 self.problem(path, "frozen, and its history does not say by whom or why");
             }
-            (Place::Discarded(_), hold) if !matches!(hold, Hold::Discarded { .. }) => {
+            (Queue::Discarded(_), hold) if !matches!(hold, Hold::Discarded { .. }) => {
                 let what = "discarded, and its history does not say by whom";
-                self.mendable(path, what, to_active);
+                self.repairable(path, what, to_active);
             }
-            (Place::Deferred(bucket), Hold::None) => match state.next_due() {
+            (Queue::Deferred(bucket), Hold::None) => match state.next_due() {
                 // Where its destination is down, or was, a message is put off without an event.
                 Some(next)
-                    if Place::from(Resting::Deferred(next)) < Place::Deferred(bucket)
+                    if Queue::from(Resting::Deferred(next)) < Queue::Deferred(bucket)
                         && !may_be_put_off(bucket) =>
                 {
                     // A power cut may have taken the record of its deferral: it is tried later than the
@@ -246,7 +251,7 @@ impl Look<'_> {
 
     /// Reads every byte of a message against its seal.
     fn damage(&self, view: &View) -> disk::Result<Option<String>> {
-        let (body, seal) = match self.spool.sealed_body(view.id, view.place) {
+        let (body, seal) = match self.spool.sealed_body(view.id, view.queue) {
             Ok(Some(both)) => both,
             Ok(None) => return Ok(None),
             Err(error) if error.is_absent() => return Ok(None),
@@ -304,7 +309,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
         let id = QueueId::new(Timestamp::UNIX_EPOCH, [1; 10]);
-        let seen = [Place::New, Place::Incoming, Place::Active, Place::Done];
+        let seen = [Queue::New, Queue::Incoming, Queue::Active, Queue::Done];
         for count in 1..=seen.len() {
             let mut look = Look::new(&spool, 0);
             let names = look.true_names(id, seen[..count].to_vec()).unwrap();

@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use super::{Finding, Mend};
+use super::{Finding, Repair};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
-use crate::spool::{Claim, Entry, Leftover, Located, Place, RELEASES, Spool, Unreadable};
+use crate::spool::{Claim, Entry, Leftover, Located, Queue, RELEASES, Spool, Unreadable};
 
 /// Mends a finding; false if it was not so any more, or somebody has it in hand.
-pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
+pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
     let path = &finding.path;
-    match &finding.mend {
+    match &finding.repair {
         None => Ok(false),
-        Some(Mend::Chmod { mode }) => {
+        Some(Repair::Chmod { mode }) => {
             let stat = spool.disk().stat(path)?;
             let ours =
                 |stat: Stat| stat.kind == Kind::Dir || stat.kind == Kind::File && stat.links == 1;
@@ -22,67 +22,67 @@ pub(super) fn mend(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
                 Ok(false)
             }
         }
-        Some(Mend::Remove) if path.extension().is_some_and(|end| end == "part") => {
+        Some(Repair::Remove) if path.extension().is_some_and(|end| end == "part") => {
             Ok(spool.leftover(path, true)? == Leftover::Dead)
         }
-        Some(Mend::Remove) if path.starts_with("keys") => spool.is_damaged_key(path, true),
-        Some(Mend::Remove) if path.starts_with("info") => match id_of(path) {
+        Some(Repair::Remove) if path.starts_with("keys") => spool.is_damaged_key(path, true),
+        Some(Repair::Remove) if path.starts_with("info") => match id_of(path) {
             Some(id) => spool.remove_stray_view(id),
             None => Ok(false),
         },
-        Some(Mend::Show { at }) => match id_of(path) {
+        Some(Repair::Show { at }) => match id_of(path) {
             Some(id) => show(spool, id, *at),
             None => Ok(false),
         },
         // The message that it made wait may have been mended before it. It is not needed.
-        Some(Mend::Remove) if path == Path::new(RELEASES) => spool.forget_releases(),
-        Some(Mend::Remove) => spool.is_damaged_down(path, true),
-        Some(Mend::SayWhy) => match standing_at(spool, path)? {
-            Some((place, id)) => Ok(quarantine(spool, place, id)? || acquit(spool, place, id)?),
+        Some(Repair::Remove) if path == Path::new(RELEASES) => spool.forget_releases(),
+        Some(Repair::Remove) => spool.is_damaged_down(path, true),
+        Some(Repair::SayWhy) => match standing_at(spool, path)? {
+            Some((queue, id)) => Ok(quarantine(spool, queue, id)? || acquit(spool, queue, id)?),
             None => Ok(false),
         },
-        Some(Mend::OneName { .. }) => match standing_at(spool, path)? {
+        Some(Repair::OneName { .. }) => match standing_at(spool, path)? {
             // Taking the lock settles the names.
-            Some((place, id)) => Ok(!matches!(spool.lock(place, id)?, Claim::Busy)),
+            Some((queue, id)) => Ok(!matches!(spool.lock(queue, id)?, Claim::Busy)),
             None => Ok(false),
         },
-        Some(Mend::Move { to }) => match standing_at(spool, path)? {
-            Some((place, id)) if to.starts_with("corrupt") => quarantine(spool, place, id),
-            Some((place, id)) => activate(spool, place, id),
+        Some(Repair::Move { to }) => match standing_at(spool, path)? {
+            Some((queue, id)) if to.starts_with("corrupt") => quarantine(spool, queue, id),
+            Some((queue, id)) => activate(spool, queue, id),
             None => move_aside(spool, path, to),
         },
     }
 }
 
 /// Writes the view of a message that was seen there. It may have been moved by a repair before this one.
-fn show(spool: &Spool, id: QueueId, at: Place) -> disk::Result<bool> {
-    if spool.mend_view(id, at)? {
+fn show(spool: &Spool, id: QueueId, at: Queue) -> disk::Result<bool> {
+    if spool.repair_view(id, at)? {
         return Ok(true);
     }
     match spool.locate(id)? {
-        Located::At(now) if now != at => spool.mend_view(id, now),
+        Located::At(now) if now != at => spool.repair_view(id, now),
         _ => Ok(false),
     }
 }
 
 /// The message whose file has this path, and does not lie behind a link.
-fn standing_at(spool: &Spool, path: &Path) -> disk::Result<Option<(Place, QueueId)>> {
+fn standing_at(spool: &Spool, path: &Path) -> disk::Result<Option<(Queue, QueueId)>> {
     let id = id_of(path);
-    let place = path.parent().and_then(Place::of_dir);
-    let (Some(id), Some(place)) = (id, place) else {
+    let queue = path.parent().and_then(Queue::of_dir);
+    let (Some(id), Some(queue)) = (id, queue) else {
         return Ok(None);
     };
-    let dir = spool.disk().stat(&place.dir())?;
+    let dir = spool.disk().stat(&queue.dir())?;
     let is_dir = dir.is_some_and(|stat| stat.kind == Kind::Dir);
-    Ok(is_dir.then_some((place, id)))
+    Ok(is_dir.then_some((queue, id)))
 }
 
 fn id_of(path: &Path) -> Option<QueueId> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-fn quarantine(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
-    let Claim::Locked(locked) = spool.lock(place, id)? else {
+fn quarantine(spool: &Spool, queue: Queue, id: QueueId) -> disk::Result<bool> {
+    let Claim::Locked(locked) = spool.lock(queue, id)? else {
         return Ok(false);
     };
     match locked.read() {
@@ -94,8 +94,8 @@ fn quarantine(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
 
 /// Writes down that nothing is wrong with a message in quarantine. Whether it is to go on is for a
 /// person to say: it was there for a reason.
-fn acquit(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
-    match spool.lock(place, id)? {
+fn acquit(spool: &Spool, queue: Queue, id: QueueId) -> disk::Result<bool> {
+    match spool.lock(queue, id)? {
         Claim::Locked(locked) => {
             let reason = "nothing is wrong with it now; `mailspool retry` lets it go";
             locked.quarantine(reason).map(|()| true)
@@ -105,8 +105,8 @@ fn acquit(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
 }
 
 /// Takes a message to where every run looks; the next one puts it where it belongs.
-fn activate(spool: &Spool, place: Place, id: QueueId) -> disk::Result<bool> {
-    let Claim::Locked(locked) = spool.lock(place, id)? else {
+fn activate(spool: &Spool, queue: Queue, id: QueueId) -> disk::Result<bool> {
+    let Claim::Locked(locked) = spool.lock(queue, id)? else {
         return Ok(false);
     };
     match locked.read() {

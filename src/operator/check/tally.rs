@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::disk;
 use crate::operator::{RowStatus, row};
-use crate::spool::{Place, Spool};
+use crate::spool::{Queue, Spool};
 
 /// The messages of one queue with one status.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -36,8 +36,8 @@ pub fn tally(spool: &Spool, now: Timestamp) -> Tallied {
     let mut listing = spool.listing();
     let mut unread = std::mem::take(&mut listing.unread);
     let mut tallies: BTreeMap<(u8, u8), Tally> = BTreeMap::new();
-    for (id, place) in &listing.messages {
-        let view = match spool.view(*id, *place, &listing) {
+    for (id, queue) in &listing.messages {
+        let view = match spool.view(*id, *queue, &listing) {
             Ok(Some(view)) => view,
             Ok(None) => continue,
             Err(error) => {
@@ -47,15 +47,15 @@ pub fn tally(spool: &Spool, now: Timestamp) -> Tallied {
         };
         let status = row(&view, now).status;
         let tally = tallies
-            .entry((way(view.place), status as u8))
+            .entry((way(view.queue), status as u8))
             .or_insert(Tally {
-                queue: view.place.as_str(),
+                queue: view.queue.as_str(),
                 status,
                 messages: 0,
                 next: None,
             });
         tally.messages += 1;
-        tally.next = [tally.next, due(view.place)].into_iter().flatten().min();
+        tally.next = [tally.next, due(view.queue)].into_iter().flatten().min();
     }
     Tallied {
         tallies: tallies.into_values().collect(),
@@ -63,22 +63,22 @@ pub fn tally(spool: &Spool, now: Timestamp) -> Tallied {
     }
 }
 
-fn way(place: Place) -> u8 {
-    match place {
-        Place::New | Place::Staged => 0,
-        Place::Incoming => 1,
-        Place::Active => 2,
-        Place::Deferred(_) => 3,
-        Place::Frozen(_) => 4,
-        Place::Discarded(_) => 5,
-        Place::Corrupt => 6,
-        Place::Done => 7,
+fn way(queue: Queue) -> u8 {
+    match queue {
+        Queue::New | Queue::Staged => 0,
+        Queue::Incoming => 1,
+        Queue::Active => 2,
+        Queue::Deferred(_) => 3,
+        Queue::Frozen(_) => 4,
+        Queue::Discarded(_) => 5,
+        Queue::Corrupt => 6,
+        Queue::Done => 7,
     }
 }
 
-fn due(place: Place) -> Option<Timestamp> {
-    match place {
-        Place::Deferred(bucket) | Place::Frozen(bucket) | Place::Discarded(bucket) => bucket.due(),
+fn due(queue: Queue) -> Option<Timestamp> {
+    match queue {
+        Queue::Deferred(bucket) | Queue::Frozen(bucket) | Queue::Discarded(bucket) => bucket.due(),
         _ => None,
     }
 }

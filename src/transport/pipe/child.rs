@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 
 /// Descriptors up to this one are looked at one by one where the kernel cannot do it at once.
-const MOST_DESCRIPTORS: i32 = 65_536;
+const MAX_DESCRIPTORS: i32 = 65_536;
 
 /// Lets the child run `step` before it becomes the program, which then has the descriptors 0, 1 and
 /// 2 only. Ours would not be inherited anyway; this is about those that the caller of this
@@ -53,7 +53,7 @@ fn close_above_2() {
         return;
     }
     // Kernels before 5.11.
-    for fd in 3..MOST_DESCRIPTORS {
+    for fd in 3..MAX_DESCRIPTORS {
         // SAFETY: the call changes nothing but a flag of a descriptor, if there is one.
         unsafe { fcntl(fd, F_SETFD, FD_CLOEXEC) };
     }

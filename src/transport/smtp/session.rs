@@ -52,7 +52,7 @@ impl SmtpSession {
                 .filter(|n| outcomes[*n].is_none())
                 .collect();
             let these: Vec<Address> = left.iter().map(|n| recipients[*n].clone()).collect();
-            let dsn = message.dsn.as_ref().map(|wishes| wishes.about(&these));
+            let dsn = message.dsn.as_ref().map(|params| params.about(&these));
             let transaction = Transaction {
                 sender: &message.sender,
                 recipients: &these,

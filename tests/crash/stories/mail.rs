@@ -1,6 +1,6 @@
 //! Mail on its way: accepted, tried, delivered, told about, forgotten.
 
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 
 use super::super::judge::End::{Delivered, Frozen, Gone, Heard, Told, Warned};
 use super::super::log::Step;
@@ -12,15 +12,15 @@ use super::moments::{
 };
 use super::{A, B, BOX, HUSH, LATE, LONG, NEVER, NO, PIPE, SLOW, SLOWER, TOLD, deferred, nothing};
 
-pub fn doors() -> Vec<Story> {
-    vec![accept(Door::Active), accept(Door::Incoming)]
+pub fn entrances() -> Vec<Story> {
+    vec![accept(Entrance::Active), accept(Entrance::Incoming)]
 }
 
-pub fn accept(door: Door) -> Story {
+pub fn accept(entrance: Entrance) -> Story {
     let fates = vec![fate("one", A, Delivered), fate("one", NO, Told)];
-    let title = format!("accept by {door:?}");
+    let title = format!("accept by {entrance:?}");
     Story::record(&title, fates, nothing, |stage| {
-        stage.accept(door, "one", "s@sender.test", &[A, NO]);
+        stage.accept(entrance, "one", "s@sender.test", &[A, NO]);
     })
 }
 
@@ -58,7 +58,7 @@ pub fn deliver() -> Story {
     ];
     let prepare = |stage: &Stage| {
         stage.send("one", &[A, B]);
-        stage.accept(Door::Incoming, "two", "", &[A]);
+        stage.accept(Entrance::Incoming, "two", "", &[A]);
     };
     Story::record("deliver", fates, prepare, Stage::pass)
 }
@@ -415,7 +415,7 @@ pub fn life() -> Story {
     Story::record("two lives", fates, nothing, |stage| {
         stage.send("one", &[A, SLOW, SLOWER]);
         stage.pass();
-        stage.accept(Door::Incoming, "two", "s@sender.test", &[B, NO]);
+        stage.accept(Entrance::Incoming, "two", "s@sender.test", &[B, NO]);
         stage.pass_after(34);
         stage.pass_after(60);
         stage.pass_after(1);

@@ -1,7 +1,7 @@
 //! What operators do, at once or by request.
 
 use jiff::SignedDuration;
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::queue::{Action, Then};
 
 use super::super::judge::End::{Delivered, Frozen, Gone, Told};
@@ -49,14 +49,14 @@ fn discarded(stage: &Stage) {
 pub fn null_sender() -> Story {
     // And when its time is up, it goes.
     let fates = vec![fate("one", NO, Gone)];
-    let prepare = |stage: &Stage| stage.accept(Door::Incoming, "one", "", &[NO]);
+    let prepare = |stage: &Stage| stage.accept(Entrance::Incoming, "one", "", &[NO]);
     Story::record("null sender, frozen", fates, prepare, Stage::pass)
 }
 
 /// What failed for the null sender has been frozen for its time, and is discarded.
 pub fn frozen_for_good() -> Vec<Story> {
     let prepare = |stage: &Stage| {
-        stage.accept(Door::Incoming, "one", "", &[NO]);
+        stage.accept(Entrance::Incoming, "one", "", &[NO]);
         stage.send("two", &[A, SLOW]);
         stage.pass();
     };

@@ -1,7 +1,7 @@
 //! Two processes at once.
 
 use jiff::SignedDuration;
-use mailspool::message::Door;
+use mailspool::message::Entrance;
 use mailspool::queue::{Action, Then};
 
 use super::super::judge::End::{Both, Delivered, Frozen, Gone, Told, Warned};
@@ -94,7 +94,7 @@ pub fn all(seed: u64) -> Vec<Story> {
             both_accepted(),
             &one,
             [
-                &|stage| stage.accept(Door::Incoming, "two", "s@sender.test", &[B, NO]),
+                &|stage| stage.accept(Entrance::Incoming, "two", "s@sender.test", &[B, NO]),
                 &run,
             ],
         ),

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex};
 use jiff::SignedDuration;
 use mailspool::accept::{Acceptor, Error, Limits, Request};
 use mailspool::message::{
-    Address, Door, Dsn, EnhancedCode, NoticeKind, Notify, OriginalRecipient, RecipientDsn,
+    Address, Dsn, EnhancedCode, Entrance, NoticeKind, Notify, OriginalRecipient, RecipientDsn,
     ReversePath,
 };
 use mailspool::notice::{Action, NoticeBuilder, Report};
 use mailspool::queue::{Handover, Outcome, Routes};
 use mailspool::runner::Runner;
-use mailspool::spool::{Place, Spool};
+use mailspool::spool::{Queue, Spool};
 use mailspool::transport::Relay;
 use program::{BOX, LETTER, Site, pipe, route};
 
@@ -238,7 +238,7 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
         address: format!("{to:-<493}", to = to.as_str()),
     };
     let request = Request {
-        door: Door::Active,
+        entrance: Entrance::Active,
         sender: ReversePath::parse(b"sender@example.org").unwrap(),
         transport: None,
         key: None,
@@ -347,7 +347,7 @@ fn a_builder_of_ones_own_may_want_no_notice_of_any_kind() {
             original: None,
         };
         let request = Request {
-            door: Door::Active,
+            entrance: Entrance::Active,
             sender: ReversePath::parse(b"sender@example.org").unwrap(),
             recipients: to.to_vec(),
             transport: None,
@@ -403,6 +403,6 @@ fn a_builder_of_ones_own_may_want_no_notice_of_any_kind() {
         assert_eq!(*told.lock().unwrap(), if writes { 3 } else { 0 });
         let messages = spool.messages().unwrap();
         assert_eq!(messages.len(), 1, "{messages:?}");
-        assert!(matches!(messages[0].1, Place::Deferred(_)), "{messages:?}");
+        assert!(matches!(messages[0].1, Queue::Deferred(_)), "{messages:?}");
     }
 }

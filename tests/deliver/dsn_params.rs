@@ -56,9 +56,9 @@ impl Inbox {
     }
 }
 
-fn send(site: &Site, wishes: &[&str], to: &[&str]) {
+fn send(site: &Site, dsn_params: &[&str], to: &[&str]) {
     let send = ["send", "--queue-only", "-f", "alice@sender.test"];
-    let arguments: Vec<&str> = [&send[..], wishes, &["--"], to].concat();
+    let arguments: Vec<&str> = [&send[..], dsn_params, &["--"], to].concat();
     site.program(arguments, LETTER).ok();
 }
 
@@ -82,13 +82,13 @@ fn notice(mail: &[String]) -> &String {
 fn a_host_that_knows_dsn_is_given_everything_and_tells() {
     let inbox = Inbox::start();
     let site = Site::new(&everything_by(&inbox.keys()));
-    let wishes = ["-N", "success", "-R", "hdrs", "-V", "order 17+1=18"];
+    let dsn_params = ["-N", "success", "-R", "hdrs", "-V", "order 17+1=18"];
     let original = [
         "--orcpt=rfc822;List+b@origin.test",
         "--orcpt=rfc822;c d=e@origin.test",
     ];
     let to = ["b@sender.test", "c@sender.test"];
-    send(&site, &[&wishes[..], &original].concat(), &to);
+    send(&site, &[&dsn_params[..], &original].concat(), &to);
     let said = site.run().ok();
     assert_eq!(said, "1 message: 2 delivered, 0 deferred, 0 failed.\n");
     // We tell nothing, and nothing is left.
@@ -123,12 +123,12 @@ fn a_host_that_knows_dsn_is_given_everything_and_tells() {
 fn a_host_that_knows_dsn_is_told_that_nobody_wants_to_hear() {
     let inbox = Inbox::start();
     let site = Site::new(&everything_by(&inbox.keys()));
-    let wishes = ["never", "success", "delay,failure"];
-    for (wish, sent) in wishes.into_iter().zip(1..) {
+    let dsn_params = ["never", "success", "delay,failure"];
+    for (wish, sent) in dsn_params.into_iter().zip(1..) {
         send(&site, &["-N", wish], &["b@example.test"]);
         site.run().ok();
         site.is_clean_and_empty();
-        let returned = usize::from(sent == wishes.len());
+        let returned = usize::from(sent == dsn_params.len());
         until("Postfix to be done with it", || {
             let log = inbox.postfix.log();
             let count = |words| log.matches(words).count();

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mailspool::message::QueueId;
-use mailspool::operator::{Finding, Level, Mend, check};
+use mailspool::operator::{Finding, Level, Repair, check};
 use mailspool::spool::Spool;
 
 use super::tree::Tree;
 
 /// A repair of a spool in which nobody works: a look announces what it does and changes nothing,
 /// it does what was announced and nothing else, nothing is left, and a second one does nothing.
-pub fn mend(spool: &Spool, base: &Path) -> Vec<String> {
+pub fn repair(spool: &Spool, base: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
     let before = Tree::read(base);
     let announced = check(spool, false).unwrap();
@@ -20,9 +20,9 @@ pub fn mend(spool: &Spool, base: &Path) -> Vec<String> {
         wrong.push("a look changes something".to_owned());
     }
     let mut done = check(spool, true).unwrap();
-    let undone = done.iter().filter(|one| one.mended == Some(false));
+    let undone = done.iter().filter(|one| one.repaired == Some(false));
     wrong.extend(undone.map(|one| said("a repair did not mend", one.clone())));
-    done.iter_mut().for_each(|one| one.mended = None);
+    done.iter_mut().for_each(|one| one.repaired = None);
     if announced != done {
         wrong.push(format!(
             "a repair does {done:?}, announced is {announced:?}"
@@ -33,7 +33,7 @@ pub fn mend(spool: &Spool, base: &Path) -> Vec<String> {
     let again = check(spool, true).unwrap();
     let again = again
         .into_iter()
-        .filter(|one| one.level > Level::Note || one.mend.is_some());
+        .filter(|one| one.level > Level::Note || one.repair.is_some());
     wrong.extend(again.map(|one| said("a second repair finds", one)));
     if Tree::read(base) != after {
         wrong.push("a second repair changes something".to_owned());
@@ -53,31 +53,31 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     let (before, after) = (files(before), files(after));
     // To write down why something is in quarantine takes no name away.
     let takes_away = |one: &&Finding| {
-        let mend = one.mend.as_ref();
-        mend.is_some_and(|mend| !matches!(mend, Mend::SayWhy | Mend::Show { .. }))
+        let repair = one.repair.as_ref();
+        repair.is_some_and(|repair| !matches!(repair, Repair::SayWhy | Repair::Show { .. }))
     };
     let shown = done
         .iter()
-        .filter(|one| matches!(one.mend, Some(Mend::Show { .. })));
-    let moved = done.iter().filter_map(|one| match &one.mend {
-        Some(Mend::Move { to }) => Some(Path::new("spool").join(to)),
+        .filter(|one| matches!(one.repair, Some(Repair::Show { .. })));
+    let moved = done.iter().filter_map(|one| match &one.repair {
+        Some(Repair::Move { to }) => Some(Path::new("spool").join(to)),
         _ => None,
     });
     let moved: BTreeSet<PathBuf> = moved.collect();
     let shown: BTreeSet<PathBuf> = shown
         .map(|one| Path::new("spool").join(&one.path))
         .collect();
-    let mended = done.iter().filter(takes_away);
-    let mut mended: BTreeSet<PathBuf> = mended
+    let repaired = done.iter().filter(takes_away);
+    let mut repaired: BTreeSet<PathBuf> = repaired
         .map(|one| Path::new("spool").join(&one.path))
         .collect();
     // Of two names the later is kept, and may then go where the earlier was.
-    mended.retain(|path| !moved.contains(path));
+    repaired.retain(|path| !moved.contains(path));
     let gone = |path: &&PathBuf| !after.contains_key(*path);
     let gone: BTreeSet<PathBuf> = before.keys().filter(gone).cloned().collect();
     let mut wrong = Vec::new();
-    if gone != mended {
-        wrong.push(format!("a repair says {mended:?} and removes {gone:?}"));
+    if gone != repaired {
+        wrong.push(format!("a repair says {repaired:?} and removes {gone:?}"));
     }
     for (path, bytes) in &after {
         let same = before.get(path).is_some_and(|was| was == bytes);
@@ -117,7 +117,7 @@ pub fn problems(spool: &Spool, repair: bool) -> Vec<Finding> {
 pub fn is_leftover(one: &Finding) -> bool {
     let beside = ["info", "history", "requests"];
     beside.iter().any(|dir| one.path.starts_with(dir)) && one.what == "belongs to no message"
-        || one.mend == Some(Mend::SayWhy)
+        || one.repair == Some(Repair::SayWhy)
 }
 
 pub fn said(when: &str, one: Finding) -> String {

@@ -49,18 +49,18 @@ impl Sink for Socket {
 }
 
 /// Makes a datagram of each event.
-pub(super) struct Journal {
+pub(super) struct Journald {
     buffer: Arc<Buffer>,
     format: LogFormat,
 }
 
-impl Journal {
-    pub fn new(buffer: Arc<Buffer>, format: LogFormat) -> Journal {
-        Journal { buffer, format }
+impl Journald {
+    pub fn new(buffer: Arc<Buffer>, format: LogFormat) -> Journald {
+        Journald { buffer, format }
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
+impl<S: Subscriber> Layer<S> for Journald {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);

@@ -21,7 +21,7 @@ const FOLDED_FROM: u64 = 256 << 10;
 
 /// The history's file, as far as its holder knows it.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct HistoryFile {
     disk: Disk,
     id: QueueId,
     /// Open for writing, once something is to be written.
@@ -40,7 +40,7 @@ pub(super) struct Journal {
     ends_well: bool,
 }
 
-impl Journal {
+impl HistoryFile {
     /// A history that is not open yet, with so many octets of whole lines; none if it has no file. It is `durable` if it
     /// has no lines, and `trusted` where the message
     /// rests where it says.
@@ -51,8 +51,8 @@ impl Journal {
         torn: Option<u64>,
         durable: bool,
         trusted: bool,
-    ) -> Journal {
-        Journal {
+    ) -> HistoryFile {
+        HistoryFile {
             disk,
             id,
             file: None,
@@ -221,7 +221,7 @@ pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result
 /// Makes the new file and locks it, so that nobody who tidies up takes it for what a kill left.
 /// Who does so in the moment before that has removed it: then it is made again.
 fn create_part(disk: &Disk, part: &Path) -> disk::Result<File> {
-    const MOST_TRIES: usize = 3;
+    const MAX_TRIES: usize = 3;
     let mut tries = 0;
     loop {
         tries += 1;
@@ -235,7 +235,7 @@ fn create_part(disk: &Disk, part: &Path) -> disk::Result<File> {
         let locked = disk.try_lock(&file)?;
         let ours = disk.stat_file(&file)?.identity;
         let named = disk.stat(part)?.map(|stat| stat.identity);
-        if locked && named == Some(ours) || tries >= MOST_TRIES {
+        if locked && named == Some(ours) || tries >= MAX_TRIES {
             return Ok(file);
         }
     }
@@ -302,8 +302,8 @@ mod tests {
                         });
                         let disk = Disk::open(dir.path(), Some(seam.clone())).unwrap();
                         let size = (!before.is_empty()).then_some(before.len() as u64);
-                        let mut journal = Journal::new(disk, id, size, None, true, true);
-                        let written = journal.append(b"second\n");
+                        let mut history = HistoryFile::new(disk, id, size, None, true, true);
+                        let written = history.append(b"second\n");
                         let there = std::fs::read_to_string(&path).ok();
                         let struck = seam.seen.load(Ordering::SeqCst) > first;
                         if times == 100 && struck {
