@@ -23,4 +23,4 @@ pub use retry::{FailedAttempt, RetryPolicy, Schedules, Whose};
 pub use route::{Pattern, Routes, Rule};
 pub use schedule::{Phase, Rhythm, Schedule, ScheduleError};
 pub use state::{Hold, RecipientState, State};
-pub use step::{Occasion, Resting, Step, next_step, recipient_result};
+pub use step::{Occasion, QueueUntil, Step, next_step, recipient_result};

@@ -11,7 +11,7 @@ use mailspool::message::{
     Address, Block, Entrance, Dsn, Envelope, QueueId, ReversePath, Submission, block,
 };
 use mailspool::queue::{
-    Action, By, DelayAges, Event, Hold, Resting, RetryPolicy, Schedule, State, Status, Step, Then,
+    Action, By, DelayAges, Event, Hold, QueueUntil, RetryPolicy, Schedule, State, Status, Step, Then,
     What, next_step, recipient_result,
 };
 use mailspool::spool::Spool;
@@ -104,7 +104,7 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
         let counted = state.interrupted;
         let what = match step {
             Step::Finish => return assert_nobody_is_left(&state, now),
-            Step::Rest(resting) => return assert_comes_back(&state, resting, now, longest),
+            Step::Rest(until) => return assert_comes_back(&state, until, now, longest),
             Step::Thaw => What::Action(Action::Thaw(By::rule("its time has come"))),
             Step::Freeze(reason) => What::Action(Action::Freeze {
                 by: By::rule(reason),
@@ -197,17 +197,17 @@ fn assert_nobody_is_left(state: &State, now: Timestamp) {
 }
 
 /// Whatever rests has a time at which it is looked at again, or somebody who was told why not.
-fn assert_comes_back(state: &State, resting: Resting, now: Timestamp, longest: SignedDuration) {
-    match resting {
-        Resting::Deferred(next) => {
+fn assert_comes_back(state: &State, until: QueueUntil, now: Timestamp, longest: SignedDuration) {
+    match until {
+        QueueUntil::Deferred(next) => {
             assert!(next > now && next.duration_since(now) <= longest, "{next}");
             assert_eq!(state.next_due(), Some(next));
         }
-        Resting::Frozen(until) => {
+        QueueUntil::Frozen(until) => {
             assert!(until.is_none_or(|until| until > now));
             assert!(matches!(state.hold, Hold::Frozen { .. }));
         }
-        Resting::Discarded(until) => {
+        QueueUntil::Discarded(until) => {
             assert!(until > now);
             assert!(matches!(state.hold, Hold::Discarded { .. }));
         }

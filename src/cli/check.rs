@@ -41,7 +41,7 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<u8, Failure> {
             put(&mut out, "\n")?;
         }
         put(&mut out, &table_of(&tallies, now))?;
-        put(&mut out, &sums.words())?;
+        put(&mut out, &sums.text())?;
     }
     finish(out)?;
     Ok(match sums.problems {
@@ -75,7 +75,7 @@ impl Sums {
         }
     }
 
-    fn words(&self) -> String {
+    fn text(&self) -> String {
         let messages = match self.uncounted {
             0 => table::messages(self.messages),
             _ => format!(
@@ -174,7 +174,7 @@ fn table_of(tallies: &[Tally], now: Timestamp) -> String {
         let cells = [
             one.messages.to_string(),
             one.queue.to_owned(),
-            one.status.words().to_owned(),
+            one.status.label().to_owned(),
             next(one),
         ];
         (cells.to_vec(), None)

@@ -12,7 +12,7 @@ use crate::message::{NoticeKind, printable};
 pub(super) fn init(global: &Global, args: &Init) -> Result<(), Failure> {
     let path = spool_path(global)?;
     privilege::make_directory(&path, args.user.as_deref())?;
-    privilege::settle(false)?;
+    privilege::give_up_root(false)?;
     make(&path, global)?;
     say(&format!("The spool is {}.\n", path.display()));
     Ok(())

@@ -197,7 +197,7 @@ impl Waiting<'_> {
         if let RowStatus::Incoming | RowStatus::Active | RowStatus::Scheduled = row.status
             && let Some(one) = self.suspends(content)
         {
-            row.last_error = Some(suspend::words(one));
+            row.last_error = Some(suspend::describe(one));
             // Another look is taken before, and that is no attempt.
             if let Some(end) = self.all_suspended(content) {
                 row.next_attempt =
@@ -212,7 +212,7 @@ impl Waiting<'_> {
         let pending = recipients.filter(|one| one.is_left());
         row.last_error = pending
             .filter_map(|one| self.of(&content.envelope, &one.address))
-            .map(words)
+            .map(describe_down)
             .next();
     }
 
@@ -228,7 +228,7 @@ impl Waiting<'_> {
         let view = spool.view(id, place, &Listing::default())?;
         let content = view.and_then(|view| view.content.ok());
         let one = content.and_then(|content| self.suspends(&content));
-        Ok(one.map(suspend::words))
+        Ok(one.map(suspend::describe))
     }
 
     /// What suspends the mail of somebody who is left.
@@ -267,7 +267,7 @@ impl Waiting<'_> {
 }
 
 /// That a destination is down, and why.
-pub(super) fn words(down: &Down) -> String {
+pub(super) fn describe_down(down: &Down) -> String {
     printable(&format!(
         "destination {} is down since {}: {}",
         down.destination.next_hop,

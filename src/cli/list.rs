@@ -92,7 +92,7 @@ fn cells(row: &Row, now: Timestamp) -> table::Line {
         table::size(row.size),
         shortened(sender, ADDRESS),
         shortened(to(row), ADDRESS),
-        words(row).to_owned(),
+        status_label(row).to_owned(),
         next.map_or(String::new(), |next| table::soon(next, now)),
     ];
     let below = [in_use(row), row.last_error.clone()];
@@ -116,10 +116,10 @@ fn discarded_at(row: &Row) -> Option<Timestamp> {
 }
 
 /// The status, and of what is frozen what comes next.
-fn words(row: &Row) -> &'static str {
+fn status_label(row: &Row) -> &'static str {
     match row.status {
         RowStatus::Frozen if discarded_at(row).is_some() => "Frozen, will be discarded",
-        status => status.words(),
+        status => status.label(),
     }
 }
 
@@ -192,8 +192,8 @@ pub(super) fn finish(mut out: impl Write) -> Result<(), Failure> {
 }
 
 /// One line about a message that is held up, for `show`.
-pub(super) fn status_words(row: &Row, now: Timestamp) -> String {
-    let mut text = words(row).to_owned();
+pub(super) fn status_text(row: &Row, now: Timestamp) -> String {
+    let mut text = status_label(row).to_owned();
     if let Some(at) = discarded_at(row) {
         text.push_str(&format!(" {}", table::soon(at, now)));
     }

@@ -100,7 +100,7 @@ fn act_as(uid: Uid, gid: Gid) -> Result<(), Failure> {
 }
 
 /// Gives root up for good, unless it is kept for pipes that change users.
-pub(super) fn settle(keep_root: bool) -> Result<(), Failure> {
+pub(super) fn give_up_root(keep_root: bool) -> Result<(), Failure> {
     let (uid, gid) = (unistd::geteuid(), unistd::getegid());
     if keep_root || !unistd::getuid().is_root() || uid.is_root() {
         return Ok(());

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Global, Route};
-use super::destinations::words as down_words;
+use super::destinations::describe_down;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
 use super::list::{finish, json_line, put};
 use super::site::Site;
@@ -117,7 +117,7 @@ fn way(
     let all: Vec<_> = all.into_iter().filter(|one| !one.is_over(now)).collect();
     let suspended = suspend::Way::of(site, None, sender, address)
         .suspended(&all, address)
-        .map(suspend::words);
+        .map(suspend::describe);
     way.suspended = suspended;
     if let Some(mistake) = &site.mistake {
         way.because = "the configuration cannot be used".to_owned();
@@ -186,7 +186,7 @@ fn on_wire(
         transport: way.transport.clone().unwrap_or_default(),
         next_hop: next_hop.clone(),
     };
-    way.down = site.spool.down(&destination).as_ref().map(down_words);
+    way.down = site.spool.down(&destination).as_ref().map(describe_down);
     way.destination = Some(next_hop);
     Ok(())
 }

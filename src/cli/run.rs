@@ -75,7 +75,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<u8, Failure> {
     drop(bar);
     let summary = summary?;
     if !args.quiet {
-        write_once(io::stdout(), &format!("{}\n", words(&summary)));
+        write_once(io::stdout(), &format!("{}\n", summary_line(&summary)));
     }
     let mut trouble = Vec::new();
     if summary.corrupt > 0 {
@@ -140,7 +140,7 @@ fn residence(spool: &Spool) -> Result<Option<Slot>, Failure> {
 }
 
 /// The summary in one line.
-fn words(summary: &Summary) -> String {
+fn summary_line(summary: &Summary) -> String {
     let Summary {
         messages,
         delivered,

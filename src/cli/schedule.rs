@@ -181,7 +181,7 @@ fn rules(rules: &[ReplyRule], schedule: &Schedule) -> Vec<Rule> {
 }
 
 impl Rule {
-    fn words(&self) -> String {
+    fn text(&self) -> String {
         let status = self
             .status
             .as_ref()
@@ -252,7 +252,7 @@ fn notes(plan: &Plan) -> Vec<String> {
         let cap = table::span(SignedDuration::from_secs(cap));
         notes.push(format!("No delay is longer than {cap} (cap)."));
     }
-    notes.extend(plan.rules.iter().map(Rule::words));
+    notes.extend(plan.rules.iter().map(Rule::text));
     notes.push(match (plan.null_sender, plan.attempts.len()) {
         (true, 1) => "If the first attempt fails, the message is frozen.".to_owned(),
         (true, _) => "If the last attempt fails, the message is frozen.".to_owned(),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{Global, Show};
 use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
-use super::list::{finish, in_use, json_line, put, status_words};
+use super::list::{finish, in_use, json_line, put, status_text};
 use super::site::Site;
 use super::table;
 use crate::message::header::HeaderScan;
@@ -152,7 +152,7 @@ fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -
     let mut text = String::new();
     let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
     line("Id", &row.id);
-    line("Status", &status_words(row, now));
+    line("Status", &status_text(row, now));
     if let Some(in_use) = in_use(row) {
         line("In use", &in_use);
     }
@@ -209,7 +209,7 @@ fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -
     }
     for event in history {
         let at = table::time(event.at);
-        for what in words(&event.what) {
+        for what in event_lines(&event.what) {
             text.push_str(&format!("  {at}  {what}\n"));
         }
     }
@@ -234,7 +234,7 @@ fn wishes(recipient: &RecipientState) -> Vec<String> {
     lines
 }
 
-fn words(what: &What) -> Vec<String> {
+fn event_lines(what: &What) -> Vec<String> {
     match what {
         What::Fold(fold) => {
             let (events, since) = (fold.events, table::time(fold.since));

@@ -59,7 +59,7 @@ impl Site {
     pub fn open(global: &Global, if_missing: IfMissing) -> Result<Site, Failure> {
         let (spool, caller) = spool(global, if_missing)?;
         let read = read(global, &spool, &caller)?;
-        privilege::settle(read.no_switch.is_none() && config_switches_user(&read.config))?;
+        privilege::give_up_root(read.no_switch.is_none() && config_switches_user(&read.config))?;
         Ok(Site::of(spool, caller, read))
     }
 
@@ -71,7 +71,7 @@ impl Site {
             Ok(read) => (read, None),
             Err(mistake) => (Read::without(&spool)?, Some(mistake.text)),
         };
-        privilege::settle(read.no_switch.is_none() && config_switches_user(&read.config))?;
+        privilege::give_up_root(read.no_switch.is_none() && config_switches_user(&read.config))?;
         let mut site = Site::of(spool, caller, read);
         if let Some(mistake) = &mistake {
             let text = format!(

@@ -47,7 +47,7 @@ pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<u8, Failure> {
         say(&format!("{}\n", done(&site, &suspension)));
         say(&format!(
             "{}\n",
-            concerned::words(&site, &suspension.target)
+            concerned::count(&site, &suspension.target)
         ));
     }
     Ok(0)
@@ -122,7 +122,7 @@ fn still(site: &Site, resumed: &[Target]) -> String {
     let all = site.spool.suspensions().unwrap_or_default();
     let all = all.into_iter().filter(|one| !one.is_over(now));
     let others = all.filter(|one| one.target == Target::All || resumed.contains(&Target::All));
-    let lines = others.map(|one| format!("{}.\n", words(&one)));
+    let lines = others.map(|one| format!("{}.\n", describe(&one)));
     if resumed.is_empty() {
         String::new()
     } else {
@@ -158,7 +158,7 @@ impl Way {
 }
 
 /// That something is suspended, by whom, why and until when.
-pub(super) fn words(standing: &Standing) -> String {
+pub(super) fn describe(standing: &Standing) -> String {
     let name = &standing.target;
     let Some(says) = &standing.says else {
         return printable(&format!("{name} is suspended: {DAMAGED}"));

@@ -44,7 +44,7 @@ impl Disk {
     /// made so again by a call that succeeds, on files written anew.
     pub fn durable(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
         self.sync_each(files, dirs)?;
-        self.believe()
+        self.confirm()
     }
 
     /// Whether a sync's success may be believed.
@@ -54,7 +54,7 @@ impl Disk {
     /// with success although what it covers is lost (Linux 6.18; seen with `trigger_fs_error`).
     /// What would begin a change fails at once, so one is begun after each barrier: the removal
     /// of an attribute that no file has, which changes nothing.
-    fn believe(&self) -> Result<()> {
+    fn confirm(&self) -> Result<()> {
         match begin_change(self.inner.root.as_fd()) {
             Err(errno @ (Errno::EROFS | Errno::EIO | Errno::EUCLEAN)) => {
                 Err(Error::new("fsync", Path::new("."), errno.into()).below(&self.inner.path))

@@ -78,7 +78,7 @@ pub enum RowStatus {
 
 impl RowStatus {
     /// The status in words, for people.
-    pub fn words(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             RowStatus::Incoming => "Incoming",
             RowStatus::Active => "Active",

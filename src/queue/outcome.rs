@@ -128,7 +128,7 @@ impl Outcome {
         let (status, enhanced, text) = printed.unwrap_or((status, enhanced, output));
         // The end of the program speaks for itself where there is nothing to read.
         let text = match printable(text).as_str() {
-            "" => exit.words(),
+            "" => exit.text(),
             words => words.to_owned(),
         };
         Outcome::local(status, enhanced, text)
@@ -168,7 +168,7 @@ impl Exit {
         }
     }
 
-    fn words(self) -> String {
+    fn text(self) -> String {
         match self {
             Exit::Code(0) => "delivered by command".to_owned(),
             Exit::Code(code) => format!("the command exited with status {code}"),

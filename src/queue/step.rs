@@ -26,7 +26,7 @@ pub enum Step {
     /// Record that a freeze has run out.
     Thaw,
     /// Let it rest there.
-    Rest(Resting),
+    Rest(QueueUntil),
     /// Nothing is left to do: forget it.
     Finish,
 }
@@ -45,7 +45,7 @@ pub struct Occasion {
 
 /// Where a message rests, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resting {
+pub enum QueueUntil {
     /// In `deferred/`, until its next attempt, or until its sender is told that it takes long.
     Deferred(Timestamp),
     /// In `frozen/`, until then or until somebody says so.
@@ -74,9 +74,9 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
                 Then::Discard => Step::Finish,
             };
         }
-        Hold::Frozen { until, .. } => return Step::Rest(Resting::Frozen(*until)),
+        Hold::Frozen { until, .. } => return Step::Rest(QueueUntil::Frozen(*until)),
         Hold::Discarded { until, .. } if *until <= now => return Step::Finish,
-        Hold::Discarded { until, .. } => return Step::Rest(Resting::Discarded(*until)),
+        Hold::Discarded { until, .. } => return Step::Rest(QueueUntil::Discarded(*until)),
         Hold::None => {}
     }
     let these = |wanted: &dyn Fn(&Fate) -> bool| -> Vec<usize> {
@@ -114,7 +114,7 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
         return Step::Notify(occasion);
     }
     if let Some(next) = state.next_due() {
-        return Step::Rest(Resting::Deferred(next));
+        return Step::Rest(QueueUntil::Deferred(next));
     }
     if state.recipients.iter().any(RecipientState::is_untold) {
         return Step::FreezeFailed(nobody_to_tell(state));
@@ -165,18 +165,18 @@ fn nobody_to_tell(state: &State) -> String {
 
 /// Where a message rests by its history alone, whatever the time is; none while there is
 /// something to be done before it can rest.
-pub fn resting(state: &State) -> Option<Resting> {
+pub fn queue_until(state: &State) -> Option<QueueUntil> {
     match &state.hold {
         _ if state.done => return None,
-        Hold::Frozen { until, .. } => return Some(Resting::Frozen(*until)),
-        Hold::Discarded { until, .. } => return Some(Resting::Discarded(*until)),
+        Hold::Frozen { until, .. } => return Some(QueueUntil::Frozen(*until)),
+        Hold::Discarded { until, .. } => return Some(QueueUntil::Discarded(*until)),
         Hold::None => {}
     }
     let open = |one: &RecipientState| one.is_untold() || one.is_unconfirmed();
     if state.recipients.iter().any(open) {
         None
     } else {
-        state.next_due().map(Resting::Deferred)
+        state.next_due().map(QueueUntil::Deferred)
     }
 }
 
@@ -467,7 +467,7 @@ mod tests {
             recipients: told,
             warn: None,
         };
-        let Step::Rest(Resting::Deferred(next)) = story.happens(notice) else {
+        let Step::Rest(QueueUntil::Deferred(next)) = story.happens(notice) else {
             panic!()
         };
         story.now = next;
@@ -486,7 +486,7 @@ mod tests {
                     let all: Vec<_> = these.into_iter().map(|n| (n, later())).collect();
                     story.ends(&all);
                 }
-                Step::Rest(Resting::Deferred(next)) => story.now = next,
+                Step::Rest(QueueUntil::Deferred(next)) => story.now = next,
                 Step::Notify(occasion) => {
                     assert_eq!(occasion.kind, NoticeKind::Bounce);
                     assert_eq!(occasion.who, [0, 1]);
@@ -509,7 +509,7 @@ mod tests {
         let month = SignedDuration::from_hours(30 * 24);
         let mut story = Story::released("s@z", Some(month));
         let release = story.now + month;
-        let rests = Step::Rest(Resting::Deferred(release));
+        let rests = Step::Rest(QueueUntil::Deferred(release));
         assert_eq!(story.step(), rests, "further ahead than any delay");
         let by = || By::rule("because");
         let freeze = Action::Freeze {
@@ -517,7 +517,7 @@ mod tests {
             until: None,
             then: Then::Thaw,
         };
-        assert_eq!(story.acts(freeze), Step::Rest(Resting::Frozen(None)));
+        assert_eq!(story.acts(freeze), Step::Rest(QueueUntil::Frozen(None)));
         assert_eq!(story.acts(Action::Thaw(by())), rests);
         assert!(awaits_release(&story.state, story.now));
         story.now = release;
@@ -525,17 +525,17 @@ mod tests {
         assert_eq!(story.step(), Step::Attempt(vec![0, 1]));
         story.starts();
         let step = story.ends(&[(0, later()), (1, later())]);
-        let Step::Rest(Resting::Deferred(next)) = step else {
+        let Step::Rest(QueueUntil::Deferred(next)) = step else {
             panic!("{step:?}")
         };
         let delay = next.duration_since(release).as_mins();
         assert!((15..=17).contains(&delay), "{delay}");
         // Behind the release what is too far ahead is a clock's mistake again.
         story.now = release - month;
-        assert_eq!(story.step(), Step::Rest(Resting::Deferred(next)));
+        assert_eq!(story.step(), Step::Rest(QueueUntil::Deferred(next)));
         story.now = next - story.schedule.longest_delay() - SignedDuration::from_hours(1);
         assert!(story.now < release);
-        assert_eq!(story.step(), Step::Rest(Resting::Deferred(next)));
+        assert_eq!(story.step(), Step::Rest(QueueUntil::Deferred(next)));
     }
 
     /// So far ahead was the clock when a message was accepted, or released by hand; then it is
@@ -572,7 +572,7 @@ mod tests {
                         let all: Vec<_> = these.into_iter().map(|n| (n, later())).collect();
                         story.ends(&all);
                     }
-                    Step::Rest(Resting::Deferred(next)) => story.now = next,
+                    Step::Rest(QueueUntil::Deferred(next)) => story.now = next,
                     Step::Notify(occasion) if occasion.kind == NoticeKind::Delay => {
                         told.get_or_insert(story.now.duration_since(right));
                         story.is_told(NoticeKind::Delay, &occasion.who);
@@ -632,7 +632,10 @@ mod tests {
         let mut story = Story::new("");
         story.starts();
         let step = story.ends(&[(0, never()), (1, later())]);
-        assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
+        assert!(
+            matches!(step, Step::Rest(QueueUntil::Deferred(_))),
+            "{step:?}"
+        );
         story.now = story.state.next_attempt().unwrap();
         story.starts();
         let Step::FreezeFailed(reason) = story.ends(&[(1, ok())]) else {
@@ -647,7 +650,7 @@ mod tests {
             until: None,
             then: Then::Thaw,
         });
-        assert_eq!(step, Step::Rest(Resting::Frozen(None)));
+        assert_eq!(step, Step::Rest(QueueUntil::Frozen(None)));
         assert_eq!(
             story.acts(Action::Thaw(By::rule("test"))),
             Step::Attempt(vec![0])
@@ -670,7 +673,7 @@ mod tests {
                 until: Some(until),
                 then: Then::Discard,
             });
-            assert_eq!(step, Step::Rest(Resting::Frozen(Some(until))));
+            assert_eq!(step, Step::Rest(QueueUntil::Frozen(Some(until))));
             until
         };
         let mut story = Story::new("");
@@ -694,7 +697,7 @@ mod tests {
             then: Then::Thaw,
         });
         story.now = until;
-        assert_eq!(story.step(), Step::Rest(Resting::Frozen(None)));
+        assert_eq!(story.step(), Step::Rest(QueueUntil::Frozen(None)));
     }
 
     #[test]
@@ -731,7 +734,7 @@ mod tests {
                 panic!()
             };
             let all: Vec<_> = these.into_iter().map(|n| (n, interrupted())).collect();
-            let Step::Rest(Resting::Deferred(next)) = story.ends_by(None, &all) else {
+            let Step::Rest(QueueUntil::Deferred(next)) = story.ends_by(None, &all) else {
                 panic!()
             };
             assert!(next > story.now);
@@ -759,7 +762,7 @@ mod tests {
             story.starts();
             let lost = || Outcome::unknown("no answer");
             let step = story.ends(&[(0, lost()), (1, lost())]);
-            let Step::Rest(Resting::Deferred(_)) = step else {
+            let Step::Rest(QueueUntil::Deferred(_)) = step else {
                 panic!("{step:?}")
             };
             let next = story.state.recipients.iter().map(|one| match one.fate {
@@ -776,7 +779,10 @@ mod tests {
         for _ in 0..5 {
             story.starts();
             let step = story.ends(&[(0, interrupted()), (1, later())]);
-            assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
+            assert!(
+                matches!(step, Step::Rest(QueueUntil::Deferred(_))),
+                "{step:?}"
+            );
             story.now = story
                 .state
                 .recipients
@@ -803,7 +809,7 @@ mod tests {
             until: Some(until),
             then: Then::Thaw,
         });
-        assert_eq!(step, Step::Rest(Resting::Frozen(Some(until))));
+        assert_eq!(step, Step::Rest(QueueUntil::Frozen(Some(until))));
         story.now = until;
         assert_eq!(story.step(), Step::Thaw);
         story.acts(Action::Thaw(by()));
@@ -812,7 +818,7 @@ mod tests {
 
         let mut story = Story::new("s@z");
         let step = story.acts(Action::Discard { by: by(), until });
-        assert_eq!(step, Step::Rest(Resting::Discarded(until)));
+        assert_eq!(step, Step::Rest(QueueUntil::Discarded(until)));
         story.now = until;
         assert_eq!(story.step(), Step::Finish);
         assert_eq!(story.acts(Action::Retry(by())), Step::Attempt(vec![0, 1]));
@@ -878,7 +884,7 @@ mod tests {
             let step = story.ends(&[(0, got.clone()), (1, got)]);
             if tells {
                 assert_eq!(step, story.told(NoticeKind::Success, &[0]));
-                assert_eq!(resting(&story.state), None);
+                assert_eq!(queue_until(&story.state), None);
                 assert_eq!(story.is_told(NoticeKind::Success, &[0]), Step::Finish);
             } else {
                 assert_eq!(step, Step::Finish)
@@ -921,7 +927,7 @@ mod tests {
                         let all: Vec<_> = these.into_iter().map(|n| (n, later())).collect();
                         story.ends(&all);
                     }
-                    Step::Rest(Resting::Deferred(until)) => {
+                    Step::Rest(QueueUntil::Deferred(until)) => {
                         assert!(until > story.now);
                         story.now = until;
                     }
@@ -961,7 +967,10 @@ mod tests {
         };
         assert_eq!(step, Step::Notify(occasion));
         let step = story.is_told(NoticeKind::Delay, &[1]);
-        assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
+        assert!(
+            matches!(step, Step::Rest(QueueUntil::Deferred(_))),
+            "{step:?}"
+        );
         // Once told, it stays told, whatever the clock does.
         story.now = story.state.id.accepted() + hours(1);
         story.starts();
@@ -974,7 +983,10 @@ mod tests {
         story.now += hours(5);
         story.starts();
         let step = story.ends(&[(0, later()), (1, later())]);
-        assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
+        assert!(
+            matches!(step, Step::Rest(QueueUntil::Deferred(_))),
+            "{step:?}"
+        );
         let warn = Some(story.now);
         let recipients = vec![story.state.recipients[0].address.clone()];
         let outcome = recipient_result(
@@ -997,6 +1009,9 @@ mod tests {
             recipients,
             warn,
         });
-        assert!(matches!(step, Step::Rest(Resting::Deferred(_))), "{step:?}");
+        assert!(
+            matches!(step, Step::Rest(QueueUntil::Deferred(_))),
+            "{step:?}"
+        );
     }
 }

@@ -27,8 +27,8 @@ use crate::disk;
 use crate::message::{Address, QueueId};
 use crate::queue::step::overdue;
 use crate::queue::{
-    Action, By, Event, Hold, Outcome, RecipientResult, RecipientState, Resting, Status, Step, Then,
-    What, next_step, recipient_result,
+    Action, By, Event, Hold, Outcome, QueueUntil, RecipientResult, RecipientState, Status, Step,
+    Then, What, next_step, recipient_result,
 };
 use crate::spool::{Claim, Entry, Queue, Suspended, refusal};
 use crate::transport::{DsnParams, Message, OnUnknown, Transport};
@@ -556,7 +556,7 @@ impl Core {
         let why = if is_down { "down" } else { "suspended" };
         tracing::debug!(%id, %until, "put off: its destination is {why}");
         let settled = match entry.postpone(until) {
-            Ok(()) => MessageOutcome::Resting(Resting::Deferred(until)),
+            Ok(()) => MessageOutcome::Resting(QueueUntil::Deferred(until)),
             Err(error) => self.trouble(id, &error.to_string()),
         };
         let queue = entry.queue();

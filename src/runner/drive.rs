@@ -19,7 +19,7 @@ use super::plan::WaitReason;
 use super::scan::Batch;
 use super::{Core, Error, MessageOutcome, Progress, Runner, Summary};
 use crate::message::QueueId;
-use crate::queue::{Resting, Status};
+use crate::queue::{QueueUntil, Status};
 use crate::spool::{Destination, Queue};
 
 /// So long after a look a run in a slot looks again.
@@ -496,7 +496,7 @@ impl Drive {
             MessageOutcome::Left if report.results.is_empty() => return,
             MessageOutcome::Busy => summary.busy += 1,
             MessageOutcome::Corrupt(_) => summary.corrupt += 1,
-            MessageOutcome::Resting(Resting::Frozen(_)) => summary.frozen += 1,
+            MessageOutcome::Resting(QueueUntil::Frozen(_)) => summary.frozen += 1,
             // Trouble is counted at the end.
             MessageOutcome::Finished
             | MessageOutcome::Left

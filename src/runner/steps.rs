@@ -10,7 +10,7 @@ use crate::message::{NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};
 use crate::queue::step::interrupted;
 use crate::queue::{
-    Action, By, Hold, Occasion, RecipientResult, Resting, Status, Step, Then, What, next_step,
+    Action, By, Hold, Occasion, QueueUntil, RecipientResult, Status, Step, Then, What, next_step,
     recipient_result,
 };
 use crate::spool::{Claim, Entry, Queue, Served, Unreadable};
@@ -30,7 +30,7 @@ pub enum MessageOutcome {
     /// Everything about it is done.
     Finished,
     /// It rests, until then or until somebody acts.
-    Resting(Resting),
+    Resting(QueueUntil),
     /// It was put into `corrupt/`, for this reason.
     Corrupt(String),
     /// The system would not let us; it is where it was.
@@ -125,9 +125,9 @@ impl Core {
                     }
                     Err(settled) => return StepResult::Over(settled, notices),
                 },
-                Step::Rest(resting) => {
-                    let settled = match entry.rest(resting) {
-                        Ok(()) => MessageOutcome::Resting(resting),
+                Step::Rest(until) => {
+                    let settled = match entry.rest(until) {
+                        Ok(()) => MessageOutcome::Resting(until),
                         Err(error) => self.trouble(id, &error.to_string()),
                     };
                     return StepResult::Over(settled, notices);

@@ -249,7 +249,7 @@ fn server_name(host: &str) -> Option<ServerName<'static>> {
 }
 
 /// Why a handshake failed, for people: rustls says much of it in names of its own.
-pub(super) fn words(error: &io::Error) -> String {
+pub(super) fn handshake_error(error: &io::Error) -> String {
     use CertificateError as Why;
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     let why = match inner {

@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 use super::opening::OpenError;
 use super::reply::{Form, ReplyParser, ServerReply};
 use super::step::Step;
-use super::tls::{Tls, words};
+use super::tls::{Tls, handshake_error};
 use super::verdict::Trouble;
 
 /// Octets read at a time.
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.stream = Stream::Tls(Box::new(stream));
                 Ok(())
             }
-            Ok(Err(error)) => Err(failed(&words(&error))),
+            Ok(Err(error)) => Err(failed(&handshake_error(&error))),
             Err(_) => Err(OpenError::Trouble {
                 step: Step::Handshake,
                 trouble: Trouble::TimedOut(begun.elapsed()),

@@ -14,7 +14,7 @@ use super::view::{remove_view, write_view};
 use super::{Entry, Located, Spool};
 use crate::disk::{self, File};
 use crate::message::{Entrance, Envelope, QueueId, SealHasher, Submission, block};
-use crate::queue::Resting;
+use crate::queue::QueueUntil;
 
 /// Small messages are written with one call.
 const BUFFER: usize = 64 << 10;
@@ -339,7 +339,7 @@ impl Draft {
 /// Where a message goes from `new/`.
 pub(super) fn entrance(submission: &Submission) -> Queue {
     match (submission.release, submission.entrance) {
-        (Some(release), _) => Queue::from(Resting::Deferred(release)),
+        (Some(release), _) => Queue::from(QueueUntil::Deferred(release)),
         (None, Entrance::Incoming) => Queue::Incoming,
         (None, Entrance::Active) => Queue::Active,
     }

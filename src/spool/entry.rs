@@ -12,10 +12,10 @@ use super::lock::{Found, Locked};
 use crate::disk::{self, Body, FILE_MODE, File, IN_USE_MODE};
 use crate::message::{Address, Block, Envelope, Mark, QueueId, Seal};
 use crate::queue::state::Fate;
-use crate::queue::step::{self, resting};
+use crate::queue::step::{self, queue_until};
 use crate::queue::{
-    Action, Event, History, Hold, Outcome, RecipientResult, RecipientState, Resting, State, What,
-    history,
+    Action, Event, History, Hold, Outcome, QueueUntil, RecipientResult, RecipientState, State,
+    What, history,
 };
 
 /// A message whose lock this process holds and whose seal it has checked.
@@ -59,7 +59,7 @@ impl Entry {
         // A holder before us may have been killed between writing and syncing, or have seen
         // the sync fail. One that put it where its history says had seen none fail.
         let durable = events.is_empty();
-        let rests = resting(&state).map(Queue::from) == Some(locked.queue);
+        let rests = queue_until(&state).map(Queue::from) == Some(locked.queue);
         let (disk, id) = (locked.spool.disk.clone(), locked.id);
         Entry {
             history: HistoryFile::new(disk, id, size, torn, durable, durable || rests),
@@ -376,7 +376,7 @@ impl Entry {
     /// new line must not come after lines that a power cut takes away. An interruption is counted first.
     pub fn make_ready(&mut self, at: Timestamp) -> disk::Result<()> {
         if self.state.in_use {
-            self.settle_interruption(history::written(at))?;
+            self.record_past_interruption(history::written(at))?;
         }
         self.sync()?;
         self.history.open()
@@ -384,7 +384,7 @@ impl Entry {
 
     /// An operator acts on a message whose attempt was interrupted: those who may have been tried are due
     /// again at once, unless the action says otherwise.
-    fn settle_interruption(&mut self, at: Timestamp) -> disk::Result<()> {
+    fn record_past_interruption(&mut self, at: Timestamp) -> disk::Result<()> {
         let due = |one: &&RecipientState| matches!(one.fate, Fate::Pending { next } if next <= at);
         let due: Vec<Address> = (self.state.recipients.iter())
             .filter(due)
@@ -435,26 +435,26 @@ impl Entry {
     /// Moves the message to where it rests. What holds it back is durable in its history first: a message in
     /// `frozen/` or `discarded/` has its reason. A deferral need not be: a power cut that takes it back has
     /// the message tried too early.
-    pub fn rest(mut self, resting: Resting) -> disk::Result<()> {
-        if !matches!(resting, Resting::Deferred(_)) {
+    pub fn rest(mut self, queue_until: QueueUntil) -> disk::Result<()> {
+        if !matches!(queue_until, QueueUntil::Deferred(_)) {
             self.sync()?;
         }
         self.mark_use(false)?;
-        self.go(resting.into())
+        self.go(queue_until.into())
     }
 
     /// Puts a message that is due off until a later time, because no transport can take it now, or is to.
     /// Not an event, and not synced: its history is what it was.
     pub fn postpone(&mut self, until: Timestamp) -> disk::Result<()> {
         self.mark_use(false)?;
-        self.go(Queue::from(Resting::Deferred(until)))
+        self.go(Queue::from(QueueUntil::Deferred(until)))
     }
 
     /// Holds a message whose outcome cannot be recorded, by its place alone.
     pub fn hold_unrecorded(&mut self) -> disk::Result<()> {
         // Best effort: a mark that stays is counted as one interruption.
         let _ = self.mark_use(false);
-        self.go(Resting::Frozen(None).into())
+        self.go(QueueUntil::Frozen(None).into())
     }
 
     /// Renames the message to `done/` (commit point *done*). Says whether it has a history.
@@ -619,8 +619,8 @@ fn move_all(entries: &mut [Entry], to: Queue) -> disk::Result<()> {
 /// Where an action sends a message.
 fn destination(action: &Action) -> Queue {
     match action {
-        Action::Freeze { until, .. } => Resting::Frozen(*until).into(),
-        Action::Discard { until, .. } => Resting::Discarded(*until).into(),
+        Action::Freeze { until, .. } => QueueUntil::Frozen(*until).into(),
+        Action::Discard { until, .. } => QueueUntil::Discarded(*until).into(),
         Action::Retry(_) | Action::Thaw(_) | Action::Bounce(_) => Queue::Active,
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::message::block::MAX_BLOCK;
 use crate::message::{QueueId, Seal};
-use crate::queue::{Bucket, Resting};
+use crate::queue::{Bucket, QueueUntil};
 
 /// The version of the layout that this program writes and reads.
 pub(super) const VERSION: &str = Seal::VERSION;
@@ -179,12 +179,14 @@ fn file(dir: fmt::Arguments<'_>, id: QueueId) -> PathBuf {
     PathBuf::from(path)
 }
 
-impl From<Resting> for Queue {
-    fn from(resting: Resting) -> Queue {
-        match resting {
-            Resting::Deferred(next) => Queue::Deferred(Bucket::for_time(next)),
-            Resting::Frozen(until) => Queue::Frozen(until.map_or(Bucket::Never, Bucket::for_time)),
-            Resting::Discarded(until) => Queue::Discarded(Bucket::for_time(until)),
+impl From<QueueUntil> for Queue {
+    fn from(queue_until: QueueUntil) -> Queue {
+        match queue_until {
+            QueueUntil::Deferred(next) => Queue::Deferred(Bucket::for_time(next)),
+            QueueUntil::Frozen(until) => {
+                Queue::Frozen(until.map_or(Bucket::Never, Bucket::for_time))
+            }
+            QueueUntil::Discarded(until) => Queue::Discarded(Bucket::for_time(until)),
         }
     }
 }

@@ -167,7 +167,7 @@ impl Spool {
         if stat.links == 0 || !self.disk.stat(&path)?.is_some_and(same) {
             return Ok(Claim::Absent);
         }
-        if stat.links > 1 && self.settle_names(id, stat.identity)? != Some(queue) {
+        if stat.links > 1 && self.keep_latest_name(id, stat.identity)? != Some(queue) {
             return Ok(Claim::Absent);
         }
         Ok(Claim::Locked(Locked {
@@ -181,7 +181,7 @@ impl Spool {
     }
 
     /// Leaves of a message's names only the one in the latest place, and says which that is.
-    pub(super) fn settle_names(
+    pub(super) fn keep_latest_name(
         &self,
         id: QueueId,
         identity: (u64, u64),

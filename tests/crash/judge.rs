@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use mailspool::message::QueueId;
 use mailspool::operator::act;
-use mailspool::queue::{Action, History, Hold, Resting, Status, What};
+use mailspool::queue::{Action, History, Hold, QueueUntil, Status, What};
 use mailspool::spool::{BucketQueue, Queue, Spool};
 
 use super::explore::Case;
@@ -334,7 +334,7 @@ fn put_off(spool: &Spool) -> Vec<String> {
         let Ok(content) = view.content else { continue };
         let due = content.state.next_due();
         if let (Queue::Deferred(_), Hold::None, Some(due)) = (view.queue, &content.state.hold, due)
-            && Queue::from(Resting::Deferred(due)) < view.queue
+            && Queue::from(QueueUntil::Deferred(due)) < view.queue
         {
             wrong.push(format!(
                 "{id} is due at {due} and stands in {}",

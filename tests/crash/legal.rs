@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mailspool::message::{Block, QueueId, Seal};
-use mailspool::queue::{Action, Bucket, History, Hold, Resting, State, What};
+use mailspool::queue::{Action, Bucket, History, Hold, QueueUntil, State, What};
 use mailspool::spool::Queue;
 
 use super::explore::Cases;
@@ -102,7 +102,7 @@ fn state(id: QueueId, one: &Found<'_>, all: &BTreeMap<QueueId, Found<'_>>) -> Re
         .iter()
         .any(|one| matches!(one, Action::Freeze { .. }));
     let is_new = events.is_empty() && !block.finished.contains(&true);
-    let due = |due| Queue::from(Resting::Deferred(due)) == *queue;
+    let due = |due| Queue::from(QueueUntil::Deferred(due)) == *queue;
     match (queue, &state.hold) {
         (Queue::Incoming | Queue::Active | Queue::Deferred(_), _)
             if *is_marked && state.next_attempt().is_some() =>

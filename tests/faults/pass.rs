@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mailspool::disk::Seam;
 use mailspool::message::QueueId;
 use mailspool::operator::{Acted, Finding, Level, Repair, act, check};
-use mailspool::queue::{Action, Bucket, Hold, Resting, Then};
+use mailspool::queue::{Action, Bucket, Hold, QueueUntil, Then};
 use mailspool::runner::{Error, RunnerBuilder, Summary};
 use mailspool::spool::{Queue, Spool};
 use nix::errno::Errno;
@@ -253,7 +253,7 @@ impl QueueScene {
                         panic!("{hold:?}");
                     };
                     assert_eq!(then, Then::Discard);
-                    assert_eq!(*queue, Queue::from(Resting::Frozen(until)));
+                    assert_eq!(*queue, Queue::from(QueueUntil::Frozen(until)));
                 }
                 (Queue::Corrupt, Err(reason)) => assert!(reason.contains("seal"), "{reason}"),
                 (queue, content) => panic!("{queue:?}: {content:?}"),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use mailspool::disk::{Call, Seam, Verdict};
 use mailspool::message::Entrance;
-use mailspool::queue::{Action, Resting, Then};
+use mailspool::queue::{Action, QueueUntil, Then};
 use mailspool::spool::{Queue, Spool};
 use nix::errno::Errno;
 
@@ -49,7 +49,7 @@ fn two_deliver_what_is_due() {
 fn deferring_into_a_bucket_that_goes() {
     let stage = Stage::new(|stage| {
         stage.send(&["a@first.test"]);
-        stage.bucket(Resting::Deferred(stage.at(30)));
+        stage.bucket(QueueUntil::Deferred(stage.at(30)));
     });
     let ends = [(stage.ids[0], "a@first.test", &[End::Delivered][..])];
     let programs = [pass_to(1, 30), pass_to(40, 90)];
@@ -83,7 +83,7 @@ fn deferring_into_a_bucket_in_use() {
 fn freezing_into_a_bucket_that_goes() {
     let stage = Stage::new(|stage| {
         stage.send(&["a@ok.test"]);
-        stage.bucket(Resting::Frozen(Some(stage.at(30))));
+        stage.bucket(QueueUntil::Frozen(Some(stage.at(30))));
     });
     let freeze = Action::Freeze {
         by: by(),

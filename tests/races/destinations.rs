@@ -1,6 +1,6 @@
 //! Hosts that are down, and connections to hosts, between two processes.
 
-use mailspool::queue::{Action, Resting};
+use mailspool::queue::{Action, QueueUntil};
 use mailspool::spool::{Destination, Down, Queue};
 
 use super::explore::Bound;
@@ -163,7 +163,7 @@ fn putting_off_into_a_bucket_that_goes() {
     let stage = Stage::new(|stage| {
         stage.send(&[TO]);
         let down = is_down(stage);
-        stage.bucket(Resting::Deferred(down.probe));
+        stage.bucket(QueueUntil::Deferred(down.probe));
     });
     let ends = [(stage.ids[0], TO, &[End::Delivered][..])];
     Pair::new(

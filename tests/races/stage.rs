@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use mailspool::disk::Seam;
 use mailspool::message::{Entrance, QueueId};
 use mailspool::operator::{Acted, Finding, Level, act};
-use mailspool::queue::{Action, By, Resting, Routes};
+use mailspool::queue::{Action, By, QueueUntil, Routes};
 use mailspool::runner::{MessageOutcome, RunnerBuilder, Summary};
 use mailspool::spool::{Changed, Claim, Listing, Locked, Queue, Spool};
 use tempfile::TempDir;
@@ -181,7 +181,7 @@ impl Stage {
     }
 
     /// A bucket that a run emptied, and that the next one removes.
-    pub fn bucket(&self, resting: Resting) {
+    pub fn bucket(&self, resting: QueueUntil) {
         let dir = self.path().join(Queue::from(resting).dir());
         DirBuilder::new().mode(0o700).create(dir).unwrap();
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::queue::{Action, Resting, Then};
+use mailspool::queue::{Action, QueueUntil, Then};
 use nix::errno::Errno;
 
 use super::attempts::staged;
@@ -172,7 +172,7 @@ impl Seam for NoRepetition {
 fn without_repeating_for_a_bucket_that_went() {
     let stage = Stage::new(|stage| {
         stage.send(&["a@first.test"]);
-        stage.bucket(Resting::Deferred(stage.at(30)));
+        stage.bucket(QueueUntil::Deferred(stage.at(30)));
     });
     let programs = [pass_to(1, 30), pass_to(40, 90)];
     let judge = one_end("a@first.test", End::Delivered);

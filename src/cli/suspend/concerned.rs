@@ -97,7 +97,7 @@ fn leads(site: &Site, transport: &str, target: &Target) -> bool {
 }
 
 /// How many messages in the queue, and which routes, a suspension concerns.
-pub(super) fn words(site: &Site, target: &Target) -> String {
+pub(super) fn count(site: &Site, target: &Target) -> String {
     let (count, is_all) = messages(site, target);
     let is_known = site.mistake.is_none();
     let queued = match (count, is_all && (is_known || *target == Target::All)) {

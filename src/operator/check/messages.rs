@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Level, Look, Repair};
 use crate::disk::{self, FILE_MODE, Kind, Stat};
 use crate::message::{QueueId, SealHasher};
-use crate::queue::{Action, Bucket, Hold, Resting, What};
+use crate::queue::{Action, Bucket, Hold, QueueUntil, What};
 use crate::spool::{Content, Down, Listing, Located, Queue, View, ViewFault};
 
 const IN_NEW: &str = "being accepted, or work for the next run";
@@ -235,7 +235,7 @@ impl Look<'_> {
             (Queue::Deferred(bucket), Hold::None) => match state.next_due() {
                 // Where its destination is down, or was, a message is put off without an event.
                 Some(next)
-                    if Queue::from(Resting::Deferred(next)) < Queue::Deferred(bucket)
+                    if Queue::from(QueueUntil::Deferred(next)) < Queue::Deferred(bucket)
                         && !may_be_put_off(bucket) =>
                 {
                     // A power cut may have taken the record of its deferral: it is tried later than the

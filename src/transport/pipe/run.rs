@@ -91,7 +91,7 @@ impl Running {
         let (ours, theirs) = io::pipe()?;
         command.stdin(Stdio::from(input));
         command.stdout(theirs.try_clone()?).stderr(theirs);
-        identity.settle(&mut command, descriptors);
+        identity.apply_to(&mut command, descriptors);
         let stdout = ChildStdout::from(OwnedFd::from(ours));
         let stdout = tokio::process::ChildStdout::from_std(stdout)?;
         // The command goes at the end of this statement, and with it our copies of the other

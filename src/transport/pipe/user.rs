@@ -130,7 +130,7 @@ impl Identity {
     /// Lets a command run in a session of its own (its process group has the number of the
     /// process) as this identity, with this soft limit of descriptors. It dies with the thread that
     /// starts it.
-    pub(super) fn settle(&self, command: &mut Command, descriptors: Option<u64>) {
+    pub(super) fn apply_to(&self, command: &mut Command, descriptors: Option<u64>) {
         let identity = self.clone();
         let parent = parent();
         let limits = descriptors.and_then(|soft| {
