@@ -425,13 +425,14 @@ fn with_wishes(
     hostname: &str,
 ) -> Result<(Vec<Address>, Dsn), Error> {
     let wrong = |name, source| Error::Dsn { name, source };
-    if dsn.envid.as_deref().is_some_and(|one| !is_envid(one)) {
+    if dsn.envid.as_deref().is_some_and(|envid| !is_envid(envid)) {
         return Err(wrong("ENVID", DsnError::Envid));
     }
-    let unsayable = |one: &RecipientDsn| {
-        one.original
+    let unsayable = |params: &RecipientDsn| {
+        params
+            .original
             .as_ref()
-            .is_some_and(|one| one.encoded().is_none())
+            .is_some_and(|params| params.encoded().is_none())
     };
     if dsn.recipients.iter().any(unsayable) {
         return Err(wrong("ORCPT", DsnError::Original));
@@ -440,14 +441,14 @@ fn with_wishes(
         return Err(Error::TooManyWishes);
     }
     let mut dsn_params = dsn.recipients.into_iter();
-    let both = recipients.into_iter().map(|one| {
+    let both = recipients.into_iter().map(|recipient| {
         let wish = dsn_params.next().unwrap_or_default().normal();
-        let whole = one.clone().qualified(hostname);
+        let whole = recipient.clone().qualified(hostname);
         let wrong = |source| Error::Recipient {
-            address: one,
+            address: recipient,
             source,
         };
-        whole.map(|one| (one, wish)).map_err(wrong)
+        whole.map(|recipient| (recipient, wish)).map_err(wrong)
     });
     let both = both.collect::<Result<Vec<_>, Error>>()?;
     let both = without_repeats_of(both, |(address, _)| address);
@@ -604,7 +605,7 @@ mod tests {
             recipients: ["1@o", "2@o", "3@o"].map(of).to_vec(),
             ..Dsn::default()
         };
-        let to = ["a@x", "a@X", "b", "c@x"].map(|one| Address::parse(one).unwrap());
+        let to = ["a@x", "a@X", "b", "c@x"].map(|text| Address::parse(text).unwrap());
         let (recipients, dsn) = with_wishes(to.to_vec(), dsn, "h").unwrap();
         let recipients: Vec<String> = recipients.into_iter().map(String::from).collect();
         assert_eq!(recipients, ["a@x", "b@h", "c@x"]);

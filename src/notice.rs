@@ -262,7 +262,7 @@ pub fn tell(
     // the event, nor have a second one made under another id.
     entry.sync()?;
     let states = who.iter().map(|n| &entry.state().recipients[*n]);
-    let recipients: Vec<Address> = states.map(|one| one.address.clone()).collect();
+    let recipients: Vec<Address> = states.map(|recipient| recipient.address.clone()).collect();
     let named: Vec<&Address> = recipients.iter().collect();
     let id = QueueId::of_notice(*cause, entry.id(), kind, &named);
     let warn = match kind {

@@ -60,8 +60,8 @@ pub struct DsnParams {
 impl DsnParams {
     /// What is asked for a message; none if nothing is.
     pub(crate) fn of(state: &State, dsn: &Dsn) -> Option<DsnParams> {
-        let asked = |one: &&RecipientState| one.dsn != RecipientDsn::default();
-        let pair = |one: &RecipientState| (one.address.clone(), one.dsn.clone());
+        let asked = |recipient: &&RecipientState| recipient.dsn != RecipientDsn::default();
+        let pair = |recipient: &RecipientState| (recipient.address.clone(), recipient.dsn.clone());
         (!dsn.is_empty()).then(|| DsnParams {
             all: Dsn {
                 recipients: Vec::new(),
@@ -73,7 +73,7 @@ impl DsnParams {
 
     /// What is asked for these recipients, in their order.
     pub fn about(&self, recipients: &[Address]) -> Dsn {
-        let wish = |one: &Address| self.recipients.get(one).cloned().unwrap_or_default();
+        let wish = |address: &Address| self.recipients.get(address).cloned().unwrap_or_default();
         Dsn {
             recipients: recipients.iter().map(wish).collect(),
             ..self.all.clone()

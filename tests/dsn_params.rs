@@ -318,7 +318,11 @@ struct Asked {
 
 impl NoticeBuilder for Asked {
     fn build(&self, report: &Report<'_>) -> std::io::Result<Option<Vec<u8>>> {
-        let actions = report.recipients.iter().map(|one| one.action).collect();
+        let actions = report
+            .recipients
+            .iter()
+            .map(|recipient| recipient.action)
+            .collect();
         self.kinds.lock().unwrap().push((report.kind, actions));
         assert_eq!(report.envid, Some("mark"));
         let delayed = report.kind == NoticeKind::Delay;
@@ -326,7 +330,7 @@ impl NoticeBuilder for Asked {
             report
                 .recipients
                 .iter()
-                .all(|one| one.until.is_some() == delayed)
+                .all(|recipient| recipient.until.is_some() == delayed)
         );
         Ok(self.writes.then(|| b"Subject: told\n\n".to_vec()))
     }

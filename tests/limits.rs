@@ -401,7 +401,7 @@ const HEADERS: [(&str, Header); 4] = [
         fields.map(field).collect()
     }),
     ("each by its own field", |to| {
-        to.iter().map(|one| format!("Bcc: {one}\n")).collect()
+        to.iter().map(|field| format!("Bcc: {field}\n")).collect()
     }),
 ];
 

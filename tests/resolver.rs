@@ -18,7 +18,7 @@ fn resolver(dns: &Dns) -> Resolver {
 
 async fn names(resolver: &Resolver, domain: &str) -> Vec<String> {
     let found = resolver.exchanges(domain, OWN).await.unwrap();
-    found.into_iter().map(|one| one.name).collect()
+    found.into_iter().map(|finding| finding.name).collect()
 }
 
 async fn refused(resolver: &Resolver, domain: &str) -> (Status, String) {

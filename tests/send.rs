@@ -402,7 +402,7 @@ fn recipients(site: &Site, id: &str) -> Vec<String> {
     let shown = site.program(["show", "--json", id], b"").ok();
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     let all = shown["recipients"].as_array().unwrap().iter();
-    all.map(|one| one["address"].as_str().unwrap().to_owned())
+    all.map(|recipient| recipient["address"].as_str().unwrap().to_owned())
         .collect()
 }
 

@@ -82,7 +82,7 @@ fn assert_shown(read: &Block) {
     let view = read.envelope.view();
     assert_eq!(view.sender.matches('\n').count(), 1);
     let shown: Vec<&str> = view.recipients.lines().collect();
-    let addresses = read.envelope.recipients.iter().map(|one| one.as_str());
+    let addresses = read.envelope.recipients.iter().map(|recipient| recipient.as_str());
     assert!(shown.into_iter().eq(addresses));
     let names = [
         "door: ",

@@ -61,7 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn assert_folded(mut state: State, events: &[Event]) -> State {
     for event in events {
         state.apply(event);
-        let known = |one: &Address| state.recipient(one).is_some();
+        let known = |address: &Address| state.recipient(address).is_some();
         if let What::Outcome { results, .. } = &event.what {
             assert!(state.attempts > 0);
             for result in results.iter().filter(|result| known(&result.recipient)) {

@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(recipients) = named_recipients(header, "mail.test") else {
         return;
     };
-    assert!(recipients.iter().all(|one| one.domain().is_some()));
+    assert!(recipients.iter().all(|recipient| recipient.domain().is_some()));
     if is_sent_again {
         return;
     }

@@ -42,7 +42,7 @@ pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
         sender: ReversePath::parse(sender.as_bytes()).expect("a sender"),
         recipients: recipients
             .iter()
-            .map(|one| Address::parse(one).expect("an address"))
+            .map(|text| Address::parse(text).expect("an address"))
             .collect(),
         submission: Submission::by(Entrance::Active),
     }

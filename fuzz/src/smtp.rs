@@ -339,7 +339,7 @@ Some(0)
 impl Said {
     fn accepted(&self) -> usize {
         let accepted = |code: Option<u16>| code.is_some_and(|code| code / 100 == 2);
-        self.recipients.iter().filter(|one| accepted(one.1)).count()
+        self.recipients.iter().filter(|recipient| accepted(recipient.1)).count()
     }
 
     /// What must be true of the outcomes of a transaction; without one nobody was written to.
@@ -400,7 +400,7 @@ impl Said {
     /// Whom the server says that it has the message for, in an answer that was heard, has it.
     pub fn judge_taken(&self, protocol: Protocol, to: &[Address], verdicts: &[Verdict]) {
         let is_taken = |code: &u16| code / 100 == 2;
-        let accepted = |one: &&(String, Option<u16>)| one.1.as_ref().is_some_and(is_taken);
+        let accepted = |name: &&(String, Option<u16>)| name.1.as_ref().is_some_and(is_taken);
         let taken = self.mail.as_ref().is_some_and(is_taken) && self.ended;
         for (n, (path, _)) in self.recipients.iter().filter(accepted).enumerate() {
             let answer = match protocol {
@@ -408,7 +408,7 @@ impl Said {
                 Protocol::Lmtp => self.answers.get(n),
             };
             if taken && answer.is_some_and(is_taken) {
-                let own = |one: &&Address| path.starts_with(&format!("{}>", one.as_str()));
+                let own = |address: &&Address| path.starts_with(&format!("{}>", address.as_str()));
                 let at = to.iter().position(|one| own(&one)).expect("a recipient");
                 let status = verdicts[at].outcome.status;
                 assert_eq!(status, Status::Delivered, "{path}: {self:?}");
@@ -423,9 +423,9 @@ impl Said {
         }
         for (to, verdict) in to.iter().zip(verdicts) {
             let path = format!("{}>", to.as_str());
-            let mut told = self.recipients.iter().map(|one| &one.0);
+            let mut told = self.recipients.iter().map(|recipient| &recipient.0);
             assert!(
-                told.any(|one| one.starts_with(&path))
+                told.any(|recipient| recipient.starts_with(&path))
                     || verdict.outcome.status == Status::Failed
                     || verdict.scope == Scope::Limit,
                 "{path} was not told: {self:?}"
@@ -437,7 +437,7 @@ impl Said {
         let is_class = |code: Option<u16>, class: u16| code.is_some_and(|code| code / 100 == class);
         assert!(is_class(self.mail, 2) && is_class(self.data, 3), "{self:?}");
         assert!(self.ended && (is_empty || !self.is_lone_dot), "{self:?}");
-        let path = |one: &&(String, Option<u16>)| one.0.starts_with(&format!("{}>", to.as_str()));
+        let path = |name: &&(String, Option<u16>)| name.0.starts_with(&format!("{}>", to.as_str()));
         let own = self.recipients.iter().find(path);
         assert!(
             own.is_some_and(|own| is_class(own.1, 2)),
@@ -446,8 +446,8 @@ impl Said {
         let answer = match protocol {
             Protocol::Smtp => 0,
             Protocol::Lmtp => {
-                let before = self.recipients.iter().take_while(|one| !path(one));
-                before.filter(|one| is_class(one.1, 2)).count()
+                let before = self.recipients.iter().take_while(|recipient| !path(recipient));
+                before.filter(|recipient| is_class(recipient.1, 2)).count()
             }
         };
         let answer = self.answers.get(answer).copied();

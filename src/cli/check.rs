@@ -65,12 +65,12 @@ struct Sums {
 impl Sums {
     fn of(findings: &[Finding], tallies: &[Tally]) -> Sums {
         Sums {
-            messages: tallies.iter().map(|one| one.messages).sum(),
+            messages: tallies.iter().map(|tally| tally.messages).sum(),
             uncounted: 0,
-            problems: findings.iter().filter(|one| is_left(one)).count(),
+            problems: findings.iter().filter(|finding| is_left(finding)).count(),
             repaired: findings
                 .iter()
-                .filter(|one| one.repaired == Some(true))
+                .filter(|finding| finding.repaired == Some(true))
                 .count(),
         }
     }
@@ -162,7 +162,7 @@ fn table_of(tallies: &[Tally], now: Timestamp) -> String {
     if tallies.is_empty() {
         return String::new();
     }
-    let next = |one: &Tally| match (one.status, one.next) {
+    let next = |tally: &Tally| match (tally.status, tally.next) {
         (_, Some(next)) => table::soon(next, now),
         (RowStatus::InProgress, None) => "now".to_owned(),
         (RowStatus::Incoming | RowStatus::Active | RowStatus::WillBeBounced, None) => {
@@ -170,12 +170,12 @@ fn table_of(tallies: &[Tally], now: Timestamp) -> String {
         }
         (_, None) => "never by itself".to_owned(),
     };
-    let cells = |one: &Tally| {
+    let cells = |tally: &Tally| {
         let cells = [
-            one.messages.to_string(),
-            one.queue.to_owned(),
-            one.status.label().to_owned(),
-            next(one),
+            tally.messages.to_string(),
+            tally.queue.to_owned(),
+            tally.status.label().to_owned(),
+            next(tally),
         ];
         (cells.to_vec(), None)
     };

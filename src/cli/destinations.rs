@@ -42,7 +42,7 @@ pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<u8, F
 /// What is suspended now, by name.
 fn suspended(spool: &Spool, now: Timestamp) -> disk::Result<Vec<Standing>> {
     let mut all = spool.suspensions()?;
-    all.retain(|one| !one.is_over(now));
+    all.retain(|suspension| !suspension.is_over(now));
     Ok(all)
 }
 
@@ -90,17 +90,21 @@ impl Line<'_> {
 }
 
 fn table_of(suspended: &[Standing], down: &[Down], now: Timestamp) -> String {
-    let held = |one: &Standing| {
-        let since = one.says.as_ref().map(|says| table::soon(says.since, now));
+    let held = |suspension: &Standing| {
+        let since = suspension
+            .says
+            .as_ref()
+            .map(|says| table::soon(says.since, now));
         let cells = vec![
-            printable(&one.target.to_string()),
+            printable(&suspension.target.to_string()),
             "suspended".to_owned(),
             since.unwrap_or_default(),
             String::new(),
-            one.until()
+            suspension
+                .until()
                 .map_or("resume".to_owned(), |until| table::soon(until, now)),
         ];
-        let note = match &one.says {
+        let note = match &suspension.says {
             None => suspend::DAMAGED.to_owned(),
             Some(says) => match &says.by.reason {
                 Some(reason) => format!("by {}: {reason}", says.by.by),
@@ -209,9 +213,9 @@ impl Waiting<'_> {
             return;
         }
         let recipients = content.state.recipients.iter();
-        let pending = recipients.filter(|one| one.is_left());
+        let pending = recipients.filter(|recipient| recipient.is_left());
         row.last_error = pending
-            .filter_map(|one| self.of(&content.envelope, &one.address))
+            .filter_map(|recipient| self.of(&content.envelope, &recipient.address))
             .map(describe_down)
             .next();
     }
@@ -240,18 +244,33 @@ impl Waiting<'_> {
     /// if it does so by itself.
     fn all_suspended(&self, content: &Content) -> Option<Option<Timestamp>> {
         let all: Option<Vec<&Standing>> = self.of_left(content).collect();
-        Some(all?.iter().filter_map(|one| one.until()).min())
+        Some(
+            all?.iter()
+                .filter_map(|suspension| suspension.until())
+                .min(),
+        )
     }
 
     /// What suspends the mail of each who is left.
     fn of_left(&self, content: &Content) -> impl Iterator<Item = Option<&Standing>> {
         let wanted = content.envelope.submission.transport.as_deref();
-        let left = content.state.recipients.iter().filter(|one| one.is_left());
-        left.map(move |one| {
+        let left = content
+            .state
+            .recipients
+            .iter()
+            .filter(|recipient| recipient.is_left());
+        left.map(move |recipient| {
             // None of them is asked which way it goes where nothing is suspended.
-            let of = || Way::of(self.site, wanted, &content.envelope.sender, &one.address);
+            let of = || {
+                Way::of(
+                    self.site,
+                    wanted,
+                    &content.envelope.sender,
+                    &recipient.address,
+                )
+            };
             let way = (!self.suspended.is_empty()).then(of);
-            way.and_then(|way| way.suspended(&self.suspended, &one.address))
+            way.and_then(|way| way.suspended(&self.suspended, &recipient.address))
         })
     }
 

@@ -128,7 +128,7 @@ fn to(row: &Row) -> String {
     let named = |done: &[&str]| -> Vec<_> {
         row.recipients
             .iter()
-            .filter(|one| !done.contains(&one.status))
+            .filter(|recipient| !done.contains(&recipient.status))
             .collect()
     };
     let mut left = named(&["delivered", "failed"]);

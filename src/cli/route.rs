@@ -70,7 +70,7 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<u8, Failure> {
 /// An address of the command line; a bare name is one of ours.
 pub(super) fn address(given: &OsString, config: &Config) -> Result<Address, Failure> {
     let parsed = Address::from_bytes(given.as_bytes());
-    let whole = parsed.and_then(|one| one.qualified(&config.hostname));
+    let whole = parsed.and_then(|address| address.qualified(&config.hostname));
     whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
 }
 
@@ -80,14 +80,14 @@ pub(super) fn sender(given: Option<&OsString>, site: &Site) -> Result<ReversePat
         return caller(site);
     };
     let parsed = ReversePath::parse(given.as_bytes());
-    let whole = parsed.and_then(|one| one.qualified(&site.config.hostname));
+    let whole = parsed.and_then(|address| address.qualified(&site.config.hostname));
     whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
 }
 
 /// The user who calls, as a sender.
 pub(super) fn caller(site: &Site) -> Result<ReversePath, Failure> {
     let name = &site.caller.name;
-    let whole = Address::of_user(name).and_then(|one| one.qualified(&site.config.hostname));
+    let whole = Address::of_user(name).and_then(|address| address.qualified(&site.config.hostname));
     let whole = whole.map(ReversePath::Mailbox);
     whole.map_err(|error| Failure::new(EX_USAGE, format!("{name:?}: {error}")))
 }
@@ -114,7 +114,10 @@ fn way(
         status: 0,
     };
     let all = site.spool.suspensions()?;
-    let all: Vec<_> = all.into_iter().filter(|one| !one.is_over(now)).collect();
+    let all: Vec<_> = all
+        .into_iter()
+        .filter(|suspension| !suspension.is_over(now))
+        .collect();
     let suspended = suspend::Way::of(site, None, sender, address)
         .suspended(&all, address)
         .map(suspend::describe);

@@ -120,8 +120,11 @@ fn still(site: &Site, resumed: &[Target]) -> String {
     let now = Timestamp::now();
     // A help only; what is suspended is said by `destinations`.
     let all = site.spool.suspensions().unwrap_or_default();
-    let all = all.into_iter().filter(|one| !one.is_over(now));
-    let others = all.filter(|one| one.target == Target::All || resumed.contains(&Target::All));
+    let all = all
+        .into_iter()
+        .filter(|suspension| !suspension.is_over(now));
+    let others =
+        all.filter(|suspension| suspension.target == Target::All || resumed.contains(&Target::All));
     let lines = others.map(|one| format!("{}.\n", describe(&one)));
     if resumed.is_empty() {
         String::new()
@@ -152,8 +155,8 @@ impl Way {
     /// What suspends mail on this way: of several the last to end.
     pub fn suspended<'a>(&self, all: &'a [Standing], to: &Address) -> Option<&'a Standing> {
         all.iter()
-            .filter(|one| self.has(&one.target, to))
-            .max_by_key(|one| one.until().unwrap_or(Timestamp::MAX))
+            .filter(|suspension| self.has(&suspension.target, to))
+            .max_by_key(|suspension| suspension.until().unwrap_or(Timestamp::MAX))
     }
 }
 

@@ -77,16 +77,22 @@ impl Exchanges {
 
     /// Looks up those that are best of what is left.
     async fn look_up(&mut self, resolver: &Resolver) {
-        let best = self.left.front().and_then(|one| one.preference);
-        let equal = self.left.iter().take_while(|one| one.preference == best);
+        let best = self.left.front().and_then(|exchange| exchange.preference);
+        let equal = self
+            .left
+            .iter()
+            .take_while(|exchange| exchange.preference == best);
         let count = equal.count();
         let level: Vec<Exchange> = self.left.drain(..count).collect();
-        let answers = level.iter().map(|one| resolver.look_up(&one.name));
+        let answers = level
+            .iter()
+            .map(|exchange| resolver.look_up(&exchange.name));
         let answers = join_all(answers).await;
         for (exchange, answer) in level.into_iter().zip(answers) {
             match answer {
                 Addresses::Found(addresses) => {
-                    if let Some(own) = addresses.iter().find(|one| resolver.is_loop(**one)) {
+                    if let Some(own) = addresses.iter().find(|address| resolver.is_loop(**address))
+                    {
                         return self.end_at(&exchange.name, *own);
                     }
                     let pair = |address| Ok((exchange.name.clone(), address));

@@ -126,18 +126,21 @@ impl Resolver {
         if found.is_empty() {
             return self.domain_itself(domain).await;
         }
-        if found.iter().all(|one| one.name.is_empty()) {
+        if found.iter().all(|exchange| exchange.name.is_empty()) {
             let text = format!("{domain} takes no mail (null MX)");
             return Err(Outcome::failed(EnhancedCode::new(5, 1, 10), text));
         }
         // A null MX beside others is a mistake; the others count.
-        found.retain(|one| !one.name.is_empty());
+        found.retain(|exchange| !exchange.name.is_empty());
         shuffle(&mut found);
-        found.sort_by_key(|one| one.preference);
+        found.sort_by_key(|exchange| exchange.preference);
         // Mail goes closer to its destination, never back or sideways (RFC 5321, 5.1).
-        if let Some(own) = found.iter().find(|one| is_same(&one.name, own_name)) {
+        if let Some(own) = found
+            .iter()
+            .find(|exchange| is_same(&exchange.name, own_name))
+        {
             let ours = own.preference;
-            found.retain(|one| one.preference < ours);
+            found.retain(|exchange| exchange.preference < ours);
             if found.is_empty() {
                 let text = format!("mail for {domain} loops back to this host: it is its best MX");
                 return Err(Outcome::failed(EnhancedCode::new(5, 4, 6), text));

@@ -74,7 +74,10 @@ impl Dsn {
         let nothing = RecipientDsn::default();
         self.ret.is_none()
             && self.envid.is_none()
-            && self.recipients.iter().all(|one| *one == nothing)
+            && self
+                .recipients
+                .iter()
+                .all(|recipient| *recipient == nothing)
     }
 
     /// What is asked about the recipient at this place.
@@ -87,7 +90,7 @@ impl Dsn {
         if let Some(ret) = self.ret {
             let _ = writeln!(text, "ret: {}", ret.as_str());
         }
-        if let Some(envid) = self.envid.as_deref().filter(|one| is_envid(one)) {
+        if let Some(envid) = self.envid.as_deref().filter(|envid| is_envid(envid)) {
             let _ = writeln!(text, "envid: {envid}");
         }
         let mut from = 0;
@@ -103,7 +106,11 @@ impl Dsn {
             from = last;
         }
         for (n, one) in self.recipients.iter().enumerate() {
-            if let Some(original) = one.original.as_ref().filter(|one| one.encoded().is_some()) {
+            if let Some(original) = one
+                .original
+                .as_ref()
+                .filter(|recipient| recipient.encoded().is_some())
+            {
                 let _ = writeln!(text, "orcpt: {} {original}", n + 1);
             }
         }

@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_key_may_be_for_certain_recipients() {
-        let [a, b] = ["a@x", "b@y"].map(|one| Address::parse(one).unwrap());
+        let [a, b] = ["a@x", "b@y"].map(|text| Address::parse(text).unwrap());
         let key = || SubmissionKey::new(vec![0xff; SubmissionKey::MAX_LEN]).unwrap();
         let both = key().for_recipients(&[a.clone(), b.clone()]);
         assert_eq!(both, key().for_recipients(&[b, a.clone()]));

@@ -130,7 +130,10 @@ fn from(name: &str, address: &str) -> String {
     let name = shortened(printable(name), MAX_NAME);
     let name = (!name.is_empty()).then_some(name);
     let address = Address::parse(address);
-    let wire = address.as_ref().ok().and_then(|one| one.on_wire().ok());
+    let wire = address
+        .as_ref()
+        .ok()
+        .and_then(|address| address.on_wire().ok());
     let wire = wire.map_or_else(String::new, |wire| harmless(&wire));
     encoded("From", &Mailbox::new_address(name, wire))
 }

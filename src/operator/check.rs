@@ -127,7 +127,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     let mut findings = look(spool)?;
     for _ in 1..LOOKS {
-        if !findings.iter().any(|one| one.level == Level::Problem) {
+        if !findings
+            .iter()
+            .any(|finding| finding.level == Level::Problem)
+        {
             break;
         }
         // A message may have moved on between two of our calls, and look like anything. It
@@ -138,7 +141,10 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     findings.sort_by(|a, b| a.path.cmp(&b.path));
     if repair {
         let closed = findings.iter().any(keeps_out);
-        for finding in findings.iter_mut().filter(|one| one.repair.is_some()) {
+        for finding in findings
+            .iter_mut()
+            .filter(|finding| finding.repair.is_some())
+        {
             let repaired = repair::repair(spool, finding);
             finding.repaired = Some(matches!(repaired, Ok(true)));
             if let Err(error) = repaired {
@@ -146,7 +152,11 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
             }
         }
         // What is below a directory that was closed can be looked at now.
-        if closed && findings.iter().any(|one| one.repaired == Some(true)) {
+        if closed
+            && findings
+                .iter()
+                .any(|finding| finding.repaired == Some(true))
+        {
             findings.extend(check(spool, repair)?);
         }
     }
@@ -156,18 +166,20 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
 /// What two looks agree on: problems that both have seen, and the later one's notes. What one of
 /// them could not read, the other may have seen, so both are right.
 fn agreed(before: Vec<Finding>, after: Vec<Finding>) -> Vec<Finding> {
-    let is_unread = |one: &Finding| one.what.starts_with(UNREAD);
-    let seen = |one: &Finding, by: &[Finding]| {
-        let same = |other: &Finding| other == one || is_unread(other) && one.is_hidden(&other.path);
+    let is_unread = |finding: &Finding| finding.what.starts_with(UNREAD);
+    let seen = |finding: &Finding, by: &[Finding]| {
+        let same = |other: &Finding| {
+            other == finding || is_unread(other) && finding.is_hidden(&other.path)
+        };
         by.iter().any(same)
     };
-    let is_problem = |one: &Finding| one.level == Level::Problem;
+    let is_problem = |finding: &Finding| finding.level == Level::Problem;
     let mut both: Vec<Finding> = after
         .iter()
         .filter(|one| !is_problem(one) || seen(one, &before))
         .cloned()
         .collect();
-    let hidden = |one: &Finding| !after.contains(one) && seen(one, &after);
+    let hidden = |finding: &Finding| !after.contains(finding) && seen(finding, &after);
     both.extend(before.into_iter().filter(hidden));
     both
 }
@@ -182,7 +194,7 @@ fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
     if look
         .findings
         .iter()
-        .any(|one| one.level == Level::Problem && keeps_out(one))
+        .any(|finding| finding.level == Level::Problem && keeps_out(finding))
     {
         return Ok(look.findings);
     }

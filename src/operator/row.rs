@@ -136,7 +136,7 @@ pub fn row(view: &View, now: Timestamp) -> Row {
             let last = state
                 .recipients
                 .iter()
-                .filter_map(|one| one.last_attempt.as_ref());
+                .filter_map(|recipient| recipient.last_attempt.as_ref());
             row.transport = content.envelope.submission.transport.clone();
             row.transport = row
                 .transport
@@ -147,7 +147,10 @@ pub fn row(view: &View, now: Timestamp) -> Row {
 }
 
 fn status(view: &View, state: &State) -> RowStatus {
-    let untold = state.recipients.iter().any(|one| one.is_untold());
+    let untold = state
+        .recipients
+        .iter()
+        .any(|recipient| recipient.is_untold());
     match (view.queue, &state.hold) {
         (Queue::Corrupt, _) => RowStatus::Corrupt,
         _ if view.in_progress() => RowStatus::InProgress,
@@ -212,16 +215,16 @@ fn hold(hold: &Hold) -> Option<HoldRow> {
 
 fn recipients(view: &View, state: &State, now: Timestamp) -> Vec<RecipientRow> {
     let is_tried = view.in_progress() && state.in_use;
-    let row = |one: &crate::queue::RecipientState| RecipientRow {
-        address: one.address.to_string(),
-        status: match one.fate {
+    let row = |recipient: &crate::queue::RecipientState| RecipientRow {
+        address: recipient.address.to_string(),
+        status: match recipient.fate {
             Fate::Pending { next } if is_tried && next <= now => "in-progress",
-            Fate::Pending { .. } if one.attempts == 0 => "pending",
+            Fate::Pending { .. } if recipient.attempts == 0 => "pending",
             Fate::Pending { .. } => "deferred",
             Fate::Delivered { .. } => "delivered",
             Fate::Failed { .. } => "failed",
         },
-        reply: one.last.as_ref().map(|reply| reply.to_string()),
+        reply: recipient.last.as_ref().map(|reply| reply.to_string()),
     };
     state.recipients.iter().map(row).collect()
 }

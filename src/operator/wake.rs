@@ -55,9 +55,9 @@ fn wake_one(
     let waits = |envelope: &Envelope, state: &State| {
         let mut all = state.recipients.iter();
         state.hold == Hold::None
-            && all.any(|one| {
-                let is_due = matches!(one.fate, Fate::Pending { next } if next <= now);
-                is_due && is_meant(envelope, &one.address)
+            && all.any(|recipient| {
+                let is_due = matches!(recipient.fate, Fate::Pending { next } if next <= now);
+                is_due && is_meant(envelope, &recipient.address)
             })
     };
     // Without its lock, and without reading all of it, as most are not meant.

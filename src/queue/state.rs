@@ -351,7 +351,11 @@ impl State {
             Action::Bounce(by) => {
                 self.hold = Hold::None;
                 let is_null = self.sender == ReversePath::Null;
-                for recipient in self.recipients.iter_mut().filter(|one| one.is_left()) {
+                for recipient in self
+                    .recipients
+                    .iter_mut()
+                    .filter(|recipient| recipient.is_left())
+                {
                     recipient.last = Some(given_up(by, recipient.last.as_ref()));
                     recipient.fate = Fate::Failed {
                         since: at,
@@ -370,7 +374,9 @@ impl State {
         let Some(named) = named else {
             return self.recipients.iter_mut().for_each(change);
         };
-        let found = named.iter().filter_map(|one| self.index.get(one).copied());
+        let found = named
+            .iter()
+            .filter_map(|recipient| self.index.get(recipient).copied());
         let found: BTreeSet<usize> = found.collect();
         for n in found {
             self.recipients.get_mut(n).into_iter().for_each(&mut change);
@@ -400,30 +406,30 @@ impl State {
     /// When something is to be done about it by itself: the earliest of the next attempts, and of the
     /// times at which the sender is told that it takes long.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let pending = |one: &&RecipientState| matches!(one.fate, Fate::Pending { .. });
+        let pending = |recipient: &&RecipientState| matches!(recipient.fate, Fate::Pending { .. });
         let warn = self.recipients.iter().filter(pending);
-        let warn = warn.filter_map(|one| one.warn).min();
+        let warn = warn.filter_map(|recipient| recipient.warn).min();
         [self.next_attempt(), warn].into_iter().flatten().min()
     }
 
     /// The last reply that was not a success, of whoever is not done; if everybody is, of
     /// whoever failed.
     pub fn last_error(&self) -> Option<&Reply> {
-        let open = |one: &&RecipientState| one.is_left() || one.is_untold();
-        let any = self.recipients.iter().any(|one| open(&one));
+        let open = |recipient: &&RecipientState| recipient.is_left() || recipient.is_untold();
+        let any = self.recipients.iter().any(|recipient| open(&recipient));
         self.recipients
             .iter()
-            .filter(|one| {
+            .filter(|recipient| {
                 if any {
-                    open(one)
+                    open(recipient)
                 } else {
-                    !matches!(one.fate, Fate::Delivered { .. })
+                    !matches!(recipient.fate, Fate::Delivered { .. })
                 }
             })
-            .filter_map(|one| {
+            .filter_map(|recipient| {
                 Some((
-                    one.last_attempt.as_ref().map(|(at, _)| *at),
-                    one.last.as_ref()?,
+                    recipient.last_attempt.as_ref().map(|(at, _)| *at),
+                    recipient.last.as_ref()?,
                 ))
             })
             .max_by_key(|(at, _)| *at)

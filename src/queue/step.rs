@@ -140,7 +140,7 @@ pub fn refusal(state: &State, stands_frozen: bool, action: &Action) -> Option<&'
         Action::Bounce(_) if state.sender.mailbox().is_none() => {
             Some("it has the null sender: there is nobody to tell; `mailspool discard` it")
         }
-        Action::Bounce(_) if !state.recipients.iter().any(|one| one.is_left()) => {
+        Action::Bounce(_) if !state.recipients.iter().any(|recipient| recipient.is_left()) => {
             Some("nobody is left to bounce it for")
         }
         _ => None,
@@ -149,9 +149,13 @@ pub fn refusal(state: &State, stands_frozen: bool, action: &Action) -> Option<&'
 
 /// Why a message is frozen of which recipients failed: what happened last.
 fn nobody_to_tell(state: &State) -> String {
-    let failed = state.recipients.iter().filter(|one| one.is_untold());
-    let last = failed.max_by_key(|one| one.last_attempt.as_ref().map(|(at, _)| *at));
-    let is_over = last.is_some_and(|one| matches!(one.fate, Fate::Failed { expired: true, .. }));
+    let failed = state
+        .recipients
+        .iter()
+        .filter(|recipient| recipient.is_untold());
+    let last = failed.max_by_key(|recipient| recipient.last_attempt.as_ref().map(|(at, _)| *at));
+    let is_over =
+        last.is_some_and(|recipient| matches!(recipient.fate, Fate::Failed { expired: true, .. }));
     let what = if is_over {
         "its time is up and there is no sender to tell"
     } else {
@@ -172,7 +176,7 @@ pub fn queue_until(state: &State) -> Option<QueueUntil> {
         Hold::Discarded { until, .. } => return Some(QueueUntil::Discarded(*until)),
         Hold::None => {}
     }
-    let open = |one: &RecipientState| one.is_untold() || one.is_unconfirmed();
+    let open = |recipient: &RecipientState| recipient.is_untold() || recipient.is_unconfirmed();
     if state.recipients.iter().any(open) {
         None
     } else {
@@ -188,7 +192,7 @@ fn untold(state: &State) -> Option<Occasion> {
     if state.sender == ReversePath::Null {
         return None;
     }
-    let cause = |one: &RecipientState| match one.fate {
+    let cause = |recipient: &RecipientState| match recipient.fate {
         Fate::Failed {
             since,
             notified: false,
@@ -214,8 +218,8 @@ fn untold(state: &State) -> Option<Occasion> {
 
 /// The recipients that wait, and of whom the sender is to be told by now that it takes long.
 pub fn overdue(state: &State, now: Timestamp) -> Option<Occasion> {
-    let time = |one: &RecipientState| match one.fate {
-        Fate::Pending { .. } => one.warn.filter(|warn| *warn <= now),
+    let time = |recipient: &RecipientState| match recipient.fate {
+        Fate::Pending { .. } => recipient.warn.filter(|warn| *warn <= now),
         _ => None,
     };
     let all = || state.recipients.iter().enumerate();
@@ -286,7 +290,9 @@ pub fn failed_attempt<'a>(
     outcome: &'a Outcome,
     now: Timestamp,
 ) -> FailedAttempt<'a> {
-    let before = state.recipient(recipient).map_or(0, |one| one.attempts);
+    let before = state
+        .recipient(recipient)
+        .map_or(0, |recipient| recipient.attempts);
     FailedAttempt {
         id: state.id,
         begin: state.begins(now),
@@ -337,7 +343,7 @@ mod tests {
             let envelope = Envelope {
                 sender: ReversePath::parse(sender.as_bytes()).unwrap(),
                 recipients: ["a@x", "b@y"]
-                    .map(|one| Address::parse(one).unwrap())
+                    .map(|text| Address::parse(text).unwrap())
                     .to_vec(),
                 submission: Submission {
                     release: ahead.map(|ahead| now + ahead),
@@ -705,15 +711,19 @@ mod tests {
         let mut story = Story::new("");
         story.starts();
         let outcome = later();
-        let results = story.state.recipients.iter().map(|one| RecipientResult {
-            recipient: one.address.clone(),
-            status: Status::Failed,
-            reply: outcome.reply.clone(),
-            next: None,
-            expired: true,
-            handover: Handover::Final,
-            warn: None,
-        });
+        let results = story
+            .state
+            .recipients
+            .iter()
+            .map(|recipient| RecipientResult {
+                recipient: recipient.address.clone(),
+                status: Status::Failed,
+                reply: outcome.reply.clone(),
+                next: None,
+                expired: true,
+                handover: Handover::Final,
+                warn: None,
+            });
         let results = results.collect();
         let transport = None;
         let began = story.now;
@@ -765,10 +775,14 @@ mod tests {
             let Step::Rest(QueueUntil::Deferred(_)) = step else {
                 panic!("{step:?}")
             };
-            let next = story.state.recipients.iter().map(|one| match one.fate {
-                Fate::Pending { next } => next,
-                _ => panic!("{one:?}"),
-            });
+            let next = story
+                .state
+                .recipients
+                .iter()
+                .map(|recipient| match recipient.fate {
+                    Fate::Pending { next } => next,
+                    _ => panic!("{recipient:?}"),
+                });
             story.now = next.max().unwrap();
         }
     }
@@ -787,7 +801,7 @@ mod tests {
                 .state
                 .recipients
                 .iter()
-                .filter_map(|one| match one.fate {
+                .filter_map(|recipient| match recipient.fate {
                     Fate::Pending { next } => Some(next),
                     _ => None,
                 })

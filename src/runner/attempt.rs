@@ -250,7 +250,7 @@ impl Core {
             if may_begin || !ended.outcomes.is_empty() {
                 let result = std::mem::take(&mut ended);
                 results.extend(result.statuses());
-                let syncs = if result.statuses().any(|one| one != Status::Deferred) {
+                let syncs = if result.statuses().any(|result| result != Status::Deferred) {
                     Syncs::Often
                 } else {
                     Syncs::Seldom
@@ -648,7 +648,9 @@ impl Core {
         results: Vec<RecipientResult>,
         last: bool,
     ) -> (Entry, Option<String>) {
-        let delivered = results.iter().all(|one| one.status == Status::Delivered);
+        let delivered = results
+            .iter()
+            .all(|result| result.status == Status::Delivered);
         let what = What::Outcome {
             began: entry.began().unwrap_or(now),
             transport,
@@ -753,7 +755,7 @@ fn is_wanted(entry: &Entry) -> bool {
 /// Whether the end of an attempt with these results is synced. The rename to `done/` says that all have it,
 /// and deferrals may be lost; a partial outcome is synced, and so is what its sender is told of a failure.
 fn syncs_at_the_end(results: &[Status]) -> Syncs {
-    let all = |status| results.iter().all(|one| *one == status);
+    let all = |status| results.iter().all(|result| *result == status);
     if all(Status::Delivered) || all(Status::Deferred) {
         Syncs::Seldom
     } else {

@@ -34,7 +34,7 @@ impl Chunks {
             one.retain(|address| !is_chosen(address));
             one
         };
-        *self = chunks.map(left).filter(|one| !one.is_empty()).collect();
+        *self = chunks.map(left).filter(|chunk| !chunk.is_empty()).collect();
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Address> {

@@ -454,7 +454,7 @@ impl ConnectionSlot {
     /// No connection came about, or none that is of use. Whether the destination is down then: not if
     /// others of ours stand, and any of them was of use; it takes no more of them than that.
     pub fn is_down(&self) -> bool {
-        let is_of_use = |one: &Known| one.standing > 0 && one.stumbles < STUMBLES;
+        let is_of_use = |known: &Known| known.standing > 0 && known.stumbles < STUMBLES;
         if !self
             .connections
             .known()

@@ -136,7 +136,7 @@ impl Core {
     /// Whether it is not known of a destination whether it answers.
     pub(super) fn is_strange(&self, destination: &Destination) -> bool {
         let transport = self.transports.get(&destination.transport);
-        transport.is_some_and(|one| one.connections().is_some())
+        transport.is_some_and(|transport| transport.connections().is_some())
             && !self.connections.answers(destination)
     }
 

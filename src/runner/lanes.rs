@@ -54,7 +54,7 @@ impl Lanes {
     /// Lets go everybody who waits for a destination, and says how many they are.
     pub fn dismiss(&mut self, lane: &Destination) -> usize {
         let waiting = self.waiting.remove(lane).unwrap_or_default();
-        self.turns.retain(|one| one != lane);
+        self.turns.retain(|turn| turn != lane);
         for candidate in &waiting {
             self.known.remove(&candidate.id);
         }

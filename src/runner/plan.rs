@@ -194,7 +194,7 @@ impl Core {
                     None => plan.pending_groups.extend(
                         chunks
                             .by_ref()
-                            .map(|one| pending([one].into_iter().collect())),
+                            .map(|chunk| pending([chunk].into_iter().collect())),
                     ),
                 }
             }
@@ -240,11 +240,11 @@ impl Core {
             Some(destination.transport.as_str()),
             Some(destination.next_hop.as_str()),
         );
-        let found = |one: &Address| self.spool.suspension(suspended, on_way, one, now);
+        let found = |address: &Address| self.spool.suspension(suspended, on_way, address, now);
         if pending.round.is_under_way() {
             let first = pending.chunks.take_first();
             let (put_off, left): (Vec<_>, Vec<_>) =
-                first.into_iter().partition(|one| found(one).is_some());
+                first.into_iter().partition(|chunk| found(chunk).is_some());
             plan.known.extend(ended(put_off, &pending.round));
             if left.is_empty() {
                 pending.round = pending.round.anew()
@@ -252,9 +252,9 @@ impl Core {
                 pending.chunks.put_first(left)
             }
         }
-        pending.chunks.take_out(|one| match found(one) {
+        pending.chunks.take_out(|chunk| match found(chunk) {
             Some(standing) => {
-                self.leave_out(plan, entry, one, standing, now);
+                self.leave_out(plan, entry, chunk, standing, now);
                 true
             }
             None => false,
@@ -425,7 +425,7 @@ impl Core {
         recipient: &Address,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let untried = |one: &&RecipientState| one.attempts == 0;
+        let untried = |recipient: &&RecipientState| recipient.attempts == 0;
         let one = entry.state().recipient(recipient).filter(untried)?;
         warn_time(entry.state(), one, &self.delays, now)
     }
@@ -433,8 +433,8 @@ impl Core {
     /// Until when a message rests that has only these recipients left who are due.
     pub(super) fn rest_until(&self, entry: &Entry, until: Timestamp) -> Timestamp {
         let now = self.now();
-        let times = |one: &RecipientState| match one.fate {
-            Fate::Pending { next } => [Some(next), one.warn],
+        let times = |recipient: &RecipientState| match recipient.fate {
+            Fate::Pending { next } => [Some(next), recipient.warn],
             _ => [None, None],
         };
         let times = entry.state().recipients.iter().flat_map(times).flatten();

@@ -215,8 +215,10 @@ impl Core {
             .ok()
             .flatten();
         let envelope = block.map(|block| block.envelope);
-        let first = envelope.as_ref().and_then(|one| one.recipients.first());
-        let sender = envelope.as_ref().map(|one| &one.sender);
+        let first = envelope
+            .as_ref()
+            .and_then(|envelope| envelope.recipients.first());
+        let sender = envelope.as_ref().map(|recipient| &recipient.sender);
         let name = first.and_then(|first| {
             let sender = sender.unwrap_or(&ReversePath::Null);
             self.routes.transport_for(sender, first)

@@ -97,8 +97,8 @@ impl Sessions {
         let mut idle = self.idle();
         let at = idle
             .iter()
-            .rposition(|one| one.destination == *destination)?;
-        idle.remove(at).map(|one| one.open.taken())
+            .rposition(|idle| idle.destination == *destination)?;
+        idle.remove(at).map(|idle| idle.open.taken())
     }
 
     /// Takes an idle session to a host under this name, whatever destination it was opened for.
@@ -115,8 +115,8 @@ impl Sessions {
         let mut idle = self.idle();
         let at = idle
             .iter()
-            .rposition(|one| one.open.host.as_deref().is_some_and(&is_it))?;
-        idle.remove(at).map(|one| one.open.taken())
+            .rposition(|idle| idle.open.host.as_deref().is_some_and(&is_it))?;
+        idle.remove(at).map(|idle| idle.open.taken())
     }
 
     /// Keeps a session that may be used again. At most `most` are kept; the one that was idle
@@ -133,7 +133,7 @@ impl Sessions {
             since,
         });
         if idle.len() > most {
-            idle.pop_front().map(|one| one.open.taken())
+            idle.pop_front().map(|idle| idle.open.taken())
         } else {
             None
         }
@@ -143,8 +143,8 @@ impl Sessions {
     pub fn next_end(&self) -> Option<Instant> {
         // Only a connection costs anybody anything.
         let idle = self.idle();
-        let first = idle.iter().find(|one| one.open.slot.is_some());
-        first.map(|one| one.since + IDLE)
+        let first = idle.iter().find(|idle| idle.open.slot.is_some());
+        first.map(|idle| idle.since + IDLE)
     }
 
     /// Those that have been idle for too long.
@@ -152,11 +152,11 @@ impl Sessions {
         let mut idle = self.idle();
         let (ended, left) = std::mem::take(&mut *idle)
             .into_iter()
-            .partition::<Vec<Idle>, _>(|one| {
-                one.open.slot.is_some() && one.since.elapsed() >= IDLE
+            .partition::<Vec<Idle>, _>(|idle| {
+                idle.open.slot.is_some() && idle.since.elapsed() >= IDLE
             });
         *idle = left.into();
-        ended.into_iter().map(|one| one.open.taken()).collect()
+        ended.into_iter().map(|idle| idle.open.taken()).collect()
     }
 
     /// Closes them all.

@@ -304,8 +304,8 @@ fn log_end(entry: &Entry) {
                 .state()
                 .recipients
                 .iter()
-                .filter(|one| one.is_untold());
-            let to: Vec<&str> = failed.map(|one| one.address.as_str()).collect();
+                .filter(|recipient| recipient.is_untold());
+            let to: Vec<&str> = failed.map(|recipient| recipient.address.as_str()).collect();
             let (to, reason) = (to.join(", "), &by.reason);
             let text = "discarded: nobody looked at it while it was frozen";
             tracing::warn!(%id, from, to, frozen = %since, reason, "{text}");
@@ -354,7 +354,7 @@ pub(super) fn log_results(
         let unwanted = result.status == crate::queue::Status::Failed
             && entry.envelope().sender != ReversePath::Null
             && (entry.state().recipient(&result.recipient))
-                .is_some_and(|one| !one.dsn.wants_failure());
+                .is_some_and(|recipient| !recipient.dsn.wants_failure());
         let notice = unwanted.then_some("not wanted");
         tracing::info!(%id, from, to, transport, relay, delay, dsn, status, reply, notice, "attempt");
     }

@@ -80,7 +80,7 @@ impl Core {
             // For all of them: the next transaction would get the same answer.
             Reached::Nobody(outcome) => {
                 let all = recipients.into_iter().chain(chunks.take_all());
-                let outcomes = all.map(|one| (one, outcome.clone())).collect();
+                let outcomes = all.map(|chunk| (chunk, outcome.clone())).collect();
                 TransactionRest {
                     outcomes,
                     chunks,
@@ -350,9 +350,9 @@ fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
 
 /// What becomes of those who are left when no other host is.
 pub(super) fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)> {
-    let pair = |one: Address| {
-        let outcome = round.outcome(&one);
-        (one, outcome)
+    let pair = |address: Address| {
+        let outcome = round.outcome(&address);
+        (address, outcome)
     };
     left.into_iter().map(pair).collect()
 }

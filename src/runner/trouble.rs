@@ -97,7 +97,7 @@ impl Troubles {
     #[cfg(feature = "cli")]
     pub fn next_look(&self) -> Option<Instant> {
         let state = self.state();
-        state.messages.values().map(|one| one.until).min()
+        state.messages.values().map(|value| value.until).min()
     }
 
     pub fn count(&self) -> Count {

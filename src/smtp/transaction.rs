@@ -120,7 +120,7 @@ fn write_wishes(dsn: &RecipientDsn, out: &mut Vec<u8>) {
             }
         }
     }
-    if let Some(original) = dsn.original.as_ref().and_then(|one| one.encoded()) {
+    if let Some(original) = dsn.original.as_ref().and_then(|word| word.encoded()) {
         out.extend_from_slice(b" ORCPT=");
         out.extend_from_slice(original.as_bytes());
     }

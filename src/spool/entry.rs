@@ -328,7 +328,7 @@ impl Entry {
     pub fn record_outcome(&mut self, event: Event) -> disk::Result<()> {
         let who: Vec<usize> = match &event.what {
             What::Outcome { results, .. } => (results.iter())
-                .filter_map(|one| self.state.index_of(&one.recipient))
+                .filter_map(|result| self.state.index_of(&result.recipient))
                 .collect(),
             _ => Vec::new(),
         };
@@ -385,10 +385,10 @@ impl Entry {
     /// An operator acts on a message whose attempt was interrupted: those who may have been tried are due
     /// again at once, unless the action says otherwise.
     fn record_past_interruption(&mut self, at: Timestamp) -> disk::Result<()> {
-        let due = |one: &&RecipientState| matches!(one.fate, Fate::Pending { next } if next <= at);
+        let due = |recipient: &&RecipientState| matches!(recipient.fate, Fate::Pending { next } if next <= at);
         let due: Vec<Address> = (self.state.recipients.iter())
             .filter(due)
-            .map(|one| one.address.clone())
+            .map(|recipient| recipient.address.clone())
             .collect();
         if !due.is_empty() {
             self.count_interruption()?;
@@ -572,7 +572,7 @@ fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Re
     };
     let files: Vec<&File> = entries
         .iter()
-        .filter_map(|one| one.history.file())
+        .filter_map(|entry| entry.history.file())
         .collect();
     let disk = &first.locked.spool.disk;
     let durable = disk.durable(&files, &[Path::new(Info::History.dir())]);

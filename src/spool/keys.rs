@@ -138,7 +138,7 @@ impl Spool {
         } else {
             None
         };
-        let sound = |one: &Record| one.bucket().join(one.keyed.key.hash()) == path;
+        let sound = |record: &Record| record.bucket().join(record.keyed.key.hash()) == path;
         let there = self.disk.stat(path)?.is_some();
         let damaged = there && !self.key_record(path)?.as_ref().is_some_and(sound);
         if damaged && remove {

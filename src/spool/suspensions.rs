@@ -358,8 +358,8 @@ impl Spool {
         let files: BTreeSet<String> = all.map(|target| target.file_name()).collect();
         let files = files.into_iter().filter(|file| suspended.has(file));
         let standing = files.filter_map(|file| self.standing(&file));
-        let standing = standing.filter(|one| !one.is_over(now));
-        standing.max_by_key(|one| one.until().unwrap_or(Timestamp::MAX))
+        let standing = standing.filter(|suspension| !suspension.is_over(now));
+        standing.max_by_key(|suspension| suspension.until().unwrap_or(Timestamp::MAX))
     }
 
     /// Reads a file; none if it is gone.
@@ -391,7 +391,10 @@ impl Spool {
     ) -> disk::Result<(Vec<Suspension>, Vec<disk::Error>)> {
         let (mut ended, mut failed) = (Vec::new(), Vec::new());
         for name in self.suspended()?.0 {
-            if !self.standing(&name).is_some_and(|one| one.is_over(now)) {
+            if !self
+                .standing(&name)
+                .is_some_and(|suspension| suspension.is_over(now))
+            {
                 continue;
             }
             match self.end_suspension(&name, now) {
@@ -408,7 +411,9 @@ impl Spool {
             return Ok(None);
         };
         // It may have been suspended anew between the two.
-        let still = self.standing(name).filter(|one| one.is_over(now));
+        let still = self
+            .standing(name)
+            .filter(|suspension| suspension.is_over(now));
         match still {
             Some(Standing { says, .. }) if self.disk.unlink(&path)? => Ok(says),
             _ => Ok(None),

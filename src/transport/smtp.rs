@@ -216,7 +216,11 @@ impl Smtp {
                     Ok(address) => format!("[{address}]"),
                     Err(_) => name,
                 };
-                Ok(found.await?.into_iter().map(|one| name(one.name)).collect())
+                Ok(found
+                    .await?
+                    .into_iter()
+                    .map(|finding| name(finding.name))
+                    .collect())
             }
         }
     }

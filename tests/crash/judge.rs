@@ -233,8 +233,10 @@ pub fn work_off(
                 wrong.extend(put_off(spool));
             }
             // Two names of a message that is not due are nobody's business yet.
-            found.retain(|one| !is_leftover(one) && !one.what.starts_with("one file with names"));
-            found.retain(|one| !is_for_a_person(story, &one.what));
+            found.retain(|finding| {
+                !is_leftover(finding) && !finding.what.starts_with("one file with names")
+            });
+            found.retain(|finding| !is_for_a_person(story, &finding.what));
             let after = |one| said("check finds after a pass", one);
             wrong.extend(found.into_iter().map(after));
         }
@@ -360,7 +362,7 @@ fn answer_is_lost(tree: &Tree, fate: &Fate) -> bool {
             ..
         } => results
             .iter()
-            .any(|one| one.status == Status::Unknown && one.recipient.as_str() == fate.to),
+            .any(|result| result.status == Status::Unknown && result.recipient.as_str() == fate.to),
         _ => false,
     })
 }

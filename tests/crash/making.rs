@@ -40,8 +40,8 @@ fn judge(case: &Case) -> Vec<String> {
         Err(error) => wrong.push(format!("it cannot be made: {error}")),
         Ok(spool) => {
             let mut found = findings(&spool);
-            found.retain(|one| one.level > Level::Note);
-            wrong.extend(found.into_iter().map(|one| format!("{one:?}")));
+            found.retain(|finding| finding.level > Level::Note);
+            wrong.extend(found.into_iter().map(|finding| format!("{finding:?}")));
             accept(
                 &spool,
                 Entrance::Active,

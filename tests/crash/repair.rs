@@ -52,8 +52,8 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     };
     let (before, after) = (files(before), files(after));
     // To write down why something is in quarantine takes no name away.
-    let takes_away = |one: &&Finding| {
-        let repair = one.repair.as_ref();
+    let takes_away = |finding: &&Finding| {
+        let repair = finding.repair.as_ref();
         repair.is_some_and(|repair| !matches!(repair, Repair::SayWhy | Repair::Show { .. }))
     };
     let shown = done
@@ -99,8 +99,8 @@ pub fn findings(spool: &Spool) -> Vec<String> {
     if found.is_empty() {
         return Vec::new();
     }
-    let found = found.into_iter().filter(|one| !is_leftover(one));
-    let mut wrong: Vec<String> = found.map(|one| said("check finds", one)).collect();
+    let found = found.into_iter().filter(|finding| !is_leftover(finding));
+    let mut wrong: Vec<String> = found.map(|finding| said("check finds", finding)).collect();
     problems(spool, true);
     let after = problems(spool, false).into_iter();
     wrong.extend(after.map(|one| said("check still finds", one)));
@@ -109,7 +109,7 @@ pub fn findings(spool: &Spool) -> Vec<String> {
 
 pub fn problems(spool: &Spool, repair: bool) -> Vec<Finding> {
     let mut found = check(spool, repair).unwrap();
-    found.retain(|one| one.level == Level::Problem);
+    found.retain(|finding| finding.level == Level::Problem);
     found
 }
 

@@ -152,7 +152,7 @@ fn words(event: Event) -> Vec<String> {
             transport, results, ..
         } => {
             let by = transport.unwrap_or_default();
-            let status = |one: RecipientResult| match (one.status, by.as_str()) {
+            let status = |result: RecipientResult| match (result.status, by.as_str()) {
                 (Status::Delivered, "box") => "copied".to_owned(),
                 (status, _) => format!("{status:?}").to_lowercase(),
             };

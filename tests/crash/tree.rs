@@ -27,7 +27,7 @@ impl Tree {
         // In the order of their first names. There are few.
         let mut all: Vec<u64> = Vec::new();
         let mut number = |file: u64| {
-            let known = all.iter().position(|one| *one == file);
+            let known = all.iter().position(|name| *name == file);
             known.unwrap_or_else(|| {
                 all.push(file);
                 all.len() - 1

@@ -38,7 +38,7 @@ pub struct Calm {
 
 impl Calm {
     pub fn for_mail_to<'a>(mut recipients: impl Iterator<Item = &'a str>) -> Calm {
-        let forks = recipients.any(|one| one.ends_with("@pipe.test"));
+        let forks = recipients.any(|recipient| recipient.ends_with("@pipe.test"));
         Calm {
             _writing: forks.then(|| FORKS.write().unwrap_or_else(PoisonError::into_inner)),
             _reading: (!forks).then(|| FORKS.read().unwrap_or_else(PoisonError::into_inner)),
@@ -394,14 +394,15 @@ impl Known {
                         Some(id),
                     ) = (event.what, id)
                     {
-                        let named = |one: &RecipientResult| (id, one.recipient.as_str().to_owned());
-                        let lost = |one: &&RecipientResult| one.status == Status::Unknown;
+                        let named =
+                            |result: &RecipientResult| (id, result.recipient.as_str().to_owned());
+                        let lost = |result: &&RecipientResult| result.status == Status::Unknown;
                         let lost = results.iter().filter(lost).map(named);
                         // An interruption may be lost: it is found again.
                         let doubtful: Vec<_> = lost.filter(|_| transport.is_some()).collect();
                         let to = results.into_iter();
-                        let to = to.filter(|one| one.status == Status::Delivered);
-                        let to = to.map(|one| (id, one.recipient.as_str().to_owned()));
+                        let to = to.filter(|result| result.status == Status::Delivered);
+                        let to = to.map(|result| (id, result.recipient.as_str().to_owned()));
                         let to: Vec<_> = to.collect();
                         self.fresh.extend(to.iter().cloned());
                         self.noted.extend(to);

@@ -170,7 +170,7 @@ const ODD: &str = "\"a  b status=\\\"failed\\\" to=\"@x.test";
 fn check_objects(objects: &[Value], id: &str) {
     let attempts: Vec<&Value> = objects
         .iter()
-        .filter(|one| one["message"] == "attempt" && one["id"] == id)
+        .filter(|object| object["message"] == "attempt" && object["id"] == id)
         .collect();
     assert_eq!(attempts.len(), 4, "{objects:#?}");
     let by = |to: &str| *attempts.iter().find(|one| one["to"] == to).unwrap();
@@ -340,8 +340,8 @@ fn by_journald() {
                 &id,
             ),
         }
-        let later = all.iter().find(|one| {
-            one.get("MAILSPOOL_TO")
+        let later = all.iter().find(|line| {
+            line.get("MAILSPOOL_TO")
                 .is_some_and(|to| to == "later@x.test")
         });
         for (name, value) in [
@@ -359,7 +359,7 @@ fn by_journald() {
             assert!(relay.starts_with("[127.0.0.1]:"), "{relay}");
         }
         let odd =
-            |one: &&BTreeMap<String, String>| one.get("MAILSPOOL_TO").is_some_and(|to| to == ODD);
+            |name: &&BTreeMap<String, String>| name.get("MAILSPOOL_TO").is_some_and(|to| to == ODD);
         assert_eq!(all.iter().filter(odd).count(), 1);
     }
 }

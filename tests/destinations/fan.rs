@@ -62,7 +62,12 @@ fn what_is_tried_in_many_parts_is_one_attempt() {
     assert_eq!((summary.messages, summary.deferred), (1, 20));
     let state = scene.state(id).state;
     assert_eq!((state.attempts, state.interrupted), (1, 0));
-    assert!(state.recipients.iter().all(|one| one.attempts == 1));
+    assert!(
+        state
+            .recipients
+            .iter()
+            .all(|recipient| recipient.attempts == 1)
+    );
 }
 
 #[test]
@@ -177,7 +182,7 @@ fn the_rest_for_a_destination_that_is_suspended_waits() {
         let queue = scene.spool.locate(id).unwrap().queue().unwrap();
         let view = scene.spool.view(id, queue, &Listing::default()).unwrap();
         let state = view.unwrap().content.unwrap().state;
-        let attempts = state.recipients.iter().map(|one| one.attempts);
+        let attempts = state.recipients.iter().map(|recipient| recipient.attempts);
         attempts.collect::<Vec<_>>()
     };
     assert_eq!(attempts(), [1, 0, 0]);

@@ -126,7 +126,7 @@ impl QueueScene {
         let spool = Spool::open(&path).unwrap();
         let problems = |spool: &Spool| -> Vec<_> {
             let mut found = findings(spool);
-            found.retain(|one| one.level > mailspool::operator::Level::Note);
+            found.retain(|finding| finding.level > mailspool::operator::Level::Note);
             found
         };
         assert_eq!(problems(&spool), []);
@@ -199,7 +199,7 @@ impl QueueScene {
         assert_eq!(
             findings(spool)
                 .iter()
-                .filter(|one| one.level > mailspool::operator::Level::Note)
+                .filter(|finding| finding.level > mailspool::operator::Level::Note)
                 .count(),
             0
         );
@@ -233,7 +233,9 @@ fn holds(spool: &Spool, id: QueueId, action: &Action) {
         Action::Discard { .. } => {
             matches!(queue, Queue::Discarded(_)) && matches!(hold, Hold::Discarded { .. })
         }
-        Action::Bounce(_) => *queue == Queue::Active && recipients.iter().all(|one| !one.is_left()),
+        Action::Bounce(_) => {
+            *queue == Queue::Active && recipients.iter().all(|recipient| !recipient.is_left())
+        }
         Action::Retry(_) | Action::Thaw(_) => {
             matches!(queue, Queue::Active | Queue::Deferred(_)) && hold == Hold::None
         }

@@ -252,7 +252,7 @@ impl Hosts {
             let summary = summary.unwrap_or_else(|error| panic!("a clean pass: {error}"));
             assert_eq!(summary.trouble, 0, "{summary:?}");
             let mut problems = findings(spool);
-            problems.retain(|one| one.level > Level::Note);
+            problems.retain(|finding| finding.level > Level::Note);
             assert_eq!(problems, []);
             if files(spool.path()).is_empty() {
                 break;
@@ -294,7 +294,9 @@ impl Hosts {
                     What::Outcome {
                         transport, results, ..
                     } if !held => {
-                        let lost = results.iter().any(|one| one.status == Status::Unknown);
+                        let lost = results
+                            .iter()
+                            .any(|result| result.status == Status::Unknown);
                         let strict = transport.as_deref() == Some("strict");
                         assert!(!(lost && strict), "lost, and not held: {id}");
                     }
@@ -427,7 +429,9 @@ fn damaged_memory_is_nothing() {
             std::fs::write(&down, damage).unwrap();
             let spool = Spool::open(&dir.spool()).unwrap();
             let found = check(&spool, false).unwrap();
-            let found = found.iter().find(|one| dir.spool().join(&one.path) == down);
+            let found = found
+                .iter()
+                .find(|finding| dir.spool().join(&finding.path) == down);
             let found = found.expect("nobody says that it is damaged");
             assert!(found.what.contains("damaged"), "{found:?}");
             let around = Around::new(hosts.start, hosts.at);

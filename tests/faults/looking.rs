@@ -130,16 +130,19 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
             .filter(|one| one.what.starts_with("cannot be read: "))
             .map(|one| one.path.as_path())
             .collect();
-        let unread = |one: &Finding| unread.iter().any(|above| one.is_hidden(above));
+        let unread = |finding: &Finding| unread.iter().any(|above| finding.is_hidden(above));
         for one in &answer {
             let unread = unread(one) && one.repair.is_none();
             assert!(found.contains(one) || unread, "{one:?}");
         }
-        let told = |one: &&Finding| answer.contains(one) || unread(one);
-        let untold: Vec<&Finding> = found.iter().filter(|one| !told(one)).collect();
+        let told = |finding: &&Finding| answer.contains(finding) || unread(finding);
+        let untold: Vec<&Finding> = found.iter().filter(|finding| !told(finding)).collect();
         // What is not there for a moment has gone elsewhere: the next check says what it is.
         let may_vanish = usize::from(case.fault == Fault::Once(Errno::ENOENT));
-        let vanished: BTreeSet<_> = untold.iter().map(|one| one.path.file_name()).collect();
+        let vanished: BTreeSet<_> = untold
+            .iter()
+            .map(|finding| finding.path.file_name())
+            .collect();
         assert!(vanished.len() <= may_vanish, "not said: {untold:?}");
         if answer.iter().any(unread) {
             "some not to be read"
@@ -204,7 +207,7 @@ fn a_repair_loses_nothing() {
         let spool = Spool::open(&dir.spool()).unwrap();
         check(&spool, true).unwrap();
         let mut found = check(&spool, false).unwrap();
-        found.retain(|one| one.level > Level::Note);
+        found.retain(|finding| finding.level > Level::Note);
         assert_eq!(found, []);
         drop(spool);
         remove_leftovers(&dir.spool(), &queue);

@@ -21,7 +21,7 @@ fn judge(case: &Case) -> String {
     let spool = Spool::create(&path, None).unwrap();
     let found = findings(&spool);
     assert!(
-        found.iter().all(|one| one.level == Level::Note),
+        found.iter().all(|finding| finding.level == Level::Note),
         "{found:?}"
     );
     accept(

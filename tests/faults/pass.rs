@@ -100,8 +100,9 @@ impl QueueScene {
             assert_eq!(summary.trouble, 0, "{summary:?}");
             let mut problems = findings(&spool);
             // Nothing about a quarantine is synced: where the reason is lost, a repair finds it.
-            let may_be_lost = |one: &Finding| runs > 1 && one.repair == Some(Repair::SayWhy);
-            problems.retain(|one| one.level > Level::Note && !may_be_lost(one));
+            let may_be_lost =
+                |finding: &Finding| runs > 1 && finding.repair == Some(Repair::SayWhy);
+            problems.retain(|finding| finding.level > Level::Note && !may_be_lost(finding));
             assert_eq!(problems, []);
             let left = spool.listing().messages;
             if left
@@ -201,7 +202,7 @@ impl QueueScene {
             notices.keys().all(|key| wanted.contains_key(key)),
             "{notices:?}"
         );
-        for delivery in ledger.all().iter().filter(|one| !one.sender.is_empty()) {
+        for delivery in ledger.all().iter().filter(|key| !key.sender.is_empty()) {
             let one = self.expected.iter().find(|one| one.id == delivery.id);
             let one = one.unwrap_or_else(|| panic!("never accepted: {delivery:?}"));
             assert!(
@@ -230,16 +231,25 @@ impl QueueScene {
         // What a kill left of a history that was being written anew: none is left by one run.
         let half = PathBuf::from(format!("history/{frozen}.part"));
         if runs > 1 && spool.path().join(&half).exists() {
-            let removed = |one: &Finding| one.path == half && one.repaired == Some(true);
+            let removed =
+                |finding: &Finding| finding.path == half && finding.repaired == Some(true);
             assert!(check(spool, true).unwrap().iter().any(removed));
         }
         let left = files(spool.path());
         assert_eq!(left, expected, "not what is left on purpose");
         // Of a quarantine whose reason is lost.
         let mut found = findings(spool);
-        if !found.is_empty() && found.iter().all(|one| one.repair == Some(Repair::SayWhy)) {
+        if !found.is_empty()
+            && found
+                .iter()
+                .all(|finding| finding.repair == Some(Repair::SayWhy))
+        {
             let repaired = check(spool, true).unwrap();
-            assert!(repaired.iter().all(|one| one.repaired != Some(false)));
+            assert!(
+                repaired
+                    .iter()
+                    .all(|finding| finding.repaired != Some(false))
+            );
             found = findings(spool);
         }
         assert_eq!(found, []);

@@ -350,7 +350,7 @@ fn a_repair_leaves_what_is_being_forgotten() {
     });
     let checked = Spool::open_through(&path, Some(seam)).unwrap();
     let mut found = check(&checked, true).unwrap();
-    found.retain(|one| one.level > Level::Note);
+    found.retain(|finding| finding.level > Level::Note);
     assert_eq!(found, []);
     assert_eq!(spool.locate(id).unwrap().queue(), Some(Queue::Done));
 }

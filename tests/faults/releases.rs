@@ -208,7 +208,7 @@ fn what_is_remembered_of_releases_may_be_lost_or_damaged() {
         fs::remove_file(scene.file()).unwrap();
         damage(&scene, &scene.file(), bytes);
         let mut found = check(&scene.spool(), false).unwrap();
-        found.retain(|one| one.level > Level::Note);
+        found.retain(|finding| finding.level > Level::Note);
         assert_eq!(found, [], "{what}");
         let (summary, opened) = scene.pass();
         assert_eq!((summary.messages, summary.trouble), (0, 0), "{what}");
@@ -236,7 +236,7 @@ fn a_directory_in_the_place_of_what_is_remembered_is_left_alone() {
     assert!(
         found
             .iter()
-            .all(|one| one.level == Level::Note && one.repair.is_none()),
+            .all(|finding| finding.level == Level::Note && finding.repair.is_none()),
         "{found:?}"
     );
 }
@@ -254,8 +254,10 @@ fn a_check_finds_what_is_untrue_of_releases() {
         let found = check(&scene.spool(), repair).unwrap();
         let mut found = found
             .into_iter()
-            .filter(|one| one.path == Path::new("state/releases"));
-        found.next().map(|one| (one.level, one.repaired, one.what))
+            .filter(|finding| finding.path == Path::new("state/releases"));
+        found
+            .next()
+            .map(|finding| (finding.level, finding.repaired, finding.what))
     };
     let what = format!("makes {id} wait for a release that its submitter did not ask for");
     assert_eq!(untrue(false), Some((Level::Problem, None, what.clone())));
@@ -315,7 +317,7 @@ fn passes_that_remember_releases() {
         counts.retain(|(id, _), _| *id != misplaced);
         assert_eq!(counts.values().collect::<Vec<_>>(), [&1; 4]);
         let mut found = findings(&spool);
-        found.retain(|one| one.level > Level::Note);
+        found.retain(|finding| finding.level > Level::Note);
         assert!(found.is_empty() || is_frozen, "{found:?}");
         drop(spool);
         dir.end();

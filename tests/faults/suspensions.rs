@@ -179,7 +179,7 @@ impl QueueScene {
         }
         self.thaw(&spool);
         let mut found = findings(&spool);
-        found.retain(|one| one.level > Level::Note);
+        found.retain(|finding| finding.level > Level::Note);
         assert_eq!(found, []);
         let is_suspended = || !spool.suspended().unwrap().is_empty();
         match deed {

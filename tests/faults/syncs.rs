@@ -119,7 +119,7 @@ fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
     assert!(
         found
             .iter()
-            .any(|one| one.what.contains("could not be recorded")),
+            .any(|finding| finding.what.contains("could not be recorded")),
         "{found:?}"
     );
     let seam = Fails::new(|_, _| false);

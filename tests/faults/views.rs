@@ -44,7 +44,7 @@ fn accepted(template: &Path, case: &Case) -> String {
     // A view is a note, never a problem.
     let found = findings(&spool);
     assert!(
-        found.iter().all(|one| one.level == Level::Note),
+        found.iter().all(|finding| finding.level == Level::Note),
         "{found:?}"
     );
     check(&spool, true).unwrap();

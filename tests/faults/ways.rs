@@ -170,7 +170,7 @@ impl Ways {
             let (id, name, _) = self
                 .messages
                 .iter()
-                .find(|one| one.0.to_string() == id)
+                .find(|message| message.0.to_string() == id)
                 .unwrap();
             let lines: Vec<&[u8]> = bytes.splitn(fields + 1, |byte| *byte == b'\n').collect();
             assert!(is_whole(lines[fields], &text(name)), "torn: {name} to {to}");

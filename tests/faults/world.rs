@@ -119,7 +119,7 @@ pub fn request(entrance: Entrance, sender: &str, recipients: &[&str]) -> Request
         sender: ReversePath::parse(sender.as_bytes()).unwrap(),
         recipients: recipients
             .iter()
-            .map(|one| Address::parse(one).unwrap())
+            .map(|text| Address::parse(text).unwrap())
             .collect(),
         transport: None,
         dsn: Dsn {
@@ -311,6 +311,6 @@ fn later() -> Outcome {
 /// What `check` finds, but for messages in quarantine.
 pub fn findings(spool: &Spool) -> Vec<Finding> {
     let mut found = check(spool, false).unwrap();
-    found.retain(|one| !one.what.starts_with("in quarantine: "));
+    found.retain(|finding| !finding.what.starts_with("in quarantine: "));
     found
 }

@@ -29,7 +29,7 @@ fn objects(ended: &Ended, kind: &str) -> Vec<Value> {
     let all = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    all.filter(|one| one["kind"] == kind).collect()
+    all.filter(|line| line["kind"] == kind).collect()
 }
 
 /// A spool in which everything is wrong that a repair can mend, and some that it cannot.

@@ -69,12 +69,15 @@ fn findings(site: &Site, arguments: &[&str]) -> Vec<(String, Value)> {
     let all = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let found = all.filter(|one| one["kind"] == "finding");
+    let found = all.filter(|line| line["kind"] == "finding");
     let found: Vec<Value> = found.collect();
-    assert!(found.iter().all(|one| one["level"] == "note"), "{found:?}");
+    assert!(
+        found.iter().all(|finding| finding["level"] == "note"),
+        "{found:?}"
+    );
     found
         .into_iter()
-        .map(|one| (one["path"].as_str().unwrap().to_owned(), one))
+        .map(|finding| (finding["path"].as_str().unwrap().to_owned(), finding))
         .collect()
 }
 

@@ -173,16 +173,16 @@ impl Read {
 
     /// Sisimai's, with these of its fields.
     fn sisimai<const N: usize>(&self, fields: [&str; N]) -> Vec<[&str; N]> {
-        let one = |one: &Value| -> [String; N] {
+        let one = |value: &Value| -> [String; N] {
             fields.map(|field| {
-                one[field]
+                value[field]
                     .as_str()
-                    .map_or(one[field].to_string(), str::to_owned)
+                    .map_or(value[field].to_string(), str::to_owned)
             })
         };
         let found: Vec<[String; N]> = self.sisimai.iter().map(one).collect();
         // Leaked: these are a few words in a test.
-        let leak = |one: [String; N]| one.map(|text| &*text.leak());
+        let leak = |name: [String; N]| name.map(|text| &*text.leak());
         found.into_iter().map(leak).collect()
     }
 }

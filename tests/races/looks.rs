@@ -60,7 +60,10 @@ fn no_false_alarm(said: &Said) {
     let Said::Checked(found) = said else {
         panic!("{said:?}")
     };
-    let problems: Vec<_> = found.iter().filter(|one| one.level > Level::Note).collect();
+    let problems: Vec<_> = found
+        .iter()
+        .filter(|finding| finding.level > Level::Note)
+        .collect();
     assert!(problems.is_empty(), "a false alarm: {problems:?}");
 }
 

@@ -327,7 +327,7 @@ impl Case<'_> {
 
     pub fn nothing_wrong(&self) {
         let mut found = findings(&self.spool());
-        found.retain(|one| one.level > Level::Note);
+        found.retain(|finding| finding.level > Level::Note);
         assert_eq!(found, [], "check finds something");
     }
 

@@ -141,7 +141,7 @@ impl Turns {
         let waited = self.changed[process].wait_timeout(inner, TOO_LONG);
         let (inner, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
-            let at = inner.processes.iter().map(|one| &one.at);
+            let at = inner.processes.iter().map(|process| &process.at);
             let at: Vec<_> = at.collect();
             eprintln!("process {:?} hangs; at: {at:?}", inner.turn);
             std::process::abort();
@@ -159,10 +159,17 @@ impl Turns {
             turn,
             decide,
         } = inner;
-        if turn.is_none() && !processes.iter().all(|one| one.at.is_some() || one.ended) {
+        if turn.is_none()
+            && !processes
+                .iter()
+                .all(|process| process.at.is_some() || process.ended)
+        {
             return;
         }
-        let at: Vec<Option<&Op>> = processes.iter().map(|one| one.at.as_ref()).collect();
+        let at: Vec<Option<&Op>> = processes
+            .iter()
+            .map(|process| process.at.as_ref())
+            .collect();
         if at.iter().all(Option::is_none) {
             return;
         }

@@ -147,9 +147,9 @@ impl Life {
         let said = self.at(self.begin, &command, b"");
         let said: Value = serde_json::from_str(&said).unwrap();
         let time = |value: &Value| -> Timestamp { value.as_str().unwrap().parse().unwrap() };
-        let window = |one: &Value| {
-            let latest = time(&one["latest"]) + SignedDuration::from_secs(60 + 30);
-            (time(&one["time"]), latest)
+        let window = |value: &Value| {
+            let latest = time(&value["latest"]) + SignedDuration::from_secs(60 + 30);
+            (time(&value["time"]), latest)
         };
         said["attempts"]
             .as_array()

@@ -175,10 +175,14 @@ fn messages(site: &Site, target: &Target) -> (usize, bool) {
                 let Ok(content) = view.content else { continue };
                 let wanted = content.envelope.submission.transport.as_deref();
                 let sender = &content.envelope.sender;
-                let mut left = content.state.recipients.iter().filter(|one| one.is_left());
-                let is_meant = left.any(|one| {
-                    let way = Way::of(site, wanted, sender, &one.address);
-                    way.has(target, &one.address)
+                let mut left = content
+                    .state
+                    .recipients
+                    .iter()
+                    .filter(|recipient| recipient.is_left());
+                let is_meant = left.any(|recipient| {
+                    let way = Way::of(site, wanted, sender, &recipient.address);
+                    way.has(target, &recipient.address)
                 });
                 count += usize::from(is_meant);
             }

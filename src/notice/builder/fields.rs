@@ -90,7 +90,7 @@ impl Writer {
     }
 
     fn recipient(&mut self, case: &Case<'_>, report: &Report<'_>, in_full: bool) {
-        if let Some(original) = case.original.and_then(|one| self.original(one)) {
+        if let Some(original) = case.original.and_then(|original| self.original(original)) {
             self.field("Original-Recipient", &original);
         }
         let address = wire(case.address);

@@ -68,10 +68,10 @@ pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 
 pub(super) fn with_parts(header: Vec<u8>, id: QueueId, parts: [Part; 3]) -> Vec<u8> {
     // A boundary that stands in a part is no boundary. The author of a message cannot know the notice's
     // id beforehand, but that is no reason to rely on it.
-    let stands_there = |one: &String| parts.iter().any(|part| contains(&part.octets, one));
+    let stands_there = |name: &String| parts.iter().any(|part| contains(&part.octets, name));
     let boundary = (0..)
         .map(|n| boundary(id, n))
-        .find(|one| !stands_there(one));
+        .find(|part| !stands_there(part));
     let boundary = boundary.unwrap_or_default();
     // What is in a part is in the whole (RFC 2045, 6.4).
     let is_eight_bit = parts.iter().any(|part| part.encoding == Encoding::EightBit);

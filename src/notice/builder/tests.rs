@@ -473,7 +473,7 @@ fn no_line_is_too_long() {
         builder.templates.bounce = bounce
             .with_from(&format!("{long} <post@x.test>"))
             .and_then(|one| one.with_subject(&words))
-            .and_then(|one| one.with_text(&words))
+            .and_then(|word| word.with_text(&words))
             .unwrap();
         check(&scene, &scene.bytes_by(&builder)).unwrap();
         builder.templates = Templates::default();

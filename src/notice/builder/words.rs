@@ -101,7 +101,7 @@ fn groups<'a>(cases: &'a [Case<'a>], sender: &Address) -> Vec<Group<'a>> {
 impl Group<'_> {
     fn text(&self, named: usize, accepted: Timestamp) -> String {
         let named = &self.members[..named];
-        let mut lines: Vec<String> = named.iter().map(|one| recipient(one)).collect();
+        let mut lines: Vec<String> = named.iter().map(|name| recipient(name)).collect();
         match self.count - named.len() {
             0 => {}
             rest => lines.push(format!("  and {rest} more; {ATTACHED}")),
@@ -206,7 +206,7 @@ fn times(count: u32) -> String {
 /// The line of a recipient; whom the sender wrote to, if that is somebody else.
 fn recipient(case: &Case<'_>) -> String {
     let address = harmless(case.address.as_str());
-    let original = case.original.map(|one| harmless(&one.address));
+    let original = case.original.map(|recipient| harmless(&recipient.address));
     match original {
         Some(original) if !is_same(&original, case.address) => {
             format!("  {address} (you wrote to {original})")
@@ -216,13 +216,15 @@ fn recipient(case: &Case<'_>) -> String {
 }
 
 fn is_same(original: &str, address: &Address) -> bool {
-    Address::parse(original).is_ok_and(|one| one.same_mailbox(address))
+    Address::parse(original).is_ok_and(|original| original.same_mailbox(address))
 }
 
 /// The addresses in one line, at most so many.
 pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
     let named = cases.iter().take(most);
-    let mut names: Vec<String> = named.map(|one| harmless(one.address.as_str())).collect();
+    let mut names: Vec<String> = named
+        .map(|recipient| harmless(recipient.address.as_str()))
+        .collect();
     if cases.len() > most {
         names.push(format!("and {} more", cases.len() - most));
     }

@@ -345,10 +345,10 @@ impl Look<'_> {
 
     /// Whether it is said already that a place cannot be looked into.
     fn is_reported(&self, error: &disk::Error) -> bool {
-        let unread = |one: &&Finding| one.what.starts_with(UNREAD) || keeps_out(one);
+        let unread = |finding: &&Finding| finding.what.starts_with(UNREAD) || keeps_out(finding);
         let mut above = self.findings.iter().filter(unread);
         let root = self.spool.path();
-        error.is_denied() && above.any(|one| error.path().starts_with(root.join(&one.path)))
+        error.is_denied() && above.any(|finding| error.path().starts_with(root.join(&finding.path)))
     }
 
     fn info(&mut self, dir: &str, id: QueueId, path: &Path, queue: Queue) -> disk::Result<()> {

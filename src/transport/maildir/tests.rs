@@ -128,7 +128,7 @@ fn a_foreign_return_path_goes_wherever_it_stands() {
         (head + &message_of([""; 3])).into_bytes()
     });
     let found = contents(&path.join("new"));
-    assert!(found.len() == 2 && expected.iter().all(|one| found.contains(one)));
+    assert!(found.len() == 2 && expected.iter().all(|finding| found.contains(finding)));
 }
 
 #[test]

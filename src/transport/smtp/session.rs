@@ -62,9 +62,9 @@ impl SmtpSession {
             let verdicts = match self.transact(&transaction, &content).await {
                 Ok(verdicts) => {
                     let handover = self.handover();
-                    let handed = |one: Verdict| Verdict {
-                        outcome: one.outcome.handed(handover),
-                        ..one
+                    let handed = |verdict: Verdict| Verdict {
+                        outcome: verdict.outcome.handed(handover),
+                        ..verdict
                     };
                     verdicts.into_iter().map(handed).collect()
                 }
@@ -73,12 +73,12 @@ impl SmtpSession {
             self.standing = standing(&verdicts);
             // A server that took some and no more takes the others in a transaction of their own,
             // unless the host fails: then it would fail in each of these.
-            let fails = |one: &&Verdict| one.scope == Scope::Host;
-            let deferred = |one: &&Verdict| one.outcome.status == Status::Deferred;
+            let fails = |verdict: &&Verdict| verdict.scope == Scope::Host;
+            let deferred = |verdict: &&Verdict| verdict.outcome.status == Status::Deferred;
             let failure = verdicts.iter().filter(fails).find(deferred);
-            let failure = failure.map(|one| one.outcome.clone());
-            let progress = verdicts.iter().any(|one| one.scope != Scope::Limit)
-                && !verdicts.iter().any(|one| one.scope == Scope::Host);
+            let failure = failure.map(|verdict| verdict.outcome.clone());
+            let progress = verdicts.iter().any(|verdict| verdict.scope != Scope::Limit)
+                && !verdicts.iter().any(|verdict| verdict.scope == Scope::Host);
             for (n, verdict) in left.into_iter().zip(verdicts) {
                 let outcome = match (verdict.scope, &failure) {
                     (Scope::Limit, _) if progress => continue,
@@ -96,7 +96,10 @@ impl SmtpSession {
     /// Who has what this connection took. A mail store that does not offer DSN is the end of the
     /// way; one that does tells itself.
     fn handover(&self) -> Handover {
-        let info = self.connection.as_ref().map(|one| one.client.info());
+        let info = self
+            .connection
+            .as_ref()
+            .map(|connection| connection.client.info());
         match (
             info.is_some_and(|info| info.capabilities.dsn),
             self.transport.inner.settings.protocol,
@@ -118,7 +121,7 @@ impl SmtpSession {
             && (self.used == 0 || connection.client.is_alive().await)
         {
             let verdicts = send_over(connection, transaction, content).await;
-            let is_unheard = |one: &Verdict| is_unheard(one, self.took_mail);
+            let is_unheard = |verdict: &Verdict| is_unheard(verdict, self.took_mail);
             if self.used == 0 || !verdicts.iter().all(is_unheard) {
                 self.used += 1;
                 self.took_mail |= verdicts.iter().any(is_after_mail);
@@ -142,7 +145,10 @@ impl SmtpSession {
     /// server does (MAILMAX of RFC 9422).
     fn most(&self) -> usize {
         let most = self.transport.inner.max_per_connection;
-        let info = self.connection.as_ref().map(|one| one.client.info());
+        let info = self
+            .connection
+            .as_ref()
+            .map(|connection| connection.client.info());
         let limit = info.and_then(|info| info.capabilities.max_mails);
         let limit = limit.and_then(|limit| usize::try_from(limit).ok());
         limit.map_or(most, |limit| most.min(limit))
@@ -174,16 +180,20 @@ fn is_after_mail(verdict: &Verdict) -> bool {
 /// What a transaction shows of the host. Trouble after MAIL was taken may be about this message: a
 /// server that breaks down over its content takes others. Recipients beyond a limit show nothing.
 fn standing(verdicts: &[Verdict]) -> Standing {
-    let told = || verdicts.iter().filter(|one| one.scope != Scope::Limit);
-    let breaks_off = |one: &Verdict| one.scope == Scope::Host;
-    let fails = |one: &Verdict| {
-        breaks_off(one) && one.outcome.status == Status::Deferred && !is_after_mail(one)
+    let told = || {
+        verdicts
+            .iter()
+            .filter(|verdict| verdict.scope != Scope::Limit)
     };
-    let of_ours = |one: &Verdict| {
-        let is_ours = one.scope == Scope::Message && one.outcome.reply.remote.is_none();
-        is_ours && one.outcome.status == Status::Deferred
+    let breaks_off = |verdict: &Verdict| verdict.scope == Scope::Host;
+    let fails = |verdict: &Verdict| {
+        breaks_off(verdict) && verdict.outcome.status == Status::Deferred && !is_after_mail(verdict)
     };
-    let takes = |one: &Verdict| one.outcome.status == Status::Delivered;
+    let of_ours = |verdict: &Verdict| {
+        let is_ours = verdict.scope == Scope::Message && verdict.outcome.reply.remote.is_none();
+        is_ours && verdict.outcome.status == Status::Deferred
+    };
+    let takes = |verdict: &Verdict| verdict.outcome.status == Status::Delivered;
     if told().next().is_some() && told().all(fails) {
         Standing::Fails
     } else if told().any(of_ours) {
