@@ -1,8 +1,10 @@
-"""What accepting one message a process costs: mailspool, the floor, dma.
+"""What accepting one message a process costs: mailspool, the floor, dma, Postfix.
 
   floor      benches/floor.c: one file, fsync, rename, fsync of the directory
   mailspool  mailspool --spool DIR send --queue-only -f a@example.org -- b@example.org
   dma        dma's sendmail with DEFER in its dma.conf, so that it queues and does not deliver
+  Postfix    its sendmail, which leaves the message in maildrop/ of a private instance; cleanup(8), which
+             writes it once more before it can be delivered, does not run
 
 Interleaved rounds, the message on standard input. With --beside, also one message at a time while another
 program dirties gigabytes on the same file system: what it has written is not to be waited for.
@@ -10,15 +12,18 @@ program dirties gigabytes on the same file system: what it has written is not to
 dma is not installed (it would displace the system's mail server): its Debian package is fetched and
 unpacked into a temporary directory. Its configuration and queue have fixed places; this moves to a
 mount namespace of its own and mounts private directories there. Nothing of the system's is changed,
-and the mounts are gone with the last process. Without root or apt-get, dma is left out.
+and the mounts are gone with the last process. Without root or apt-get, dma is left out; without root
+or Debian's postfix, Postfix is.
 """
 
 import contextlib
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import common
@@ -94,6 +99,66 @@ class Dma:
                 yield [self.program, "-i", "-f", SENDER, RECIPIENT]
                 if not any(directory.glob("Q*")):
                     common.fail("dma said it queued the messages, but its queue is empty")
+
+
+class Postfix:
+    name = "Postfix"
+    MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = DIR/queue
+data_directory = DIR/data
+maillog_file = DIR/log
+maillog_file_prefixes = DIR
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = mx.bench.test
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+"""
+
+    @staticmethod
+    @contextlib.contextmanager
+    def pickup(path):
+        """Answers in the place of pickup(8), which each message wakes."""
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    socket_.accept()[0].close()
+
+        with socket.socket(socket.AF_UNIX) as socket_:
+            socket_.bind(str(path))
+            path.chmod(0o666)
+            socket_.listen(128)
+            thread = threading.Thread(target=answer)
+            thread.start()
+            try:
+                yield
+            finally:
+                socket_.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+    @classmethod
+    def missing(cls):
+        """Why it cannot be measured, if it cannot."""
+        if not common.in_namespace():
+            return "it takes root and unshare(1)"
+        return None if pathlib.Path("/usr/sbin/postdrop").exists() else "Debian's postfix is not installed"
+
+    @contextlib.contextmanager
+    def ready(self, place):
+        with common.fresh_directory(place) as directory:
+            common.open_to_all(directory)
+            for name in ("conf", "queue", "data"):
+                (directory / name).mkdir()
+            shutil.chown(directory / "data", "postfix")
+            conf = directory / "conf"
+            (conf / "main.cf").write_text(self.MAIN_CF.replace("DIR", str(directory)))
+            shutil.copy("/etc/postfix/master.cf", conf)
+            subprocess.run(["/usr/sbin/postfix", "-c", conf, "check"], check=True)
+            with self.pickup(directory / "queue/public/pickup"):
+                yield ["/usr/sbin/sendmail", "-C", str(conf), "-i", "-f", SENDER, RECIPIENT]
+            if not any((directory / "queue/maildrop").iterdir()):
+                common.fail("Postfix said it queued the messages, but maildrop/ is empty")
 
 
 def make_mount_point(path, work, stack):
@@ -181,12 +246,13 @@ def measure(options, programs, message, place, title):
     print(f"### {title}\n")
     common.print_table(
         [" / ".join(map(str, options.at_once)) + " at once", "msg/s", "rate ÷ floor", "rate ÷ dma",
-         "flushes/msg", "writes/msg", "CPU ms/msg"],
+         "rate ÷ Postfix", "flushes/msg", "writes/msg", "CPU ms/msg"],
         [[
             program.name,
             cells(program.name, lambda r: r.rate, "{:.0f}"),
             ratios(program.name, "floor", lambda r: r.rate),
             ratios(program.name, "dma", lambda r: r.rate),
+            ratios(program.name, "Postfix", lambda r: r.rate),
             cells(program.name, lambda r: r.flushes, "{:.2f}"),
             cells(program.name, lambda r: r.writes, "{:.1f}"),
             cells(program.name, lambda r: r.cpu_ms, "{:.2f}"),
@@ -238,6 +304,11 @@ def main(options):
             print(f"dma is left out: {why_not}.\n")
         else:
             programs.append(Dma(dma, work, stack))
+        why_not = Postfix.missing()
+        if why_not:
+            print(f"Postfix is left out: {why_not}.\n")
+        else:
+            programs.append(Postfix())
         message = pathlib.Path(work) / "message"
         message.write_bytes(common.message(SENDER, RECIPIENT, options.size))
         common.print_conditions(options)

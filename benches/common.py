@@ -326,6 +326,13 @@ def fresh_directory(parent, subdirectories=()):
 # ---- tables --------------------------------------------------------------------------------
 
 
+def open_to_all(directory):
+    """Lets other users through to a directory below a temporary one."""
+    for above in (directory, *directory.parents):
+        if above.stat().st_mode & 0o005 != 0o005 and above != pathlib.Path("/"):
+            above.chmod(0o755)
+
+
 def median(values):
     return statistics.median(values)
 

@@ -120,9 +120,7 @@ class Postfix:
 
     def seconds(self, place, port, connections):
         with common.fresh_directory(place) as directory:
-            for above in (directory, *directory.parents):
-                if above.stat().st_mode & 0o005 != 0o005 and above != pathlib.Path("/"):
-                    above.chmod(0o755)
+            common.open_to_all(directory)
             with self.running(directory, port, connections) as (control, log, own_port):
                 # Everything waits: its transport is deferred.
                 self.source.send(own_port, 20)
