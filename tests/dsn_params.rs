@@ -1,7 +1,7 @@
-//! What a sender wants to hear (RFC 3461), from `send` and `receive` to the notices he gets.
+//! DSN parameters (RFC 3461), from `send` and `receive` to the notices that the sender gets.
 //!
-//! What other hosts make of his wishes is in `tests/deliver`; when a delay is told, in
-//! `tests/schedules`.
+//! `tests/deliver` tests the parameters in transactions with other hosts, `tests/schedules` the times of delay
+//! notices.
 
 mod program;
 
@@ -21,7 +21,8 @@ use mailspool::spool::{Queue, Spool};
 use mailspool::transport::Relay;
 use program::{BOX, LETTER, Site, pipe, route};
 
-/// Everybody has a mailbox, but for these domains.
+/// Returns a configuration that delivers to all domains except `no.test`, which fails, and `later.test`, which
+/// defers.
 fn config() -> String {
     pipe("no", "cat >/dev/null; echo 5.1.1 no such user; exit 67")
         + &pipe("later", "cat >/dev/null; exit 75")
@@ -37,7 +38,7 @@ fn send(site: &Site, wishes: &[&str], to: &[&str]) -> String {
     site.program(arguments, LETTER).ok().trim().to_owned()
 }
 
-/// The notices in the box: for each the actions it reports, and about whom.
+/// Returns the notices in the box: for each the reported actions and their recipients.
 fn told(site: &Site) -> Vec<Vec<(String, String)>> {
     let mut told = Vec::new();
     for mail in site.boxed() {
@@ -48,21 +49,21 @@ fn told(site: &Site) -> Vec<Vec<(String, String)>> {
         let actions = field("Action:");
         if !actions.is_empty() {
             assert!(mail.starts_with("Return-Path: <>\n"), "{mail}");
-            let whom = field("Final-Recipient: rfc822;");
-            assert_eq!(whom.len(), actions.len(), "{mail}");
-            told.push(actions.into_iter().zip(whom).collect());
+            let recipients = field("Final-Recipient: rfc822;");
+            assert_eq!(recipients.len(), actions.len(), "{mail}");
+            told.push(actions.into_iter().zip(recipients).collect());
         }
     }
     told.sort();
     told
 }
 
-fn one(action: &str, whom: &str) -> (String, String) {
-    (action.to_owned(), whom.to_owned())
+fn one(action: &str, recipient: &str) -> (String, String) {
+    (action.to_owned(), recipient.to_owned())
 }
 
 #[test]
-fn who_asks_for_successes_is_told_and_nobody_else() {
+fn only_senders_that_ask_for_them_get_success_notices() {
     for (wishes, expected) in [
         (&[][..], None),
         (&["-N", "never"], None),
@@ -83,7 +84,7 @@ fn who_asks_for_successes_is_told_and_nobody_else() {
 }
 
 #[test]
-fn a_failure_that_nobody_wants_to_hear_of_finishes_the_message() {
+fn a_failure_without_a_wanted_notice_finishes_the_message() {
     let site = Site::new(&config());
     for wish in ["never", "success", "success,delay"] {
         send(&site, &["-N", wish], &["b@no.test"]);
@@ -96,7 +97,7 @@ fn a_failure_that_nobody_wants_to_hear_of_finishes_the_message() {
     let said = site.run();
     assert!(!said.err.contains("not wanted"), "{}", said.err);
     assert_eq!(told(&site), [[one("failed", "b@no.test")]]);
-    // To the null sender nobody can say anything, so a person has to look.
+    // The null sender can get no notice, so the message is frozen for an operator.
     let send = [
         "send",
         "--queue-only",
@@ -113,7 +114,7 @@ fn a_failure_that_nobody_wants_to_hear_of_finishes_the_message() {
 }
 
 #[test]
-fn what_failed_and_what_was_delivered_are_two_notices_and_who_waits_keeps_the_message() {
+fn failures_and_deliveries_are_two_notices_and_a_deferred_recipient_keeps_the_message() {
     let site = Site::new(&config());
     let to = ["b@example.test", "c@no.test", "d@later.test"];
     let wishes = ["-N", "success,failure", "-V", "order 17", "-R", "hdrs"];
@@ -140,11 +141,11 @@ fn what_failed_and_what_was_delivered_are_two_notices_and_who_waits_keeps_the_me
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
-    // What is told stays told.
+    // Another attempt repeats no notice.
     site.program(["retry", "--queue-only", &id], b"").ok();
     site.run().ok();
     assert_eq!(told(&site), expected);
-    // And the one that waits is told of when it is given up.
+    // The deferred recipient is reported when an operator bounces it.
     site.program(["bounce", "--queue-only", &id], b"").ok();
     site.run().ok();
     let given_up = vec![one("failed", "d@later.test")];
@@ -153,7 +154,7 @@ fn what_failed_and_what_was_delivered_are_two_notices_and_who_waits_keeps_the_me
 }
 
 #[test]
-fn show_says_that_nobody_was_told() {
+fn show_says_that_no_notice_was_sent() {
     let site = Site::new(&config());
     let id = send(&site, &["-N", "never"], &["b@no.test", "d@later.test"]);
     site.run().ok();
@@ -161,7 +162,7 @@ fn show_says_that_nobody_was_told() {
     let line = "  notify never; so nobody is told that it failed\n";
     assert_eq!(shown.matches(line).count(), 1, "{shown}");
     assert_eq!(site.row()["status"], "scheduled");
-    // Nor is he if an operator gives it up.
+    // A bounce by an operator sends no notice either.
     site.program(["bounce", "--queue-only", &id], b"").ok();
     site.run().ok();
     assert_eq!(told(&site), [[]; 0]);
@@ -169,7 +170,7 @@ fn show_says_that_nobody_was_told() {
 }
 
 #[test]
-fn a_wish_that_is_none_is_a_usage_error_and_leaves_the_mail_with_the_mta() {
+fn an_invalid_dsn_parameter_is_a_usage_error_and_leaves_the_mail_with_the_mta() {
     let site = Site::new(&config());
     for (wish, words) in [
         (&["-N", "never,failure"][..], "not `never`"),
@@ -190,7 +191,7 @@ fn a_wish_that_is_none_is_a_usage_error_and_leaves_the_mail_with_the_mta() {
         }
     }
     assert!(site.is_empty());
-    // What an MTA has nothing to say about is nothing.
+    // Empty values, as an MTA passes them for missing parameters, mean unset.
     let nothing = [
         "receive",
         "-f",
@@ -208,7 +209,7 @@ fn a_wish_that_is_none_is_a_usage_error_and_leaves_the_mail_with_the_mta() {
 }
 
 #[test]
-fn ten_thousand_recipients_have_their_wishes_in_one_line() {
+fn ten_thousand_recipients_have_their_dsn_parameters_in_one_line() {
     let site = Site::new(&config());
     let to: Vec<String> = (0..10_000)
         .map(|n| format!("r{n}@d{}.test", n % 7))
@@ -221,9 +222,9 @@ fn ten_thousand_recipients_have_their_wishes_in_one_line() {
     assert!(lines.len() < 300, "{lines}");
 }
 
-/// Each of them has the longest original address there is.
+/// Each recipient has an original address of the maximum length.
 #[test]
-fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
+fn ten_thousand_recipients_with_different_dsn_parameters_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
     let limits = Limits {
@@ -292,7 +293,7 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
     assert_eq!(notices[0].matches("\nAction: relayed\n").count(), 10_000);
     assert_eq!(spool.messages().unwrap(), []);
 
-    // More than a block may have are refused, with nothing left behind.
+    // More than a block may contain are refused, and nothing is left.
     let mut more = request;
     for n in 10_000..70_000 {
         let to = Address::parse(&format!("r{n}@x.test")).unwrap();
@@ -307,10 +308,10 @@ fn ten_thousand_recipients_with_wishes_of_their_own_are_no_burden() {
     assert_eq!(spool.messages().unwrap(), []);
 }
 
-/// A notice's kind, and what it says of each recipient.
+/// A notice's kind, and its action for each recipient.
 type Kind = (NoticeKind, Vec<Action>);
 
-/// A builder of one's own: it is asked for notices of each kind, once, and may want none.
+/// A custom notice builder. It records each notice that it is asked for, and writes all or none of them.
 struct Asked {
     kinds: Arc<Mutex<Vec<Kind>>>,
     writes: bool,
@@ -337,7 +338,7 @@ impl NoticeBuilder for Asked {
 }
 
 #[test]
-fn a_builder_of_ones_own_may_want_no_notice_of_any_kind() {
+fn a_custom_builder_may_write_no_notice_of_any_kind() {
     for writes in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();

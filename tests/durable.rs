@@ -1,8 +1,7 @@
-//! What acceptance makes durable before it says yes, as the kernel saw it.
+//! What acceptance makes durable before it reports success, as traces of system calls show.
 //!
-//! What belongs here: traces of system calls of the whole program. Needs `strace`, and a system
-//! that permits tracing; where either is missing these tests fail, because nothing else shows
-//! that a success was not given too early.
+//! What belongs here: traces of the whole program. They need `strace`, and a system that permits tracing. If either
+//! is missing, these tests fail, because nothing else shows that success was not reported too early.
 
 mod program;
 
@@ -31,7 +30,7 @@ fn receive_is_durable_before_it_says_so() {
     trace.shows_one_durable_message(&site);
 }
 
-/// Written in many pieces.
+/// The message is written by many calls.
 #[test]
 fn a_large_message_is_durable_too() {
     let site = Site::with_box();
@@ -47,7 +46,7 @@ fn a_large_message_is_durable_too() {
     trace.shows_one_durable_message(&site);
 }
 
-/// The directories of a spool that is made on the way are as necessary as the message's own.
+/// `init` makes the spool's directories durable before it reports success, because messages depend on them.
 #[test]
 fn so_is_a_spool_before_init_says_so() {
     let site = Site::with_box();
@@ -71,7 +70,7 @@ fn so_is_a_spool_before_init_says_so() {
     }
 }
 
-/// A call of the program's, with its place in the trace.
+/// A system call of the program, with the lines of the trace where it begins and ends.
 #[derive(Debug)]
 struct Call {
     name: String,
@@ -81,7 +80,7 @@ struct Call {
     end: usize,
 }
 
-/// The calls of a program that ended with success, up to that end.
+/// The calls of a program up to its successful exit.
 struct Trace {
     calls: Vec<Call>,
     end: usize,
@@ -124,8 +123,8 @@ impl Trace {
         let text = fs::read_to_string(&to).unwrap_or_default();
         if text.is_empty() {
             panic!(
-                "this system does not permit tracing (ptrace), without which nobody can see \
-                    what is durable: {traced}"
+                "this system does not permit tracing (ptrace); nothing else shows what is \
+                    durable: {traced}"
             );
         }
         traced.ok();
@@ -176,10 +175,10 @@ impl Trace {
         panic!("the program did not end with success:\n{text}");
     }
 
-    /// The one message that the spool holds: its file is written, made durable, renamed, and its new
-    /// name made durable, in this order and by one sync each.
+    /// Asserts that the spool's only message was written, made durable, renamed, and its new name made durable, in
+    /// this order and with one sync each.
     fn shows_one_durable_message(&self, site: &Site) {
-        // Where the kernel sees it: the temporary directory may be reached through a link.
+        // The kernel's path: the temporary directory may be reached through a link.
         let spool = fs::canonicalize(site.spool()).unwrap();
         let ids = names(&spool.join("info/sender"));
         assert_eq!(ids.len(), 1);
@@ -213,7 +212,7 @@ impl Trace {
         assert_eq!(new.len(), 0, "new/ is not synced");
     }
 
-    /// Where the syncs of a path end that began in these lines.
+    /// Returns the ends of the syncs of a path that began in these lines.
     fn syncs(&self, path: &Path, lines: std::ops::Range<usize>) -> Vec<usize> {
         let covers = |call: &&Call| lines.contains(&call.begin) && call.covers(path);
         self.calls
@@ -231,14 +230,14 @@ impl Trace {
 }
 
 impl Call {
-    /// The file that a first argument, a descriptor, leads to.
+    /// Returns the file of the descriptor in the first argument.
     fn descriptor(&self) -> Option<PathBuf> {
         let (_, rest) = self.arguments.split_once('<')?;
         let (path, _) = rest.split_once('>')?;
         Some(PathBuf::from(path))
     }
 
-    /// The path of a call on a directory's descriptor and a name, or on a path.
+    /// Returns the path of a call: its arguments are a directory's descriptor and a name, or a path.
     fn path(&self) -> Option<PathBuf> {
         let name = self.arguments.split('"').nth(1)?;
         if self.arguments.starts_with('"') {

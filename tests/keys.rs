@@ -1,7 +1,7 @@
-//! Submissions with a key: repeated, at once, killed, and when the key's time is over.
+//! Submissions with a key: repeated, concurrent, killed, and after the key expires.
 //!
-//! What belongs here: that of all submissions with one key exactly one is accepted, whoever is
-//! killed when, and that a key is forgotten no sooner and no later than promised.
+//! What belongs here: exactly one of all submissions with a key is accepted, whichever process is killed and when,
+//! and a key is forgotten no sooner and no later than promised.
 
 mod program;
 mod proof;
@@ -33,7 +33,7 @@ fn send(site: &Site, key: &[u8], to: &str, letter: &[u8]) -> Ended {
 fn the_second_submission_prints_the_first_ones_id_and_queues_nothing() {
     let site = Site::with_box();
     let first = send(&site, b"order 5", "a@example.test", LETTER).ok();
-    // Even with another message for somebody else.
+    // Even with another message for another recipient.
     let again = || {
         send(
             &site,
@@ -55,7 +55,7 @@ fn the_second_submission_prints_the_first_ones_id_and_queues_nothing() {
         "also when it has been delivered and forgotten"
     );
     site.run().ok();
-    assert_eq!(again(), first, "also behind another run");
+    assert_eq!(again(), first, "also after another run");
     assert_eq!(site.boxed().len(), 2);
     site.is_clean_and_empty();
 }
@@ -121,12 +121,12 @@ fn an_mta_that_tries_again_hands_in_once() {
     assert_eq!(site.row()["queue"], "incoming");
     let too_long = receive(&"k".repeat(257), LETTER);
     assert_eq!(too_long.code, 75, "{too_long}");
-    // What was not accepted leaves its key free.
+    // A message that is not accepted leaves its key free.
     site.configure(&format!("[accept]\nmax_size = \"100k\"\n{BOX}"));
     assert_eq!(receive("other", &vec![b'x'; 200_000]).code, 65);
     assert_eq!(receive("other", LETTER).code, 0);
     assert_eq!(site.rows().len(), 2);
-    // The same message for more than one command takes.
+    // The same message again, for recipients that did not fit into one command.
     let rest = ["receive", "--key", "4Zm1Xq0Bz", "-f", "s@example.org", "--"];
     let rest = rest.iter().chain(&["b@example.test", "c@example.test"]);
     let rest: Vec<&str> = rest.copied().collect();
@@ -148,7 +148,7 @@ fn a_key_is_free_when_its_time_is_over() {
     assert_eq!(site.program(["check"], b"").code, 0);
 }
 
-/// A spool, and its messages under a key, by the library.
+/// A spool and its submissions under a key, through the library.
 struct Shelf {
     _dir: tempfile::TempDir,
     spool: Spool,
@@ -200,7 +200,7 @@ fn runs_forget_keys_when_their_time_is_over_and_not_before() {
     assert_eq!(shelf.keys(), 1);
     let again = shelf.submit("k");
     assert_eq!((again.id, again.repeated), (first.id, true));
-    // The bucket of the hour in which its day ends.
+    // The bucket is of the hour in which the key's day ends.
     shelf.pass_in(26);
     assert_eq!(shelf.keys(), 0);
     assert_eq!(names(&shelf.spool.path().join("keys")), ["lock", "new"]);
@@ -211,7 +211,7 @@ fn runs_forget_keys_when_their_time_is_over_and_not_before() {
 fn a_key_further_ahead_than_its_lifetime_is_kept_until_then() {
     let shelf = Shelf::new();
     let first = shelf.submit("k");
-    // The clock was a year ahead when it was accepted, for all that the spool can know.
+    // To the spool it looks as if the clock had been a year ahead at acceptance.
     shelf.pass_in(-24 * 365);
     assert_eq!(shelf.keys(), 1);
     assert_eq!(shelf.submit("k").id, first.id);
@@ -241,7 +241,7 @@ fn check_reports_and_removes_a_damaged_key() {
     assert!(!record.exists());
 }
 
-/// Whoever can put a link there could have done worse; but nothing is read, or removed, behind one.
+/// A user that can make a link there could do worse. Still, nothing is read or removed through a link.
 #[test]
 fn links_among_the_keys_lead_nowhere() {
     let site = Site::with_box();
@@ -269,7 +269,7 @@ fn start(site: &Site, key: &str, to: &str) -> Child {
 
 fn feed(child: &mut Child) {
     let mut stdin = child.stdin.take().unwrap();
-    // Who was killed reads nothing.
+    // A killed process does not read it.
     let _ = std::io::Write::write_all(&mut stdin, LETTER);
 }
 
@@ -296,19 +296,18 @@ fn fifty_at_the_same_moment_are_one() {
     assert_eq!(site.program(["check"], b"").code, 0);
 }
 
-/// What all submitters of a storm have in common.
+/// The shared state of a storm's submitters.
 struct Storm {
     random: Random,
     waiting: Vec<usize>,
-    /// Those who submit at this moment: one of them may be killed, and wait again.
+    /// The submitters that are running. One of them may be killed, and its key wait again.
     busy: usize,
     ids: BTreeMap<usize, String>,
     kills: usize,
     repeats: usize,
 }
 
-/// Submitters are killed at random moments, and each is repeated until it succeeds, while runs
-/// sweep, deliver and forget.
+/// Submitters are killed at random moments and repeated until they succeed, while runs sweep, deliver and forget.
 #[test]
 fn killed_submitters_that_are_repeated_are_accepted_once() {
     const KEYS: usize = 60;
@@ -325,7 +324,7 @@ fn killed_submitters_that_are_repeated_are_accepted_once() {
         }
         outcome(child, &command)
     };
-    // How long one takes here and now, so that kills fall into its life.
+    // The duration of a submission on this machine, so that kills fall into it.
     let begun = Instant::now();
     let first = submit(0, None).ok();
     let life = begun.elapsed().as_micros() as usize;
@@ -338,7 +337,7 @@ fn killed_submitters_that_are_repeated_are_accepted_once() {
         repeats: 0,
     });
     let changed = Condvar::new();
-    // One in three is not killed. None: the storm is over.
+    // One in three is not killed. None means that the storm is over.
     let take = || {
         let mut storm = storm.lock().unwrap();
         let key = loop {
@@ -365,7 +364,7 @@ fn killed_submitters_that_are_repeated_are_accepted_once() {
                     let id = ended.text();
                     let first = storm.ids.entry(key).or_insert_with(|| id.clone());
                     assert_eq!(*first, id, "key {key}");
-                    // Some are repeated although they were told.
+                    // Some are repeated although they succeeded.
                     if storm.random.pick(4) == 0 {
                         storm.repeats += 1;
                         storm.waiting.push(key);

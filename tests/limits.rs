@@ -1,8 +1,8 @@
-//! The program without descriptors, without memory, without threads, and with files that may not grow.
+//! The program without descriptors, memory or threads, and with files that may not grow.
 //!
-//! What belongs here: limits of the process, each tried from far too little up to enough, so that
-//! every place meets it once. How a command ends is its affair, as long as it ends; what it
-//! said was accepted is there, and what was queued is delivered once the limit is gone, once.
+//! What belongs here: limits of the process, each tried from far too little to enough, so that each part of the
+//! code meets it once. A command may end in any way, but it must end. What it reported as accepted exists, and what
+//! was queued is delivered exactly once after the limit is lifted.
 
 mod program;
 mod proof;
@@ -16,7 +16,7 @@ use program::{Ended, Site, ended, names};
 use proof::{count, long};
 use serde_json::json;
 
-/// A limit by its flag of the shell's `ulimit`, and what is tried.
+/// A limit: its flag of the shell's `ulimit`, and the values to try.
 struct Limit {
     flag: &'static str,
     tries: Vec<u64>,
@@ -29,7 +29,7 @@ fn descriptors() -> Limit {
     }
 }
 
-/// Address space in kilobytes: from what the kernel itself refuses to what is ample.
+/// Address space in kilobytes, from too little for the kernel to ample.
 fn memory() -> Limit {
     let step = if long() { 64 } else { 1024 };
     Limit {
@@ -38,7 +38,7 @@ fn memory() -> Limit {
     }
 }
 
-/// Processes of a user, of which each thread is one: from none to what a run has.
+/// Processes of a user, of which each thread is one, from none to as many as a run needs.
 fn threads() -> Limit {
     Limit {
         flag: "-p",
@@ -72,7 +72,7 @@ impl Limit {
     }
 }
 
-/// A message of several blocks, so that a limit of file size comes in the middle.
+/// Returns a message of several blocks, so that a file-size limit falls into its middle.
 fn letter(n: usize) -> Vec<u8> {
     let body = format!("A line of message {n}.\n").repeat(200);
     let header = format!(
@@ -81,8 +81,8 @@ fn letter(n: usize) -> Vec<u8> {
     format!("{header}\nSubject: {n}\n\n{body}").into_bytes()
 }
 
-/// Hands in by both doors under every value; what was accepted is delivered, and nothing else
-/// but whole messages.
+/// Submits through both entrances under every value. Every accepted message is delivered, and only whole messages
+/// are.
 fn submitters(limit: &Limit) {
     let site = Site::with_box();
     let (mut accepted, mut refused) = (BTreeSet::new(), 0);
@@ -104,8 +104,8 @@ fn submitters(limit: &Limit) {
             );
             match ended.code {
                 0 => drop(accepted.insert(number)),
-                // What an MTA takes for "try again": 75, or death by a signal, here also of the
-                // dynamic linker (127) and of the shell that cannot start it (126).
+                // Statuses that an MTA takes for "try again": 75, or death by a signal; here also 127 of the
+                // dynamic linker and 126 of the shell that cannot start the program.
                 75 | 126 | 127 | -1 => refused += 1,
                 other => panic!("{} {value}: status {other}: {ended}", limit.flag),
             }
@@ -132,7 +132,7 @@ fn submitters(limit: &Limit) {
     site.is_clean_and_empty();
 }
 
-/// Runs under every value, over a message each; in the end everything is delivered, once.
+/// Runs under every value, with a new message each time. In the end everything is delivered once.
 fn runners(limit: &Limit) {
     runners_of(&Site::new(&patient()), limit);
 }
@@ -168,7 +168,7 @@ fn runners_of(site: &Site, limit: &Limit) {
     site.is_clean_and_empty();
 }
 
-/// Looks at the queue and acts on it under every value: nothing is harmed by it.
+/// Runs operators' commands under every value. None of them harms the queue.
 fn operators(limit: &Limit) {
     let site = Site::with_box();
     let id = site.queue(&["b@example.net"]);
@@ -184,7 +184,7 @@ fn operators(limit: &Limit) {
     for value in &limit.tries {
         for command in commands {
             let ended = limit.program(*value, &site, command, b"");
-            // 69: the command before this one did not get there.
+            // 69: the previous command failed under the limit.
             assert!(
                 [0, 69, 75, 126, 127, -1].contains(&ended.code),
                 "{} {value} {command:?}: {ended}",
@@ -202,7 +202,7 @@ fn operators(limit: &Limit) {
     site.is_clean_and_empty();
 }
 
-/// So many descriptors are few, and enough for any message and any number of buckets.
+/// Descriptors that suffice for any message and any number of buckets.
 const FEW: u64 = 64;
 
 #[test]
@@ -212,7 +212,7 @@ fn many_buckets_need_few_descriptors() {
         let name = format!("2020-01-01T{:02}{:02}Z", minute / 60, minute % 60);
         let bucket = site.spool().join("deferred").join(name);
         std::fs::create_dir(&bucket).unwrap();
-        // Not ours; it keeps the bucket from being removed.
+        // A foreign file, which keeps the bucket from being removed.
         std::fs::write(bucket.join("kept"), "").unwrap();
     }
     site.queue_many(3, |n| format!("r{n}@example.net"));
@@ -256,7 +256,7 @@ fn submitters_without_memory() {
 }
 
 #[test]
-fn submitters_whose_files_may_not_grow() {
+fn submitters_with_files_that_may_not_grow() {
     submitters(&file_size());
 }
 
@@ -265,7 +265,7 @@ fn runners_without_descriptors() {
     runners(&descriptors());
 }
 
-/// Root has no such limit: the spool is another user's, who has no other processes.
+/// Root has no such limit, so the spool belongs to another user, which has no other processes.
 #[test]
 fn runners_without_threads() {
     let site = Site::new(&patient());
@@ -281,7 +281,7 @@ fn runners_without_memory() {
 }
 
 #[test]
-fn runners_whose_files_may_not_grow() {
+fn runners_with_files_that_may_not_grow() {
     runners(&file_size());
 }
 
@@ -295,8 +295,8 @@ fn operators_without_memory() {
     operators(&memory());
 }
 
-/// The most memory that a listing has taken, in kilobytes, when its first rows are there. There are more
-/// than a pipe holds, so it has not ended then.
+/// Returns the peak memory of a listing in kilobytes, after its first rows. There are more rows than a pipe holds,
+/// so the listing has not ended then.
 fn memory_of_list(site: &Site, arguments: &[&str]) -> u64 {
     let mut child = site
         .command(arguments)
@@ -313,7 +313,7 @@ fn memory_of_list(site: &Site, arguments: &[&str]) -> u64 {
     words.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// It kept every row until the last one was read, 3 KB each.
+/// An earlier version kept every row until the last one was read, 3 KB each.
 #[test]
 fn a_list_takes_no_more_memory_for_more_messages() {
     let site = Site::new("");
@@ -329,7 +329,7 @@ fn a_list_takes_no_more_memory_for_more_messages() {
     }
 }
 
-/// A page of a table is measured and written before the next one is read.
+/// The columns of a page of the table are measured, and the page is written, before the next page is read.
 #[test]
 fn a_long_list_has_every_row_and_columns_that_only_grow() {
     let site = Site::new("");
@@ -349,7 +349,8 @@ fn a_long_list_has_every_row_and_columns_that_only_grow() {
     assert!(page.len() == 1 && page.first() > all.first(), "{page:?}");
 }
 
-/// So many instructions the program needs, by the count of valgrind, which no load of the machine changes.
+/// Returns the number of instructions that the program executes, as counted by valgrind, which does not depend on
+/// the machine's load.
 fn instructions(site: &Site, arguments: &[&str], input: &[u8]) -> u64 {
     let version = Command::new("valgrind").arg("--version").output();
     assert!(version.is_ok(), "this test needs valgrind");
@@ -374,8 +375,8 @@ fn instructions(site: &Site, arguments: &[&str], input: &[u8]) -> u64 {
     count.parse().unwrap()
 }
 
-/// Four times as many recipients cost four times as much, and a start that is the same for all. What
-/// compares each with each would cost sixteen times as much.
+/// Asserts that four times as many recipients cost about four times as much, without the fixed cost of a start.
+/// Code that compares each recipient with each other one would cost sixteen times as much.
 #[track_caller]
 fn is_linear(what: &str, cost: impl Fn(usize) -> u64) {
     let [none, few, many] = [1, 1_000, 4_000].map(cost);
@@ -384,12 +385,12 @@ fn is_linear(what: &str, cost: impl Fn(usize) -> u64) {
     assert!(ratio < 5.0, "{what}: {ratio:.2} times as many instructions");
 }
 
-/// A header for so many recipients.
+/// Returns a header for the recipients.
 type Header = fn(&[String]) -> String;
 
 const HEADERS: [(&str, Header); 4] = [
     ("in one line", |to| format!("To: {}\n", to.join(","))),
-    // Several in a line, as mail programs fold.
+    // Several addresses per line, as mail programs fold them.
     ("folded", |to| {
         let lines: Vec<String> = to.chunks(8).map(|some| some.join(",")).collect();
         format!("Cc: {}\n", lines.join(",\n "))
@@ -425,7 +426,7 @@ fn recipients_in_a_header_cost_as_much_for_each() {
 #[test]
 fn a_header_may_name_a_hundred_thousand() {
     let all = recipients(100_000);
-    // With a field for each they are more octets than the header may have.
+    // With a field for each recipient, the header would be larger than permitted.
     for (name, header) in &HEADERS[..3] {
         let site = Site::new("");
         let letter = format!("{}\nHello.\n", header(&all));
@@ -437,8 +438,8 @@ fn a_header_may_name_a_hundred_thousand() {
     }
 }
 
-/// A message that was tried for each recipient in a part of its own. To read what happened cost as much as
-/// all recipients for each part.
+/// A message with a separate attempt for each recipient. In an earlier version, reading each part of its history
+/// cost as much as all recipients.
 #[test]
 fn a_long_history_costs_as_much_for_each_part() {
     is_linear("a history", |count| {
@@ -462,7 +463,7 @@ fn a_long_history_costs_as_much_for_each_part() {
     });
 }
 
-/// The bounce for as many.
+/// A bounce for many recipients.
 #[test]
 fn a_bounce_costs_as_much_for_each_recipient() {
     is_linear("a bounce", |count| {

@@ -1,5 +1,5 @@
-//! What only root can show: root becomes the spool's owner and trusts no name that others can
-//! change, pipes run as other users, and Dovecot reads what was delivered. Needs root and, for the last, Debian's dovecot-core.
+//! Tests that need root: root becomes the spool's owner and trusts no name that other users can change, pipes run
+//! as other users, and Dovecot reads the delivered mail. The Dovecot test also needs Debian's dovecot-core.
 
 use std::fs;
 use std::io::Write;
@@ -18,7 +18,7 @@ struct Site {
 }
 
 impl Site {
-    /// A directory that everybody can reach, and a spool's path in it.
+    /// Returns a directory that all users can enter, and a path for a spool in it.
     fn new() -> Site {
         assert!(Uid::effective().is_root(), "this test needs root");
         let dir = tempfile::tempdir_in("/tmp").unwrap();
@@ -42,7 +42,7 @@ impl Site {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A program that does not want its input closes it.
+        // The program may close its input without reading it.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     }
@@ -106,7 +106,7 @@ fn whatever_root_does_in_a_spool_its_owner_has_done() {
     );
 }
 
-/// Some callers ignore SIGCHLD, and what they start begins with that.
+/// Some callers ignore SIGCHLD, and their children inherit that.
 #[test]
 fn a_caller_that_ignores_its_children_is_served() {
     let site = Site::new();
@@ -166,17 +166,17 @@ fn others_do_not_use_a_spool_that_is_not_theirs() {
     assert_eq!(output.status.code(), Some(75), "{output:?}");
 }
 
-/// The configuration of a pipe that writes down as whom it runs.
+/// Returns the configuration of a pipe that runs as `user` and writes its uid and groups to `out`.
 fn pipe_as(user: &str, out: &Path) -> String {
     let script = format!("cat >/dev/null; id -u >>{0}; id -G >>{0}", out.display());
     format!(
-        "[transport.who]\ntype = \"pipe\"\nuser = \"{user}\"\n\
+        "[transport.ids]\ntype = \"pipe\"\nuser = \"{user}\"\n\
          command = [\"/bin/sh\", \"-c\", \"{script}\"]\n\
-         [[route]]\ndomain = \"*\"\ntransport = \"who\"\n"
+         [[route]]\ndomain = \"*\"\ntransport = \"ids\"\n"
     )
 }
 
-/// A file that everybody may write into.
+/// Makes a file that all users can write.
 fn open_file(site: &Site) -> PathBuf {
     let out = site.spool.parent().unwrap().join("out");
     fs::write(&out, "").unwrap();
@@ -192,7 +192,7 @@ fn give(path: &Path, to: &User) {
     std::os::unix::fs::lchown(path, Some(to.uid.as_raw()), Some(to.gid.as_raw())).unwrap();
 }
 
-/// A directory of this user's beside the spool.
+/// Makes a directory beside the spool that belongs to `user`.
 fn dir_of(site: &Site, user: &User) -> PathBuf {
     let dir = site.spool.with_file_name(format!("of-{}", user.name));
     fs::create_dir(&dir).unwrap();
@@ -200,7 +200,7 @@ fn dir_of(site: &Site, user: &User) -> PathBuf {
     dir
 }
 
-/// A file that everybody can read and only root can write.
+/// Makes a file that all users can read and only root can write.
 fn of_root(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -213,7 +213,7 @@ fn a_pipe_runs_as_its_user_if_root_alone_can_change_the_configuration() {
         site.ok(&["init", "--user", owner], "");
         let out = open_file(&site);
         let config = match owner {
-            // Its own spool is as good a place as another.
+            // For root's own spool the configuration may be in the spool.
             "root" => site.spool.join("config.toml"),
             _ => site.spool.with_file_name("config.toml"),
         };
@@ -233,8 +233,8 @@ fn a_pipe_runs_as_its_user_if_root_alone_can_change_the_configuration() {
     }
 }
 
-/// Each way leads to a configuration that root alone wrote and that asks for root. The spool's owner
-/// could have laid the way.
+/// Each path leads to a configuration that only root can write and that runs a pipe as root. The spool's owner
+/// could have made each path.
 #[test]
 fn a_pipe_does_not_run_as_its_user_by_a_name_that_others_can_change() {
     type Way = fn(&Site, &Path) -> PathBuf;
@@ -287,7 +287,7 @@ fn a_pipe_does_not_run_as_its_user_by_a_name_that_others_can_change() {
         let config = way(&site, &roots);
         site.ok(&["send", "--queue-only", "x@example.org"], MESSAGE);
         let config = config.to_str().unwrap();
-        // By its name, and where it is the spool's, without one.
+        // With `--config`, and also without it, for the paths inside the spool.
         for named in [&["--config", config][..], &[]] {
             let output = site.run(&[named, &["run"]].concat(), "");
             assert_eq!(
@@ -306,7 +306,7 @@ fn a_pipe_does_not_run_as_its_user_by_a_name_that_others_can_change() {
     }
 }
 
-/// The attempt that a `send` of root's starts is root's, too.
+/// The background attempt that root's `send` starts runs as root, too.
 #[test]
 fn a_background_attempt_switches_users_as_its_caller_does() {
     let until = |what: &str, holds: &dyn Fn() -> bool| {
@@ -335,7 +335,7 @@ fn a_background_attempt_switches_users_as_its_caller_does() {
     until("it ran", &|| fs::read_to_string(&out).unwrap() == written);
 }
 
-/// In a mount namespace of its own, where the system's directories are others.
+/// Runs in a separate mount namespace with replaced system directories.
 #[test]
 fn the_systems_spool_has_its_configuration_in_etc() {
     let site = Site::new();
@@ -365,7 +365,7 @@ fn the_systems_spool_has_its_configuration_in_etc() {
 }
 
 #[test]
-fn a_spool_is_made_as_the_user_whose_directory_it_is_in() {
+fn a_spool_is_made_as_the_owner_of_its_parent_directory() {
     let site = Site::new();
     let theirs = dir_of(&site, &nobody());
     let named = |path: &Path, more: &[&str]| site.run_on(path, &[&["init"], more].concat(), "");
@@ -381,7 +381,7 @@ fn a_spool_is_made_as_the_user_whose_directory_it_is_in() {
         assert_eq!(fs::metadata(path).unwrap().uid(), nobody().uid.as_raw());
     }
 
-    // A directory of root's is given away only by a way that root alone could lay.
+    // Root's directory is given to another user only by a path that only root can change.
     let roots = site.spool.with_file_name("roots");
     fs::create_dir(&roots).unwrap();
     symlink(&roots, theirs.join("link")).unwrap();
@@ -393,7 +393,7 @@ fn a_spool_is_made_as_the_user_whose_directory_it_is_in() {
     assert!(own.status.success(), "{own:?}");
     assert_eq!(fs::metadata(&roots).unwrap().uid(), nobody().uid.as_raw());
 
-    // Root makes the directories above it so that their owner can pass.
+    // Root makes the directories above it so that the spool's owner can enter them.
     let deep = roots.with_file_name("deep").join("er");
     let own = named(&deep.join("spool"), &["--user", "nobody"]);
     assert!(own.status.success(), "{own:?}");
@@ -411,7 +411,7 @@ fn a_spool_is_made_as_the_user_whose_directory_it_is_in() {
     assert_eq!(fs::metadata(&spool).unwrap().uid(), nobody().uid.as_raw());
 }
 
-/// Puts a link where a directory has just been made, before it is opened.
+/// Replaces a new directory with a link before it is opened.
 #[derive(Debug)]
 struct Exchange {
     made: PathBuf,
@@ -487,7 +487,7 @@ fn root_does_not_work_by_a_configuration_that_others_can_change() {
     );
 }
 
-/// What only root can read, or where only root can write, by names that another user can change.
+/// Files that only root can read or write, by names that another user can change.
 #[test]
 fn root_uses_no_file_that_others_could_exchange() {
     let site = Site::new();
@@ -503,7 +503,7 @@ fn root_uses_no_file_that_others_could_exchange() {
     let (script, maildir) = (theirs.join("script"), theirs.join("maildir"));
     of_root(&script, "#!/bin/sh\ntouch {dir}/ran\n");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    // No way leads on from these, until their owner puts something else there.
+    // These paths lead nowhere until their owner replaces a part of them.
     let around = theirs.join("around");
     symlink("around", &around).unwrap();
     give(&around, &nobody());

@@ -1,8 +1,8 @@
 //! Many processes on one spool, killed with SIGKILL or stopped at random moments.
 //!
-//! What belongs here: crowds, and what they must not do to each other or to the mail. The moments
-//! are random, the outcome is not: no message is lost, only those in flight can double, nothing
-//! stays locked. `MAILSPOOL_SEED` decides what is drawn; the rest is the scheduler's.
+//! What belongs here: crowds of processes that must not harm each other or the mail. The moments are random, the
+//! outcome is not: no message is lost, only messages in flight may be doubled, nothing stays locked.
+//! `MAILSPOOL_SEED` decides the random choices; the scheduler adds its own.
 
 mod program;
 mod proof;
@@ -46,9 +46,9 @@ fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
 }
 
 #[test]
-fn killed_runners_double_at_most_what_they_had_in_hand() {
+fn killed_runners_double_at_most_what_they_had_locked() {
     const MESSAGES: usize = 200;
-    // One write, of one line, to a file opened for appending.
+    // A single write of one line, in append mode.
     let script = "cat >/dev/null; echo \"$MAILSPOOL_ID $RECIPIENT\" >>{dir}/delivered";
     let config = pipe("count", script) + &route("domain", "*", "count");
     let site = Site::new(&format!("{RETRY}{config}"));
@@ -112,10 +112,10 @@ fn killed_submitters_leave_whole_messages_or_none() {
     report(killed, accepted.len(), 0);
 }
 
-/// A process that is stopped keeps the message it has in hand, and the lock on it, for as long as
-/// it is stopped: no clock can take it away. It keeps nothing else from anybody.
+/// A stopped process keeps the lock of its message for as long as it is stopped: locks do not time out. It blocks
+/// no other message.
 #[test]
-fn stopped_processes_hold_up_only_what_they_have_in_hand() {
+fn stopped_processes_hold_up_only_what_they_have_locked() {
     const RUNNERS: usize = 5;
     let site = Site::new(&format!("{RETRY}{BOX}"));
     let mut random = Random::new(proof::seed());
@@ -137,21 +137,21 @@ fn stopped_processes_hold_up_only_what_they_have_in_hand() {
             }
             thread::sleep(random.below(5));
             crowd.go_on(false);
-            for (who, code) in crowd.bury() {
-                assert_eq!(code, Some(0), "{who:?}");
-                accepted.extend(who);
+            for (submission, code) in crowd.bury() {
+                assert_eq!(code, Some(0), "{submission:?}");
+                accepted.extend(submission);
             }
             next == submissions && crowd.count(Option::is_some) == 0 && site.is_empty()
         });
     }
-    // Nobody is left who could have several in hand.
+    // After this no process is left that could hold several messages.
     crowd.go_on(true);
-    until("everybody has gone", || {
+    until("all processes have ended", || {
         let ended = crowd.bury();
         assert!(ended.iter().all(|(_, code)| *code == Some(0)));
         crowd.len() == 0 && site.processes().is_empty()
     });
-    // One that has a message in hand is stopped for good; the others do all the rest.
+    // A runner that holds a message stays stopped; the others deliver all other messages.
     let gate = site.dir().join("begun");
     let script = format!(
         "cat >/dev/null; if mkdir {0}; then kill -STOP $PPID; fi",

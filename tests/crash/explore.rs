@@ -1,4 +1,4 @@
-//! Every cut of a story, and what may be left of the spool at each.
+//! Every cut of a story, and the states that the spool may be in after each.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
@@ -16,23 +16,23 @@ use super::story::Story;
 use super::tree::Tree;
 use super::world::Known;
 
-/// Cases at once: most of their time is a pause behind a barrier.
+/// How many cases run at once. A case spends most of its time waiting for a sync.
 const AT_ONCE: usize = 6;
-/// So many violations are shown.
+/// How many violations of one story are shown; the others are only counted.
 const SHOWN: usize = 3;
 
-/// One cut with one outcome.
+/// One state that a cut may leave.
 pub struct Case {
     pub number: usize,
     pub tree: Tree,
     pub known: Known,
-    /// What came last.
-    pub behind: String,
-    /// Everything persisted: so a process that is killed leaves it, without a power cut.
+    /// The last step before the cut.
+    pub last: String,
+    /// Everything persisted, as after a kill without a power cut.
     pub killed: bool,
 }
 
-/// What was explored.
+/// The counts and violations of one exploration.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub cuts: usize,
@@ -40,8 +40,8 @@ pub struct Tally {
     pub violations: Vec<String>,
 }
 
-/// What a log leaves: which tree, what the world knows, and whether a kill leaves it; of all that
-/// the hash, as there are many.
+/// The states that a log leaves, as hashes, because there are many. A state is the tree, what the world knows,
+/// and whether a kill leaves it.
 pub type Left = HashSet<u128>;
 
 fn hash(tree: &Tree, known: &Known, killed: bool) -> u128 {
@@ -50,8 +50,8 @@ fn hash(tree: &Tree, known: &Known, killed: bool) -> u128 {
     hasher.digest128()
 }
 
-/// All cases of a log behind its first steps, as far as they are wanted. What is left twice, with
-/// the world knowing the same, is one case.
+/// An iterator over the cases of a log. A state that occurs twice, with the same knowledge of the world, is
+/// one case.
 pub struct Cases<'a> {
     steps: &'a [Step],
     at: usize,
@@ -85,7 +85,7 @@ impl Cases<'_> {
         }
     }
 
-    /// Passes over what is left behind the first `count` steps.
+    /// Skips the cuts among the first `count` steps.
     pub fn skip(mut self, count: usize) -> Self {
         while self.at < count {
             self.step();
@@ -93,19 +93,19 @@ impl Cases<'_> {
         self
     }
 
-    /// Passes over what another log leaves as well.
+    /// Skips the states that another log leaves.
     pub fn without(mut self, seen: Left) -> Self {
         self.seen = seen;
         self
     }
 
-    /// Looks for what a directory may lose as a whole as well.
+    /// Also tries states in which a whole directory lags.
     pub fn by_dirs(mut self) -> Self {
         self.by_dirs = true;
         self
     }
 
-    /// What the log leaves, all of it.
+    /// Returns all states that the log leaves.
     pub fn left(mut self) -> Left {
         while self.next().is_some() {}
         self.seen
@@ -122,7 +122,7 @@ impl Cases<'_> {
         self.at += 1;
     }
 
-    /// What may be left at this moment.
+    /// Adds the states that a cut at this moment may leave.
     fn cut(&mut self) {
         if let Some(next) = self.steps[self.at..].iter().find(|next| next.is_cut()) {
             self.known.foresee(next, self.renames);
@@ -135,13 +135,13 @@ impl Cases<'_> {
             let killed = tree == now;
             if self.seen.insert(hash(&tree, &known, killed)) {
                 let last = self.at.checked_sub(1).map(|last| &self.steps[last]);
-                let behind = last.map_or("nothing".to_owned(), |last| shown(self.at, last));
+                let last = last.map_or("nothing".to_owned(), |last| shown(self.at, last));
                 self.found.push_back(Case {
                     number: self.number,
                     killed,
                     tree,
                     known: known.clone(),
-                    behind,
+                    last,
                 });
                 self.number += 1;
             }
@@ -180,7 +180,7 @@ fn shown(at: usize, step: &Step) -> String {
     }
 }
 
-/// Explores stories and prints what that was; in the end there must be no violation.
+/// Explores stories and prints the counts. Panics at the end if there is any violation.
 pub fn explore_all(stories: Vec<Story>) {
     let mut wrong = String::new();
     for story in stories {
@@ -193,28 +193,28 @@ pub fn explore_all(stories: Vec<Story>) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// What is wrong with a case when a run comes first, and what when an operator does.
+/// Returns what is wrong with a case if a run comes first, and for some cases also if a repair comes first.
 pub fn judge_twice(story: &Story, case: &Case) -> Vec<String> {
     let repaired = if proof::long() { 2 } else { 4 };
     let mut wrong = judge(story, case, false);
     if case.number.is_multiple_of(repaired) {
         let again = judge(story, case, true).into_iter();
-        wrong.extend(again.map(|wrong| format!("mended first, {wrong}")));
+        wrong.extend(again.map(|wrong| format!("after a repair, {wrong}")));
     }
     wrong
 }
 
-/// One in so many of a story's cases.
+/// Returns the number of cuts and every `one_in`-th case of a story.
 fn all_cases(story: &Story, one_in: usize) -> (usize, Vec<Case>) {
     let mut cases = Cases::of(&story.base, &story.known, &story.steps, story.renames);
     let wanted = |case: &Case| case.number.is_multiple_of(one_in);
     let all: Vec<Case> = cases.by_ref().filter(wanted).collect();
-    // What was recorded is all that happened.
+    // The recorded steps are all changes that happened.
     assert_eq!(cases.model().now(), story.end, "{}", story.title);
     (cases.cuts, all)
 }
 
-/// A second cut, while what the first one left is worked off: of so many states.
+/// Cuts a second time, during the recovery from a first cut, for `count` states of the first cut.
 pub fn explore_again(story: &Story, count: usize) -> Tally {
     let (_, cases) = all_cases(story, 1);
     let mut random = Random(count as u64);
@@ -226,7 +226,7 @@ pub fn explore_again(story: &Story, count: usize) -> Tally {
         let tally = run(cuts, &cases, |case| judge_twice(&again, case));
         total.cuts += tally.cuts;
         total.states += tally.states;
-        let first = format!("first {}\n{}", case.behind, case.tree.describe());
+        let first = format!("first {}\n{}", case.last, case.tree.describe());
         let both = |second| format!("{first}then {second}");
         total
             .violations
@@ -236,7 +236,7 @@ pub fn explore_again(story: &Story, count: usize) -> Tally {
     total
 }
 
-/// Judges cases, some at once.
+/// Judges cases, [`AT_ONCE`] at a time.
 pub fn run(cuts: usize, cases: &[Case], judge: impl Fn(&Case) -> Vec<String> + Sync) -> Tally {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let violations = Mutex::new(Vec::new());
@@ -248,9 +248,9 @@ pub fn run(cuts: usize, cases: &[Case], judge: impl Fn(&Case) -> Vec<String> + S
                     done.fetch_add(1, Ordering::Relaxed);
                     let mut all = violations.lock().unwrap();
                     if !wrong.is_empty() {
-                        let (behind, tree) = (&case.behind, case.tree.describe());
+                        let (last, tree) = (&case.last, case.tree.describe());
                         let wrong = wrong.join("\n  ");
-                        all.push(format!("cut behind {behind}\n  {wrong}\n{tree}"));
+                        all.push(format!("cut after {last}\n  {wrong}\n{tree}"));
                     }
                 }
             });
@@ -272,7 +272,7 @@ impl Tally {
         println!("{title:<48} {cuts:>5} cut points {states:>6} states {count:>3} violations");
     }
 
-    /// The first of the violations, if there were some.
+    /// Returns the first violations as text; empty if there are none.
     pub fn shown(&self, title: &str) -> String {
         match self.violations.len() {
             0 => String::new(),

@@ -1,8 +1,8 @@
-//! A sync that fails: every sync of a story in turn. The code goes on as it does then, and the
-//! octets that the sync covered may be lost even if a later one succeeds.
+//! Failing syncs: each sync of a story fails in turn. The code handles the error, and the octets that the
+//! sync covered may be lost even if a later sync succeeds.
 //!
-//! Behind the failure the power is cut behind every call, as in every story. What was
-//! acknowledged, or reported as done, is judged like everywhere.
+//! After the failure the power is cut after every call, as in every story. What was acknowledged or reported
+//! as done is judged as in every story.
 
 use mailspool::queue::Action;
 
@@ -17,7 +17,8 @@ use super::story::{Story, changed, fate};
 
 type Deed = fn(&Stage);
 
-/// Tells a story once for each sync in it, that one failing; in the ordinary run for one in three.
+/// Explores a story once for each of its syncs, with that sync failing. Without `MAILSPOOL_LONG`, only one
+/// sync in three.
 fn tell(title: &str, fates: &[super::judge::Fate], prepare: Deed, deed: Deed) {
     let mut all = Vec::new();
     for number in 0.. {
@@ -40,7 +41,7 @@ fn tell(title: &str, fates: &[super::judge::Fate], prepare: Deed, deed: Deed) {
     explore_all(all.into_iter().step_by(step).collect());
 }
 
-/// The message is there or it is not, whatever happened.
+/// The message is there whole, or not at all.
 #[test]
 fn accepting() {
     let fates = [fate("one", A, Delivered), fate("one", NO, Told)];
@@ -52,7 +53,7 @@ fn accepting() {
     );
 }
 
-/// What failed once is tried again, by the next run.
+/// The next run retries what failed.
 #[test]
 fn delivering() {
     let fates = [
@@ -82,7 +83,7 @@ fn freezing() {
             stage.did();
         }
     });
-    // Tried once more by the operator, it is done.
+    // The operator repeats the failed command, and it succeeds.
     tell("freeze, twice", &fates, prepare, |stage| {
         if stage.try_act(&freeze()).is_ok() || stage.try_act(&freeze()).is_ok() {
             stage.did();

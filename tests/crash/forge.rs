@@ -1,5 +1,5 @@
-//! What nothing is decided by, or what no sync covers, made to be as a power cut, a restore or a hand may
-//! leave it: the view, and the in-use bits. No fate may change by that.
+//! Forged views and in-use bits, as a power cut, a restore or an edit by hand may leave them. No code decides
+//! by the view, and no sync covers the in-use bits, so forging them must not change any fate.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,11 +9,11 @@ use mailspool::message::QueueId;
 
 use super::explore::Case;
 
-/// In so many cases each of these is done once.
+/// Each forgery is applied to one case in this many.
 const OF: usize = 12;
 
-/// Changes a spool in such a way, another one in each case, and says in which. After a power cut the kernel
-/// has another name for the boot.
+/// Applies the forgery of this case, if there is one, and returns its name. After a power cut the boot id is
+/// also changed, because the kernel has a new one.
 pub fn forge(case: &Case, base: &Path) -> Option<&'static str> {
     let spool = base.join("spool");
     if !case.killed {
@@ -44,7 +44,7 @@ pub fn forge(case: &Case, base: &Path) -> Option<&'static str> {
             Some("an empty view")
         }
         7 => {
-            change(&|path| fs::write(path, "nobody@stale.test\n").unwrap());
+            change(&|path| fs::write(path, "x@stale.test\n").unwrap());
             Some("a stale view")
         }
         9 => {
@@ -59,7 +59,7 @@ pub fn forge(case: &Case, base: &Path) -> Option<&'static str> {
     }
 }
 
-/// Gives all messages a mode.
+/// Sets the mode of all message files.
 fn mark(spool: &Path, mode: u32) {
     let mut dirs = ["new", "staged", "incoming", "active", "corrupt", "done"]
         .map(|dir| spool.join(dir))
@@ -72,7 +72,7 @@ fn mark(spool: &Path, mode: u32) {
     }
 }
 
-/// The files in a directory that have an id's name.
+/// Returns the files in a directory that are named by queue ids.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files = entries(dir);
     files.retain(|path| {

@@ -1,6 +1,6 @@
-//! Mutations after which nothing can be lost, and why.
+//! Mutations that cannot lose anything, and why.
 
-/// Why nothing is lost without a sync in a story, if that is so.
+/// Returns why a story loses nothing without a sync; none if the sync matters.
 pub fn why(label: &str, title: &str) -> Option<&'static str> {
     let fits = |(labels, titles, _): &&(&[&str], &[&str], &str)| {
         labels.iter().any(|one| label.starts_with(one))
@@ -9,19 +9,19 @@ pub fn why(label: &str, title: &str) -> Option<&'static str> {
     LIST.iter().find(fits).map(|(.., why)| *why)
 }
 
-/// Labels (how they begin), the stories for which that holds (how their titles begin; all if there
-/// are none), and the reason.
+/// Prefixes of the syncs' labels, prefixes of the titles of the stories concerned (none means all stories),
+/// and the reason.
 #[allow(clippy::type_complexity)]
 const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &["dir above/spool/info before"],
         &["make a spool"],
-        "nothing decides by the view, and its directories are made again",
+        "no code decides by the view, and its directories are made again",
     ),
     (
         &["dir above before"],
         &["make a spool"],
-        "made twice: the directory may have been there, made by a process that was killed",
+        "synced twice, because the directory may have been made by a process that was killed",
     ),
     (
         &[""],
@@ -34,7 +34,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &["file active/* before overwrite active/*"],
         &["no room for octets and names"],
-        "it failed, and nobody wants to hear of that: tried again it fails again",
+        "the recipient failed, and no notice is wanted: another attempt fails again",
     ),
     (
         &["file new/*"],
@@ -44,7 +44,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &["dir deferred before rename active/*", "dir active before"],
         &["killed with a message entered"],
-        "nobody was told that it is accepted, and its acceptor did not see to its new name",
+        "it was never acknowledged, and its acceptor did not make its new name durable",
     ),
     (
         &[
@@ -52,12 +52,12 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "file history/* with failed before create new",
         ],
         &["tell of a delivery, and not of a failure"],
-        "who failed and was not told of fails again",
+        "a recipient that failed without a notice fails again",
     ),
     (
         &["file history/* with  before", "dir history with  before"],
         &[],
-        "what a killed holder wrote, made durable once more",
+        "makes durable once more what a killed holder wrote",
     ),
     (
         &[
@@ -76,7 +76,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "bounce what is frozen",
             "request to bounce",
         ],
-        "what is written anew says what the old file says, and that was durable",
+        "the rewritten file says the same as the old one, which was durable",
     ),
     (
         &[
@@ -84,7 +84,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "dir history with delivered before unlink",
         ],
         &["killed with a notice"],
-        "what is written anew says what the old file says, and that was durable",
+        "the rewritten file says the same as the old one, which was durable",
     ),
     (
         &[
@@ -94,7 +94,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "dir history with delivered failed before create new",
         ],
         &["killed with a notice"],
-        "the process that wrote it is killed before it relies on it",
+        "the process that wrote it is killed before it depends on it",
     ),
     (
         &[
@@ -118,7 +118,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "killed with a notice recorded",
             "killed with a notice of a delivery recorded",
         ],
-        "a notice that is staged again has the same id, and takes the place of the first",
+        "a notice that is staged again has the same id and replaces the first",
     ),
     (
         &[
@@ -136,34 +136,34 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "request to bounce",
             "tell of a delivery, and not of a failure",
         ],
-        "the block of its origin says that it is done, durably, before the notice can be gone; until then it \
-         has the same id",
+        "the origin's block is durably marked done before the notice can be gone; until then the notice has \
+         the same id",
     ),
     (
         &["file history/* with notice before rename staged"],
         &["tell of a delivery and of a failure"],
-        "the record of the second notice is in the same file, and comes before either is delivered",
+        "the record of the second notice is in the same file, and is written before either notice is delivered",
     ),
     (
         &["dir done before unlink"],
         &[],
-        "it only narrows the time in which a power cut brings the message back, where a rename is the old name or \
-         the new one (`orders.rs`)",
+        "it only narrows the time in which a power cut brings the message back, on file systems with atomic \
+         renames (`orders.rs`)",
     ),
     (
         &["dir active before write history"],
         &[],
-        "the old name's end, which is synced with it, carries the new name",
+        "the removal of the old name is synced too, and persists only together with the new name",
     ),
     (
         &["dir frozen/<minute> before the report"],
         &["an operator freezes what would be discarded"],
-        "the new name, which is synced with it, carries the old name's end",
+        "the new name is synced too, and of two names the later one counts",
     ),
     (
         &["file deferred/<minute>/* before rename active"],
         &["killed at the last attempt"],
-        "without its history it is delivered before anybody is told of a delay",
+        "without its history it is delivered before a delay notice is due",
     ),
     (
         &["dir discarded/<minute> before rmdir"],
@@ -187,7 +187,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "request to discard",
             "thaw what a request froze",
         ],
-        "the history says it: the next run that looks moves the message again",
+        "the history says where it belongs: the next run that reads it moves the message again",
     ),
     (
         &["dir deferred/<minute> before write history"],
@@ -198,7 +198,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "request to retry",
             "retry what is for later",
         ],
-        "it is looked at in its bucket, at its time at the latest",
+        "a run finds it in its old bucket, when that bucket is due",
     ),
     (
         &["file history/* with retry", "dir history with retry"],
@@ -209,22 +209,22 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "quarantine",
             "take back",
         ],
-        "in active/ it is looked at, and tried at its time at the latest",
+        "a run finds it in active/, and tries it at its scheduled time at the latest",
     ),
     (
         &["file history/* with thaw before rename frozen/<minute>"],
         &[],
-        "a hold that ran out has run out again",
+        "a hold that has expired expires again",
     ),
     (
         &["file history/* with freeze before mkdir frozen/<minute>"],
         &["freeze until a time"],
-        "it stands in the bucket of its time, durably, before it is reported",
+        "it is durably in the bucket of its time before the freeze is reported",
     ),
     (
         &["file history/* with freeze before mkdir frozen/never"],
         &["an operator freezes what would be discarded"],
-        "it stands in frozen/never, where no run looks, durably, before it is reported",
+        "it is durably in frozen/never, where no run looks, before the freeze is reported",
     ),
     (
         &[
@@ -236,12 +236,12 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
             "killed with a key accepted",
             "killed with a keyed message set",
         ],
-        "the name is made durable twice, by the killed process and by the next one",
+        "the killed process and the next one both make the name durable",
     ),
     (
         &["dir requests", "file requests/*.part"],
         &["request to retry"],
-        "without it, it is tried at its time",
+        "without the request, the message is tried at its scheduled time",
     ),
     (
         &["dir requests before"],
@@ -251,11 +251,12 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     (
         &["file requests/*.part", "dir requests before create"],
         &["thaw what a request froze"],
-        "that request is not reported in this story, and nothing depends on it",
+        "this story does not report the request, and nothing depends on it",
     ),
     (
         &["dir box before"],
         &[],
-        "who finds it incomplete makes it again; two barriers are for who finds it at that moment",
+        "a process that finds the Maildir incomplete makes it again; the two barriers are for a process that finds \
+         it just then",
     ),
 ];

@@ -1,4 +1,4 @@
-//! Whether what a power cut left is worked off as it must be.
+//! Judges the recovery from a state that a power cut left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,37 +19,36 @@ use super::story::{Story, UNRECORDED};
 use super::tree::Tree;
 use super::world::{Calm, Delivery, Known, Ledger, Site};
 
-/// What may become of a message for a recipient.
+/// The end of a message for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Delivered,
     /// The sender got one notice.
     Told,
-    /// It was delivered, and the sender got one notice that says so.
+    /// It was delivered, and the sender got one success notice.
     Heard,
-    /// It was delivered, and before that the sender got one notice that it takes long.
+    /// It was delivered, after the sender got one delay notice.
     Warned,
-    /// The sender got one notice all the same: an operator gave it up when it was delivered
-    /// already and the power cut took the record.
+    /// It was delivered, and the sender got one failure notice: the power cut took the record of the delivery, and
+    /// then an operator bounced the message.
     Both,
-    /// Stands in `frozen/never/`, and the history says why.
+    /// It is in `frozen/never/`, and the history says why.
     Frozen,
-    /// Stands in `corrupt/`.
+    /// It is in `corrupt/`.
     Corrupt,
-    /// Nobody got it, and it is no more.
+    /// It was neither delivered nor bounced, and it is gone.
     Gone,
 }
 
-/// What must become of a message for a recipient, before what is done to it is reported as
-/// done and after.
+/// The permitted ends of a message for a recipient, before and after the story's action is reported as done.
 #[derive(Clone)]
 pub struct Fate {
     pub name: &'static str,
     pub to: &'static str,
     pub before: Vec<End>,
     pub after: Vec<End>,
-    /// Once it is reported as done, or the history says that an answer was lost, or must say so durably, not
-    /// before so many minutes after the beginning.
+    /// Minutes after the beginning before which it must not be delivered. Applies once the action is reported as
+    /// done, once the history says that an answer was lost, and once the history must say so durably.
     pub held: Option<i64>,
 }
 
@@ -59,26 +58,24 @@ impl Fate {
     }
 }
 
-/// When the story begins and when the power goes off, by the clock.
+/// The times at which the story begins and the power is cut.
 #[derive(Clone, Copy)]
 pub struct Times {
     pub start: Timestamp,
     pub cut: Timestamp,
 }
 
-/// So many minutes after the beginning of a story somebody looks at what is held because an answer
-/// was lost.
+/// Minutes after the beginning of a story at which the operator thaws what is held because an answer was lost.
 pub const LOOKED_AT: i64 = 120;
 
-/// How the titles of stories begin in which something is resumed: once that is reported, nothing
-/// is suspended.
+/// Title prefix of the stories that resume a suspension. Once that is reported, nothing is suspended.
 pub const RESUMED: &str = "resumed";
 
-/// More passes than any story needs.
+/// Upper limit of passes per case; a case that needs more is a violation.
 const MAX_PASSES: usize = 16;
 
-/// Opens the spool, works it off to the end, and says what is wrong. The first to look at it is
-/// a run or an operator who has it mended.
+/// Opens the spool, runs passes until nothing is left to do, and returns what is wrong. If `repaired`, a repair
+/// comes before the first run.
 pub fn judge(story: &Story, case: &Case, repaired: bool) -> Vec<String> {
     let _calm = Calm::for_mail_to(story.fates.iter().map(|fate| fate.to));
     let dir = tempdir();
@@ -96,10 +93,10 @@ pub fn judge(story: &Story, case: &Case, repaired: bool) -> Vec<String> {
     {
         wrong.push("what was resumed is suspended".to_owned());
     }
-    // A reader of the Maildir may be there at once.
+    // A reader may look into the Maildir before the recovery.
     wrong.extend(torn_copies(&case.tree));
     if case.killed {
-        // Nothing was lost, so no leftover has an excuse.
+        // A kill loses nothing, so it may leave no leftover.
         let before = strays(&story.base);
         let new = strays(&case.tree).into_iter();
         let new = new.filter(|stray| !before.contains(stray));
@@ -111,7 +108,7 @@ pub fn judge(story: &Story, case: &Case, repaired: bool) -> Vec<String> {
     }
     let ledger = Ledger::default();
     let mut known = case.known.clone();
-    // Before anything else is done, or when everything is.
+    // In every second case the submission is repeated before the recovery, and in all cases after it.
     if case.number.is_multiple_of(2) {
         wrong.extend(repeat(story, &spool, &mut known));
     }
@@ -152,12 +149,12 @@ pub fn judge(story: &Story, case: &Case, repaired: bool) -> Vec<String> {
     wrong
 }
 
-/// Whether what was found is what a story is about, and no repair can mend.
+/// Whether a finding is the expected one of its story, which no repair can settle.
 fn is_for_a_person(story: &Story, what: &str) -> bool {
     story.title == UNRECORDED && what.contains("an outcome could not be recorded")
 }
 
-/// Hands the message in once more that has the key: it is the same, or now it is the first.
+/// Submits the message with the key once more: it must get the first id, unless it is now the first.
 fn repeat(story: &Story, spool: &Spool, known: &mut Known) -> Option<String> {
     let name = story.key?;
     let fate = story.fates.iter().find(|fate| fate.name == name)?;
@@ -169,7 +166,7 @@ fn repeat(story: &Story, spool: &Spool, known: &mut Known) -> Option<String> {
     (first != id).then(|| format!("{name} was accepted as {first}, and again as {id}"))
 }
 
-/// What was acknowledged has a name, until it is forgotten.
+/// Returns the acknowledged messages that have no name although they are not forgotten.
 fn missing(case: &Case) -> Vec<String> {
     let named = |id: &QueueId| {
         let id = id.to_string();
@@ -183,8 +180,8 @@ fn missing(case: &Case) -> Vec<String> {
     lost.map(|(name, _)| format!("{name} is lost")).collect()
 }
 
-/// Passes, as long as something is due at some time. Says when that was over, and what went
-/// wrong.
+/// Runs passes, moving the clock to the next due time, until nothing is due. Returns the time at the end and
+/// what went wrong.
 pub fn work_off(
     dir: &Path,
     spool: &Spool,
@@ -200,7 +197,7 @@ pub fn work_off(
             recorder.mark(Step::Clock(clock.now()));
         }
     };
-    // Whoever switches it on again needs a while.
+    // A restart takes a while.
     forward(1);
     let site = Site {
         dir,
@@ -220,7 +217,7 @@ pub fn work_off(
         }
         if number == 0 {
             let mut found = problems(spool, false);
-            // Nobody's destination is down, but in the stories that say so.
+            // Destinations are down only in the stories that say so.
             let may_be_down = story.title.starts_with("move to the probe's bucket")
                 || story.title.contains("suspen")
                 || story.title.starts_with(RESUMED)
@@ -228,11 +225,11 @@ pub fn work_off(
                     .fates
                     .iter()
                     .any(|fate| fate.to.ends_with("@dead.test"));
-            // A power cut may take the record of a deferral, and leave the message where it was put.
+            // A power cut may take the record of a deferral and keep the move to its bucket.
             if killed && !may_be_down {
                 wrong.extend(put_off(spool));
             }
-            // Two names of a message that is not due are nobody's business yet.
+            // A run does not settle the two names of a message that is not due yet.
             found.retain(|finding| {
                 !is_leftover(finding) && !finding.what.starts_with("one file with names")
             });
@@ -283,7 +280,7 @@ pub fn work_off(
     (clock.now(), wrong)
 }
 
-/// A person lets go what is held because an answer was lost.
+/// An operator thaws what is held because an answer was lost.
 fn thaw(spool: &Spool, now: Timestamp) {
     let held = |(_, queue): &(QueueId, Queue)| matches!(queue, Queue::Frozen(_));
     let ids = spool.listing().messages.into_iter().filter(held);
@@ -291,8 +288,8 @@ fn thaw(spool: &Spool, now: Timestamp) {
     act(spool, &ids, &Action::Thaw(by()), now).unwrap();
 }
 
-/// The copies in the Maildir's `new/`: for each its message, its recipient, and what is below
-/// the fields of its delivery.
+/// Returns the copies in the Maildir's `new/`: for each its message, its recipient, and the content below the
+/// delivery's header fields.
 fn copies(tree: &Tree) -> Vec<(String, String, Vec<u8>)> {
     let mut copies = Vec::new();
     for (path, bytes) in tree.files() {
@@ -312,7 +309,7 @@ fn copies(tree: &Tree) -> Vec<(String, String, Vec<u8>)> {
     copies
 }
 
-/// Nothing torn is ever in the Maildir's `new/`.
+/// Returns the copies in the Maildir's `new/` that are torn. There must never be any.
 fn torn_copies(tree: &Tree) -> Vec<String> {
     let copies = copies(tree).into_iter();
     let torn = copies.filter(|(_, _, bytes)| {
@@ -322,12 +319,12 @@ fn torn_copies(tree: &Tree) -> Vec<String> {
             .find_map(|line| line.strip_prefix("Subject: "));
         !subject.is_some_and(|subject| is_whole(bytes, &text(subject)))
     });
-    torn.map(|(id, ..)| format!("{id} stands torn in the Maildir"))
+    torn.map(|(id, ..)| format!("{id} is torn in the Maildir"))
         .collect()
 }
 
-/// Messages that are due before their bucket is. Within an hour `check` takes that for somebody
-/// whose destination is down.
+/// Returns the messages that are due before their bucket is. `check` accepts up to an hour of that, because it
+/// is also how a message waits for a destination that is down.
 fn put_off(spool: &Spool) -> Vec<String> {
     let listing = spool.listing();
     let mut wrong = Vec::new();
@@ -339,7 +336,7 @@ fn put_off(spool: &Spool) -> Vec<String> {
             && Queue::from(QueueUntil::Deferred(due)) < view.queue
         {
             wrong.push(format!(
-                "{id} is due at {due} and stands in {}",
+                "{id} is due at {due} and is in {}",
                 view.queue.dir().display()
             ));
         }
@@ -347,8 +344,8 @@ fn put_off(spool: &Spool) -> Vec<String> {
     wrong
 }
 
-/// Whether some history says that the answer about this recipient was lost, as whoever waited for it
-/// wrote down. Whoever finds an interrupted attempt names no transport.
+/// Whether a history says that the answer for this recipient was lost, recorded by the process that waited for
+/// it. A process that finds an interrupted attempt records no transport.
 fn answer_is_lost(tree: &Tree, fate: &Fate) -> bool {
     let histories = tree
         .files()
@@ -376,7 +373,7 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// Nothing torn is ever delivered.
+    /// Every delivery must be whole.
     fn bodies(&mut self) {
         for one in &self.got {
             let subject = one.fields("Subject:").first().cloned().unwrap_or_default();
@@ -394,23 +391,24 @@ impl Seen<'_> {
         }
     }
 
-    /// Without a further cut nobody gets anything twice, and never what is settled.
+    /// Without another cut no recipient gets a message twice, and none gets a message that is settled for it.
     fn repeats(&mut self) {
         let mut counts: BTreeMap<_, usize> = BTreeMap::new();
         for one in &self.got {
             *counts.entry((one.id, one.to.clone())).or_default() += 1;
         }
-        for (whom, count) in counts {
+        for (recipient, count) in counts {
             if count > 1 {
-                self.wrong.push(format!("{whom:?} {count} times"));
+                self.wrong.push(format!("{recipient:?} {count} times"));
             }
-            if self.known.settled.contains(&whom) {
-                self.wrong.push(format!("{whom:?} again, though settled"));
+            if self.known.settled.contains(&recipient) {
+                self.wrong
+                    .push(format!("{recipient:?} again, though settled"));
             }
         }
     }
 
-    /// Of messages under one key one is delivered, whoever was told of it.
+    /// Of the messages under one key only one is delivered, whichever id was acknowledged.
     fn once(&mut self, fate: &Fate) {
         let now = self.got.iter().map(|one| (one.id, &one.to));
         let before = self.known.delivered.iter().map(|(id, to)| (*id, to));
@@ -431,11 +429,11 @@ impl Seen<'_> {
         } else {
             &fate.before
         };
-        let whom = (*id, (*to).to_owned());
+        let recipient = (*id, (*to).to_owned());
         let text = id.to_string();
         let now = self.got.iter().any(|one| one.id == *id && one.to == *to);
         let boxed = self.boxed.iter().any(|one| one.0 == text && one.1 == *to);
-        let delivered = now || boxed || self.known.delivered.contains(&whom);
+        let delivered = now || boxed || self.known.delivered.contains(&recipient);
         let mut told: BTreeSet<_> = self.known.told.clone();
         for step in self.got.iter().flat_map(Delivery::steps) {
             if let Step::Told(notice, origin, to) = step {
@@ -460,7 +458,7 @@ impl Seen<'_> {
             (false, 0, None) => Some(End::Gone),
             (false, 0, Some(Queue::Frozen(_))) => Some(End::Frozen),
             (false, 0, Some(Queue::Corrupt)) => Some(End::Corrupt),
-            // Others of its recipients may hold it there.
+            // The message may be held there for its other recipients.
             (true, 0, Some(Queue::Frozen(_))) if may.contains(&End::Delivered) => {
                 Some(End::Delivered)
             }
@@ -468,7 +466,7 @@ impl Seen<'_> {
         };
         if !end.is_some_and(|end| may.contains(&end)) {
             let what = format!(
-                "delivered: {delivered}, notices: {notices}, of success {heard}, of delay {warned}, stands \
+                "delivered: {delivered}, notices: {notices}, of success {heard}, of delay {warned}, is \
                  in {queue:?}"
             );
             self.wrong
@@ -476,7 +474,7 @@ impl Seen<'_> {
         }
     }
 
-    /// Nobody gets what is held before its time.
+    /// What is held is not delivered before its time.
     fn held(&mut self, fate: &Fate, start: Timestamp) {
         let Some(minutes) = fate.held else { return };
         let until = start + SignedDuration::from_mins(minutes);
@@ -487,7 +485,7 @@ impl Seen<'_> {
         }
     }
 
-    /// Nothing is left but what must be, and that says why.
+    /// No message is left but those that a fate keeps, and the history of each says why.
     fn rest(&mut self, end: &Tree, fates: &[Fate]) {
         let listing = self.spool.listing();
         for (id, queue) in &listing.messages {
@@ -511,8 +509,8 @@ impl Seen<'_> {
             }
         }
         for (path, _) in end.names() {
-            // What a repair took for a leftover, and reasons, may be in `corrupt/`; who was moved
-            // there wrongly does not meet his fate.
+            // Reasons, and what a repair took for a leftover, may be in `corrupt/`. A message that was moved
+            // there wrongly does not meet its fate.
             let dir = path.parent().unwrap();
             let empty = ["spool/new", "spool/staged", "spool/done"];
             if empty.iter().any(|empty| dir == Path::new(empty)) {

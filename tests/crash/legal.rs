@@ -1,7 +1,7 @@
-//! The legal states of `spool-layout.md`: each message that a cut leaves is in one of them, and each of them
-//! is left by some cut.
+//! The legal states of `spool-layout.md`: each message that a cut leaves is in one of them, and some cut leaves
+//! each of them.
 //!
-//! Nothing is locked after a cut: S1 is S2 then, and S6 is S8.
+//! Nothing is locked after a cut: S1 becomes S2, and S6 becomes S8.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,17 +20,17 @@ use super::stories::{self, A};
 use super::story::Story;
 use super::tree::Tree;
 
-/// What a tree has of one message.
+/// What a tree contains of one message.
 #[derive(Default)]
 struct Found<'a> {
-    /// Where it stands, the latest place last, with the octets and the mark of the file.
+    /// Its queues, the latest last, with the octets and the in-use bit of the file.
     named: BTreeMap<Queue, (&'a Arc<Vec<u8>>, bool)>,
     history: Option<&'a Arc<Vec<u8>>>,
-    /// A view or a request.
+    /// It has a view or a request.
     beside: bool,
 }
 
-/// All messages of which there is something.
+/// Returns all messages of which the tree contains something.
 fn found(tree: &Tree) -> BTreeMap<QueueId, Found<'_>> {
     let mut all: BTreeMap<QueueId, Found<'_>> = BTreeMap::new();
     for (path, node) in tree.names() {
@@ -53,7 +53,7 @@ fn found(tree: &Tree) -> BTreeMap<QueueId, Found<'_>> {
     all
 }
 
-/// The number of the state in which a message is, or why it is in none.
+/// Returns the number of the state that a message is in, or why it is in none.
 fn state(id: QueueId, one: &Found<'_>, all: &BTreeMap<QueueId, Found<'_>>) -> Result<u8, String> {
     let Some((queue, (bytes, is_marked))) = one.named.last_key_value() else {
         return Ok(18);
@@ -118,18 +118,19 @@ fn state(id: QueueId, one: &Found<'_>, all: &BTreeMap<QueueId, Found<'_>>) -> Re
         (Queue::Frozen(Bucket::At(_)), _) if was_frozen => Ok(12),
         (Queue::Frozen(Bucket::Never), _) if !was_frozen => Ok(13),
         (Queue::Discarded(_), Hold::Discarded { .. }) => Ok(14),
-        (queue, hold) => Err(format!("stands in {queue:?}, {hold:?}")),
+        (queue, hold) => Err(format!("is in {queue:?}, {hold:?}")),
     }
 }
 
-/// S8: the count in the state line comes before the mark goes, wherever its finder is killed.
+/// S8: the interruption is counted in the state line before the in-use bit is cleared, wherever the process that
+/// finds it is killed.
 #[test]
 fn an_interruption_is_counted_even_if_its_finder_is_killed() {
     for number in 1.. {
         let mut stage = Stage::new();
         stage.send("one", &[A]);
         stage.begin();
-        stage.killed_behind(begun, || drop(stage.try_pass()));
+        stage.killed_at(begun, || drop(stage.try_pass()));
         stage.forward(1);
         if !stage.killed_after(number, || drop(stage.try_pass())) {
             assert!(number > 5, "after {number} calls nothing was left to do");
@@ -144,7 +145,7 @@ fn an_interruption_is_counted_even_if_its_finder_is_killed() {
         let counted = block.mark.interrupted;
         assert!(
             counted == 1 || *is_marked,
-            "behind {number} calls {id} is not interrupted"
+            "after {number} calls {id} is not interrupted"
         );
     }
 }
@@ -154,7 +155,7 @@ fn every_cut_leaves_a_legal_state() {
     let (mut seen, mut wrong) = (BTreeMap::<u8, usize>::new(), BTreeSet::new());
     let step = if proof::long() { 1 } else { 3 };
     let stories = stories::GROUPS.iter().flat_map(|group| group());
-    // What is damaged on purpose is in no state.
+    // A message that a story damages on purpose is in no state.
     let is_sound =
         |story: &Story| !story.title.contains("quarantine") && !story.title.contains("repair");
     let mut corrupt = 0;
@@ -167,8 +168,8 @@ fn every_cut_leaves_a_legal_state() {
                     Ok(17) => corrupt += 1,
                     Ok(number) => *seen.entry(number).or_default() += 1,
                     Err(why) if is_sound(&story) => {
-                        let (title, behind) = (&story.title, &case.behind);
-                        wrong.insert(format!("{title}: behind {behind}: {id} {why}"));
+                        let (title, last) = (&story.title, &case.last);
+                        wrong.insert(format!("{title}: after {last}: {id} {why}"));
                     }
                     Err(_) => {}
                 }
@@ -179,7 +180,7 @@ fn every_cut_leaves_a_legal_state() {
     println!("legal states: {seen:?}");
     let wrong: Vec<String> = wrong.into_iter().take(5).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // That an outcome cannot be recorded (S13) takes more than a cut: `tests/faults`.
+    // An outcome that cannot be recorded (S13) takes more than a cut: `tests/faults`.
     let missing: Vec<u8> = (2..=18)
         .filter(|number| ![6, 13].contains(number))
         .filter(|number| seen.get(number).is_none_or(|count| *count == 0))

@@ -1,4 +1,4 @@
-//! The log: every change to the file system, in order, as the seam sees it.
+//! The log: every change to the file system, in order, as the seam receives it.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,21 +10,20 @@ use nix::errno::Errno;
 
 use super::turns::Turns;
 
-/// One change, or one thing that the world knows from then on. Paths are below the test's
-/// directory.
+/// One change, or one fact that the world knows from then on. Paths are relative to the test's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// No change, but from now on this process does what follows.
+    /// No change; this process makes the following steps.
     Turn(usize),
-    /// No change, but from now on this path means that file, wherever it is renamed to.
+    /// No change; from now on this path means the open file, wherever it is renamed to.
     Open(PathBuf),
-    /// Opened, and made if it was missing.
+    /// Opens the file, and makes it if it is missing.
     Create(PathBuf),
-    /// At the end of the file.
+    /// Appends to the file.
     Write(PathBuf, Vec<u8>),
-    /// Octets that are there are replaced, from this offset on.
+    /// Replaces existing octets from this offset on.
     Overwrite(PathBuf, u64, Vec<u8>),
-    /// An open file's mode says from now on whether it is in use.
+    /// Sets or clears the in-use bit of an open file.
     Mark(PathBuf, bool),
     Truncate(PathBuf, u64),
     Rename(PathBuf, PathBuf),
@@ -34,24 +33,24 @@ pub enum Step {
     Rmdir(PathBuf),
     SyncFile(PathBuf),
     SyncDir(PathBuf),
-    /// A sync that failed: what it covers may be lost whatever succeeds later.
+    /// A sync that failed: what it covers may be lost even if later syncs succeed.
     Failed(Box<Step>),
-    /// It is this time from now on.
+    /// The clock is set to this time.
     Clock(Timestamp),
-    /// A process was killed: what it had in mind is gone.
+    /// A process was killed and lost its memory.
     Killed,
-    /// A message was acknowledged, under this name.
+    /// A message was acknowledged. The story calls it by this name.
     Acked(&'static str, QueueId),
-    /// What was to be done was reported as done.
+    /// The story's action was reported as done.
     Did,
-    /// Somebody got a message.
+    /// A message was delivered to this recipient.
     Delivered(QueueId, String),
-    /// Somebody was told about a message: notice, origin, recipient.
+    /// A notice was delivered: notice, origin, recipient that it is about.
     Told(QueueId, String, String),
 }
 
 impl Step {
-    /// Whether the power may go off behind it with another result than before it.
+    /// Whether a power cut after it may have another result than one before it.
     pub fn is_cut(&self) -> bool {
         !matches!(
             self,
@@ -64,10 +63,10 @@ impl Step {
     }
 }
 
-/// Whether a call fails, and with what.
+/// Returns the error with which a call fails, if it fails.
 pub type Fault = fn(&Call<'_>) -> Option<Errno>;
 
-/// Writes the log. One call is made at a time, so that the order is the true one.
+/// Writes the log. It permits one call at a time, so the log has the real order.
 pub struct Recorder {
     base: PathBuf,
     inner: Mutex<Inner>,
@@ -78,34 +77,34 @@ pub struct Recorder {
 struct Inner {
     busy: bool,
     steps: Vec<Step>,
-    /// Whose step was the last.
-    who: usize,
-    /// The process is stopped behind such a call.
+    /// The process that made the last step.
+    process: usize,
+    /// The process is stopped after such a call.
     stop: Option<fn(&Step) -> bool>,
-    /// So many steps from now the process is stopped.
+    /// The number of steps until the process is stopped.
     left: Option<usize>,
     armed: bool,
     stopped: bool,
-    /// This many syncs from now, one fails.
+    /// The number of syncs until one fails.
     failing: Option<usize>,
-    /// Such calls fail.
+    /// The calls that fail.
     refused: Option<Fault>,
-    /// Two processes at once take turns.
+    /// The turns of two concurrent processes.
     turns: Option<Turns>,
 }
 
-/// One process's hand on one disk.
+/// The seam of one process on one disk.
 pub struct Hand {
     recorder: Arc<Recorder>,
-    who: usize,
+    process: usize,
     /// The disk's directory, below the recorder's.
     root: PathBuf,
-    /// The disk that is spoken to, where that is another one.
+    /// The directory of the disk that the next calls are for, if it is another disk.
     elsewhere: Mutex<Option<PathBuf>>,
 }
 
 impl Recorder {
-    /// For everything below `base`.
+    /// Returns a recorder for everything below `base`.
     pub fn new(base: &Path) -> Arc<Recorder> {
         Arc::new(Recorder {
             base: base.to_owned(),
@@ -114,11 +113,11 @@ impl Recorder {
         })
     }
 
-    /// The hand of a process on the disk at a path.
-    pub fn hand(self: &Arc<Recorder>, path: &Path, who: usize) -> Arc<dyn Seam> {
+    /// Returns the seam of a process on the disk at a path.
+    pub fn hand(self: &Arc<Recorder>, path: &Path, process: usize) -> Arc<dyn Seam> {
         Arc::new(Hand {
             recorder: Arc::clone(self),
-            who,
+            process,
             root: path.strip_prefix(&self.base).unwrap().to_owned(),
             elsewhere: Mutex::default(),
         })
@@ -128,7 +127,7 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what the world knows. A process that was killed tells it nothing.
+    /// Adds a fact that the world knows. A killed process adds none.
     pub fn mark(&self, step: Step) {
         let mut inner = self.lock();
         if !inner.armed {
@@ -136,18 +135,17 @@ impl Recorder {
         }
     }
 
-    /// Stops the process behind a step like this: all later calls fail, until
-    /// [`revive`](Recorder::revive).
-    pub fn stop_behind(&self, when: fn(&Step) -> bool) {
+    /// Stops the process after a step like this: all later calls fail until [`revive`](Recorder::revive).
+    pub fn stop_at(&self, when: fn(&Step) -> bool) {
         self.lock().stop = Some(when);
     }
 
-    /// Stops the process behind its next steps but so many.
+    /// Lets the process make `steps` more steps and stops it after the next one.
     pub fn stop_after(&self, steps: usize) {
         self.lock().left = Some(steps);
     }
 
-    /// Another process goes on. Says whether the first was stopped.
+    /// Lets the next process start. Returns whether the previous one was stopped.
     pub fn revive(&self) -> bool {
         let mut inner = self.lock();
         inner.stop = None;
@@ -157,25 +155,25 @@ impl Recorder {
         std::mem::take(&mut inner.armed)
     }
 
-    /// The sync behind so many others fails, once.
+    /// Makes one sync fail, after `number` others.
     pub fn fail_sync(&self, number: usize) {
         self.lock().failing = Some(number);
     }
 
-    /// From now on such calls fail, and change nothing; or none does.
+    /// Sets which calls fail from now on without an effect. None: no call fails.
     pub fn refuse(&self, which: Option<Fault>) {
         self.lock().refused = which;
     }
 
-    /// From now on two processes take turns.
+    /// Makes two processes take turns from now on.
     pub fn take_turns(&self, seed: u64) {
         self.lock().turns = Some(Turns::new(seed));
     }
 
-    /// A process makes no more calls.
-    pub fn leave(&self, who: usize) {
+    /// Reports that a process makes no more calls.
+    pub fn leave(&self, process: usize) {
         if let Some(turns) = &mut self.lock().turns {
-            turns.leave(who);
+            turns.leave(process);
         }
         self.free.notify_all();
     }
@@ -186,10 +184,10 @@ impl Recorder {
 }
 
 impl Inner {
-    fn add(&mut self, who: usize, step: Step) {
-        if who != self.who {
-            self.who = who;
-            self.steps.push(Step::Turn(who));
+    fn add(&mut self, process: usize, step: Step) {
+        if process != self.process {
+            self.process = process;
+            self.steps.push(Step::Turn(process));
         }
         self.steps.push(step);
     }
@@ -242,18 +240,18 @@ impl Seam for Hand {
         let recorder = &self.recorder;
         let mut inner = recorder.lock();
         if let Some(turns) = &mut inner.turns {
-            turns.wait(self.who);
+            turns.wait(self.process);
         }
         loop {
             let free = !inner.busy;
             let mine = match &mut inner.turns {
-                Some(turns) => turns.is_mine(self.who, free),
+                Some(turns) => turns.is_mine(self.process, free),
                 None => true,
             };
             if free && mine {
                 break;
             }
-            // Whose turn it was may have chosen somebody else.
+            // Evaluating the turn may have chosen the other process.
             recorder.free.notify_all();
             let waited = recorder.free.wait_timeout(inner, super::turns::PATIENCE);
             let (again, time) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -294,7 +292,7 @@ impl Seam for Hand {
                 && let Some(step) = step.filter(Step::is_sync)
             {
                 inner.failing = None;
-                inner.add(self.who, Step::Failed(Box::new(step)));
+                inner.add(self.process, Step::Failed(Box::new(step)));
             }
             return;
         }
@@ -306,7 +304,7 @@ impl Seam for Hand {
         let Some(step) = step else {
             return;
         };
-        // A disk other than this hand's is opened only to make a name durable in it.
+        // Another disk is opened only to make a name in it durable.
         if let Call::SyncDir { .. } = call {
             *self.elsewhere() = None;
         }
@@ -316,6 +314,6 @@ impl Seam for Hand {
             Some(left) => *left -= 1,
             None => {}
         }
-        inner.add(self.who, step);
+        inner.add(self.process, step);
     }
 }

@@ -1,37 +1,38 @@
-//! The power goes off behind every call, and every state that the file system may then have.
+//! Power cuts after every call, and every state that the file system may have after each.
 //!
-//! A recording [`Seam`](mailspool::disk::Seam) logs what the real code changes on a real file
-//! system, and every sync. From each beginning of that log a model computes what may be left:
-//! the rules are those of `spool-layout.md`, "What is assumed of the file system", and no file
-//! system is asked. Each such state is made as a real directory tree and worked off by the real
-//! code, and then: what was acknowledged is delivered, or its sender was told once, or it is
-//! where an operator put it; nothing torn goes out; nobody gets what was settled a second time;
-//! `check` finds nothing but what shows or tells of a message that is gone. Some are mended first: then a look
-//! must have announced what the repair does, and a second repair does nothing.
+//! A recording [`Seam`](mailspool::disk::Seam) logs every change and every sync that the real code makes on a
+//! real file system. For each prefix of that log a model computes the states that a power cut may leave, by the
+//! file-system rules of `spool-layout.md` and not by the behaviour of any real file system. Each state is written
+//! as a real directory tree, and the real code recovers it. Then each acknowledged message is delivered, or its
+//! sender got one notice, or it is where an operator put it. Nothing torn is delivered, no settled recipient gets
+//! a message again, and `check` finds nothing but views and histories of messages that are gone. Some states are
+//! repaired before the first run: `check` must announce what the repair does, and a second repair does nothing.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `stories.rs` `stories/` `stage.rs` | what is done with the log running |
-//! | `moments.rs` | where it is killed |
+//! | `stories.rs` `stories/` `stage.rs` | what is done while the log is recorded |
+//! | `moments.rs` | the steps after which a process is killed |
 //! | `turns.rs` | two processes at once |
 //! | `making.rs` | making a spool |
 //! | `failing.rs` | a sync that fails |
-//! | `teeth.rs` `orders.rs` | syncs taken out of a log, and orders undone: the loss must be found |
-//! | `harmless.rs` | where it must not, and why |
+//! | `teeth.rs` `orders.rs` | logs with a sync removed or an order undone: the loss must be found |
+//! | `harmless.rs` | the mutations that lose nothing, and why |
 //! | `log.rs` `story.rs` | recording |
-//! | `model.rs` `states.rs` `tree.rs` | what may be left |
-//! | `world.rs` `judge.rs` `repair.rs` `explore.rs` | what must come of it |
-//! | `forge.rs` | the view and the in-use bits, as they may be besides |
-//! | `legal.rs` | which of the legal states it is |
+//! | `model.rs` `states.rs` `tree.rs` | the states that a cut may leave |
+//! | `world.rs` `judge.rs` `repair.rs` `explore.rs` | what must follow from them |
+//! | `forge.rs` | forged views and in-use bits |
+//! | `legal.rs` | which legal state each message is in |
 //!
-//! **The bound.** Every story is cut behind every call, on a file system that may keep both names of a rename; some also on one
-//! that does not (`model.rs`). Where the undecided things of a cut have at most 64 combinations, all of them are
-//! tried; beyond that all, none, each one missing, each one alone, and two more at random, the same in every run.
-//! The view is not combined: in each state it is as chance would have it. One state in three is judged, and
-//! fewer of stories that have much in common with others (`stories.rs`). One in four of the judged is also mended
-//! first. A sync is taken out of two of the stories that have it. With `MAILSPOOL_LONG` it is 512 combinations, 20 at random and
-//! whole directories behind the others; every state is judged, and every second one mended; two processes are
-//! told in three orders instead of one, more states are cut twice, and every sync is taken out of every story.
+//! **The bound.** Every story is cut after every call, on a file system that may keep both names of a rename. Some
+//! stories are also cut on one that may not (`model.rs`). If the undecided changes of a cut have at most 64
+//! combinations, all are tried. Otherwise these are tried: all persisted, none, each one missing, each one alone,
+//! and two at random, which are the same in every run. The view is not combined: each state has a random view.
+//! One state in three is judged, and fewer in stories that have much in common with others (`stories.rs`). One in
+//! four of the judged states is also repaired first. Each sync is removed from two of the stories that have it.
+//!
+//! With `MAILSPOOL_LONG` the bound is 512 combinations, 20 at random, and whole directories lagging. Every state
+//! is judged, and every second one also repaired first. Pairs of processes run in three orders instead of one,
+//! more states are cut twice, and each sync is removed from every story.
 //! `cargo nextest run --test crash --success-output final` shows what was explored.
 
 mod explore;
@@ -50,7 +51,7 @@ mod orders;
 #[path = "../proof/mod.rs"]
 mod proof;
 mod repair;
-#[allow(dead_code)] // what only the faults want
+#[allow(dead_code)] // used by `tests/faults` only
 #[path = "../faults/world.rs"]
 mod shared;
 mod stage;
@@ -185,8 +186,7 @@ fn living() {
     tell(stories::living);
 }
 
-/// The same where a rename is the old name or the new one: there nothing that is finished comes back once its
-/// unlinks have begun.
+/// On a file system with atomic renames: there no finished message comes back once its unlinks have begun.
 #[test]
 fn renamed_at_once() {
     let groups: [Group; 6] = [
@@ -206,7 +206,7 @@ fn renamed_at_once() {
     explore_all(all);
 }
 
-/// Two processes at once; each order of their calls is a story.
+/// Two processes at once. Each order of their calls is a story.
 #[test]
 fn at_once() {
     let orders = if proof::long() { 3 } else { 1 };
@@ -217,7 +217,7 @@ fn at_once() {
     }
 }
 
-/// Some of the states of some stories, cut again while they are worked off.
+/// Some states of some stories, cut again during their recovery.
 #[test]
 fn cut_twice() {
     let (count, stories) = if proof::long() { (8, 12) } else { (1, 3) };

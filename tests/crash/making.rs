@@ -20,8 +20,8 @@ use super::world::Known;
 const TITLE: &str = "make a spool";
 const CONFIG: &[u8] = b"# a configuration\n";
 
-/// Once its making was reported, it can be opened; before that, it can be made. The configuration
-/// is there from its own report on, and is never torn.
+/// Returns what is wrong with a case. After the creation is reported the spool can be opened; before that it can
+/// be created. The configuration exists once its own write is reported, and is never torn.
 fn judge(case: &Case) -> Vec<String> {
     let dir = tempdir();
     case.tree.write(dir.path());
@@ -49,7 +49,7 @@ fn judge(case: &Case) -> Vec<String> {
                 "s@sender.test",
                 &["a@ok.test"],
             );
-            // Whoever finds the directory of the locks believes the other one to be there.
+            // A process that finds the directory of the locks relies on the other one.
             let has = |dir: &str| path.join("keys").join(dir).is_dir();
             if has("lock") && !has("new") {
                 wrong.push("nothing can be accepted under a key".to_owned());
@@ -59,7 +59,7 @@ fn judge(case: &Case) -> Vec<String> {
     wrong
 }
 
-/// The log of a making, and what it leaves.
+/// Returns the log of a creation and the tree at its end.
 fn made() -> (Vec<Step>, Tree) {
     let dir = tempdir();
     let path = dir.path().join("above/spool");
@@ -68,13 +68,13 @@ fn made() -> (Vec<Step>, Tree) {
     recorder.mark(Step::Did);
     let name = Path::new("config.toml");
     spool.write_if_missing(name, CONFIG).unwrap();
-    // That the world has seen this is all that matters here.
-    let nobody = "01a2021c-bff6-75ef-9344-1a834d1db9b8".parse().unwrap();
-    recorder.mark(Step::Delivered(nobody, String::new()));
+    // Any step that the world knows will do to report the configuration.
+    let id = "01a2021c-bff6-75ef-9344-1a834d1db9b8".parse().unwrap();
+    recorder.mark(Step::Delivered(id, String::new()));
     (recorder.steps(), Tree::read(dir.path()))
 }
 
-/// What a log leaves of an empty disk.
+/// Returns the cases of a log that begins on an empty disk.
 fn cases(steps: &[Step]) -> Cases<'_> {
     Cases::of(&Tree::default(), &Known::default(), steps, Renames::Loose)
 }
@@ -86,12 +86,12 @@ fn all_cases(steps: &[Step]) -> (usize, Vec<Case>, Tree) {
     (cases.cuts, all, end)
 }
 
-/// All that the making itself leaves.
+/// Returns all states that the unchanged log leaves.
 fn left(steps: &[Step]) -> Left {
     cases(steps).left()
 }
 
-/// Whether another log has a violation among what the making itself does not leave.
+/// Whether another log has a violation among the states that the unchanged log does not leave.
 fn is_found(steps: &[Step], left: &Left) -> bool {
     let mut new = cases(steps).without(left.clone());
     new.any(|case| !judge(&case).is_empty())
@@ -131,7 +131,7 @@ fn every_sync_of_making_matters() {
     proof::count("mutations found", found);
 }
 
-/// `version` is last, and gets its name when it is whole.
+/// `version` is written last, and gets its name once it is durable.
 #[test]
 fn every_order_of_making_matters() {
     let (steps, _) = made();

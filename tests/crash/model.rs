@@ -1,14 +1,13 @@
-//! The file system as it may be after a power cut: what is certain, and what is undecided.
+//! A model of the file system after a power cut: what is certain, and what is undecided.
 //!
-//! The rules are those of `spool-layout.md`, "What is assumed of the file system", and no
-//! others: a file system that promises more has fewer states, not others.
+//! It uses only the file-system rules of `spool-layout.md`. A file system that promises more has fewer states,
+//! not other ones.
 //!
-//! A sync that fails has marked the data it covered as clean: whatever syncs succeed later, those
-//! octets may be missing after a power cut, or be what they were before, as long as they are not written
-//! anew. Names are not lost that way: they go through a journal, and a file system that cannot write
-//! that stops.
+//! A failed sync marks the data that it covered as clean. Even if later syncs succeed, those octets may be missing
+//! after a power cut or be the old ones, until they are written again. Names are not lost this way, because they go
+//! through the file system's journal, and a file system that cannot write its journal stops.
 //!
-//! Octets that are replaced are the old ones or the new ones. A mode is durable with its file's data.
+//! Each replaced octet is the old one or the new one. A mode is durable with its file's data.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -24,23 +23,22 @@ const ROOT: Ino = 0;
 /// What a power cut may leave of a rename.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Renames {
-    /// The old name, the new one, or both: all that the document assumes.
+    /// The old name, the new one, or both. This is all that `spool-layout.md` assumes.
     #[default]
     Loose,
-    /// The old name or the new one, and a sync of either directory decides: as ext4 with a journal and XFS
-    /// have it.
+    /// The old name or the new one, and a sync of either directory decides, as on XFS and on ext4 with a journal.
     Atomic,
 }
 
-/// A file system.
+/// A file system with its undecided changes.
 #[derive(Clone, Default)]
 pub struct Model {
     renames: Renames,
     pub dirs: BTreeMap<Ino, BTreeMap<String, Slot>>,
     pub files: BTreeMap<Ino, Data>,
-    /// What each process means by a path.
+    /// The file that each process has open under a path.
     opened: HashMap<(usize, PathBuf), Ino>,
-    who: usize,
+    process: usize,
     next: Ino,
     seq: u64,
 }
@@ -48,9 +46,9 @@ pub struct Model {
 /// A name in a directory.
 #[derive(Clone, Default)]
 pub struct Slot {
-    /// What it certainly was.
+    /// The durable value.
     pub kept: Option<Ino>,
-    /// What became of it since; some first part of this persists.
+    /// The later changes; some prefix of them persists.
     pub pending: Vec<Change>,
 }
 
@@ -59,12 +57,12 @@ pub struct Slot {
 pub struct Change {
     pub seq: u64,
     pub value: Option<Ino>,
-    /// The old name's end of a rename: it never persists without the new name. Where renames are atomic,
-    /// nor does that without the old name's end.
+    /// The change without which this one never persists. The removal of a rename's old name needs the new name. If
+    /// renames are atomic, the new name also needs that removal.
     pub needs: Option<Pin>,
 }
 
-/// A change of some other name.
+/// A reference to a change of another name.
 #[derive(Clone)]
 pub struct Pin {
     pub dir: Ino,
@@ -75,13 +73,13 @@ pub struct Pin {
 /// A file's content and mode.
 #[derive(Clone, Default)]
 pub struct Data {
-    /// What it certainly was.
+    /// The durable content.
     pub kept: Arc<Vec<u8>>,
-    /// What it became by each call since.
+    /// The content after each later call.
     pub pending: Vec<Arc<Vec<u8>>>,
-    /// What a sync that failed may have lost: from there on these octets may be there instead.
+    /// What a failed sync may have lost: the octets that may be there instead, from each offset on.
     pub lost: Vec<(usize, Vec<u8>)>,
-    /// Whether it certainly was in use, and what its mode said since.
+    /// The durable in-use bit, and its later values.
     pub marked: (bool, Vec<bool>),
 }
 
@@ -90,7 +88,7 @@ impl Slot {
         self.pending.last().map_or(self.kept, |last| last.value)
     }
 
-    /// What the name is when so many of the changes have persisted.
+    /// Returns the value of the name once the first `count` changes have persisted.
     pub fn after(&self, count: usize) -> Option<Ino> {
         match count {
             0 => self.kept,
@@ -118,7 +116,7 @@ impl Data {
 
     fn fail(&mut self) {
         let (now, kept) = (Arc::clone(self.now()), Arc::clone(&self.kept));
-        // Each run of octets that are not what they were, and what has been added.
+        // Each run of octets that differ from the durable ones, and the octets that were appended.
         let same = |at: &usize| now.get(*at) == kept.get(*at);
         let mut at = 0;
         while at < now.len().min(kept.len()) {
@@ -142,7 +140,7 @@ impl Data {
             all.resize(end, 0);
         }
         all[at..end].copy_from_slice(bytes);
-        // What is written again is not lost any more.
+        // Octets that are written again are no longer lost.
         self.lost
             .retain(|(from, lost)| *from < at || from + lost.len() > end);
         self.pending.push(Arc::new(all));
@@ -150,7 +148,7 @@ impl Data {
 }
 
 impl Model {
-    /// A file system on which everything is certain.
+    /// Returns a file system on which the whole tree is durable.
     pub fn of(tree: &Tree, renames: Renames) -> Model {
         let mut model = Model {
             next: 1,
@@ -198,7 +196,7 @@ impl Model {
         )
     }
 
-    /// What a path names now, in the running system.
+    /// Returns what a path names in the running system.
     pub fn find(&self, path: &Path) -> Option<Ino> {
         let mut at = ROOT;
         for part in path {
@@ -217,13 +215,13 @@ impl Model {
         Pin { dir, name, seq }
     }
 
-    /// The running system does a step.
+    /// Applies a step of the running system.
     pub fn apply(&mut self, step: &Step) {
         match step {
-            Step::Turn(who) => self.who = *who,
+            Step::Turn(process) => self.process = *process,
             Step::Open(path) => {
                 if let Some(ino) = self.find(path) {
-                    self.opened.insert((self.who, path.clone()), ino);
+                    self.opened.insert((self.process, path.clone()), ino);
                 }
             }
             Step::Create(path) => {
@@ -233,7 +231,7 @@ impl Model {
                     self.set(path, Some(ino), None);
                     ino
                 });
-                self.opened.insert((self.who, path.clone()), ino);
+                self.opened.insert((self.process, path.clone()), ino);
             }
             Step::Write(path, bytes) => {
                 let data = self.opened_file(path);
@@ -243,9 +241,9 @@ impl Model {
             Step::Overwrite(path, at, bytes) => {
                 self.opened_file(path).replace(*at as usize, bytes);
             }
-            // What a repair corrects by its name was not opened.
+            // A repair corrects the mode by name, without opening the file.
             Step::Mark(path, is_marked) => {
-                let opened = self.opened.get(&(self.who, path.clone())).copied();
+                let opened = self.opened.get(&(self.process, path.clone())).copied();
                 let ino = opened.or_else(|| self.find(path));
                 if let Some(data) = ino.and_then(|ino| self.files.get_mut(&ino)) {
                     data.marked.1.push(*is_marked);
@@ -285,7 +283,7 @@ impl Model {
             Step::SyncFile(path) => self.opened_file(path).sync(),
             Step::SyncDir(path) => {
                 // The directory that was opened, even if it has been removed since.
-                let opened = self.opened.get(&(self.who, path.clone())).copied();
+                let opened = self.opened.get(&(self.process, path.clone())).copied();
                 if let Some(dir) = opened.or_else(|| self.find(path)) {
                     let names: Vec<String> = self.dirs[&dir].keys().cloned().collect();
                     names.iter().for_each(|name| self.keep(dir, name, u64::MAX));
@@ -306,7 +304,7 @@ impl Model {
     }
 
     fn opened_file(&mut self, path: &Path) -> &mut Data {
-        let ino = self.opened.get(&(self.who, path.to_owned()));
+        let ino = self.opened.get(&(self.process, path.to_owned()));
         let ino = ino.unwrap_or_else(|| panic!("{path:?} was not opened"));
         self.files.get_mut(ino).unwrap()
     }
@@ -319,8 +317,7 @@ impl Model {
         }
     }
 
-    /// The changes of a name up to one are certain from now on; so are the new names of the
-    /// renames that ended it.
+    /// Makes the changes of a name up to `upto` durable, and the changes that they need.
     fn keep(&mut self, dir: Ino, name: &str, upto: u64) {
         let slot = self.dirs.get_mut(&dir).and_then(|dir| dir.get_mut(name));
         let Some(slot) = slot else { return };
@@ -332,7 +329,7 @@ impl Model {
         }
     }
 
-    /// Whether a sync would make anything certain.
+    /// Whether a sync would make anything durable.
     pub fn would_keep(&self, sync: &Step) -> bool {
         let undecided = |dir: &BTreeMap<String, Slot>| {
             let mut slots = dir.values();
@@ -340,12 +337,12 @@ impl Model {
         };
         match sync {
             Step::SyncFile(path) => {
-                let ino = self.opened.get(&(self.who, path.clone()));
+                let ino = self.opened.get(&(self.process, path.clone()));
                 let data = ino.and_then(|ino| self.files.get(ino));
                 data.is_some_and(|data| !data.pending.is_empty() || !data.marked.1.is_empty())
             }
             Step::SyncDir(path) => {
-                let opened = self.opened.get(&(self.who, path.clone())).copied();
+                let opened = self.opened.get(&(self.process, path.clone())).copied();
                 let dir = opened.or_else(|| self.find(path));
                 dir.is_some_and(|dir| undecided(&self.dirs[&dir]))
             }
@@ -353,7 +350,7 @@ impl Model {
         }
     }
 
-    /// The tree in which each name is what `name` and each file what `data` says.
+    /// Returns the tree in which `name` gives the value of each name and `data` the content of each file.
     pub fn tree(
         &self,
         name: &dyn Fn(Ino, &str, &Slot) -> Option<Ino>,
@@ -384,7 +381,7 @@ impl Model {
         })
     }
 
-    /// The tree of the running system.
+    /// Returns the tree of the running system.
     pub fn now(&self) -> Tree {
         let data = |_, data: &Data| (Arc::clone(data.now()), data.is_marked());
         self.tree(&|_, _, slot| slot.now(), &data)

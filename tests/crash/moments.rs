@@ -1,9 +1,9 @@
-//! Moments of a story behind which a process is killed.
+//! The steps of a story after which a process is killed.
 
 use super::log::Step;
 use super::story::lies_in;
 
-/// A message is written; it is not durable.
+/// A message is written, but not durable.
 pub fn written(step: &Step) -> bool {
     matches!(step, Step::Write(path, _) if lies_in(path, "new"))
 }
@@ -13,7 +13,7 @@ pub fn sealed(step: &Step) -> bool {
     matches!(step, Step::SyncFile(path) if lies_in(path, "new"))
 }
 
-/// A message has left `new/` for the queue, and nothing says that its new name is durable.
+/// A message has left `new/` for its queue, but its new name may not be durable.
 pub fn entered(step: &Step) -> bool {
     matches!(step, Step::Rename(from, to) if lies_in(from, "new") && !lies_in(to, "staged"))
 }
@@ -30,12 +30,12 @@ pub fn staged(step: &Step) -> bool {
     matches!(step, Step::SyncDir(path) if lies_in(path, "staged"))
 }
 
-/// A message that has a key is out of its place, so that its name there is made anew.
+/// A message with a key has been moved to `staged/`, so that its name in its queue is made anew.
 pub fn set_aside(step: &Step) -> bool {
     matches!(step, Step::Rename(from, to) if lies_in(to, "staged") && !lies_in(from, "new"))
 }
 
-/// It is back, and nothing says that its name there is durable.
+/// A message has moved back from `staged/`, but its name may not be durable.
 pub fn set_back(step: &Step) -> bool {
     matches!(step, Step::Rename(from, _) if lies_in(from, "staged"))
 }
@@ -45,7 +45,7 @@ pub fn begun(step: &Step) -> bool {
     matches!(step, Step::Mark(_, true))
 }
 
-/// A recipient is finished, as the block says; that is not durable.
+/// The block marks a recipient as finished, but not durably.
 pub fn crossed(step: &Step) -> bool {
     matches!(step, Step::Overwrite(_, _, bytes) if bytes == b"+")
 }
@@ -55,17 +55,17 @@ pub fn counted(step: &Step) -> bool {
     matches!(step, Step::Overwrite(_, _, bytes) if bytes.starts_with(b"Mailspool-State"))
 }
 
-/// The record of a key is written; it is not durable.
+/// The record of a key is written, but not durable.
 pub fn intended(step: &Step) -> bool {
     matches!(step, Step::Write(path, _) if lies_in(path, "keys/new"))
 }
 
-/// The record of a key stands where it counts by itself.
+/// The record of a key is in its bucket, where it counts without the message.
 pub fn kept(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if lies_in(to, "keys"))
 }
 
-/// Something is in the history.
+/// An event is in the history.
 pub fn noted(step: &Step) -> bool {
     matches!(step, Step::Write(path, _) if lies_in(path, "history"))
 }
@@ -76,23 +76,23 @@ pub fn noted_outcome(step: &Step) -> bool {
         if lies_in(path, "history") && String::from_utf8_lossy(bytes).contains("\"outcome\""))
 }
 
-/// That a message is frozen is in its history.
+/// A message's freeze is in its history.
 pub fn noted_freeze(step: &Step) -> bool {
     matches!(step, Step::Write(path, bytes)
         if lies_in(path, "history") && String::from_utf8_lossy(bytes).contains("\"freeze\""))
 }
 
-/// A host is remembered to be down.
+/// A host is recorded as down.
 pub fn remembered(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if lies_in(to, "state/down"))
 }
 
-/// Something is suspended.
+/// A suspension exists.
 pub fn suspended(step: &Step) -> bool {
     matches!(step, Step::Link(_, to) if lies_in(to, "suspended"))
 }
 
-/// Something is no longer suspended.
+/// A suspension has been removed.
 pub fn resumed(step: &Step) -> bool {
     matches!(step, Step::Unlink(path)
         if lies_in(path, "suspended") && path.extension().is_none_or(|end| end != "part"))
@@ -109,17 +109,17 @@ pub fn in_the_box(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if to.starts_with("box/new"))
 }
 
-/// The block says that the message is done; that is not durable.
+/// The block says that the message is done, but not durably.
 pub fn said_done(step: &Step) -> bool {
     matches!(step, Step::Overwrite(_, _, bytes) if bytes.starts_with(b"Mailspool-State: done"))
 }
 
-/// A message is finished.
+/// A message is in `done/`.
 pub fn finished(step: &Step) -> bool {
     matches!(step, Step::Rename(_, to) if lies_in(to, "done"))
 }
 
-/// A message's view is half gone.
+/// A message's view is partly removed.
 pub fn half_gone(step: &Step) -> bool {
     matches!(step, Step::Unlink(path) if lies_in(path, "info/recipients"))
 }

@@ -1,5 +1,5 @@
-//! The orders that `spool-layout.md` relies on, undone one by one in the logs: each must be found,
-//! or it is said here why nothing is lost.
+//! The orders that `spool-layout.md` relies on, undone one by one in the logs. Each undone order must cause a
+//! violation, or state here why nothing is lost.
 
 use mailspool::message::Entrance;
 
@@ -11,17 +11,17 @@ use super::stories::{self, mail, operate, repair};
 use super::story::{Story, lies_in};
 use super::teeth::{MAX_STATES, bite, left};
 
-/// The log with those steps that are of one kind and come before the first of another kind moved
-/// right behind it.
+/// Returns the log with all steps that match `what` and come before the first step that matches `anchor` moved
+/// to directly after that step.
 pub fn later(
     steps: &[Step],
     what: impl Fn(&Step) -> bool,
-    behind: impl Fn(&Step) -> bool,
+    anchor: impl Fn(&Step) -> bool,
 ) -> Vec<Step> {
     let at = steps
         .iter()
-        .position(behind)
-        .expect("nothing to move behind");
+        .position(anchor)
+        .expect("nothing to move after");
     let (moved, mut kept): (Vec<Step>, Vec<Step>) = steps[..at].iter().cloned().partition(&what);
     assert!(!moved.is_empty(), "nothing to move");
     kept.push(steps[at].clone());
@@ -34,7 +34,7 @@ pub fn later(
 struct Undone {
     order: &'static str,
     steps: Vec<Step>,
-    /// Why nothing is lost, if that is so.
+    /// Why nothing is lost; none if a violation must be found.
     harmless: Option<&'static str>,
 }
 
@@ -65,7 +65,7 @@ fn synced(dir: &'static str) -> impl Fn(&Step) -> bool {
     }
 }
 
-/// Everything that is done to a file, its making and its syncs included.
+/// Matches all steps on a file, including its creation and its syncs.
 fn touched(dir: &'static str) -> impl Fn(&Step) -> bool {
     move |step| match step {
         Step::Create(path) => lies_in(path, dir),
@@ -73,7 +73,7 @@ fn touched(dir: &'static str) -> impl Fn(&Step) -> bool {
     }
 }
 
-/// The story that has such a title.
+/// Returns the story with a title that begins with `title`.
 fn told<'a>(all: &'a [Story], title: &str) -> &'a Story {
     let named = |story: &&Story| story.title.starts_with(title);
     all.iter().find(named).expect("no such story")
@@ -98,7 +98,7 @@ fn check(story: &Story, all: Vec<Undone>) {
         } else {
             MAX_STATES
         };
-        // Up to there it leaves what the story leaves.
+        // The common prefix leaves the same states as the story.
         let mut both = steps.iter().zip(&story.steps);
         let from = both.position(|(one, other)| one != other);
         let from = from.expect("nothing is undone");
@@ -178,7 +178,7 @@ fn an_outcome() {
     check(
         &story,
         vec![undone(
-            "a bucket's emptiness is durable before it is removed",
+            "a bucket is durably empty before it is removed",
             later(&story.steps, emptied, gone),
         )],
     );
@@ -187,12 +187,12 @@ fn an_outcome() {
 #[test]
 fn a_notice() {
     let all = mail::bounce();
-    // The origin stays, so that it could tell again.
+    // The origin stays queued, so it could send a second notice.
     let story = &all[1];
     let steps = &story.steps;
     let told = |step: &Step| super::moments::noted_notice(step);
     let at = steps.iter().position(told).unwrap();
-    // What is synced before the notice is begun is the cause, what behind its record the record.
+    // The syncs before the notice's file is created cover the cause; those after its record cover the record.
     let begun = steps
         .iter()
         .position(|step| matches!(step, Step::Create(path) if lies_in(path, "new")));
@@ -242,7 +242,7 @@ fn a_notice() {
 }
 
 #[test]
-fn an_operators_word() {
+fn an_operators_action() {
     let all = operate::hold();
     let (frozen, thawed, bounced) = (&all[0], &all[1], &all[3]);
     check(
@@ -260,7 +260,7 @@ fn an_operators_word() {
         let moved = |step: &Step| {
             renamed("frozen", "active")(step) || synced("frozen")(step) || synced("active")(step)
         };
-        // What was found is made durable before that.
+        // The current state is made durable before that.
         let said = story.steps.iter().position(written("history")).unwrap();
         let (before, after) = story.steps.split_at(said);
         let (moved, mut steps): (Vec<Step>, Vec<Step>) = before.iter().cloned().partition(moved);
@@ -272,7 +272,7 @@ fn an_operators_word() {
         steps.extend_from_slice(&after[durable..]);
         steps
     };
-    let order = "what is let go is moved before that is in the history";
+    let order = "a released message is moved before the release is in the history";
     check(thawed, vec![undone(order, rename_last(thawed))]);
     check(bounced, vec![undone(order, rename_last(bounced))]);
     let away = &operate::throw_away()[0];
@@ -285,7 +285,7 @@ fn an_operators_word() {
                 synced("history"),
                 renamed("deferred", "discarded"),
             ),
-            harmless: Some("not reported yet, and the bucket is looked into when its time comes"),
+            harmless: Some("not reported yet, and a run opens the bucket when it is due"),
         }],
     );
 }
@@ -307,7 +307,7 @@ fn a_request() {
                 "a request is durable before it is reported",
                 later(steps, synced("requests"), reported),
             ),
-            undone("it is unlinked when it has been served", {
+            undone("a request is unlinked after it has been handled", {
                 let served = |step: &Step| {
                     unlinked("requests")(step) && !super::teeth::named(step).ends_with(".part")
                 };
@@ -358,22 +358,22 @@ fn forgetting() {
     );
 }
 
-/// A message comes back and its history does not: what its block says must be durable by then.
+/// A message comes back without its history: what its block says must be durable by then.
 #[test]
 fn a_history_that_vanishes() {
     let all = stories::forgetting();
-    // The open file has the name under which it was found.
+    // The log has the open file under the name by which it was opened.
     let file = |step: &Step| matches!(step, Step::SyncFile(path) if lies_in(path, "deferred"));
     let finished = |step: &Step| super::moments::said_done(step) || file(step);
     let story = told(&all, "a history vanishes that had told the sender");
-    // The notice is gone before.
-    let mut behind = (story.steps.iter()).skip_while(|step| !unlinked("history")(step));
-    let last = behind.find(|step| unlinked("done")(step)).unwrap();
+    // An earlier unlink in `done/` is the notice's.
+    let mut rest = (story.steps.iter()).skip_while(|step| !unlinked("history")(step));
+    let last = rest.find(|step| unlinked("done")(step)).unwrap();
     let gone = |step: &Step| step == last;
     check(
         story,
         vec![undone(
-            "that a message is done is in its block before it is in done/",
+            "a message's block says done before the message is in done/",
             later(&story.steps, finished, gone),
         )],
     );
@@ -438,7 +438,7 @@ fn sweeping() {
     check(
         story,
         vec![undone(
-            "what was not accepted loses its view before its name",
+            "a message that was not accepted loses its view before its name",
             later(&story.steps, unlinked("info"), unlinked("new")),
         )],
     );
@@ -468,7 +468,7 @@ fn a_key() {
             ),
         ],
     );
-    // In a spool that an older program made.
+    // In a spool that an older version made.
     let made = told(&all, "submit under the first key");
     let durable = |step: &Step| matches!(step, Step::SyncDir(_));
     let locks = |step: &Step| matches!(step, Step::Mkdir(path) if lies_in(path, "keys/lock"));
@@ -495,7 +495,7 @@ fn a_key() {
     check(
         repeated,
         vec![undone(
-            "the name of a message is durable before another submission is told of it",
+            "the name of a message is durable before another submission gets its id",
             later(&repeated.steps, named, reported),
         )],
     );
@@ -503,7 +503,7 @@ fn a_key() {
     check(
         swept,
         vec![undone(
-            "the name of a message is durable before a run brings its key to its bucket",
+            "the name of a message is durable before a run moves its key to its bucket",
             later(&swept.steps, named, &kept),
         )],
     );
@@ -532,7 +532,7 @@ fn a_suspension() {
     check(
         anew,
         vec![undone(
-            "a suspension is whole before it takes another one's place",
+            "a suspension is whole before it replaces another one",
             later(&anew.steps, part, renamed("suspended", "suspended")),
         )],
     );
@@ -541,7 +541,7 @@ fn a_suspension() {
     check(
         resumed,
         vec![undone(
-            "that it is resumed is durable before it is reported",
+            "a resumption is durable before it is reported",
             later(&resumed.steps, durable, reported),
         )],
     );
@@ -554,7 +554,7 @@ fn a_history_that_is_written_anew() {
     check(
         story,
         vec![undone(
-            "a history is whole before it takes the old one's place",
+            "a history is whole before it replaces the old one",
             later(
                 &story.steps,
                 |step| matches!(step, Step::SyncFile(path) if path.extension().is_some()),
@@ -573,7 +573,7 @@ fn for_later() {
     check(
         story,
         vec![undone(
-            "the bucket of a release has its name durably before the report",
+            "the name of a release's bucket is durable before the report",
             later(&story.steps, named, acked),
         )],
     );
@@ -587,7 +587,7 @@ fn an_answer_that_is_lost() {
     check(
         story,
         vec![undone(
-            "that it is frozen is written before that its answer was lost",
+            "the freeze is written before the lost answer",
             later(&story.steps, super::moments::noted_freeze, unknown),
         )],
     );

@@ -1,4 +1,4 @@
-//! What `check` must say and do.
+//! What `check` must report and repair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use mailspool::spool::Spool;
 
 use super::tree::Tree;
 
-/// A repair of a spool in which nobody works: a look announces what it does and changes nothing,
-/// it does what was announced and nothing else, nothing is left, and a second one does nothing.
+/// Repairs a spool that no process uses and returns what is wrong. `check` announces the repair and changes
+/// nothing; the repair does what was announced and nothing else; a second repair finds nothing to do.
 pub fn repair(spool: &Spool, base: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
     let before = Tree::read(base);
     let announced = check(spool, false).unwrap();
     if Tree::read(base) != before {
-        wrong.push("a look changes something".to_owned());
+        wrong.push("a check changes something".to_owned());
     }
     let mut done = check(spool, true).unwrap();
     let undone = done.iter().filter(|one| one.repaired == Some(false));
-    wrong.extend(undone.map(|one| said("a repair did not mend", one.clone())));
+    wrong.extend(undone.map(|one| said("a repair failed", one.clone())));
     done.iter_mut().for_each(|one| one.repaired = None);
     if announced != done {
         wrong.push(format!(
@@ -41,8 +41,8 @@ pub fn repair(spool: &Spool, base: &Path) -> Vec<String> {
     wrong
 }
 
-/// What a repair did besides what it says: only names that it says it mends are gone, and what is
-/// new is in `corrupt/`, or a view that it says it writes.
+/// Returns what a repair did beyond its report: only reported names may be gone, and new files may only be in
+/// `corrupt/` or be reported views.
 fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     let files = |tree: &Tree| -> BTreeMap<PathBuf, Arc<Vec<u8>>> {
         let files = tree.files();
@@ -51,7 +51,7 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
             .collect()
     };
     let (before, after) = (files(before), files(after));
-    // To write down why something is in quarantine takes no name away.
+    // Writing the reason of a quarantined message removes no name.
     let takes_away = |finding: &&Finding| {
         let repair = finding.repair.as_ref();
         repair.is_some_and(|repair| !matches!(repair, Repair::SayWhy | Repair::Show { .. }))
@@ -71,7 +71,7 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     let mut repaired: BTreeSet<PathBuf> = repaired
         .map(|one| Path::new("spool").join(&one.path))
         .collect();
-    // Of two names the later is kept, and may then go where the earlier was.
+    // Of two names the later is kept, and may then move to where the earlier was.
     repaired.retain(|path| !moved.contains(path));
     let gone = |path: &&PathBuf| !after.contains_key(*path);
     let gone: BTreeSet<PathBuf> = before.keys().filter(gone).cloned().collect();
@@ -92,8 +92,8 @@ fn unannounced(before: &Tree, after: &Tree, done: &[Finding]) -> Vec<String> {
     wrong
 }
 
-/// What the operator would see: nothing but what shows or tells of a message that is gone, and nothing any
-/// more when that is mended.
+/// Returns the problems that `check` reports, except views, histories and requests of messages that are gone,
+/// and the problems that are left after a repair.
 pub fn findings(spool: &Spool) -> Vec<String> {
     let found = problems(spool, false);
     if found.is_empty() {
@@ -113,7 +113,7 @@ pub fn problems(spool: &Spool, repair: bool) -> Vec<Finding> {
     found
 }
 
-/// Of a message that was never acknowledged, or is forgotten; or a reason was lost.
+/// Whether a finding is of a message that was never acknowledged or is forgotten, or of a lost reason.
 pub fn is_leftover(one: &Finding) -> bool {
     let beside = ["info", "history", "requests"];
     beside.iter().any(|dir| one.path.starts_with(dir)) && one.what == "belongs to no message"
@@ -124,7 +124,7 @@ pub fn said(when: &str, one: Finding) -> String {
     format!("{when}: {}: {}", one.path.display(), one.what)
 }
 
-/// What no kill may leave, only a power cut: a view or a history without a message, and messages in
+/// Returns what only a power cut may leave, and no kill: views and histories without a message, and messages in
 /// `corrupt/` without a reason.
 pub fn strays(tree: &Tree) -> BTreeSet<PathBuf> {
     let id = |path: &Path| -> Option<QueueId> { path.file_name()?.to_str()?.parse().ok() };
@@ -135,7 +135,7 @@ pub fn strays(tree: &Tree) -> BTreeSet<PathBuf> {
     let messages: BTreeSet<QueueId> = messages.filter_map(id).collect();
     let stray = |path: &&Path| {
         let Some(id) = id(path) else { return false };
-        // A request may wait for a message that is gone: the next run drops it.
+        // A request may be left for a message that is gone: the next run drops it.
         let info = below(path, "info") || below(path, "history");
         let mute =
             below(path, "corrupt") && !tree.has(&path.with_file_name(format!("{id}.reason")));

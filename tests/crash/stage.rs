@@ -1,4 +1,4 @@
-//! The stage of a story: a spool, and hands to do things with.
+//! The stage of a story: a spool, and the operations on it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use super::shared::{Clock, keyed_request, limits, request, tempdir, text};
 use super::story::When;
 use super::world::{Known, Ledger, Site};
 
-/// At first nothing is recorded. A clone is the same stage.
+/// A spool and its world. Nothing is recorded until [`begin`](Stage::begin). A clone is the same stage.
 #[derive(Clone)]
 pub struct Stage {
     dir: Arc<TempDir>,
@@ -28,11 +28,11 @@ pub struct Stage {
     ledger: Ledger,
     known: Arc<Mutex<Known>>,
     recorder: Option<Arc<Recorder>>,
-    /// Which process does what is done.
-    who: usize,
+    /// The number of the process that makes the calls.
+    process: usize,
 }
 
-/// Hands a message in under the one key there is.
+/// Submits a message under the key that all stories use. `lifetime` is the key's lifetime in milliseconds.
 pub fn submit(
     spool: &Spool,
     name: &str,
@@ -53,7 +53,7 @@ pub fn by() -> By {
     }
 }
 
-/// Ends a process's part, however it ends.
+/// Reports on drop that a process makes no more calls, also after a panic.
 struct Leave<'a>(&'a Recorder, usize);
 
 impl Drop for Leave<'_> {
@@ -62,7 +62,7 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// What a name suspends: a domain, or with a star all mail.
+/// Returns the target of a suspension: a domain, or all mail for `*`.
 fn target(name: &str) -> Target {
     match name {
         "*" => Target::All,
@@ -71,8 +71,7 @@ fn target(name: &str) -> Target {
 }
 
 impl Stage {
-    /// A spool with nothing in it, a minute after the beginning. A run has been there, so its view is
-    /// complete for this boot.
+    /// Returns an empty spool, a minute after the beginning. A run has completed its view for this boot.
     pub fn new() -> Stage {
         let start = Timestamp::now();
         let stage = Stage {
@@ -82,12 +81,11 @@ impl Stage {
             ledger: Ledger::default(),
             known: Arc::default(),
             recorder: None,
-            who: 0,
+            process: 0,
         };
         Spool::create(&stage.path(), None).unwrap();
         stage.pass();
-        // No disk is full here. Files of the reserve that are as many and empty make no run do anything else, and
-        // no case heavy.
+        // The disk is not full here, so empty reserve files do: runs behave the same, and the cases are smaller.
         for one in std::fs::read_dir(stage.path().join("reserve")).unwrap() {
             let file = std::fs::File::options()
                 .write(true)
@@ -98,13 +96,13 @@ impl Stage {
         stage
     }
 
-    /// So many minutes later.
+    /// Moves the clock forward.
     pub fn forward(&self, minutes: i64) {
         self.clock.forward(minutes);
         self.mark(Step::Clock(self.clock.now()));
     }
 
-    /// From now on everything is recorded. Says what the world knows.
+    /// Starts the recording. Returns what the world knows so far.
     pub fn begin(&mut self) -> Known {
         let mut known = std::mem::take(&mut *self.known.lock().unwrap());
         for delivery in self.ledger.all() {
@@ -138,7 +136,10 @@ impl Stage {
             ledger: &self.ledger,
             clock: &self.clock,
             start: self.start,
-            recorder: self.recorder.as_ref().map(|recorder| (recorder, self.who)),
+            recorder: self
+                .recorder
+                .as_ref()
+                .map(|recorder| (recorder, self.process)),
         }
     }
 
@@ -165,12 +166,12 @@ impl Stage {
         }
     }
 
-    /// A spool that an older program made.
+    /// Removes `keys/`, as in a spool that an older version made.
     pub fn without_keys(&self) {
         std::fs::remove_dir_all(self.path().join("keys")).unwrap();
     }
 
-    /// Not to be delivered before so long after the beginning.
+    /// Sends a message with a release time `ahead` of the beginning.
     pub fn send_at(&self, name: &'static str, to: &[&str], ahead: SignedDuration) {
         let mut request = request(Entrance::Active, "s@sender.test", to);
         request.release = Some(self.start + ahead);
@@ -180,33 +181,32 @@ impl Stage {
         }
     }
 
-    /// The first message in the queue must not be lost, although the process that accepted it was killed before
-    /// it could report that.
+    /// Treats the first message of the spool as acknowledged, although its acceptor was killed before the report.
     pub fn know(&self, name: &'static str) {
         self.acked(name, self.ids()[0]);
     }
 
     fn acked(&self, name: &'static str, id: QueueId) {
-        // The next one gets an id that comes behind this one.
+        // The next message must get a higher id.
         while Timestamp::now().as_millisecond() <= id.accepted().as_millisecond() {
             std::hint::spin_loop();
         }
         self.mark(Step::Acked(name, id));
     }
 
-    /// Under the one key there is.
+    /// Submits a message under the key, and records the acknowledgement.
     pub fn submit(&self, name: &'static str, to: &str) {
         if let Ok(id) = submit(&self.spool(), name, to, None) {
             self.acked(name, id);
         }
     }
 
-    /// The same, for a key that lasts so many milliseconds, and nobody is told.
+    /// Submits a message under the key with a lifetime in milliseconds, and records no acknowledgement.
     pub fn submit_and_forget(&self, name: &str, to: &str, lifetime: i64) {
         submit(&self.spool(), name, to, Some(lifetime)).unwrap();
     }
 
-    /// A message whose input breaks off when most of it is written.
+    /// Sends a message; its input fails after most of it is written.
     pub fn break_off(&self) {
         struct Broken;
         impl std::io::Read for Broken {
@@ -221,7 +221,7 @@ impl Stage {
         assert!(acceptor.accept(request, input).is_err());
     }
 
-    /// From an application, from somebody.
+    /// Sends a message to `active/` with a sender.
     pub fn send(&self, name: &'static str, to: &[&str]) {
         self.accept(Entrance::Active, name, "s@sender.test", to);
     }
@@ -234,36 +234,36 @@ impl Stage {
         self.try_pass().unwrap();
     }
 
-    /// A run in the background, as `send` begins one.
+    /// Runs a background pass, as `send` starts one.
     pub fn pass_in_slot(&self) {
         let summary = self.site().runner(self.spool()).pass_in_slot(2).unwrap();
         assert!(summary.is_some(), "no slot was free");
     }
 
-    /// A pass when so much later.
+    /// Moves the clock forward and runs a pass.
     pub fn pass_after(&self, minutes: i64) {
         self.forward(minutes);
         self.pass();
     }
 
-    /// What is due goes to a destination that is down, and is probed so much later.
+    /// Postpones all messages to the probe of a destination that is down, `minutes` from now.
     pub fn put_off(&self, minutes: i64) {
         let spool = self.spool();
         let until = self.clock.now() + SignedDuration::from_mins(minutes);
         for id in self.ids() {
             let place = spool.locate(id).unwrap().queue().unwrap();
             let Claim::Locked(locked) = spool.lock(place, id).unwrap() else {
-                panic!("{id} is not to be had")
+                panic!("{id} cannot be locked")
             };
             locked.read().unwrap().postpone(until).unwrap();
         }
     }
 
-    /// An operator wants every host tried that is down.
+    /// Clears all down states, as an operator does.
     pub fn clear(&self) {
         let spool = self.spool();
         let all = spool.all_down().unwrap();
-        assert!(!all.is_empty(), "nobody is down");
+        assert!(!all.is_empty(), "no destination is down");
         for down in all {
             assert!(spool.forget_down(&down.destination).unwrap());
         }
@@ -279,7 +279,7 @@ impl Stage {
         self.spool().suspend(&suspension)
     }
 
-    /// Suspends a domain until so many minutes after the beginning.
+    /// Suspends a domain until `minutes` after the beginning.
     pub fn suspend(&self, domain: &str, minutes: i64) {
         let changed = self.try_suspend(domain, minutes).unwrap();
         assert_eq!(changed, Changed::Done);
@@ -290,7 +290,7 @@ impl Stage {
         self.spool().resume(&target(domain).file_name())
     }
 
-    /// Lets its mail go, and makes due what has waited.
+    /// Resumes a domain and makes its one waiting message due.
     pub fn resume(&self, domain: &str) {
         assert_eq!(self.try_resume(domain).unwrap(), Changed::Done);
         self.mark(Step::Did);
@@ -298,53 +298,53 @@ impl Stage {
         assert_eq!(woken.unwrap(), 1);
     }
 
-    /// The same, whoever else makes it due.
+    /// Resumes a domain while another process may make its message due.
     pub fn resume_beside(&self, domain: &str) {
         assert_eq!(self.try_resume(domain).unwrap(), Changed::Done);
         self.mark(Step::Did);
         wake(&self.spool(), &|_, _| true, self.clock.now()).unwrap();
     }
 
-    /// The same when somebody was killed who had got that far.
+    /// Resumes a domain after a killed process has already removed its suspension.
     pub fn resume_again(&self, domain: &str) {
         assert_eq!(self.try_resume(domain).unwrap(), Changed::Absent);
         self.mark(Step::Did);
         wake(&self.spool(), &|_, _| true, self.clock.now()).unwrap();
     }
 
-    /// The process is killed behind a step like this; nothing it does then has any effect.
-    pub fn killed_behind(&self, when: When, deed: impl FnOnce()) {
-        self.recorder().stop_behind(when);
+    /// Kills the process after the first step like this; its later calls have no effect.
+    pub fn killed_at(&self, when: When, deed: impl FnOnce()) {
+        self.recorder().stop_at(when);
         deed();
         assert!(self.recorder().revive(), "it was not killed");
     }
 
-    /// The process is killed behind its next steps but so many. False if it made no more.
+    /// Kills the process after `steps` steps and one more. Returns false if it ended before.
     pub fn killed_after(&self, steps: usize, deed: impl FnOnce()) -> bool {
         self.recorder().stop_after(steps);
         deed();
         self.recorder().revive()
     }
 
-    /// Such calls fail meanwhile.
+    /// Makes such calls fail during `deed`.
     pub fn refusing(&self, which: Fault, deed: impl FnOnce()) {
         self.recorder().refuse(Some(which));
         deed();
         self.recorder().refuse(None);
     }
 
-    /// Two processes at once, in an order that the seed decides.
+    /// Runs two processes at once, in an order that the seed decides.
     pub fn at_once(&self, seed: u64, deeds: [&(dyn Fn(&Stage) + Sync); 2]) {
         let recorder = self.recorder();
         recorder.take_turns(seed);
         std::thread::scope(|scope| {
-            for (who, deed) in deeds.into_iter().enumerate() {
+            for (process, deed) in deeds.into_iter().enumerate() {
                 let stage = Stage {
-                    who,
+                    process,
                     ..self.clone()
                 };
                 scope.spawn(move || {
-                    let _leave = Leave(recorder, who);
+                    let _leave = Leave(recorder, process);
                     deed(&stage);
                 });
             }
@@ -360,7 +360,7 @@ impl Stage {
         act(&self.spool(), &self.ids(), action, self.clock.now())
     }
 
-    /// Does an operator's action to everything in the queue.
+    /// Applies an operator's action to all messages.
     pub fn act(&self, action: &Action) {
         let acted = self.try_act(action).unwrap();
         let done = |(_, acted): &(QueueId, Acted)| *acted == Acted::Done;
@@ -368,7 +368,7 @@ impl Stage {
         self.mark(Step::Did);
     }
 
-    /// Does it if nobody is in the way.
+    /// Applies an operator's action, and reports it only if no other process prevented it.
     pub fn act_if_possible(&self, action: &Action) {
         let acted = self.try_act(action).unwrap();
         if !acted.is_empty() && acted.iter().all(|(_, acted)| *acted == Acted::Done) {
@@ -382,7 +382,7 @@ impl Stage {
         self.mark(Step::Did);
     }
 
-    /// The same, whoever else has it in hand.
+    /// Flushes while another process may hold the message.
     pub fn flush_beside(&self) {
         flush(&self.spool(), &Action::Retry(by()), self.clock.now()).unwrap();
         self.mark(Step::Did);
@@ -393,23 +393,23 @@ impl Stage {
         self.mark(Step::Did);
     }
 
-    /// What was to be done is reported as done.
+    /// Reports the story's action as done.
     pub fn did(&self) {
         self.mark(Step::Did);
     }
 
-    /// What an operator did while the spool was prepared is over.
+    /// Forgets the report of an action that was part of the preparation.
     pub fn forget_deed(&self) {
         self.known.lock().unwrap().did = false;
     }
 
-    /// Asks for an action on the first message while somebody has it in hand.
+    /// Requests an action on the first message while another process holds its lock.
     pub fn ask(&self, action: &Action) {
         self.ask_silently(action);
         self.mark(Step::Did);
     }
 
-    /// The same, and it is not what is to be done in the end.
+    /// Requests an action in the same way, but does not report it as the story's action.
     pub fn ask_silently(&self, action: &Action) {
         let (spool, id) = (Spool::open(&self.path()).unwrap(), self.ids()[0]);
         let place = spool.locate(id).unwrap().queue().unwrap();
@@ -419,7 +419,7 @@ impl Stage {
         drop(hand);
     }
 
-    /// Flips a bit of the first message, as a failing disk may. What it was is kept as `aside`.
+    /// Flips a bit of the first message, as a failing disk may. Keeps the original as `aside`.
     pub fn damage(&self) {
         let spool = Spool::open(&self.path()).unwrap();
         let (id, place) = spool.listing().messages[0];
@@ -430,7 +430,7 @@ impl Stage {
         std::fs::write(&path, bytes).unwrap();
     }
 
-    /// A pass that leaves what is damaged where it is.
+    /// Runs a pass that skips the damaged message, because its lock is held.
     pub fn pass_over_damage(&self) {
         let spool = Spool::open(&self.path()).unwrap();
         let (id, place) = spool.listing().messages[0];
@@ -439,11 +439,11 @@ impl Stage {
         drop(hand);
     }
 
-    /// A person brings back, durably, what stands damaged in `corrupt/`.
+    /// Durably restores the damaged message in `corrupt/`, as an operator does.
     pub fn restore(&self) {
         let id = self.ids()[0].to_string();
         let seam = self.recorder.as_ref();
-        let seam = seam.map(|recorder| recorder.hand(self.dir(), self.who));
+        let seam = seam.map(|recorder| recorder.hand(self.dir(), self.process));
         let disk = Disk::open(self.dir(), seam).unwrap();
         let bytes = std::fs::read(self.aside()).unwrap();
         let (last, rest) = bytes.split_last().unwrap();
@@ -457,7 +457,7 @@ impl Stage {
         self.dir().join("aside")
     }
 
-    /// Half an hour from now.
+    /// Returns the time half an hour from now.
     pub fn soon(&self) -> Timestamp {
         self.clock.now() + SignedDuration::from_mins(30)
     }

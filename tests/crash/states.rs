@@ -1,7 +1,7 @@
 //! The states that a power cut may leave, all of them or a sample.
 //!
-//! The view, `info/`, is never synced, and nothing decides by it. So its names and contents are not among
-//! what is combined: each state has them as chance would have it, missing, torn, without an octet, or there.
+//! The view, `info/`, is never synced, and no code decides by it. So its names and contents are not combined: each
+//! state has a random view, in which a file may be missing, torn, empty or whole.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -12,18 +12,18 @@ use super::model::{Data, Ino, Model, Slot};
 use super::proof;
 use super::tree::{Content, Tree};
 
-/// Up to so many combinations are all tried.
+/// The most combinations of a cut that are all tried; beyond it a sample is tried.
 const EXHAUSTIVE: usize = 64;
-/// Where there is time.
+/// The same with `MAILSPOOL_LONG`.
 const EXHAUSTIVE_LONG: usize = 512;
-/// States at random for each cut where not all are tried, and where there is time.
+/// Random states per cut if not all combinations are tried.
 const SAMPLES: usize = 2;
+/// The same with `MAILSPOOL_LONG`.
 const SAMPLES_LONG: usize = 20;
-/// What a file system writes at once.
+/// Octets that a file system writes at once.
 const PAGE: usize = 4096;
 
-/// Something undecided, and how many ways it may go. The first is that nothing persisted, the
-/// last that everything did.
+/// An undecided change and its possible results. In the first nothing persisted, in the last everything did.
 enum Choice {
     Name(Ino, String, usize),
     Content(Ino, Vec<Arc<Vec<u8>>>),
@@ -40,8 +40,7 @@ impl Choice {
     }
 }
 
-/// The choice that decides about a name. Those about names come first, in the order of
-/// directories and names.
+/// Returns the index of a name's choice. Choices of names come first, ordered by directory and name.
 fn of_name(choices: &[Choice], dir: Ino, name: &str) -> Option<usize> {
     let order = |one: &Choice| match one {
         Choice::Name(d, n, _) => (*d, n.as_str()).cmp(&(dir, name)),
@@ -50,7 +49,7 @@ fn of_name(choices: &[Choice], dir: Ino, name: &str) -> Option<usize> {
     choices.binary_search_by(order).ok()
 }
 
-/// The choice that decides about a file's content.
+/// Returns the index of the choice of a file's content.
 fn of_content(choices: &[Choice], ino: Ino) -> Option<usize> {
     let order = |one: &Choice| match one {
         Choice::Name(..) => Ordering::Less,
@@ -60,7 +59,7 @@ fn of_content(choices: &[Choice], ino: Ino) -> Option<usize> {
     choices.binary_search_by(order).ok()
 }
 
-/// The choice that decides about a file's mode. Those about modes come last.
+/// Returns the index of the choice of a file's mode. Choices of modes come last.
 fn of_mode(choices: &[Choice], ino: Ino) -> Option<usize> {
     let order = |one: &Choice| match one {
         Choice::Name(..) | Choice::Content(..) => Ordering::Less,
@@ -70,7 +69,7 @@ fn of_mode(choices: &[Choice], ino: Ino) -> Option<usize> {
 }
 
 impl Choice {
-    /// What is written together: a directory's names, or all contents and modes.
+    /// The group of changes that a file system writes together: a directory's names, or all contents and modes.
     fn group(&self) -> Option<Ino> {
         match self {
             Choice::Name(dir, ..) => Some(*dir),
@@ -79,7 +78,7 @@ impl Choice {
     }
 }
 
-/// The directories of the view, and the files that are or were in them.
+/// Returns the directories of the view, and the files that are or were in them.
 fn view(model: &Model) -> BTreeSet<Ino> {
     let slots = |dir: Option<Ino>| {
         let slots = dir.and_then(|dir| model.dirs.get(&dir));
@@ -99,8 +98,8 @@ fn view(model: &Model) -> BTreeSet<Ino> {
     &dirs | &files
 }
 
-/// Sets of groups: each alone, all but each, each pair.
-fn behind(groups: &BTreeSet<Option<Ino>>) -> Vec<BTreeSet<Option<Ino>>> {
+/// Returns the sets of groups to leave unwritten: each alone, all but each, each pair.
+fn lagging(groups: &BTreeSet<Option<Ino>>) -> Vec<BTreeSet<Option<Ino>>> {
     let mut sets = Vec::new();
     for one in groups {
         sets.push(
@@ -129,7 +128,7 @@ impl Random {
     }
 }
 
-/// The bound up to which all combinations are tried, and how many are drawn beyond it.
+/// Returns the bound up to which all combinations are tried, and the number of random states beyond it.
 fn effort() -> (usize, usize) {
     if proof::long() {
         (EXHAUSTIVE_LONG, SAMPLES_LONG)
@@ -138,10 +137,10 @@ fn effort() -> (usize, usize) {
     }
 }
 
-/// The states for a cut at this moment: all of them if they are few, else nothing, everything,
-/// everything but one, one alone, and a sample at random.
+/// Returns the states for a cut at this moment: all of them if they are few; else nothing, everything,
+/// everything but one, one alone, and a random sample.
 ///
-/// With `by_dirs` also: whole directories behind, or ahead of, all others.
+/// With `by_dirs` also states in which whole directories are older or newer than all others.
 pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
     let (exhaustive, samples) = effort();
     let choices = choices(model);
@@ -183,9 +182,9 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
         }
         if by_dirs || proof::long() {
             let decided = choices.iter().filter(|choice| !is_view(choice));
-            for behind in behind(&decided.map(Choice::group).collect()) {
+            for late in lagging(&decided.map(Choice::group).collect()) {
                 let one = |(choice, ways): (&Choice, &usize)| {
-                    if behind.contains(&choice.group()) {
+                    if late.contains(&choice.group()) {
                         0
                     } else {
                         ways - 1
@@ -197,7 +196,7 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
             }
         }
         for number in 0..samples {
-            // Even, nearly everything, nearly nothing.
+            // 0: evenly distributed; 1: nearly everything persisted; 2: nearly nothing did.
             let bias = number % 3;
             let mut pick = |ways: &usize| match (bias, random.below(4)) {
                 (1, 1..) => ways - 1,
@@ -214,7 +213,8 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
     }
     picked.sort_unstable();
     picked.dedup();
-    // A kill leaves all of the view; a power cut may leave the same of the rest.
+    // After a kill the view is whole as well. A power cut may leave the same names and contents elsewhere, but
+    // another view, so both states are added.
     let full: Vec<usize> = ways.iter().map(|ways| ways - 1).collect();
     if view_is_open && picked.last() == Some(&full) {
         picked.push(full.clone());
@@ -222,7 +222,7 @@ pub fn states(model: &Model, random: &mut Random, by_dirs: bool) -> Vec<Tree> {
     let last = picked.len().saturating_sub(1);
     for (number, picks) in picked.iter_mut().enumerate() {
         let is_full = *picks == full && number == last;
-        // All of it, nothing, or each file as it comes.
+        // The whole view, none of it, or a random result for each file.
         let bias = random.below(4);
         let viewed = choices
             .iter()
@@ -263,7 +263,7 @@ fn choices(model: &Model) -> Vec<Choice> {
     {
         let now = data.is_marked();
         let (kept, since) = &data.marked;
-        // Each value once, the present one last.
+        // Each value once, the current one last.
         if *kept != now || since.iter().any(|one| *one != now) {
             choices.push(Choice::Mode(*ino, vec![!now, now]));
         }
@@ -271,7 +271,7 @@ fn choices(model: &Model) -> Vec<Choice> {
     choices
 }
 
-/// What a file may contain.
+/// Returns the possible contents of a file, the current one last.
 fn contents(data: &Data) -> Vec<Arc<Vec<u8>>> {
     let mut all = vec![data.kept.to_vec()];
     for after in data.pending.iter().map(|after| after.as_ref()) {
@@ -281,22 +281,22 @@ fn contents(data: &Data) -> Vec<Arc<Vec<u8>>> {
             all.push(after.clone());
             continue;
         };
-        // The size without the data, from what was certain on.
+        // The new size, but zeros after the durable octets.
         let mut zeros = data.kept.to_vec();
         zeros.resize(after.len(), 0);
         all.push(zeros);
-        // Cut off in the middle of this call.
+        // Half of what this call appended.
         if after.len() > before {
             all.push(after[..before + (after.len() - before) / 2].to_vec());
         }
-        // The later pages without the first.
+        // The later pages without the first one.
         let page = data.kept.len().next_multiple_of(PAGE);
         if grown > 0 && after.len() > page {
             let mut holes = after.clone();
             holes[data.kept.len()..page].fill(0);
             all.push(holes);
         }
-        // Of several replacements this one alone, wherever the others are.
+        // This replacement alone, without the other ones.
         if after.len() == before && data.pending.len() > 1 {
             let changed = |at: &usize| previous.get(*at) != after.get(*at);
             let mut alone = data.kept.to_vec();
@@ -330,8 +330,8 @@ fn contents(data: &Data) -> Vec<Arc<Vec<u8>>> {
     unique
 }
 
-/// For each old name that is gone without the new one being there: which choice that is, and
-/// how far it has to go.
+/// Finds a change that persisted without the change that it needs. Returns its choice and the number of changes
+/// before it, and the choice of the needed change and the number of changes up to it.
 fn unmet(
     model: &Model,
     choices: &[Choice],
@@ -345,7 +345,7 @@ fn unmet(
         for (at, change) in slot.pending[..picks[n]].iter().enumerate() {
             let Some(pin) = &change.needs else { continue };
             let there = &model.dirs[&pin.dir][&pin.name];
-            // Not among the pending: certain.
+            // A change that is not pending is durable.
             let Some(needed) = there.pending.iter().position(|one| one.seq == pin.seq) else {
                 continue;
             };
@@ -358,14 +358,14 @@ fn unmet(
     None
 }
 
-/// Never neither: the missing new names appear.
+/// Makes the picks consistent by adding the needed changes.
 fn raise(model: &Model, choices: &[Choice], picks: &mut [usize]) {
     while let Some((_, _, new, needed)) = unmet(model, choices, picks) {
         picks[new] = needed;
     }
 }
 
-/// Never neither: the old names stay.
+/// Makes the picks consistent by removing changes without the changes that they need.
 fn lower(model: &Model, choices: &[Choice], picks: &mut [usize]) {
     while let Some((old, at, _, _)) = unmet(model, choices, picks) {
         picks[old] = at;

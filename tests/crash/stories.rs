@@ -20,30 +20,30 @@ pub const B: &str = "b@other.test";
 pub const SLOW: &str = "slow@first.test";
 pub const SLOWER: &str = "slower@later.test";
 pub const NO: &str = "no@no.test";
-/// Delivered, and the sender wants to hear of it; failed, and he does not.
+/// `TOLD` is delivered, and `told.test` asks for a success notice. `HUSH` fails without a notice.
 pub const TOLD: &str = "m@told.test";
 pub const HUSH: &str = "n@hush.test";
-/// Delivered after two hours, when the sender was told that it takes long.
+/// Delivered after two hours, after a delay notice.
 pub const LONG: &str = "o@long.test";
 /// Delivered at the last attempt.
 pub const LATE: &str = "r@late.test";
 pub const NEVER: &str = "never@never.test";
 pub const BOX: &str = "c@box.test";
 pub const PIPE: &str = "d@pipe.test";
-/// Three with one host, and one with each of the others: see `net.rs`.
+/// Three recipients at one host, and one at each of the other hosts: see `net.rs`.
 pub const FAR: [&str; 3] = ["e@far.test", "f@far.test", "g@far.test"];
 pub const BUSY: &str = "h@busy.test";
 pub const GONE: &str = "i@gone.test";
 pub const DEAD: &str = "j@dead.test";
 pub const LOST: &str = "k@lost.test";
 pub const HELD: &str = "l@held.test";
-/// With two hosts: the first takes one of them, the second the other.
+/// A destination with two hosts: the first takes one recipient, the second the other.
 pub const TWINS: [&str; 2] = ["p@twin.test", "q@twin.test"];
 
 /// Stories of one kind.
 pub type Group = fn() -> Vec<Story>;
 
-/// All but those of two at once.
+/// All groups except the pairs of processes.
 pub const GROUPS: &[Group] = &[
     accepting,
     delivering,
@@ -71,7 +71,7 @@ pub const GROUPS: &[Group] = &[
 
 fn nothing(_: &Stage) {}
 
-/// A deferred message.
+/// Sends a message that is delivered in part and deferred.
 fn deferred(stage: &Stage) {
     stage.send("one", &[A, SLOW]);
     stage.pass();
@@ -88,7 +88,7 @@ pub fn delivering() -> Vec<Story> {
     vec![mail::deliver(), mail::defer()]
 }
 
-/// A process is killed at each of its calls.
+/// Stories that kill a process at each of its calls.
 pub fn without_a_history() -> Vec<Story> {
     mail::killed_at_each_call()
 }
@@ -126,7 +126,7 @@ pub fn warning() -> Vec<Story> {
     all
 }
 
-/// Much of it is as with bounces.
+/// Judges fewer states, because these stories have much in common with bounces.
 fn fewer(mut all: Vec<Story>) -> Vec<Story> {
     all.iter_mut().for_each(|story| story.one_in *= 4);
     all
@@ -161,7 +161,7 @@ pub fn repairing() -> Vec<Story> {
 
 pub fn under_a_key() -> Vec<Story> {
     let mut all = keys::all();
-    // Each is told eight times, with a kill somewhere else.
+    // Similar stories differ only in the moment of the kill.
     all.iter_mut().for_each(|story| story.one_in *= 12);
     all
 }
@@ -172,7 +172,7 @@ pub fn for_later() -> Vec<Story> {
     all
 }
 
-/// What is remembered of hosts, and their slots, are never synced: that makes very many states.
+/// Judges fewer states: down states and connection slots are never synced, which makes very many states.
 fn sampled(mut all: Vec<Story>) -> Vec<Story> {
     all.iter_mut().for_each(|story| story.one_in *= 24);
     all
@@ -209,7 +209,7 @@ pub fn not_recording() -> Vec<Story> {
     vec![full::unrecorded()]
 }
 
-/// Two processes at once, in an order that the seed decides.
+/// Stories of two processes at once, in an order that the seed decides.
 pub fn pairs(seed: u64) -> Vec<Story> {
     pairs::all(seed)
 }

@@ -1,4 +1,4 @@
-//! A story: a spool, what is done to it with the log running, and what must come of it.
+//! A story: a spool, the recorded operations on it, and the ends that its messages must have.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::world::{Calm, Known, Ledger, Site};
 /// The title of the story in which an outcome can be recorded nowhere.
 pub const UNRECORDED: &str = "an outcome that is not recorded";
 
-/// What was recorded of a story.
+/// A recorded story.
 pub struct Story {
     pub title: String,
-    /// Only one in so many of its states is judged, unless there is time.
+    /// One in this many of its states is judged; all with `MAILSPOOL_LONG`.
     pub one_in: usize,
-    /// On which kind of file system.
+    /// What a power cut may leave of a rename on its file system.
     pub renames: Renames,
     pub base: Tree,
     pub known: Known,
@@ -28,21 +28,21 @@ pub struct Story {
     pub end: Tree,
     pub fates: Vec<Fate>,
     pub times: Times,
-    /// The message that is handed in once more under its key, whatever became of it.
+    /// The message that is submitted once more under its key during the recovery.
     pub key: Option<&'static str>,
-    /// Who writes the log while it is worked off, if somebody does.
+    /// Records the recovery, if it is to be cut again.
     pub recorder: Option<Arc<Recorder>>,
 }
 
-/// Whether a step is the one behind which something happens.
+/// Whether a process is killed after this step.
 pub type When = fn(&Step) -> bool;
 
-/// What must become of one recipient's mail, whatever is acknowledged.
+/// Returns a fate with one end, the same before and after the report.
 pub fn fate(name: &'static str, to: &'static str, end: End) -> Fate {
     changed(name, to, &[end], &[end])
 }
 
-/// What must become of it before and after the deed is reported as done.
+/// Returns a fate with the permitted ends before and after the action is reported as done.
 pub fn changed(name: &'static str, to: &'static str, before: &[End], after: &[End]) -> Fate {
     Fate {
         name,
@@ -82,14 +82,13 @@ impl Story {
         }
     }
 
-    /// Whether a person lets go, in the end, what is held because an answer was lost, or an outcome is not
-    /// recorded.
+    /// Whether an operator finally thaws what is held because an answer was lost or an outcome is not recorded.
     pub fn is_looked_at(&self) -> bool {
         let mut fates = self.fates.iter();
         fates.any(|fate| fate.to.ends_with("@held.test")) || self.title == UNRECORDED
     }
 
-    /// The work on what a cut left, as a story of its own.
+    /// Returns the recovery from a cut as another story.
     pub fn again(&self, case: &Case) -> Story {
         let _calm = Calm::for_mail_to(self.fates.iter().map(|fate| fate.to));
         let dir = tempdir();
@@ -131,7 +130,7 @@ impl Story {
     }
 }
 
-/// Whether a path lies in a directory of the spool.
+/// Whether a path is in a directory of the spool.
 pub fn lies_in(path: &Path, dir: &str) -> bool {
     path.strip_prefix("spool")
         .is_ok_and(|path| path.starts_with(dir))

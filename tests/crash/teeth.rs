@@ -1,7 +1,7 @@
-//! What this bench is worth: without a sync that matters it finds the loss.
+//! Mutation tests of this bench: without a sync that matters it must find the loss.
 //!
-//! The code under test stays as it is; single syncs are taken out of the logs, so that the model
-//! takes nothing for certain because of them. What a story's own log leaves is not judged again.
+//! The code under test is unchanged. Single syncs are removed from the logs, so the model does not treat what they
+//! cover as durable. States that the story's own log leaves are not judged again.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,26 +21,26 @@ use super::proof;
 use super::stories;
 use super::story::Story;
 
-/// Mutations at once.
+/// How many mutations run at once.
 const AT_ONCE: usize = 6;
-/// In the ordinary run a sync is left out of so many of the stories that have it, the smallest ones,
-/// and of so many of those in which the loss of it is harmless.
+/// Without `MAILSPOOL_LONG` a sync is removed from this many of the stories that have it, the smallest ones, and
+/// from this many of those in which its loss is harmless.
 const IN_STORIES: usize = 2;
-/// So many states that the story's own log does not leave are judged in the ordinary run.
+/// The most states per mutation that are judged without `MAILSPOOL_LONG`.
 pub const MAX_STATES: usize = 150;
-/// So many if there is time, or a loss is certain.
+/// The same with `MAILSPOOL_LONG`.
 const MANY_STATES: usize = 500;
-/// Of those that are known to be harmless, in the ordinary run.
+/// The same without `MAILSPOOL_LONG` for mutations that are known to be harmless.
 const FEW_STATES: usize = 10;
 
-/// All that a story's own log leaves.
+/// Returns all states that a story's own log leaves.
 pub fn left(story: &Story) -> Left {
     let cases = Cases::of(&story.base, &story.known, &story.steps, story.renames);
     cases.by_dirs().left()
 }
 
-/// Explores another log of the same story from a step on, until a violation is found. Says how
-/// many states that took, and the violation.
+/// Explores another log of the same story from a step on, until it finds a violation. Returns the number of
+/// judged states and the violation.
 pub fn bite(
     story: &Story,
     steps: &[Step],
@@ -51,7 +51,7 @@ pub fn bite(
     let cases = Cases::of(&story.base, &story.known, steps, story.renames);
     let new = cases.skip(from).without(left.clone()).by_dirs();
     let mut judged = 0_usize;
-    // Where there are very many, those far behind are not passed over.
+    // If there are very many states, the later ones are sampled.
     let near = most;
     let most = most.saturating_add(most / 3);
     let spread = |(number, _): &(usize, Case)| *number < near || number.is_multiple_of(8);
@@ -59,13 +59,13 @@ pub fn bite(
         judged += 1;
         let repair_first = judged.is_multiple_of(4);
         if let Some(first) = judge(story, &case, repair_first).into_iter().next() {
-            return (judged, Some(format!("behind {}: {first}", case.behind)));
+            return (judged, Some(format!("after {}: {first}", case.last)));
         }
     }
     (judged, None)
 }
 
-/// A step in words that are the same for every message: what kind, in which directory.
+/// Returns a step's name, the same for every message: its kind and its directory.
 pub fn named(step: &Step) -> String {
     let place = |path: &Path| -> String {
         let known = |name: &str| match name {
@@ -106,7 +106,7 @@ pub fn named(step: &Step) -> String {
     }
 }
 
-/// What a sync is and what it stands before: its commit point.
+/// Returns a sync's label: its name, what it covers, and the next change, which is its commit point.
 pub fn label(steps: &[Step], at: usize) -> String {
     let silent = |step: &&Step| step.is_sync() || !step.is_cut();
     let next = steps[at..].iter().find(|step| !silent(step));
@@ -118,7 +118,7 @@ pub fn label(steps: &[Step], at: usize) -> String {
     )
 }
 
-/// For a sync of a history, or of the directory of all: the events that it covers.
+/// Returns the events that a sync of a history, or of `history/`, covers; empty for other syncs.
 fn events(steps: &[Step]) -> String {
     let (sync, before) = steps.split_last().unwrap();
     let dir = Path::new("spool/history");
@@ -142,7 +142,7 @@ fn events(steps: &[Step]) -> String {
     format!(" with {}", all.join(" "))
 }
 
-/// An event's kind; of outcomes, what became of each.
+/// Returns an event's kind; for an outcome, the status of each recipient.
 fn words(event: Event) -> Vec<String> {
     match event.what {
         What::Notice { .. } => vec!["notice".to_owned()],
@@ -161,8 +161,8 @@ fn words(event: Event) -> Vec<String> {
     }
 }
 
-/// The syncs of a story, by their labels: each from the first that makes something certain. Those after it
-/// do so too once it is left out.
+/// Returns the syncs of a story by label, from the first that makes anything durable. If that one is removed,
+/// the later ones with the same label may make it durable instead.
 fn syncs(story: &Story) -> BTreeMap<String, Vec<usize>> {
     let mut model = Model::of(&story.base, story.renames);
     let mut syncs: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -193,30 +193,30 @@ fn is_of_slot(step: &Step) -> bool {
     }
 }
 
-/// Counts and complaints of all mutations.
+/// Counts and errors of all mutations.
 #[derive(Default)]
 struct Score {
     mutations: usize,
     found: usize,
     bad: Vec<String>,
-    /// Of which the bound let only some states be judged, and none of those bit.
+    /// Mutations without a violation of which the bound left some states unjudged.
     unfinished: Vec<(String, String)>,
     bitten: BTreeSet<String>,
     harmless: BTreeMap<String, &'static str>,
 }
 
-/// A sync that is to be left out.
+/// A sync to remove.
 struct Mutation<'a> {
     story: &'a Story,
-    /// Of the story, when somebody has asked.
+    /// The states of the story's own log, computed on first use.
     left: &'a OnceLock<Left>,
     label: String,
-    /// Where it is.
+    /// Its positions in the log.
     all: Vec<usize>,
 }
 
-/// The parts of a barrier are calls of their own only where it is over single files; leaving out a
-/// part of the others' would be leaving out nothing.
+/// Removes each sync in turn. A barrier over single files consists of several calls, and each is removed alone.
+/// Other barriers have no parts that could be removed.
 #[test]
 fn every_sync_matters() {
     let stories = stories();
@@ -260,7 +260,7 @@ fn every_sync_matters() {
             println!("harmless everywhere: without {label}: {why}");
         }
     }
-    // Stories with very many states have their syncs in common with smaller ones, where all are judged.
+    // Stories with very many states share their syncs with smaller ones, where all states are judged.
     for (label, text) in std::mem::take(&mut score.unfinished) {
         if !score.bitten.contains(&label) {
             score.bad.push(format!("{text}, and nowhere else"));
@@ -272,13 +272,13 @@ fn every_sync_matters() {
     assert!(score.bad.is_empty(), "\n{}", score.bad.join("\n"));
 }
 
-/// The stories, those with the fewest states first.
+/// Returns the stories, those with the fewest states first.
 fn stories() -> Vec<Story> {
-    // The last is made of what the others tell one by one.
+    // The last group only combines what the other stories cover.
     let groups = stories::GROUPS.len() - usize::from(!proof::long());
     let told = |group: &stories::Group| {
         let mut stories = group();
-        // A slot is its lock: the names of slots only multiply the states.
+        // Only the lock of a slot counts: the names of slots only multiply the states.
         for story in &mut stories {
             story.steps.retain(|step| !is_of_slot(step));
         }
@@ -295,7 +295,7 @@ fn stories() -> Vec<Story> {
 }
 
 impl Mutation<'_> {
-    /// Takes it out, and looks whether that is found.
+    /// Removes the sync and checks that the loss is found.
     fn judge(&self, score: &Mutex<Score>) {
         let Mutation {
             story, label, all, ..
@@ -314,13 +314,13 @@ impl Mutation<'_> {
             (false, Some(_)) => FEW_STATES,
         };
         let (mut states, mut found) = without(&all[..1], most);
-        // What the first leaves undecided the next may cover: a call that is left out is left out
-        // each time.
+        // The next sync with the same label may cover what the first left undecided. Code without this call would
+        // not make any of them.
         if found.is_none() && all.len() > 1 {
             let (more, every) = without(all, most);
             (states, found) = (states.max(more), every);
         }
-        // It leaves what is left without it as well.
+        // The story's own log leaves all of these states too.
         if states == 0 {
             return;
         }

@@ -1,5 +1,5 @@
-//! A directory tree as a value: read from the disk, and written to it. Of the modes only the owner's
-//! execute bit is part of it, which says that a message is in use.
+//! A directory tree as a value, read from the disk and written to it. The only mode bit it keeps is the owner's
+//! execute bit, which marks a message as in use.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -8,23 +8,24 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file: its octets, and whether its mode says that it is in use.
+/// A file: its octets, and whether its in-use bit is set.
 pub type Content = (Arc<Vec<u8>>, bool);
 
-/// Names, and what they name. Equal trees are equal values.
+/// Names, and the files that they name. Equal trees are equal values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tree {
-    /// In order: none for a directory, else which of the contents, which are in the order of their
-    /// first names. Two names of one file have the same.
+    /// Paths in order, each with its index into `contents`; none for a directory. The names of one file have the
+    /// same index. The contents are in the order of their first names.
     names: Vec<(String, Option<usize>)>,
     contents: Vec<Content>,
 }
 
 impl Tree {
-    /// Of paths, each with none for a directory, or what is the same for each name of one file.
+    /// Returns the tree of paths. Each comes with none for a directory, or a number that is the same for all names
+    /// of one file.
     pub fn of(mut files: Vec<(String, Option<u64>)>, content: impl FnMut(u64) -> Content) -> Tree {
         files.sort_unstable();
-        // In the order of their first names. There are few.
+        // In the order of their first names. A linear search will do, because there are few.
         let mut all: Vec<u64> = Vec::new();
         let mut number = |file: u64| {
             let known = all.iter().position(|name| *name == file);
@@ -41,7 +42,7 @@ impl Tree {
         }
     }
 
-    /// What is below a directory.
+    /// Reads everything below a directory.
     pub fn read(base: &Path) -> Tree {
         let mut files = Vec::new();
         let mut paths: HashMap<u64, PathBuf> = HashMap::new();
@@ -70,35 +71,35 @@ impl Tree {
         })
     }
 
-    /// Each path, and which file it names; none for a directory.
+    /// Returns each path and the index of the file that it names; none for a directory.
     pub fn names(&self) -> impl Iterator<Item = (&Path, Option<usize>)> {
         self.names
             .iter()
             .map(|(path, node)| (Path::new(path), *node))
     }
 
-    /// Each path that names a file, and the file's content.
+    /// Returns each path that names a file, and the file's octets.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &Arc<Vec<u8>>)> {
         self.names()
             .filter_map(|(path, node)| Some((path, &self.contents[node?].0)))
     }
 
-    /// The content of a file.
+    /// Returns the content of a file.
     pub fn content(&self, file: usize) -> &Content {
         &self.contents[file]
     }
 
-    /// Whether a path is there.
+    /// Whether a path exists.
     pub fn has(&self, path: &Path) -> bool {
         let path = path.to_str().unwrap();
         let order = |(name, _): &(String, _)| name.as_str().cmp(path);
         self.names.binary_search_by(order).is_ok()
     }
 
-    /// Makes it below an empty directory.
+    /// Writes the tree into an empty directory.
     pub fn write(&self, base: &Path) {
         let mut first: Vec<Option<PathBuf>> = vec![None; self.contents.len()];
-        // A directory comes before what is in it.
+        // A directory comes before its entries.
         for (path, node) in &self.names {
             let path = base.join(path);
             let Some(group) = *node else {
@@ -119,7 +120,7 @@ impl Tree {
         }
     }
 
-    /// For a report: every file, those with the same number being one, and how it looks.
+    /// Returns a listing of all files for a report. Names with the same number are one file.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for (path, node) in &self.names {

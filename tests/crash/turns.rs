@@ -1,19 +1,19 @@
 //! Turns: two processes at once, call by call, in an order that a seed decides.
 //!
-//! Each call waits until it is its process's turn. Whose turn it is, is drawn when both processes
-//! wait, or one has ended; a process that lets its turn pass (its threads wait for a timer, or for
-//! each other) loses it, so nobody is held up for ever.
+//! Each call waits until it is its process's turn. The turn is drawn when both processes wait, or one has ended. A
+//! process that makes no call for a while (its threads wait for a timer or for each other) loses its turn, so no
+//! process waits forever.
 
 use std::time::Duration;
 
 use super::states::Random;
 
-/// So long a process that makes no call is waited for.
+/// How long a turn waits for a process that makes no call; then the other process may go on.
 pub const PATIENCE: Duration = Duration::from_millis(10);
 
 pub struct Turns {
     random: Random,
-    /// In so many of eight draws the same process goes on.
+    /// The probability, in eighths, that the same process goes on.
     stay: usize,
     last: usize,
     turn: Option<usize>,
@@ -36,13 +36,13 @@ impl Turns {
         }
     }
 
-    /// A call of this process waits.
-    pub fn wait(&mut self, who: usize) {
-        self.waiting[who] += 1;
+    /// Reports that a call of this process waits.
+    pub fn wait(&mut self, process: usize) {
+        self.waiting[process] += 1;
     }
 
-    /// Whether this process makes its call now; then it waits no longer.
-    pub fn is_mine(&mut self, who: usize, free: bool) -> bool {
+    /// Returns whether this process makes its call now. If so, the call no longer waits.
+    pub fn is_mine(&mut self, process: usize, free: bool) -> bool {
         let ready = |one: usize| self.waiting[one] > 0 || self.left[one];
         if self.turn.is_none() && free && (self.impatient || ready(0) && ready(1)) {
             let same = self.random.below(8) < self.stay;
@@ -55,26 +55,26 @@ impl Turns {
             self.turn = Some(chosen);
             self.last = chosen;
         }
-        if !free || self.turn != Some(who) {
+        if !free || self.turn != Some(process) {
             return false;
         }
-        self.waiting[who] -= 1;
+        self.waiting[process] -= 1;
         self.impatient = false;
         true
     }
 
-    /// The call is over.
+    /// Reports that the call has returned.
     pub fn over(&mut self) {
         self.turn = None;
     }
 
-    /// Nothing happened for a while.
+    /// Reports that no call was made for [`PATIENCE`].
     pub fn lose_patience(&mut self) {
         self.impatient = true;
     }
 
-    /// A process has ended.
-    pub fn leave(&mut self, who: usize) {
-        self.left[who] = true;
+    /// Reports that a process has ended.
+    pub fn leave(&mut self, process: usize) {
+        self.left[process] = true;
     }
 }

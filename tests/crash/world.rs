@@ -1,4 +1,4 @@
-//! The world around a spool, and what it knows at each moment.
+//! The world around a spool: its transports and their recipients, and what they know at each moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,11 +26,10 @@ use super::net::{self, Net};
 use super::shared::{Clock, HOST, tempdir};
 use super::tree::Tree;
 
-/// Between a fork and what it runs, a process has its parent's locks as well. So nobody else is
-/// judged while a command is run.
+/// Between fork and exec a child also holds its parent's locks. So no other case is judged while a command runs.
 static FORKS: RwLock<()> = RwLock::new(());
 
-/// The right to run commands, or to find locks free.
+/// The right to run commands, or to rely on locks being free.
 pub struct Calm {
     _reading: Option<RwLockReadGuard<'static, ()>>,
     _writing: Option<RwLockWriteGuard<'static, ()>>,
@@ -46,16 +45,16 @@ impl Calm {
     }
 }
 
-/// What the world got. With a recorder, the log is told.
+/// The deliveries to the world. With a recorder they are also in the log.
 #[derive(Clone, Default)]
 pub struct Ledger {
     all: Arc<Mutex<Vec<Delivery>>>,
     recorder: Option<Arc<Recorder>>,
-    /// Where the command of the pipe puts what it gets.
+    /// The directory where the pipe's command writes its input.
     piped: Arc<OnceLock<TempDir>>,
 }
 
-/// Somebody got something.
+/// One delivery to one recipient.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub id: QueueId,
@@ -66,20 +65,20 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// The values of a field, anywhere in the message.
+    /// Returns the values of a field, anywhere in the message.
     pub fn fields(&self, name: &str) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.bytes);
         let lines = text.lines().filter_map(|line| line.strip_prefix(name));
         lines.map(|value| value.trim().to_owned()).collect()
     }
 
-    /// What the world knows by it: of a notice, whom it is about.
+    /// Returns the steps for the log: the delivery, and for a notice the recipients that it is about.
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::Delivered(self.id, self.to.clone())];
         for origin in self.fields("X-Mailspool-Id:") {
             let actions = self.fields("Action:").into_iter();
             let about = self.fields("Final-Recipient: rfc822;").into_iter();
-            // What is not a failure stands before the recipient.
+            // An action other than a failure comes before the recipient.
             let about = about
                 .zip(actions)
                 .map(|(to, action)| match action.as_str() {
@@ -130,7 +129,7 @@ impl Ledger {
         self.all.lock().unwrap().push(delivery);
     }
 
-    /// What the command got, below the field that it gets with it.
+    /// Records what the command got, without the `Return-Path` field.
     fn take_piped(&self, message: &Message, to: &Address) {
         let dir = self.piped.get().unwrap();
         let bytes = fs::read(dir.path().join(message.id.to_string())).unwrap();
@@ -146,8 +145,7 @@ impl Ledger {
     }
 }
 
-/// The pipe, watched: it runs a command whose work is durable when it ends. No power cut here
-/// touches that.
+/// A recorded pipe. Its command's work is durable when it ends, and outside the modelled power cuts.
 struct Piped(Ledger);
 
 struct PipedSession(Box<dyn Session>, Ledger);
@@ -204,22 +202,22 @@ impl Session for PipedSession {
     }
 }
 
-/// Where a spool is, and what is around it.
+/// A spool and its surroundings.
 pub struct Site<'a> {
-    /// The directory that has the spool and, once there is mail for it, the Maildir `box`.
+    /// The directory that contains the spool and, after the first mail for it, the Maildir `box`.
     pub dir: &'a Path,
     pub ledger: &'a Ledger,
     pub clock: &'a Clock,
     /// When the story began.
     pub start: Timestamp,
-    /// With whom every change is recorded, and as which process.
+    /// The recorder of every change, and the number of the process.
     pub recorder: Option<(&'a Arc<Recorder>, usize)>,
 }
 
 impl Site<'_> {
     fn seam(&self, path: &Path) -> Option<Arc<dyn Seam>> {
-        let (recorder, who) = self.recorder?;
-        Some(recorder.hand(path, who))
+        let (recorder, process) = self.recorder?;
+        Some(recorder.hand(path, process))
     }
 
     pub fn spool(&self) -> spool::Result<Spool> {
@@ -227,11 +225,11 @@ impl Site<'_> {
         Spool::open_through(&path, self.seam(&path))
     }
 
-    /// A runner that delivers as the recipient's domain says: `box.test` into the Maildir,
-    /// `pipe.test` through a command, the hosts of `net.rs` over connections (for ten minutes with
-    /// their troubles), all others by a function, for which `no.test` and `hush.test` fail for
-    /// good, `never.test` is always deferred, `first.test` for ten minutes, `later.test` for an
-    /// hour, `long.test` for two, `late.test` until its last attempt, and everybody else gets the mail. Delays are told after 75 minutes.
+    /// Returns a runner that delivers by the recipient's domain: `box.test` into the Maildir, `pipe.test` through a
+    /// command, the hosts of `net.rs` over connections (with their failures for ten minutes), all others by a
+    /// function. The function fails `no.test` and `hush.test` permanently, and defers `never.test` always,
+    /// `first.test` for ten minutes, `later.test` for an hour, `long.test` for two hours, and `late.test` until
+    /// its last attempt. It delivers to all other domains. Delay notices are sent after 75 minutes.
     pub fn runner(&self, spool: Spool) -> Runner {
         let (ledger, at, time) = (self.ledger.clone(), self.clock.clone(), self.clock.clone());
         let start = self.start;
@@ -278,14 +276,14 @@ impl Site<'_> {
             })
             .clock(move || time.now());
         match self.recorder {
-            // One call after the other, so that a story is the same whenever it is told.
+            // One call after the other, so that each recording of a story is the same.
             Some(_) => runner.threads(1).build(),
             None => runner.build(),
         }
     }
 }
 
-/// Half an hour between attempts, later an hour; after four hours it is over.
+/// Returns the retry schedule: every half hour, after two hours every hour, for four hours.
 fn schedule() -> Schedule {
     let phase = |until, every| Phase {
         until: SignedDuration::from_hours(until),
@@ -299,7 +297,7 @@ fn later() -> Outcome {
     Outcome::deferred(EnhancedCode::new(4, 2, 1), "later")
 }
 
-/// Messages; states that differ in nothing else are the same.
+/// A set of messages that equality and hashes ignore.
 #[derive(Clone, Debug, Default)]
 struct Aside(BTreeSet<QueueId>);
 
@@ -315,49 +313,49 @@ impl std::hash::Hash for Aside {
     fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
-/// How a state line begins that says that a message is done.
+/// The beginning of a state line that says that a message is done.
 const DONE: &[u8] = b"Mailspool-State: done ";
 
-/// What the world knows when the power goes off.
+/// What the world knows when the power is cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Known {
-    /// Messages it was told are safe.
+    /// The acknowledged messages.
     pub acked: BTreeMap<&'static str, QueueId>,
-    /// Whether it was told that it was done.
+    /// Whether the story's action was reported as done.
     pub did: bool,
-    /// Who got what.
+    /// The deliveries: message and recipient.
     pub delivered: BTreeSet<(QueueId, String)>,
-    /// Whom it was told about: notice, origin, recipient.
+    /// The notices: notice, origin, recipient.
     pub told: BTreeSet<(QueueId, String, String)>,
-    /// What time it is.
+    /// The current time.
     pub now: Option<Timestamp>,
     /// Messages of which nothing need be left.
     pub forgotten: BTreeSet<QueueId>,
-    /// Messages whose block says that they are done, and of these the ones whose block was synced since.
+    /// Messages with a block that says done.
     ending: Aside,
+    /// Those of `ending` with a block that was synced since.
     ended: Aside,
-    /// Whose mail the history says to be delivered.
+    /// Recipients that a history or a block says are delivered.
     noted: BTreeSet<(QueueId, String)>,
-    /// The same, of those who wrote that and live.
+    /// Those of `noted` that were written by processes that still run.
     fresh: BTreeSet<(QueueId, String)>,
-    /// Who must not get it again: the outcome is durable.
+    /// Recipients that must not get the message again, because the outcome is durable.
     pub settled: BTreeSet<(QueueId, String)>,
-    /// Of whom the history says that the answer was lost.
+    /// Recipients for which a history says that the answer was lost.
     doubtful: BTreeSet<(QueueId, String)>,
-    /// Who must not get it before their time: that is durable.
+    /// Recipients that must not get the message before their time, because the lost answer is durably recorded.
     pub put_off: BTreeSet<(QueueId, String)>,
 }
 
 impl Known {
-    /// One step more.
+    /// Adds what the world learns by a step.
     pub fn learn(&mut self, step: &Step) {
         match step {
             Step::Acked(name, id) => drop(self.acked.insert(name, *id)),
             Step::Did => self.did = true,
             Step::Clock(now) => self.now = Some(*now),
             Step::Killed => self.fresh.clear(),
-            // An octet that says of a recipient that nothing is left to do. Where there is no room for a history
-            // nothing else says it.
+            // The octet of a finished recipient. If there is no room for a history, it is the only record.
             Step::Overwrite(path, _, bytes) if bytes == b"+" => {
                 let id = id_of(path);
                 let got = self.delivered.iter().filter(|(one, _)| Some(*one) == id);
@@ -373,7 +371,7 @@ impl Known {
                 self.ended.0.extend(id);
             }
             Step::Unlink(path) if under(path, "done") => self.forgotten.extend(id_of(path)),
-            // Where there is no room for a name in `done/`.
+            // If there is no room for a name in `done/`, the message is unlinked where it is.
             Step::Unlink(path) if !under(path, "info") && !under(path, "history") => {
                 let id = id_of(path).filter(|id| self.ended.0.contains(id));
                 self.forgotten.extend(id);
@@ -385,7 +383,7 @@ impl Known {
             Step::Write(path, bytes) if under(path, "history") => {
                 let events = History::parse(bytes).unwrap_or_default().events;
                 for event in events {
-                    // A history that is written anew has the name of a part at first.
+                    // A history that is rewritten has the suffix `.part` at first.
                     let id = id_of(&path.with_extension(""));
                     if let (
                         What::Outcome {
@@ -398,7 +396,7 @@ impl Known {
                             |result: &RecipientResult| (id, result.recipient.as_str().to_owned());
                         let lost = |result: &&RecipientResult| result.status == Status::Unknown;
                         let lost = results.iter().filter(lost).map(named);
-                        // An interruption may be lost: it is found again.
+                        // The record of an interruption, without a transport, may be lost: it is found again.
                         let doubtful: Vec<_> = lost.filter(|_| transport.is_some()).collect();
                         let to = results.into_iter();
                         let to = to.filter(|result| result.status == Status::Delivered);
@@ -420,14 +418,14 @@ impl Known {
         id.is_some_and(|id| self.put_off.contains(&(*id, fate.to.to_owned())))
     }
 
-    /// What the world itself knows, without what only foretells.
+    /// Drops what the histories and blocks say, and keeps what the world itself knows.
     pub fn forget_notes(&mut self) {
         self.noted.clear();
         self.fresh.clear();
         self.doubtful.clear();
     }
 
-    /// What stands in the histories and the blocks after a cut: no more than that was noted.
+    /// Replaces the notes by what the histories and blocks say after a cut.
     pub fn note(&mut self, tree: &Tree) {
         self.forget_notes();
         for (path, bytes) in tree.files() {
@@ -439,10 +437,9 @@ impl Known {
         self.fresh.clear();
     }
 
-    /// What the code itself takes to be durable, as the step it is about to make shows: it lets a
-    /// message rest, and gives it to another recipient, only when all deliveries that were written down
-    /// are recorded, by whichever process they were written. Where a rename is the old name or the new
-    /// one, nothing of a message is unlinked before its end is durable.
+    /// Adds what the code itself treats as durable, as its next step shows. It defers or freezes a message, and
+    /// tries another recipient, only after all deliveries that any process wrote down are durable. On a file system
+    /// with atomic renames it unlinks nothing of a message before the message's end is durable.
     pub fn foresee(&mut self, step: &Step, renames: Renames) {
         let (id, all) = match step {
             Step::Delivered(id, _) => (Some(*id), &self.noted),
@@ -455,7 +452,7 @@ impl Known {
             {
                 (id_of(path), &self.delivered)
             }
-            // A delivery is recorded before anything else is done with the message.
+            // A delivery is durable before anything else is done with the message.
             Step::Rename(_, to) if under(to, "done") => (id_of(to), &self.fresh),
             Step::Mark(path, false) => (id_of(path), &self.fresh),
             Step::Write(path, _) if under(path, "history") => (id_of(path), &self.fresh),
@@ -473,7 +470,7 @@ impl Known {
     }
 }
 
-/// The recipients of a message file for whom its block says that nothing more is to be done.
+/// Returns the recipients that a message file's block marks as finished.
 fn finished(bytes: &[u8]) -> Vec<(QueueId, String)> {
     let block = Seal::parse(bytes)
         .ok()

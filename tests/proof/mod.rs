@@ -1,5 +1,4 @@
-//! What the tests that prove something share: how much they are to do, and the counts that they
-//! report.
+//! Shared by the exploring tests: how much they explore, their seed, and the counts that they report.
 
 // Each test uses its own part of this.
 #![allow(dead_code)]
@@ -7,30 +6,28 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Whether everything is to be explored that can be, not a sample of a few minutes:
-/// `scripts/test --long` sets `MAILSPOOL_LONG`.
+/// Whether to explore everything instead of a sample of a few minutes. `scripts/test --long` sets `MAILSPOOL_LONG`.
 pub fn long() -> bool {
     std::env::var_os("MAILSPOOL_LONG").is_some_and(|long| !long.is_empty())
 }
 
-/// What everything that is drawn at random begins with: 1, so that the ordinary run is the same on
-/// every machine and every day, or what `MAILSPOOL_SEED` says. `scripts/test --long` draws one and
-/// prints it.
+/// Returns the seed of all random choices: `MAILSPOOL_SEED`, or 1, so that the ordinary run is the same on every
+/// machine and every day. `scripts/test --long` draws a seed and prints it.
 pub fn seed() -> u64 {
     let given = std::env::var("MAILSPOOL_SEED");
     given.map_or(1, |seed| seed.parse().expect("MAILSPOOL_SEED is a number"))
 }
 
-/// Reports a count, such as `crash states`, for the table at the end of `scripts/test`: it is
-/// printed, and added to the file that `MAILSPOOL_COUNTS` names. Counts of one name add up.
+/// Reports a count, such as `crash states`, for the table at the end of `scripts/test`: prints it and appends it to
+/// the file that `MAILSPOOL_COUNTS` names. Counts of the same name add up.
 ///
-/// The names in use, in the order of the table, are in `scripts/counts`.
+/// `scripts/counts` lists the names in the order of the table.
 pub fn count(name: &str, number: usize) {
     println!("{name}: {number}");
     let Some(path) = std::env::var_os("MAILSPOOL_COUNTS") else {
         return;
     };
-    // One write to a file open for appending: other tests report at the same time.
+    // A single write in append mode, because other tests report at the same time.
     let mut file = OpenOptions::new()
         .append(true)
         .create(true)

@@ -1,4 +1,4 @@
-//! Hosts that are spoken to over connections, each domain being one.
+//! Simulated hosts with connections. Each domain is a host.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use mailspool::message::{Address, EnhancedCode};
 use mailspool::queue::{Outcome, Pattern, Rule};
 use mailspool::transport::{BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport};
 
-/// The domains that are hosts, with the transport that speaks to each.
+/// The domains that are hosts, with the transport for each.
 const HOSTS: [(&str, &str); 7] = [
     ("far.test", "net"),
     ("busy.test", "net"),
@@ -22,7 +22,7 @@ const HOSTS: [(&str, &str); 7] = [
 /// The hosts of `twin.test`, in their order.
 const TWINS: [&str; 2] = ["one.twin.test", "two.twin.test"];
 
-/// The rules by which their mail goes to the transports `net` and `strict`.
+/// Returns the rules that route their mail to the transports `net` and `strict`.
 pub fn rules() -> Vec<Rule> {
     let rule =
         |(domain, transport): (&str, &str)| Rule::new(Pattern::Domain(domain.into()), transport);
@@ -31,10 +31,10 @@ pub fn rules() -> Vec<Rule> {
 
 type Take = dyn Fn(&Message, &Address) -> Outcome + Send + Sync;
 
-/// `far.test` takes everything. Until the trouble is over `busy.test` takes nothing, no connection
-/// to `dead.test` comes about, and the answers of `lost.test` and `held.test` are lost, together
-/// with the message. `gone.test` never takes anything. `twin.test` has two hosts: the first puts off
-/// everybody but those whose names begin with `p`, the second takes everything.
+/// A transport to the hosts. `far.test` takes everything. Until `is_over` returns true, `busy.test` takes nothing,
+/// `dead.test` refuses connections, and the answers of `lost.test` and `held.test` are lost together with the
+/// message. `gone.test` never takes anything. `twin.test` has two hosts: the first defers all recipients except
+/// those that begin with `p`, the second takes everything.
 #[derive(Clone)]
 pub struct Net {
     take: Arc<Take>,
@@ -46,22 +46,22 @@ pub struct Net {
     hosts: Arc<Mutex<HashMap<String, Host>>>,
 }
 
-/// What a host has seen.
+/// The connections that a host has had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Tries to connect.
+    /// Attempts to connect.
     pub tries: usize,
-    /// Connections that stand.
+    /// Open connections.
     pub open: usize,
-    /// The most at once.
+    /// The most open connections at once.
     pub most: usize,
 }
 
 impl Net {
-    /// The most connections to a host at once, unless another number is set.
+    /// The default limit of connections to a host at once.
     pub const CONNECTIONS: usize = 2;
 
-    /// Hosts that let `take` have what they take.
+    /// Returns hosts that pass what they take to `take`, and fail until `is_over` returns true.
     pub fn new(
         take: impl Fn(&Message, &Address) -> Outcome + Send + Sync + 'static,
         is_over: impl Fn() -> bool + Send + Sync + 'static,
@@ -77,7 +77,7 @@ impl Net {
         }
     }
 
-    /// The same hosts, for the transport `strict`.
+    /// Returns the same hosts for the transport `strict`, which freezes on a lost answer.
     pub fn strict(&self) -> Net {
         Net {
             on_unknown: OnUnknown::Freeze,
@@ -85,8 +85,8 @@ impl Net {
         }
     }
 
-    /// The same hosts, of which each takes so many connections at once.
-    #[allow(dead_code, reason = "not everybody asks")]
+    /// Returns the same hosts with a limit of connections each.
+    #[allow(dead_code, reason = "some tests do not call it")]
     pub fn taking(self, connections: usize) -> Net {
         Net {
             connections,
@@ -94,15 +94,15 @@ impl Net {
         }
     }
 
-    /// The same hosts, with so many transactions at once by each transport.
-    #[allow(dead_code, reason = "not everybody asks")]
+    /// Returns the same hosts with a limit of transactions per transport.
+    #[allow(dead_code, reason = "some tests do not call it")]
     pub fn together(self, together: Option<usize>) -> Net {
         Net { together, ..self }
     }
 
-    /// The same hosts, which take one message by each connection: those that are kept are closed
-    /// when a real time is over.
-    #[allow(dead_code, reason = "not everybody asks")]
+    /// Returns the same hosts with one message per connection, because kept connections are closed by the real
+    /// clock.
+    #[allow(dead_code, reason = "some tests do not call it")]
     pub fn once(self) -> Net {
         Net {
             is_reusable: false,
@@ -114,8 +114,8 @@ impl Net {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a host has seen.
-    #[allow(dead_code, reason = "not everybody asks")]
+    /// Returns the connections that a host has had.
+    #[allow(dead_code, reason = "some tests do not call it")]
     pub fn host(&self, domain: &str) -> Host {
         self.hosts().get(domain).copied().unwrap_or_default()
     }
@@ -130,7 +130,7 @@ impl Transport for Net {
         None
     }
 
-    /// So few that one message needs several transactions with one host.
+    /// A low limit, so that one message needs several transactions with one host.
     fn max_recipients(&self) -> usize {
         2
     }
@@ -178,7 +178,7 @@ impl Transport for Net {
     }
 }
 
-/// The hosts of `twin.test` that are left.
+/// The remaining hosts of `twin.test`.
 struct Twins {
     net: Net,
     left: VecDeque<&'static str>,

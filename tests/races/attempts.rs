@@ -1,4 +1,4 @@
-//! Runs beside runs and beside acceptance.
+//! Two runs at once, and a run during acceptance.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -44,7 +44,7 @@ fn two_deliver_what_is_due() {
     .holds(Bound::of(2));
 }
 
-/// One run defers a message to the minute whose bucket another one finds empty and removes.
+/// One run defers a message into a bucket that another run finds empty and removes.
 #[test]
 fn deferring_into_a_bucket_that_goes() {
     let stage = Stage::new(|stage| {
@@ -59,7 +59,7 @@ fn deferring_into_a_bucket_that_goes() {
     .holds(Bound::of(2));
 }
 
-/// One run defers a message to the minute whose other message another run takes.
+/// One run defers a message into a bucket from which another run takes a message.
 #[test]
 fn deferring_into_a_bucket_in_use() {
     let stage = Stage::new(|stage| {
@@ -78,7 +78,7 @@ fn deferring_into_a_bucket_in_use() {
     .holds(Bound::of(2));
 }
 
-/// An operator freezes a message until the minute whose bucket a run finds empty and removes.
+/// An operator freezes a message into a bucket that a run finds empty and removes.
 #[test]
 fn freezing_into_a_bucket_that_goes() {
     let stage = Stage::new(|stage| {
@@ -118,12 +118,12 @@ fn accepting_beside_the_sweeper() {
         ("receive, sweep", Entrance::Incoming),
         ("send, sweep", Entrance::Active),
     ] {
-        // What is accepted meanwhile has its time from the real clock, and is not to be later.
+        // Accepted messages have their time from the real clock, which must not be after the run's clock.
         let programs = [accepting(entrance, &["a@ok.test"]), pass(50)];
         Pair::new(name, &stage, programs, |case, said| match said[0] {
             Said::Accepted(id) => case.ends(said, &[(id, "a@ok.test", &[End::Delivered])]),
             _ => {
-                // Not acknowledged: it may be delivered all the same, once.
+                // A message that was not acknowledged may still be delivered, once.
                 case.ends(said, &[]);
                 assert!(case.ledger.all().len() <= 1);
             }
@@ -132,8 +132,8 @@ fn accepting_beside_the_sweeper() {
     }
 }
 
-/// A sweep alone, at more of the acceptor's calls: what was acknowledged is there, and what was not is there
-/// whole, or not at all.
+/// A sweep without the rest of a run, which covers more of the acceptor's calls. An acknowledged message exists;
+/// any other is whole or absent.
 #[test]
 fn accepting_beside_a_sweep_alone() {
     let stage = Stage::new(|_| {});
@@ -160,7 +160,7 @@ fn accepting_beside_a_sweep_alone() {
     }
 }
 
-/// One message in `new/` is whole, another is not: neither was acknowledged.
+/// One message in `new/` is whole and another is torn; neither was acknowledged.
 #[test]
 fn two_sweep() {
     let stage = Stage::new(|stage| {
@@ -195,7 +195,7 @@ fn two_holders_tell() {
 
 #[test]
 fn two_holders_tell_of_a_delivery() {
-    // One recipient: of two, it is chance who is delivered first.
+    // Only one recipient, because the order of two deliveries is not fixed.
     let stage = Stage::new(|stage| {
         stage.send(&["a@told.test"]);
     });
@@ -207,7 +207,7 @@ fn two_holders_tell_of_a_delivery() {
     .holds(Bound::of(2).kills(0));
 }
 
-/// A message whose sender is to be told by now that it takes long, and that is not tried yet.
+/// Returns a stage with a message that is due for a delay notice, but not for an attempt.
 fn late() -> Stage {
     Stage::new(|stage| {
         stage.send(&["a@long.test"]);
@@ -228,7 +228,7 @@ fn two_holders_tell_of_a_delay() {
     .holds(Bound::of(2));
 }
 
-/// One tells of the delay, and may be killed in it, while another, whose clock is ahead, delivers the
+/// One run sends the delay notice and may be killed during that; the other has a later clock and delivers the
 /// message.
 #[test]
 fn a_delay_is_told_and_a_delivery_made() {
@@ -245,7 +245,7 @@ fn a_delay_is_told_and_a_delivery_made() {
     .holds(Bound::of(2).kills(0));
 }
 
-/// A notice stands in `staged/`, and its origin has not recorded it.
+/// Returns a stage with a notice in `staged/` that its origin has not recorded.
 pub fn staged() -> Stage {
     Stage::new(|stage| {
         stage.send(&["a@no.test"]);
@@ -274,8 +274,8 @@ fn a_staged_notice() {
     .holds(Bound::of(2).kills(0));
 }
 
-/// A sweep alone, at more of the holder's calls: it leaves the notice until the origin has recorded it, and the
-/// holder writes it again.
+/// A sweep without the rest of a run, which covers more of the holder's calls. It leaves the notice until the
+/// origin has recorded it, and the holder writes the notice again.
 #[test]
 fn a_staged_notice_beside_a_sweep_alone() {
     for (name, stage) in [
@@ -290,7 +290,7 @@ fn a_staged_notice_beside_a_sweep_alone() {
     }
 }
 
-/// A notice stands in `staged/`, its origin has recorded it, and the process that did so was killed.
+/// Returns a stage with a notice in `staged/` that its origin has recorded, after the recording process was killed.
 fn recorded() -> Stage {
     Stage::new(|stage| {
         stage.send(&["a@no.test"]);
@@ -304,7 +304,7 @@ fn recorded() -> Stage {
     })
 }
 
-/// Ends the process when it is about to move a notice on.
+/// Kills the process when it is about to move a notice out of `staged/`.
 #[derive(Default)]
 struct DiesAtRelease(AtomicBool);
 
@@ -323,7 +323,7 @@ impl Seam for DiesAtRelease {
     }
 }
 
-/// Ends the process when it is about to record a notice.
+/// Kills the process when it is about to record a notice.
 #[derive(Default)]
 struct DiesAtRecord(AtomicBool);
 

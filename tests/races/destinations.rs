@@ -1,4 +1,4 @@
-//! Hosts that are down, and connections to hosts, between two processes.
+//! Two processes and hosts that are down, or that limit their connections.
 
 use mailspool::queue::{Action, QueueUntil};
 use mailspool::spool::{Destination, Down, Queue};
@@ -18,7 +18,7 @@ fn destination(host: &str) -> Destination {
     }
 }
 
-/// Remembered to be down since the first minute, with a probe in the sixth.
+/// Records that `dead.test` is down since the first minute, with a probe in the sixth.
 fn is_down(stage: &Stage) -> Down {
     let down = Down::again(
         None,
@@ -30,7 +30,7 @@ fn is_down(stage: &Stage) -> Down {
     down
 }
 
-/// So many messages for a host that is remembered to be down.
+/// Returns a stage with `count` messages for a host that is recorded as down.
 fn down_for(count: usize) -> Stage {
     Stage::new(|stage| {
         for _ in 0..count {
@@ -40,7 +40,7 @@ fn down_for(count: usize) -> Stage {
     })
 }
 
-/// No slot stays but those of somebody who was killed.
+/// Asserts that no connection slot is left, unless a process was killed.
 fn no_slots(case: &Case<'_>, said: &[Said; 2]) {
     if said.iter().any(|one| matches!(one, Said::Killed)) {
         return;
@@ -55,7 +55,7 @@ fn no_slots(case: &Case<'_>, said: &[Said; 2]) {
     }
 }
 
-/// Two want to know at once whether a host is still down: one of them asks.
+/// Two runs want to probe a host at once: one of them does.
 #[test]
 fn two_probe_in_vain() {
     let stage = down_for(2);
@@ -68,7 +68,7 @@ fn two_probe_in_vain() {
             let down = case
                 .spool()
                 .down(&destination("dead.test"))
-                .expect("nobody remembers it");
+                .expect("no record that it is down");
             assert_eq!(down.tries, 2, "{down:?}");
             no_slots(case, said);
         }
@@ -99,8 +99,7 @@ fn two_probe_what_answers() {
     .holds(Bound::of(2).costly());
 }
 
-/// A message that is put off is tried again by an operator, thrown away, or its host is to be
-/// tried again.
+/// An operator retries or discards a message that waits for a host, or clears the host's down state.
 #[test]
 fn putting_off_and_an_operator() {
     let stage = down_for(1);
@@ -131,14 +130,14 @@ fn putting_off_and_an_operator() {
     Pair::new("put off, clear", &stage, clear, |case, said| {
         let down = case.spool().down(&destination("dead.test"));
         let tries = case.net.host("dead.test").tries;
-        // Whoever looked behind it has tried, and knows again.
+        // A run that looked after the clearing has tried the host, and recorded it as down again.
         assert_eq!((down.is_some(), tries <= 1), (tries == 1, true), "{down:?}");
         case.ends(said, &[(id, TO, &[End::Delivered])]);
     })
     .holds(Bound::of(2));
 }
 
-/// One forgets that a host is down as another one remembers it.
+/// An operator clears a down state while a run records it.
 #[test]
 fn clearing_what_is_probed() {
     let stage = down_for(1);
@@ -157,7 +156,7 @@ fn clearing_what_is_probed() {
     .holds(Bound::of(2).kills(0));
 }
 
-/// A message is put off into a bucket that another run finds empty, and removes.
+/// A message is put off into a bucket that another run finds empty and removes.
 #[test]
 fn putting_off_into_a_bucket_that_goes() {
     let stage = Stage::new(|stage| {
@@ -177,7 +176,7 @@ fn putting_off_into_a_bucket_that_goes() {
     .holds(Bound::of(2).kills(0));
 }
 
-/// A host that takes one connection at once never has two.
+/// A host with a limit of one connection never gets two.
 #[test]
 fn connections_at_the_limit() {
     let mut stage = Stage::new(|stage| {
@@ -195,7 +194,7 @@ fn connections_at_the_limit() {
         [pass(1), pass(1)],
         |case, said| {
             let host = case.net.host("far.test");
-            // Who is killed between his slot and his connection had the other one do without.
+            // A process that is killed between taking its slot and connecting may have blocked the other one.
             let killed = said.iter().any(|one| matches!(one, Said::Killed));
             let never = killed && host.most == 0;
             assert!(host.open == 0 && (host.most == 1 || never), "{host:?}");
@@ -206,8 +205,8 @@ fn connections_at_the_limit() {
     .holds(Bound::of(2).kills(1).costly());
 }
 
-/// What one host of a destination puts off goes to the next, after what it took is recorded: whoever is
-/// killed in between, and whichever process goes on, it gets the message no more.
+/// What one host of a destination defers goes to the next host, after what the first one took is recorded.
+/// Whichever process is killed or goes on in between, the first host does not get the message again.
 #[test]
 fn failing_over() {
     let twins = ["p@twin.test", "q@twin.test"];
@@ -228,7 +227,7 @@ fn failing_over() {
     .holds(Bound::of(2).kills(1).costly());
 }
 
-/// A transport that has one transaction at once never has two.
+/// A transport with a limit of one transaction never has two.
 #[test]
 fn places_at_the_limit() {
     let mut stage = Stage::new(|stage| {
@@ -246,7 +245,7 @@ fn places_at_the_limit() {
         [pass(1), pass(1)],
         |case, said| {
             let host = case.net.host("far.test");
-            // Whoever is killed between its place and its connection had the other one do without.
+            // A process that is killed between taking a transaction slot and connecting may have blocked the other.
             let never = said.iter().any(|one| matches!(one, Said::Killed)) && host.most == 0;
             assert!(host.open == 0 && (host.most == 1 || never), "{host:?}");
             case.ends(said, &ends);

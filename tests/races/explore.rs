@@ -1,23 +1,22 @@
-//! Which schedules there are, one after the other.
+//! The enumeration of schedules.
 //!
-//! A schedule is who begins, and at which decisions somebody else goes on than who had the turn
-//! (or somebody is killed); whoever ends leaves the turn to the other. A run of a schedule shows
-//! where further changes could be made: these are its children, and so every schedule with up to
-//! so many changes is run once, those with few of them first.
+//! A schedule says which process begins, and at which decisions the other process goes on or a process is killed.
+//! When a process ends, the other one goes on. The run of a schedule shows where further changes can be made: these
+//! are its children. So every schedule up to a number of changes is run once, those with fewer changes first.
 //!
-//! A change is not tried where a schedule that is tried has the same effect:
+//! A change is not tried if a schedule that is tried has the same effect:
 //!
-//! - **At a call that touches nothing that the other process touches**, in any schedule so far
-//!   ([`Touched`]): it may as well be made behind that call, as the call and all that the other
-//!   does may change places. The number of changes stays what it was. When a schedule shows the
-//!   other touching something new, everything begins again with that known; so in the end nothing
-//!   was left out because of something that was not known.
-//! - **Back to a process whose pending call does not conflict with anything done since it was
-//!   interrupted**: that call may as well be made before the interruption, and so on until one
-//!   conflicts or it ends; that needs no more changes than before.
-//! - **Kills at a call that leaves nothing behind**: a kill at the next one that does has the same
-//!   effect. **Kills of who is not having the turn**, but where the other is about to try a lock:
-//!   locks are all that goes with a process.
+//! - **A change at a call that touches nothing that the other process touches**, in any schedule so far
+//!   ([`Touched`]). The change may as well come after that call, because the call commutes with everything that the
+//!   other process does. The number of changes stays the same. When a schedule shows the other process touching
+//!   something new, the exploration starts again with that known, so in the end no change was skipped for lack of
+//!   knowledge.
+//! - **A change back to an interrupted process if its pending call does not conflict with anything done since the
+//!   interruption.** That call may as well come before the interruption, and so may the next ones, until one
+//!   conflicts or the process ends. This needs no more changes.
+//! - **A kill at a call that changes nothing permanently.** A kill at the next call that does has the same effect.
+//! - **A kill of the process that does not have the turn**, except when the other is about to try a lock. A kill
+//!   releases only the process's locks.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,16 +31,16 @@ use super::turns::Choice;
 /// How far schedules are explored.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// Changes of the turn that nothing forced.
+    /// The most voluntary changes of the turn.
     pub changes: usize,
-    /// Changes in schedules in which somebody is killed; none if nobody is.
+    /// The most changes in schedules with a kill; none if there are no kills.
     pub with_kill: Option<usize>,
-    /// Of more schedules with the same number of changes only a sample is run: every n-th.
+    /// The most schedules with the same number of changes. If there are more, only every n-th is run.
     pub most: usize,
 }
 
 impl Bound {
-    /// Up to so many changes, in the ordinary run, and one more in the long one.
+    /// Returns the bound of up to `changes` changes; one more with `MAILSPOOL_LONG`.
     pub fn of(changes: usize) -> Bound {
         let (more, most) = if proof::long() { (1, 2_000) } else { (0, 180) };
         let asked = std::env::var("MAILSPOOL_RACE_SAMPLES").ok();
@@ -53,8 +52,8 @@ impl Bound {
         }
     }
 
-    /// A quarter as many, and no change more in the long run: for programs of a thousand calls
-    /// each, of which three changes make more schedules than memory holds.
+    /// Returns the bound with a quarter of the schedules, and without the extra change of `MAILSPOOL_LONG`. It is
+    /// for programs of a thousand calls, which have more schedules with three changes than fit into memory.
     pub fn costly(self) -> Bound {
         Bound {
             changes: self.changes - usize::from(proof::long()),
@@ -63,7 +62,7 @@ impl Bound {
         }
     }
 
-    /// Somebody is killed as well, in schedules with up to so many changes.
+    /// Adds schedules with a kill and up to `changes` changes; one more with `MAILSPOOL_LONG`.
     pub fn kills(self, changes: usize) -> Bound {
         Bound {
             with_kill: Some(changes + usize::from(proof::long())),
@@ -72,18 +71,18 @@ impl Bound {
     }
 }
 
-/// As many are remembered.
+/// The most traces that are kept for the next round; the others are run again.
 const MAX_KNOWN: usize = 3000;
 
-/// What came of an exploration.
+/// The result of an exploration.
 pub struct Explored {
     pub schedules: usize,
     pub complete: bool,
-    /// What went wrong in the first schedule in which something did.
+    /// The error of the first schedule that failed.
     pub failure: Option<String>,
 }
 
-/// A schedule that is to be run, and the run that showed it to be possible.
+/// A schedule to run, and the trace of the schedule that it extends.
 struct Child {
     schedule: Schedule,
     parent: Option<Arc<Trace>>,
@@ -99,7 +98,7 @@ pub fn explore(
         return match only.strip_prefix(&format!("{name}: ")) {
             Some(schedule) => replay(name, &Schedule::parse(schedule), run),
             None => {
-                println!("{name}: not run, as only this is: {only}");
+                println!("{name}: not run, because MAILSPOOL_RACE is set: {only}");
                 Explored::whole(0)
             }
         };
@@ -130,7 +129,7 @@ struct Round<'a> {
     bound: Bound,
     /// What each process touched, in all schedules so far.
     all: [Touched; 2],
-    /// What came of schedules, for when everything begins again.
+    /// Traces of schedules, reused when the exploration starts again.
     known: HashMap<Schedule, Arc<Trace>>,
     learned: bool,
     explored: Explored,
@@ -169,7 +168,7 @@ impl Round<'_> {
                 self.learn(&trace);
                 self.children(&child.schedule, &trace, &mut next);
             }
-            // With what is new the schedules so far would be others.
+            // What was learned changes which schedules are skipped.
             if self.learned {
                 return;
             }
@@ -177,8 +176,8 @@ impl Round<'_> {
         }
     }
 
-    /// The processes must do again what they did, or there is no way to explore anything. Who did
-    /// not, as the machine was slow and a pause in a process ended early, is asked again.
+    /// Runs a schedule. Its beginning must be the same as its parent's. If it is not, because the machine was slow
+    /// and a pause in a process ended early, it runs again. Panics after too many tries.
     fn run_as_planned(
         &self,
         child: &Child,
@@ -239,16 +238,16 @@ impl Round<'_> {
             let parent = Some(Arc::clone(trace));
             next.push(Child { schedule, parent });
         };
-        // Whether the one that was interrupted could tell what happened since.
+        // Whether the interrupted process could notice what happened since.
         let mut felt = !interrupted;
         for at in since..trace.steps.len() {
             let step = &trace.steps[at];
             let (process, other) = (step.process(), 1 - step.process());
             let Some(op) = &step.at[process] else { break };
-            // With the other one gone there is nothing to change; but this one may be killed.
+            // After the other process has ended, this one can only be killed.
             let alone = step.at[other].is_none();
             let fresh = at == since;
-            // The turn went over by itself: what was interrupted then is not what is pending.
+            // The turn changed because a process ended, so the pending call is not the interrupted one.
             felt |= at > since && trace.steps[at - 1].process() != process;
             if may_kill && !(fresh && interrupted) {
                 if op.touched.leaves_something() {
@@ -322,7 +321,7 @@ fn replay(
     }
 }
 
-/// What a panic said.
+/// Runs `work` and returns the message of its panic as an error.
 pub fn caught(work: impl FnOnce()) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);

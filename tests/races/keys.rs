@@ -1,4 +1,4 @@
-//! Submissions with one key, beside each other and beside runs.
+//! Concurrent submissions with one key, and submissions during runs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,8 +14,8 @@ use super::stage::{Case, End, Pair, Said, Stage, by};
 
 const TO: &str = "a@ok.test";
 
-/// Every submission that was told an id was told the same one, a further submission is told it as well, and one
-/// message is delivered. `first` has the key before.
+/// Asserts that every submission that got an id got the same one, that a further submission gets it too, and that
+/// one message is delivered. `first` is the message that had the key before.
 fn one(case: &Case<'_>, said: &[Said; 2], first: Option<QueueId>) {
     let told = said.iter().filter_map(|said| match said {
         Said::Accepted(id) => Some(*id),
@@ -43,7 +43,8 @@ fn two_submissions() {
     .holds(Bound::of(2).kills(1));
 }
 
-/// The run may find what is not whole yet, or deliver and forget it at once. A sweep alone meets each of its calls.
+/// The run may find the unfinished message, or deliver and forget it at once. A sweep without the rest of a run is
+/// short enough to be tried at each call of the submission.
 #[test]
 fn a_submission_beside_a_run() {
     let stage = Stage::new(|_| {});
@@ -55,7 +56,8 @@ fn a_submission_beside_a_run() {
     }
 }
 
-/// A submission was killed with its key in `keys/new/` and its message there. `prepare` is told of the message.
+/// Returns a stage in which a submission was killed with its key in `keys/new/` and its message in `at`. `prepare`
+/// gets the message's id.
 fn cut_off(at: Queue, prepare: impl FnOnce(&mut Stage, QueueId)) -> Stage {
     Stage::new(|stage| {
         let id = submit(&stage.spool(), TO).unwrap().id;
@@ -68,7 +70,7 @@ fn cut_off(at: Queue, prepare: impl FnOnce(&mut Stage, QueueId)) -> Stage {
     })
 }
 
-/// It was killed before the rename of *accepted*: the message was not accepted, and the next one is.
+/// The submission was killed before the rename of *accepted*: its message was not accepted, and the next one is.
 #[test]
 fn a_submission_that_was_cut_off_found_by_a_run_and_repeated() {
     let stage = cut_off(Queue::New, |_, _| {});
@@ -86,9 +88,9 @@ fn a_submission_that_was_cut_off_found_by_a_run_and_repeated() {
     }
 }
 
-/// It was killed after that rename, and its directory's sync may have failed: whatever submits the message
-/// again makes the name durable, by way of `staged/`. A run or a sweep that finds the message there, or in its queue,
-/// delivers it once. The same if a kill left it in `staged/`.
+/// The submission was killed after that rename, and the sync of the directory may have failed. A repeated
+/// submission makes the name durable by way of `staged/`. A run or a sweep that finds the message there, or in its
+/// queue, delivers it once. The same holds if a kill left it in `staged/`.
 #[test]
 fn a_name_made_durable_again() {
     for (queue, at) in [(Queue::Active, "queue"), (Queue::Staged, "staged")] {
@@ -108,8 +110,8 @@ fn a_name_made_durable_again() {
     }
 }
 
-/// The same of a message that rests, where a run and a sweep have nothing to do with it: it rests there again, or
-/// a run puts it back.
+/// The message of the killed submission is frozen, so runs and sweeps leave it alone. It is frozen again
+/// afterwards, or a run puts it back.
 #[test]
 fn the_name_of_a_message_that_rests_made_durable_again() {
     let freeze = Action::Freeze {
@@ -133,7 +135,7 @@ fn the_name_of_a_message_that_rests_made_durable_again() {
     }
 }
 
-/// The rename of its key failed, or a power cut took it back, and a run finishes the message.
+/// The rename of the key failed, or a power cut undid it, and a run finishes the message.
 #[test]
 fn a_submission_repeated_while_the_first_is_forgotten() {
     for (name, queue) in [
@@ -155,7 +157,7 @@ fn a_submission_repeated_while_the_first_is_forgotten() {
     }
 }
 
-/// The key's time is over, and a run removes it from the bucket of that hour.
+/// The key has expired, and a run removes it from the bucket of that hour.
 #[test]
 fn a_submission_beside_a_purge() {
     let stage = Stage::new(|stage| {

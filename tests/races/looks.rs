@@ -1,4 +1,4 @@
-//! Looking, and mending, beside a run.
+//! Listing, checking and repairing during a run.
 
 use std::fs;
 
@@ -67,7 +67,7 @@ fn no_false_alarm(said: &Said) {
     assert!(problems.is_empty(), "a false alarm: {problems:?}");
 }
 
-/// A message that is damaged, and one of which only a file of the view is left.
+/// Returns a stage with an intact message, a damaged one, and one of which only a file of the view is left.
 fn damaged() -> Stage {
     Stage::new(|stage| {
         stage.send(&["a@ok.test"]);

@@ -1,4 +1,4 @@
-//! A message whose attempt was interrupted: two runs, a run and an operator, two operators.
+//! A message with an interrupted attempt: two runs, a run and an operator, two operators.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use super::stage::{Case, End, Pair, Said, Stage, by};
 
 const TO: &str = "a@ok.test";
 
-/// Marked as in use, and no process has it locked (S8).
+/// Returns a stage with a message that is marked as in use, but not locked (S8).
 fn interrupted() -> Stage {
     Stage::new(|stage| {
         let id = stage.send(&[TO]);
@@ -30,15 +30,16 @@ fn is_marked(case: &Case<'_>, id: QueueId) -> bool {
     mode.permissions().mode() & 0o100 != 0
 }
 
-/// How many attempts in a row the message says were interrupted.
+/// Returns the message's count of interrupted attempts in a row.
 fn count(case: &Case<'_>, id: QueueId) -> u16 {
     let queue = case.queue(id).unwrap();
     let block = case.spool().peek(id, queue).unwrap().unwrap();
     block.mark.interrupted
 }
 
-/// A message that a killed process was trying is marked, or counted as interrupted by the other one: no
-/// attempt goes uncounted whose outcome was not written. No process that lives leaves a mark.
+/// Asserts that a message that a killed process was trying is still marked, or was counted as interrupted by the
+/// other process. So every attempt without a recorded outcome is counted. A process that is not killed leaves no
+/// mark.
 pub fn is_counted(case: &Case<'_>, said: &[Said; 2]) {
     let id = case.stage.ids[0];
     let is_killed = said.iter().any(|one| matches!(one, Said::Killed));
@@ -52,7 +53,7 @@ pub fn is_counted(case: &Case<'_>, said: &[Said; 2]) {
     assert!(is_killed || !is_marked(case, id), "it stays marked");
 }
 
-/// Two find the mark: one of them counts it, and each killed one makes it one more at most.
+/// Two runs find the mark: one of them counts it. Each killed process adds at most one interruption.
 #[test]
 fn two_find_the_mark() {
     let stage = interrupted();
@@ -70,7 +71,7 @@ fn two_find_the_mark() {
     .holds(Bound::of(2).kills(1).costly());
 }
 
-/// A run is killed at each call of an attempt without a history, and another goes on.
+/// A run is killed at each call of an attempt without a history, and another one goes on.
 #[test]
 fn a_run_killed_in_an_attempt() {
     let stage = Stage::new(|stage| {
@@ -88,7 +89,7 @@ fn a_run_killed_in_an_attempt() {
     .holds(Bound::of(1).kills(1));
 }
 
-/// An operator finds the mark, alone or beside a run.
+/// An operator finds the mark, alone or during a run.
 #[test]
 fn an_operator_finds_the_mark() {
     let freeze = || Action::Freeze {

@@ -1,4 +1,4 @@
-//! An operator beside a run, and beside another operator.
+//! An operator during a run, and two operators.
 
 use mailspool::operator::Acted;
 use mailspool::queue::{Action, Then};
@@ -23,7 +23,7 @@ fn discard(stage: &Stage, minutes: i64) -> Action {
     }
 }
 
-/// Longer than anything here lasts.
+/// Minutes that are longer than any test lasts.
 const LONG: i64 = 6000;
 
 fn sent(to: &'static str) -> Stage {
@@ -32,7 +32,7 @@ fn sent(to: &'static str) -> Stage {
     })
 }
 
-/// Deferred, for the first time.
+/// Returns a stage with a message that has been deferred once.
 fn deferred() -> Stage {
     Stage::new(|stage| {
         stage.send(&["a@first.test"]);
@@ -48,9 +48,8 @@ fn acted(said: &Said) -> Option<&Acted> {
     }
 }
 
-/// What an action must have come to beside a run that delivers the message or defers it: it is
-/// done, or a request of it has been served by the run, or it came too late for a message that
-/// was delivered.
+/// Asserts the result of an action during a run that delivers or defers the message: it is done, or the run has
+/// handled its request, or it came too late because the message was delivered.
 pub fn carried_out(
     case: &Case<'_>,
     said: &[Said; 2],
@@ -65,13 +64,13 @@ pub fn carried_out(
     };
     let queue = case.queue(id);
     let in_queue = queue.as_ref().is_some_and(there);
-    // Whoever asks looks himself whether there is still somebody who answers, if he lives.
+    // After placing a request, a process checks itself whether the message still has a holder.
     if matches!(said, [Said::Passed(_), Said::Acted(_)]) {
         case.nothing_asked();
     }
     let ends = match acted(&said[1]) {
         Some(Acted::Done) => {
-            assert!(in_queue, "done, but it stands in {queue:?}");
+            assert!(in_queue, "done, but it is in {queue:?}");
             [(id, to, &[end][..])]
         }
         Some(Acted::Requested) if in_queue => [(id, to, &[end][..])],
@@ -139,7 +138,7 @@ fn bouncing() {
             let late = case.delivered(id) == 1;
             match acted(&said[1]) {
                 Some(Acted::Done) => assert!(!late, "done, but delivered"),
-                // It may be bounced and gone when it is asked again.
+                // The message may be bounced and gone when its state is read.
                 Some(Acted::Requested | Acted::Absent) => {}
                 other => panic!("{other:?}"),
             }
@@ -243,7 +242,7 @@ fn taking_back_what_is_forgotten() {
     .holds(Bound::of(2));
 }
 
-/// What failed for the null sender is discarded at its time, or somebody looks at it just then.
+/// A failed message from the null sender is discarded when its hold expires, while an operator thaws it.
 #[test]
 fn thawing_what_is_discarded_by_itself() {
     let stage = Stage::new(|stage| {
@@ -290,7 +289,7 @@ fn two_orders() {
         case.nothing_asked();
         case.ends(said, &[(case.stage.ids[0], "a@ok.test", &[End::Kept])]);
         for one in said {
-            // Discarded already is a reason to refuse the freeze, and none for the discard.
+            // A discarded message refuses the freeze. A frozen one does not refuse the discard.
             if let Some(Acted::Refused(_)) = acted(one) {
                 assert_eq!(acted(&said[1]), Some(&Acted::Done));
             }

@@ -1,4 +1,4 @@
-//! What processes do.
+//! The programs of the processes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use mailspool::spool::{Queue, Spool, Suspension, Target};
 use super::shared::{Clock, configured, limits, request, submit, text};
 use super::stage::{Case, Program, Said, Stage, by};
 
-/// A runner's pass, by its own clock.
+/// Runs a pass at `minutes`.
 pub fn pass(minutes: i64) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -23,7 +23,7 @@ pub fn pass(minutes: i64) -> Program {
     })
 }
 
-/// A pass with a schedule by which everything is due at the same minute.
+/// Runs a pass at `minutes` that defers everything to the minute `next`.
 pub fn pass_to(minutes: i64, next: i64) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -36,7 +36,7 @@ pub fn pass_to(minutes: i64, next: i64) -> Program {
     })
 }
 
-/// Everything is tried again at this time.
+/// A retry policy with one fixed time.
 pub struct At(pub Timestamp);
 
 impl RetryPolicy for At {
@@ -49,7 +49,7 @@ impl RetryPolicy for At {
     }
 }
 
-/// An operator's action on the first message.
+/// Applies an operator's action to the first message.
 pub fn order(action: Action) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -68,7 +68,7 @@ pub fn flushing() -> Program {
     })
 }
 
-/// An operator wants every host tried that is down.
+/// Clears all down states, as an operator does.
 pub fn clearing() -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -79,7 +79,7 @@ pub fn clearing() -> Program {
     })
 }
 
-/// An operator suspends a domain, for good or until a minute, and gives a reason.
+/// Suspends a domain until a minute, or without an end, and gives a reason.
 pub fn suspending(domain: &'static str, until: Option<i64>, reason: &'static str) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -99,7 +99,7 @@ pub fn suspension(stage: &Stage, domain: &str, until: Option<i64>, reason: &str)
     }
 }
 
-/// A domain, or with a star all mail.
+/// Returns a target: a domain, or all mail for `*`.
 fn target(domain: &str) -> Target {
     match domain {
         "*" => Target::All,
@@ -107,7 +107,7 @@ fn target(domain: &str) -> Target {
     }
 }
 
-/// An operator lets everything go that is suspended, and has it tried.
+/// Resumes a domain, and makes its messages due.
 pub fn resuming(domain: &'static str) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -127,7 +127,8 @@ pub fn accepting(entrance: Entrance, to: &'static [&'static str]) -> Program {
     })
 }
 
-/// Under the one key there is. A process that finds it taken is told so here; on its own it waits.
+/// Submits a message under the key that all tests use. If the key is in use, it returns [`Said::Busy`]; outside of
+/// a schedule the submission waits.
 pub fn submitting(to: &'static str) -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -155,7 +156,7 @@ pub fn listing(times: usize) -> Program {
     })
 }
 
-/// A run's look through `new/`, `staged/` and `keys/`, and nothing else of it.
+/// Sweeps `new/`, `staged/` and `keys/`, without the rest of a run.
 pub fn sweeping() -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -172,7 +173,7 @@ pub fn sweeping() -> Program {
     })
 }
 
-/// An attempt of the first message, without what a run does before.
+/// Attempts the first message, without the rest of a run.
 pub fn attempting() -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;
@@ -191,7 +192,7 @@ pub fn filling() -> Program {
     })
 }
 
-/// A run's look through the view, and nothing else of it.
+/// Repairs the view, without the rest of a run.
 pub fn showing() -> Program {
     Box::new(move |case, seam| {
         let spool = open(case, seam)?;

@@ -1,4 +1,5 @@
-//! The reserve: two fill it, two want some of it on a full disk, one fills it as another takes some.
+//! The reserve: two processes fill it; two claim files of it on a full disk; one fills it while another claims
+//! files.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
@@ -17,7 +18,7 @@ use super::stage::{Case, End, Pair, Said, Stage};
 const FILES: usize = 32;
 const SIZE: u64 = 32 << 10;
 
-/// No file can be made where a history or a notice is written.
+/// Fails the creation of histories and notices.
 struct Full;
 
 impl Seam for Full {
@@ -41,7 +42,8 @@ fn stage(messages: &[&str]) -> Stage {
     })
 }
 
-/// Most files of the reserve are gone, and a kill left one that is shorter. There are enough for one message.
+/// Returns a stage in which most reserve files are used up, and a kill left a short one. The rest suffice for one
+/// message.
 fn used(messages: &[&str]) -> Stage {
     let stage = stage(messages);
     let dir = stage.path().join("reserve");
@@ -53,7 +55,7 @@ fn used(messages: &[&str]) -> Stage {
     stage
 }
 
-/// Each file of the reserve is filled, and has no other name.
+/// Asserts that each file of the reserve is filled and has no other name.
 fn is_whole(case: &Case<'_>) {
     assert!(case.spool().fill_reserve().unwrap());
     let dir = case.path.join("reserve");
@@ -75,8 +77,8 @@ fn two_fill_it() {
     .holds(Bound::of(2).costly().kills(0));
 }
 
-/// Two runs write histories on a full disk, of messages that fail and have no sender to tell: each has a file of
-/// its own.
+/// Two runs write histories on a full disk, for failed messages from the null sender. Each history gets its own
+/// file.
 #[test]
 fn two_want_some_of_it() {
     let to = ["a@no.test", "b@no.test"];
@@ -100,8 +102,8 @@ fn two_want_some_of_it() {
     pair.holds(Bound::of(2).costly().kills(0));
 }
 
-/// What is being filled is not taken, and what is taken is not filled: not even what is a history or a notice by the
-/// time it is locked to be filled. A fill was cut off, so that each file is looked at.
+/// A file that is being filled is not claimed, and a claimed file is not filled, even if it becomes a history or a
+/// notice before it is locked for filling. An earlier fill was cut off, so each file is examined.
 #[test]
 fn one_fills_it_as_another_takes_some() {
     let to = "a@no.test";

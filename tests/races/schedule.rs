@@ -1,4 +1,4 @@
-//! A schedule: who begins, and where the turn changes.
+//! A schedule: the process that begins, and where the turn changes.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::trace::{NAMES, Raw};
 use super::turns::{Choice, Point};
 
-/// Who begins, and the changes by the number of the decision.
+/// The process that begins, and the changes by the number of the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Schedule {
     pub first: usize,
@@ -26,7 +26,7 @@ impl Schedule {
         let mut words = text.split(' ');
         let first = process(words.next().unwrap());
         let change = |word: &str| match word.split_once('!') {
-            Some((at, who)) => (at.parse().unwrap(), Change::Kill(process(who))),
+            Some((at, killed)) => (at.parse().unwrap(), Change::Kill(process(killed))),
             None => (word.parse().unwrap(), Change::Switch),
         };
         Schedule {
@@ -37,20 +37,20 @@ impl Schedule {
 }
 
 impl fmt::Display for Schedule {
-    /// Who begins, the decisions at which the other goes on, and `!` with who is killed there.
+    /// Writes the process that begins and the decisions at which the other goes on, or with `!` the killed process.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAMES[self.first])?;
         for (at, change) in &self.changes {
             match change {
                 Change::Switch => write!(f, " {at}")?,
-                Change::Kill(who) => write!(f, " {at}!{}", NAMES[*who])?,
+                Change::Kill(process) => write!(f, " {at}!{}", NAMES[*process])?,
             }
         }
         Ok(())
     }
 }
 
-/// Decides as a schedule says, and writes down what was decided.
+/// Returns a function that decides by a schedule, and the list of its decisions.
 pub fn follow(
     schedule: Schedule,
 ) -> (
@@ -67,7 +67,7 @@ pub fn follow(
         let change = schedule.changes.iter().find(|(at, _)| *at == written.len());
         let choice = match change {
             Some((_, Change::Switch)) if here(1 - on) => Choice::Go(1 - on),
-            Some((_, Change::Kill(who))) if here(*who) => Choice::Kill(*who),
+            Some((_, Change::Kill(process))) if here(*process) => Choice::Kill(*process),
             _ => Choice::Go(on),
         };
         written.push(Raw {

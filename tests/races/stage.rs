@@ -1,4 +1,4 @@
-//! A spool to race in, the two programs, and what must be true when both have ended.
+//! A spool, the two programs that race in it, and what must hold when both have ended.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -25,36 +25,36 @@ use super::touch::Sees;
 use super::trace::Trace;
 use super::turns::{self, Choice, Hand};
 
-/// A spool that every schedule gets a copy of.
+/// A spool; each schedule runs on a copy of it.
 pub struct Stage {
     dir: TempDir,
-    /// When the spool was made; minutes are counted from here.
+    /// The time when the spool was made; minutes are counted from it.
     pub start: Timestamp,
     pub ids: Vec<QueueId>,
-    /// The minute in which what both left is worked off.
+    /// The minute of the first pass after both processes have ended.
     pub then: i64,
-    /// Whether hosts are over their troubles; see `net.rs`.
+    /// Whether the hosts have recovered; see `net.rs`.
     pub is_over: bool,
-    /// As many connections each of them takes at once.
+    /// The most connections of each host at once.
     pub connections: usize,
-    /// As many transactions each transport has at once.
+    /// The most transactions of each transport at once; none is unlimited.
     pub together: Option<usize>,
 }
 
-/// One copy of it, in one schedule.
+/// One copy of a stage, in one schedule.
 pub struct Case<'a> {
     pub stage: &'a Stage,
     pub path: PathBuf,
     pub ledger: Ledger,
-    /// The hosts, which both processes speak to.
+    /// The hosts, which both processes connect to.
     pub net: Net,
-    /// Whether they are over their troubles.
+    /// Whether the hosts have recovered.
     pub is_over: Arc<AtomicBool>,
     /// The last millisecond in which something was accepted.
     latest: AtomicI64,
 }
 
-/// What a process said when it ended.
+/// The result of a process.
 #[derive(Debug)]
 pub enum Said {
     Passed(Summary),
@@ -62,55 +62,55 @@ pub enum Said {
     Acted(Acted),
     Flushed(usize),
     Accepted(QueueId),
-    /// Somebody has the key in hand.
+    /// Another process holds the key.
     Busy,
     Listed(Vec<Listing>),
     Checked(Vec<Finding>),
     Made,
     Changed(Changed),
     Failed(String),
-    /// Nothing any more.
+    /// The process was killed and has no result.
     Killed,
 }
 
-/// What a process does.
+/// The program of a process.
 pub type Program = Box<dyn Fn(&Case<'_>, Arc<dyn Seam>) -> Result<Said, String> + Send + Sync>;
 
-/// What must be true of what was said and of what is there.
+/// Asserts what must hold of the results and of the spool.
 pub type Judge<'j> = Box<dyn Fn(&Case<'_>, &[Said; 2]) + 'j>;
 
-/// What stands behind the hand of a process, in a schedule's spool.
+/// Returns the seam below a process's [`Hand`], for the spool of a schedule.
 pub type Below<'p> = &'p dyn Fn(usize, &Path) -> Option<Arc<dyn Seam>>;
 
-/// What became of one recipient's mail.
+/// The end of a message for one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Delivered,
-    /// The sender was told, once.
+    /// It failed, and the sender got one notice.
     Told,
-    /// It was delivered, and the sender was told that, once.
+    /// It was delivered, and the sender got one success notice.
     Heard,
-    /// It was delivered, and before that the sender was told, once, that it takes long.
+    /// It was delivered, after the sender got one delay notice.
     Warned,
-    /// It stands where an operator put it.
+    /// It is where an operator put it.
     Kept,
-    /// Given up by an operator.
+    /// An operator discarded it.
     Gone,
 }
 
-/// Two programs, side by side.
+/// Two programs to run at once.
 pub struct Pair<'p> {
     pub name: &'p str,
     pub stage: &'p Stage,
     pub programs: [Program; 2],
     pub judge: Judge<'p>,
-    /// What can be told apart besides calls, by each of them.
+    /// What each process observes besides its calls.
     pub sees: [Sees; 2],
-    /// Somebody else has the first message in hand all the time.
+    /// A third process holds the first message all the time.
     pub held: bool,
     /// Each schedule begins without a spool.
     pub empty: bool,
-    /// What stands behind a process's hand.
+    /// The seam below each process's hand.
     pub below: Below<'p>,
 }
 
@@ -132,8 +132,7 @@ impl Stage {
             connections: Net::CONNECTIONS,
             together: None,
         };
-        // As after the first run of a boot: the runs of a pair have no view to look through, and no reserve
-        // to fill.
+        // The state after the first run of a boot: the runs of a pair neither repair the view nor fill the reserve.
         let spool = Spool::create(&stage.path(), None).unwrap();
         assert!(spool.repair_views().is_empty());
         assert!(spool.fill_reserve().unwrap());
@@ -167,7 +166,7 @@ impl Stage {
         assert_eq!(pass.unwrap().trouble, 0);
     }
 
-    /// A pass by which everything is deferred to the same minute.
+    /// Runs a pass that defers everything to the minute `next`.
     pub fn pass_to(&self, minutes: i64, next: i64) {
         let clock = Clock::at(self.at(minutes));
         let runner = configured(self.spool(), &Ledger::default(), &clock, self.start);
@@ -180,7 +179,7 @@ impl Stage {
         assert_eq!(acted, [(id, Acted::Done)]);
     }
 
-    /// A bucket that a run emptied, and that the next one removes.
+    /// Makes an empty bucket, which the next run removes.
     pub fn bucket(&self, resting: QueueUntil) {
         let dir = self.path().join(Queue::from(resting).dir());
         DirBuilder::new().mode(0o700).create(dir).unwrap();
@@ -286,10 +285,10 @@ impl Case<'_> {
         Spool::open(&self.path).unwrap()
     }
 
-    /// Waits for a millisecond in which nothing was accepted yet: the ids of one are in no order, and
-    /// a schedule would come out in another way each time.
+    /// Waits for a millisecond in which nothing was accepted yet. The ids of the same millisecond have a random
+    /// order, which would make a schedule differ each time.
     pub fn next_millisecond(&self) {
-        // The other process may have taken its id after it was here.
+        // The other process may get its id later than the millisecond that it reserved here.
         let entered = Timestamp::now().as_millisecond();
         loop {
             let now = Timestamp::now().as_millisecond();
@@ -300,7 +299,7 @@ impl Case<'_> {
         }
     }
 
-    /// A runner that speaks to the hosts as well.
+    /// Returns a runner with the transports for the hosts.
     pub fn runner(&self, spool: Spool, clock: &Clock) -> RunnerBuilder {
         let mut routes = net::rules();
         routes.extend(Routes::all_by("relay").0);
@@ -310,7 +309,7 @@ impl Case<'_> {
             .routes(Routes(routes))
     }
 
-    /// Nobody may fail because somebody else is there, and nothing may look wrong.
+    /// Asserts that no process failed because of the other one, and that `check` finds nothing.
     fn sound(&self, said: &[Said; 2]) {
         for one in said {
             match one {
@@ -331,8 +330,8 @@ impl Case<'_> {
         assert_eq!(found, [], "check finds something");
     }
 
-    /// One run after the other, alone, until all that is left is held; then each of these
-    /// recipients has come to one of these ends, and nothing else is there.
+    /// Runs passes until only held messages are left. Then asserts that each of these recipients has come to one of
+    /// its permitted ends, and that nothing else is left.
     pub fn ends(&self, said: &[Said; 2], ends: &[(QueueId, &str, &[End])]) {
         let killed = said.iter().any(|one| matches!(one, Said::Killed));
         let mut minutes = self.stage.then;
@@ -364,9 +363,9 @@ impl Case<'_> {
         self.nothing_wrong();
         if kept.is_empty() {
             let mut left = files(&self.path);
-            // What a kill left of a file that had not got its name.
+            // A kill may leave a temporary file that did not get its final name.
             left.retain(|path| !killed || path.extension().is_none_or(|end| end != "part"));
-            assert_eq!(left, [] as [PathBuf; 0], "left behind");
+            assert_eq!(left, [] as [PathBuf; 0], "left over");
         }
         let (counts, notices) = (self.ledger.counts(), self.ledger.notices());
         for (id, to, allowed) in ends {
@@ -380,7 +379,7 @@ impl Case<'_> {
             let what = format!(
                 "{to}: delivered {delivered}, told {told}, {heard} and {warned}, kept {kept}; {said:?}"
             );
-            // What was in flight at a kill may come twice, or come and be held as well.
+            // A message in flight at a kill may be delivered twice, or delivered and held.
             let at_most = if killed { 2 } else { 1 };
             assert!(told <= 1 && kept <= 1 && delivered <= at_most, "{what}");
             assert!(heard <= 1 && warned <= 1, "{what}");
@@ -395,13 +394,13 @@ impl Case<'_> {
             });
             assert!(right, "not one of {allowed:?}: {what}");
         }
-        // A notice is mail, too.
+        // Notices must not be delivered twice either.
         for ((id, to), count) in &counts {
             assert!(*count == 1 || killed, "{id} {to}: {count} times");
         }
     }
 
-    /// Where a message stands, by what it says of itself.
+    /// Returns the queue that a message is in.
     pub fn queue(&self, id: QueueId) -> Option<Queue> {
         self.spool().locate(id).unwrap().queue()
     }
@@ -411,14 +410,14 @@ impl Case<'_> {
         counts.iter().filter(|((one, _), _)| *one == id).count()
     }
 
-    /// Nobody waits for what was asked.
+    /// Asserts that no request is waiting.
     pub fn nothing_asked(&self) {
         let requests = self.spool().requests().unwrap();
-        assert_eq!(requests, [], "a request waits although nobody works");
+        assert_eq!(requests, [], "a request waits although no process runs");
     }
 }
 
-/// The lock of a message, outside of any schedule.
+/// Locks a message, outside of any schedule.
 pub fn hold(spool: &Spool, id: QueueId) -> Locked {
     let queue = spool.locate(id).unwrap().queue().unwrap();
     match spool.lock(queue, id).unwrap() {

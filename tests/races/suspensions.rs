@@ -1,4 +1,4 @@
-//! An operator who suspends or resumes, beside a run, and beside another operator.
+//! An operator that suspends or resumes, during a run, and two such operators.
 
 use jiff::Timestamp;
 use mailspool::spool::{Changed, Queue, Standing};
@@ -9,10 +9,10 @@ use super::shared::Clock;
 use super::stage::{Case, End, Pair, Said, Stage};
 
 const DOMAIN: &str = "ok.test";
-/// Each is in the way of the mail: its domain, and all mail.
+/// The targets that suspend the message: its domain, and all mail.
 const NAMES: [&str; 2] = [DOMAIN, "*"];
 const TO: &str = "a@ok.test";
-/// Of a suspension, in minutes: by the real clock no message is put off for more than an hour.
+/// End of a suspension, in minutes. By the real clock no message is put off for more than an hour.
 const END: i64 = 55;
 
 fn changed(said: &Said) -> Option<Changed> {
@@ -41,7 +41,7 @@ fn sent() -> Stage {
     })
 }
 
-/// Suspended from the first minute, for good or until one.
+/// Returns a stage with a suspension from the first minute, until a minute or without an end.
 fn suspended(name: &'static str, until: Option<i64>) -> Stage {
     Stage::new(|stage| {
         stage.send(&[TO]);
@@ -50,7 +50,7 @@ fn suspended(name: &'static str, until: Option<i64>) -> Stage {
     })
 }
 
-/// Ends what is suspended, and sees to it that the mail is delivered.
+/// Resumes everything, and asserts that the mail is delivered.
 fn ends_when_resumed(case: &Case<'_>, said: &[Said; 2]) {
     let spool = case.spool();
     for one in standing(case) {
@@ -59,8 +59,7 @@ fn ends_when_resumed(case: &Case<'_>, said: &[Said; 2]) {
     case.ends(said, &[(case.stage.ids[0], TO, &[End::Delivered])]);
 }
 
-/// An attempt that has begun is seen to its end. After it, or if there was none, nobody gets
-/// anything.
+/// An attempt that has begun is completed. After it, or without one, nothing is delivered.
 #[test]
 fn suspending_what_is_delivered() {
     for name in NAMES {
@@ -69,7 +68,7 @@ fn suspending_what_is_delivered() {
         Pair::new("deliver, suspend", &stage, programs, |case, said| {
             let before = case.delivered(stage.ids[0]);
             let in_force = reason(case).is_some();
-            // Who is killed may have got as far as that.
+            // A killed operator may or may not have made the suspension.
             if let Some(done) = changed(&said[1]) {
                 assert_eq!((done, in_force), (Changed::Done, true));
             }
@@ -86,7 +85,7 @@ fn suspending_what_is_delivered() {
     }
 }
 
-/// One of two is what is said, whole; who could not is told so.
+/// One of two suspensions takes effect, whole. The other operator succeeds before it, or gets `Busy`.
 #[test]
 fn two_suspend() {
     for stage in [sent(), suspended(DOMAIN, None)] {
@@ -123,7 +122,7 @@ fn suspending_what_is_resumed() {
                 assert_eq!(reason.as_deref(), Some("second"));
             }
             (Some(Changed::Busy), Some(Changed::Done)) => assert_eq!(reason, None),
-            // Whoever came last.
+            // The later one wins.
             (Some(Changed::Done), Some(Changed::Done)) => {
                 assert!(reason.is_none_or(|reason| reason == "second"));
             }
@@ -135,7 +134,7 @@ fn suspending_what_is_resumed() {
     .holds(Bound::of(2).kills(1));
 }
 
-/// A run tidies away what has run out; what is suspended anew at that moment stays.
+/// A run removes an expired suspension; one that is made anew at that moment stays.
 #[test]
 fn suspending_anew_what_has_run_out() {
     let stage = suspended(DOMAIN, Some(30));
@@ -152,7 +151,7 @@ fn suspending_anew_what_has_run_out() {
     .holds(Bound::of(2).kills(0));
 }
 
-/// What a run puts off as its mail is let go does not wait for the bucket.
+/// A message that a run puts off while its domain is resumed does not wait for the bucket's time.
 #[test]
 fn resuming_what_is_put_off() {
     for name in NAMES {

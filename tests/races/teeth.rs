@@ -1,7 +1,7 @@
-//! What this bench is worth: with a mistake in it, the exploration finds a schedule that fails.
+//! Mutation tests of this bench: with a mistake, the exploration must find a schedule that fails.
 //!
-//! The code under test stays as it is. A seam behind the hands makes the file system lie to it, in
-//! a way that has the effect of the mistake.
+//! The code under test is unchanged. A seam below the hands makes the file system lie to it, with the same effect
+//! as the mistake.
 
 use std::fs;
 use std::os::fd::RawFd;
@@ -19,10 +19,10 @@ use super::programs::{order, pass, pass_to, showing};
 use super::stage::{Case, End, Pair, Said, Stage, by};
 use super::views::unseen;
 
-/// The seam of a mistake, for a spool.
+/// Returns the seam of a mistake, for a spool.
 type Mistake = fn(&Path) -> Arc<dyn Seam>;
 
-/// With the mistake in both processes a schedule fails, and without it none of those does.
+/// Asserts that a schedule fails with the mistake in both processes.
 fn bites(pair: Pair<'_>, mistake: Mistake) {
     bites_with(pair, Bound::of(2), mistake);
 }
@@ -52,7 +52,7 @@ fn one_end(to: &'static str, end: End) -> impl Fn(&Case<'_>, &[Said; 2]) {
     move |case, said| case.ends(said, &[(case.stage.ids[0], to, &[end])])
 }
 
-/// Whoever wants a lock gets it.
+/// Every process gets any lock.
 struct NoLocks(PathBuf);
 
 impl Seam for NoLocks {
@@ -85,11 +85,11 @@ fn without_locks() {
     bites(pair, |spool| Arc::new(NoLocks(spool.to_owned())));
 }
 
-/// Behind a lock, the name still seems to lead to the file that was opened by it: it has this
-/// name, too, as long as somebody looks.
+/// After a lock, the name still seems to lead to the opened file: the file gets this name too, during the second
+/// `stat` after the lock.
 struct NoSecondLook {
     spool: PathBuf,
-    /// What was locked, and how many looks ago.
+    /// The locked path, and the number of `stat` calls on it since.
     locked: Mutex<Option<(PathBuf, usize)>>,
     made: Mutex<Option<PathBuf>>,
 }
@@ -125,7 +125,7 @@ impl Seam for NoSecondLook {
             (Call::Stat { path }, Some((at, looks))) if path == at => {
                 *looks += 1;
                 let name = self.spool.join(path);
-                // The first look is at the open file, the second at its name.
+                // The first `stat` is of the open file, the second of its name.
                 if *looks == 2
                     && !name.exists()
                     && let Some(other) = self.elsewhere(Path::new(path.file_name().unwrap()))
@@ -147,14 +147,14 @@ impl Seam for NoSecondLook {
 }
 
 #[test]
-fn without_a_second_look_behind_the_lock() {
+fn without_a_second_look_after_the_lock() {
     let stage = sent("a@first.test");
     let judge = one_end("a@first.test", End::Delivered);
     let pair = Pair::new("no second look", &stage, [pass(1), pass(20)], judge);
     bites(pair, |spool| Arc::new(NoSecondLook::new(spool)));
 }
 
-/// A rename into a bucket that is gone fails for good.
+/// A rename into a removed bucket fails with an error that is not retried.
 struct NoRepetition(PathBuf);
 
 impl Seam for NoRepetition {
@@ -180,7 +180,7 @@ fn without_repeating_for_a_bucket_that_went() {
     bites(pair, |spool| Arc::new(NoRepetition(spool.to_owned())));
 }
 
-/// Things seem not to be there.
+/// The files of a directory seem not to exist.
 struct Blind(&'static str);
 
 impl Seam for Blind {
@@ -195,7 +195,7 @@ impl Seam for Blind {
 }
 
 #[test]
-fn without_a_look_for_requests_behind_the_lock() {
+fn without_a_look_for_requests_after_the_lock() {
     let stage = sent("a@first.test");
     let freeze = Action::Freeze {
         by: by(),
@@ -209,10 +209,10 @@ fn without_a_look_for_requests_behind_the_lock() {
     bites(pair, |_| Arc::new(Blind("requests")));
 }
 
-/// To a sweeper of `staged/` no message seems to have a history.
+/// No message seems to have a history while `staged/` is swept.
 #[derive(Default)]
 struct NoOrigin {
-    /// What was locked last is in `staged/`.
+    /// The last locked file is in `staged/`.
     sweeps: AtomicBool,
 }
 
@@ -229,8 +229,8 @@ impl Seam for NoOrigin {
     }
 }
 
-/// A sweeper that does not ask for a notice's origin moves it on although the origin has not
-/// recorded it, and the origin's holder tells again.
+/// A sweep that ignores a notice's origin moves the notice on although the origin has not recorded it, and the
+/// origin's holder sends another one.
 #[test]
 fn without_asking_for_the_origin_of_a_notice() {
     let stage = staged();
@@ -239,7 +239,7 @@ fn without_asking_for_the_origin_of_a_notice() {
     bites(pair, |_| Arc::new(NoOrigin::default()));
 }
 
-/// A view that is written again without the message's lock is written after the message is gone.
+/// Without the message's lock, a view may be written again after the message is gone.
 #[test]
 fn without_a_lock_for_the_view() {
     let stage = unseen("a@ok.test");
@@ -248,7 +248,7 @@ fn without_a_lock_for_the_view() {
     bites(pair, |spool| Arc::new(NoLocks(spool.to_owned())));
 }
 
-/// The mark of a message in use that no process sees: interruptions go uncounted.
+/// The in-use bit cannot be set, so interruptions are not counted.
 struct NoMark;
 
 impl Seam for NoMark {

@@ -1,13 +1,13 @@
-//! What a call touches: two calls that touch nothing in common may change places, and nobody can
-//! tell.
+//! The objects that a call touches. Two calls that touch no common object commute: no process can notice their
+//! order.
 //!
-//! Objects are names, directories as lists of names, contents (with link count and size), and
-//! locks. A call reads an object, changes it, or adds to it: additions to one directory by two
-//! processes commute, because no process can tell in which order they came. Syncs touch nothing: they are
-//! about power cuts, of which there are none here. A path of a call on an open file is the one by
-//! which it was opened; so an inode is known by the message's id, or by that path where a file
-//! is never renamed while another process has it. A file of the reserve is: so whatever is done to one on an
-//! open file may be done to any file ([`Object::Reserved`]).
+//! Objects are names, directories as lists of names, contents (with link count and size), and locks. A call reads
+//! an object, changes it, or adds to it. Two processes' additions to a directory commute, because no process can
+//! notice their order. Syncs touch nothing, because there are no power cuts here.
+//!
+//! A call on an open file has the path by which the file was opened. So an inode is identified by the message's id,
+//! or by that path if the file is never renamed while another process has it open. A file of the reserve may be
+//! renamed while it is open, so a call on an open one counts as a call on any file ([`Object::Reserved`]).
 
 use std::collections::HashMap;
 
@@ -19,16 +19,16 @@ pub enum Object {
     Dir(String),
     Inode(String),
     Lock(String),
-    /// All locks: what `/proc/locks` shows.
+    /// All locks, as `/proc/locks` shows them.
     Locks,
-    /// A file of the reserve, under whatever name it has by now.
+    /// A file of the reserve, under any later name.
     Reserved,
 }
 
-/// What else can be told apart than by calls.
+/// What a process observes besides its calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sees {
-    /// The process looks at `/proc/locks` somewhere behind one of its calls.
+    /// The process reads `/proc/locks` after one of its calls.
     pub locks: bool,
 }
 
@@ -36,7 +36,7 @@ pub const READ: u8 = 1;
 pub const CHANGE: u8 = 2;
 pub const ADD: u8 = 4;
 
-/// What one call touches, or all calls of a process.
+/// The objects that one call touches, or all calls of a process, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched(pub HashMap<Object, u8>);
 
@@ -45,7 +45,7 @@ impl Touched {
         *self.0.entry(object).or_default() |= how;
     }
 
-    /// Adds all of another's; says whether there was anything new.
+    /// Adds all objects of another one. Returns whether any was new.
     pub fn join(&mut self, other: &Touched) -> bool {
         let mut new = false;
         for (object, how) in &other.0 {
@@ -56,7 +56,7 @@ impl Touched {
         new
     }
 
-    /// Whether the order of the two matters to anybody.
+    /// Whether the order of the two matters to any process.
     pub fn conflicts(&self, other: &Touched) -> bool {
         let commute = |a: u8, b: u8| a == b && (a == READ || a == ADD);
         self.0.iter().any(|(object, how)| {
@@ -65,7 +65,7 @@ impl Touched {
         })
     }
 
-    /// Whether it leaves anything behind that outlives the process.
+    /// Whether it changes anything that outlives the process.
     pub fn leaves_something(&self) -> bool {
         self.0.iter().any(|(object, how)| {
             let lock = matches!(object, Object::Lock(_) | Object::Locks | Object::Reserved);
@@ -73,8 +73,8 @@ impl Touched {
         })
     }
 
-    /// What a call touches. `path` and `to` are its paths with ids that are the same in every
-    /// schedule.
+    /// Returns what a call touches. `path` and `to` are its paths, with ids replaced by names that are the same in
+    /// every schedule.
     pub fn by(op: &Op, path: &str, to: Option<&str>, sees: Sees) -> Touched {
         let mut touched = Touched::default();
         let (dir, inode) = (parent(path), inode(path));
@@ -83,7 +83,7 @@ impl Touched {
             touched.add(Object::Name(path.to_owned()), how);
         };
         match op.name {
-            // The spool's directory; below its parent it is a name like any other.
+            // The spool's directory. Below its parent it is a normal name.
             "open" if op.path.is_absolute() => {
                 let name = if path.ends_with("/spool") {
                     "spool"
@@ -93,7 +93,7 @@ impl Touched {
                 touched.add(Object::Name(name.to_owned()), READ);
             }
             "open" => named(READ, &mut touched, path),
-            // Another may have it open already, and its content shows that nothing else.
+            // The file may exist and be open in the other process; creating it does not change its content.
             "create" | "mkdir" => {
                 named(READ | CHANGE, &mut touched, path);
                 touched.add(Object::Dir(dir), ADD);
@@ -103,9 +103,9 @@ impl Touched {
                 touched.add(Object::Locks, ADD);
             }
             "read" => touched.add(Object::Inode(inode), READ),
-            // The mode is the mark of a message in use, which is set on an open file.
+            // The mode contains the in-use bit, which is set on an open file.
             "write" | "truncate" | "chmod" => touched.add(Object::Inode(inode), CHANGE),
-            // Of a name or of an open file: that cannot be told here.
+            // Either of a name or of an open file, which cannot be distinguished here.
             "stat" => {
                 named(READ, &mut touched, path);
                 touched.add(Object::Inode(inode), READ);
@@ -131,7 +131,7 @@ impl Touched {
                 named(READ, &mut touched, path);
                 touched.add(Object::Dir(path.to_owned()), READ);
             }
-            // No process of these tests asks how much room there is.
+            // No process of these tests depends on the free space.
             "statvfs" | "fsync" => {}
             other => panic!("what does {other} touch?"),
         }
@@ -153,7 +153,8 @@ fn parent(path: &str) -> String {
         .map_or_else(String::new, |(dir, _)| dir.to_owned())
 }
 
-/// A message file is the same wherever it stands; the message's other files are others.
+/// Returns the identity of a file: a message file is the same in every queue; the message's other files are
+/// separate.
 fn inode(path: &str) -> String {
     let is_other = |dir: &str| {
         let first = dir.split('/').next();

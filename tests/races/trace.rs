@@ -1,4 +1,4 @@
-//! What happened in one schedule, readable by a person and the same whenever it happens again.
+//! The trace of one schedule: readable, and the same each time the schedule runs.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -10,21 +10,21 @@ use mailspool::message::QueueId;
 use super::touch::{Sees, Touched};
 use super::turns::{Choice, Op};
 
-/// What was decided, where everybody was.
+/// A decision, and the calls that the processes were at.
 #[derive(Clone, Debug)]
 pub struct Raw {
     pub choice: Choice,
     pub at: [Option<Op>; 2],
 }
 
-/// One decision.
+/// A decision, with readable calls.
 #[derive(Debug)]
 pub struct Step {
     pub choice: Choice,
     pub at: [Option<Arc<Shown>>; 2],
 }
 
-/// A call.
+/// A readable call, and what it touches.
 #[derive(Debug)]
 pub struct Shown {
     pub text: String,
@@ -39,8 +39,8 @@ pub struct Trace {
 
 pub const NAMES: [&str; 2] = ["A", "B"];
 
-/// Names for the ids that occur: those known beforehand are `m1`, `m2`; others are named after the
-/// process in whose calls they come first, and by when they do.
+/// Names for queue ids: those known beforehand are `m1`, `m2`, …; the others are named after the process that first
+/// used them, and numbered.
 struct Ids {
     names: HashMap<String, String>,
     made: [usize; 2],
@@ -93,7 +93,7 @@ impl Trace {
                 let path = ids.named(process, &op.path);
                 let to = op.to.as_ref().map(|to| ids.named(process, to));
                 let touched = Touched::by(op, &path, to.as_deref(), sees[process]);
-                // The spool itself is another one in each schedule.
+                // The path of the spool differs in each schedule.
                 let path = match op.path.is_absolute() {
                     true => "the spool",
                     false if path.is_empty() => ".",
@@ -106,7 +106,7 @@ impl Trace {
                     touched,
                 }))
             };
-            // Only who made a call is at another one now.
+            // Only the process that made a call has moved to another one.
             for process in [0, 1] {
                 if moved.is_none_or(|moved| moved == process) {
                     at[process] = show(process);
@@ -124,7 +124,7 @@ impl Trace {
         }
     }
 
-    /// Whether the first `count` decisions are another's too.
+    /// Whether the first `count` decisions are the same as those of another trace.
     pub fn begins_as(&self, other: &Trace, count: usize) -> bool {
         let same = |a: &Step, b: &Step| a.choice == b.choice && a.call() == b.call();
         self.steps.len() >= count

@@ -1,20 +1,19 @@
-//! Turns: several processes of which one at a time goes on, call by call, as a test decides.
+//! Turns: several processes that go on one at a time, call by call, as a test decides.
 //!
-//! A process is whatever uses one [`Hand`] as its seam: a spool that it opened for itself, on a
-//! thread of its own and the threads that start there. Before each call it stops and waits for
-//! its turn, and so it does before a lock goes.
+//! A process is everything that uses one [`Hand`] as its seam: a spool opened separately, on its own thread and the
+//! threads started there. It stops before each call, and before it releases a lock, and waits for its turn.
 //!
-//! - A process is **at a call** from when one of its threads comes to one until it is granted. If
-//!   other threads of it compute meanwhile, they come to a stop at their own next call, one behind
-//!   the other: a process makes one call at a time. What it does between two calls touches nothing
-//!   that others could see. (`Runner::threads` with one thread makes their order always the same.)
-//! - At first all processes go on until each is at its first call, or has ended. From then on only
-//!   the one that has the **turn** goes on. When it comes to its next call, or ends, the `decide`
-//!   function says who is next. Nothing is ever decided while somebody computes.
-//! - A process that is **killed** makes no further call: its calls fail, its locks go, and it ends,
-//!   all before anybody else goes on.
-//! - A process that has its turn and comes to no call and to no end is a mistake: the test is
-//!   aborted, and says where everybody was.
+//! - A process is **at a call** from the time when one of its threads reaches the call until the call is granted.
+//!   Its other threads stop at their own next calls and queue up, because a process makes one call at a time. What
+//!   it does between two calls touches nothing that other processes could observe. (`Runner::threads` with one
+//!   thread fixes the order of the calls.)
+//! - At first all processes go on until each is at its first call or has ended. From then on only the process that
+//!   has the **turn** goes on. When it reaches its next call or ends, the `decide` function chooses the next
+//!   process. It is called only while all processes wait or have ended.
+//! - A **killed** process makes no further call: its calls fail, its locks are released, and it ends, all before
+//!   another process goes on.
+//! - If a process has the turn and neither reaches a call nor ends, the test aborts and prints the call that each
+//!   process is at.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -24,19 +23,19 @@ use std::time::Duration;
 use mailspool::disk::{Call, Seam, Verdict};
 use nix::errno::Errno;
 
-/// Nobody computes that long.
+/// How long a process with the turn may take between two calls; beyond that the test aborts.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
-/// One call, or a lock that goes (`unlock`).
+/// One call, or the release of a lock (`unlock`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Op {
     pub name: &'static str,
     pub path: PathBuf,
-    /// Where a rename or a link leads to.
+    /// The target of a rename or a link.
     pub to: Option<PathBuf>,
 }
 
-/// What is decided.
+/// A decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This process makes the call it is at.
@@ -45,18 +44,18 @@ pub enum Choice {
     Kill(usize),
 }
 
-/// Where everybody is when something is to be decided.
+/// The state of all processes at a decision.
 pub struct Point<'a> {
     /// The call each process is at; none if it has ended.
     pub at: Vec<Option<&'a Op>>,
-    /// Who had the turn; nobody at first.
+    /// The process that had the turn; none at first.
     pub last: Option<usize>,
 }
 
 /// The scheduler.
 struct Turns {
     inner: Mutex<Inner>,
-    /// One for the threads of each process.
+    /// One condition variable per process, for its threads.
     changed: Vec<Condvar>,
 }
 
@@ -70,7 +69,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Process {
-    /// The call it is at.
+    /// The call that it is at.
     at: Option<Op>,
     /// One of its threads is at a call or makes one.
     busy: bool,
@@ -78,18 +77,18 @@ struct Process {
     ended: bool,
 }
 
-/// A process's hand, to be used as its seam.
+/// The seam of a process.
 pub struct Hand {
     turns: Arc<Turns>,
     process: usize,
     below: Option<Arc<dyn Seam>>,
 }
 
-/// What a process did, or why it panicked.
+/// The result of a process, or its panic.
 pub type Ended<T> = std::thread::Result<T>;
 
-/// Runs processes to their ends. Each program is given its hand; `below` may put another seam
-/// behind it, such as one that records.
+/// Runs processes to their ends and returns their results. Each program gets its hand. `below` may return another
+/// seam for the hand to call, such as one that records.
 pub fn run<T: Send>(
     programs: Vec<Box<dyn FnOnce(Arc<Hand>) -> T + Send + '_>>,
     below: impl Fn(usize) -> Option<Arc<dyn Seam>>,
@@ -149,7 +148,7 @@ impl Turns {
         inner
     }
 
-    /// Has somebody decide who is next, if it is time.
+    /// Decides which process is next, if a decision is due.
     fn next(&self, inner: &mut Inner, from: usize) {
         if inner.turn.is_some_and(|turn| turn != from) {
             return;
@@ -190,7 +189,7 @@ impl Turns {
         self.next(&mut inner, process);
     }
 
-    /// Waits for the turn; false if the process has been killed.
+    /// Waits for the turn. Returns false if the process has been killed.
     fn come(&self, process: usize, op: Op) -> bool {
         let mut inner = self.lock();
         while inner.processes[process].busy && !inner.processes[process].killed {
@@ -202,7 +201,7 @@ impl Turns {
         inner.processes[process].busy = true;
         inner.processes[process].at = Some(op);
         self.next(&mut inner, process);
-        // With the turn, and its call granted: `next` leaves it at the call until then.
+        // The process has the turn, so its call is granted. Until then `next` must find it at the call.
         while inner.turn != Some(process) {
             inner = self.wait(process, inner);
         }
@@ -215,7 +214,7 @@ impl Turns {
         !killed
     }
 
-    /// The call has been made.
+    /// Reports that the call has been made.
     fn done(&self, process: usize) {
         let mut inner = self.lock();
         inner.processes[process].busy = false;

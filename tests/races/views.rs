@@ -1,4 +1,4 @@
-//! The view: written again, or missing, as messages come, move and go.
+//! The view, missing or written again, while messages come, move and go.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use super::touch::Sees;
 const TO: &str = "a@ok.test";
 const VIEW: [&str; 3] = ["info/sender", "info/recipients", "info/transport"];
 
-/// Removes the view of all messages, as a power cut may, and the note that it is complete since the boot.
+/// Removes the view of all messages, as a power cut may, and the file that says that it is complete since the boot.
 fn hide(stage: &Stage) {
     let path = stage.path();
     for dir in VIEW {
@@ -26,7 +26,7 @@ fn hide(stage: &Stage) {
     fs::remove_file(path.join("state/boot")).unwrap();
 }
 
-/// A message that the view does not show.
+/// Returns a stage with a message that the view does not show.
 pub fn unseen(to: &'static str) -> Stage {
     Stage::new(|stage| {
         stage.send(&[to]);
@@ -34,7 +34,7 @@ pub fn unseen(to: &'static str) -> Stage {
     })
 }
 
-/// The view shows what is there and nothing else, if no process was killed.
+/// Asserts that the view shows exactly the messages that exist, unless a process was killed.
 fn is_shown(case: &Case<'_>, said: &[Said; 2]) {
     if said.iter().any(|one| matches!(one, Said::Killed)) {
         return;
@@ -49,7 +49,7 @@ fn is_shown(case: &Case<'_>, said: &[Said; 2]) {
     }
 }
 
-/// A message is finished as its view is written again: no ghost of it stays.
+/// A message is finished while its view is written again: no view of it is left.
 #[test]
 fn a_view_written_again_beside_a_run() {
     for (name, to, end) in [
@@ -66,8 +66,8 @@ fn a_view_written_again_beside_a_run() {
     }
 }
 
-/// A message is shown again, wherever it was when it was looked for, or by the next run: nothing says that the view
-/// is complete before it is.
+/// The view of a message is written again, by this run or the next one, wherever the message was when a run looked
+/// for it. The view is not marked complete before it is.
 #[test]
 fn a_view_written_again_as_its_message_moves() {
     let stage = Stage::new(|stage| {
@@ -111,7 +111,7 @@ fn two_write_the_view_again() {
     .holds(Bound::of(2).kills(1));
 }
 
-/// The view is looked through as a message is accepted, and as one is sent under a key: what shows it stays.
+/// A run repairs the view while a message is accepted: the view of that message stays.
 #[test]
 fn a_look_through_the_view_beside_acceptance() {
     let stage = Stage::new(|stage| hide(stage));
@@ -129,7 +129,8 @@ fn a_look_through_the_view_beside_acceptance() {
     .holds(Bound::of(2).kills(1));
 }
 
-/// What shows a message that is gone is removed as the same message is looked for by its key: the key stays.
+/// A run removes the view of a message that is gone, while the message is submitted again under its key: the key
+/// stays.
 #[test]
 fn a_ghost_in_the_view_beside_a_submission() {
     let stage = Stage::new(|stage| {
@@ -152,8 +153,8 @@ fn a_ghost_in_the_view_beside_a_submission() {
     .holds(Bound::of(2).kills(1).costly());
 }
 
-/// A lister sees each message once that is there throughout, although the view shows none: one that is due, one
-/// that is deferred, one that an operator makes due.
+/// A listing shows each message that exists throughout exactly once, although the view shows none: a message that
+/// is due, one that is deferred, one that an operator makes due.
 #[test]
 fn listing_without_a_view() {
     let moved = Stage::new(|stage| {
@@ -183,7 +184,7 @@ fn listing_without_a_view() {
         ("list unseen, thaw", &frozen, order(Action::Thaw(by()))),
         ("list unseen, freeze", &fresh, order(freeze)),
     ] {
-        // The view stays as it is: a run that writes it again helps the lister.
+        // Mark the view complete, so that the run does not write it again and help the listing.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         fs::write(stage.path().join("state/boot"), boot).unwrap();
         let mut pair = Pair::new(name, stage, [listing(1), other], |case, said| {
@@ -204,7 +205,7 @@ fn listing_without_a_view() {
     }
 }
 
-/// `check --repair` writes the view again as a run finishes the message.
+/// `check --repair` writes the view again while a run finishes the message.
 #[test]
 fn a_view_repaired_beside_a_run() {
     let stage = Stage::new(|stage| {

@@ -1,4 +1,4 @@
-//! Mail for hosts: several transactions of one message, hosts that are down, answers that are lost.
+//! Mail for hosts: several transactions of one message, hosts that are down, lost answers.
 
 use super::super::judge::End::{Delivered, Told};
 use super::super::judge::LOOKED_AT;
@@ -7,8 +7,8 @@ use super::super::story::{Story, fate};
 use super::moments::{noted_outcome, remembered};
 use super::{A, BUSY, DEAD, FAR, GONE, HELD, LOST, TWINS};
 
-/// One message in as many transactions as it has hosts, and one more where a host takes no more
-/// recipients at once: delivered, deferred, failed.
+/// One message with a transaction for each host, and one more where a host takes no more recipients at once:
+/// delivered, deferred, failed.
 pub fn in_parts() -> Vec<Story> {
     let fates = || {
         let mut fates: Vec<_> = FAR.iter().map(|to| fate("one", to, Delivered)).collect();
@@ -21,7 +21,7 @@ pub fn in_parts() -> Vec<Story> {
     let at_once = Story::record(title, fates(), prepare, Stage::pass);
     let title = "killed between two transactions";
     let killed = Story::record(title, fates(), prepare, |stage| {
-        stage.killed_behind(noted_outcome, || drop(stage.try_pass()));
+        stage.killed_at(noted_outcome, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(60);
     });
@@ -31,14 +31,14 @@ pub fn in_parts() -> Vec<Story> {
     let twins = Story::record(title, fates(), prepare, Stage::pass);
     let title = "killed between two hosts";
     let between = Story::record(title, fates(), prepare, |stage| {
-        stage.killed_behind(noted_outcome, || drop(stage.try_pass()));
+        stage.killed_at(noted_outcome, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(60);
     });
     vec![at_once, killed, twins, between]
 }
 
-/// Two messages for a host that nobody gets through to; the second has somebody else as well.
+/// Sends two messages to a host that is down; the second also has another recipient.
 fn two(stage: &Stage) {
     stage.send("one", &[DEAD]);
     stage.send("two", &[DEAD, A]);
@@ -80,14 +80,14 @@ pub fn down() -> Vec<Story> {
     });
     let title = "killed with a host remembered to be down";
     let killed = Story::record(title, fates(), two, |stage| {
-        stage.killed_behind(remembered, || drop(stage.try_pass()));
+        stage.killed_at(remembered, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(6);
     });
     vec![found, vain, answers, cleared, killed]
 }
 
-/// The answer to a message is lost.
+/// The answer to a transaction is lost.
 pub fn lost() -> Vec<Story> {
     let fates = vec![fate("one", A, Delivered), fate("one", LOST, Delivered)];
     let prepare = |stage: &Stage| stage.send("one", &[A, LOST]);
@@ -96,8 +96,8 @@ pub fn lost() -> Vec<Story> {
         stage.pass();
         stage.pass_after(34);
     });
-    // Until that is recorded, nobody knows of it but the one who tried: he is taken for
-    // interrupted.
+    // Until the lost answer is recorded, only the process that made the attempt knows of it. If that process is
+    // killed, the attempt counts as interrupted.
     let fates = || {
         let mut held = fate("one", HELD, Delivered);
         held.held = Some(LOOKED_AT);
@@ -105,7 +105,7 @@ pub fn lost() -> Vec<Story> {
     };
     let prepare = |stage: &Stage| stage.send("one", &[HELD, A]);
     let title = "an answer is lost, and it is frozen";
-    // When the power is back, no more answers are lost: a host that is asked again takes it.
+    // After the cut no more answers are lost: a host that is tried again takes the message.
     let late = |stage: &Stage| {
         prepare(stage);
         stage.forward(8);
@@ -116,7 +116,7 @@ pub fn lost() -> Vec<Story> {
     });
     let title = "killed at an answer that is lost";
     let killed = Story::record(title, fates(), prepare, |stage| {
-        stage.killed_behind(super::moments::noted_freeze, || drop(stage.try_pass()));
+        stage.killed_at(super::moments::noted_freeze, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.did();
     });

@@ -1,4 +1,4 @@
-//! A disk that takes nothing more, and an outcome that nothing can say.
+//! A full disk, and an outcome that cannot be recorded.
 
 use mailspool::disk::Call;
 use nix::errno::Errno;
@@ -9,7 +9,7 @@ use super::super::stage::Stage;
 use super::super::story::{Story, UNRECORDED, fate};
 use super::{A, B, HUSH, NO, SLOW, SLOWER};
 
-/// Nothing can be made, and nothing becomes longer.
+/// No file or directory can be made, and no file can grow.
 fn no_room(call: &Call<'_>) -> Option<Errno> {
     let needs_room = matches!(
         call,
@@ -21,7 +21,7 @@ fn no_room(call: &Call<'_>) -> Option<Errno> {
     needs_room.then_some(Errno::ENOSPC)
 }
 
-/// Directories take no names either.
+/// Renames fail as well.
 fn no_names(call: &Call<'_>) -> Option<Errno> {
     match call {
         Call::Rename { .. } => Some(Errno::ENOSPC),
@@ -29,7 +29,7 @@ fn no_names(call: &Call<'_>) -> Option<Errno> {
     }
 }
 
-/// An outcome can be said neither in the block nor in a history.
+/// An outcome can be written neither to the block nor to a history.
 fn nothing_said(call: &Call<'_>) -> Option<Errno> {
     let says = match call {
         Call::Write { at: Some(_), .. } => true,
@@ -39,7 +39,7 @@ fn nothing_said(call: &Call<'_>) -> Option<Errno> {
     says.then_some(Errno::EIO)
 }
 
-/// What can be delivered is, and is not delivered again when there is room. What failed is told then.
+/// What can be delivered is delivered, and not again once there is room. Failures are bounced then.
 pub fn drain() -> Vec<Story> {
     let all: [(&str, Fault); 2] = [("octets", no_room), ("octets and names", no_names)];
     let story = |(what, refused): (&str, Fault)| {
@@ -66,7 +66,7 @@ pub fn drain() -> Vec<Story> {
     all.map(story).into()
 }
 
-/// A person lets it go. What may have been delivered may be delivered again.
+/// An operator thaws the message. A recipient that may have got it may get it again.
 pub fn unrecorded() -> Story {
     let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
     let prepare = |stage: &Stage| stage.send("one", &[A, SLOW]);
@@ -74,7 +74,7 @@ pub fn unrecorded() -> Story {
         stage.refusing(nothing_said, || drop(stage.try_pass()));
         stage.pass_after(1);
     });
-    // They are few.
+    // It has few states, so all are judged.
     story.one_in = 1;
     let held =
         |step: &Step| matches!(step, Step::Rename(_, to) if to.iter().any(|part| part == "frozen"));

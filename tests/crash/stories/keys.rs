@@ -1,5 +1,4 @@
-//! Submissions under a key: repeated, cut off, expired. Each is repeated once more by whoever judges
-//! what a cut left.
+//! Submissions under a key: repeated, cut off, expired. The judge repeats each once more after a cut.
 
 use super::super::judge::End::Delivered;
 use super::super::stage::Stage;
@@ -28,7 +27,7 @@ pub fn all() -> Vec<Story> {
             submit(stage);
         }),
         over(),
-        // Older programs made none of its directories.
+        // Older versions did not make its directories.
         story("submit under the first key", Stage::without_keys, submit),
     ];
     let kills: [(&str, When); 6] = [
@@ -42,23 +41,23 @@ pub fn all() -> Vec<Story> {
     for (what, kill) in kills {
         let title = format!("killed with a key {what}, and repeated");
         all.push(story(&title, nothing, |stage| {
-            stage.killed_behind(kill, || submit(stage));
+            stage.killed_at(kill, || submit(stage));
             submit(stage);
             stage.pass();
         }));
         let title = format!("killed with a key {what}, and swept");
         all.push(story(&title, nothing, |stage| {
-            stage.killed_behind(kill, || submit(stage));
+            stage.killed_at(kill, || submit(stage));
             stage.pass();
             submit(stage);
         }));
     }
-    // The name of a message whose acceptor was killed is made anew before another submission is told of it.
+    // After an acceptor was killed, its message's name is made anew before another submission gets the id.
     let kills: [(&str, When); 2] = [("aside", set_aside), ("back", set_back)];
     for (what, kill) in kills {
         let cut_off = move |stage: &Stage| {
-            stage.killed_behind(accepted, || submit(stage));
-            stage.killed_behind(kill, || submit(stage));
+            stage.killed_at(accepted, || submit(stage));
+            stage.killed_at(kill, || submit(stage));
         };
         let title = format!("killed with a keyed message set {what}, and repeated");
         all.push(story(&title, nothing, |stage| {
@@ -76,7 +75,7 @@ pub fn all() -> Vec<Story> {
     all
 }
 
-/// A key's time is over, and another message gets it.
+/// A key expires, and another message uses it.
 fn over() -> Story {
     let prepare = |stage: &Stage| {
         stage.submit_and_forget("two", B, 1);

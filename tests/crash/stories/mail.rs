@@ -1,4 +1,4 @@
-//! Mail on its way: accepted, tried, delivered, told about, forgotten.
+//! Mail on its way: accepted, tried, delivered, reported, forgotten.
 
 use mailspool::message::Entrance;
 
@@ -40,7 +40,7 @@ pub fn move_on() -> Vec<Story> {
     let story = |(what, kill): (&str, When)| {
         let title = format!("killed with a message {what}, and a pass");
         Story::record(&title, fates(), nothing, |stage| {
-            stage.killed_behind(kill, || stage.send("one", &[A, SLOW]));
+            stage.killed_at(kill, || stage.send("one", &[A, SLOW]));
             if what == "accepted" {
                 stage.know("one");
             }
@@ -70,7 +70,7 @@ pub fn defer() -> Story {
     Story::record(title, fates, prepare, Stage::pass_in_slot)
 }
 
-/// The first mail for a Maildir makes it; what goes elsewhere is deferred meanwhile.
+/// The first mail for a Maildir creates it. The second message is deferred for its other recipient.
 pub fn boxed() -> Story {
     let fates = vec![
         fate("one", BOX, Delivered),
@@ -85,13 +85,13 @@ pub fn boxed() -> Story {
     })
 }
 
-/// Killed when the copy has its name, before that is durable and recorded.
+/// Killed after the copy has its name, before the name is durable and the delivery recorded.
 pub fn boxed_killed() -> Story {
     let fates = vec![fate("one", BOX, Delivered), fate("one", SLOW, Delivered)];
     let prepare = |stage: &Stage| stage.send("one", &[BOX, SLOW]);
     let title = "killed with a copy in a Maildir";
     Story::record(title, fates, prepare, |stage| {
-        stage.killed_behind(in_the_box, || drop(stage.try_pass()));
+        stage.killed_at(in_the_box, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(40);
     })
@@ -123,7 +123,7 @@ pub fn due_again() -> Story {
     })
 }
 
-/// Moved to the bucket of a probe: one that was tried before, and one that never was.
+/// Moved to the bucket of a probe: a message that was tried before, and one that never was.
 pub fn put_off() -> Story {
     let fates = vec![
         fate("one", A, Delivered),
@@ -180,14 +180,14 @@ pub fn bounce_killed() -> Vec<Story> {
         let prepare = |stage: &Stage| stage.send("one", &[A, NO]);
         let title = format!("killed with a notice {when}");
         Story::record(&title, fates, prepare, |stage| {
-            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.killed_at(kill, || drop(stage.try_pass()));
             stage.pass_after(30);
         })
     };
     kills.map(story).into()
 }
 
-/// What was delivered and is told, what failed and is told, and what failed and is not.
+/// Deliveries with a success notice, failures with a bounce, and failures without a notice.
 pub fn confirm() -> Vec<Story> {
     let fates = vec![fate("one", TOLD, Heard), fate("one", HUSH, Gone)];
     let prepare = |stage: &Stage| stage.send("one", &[TOLD, HUSH]);
@@ -211,14 +211,14 @@ pub fn confirm_killed() -> Vec<Story> {
         let prepare = |stage: &Stage| stage.send("one", &[A, TOLD]);
         let title = format!("killed with a notice of a delivery {when}");
         Story::record(&title, fates, prepare, |stage| {
-            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.killed_at(kill, || drop(stage.try_pass()));
             stage.pass_after(30);
         })
     };
     kills.map(story).into()
 }
 
-/// A message that was tried for more than an hour, and is not due for another attempt.
+/// Sends a message that has been tried for more than an hour, and is not due for another attempt.
 pub fn late(stage: &Stage) {
     stage.send("one", &[A, LONG]);
     for minutes in [1, 34, 36] {
@@ -244,7 +244,7 @@ pub fn warn_killed() -> Vec<Story> {
         let title = format!("killed with a notice of a delay {when}");
         Story::record(&title, fates, late, |stage| {
             stage.forward(5);
-            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.killed_at(kill, || drop(stage.try_pass()));
             stage.pass_after(1);
         })
     };
@@ -256,7 +256,7 @@ pub fn interrupt() -> Vec<Story> {
         let fates = vec![fate("one", A, Delivered), fate("one", B, Delivered)];
         let prepare = |stage: &Stage| stage.send("one", &[A, B]);
         Story::record("killed while trying", fates, prepare, |stage| {
-            stage.killed_behind(begun, || drop(stage.try_pass()));
+            stage.killed_at(begun, || drop(stage.try_pass()));
             stage.pass_after(1);
             stage.pass_after(60);
         })
@@ -265,17 +265,17 @@ pub fn interrupt() -> Vec<Story> {
     let prepare = |stage: &Stage| stage.send("one", &[A, SLOW]);
     let title = "killed before recording";
     let ended = Story::record(title, fates, prepare, |stage| {
-        stage.killed_behind(noted_outcome, || drop(stage.try_pass()));
+        stage.killed_at(noted_outcome, || drop(stage.try_pass()));
         stage.pass_after(1);
     });
     let fates = vec![fate("one", A, Delivered), fate("one", SLOW, Delivered)];
     let title = "killed with an octet that is not durable";
     let octet = Story::record(title, fates, prepare, |stage| {
-        stage.killed_behind(crossed, || drop(stage.try_pass()));
+        stage.killed_at(crossed, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(60);
     });
-    // Counted twice is better than not at all; with one more it is frozen.
+    // The interruption may be counted twice, but never missed. One more freezes the message.
     let ends = [Delivered, Frozen];
     let fates = vec![
         changed("one", A, &ends, &ends),
@@ -284,16 +284,16 @@ pub fn interrupt() -> Vec<Story> {
     let prepare = |stage: &Stage| stage.send("one", &[A, B]);
     let title = "killed while counting an interruption";
     let counting = Story::record(title, fates, prepare, |stage| {
-        stage.killed_behind(begun, || drop(stage.try_pass()));
+        stage.killed_at(begun, || drop(stage.try_pass()));
         stage.forward(1);
-        stage.killed_behind(counted, || drop(stage.try_pass()));
+        stage.killed_at(counted, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(60);
     });
     vec![interrupted, ended, octet, counting]
 }
 
-/// An interruption at the end of a recipient's lifetime, which may be a mark that nobody set, bounces nothing.
+/// An interruption at the end of a recipient's lifetime bounces nothing, because the in-use bit may be stray.
 pub fn last_chance() -> Story {
     let prepare = |stage: &Stage| {
         stage.send("one", &[LATE]);
@@ -305,19 +305,19 @@ pub fn last_chance() -> Story {
     let title = "killed at the last attempt";
     Story::record(title, fates, prepare, |stage| {
         stage.forward(120);
-        stage.killed_behind(begun, || drop(stage.try_pass()));
+        stage.killed_at(begun, || drop(stage.try_pass()));
         stage.pass_after(1);
         stage.pass_after(20);
     })
 }
 
-/// A delivery that succeeds at the first attempt, and the process is killed at each of its calls.
+/// Returns stories of a delivery at the first attempt, with the process killed at each of its calls.
 pub fn killed_at_each_call() -> Vec<Story> {
     let mut all = Vec::new();
     let mut was_killed = true;
-    // The first opens the spool.
+    // Call 0 opens the spool.
     for number in 1.. {
-        let title = format!("killed behind call {number} of an attempt without a history");
+        let title = format!("killed after call {number} of an attempt without a history");
         let prepare = |stage: &Stage| stage.send("one", &[A]);
         let mut story = Story::record(&title, vec![fate("one", A, Delivered)], prepare, |stage| {
             was_killed = stage.killed_after(number, || drop(stage.try_pass()));
@@ -336,7 +336,7 @@ pub fn killed_at_each_call() -> Vec<Story> {
     all
 }
 
-/// One sync, of `done/`; and no file is made.
+/// Asserts that the only sync is of `done/`, and that no file is made.
 fn assert_is_cheap(steps: &[Step]) {
     let syncs: Vec<&Step> = steps.iter().filter(|step| step.is_sync()).collect();
     let done = |step: &Step| matches!(step, Step::SyncDir(path) if path.ends_with("done"));
@@ -345,14 +345,14 @@ fn assert_is_cheap(steps: &[Step]) {
     assert!(made.next().is_none(), "{steps:?}");
 }
 
-/// A third interruption in a row freezes. A power cut may take back the count.
+/// A third interruption in a row freezes the message. A power cut may undo the count.
 pub fn poison() -> Story {
     let ends = [Frozen, Delivered];
     let fates = vec![changed("one", A, &ends, &ends)];
     let prepare = |stage: &Stage| stage.send("one", &[A]);
     Story::record("killed three times", fates, prepare, |stage| {
         for _ in 0..3 {
-            stage.killed_behind(begun, || drop(stage.try_pass()));
+            stage.killed_at(begun, || drop(stage.try_pass()));
             stage.pass_after(1);
             stage.forward(40);
         }
@@ -366,7 +366,7 @@ pub fn forget() -> Vec<Story> {
         let title = format!("forget what was left {what}");
         Story::record(&title, fates, deferred, |stage| {
             stage.forward(34);
-            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.killed_at(kill, || drop(stage.try_pass()));
             stage.pass();
         })
     };
@@ -375,8 +375,8 @@ pub fn forget() -> Vec<Story> {
     all
 }
 
-/// A message is finished and its history unlinked, which the sync of another one's history makes durable; a power cut
-/// may then bring the message back alone.
+/// A message is finished and its history unlinked, and the sync of another message's history makes the unlink
+/// durable. A power cut may then bring the message back without its history.
 fn vanish() -> [Story; 2] {
     let another = |stage: &Stage| {
         stage.send("two", &[B, NO]);

@@ -1,4 +1,4 @@
-//! What operators do, at once or by request.
+//! Operators' actions, at once or by request.
 
 use jiff::SignedDuration;
 use mailspool::message::Entrance;
@@ -26,7 +26,7 @@ pub fn discard(stage: &Stage) -> Action {
     }
 }
 
-/// The fates of a message that is delivered to one and deferred for the other.
+/// Returns the fates of a message that is delivered to one recipient and deferred for the other.
 fn ends(before: &[End], after: &[End]) -> Vec<Fate> {
     vec![
         fate("one", A, Delivered),
@@ -47,20 +47,20 @@ fn discarded(stage: &Stage) {
 }
 
 pub fn null_sender() -> Story {
-    // And when its time is up, it goes.
+    // It is discarded when its hold expires.
     let fates = vec![fate("one", NO, Gone)];
     let prepare = |stage: &Stage| stage.accept(Entrance::Incoming, "one", "", &[NO]);
     Story::record("null sender, frozen", fates, prepare, Stage::pass)
 }
 
-/// What failed for the null sender has been frozen for its time, and is discarded.
+/// A failed message from the null sender is frozen for a time, and then discarded.
 pub fn frozen_for_good() -> Vec<Story> {
     let prepare = |stage: &Stage| {
         stage.accept(Entrance::Incoming, "one", "", &[NO]);
         stage.send("two", &[A, SLOW]);
         stage.pass();
     };
-    // Until the hour that begins then or next.
+    // In minutes: fourteen days, and up to an hour more until the bucket is due.
     const KEPT: i64 = 14 * 24 * 60 + 61;
     let lapse = |stage: &Stage| stage.pass_after(KEPT);
     let fates = || {
@@ -75,10 +75,10 @@ pub fn frozen_for_good() -> Vec<Story> {
     let title = "killed when it is discarded";
     let killed = Story::record(title, fates(), prepare, |stage| {
         stage.forward(KEPT);
-        stage.killed_behind(finished, || drop(stage.try_pass()));
+        stage.killed_at(finished, || drop(stage.try_pass()));
         stage.pass_after(1);
     });
-    // Somebody looks at it a moment before.
+    // An operator freezes it just before the hold expires.
     let fates = vec![
         changed("one", NO, &[Gone, Frozen], &[Frozen]),
         fate("two", A, Delivered),
@@ -118,10 +118,10 @@ pub fn hold() -> Vec<Story> {
     ]
 }
 
-/// A hold runs out by itself.
+/// A hold expires by itself.
 pub fn hold_for_a_time() -> Story {
     let mut fates = ends(&[Delivered], &[Delivered]);
-    // The beginning, a minute, and the fifty for which it is held.
+    // The first minute, and the fifty minutes of the hold.
     fates[1].held = Some(51);
     let title = "freeze until a time, and it comes";
     Story::record(title, fates, deferred, |stage| {
@@ -136,7 +136,7 @@ pub fn hold_for_a_time() -> Story {
     })
 }
 
-/// An operator is killed when his word is written and not durable.
+/// An operator's process is killed after its event is written, before it is durable.
 pub fn hold_killed() -> Vec<Story> {
     let story = |(what, end): (&str, End)| {
         let fates = ends(&[Delivered, end], &[end]);
@@ -146,7 +146,7 @@ pub fn hold_killed() -> Vec<Story> {
                 Gone => discard(stage),
                 _ => freeze(),
             };
-            stage.killed_behind(noted, || drop(stage.try_act(&action)));
+            stage.killed_at(noted, || drop(stage.try_act(&action)));
             stage.pass_after(20);
         })
     };
@@ -179,7 +179,7 @@ pub fn throw_away() -> Vec<Story> {
     vec![away, back, bounced, flushed]
 }
 
-/// Asked for while somebody has the message in hand, and served by the next run.
+/// Requested while another process holds the message, and handled by the next run.
 pub fn ask() -> Vec<Story> {
     let asked = |title: &str, before: fn(&Stage), fates, action: fn(&Stage) -> Action| {
         let title = format!("request to {title}, served");
@@ -200,7 +200,7 @@ pub fn ask() -> Vec<Story> {
         asked("bounce", deferred, bouncing, |_| Action::Bounce(by())),
         asked("retry", deferred, retrying, |_| Action::Retry(by())),
     ];
-    // A request that was served must not come back.
+    // A request that was handled must not come back.
     let fates = ends(&[Delivered, Frozen], &[Delivered]);
     let title = "thaw what a request froze";
     all.push(Story::record(title, fates, deferred, |stage| {

@@ -15,7 +15,7 @@ use super::{A, B, BOX, BUSY, DEAD, FAR, GONE, LONG, NO, SLOW, deferred, mail};
 
 type Deed<'a> = &'a (dyn Fn(&Stage) + Sync);
 
-/// All pairs in the order of a seed.
+/// Returns all pairs, in the order of a seed.
 pub fn all(seed: u64) -> Vec<Story> {
     let pair = |title: &str, fates: Vec<Fate>, prepare: &dyn Fn(&Stage), deeds: [Deed<'_>; 2]| {
         pair(title, seed, fates, prepare, deeds)
@@ -24,7 +24,7 @@ pub fn all(seed: u64) -> Vec<Story> {
         let title = format!("two recoveries, {title}, seed {seed}");
         let prepare = |stage: &Stage| stage.send("one", &[A, NO]);
         let story = Story::record(&title, fates, prepare, |stage| {
-            stage.killed_behind(kill, || drop(stage.try_pass()));
+            stage.killed_at(kill, || drop(stage.try_pass()));
             stage.forward(1);
             stage.at_once(seed, [&run, &run]);
         });
@@ -144,7 +144,7 @@ pub fn all(seed: u64) -> Vec<Story> {
         keyed("a key beside a run", &|_| {}, [&submit, &run]),
         keyed(
             "a key that was cut off, by a run and again",
-            &|stage| stage.killed_behind(accepted, || submit(stage)),
+            &|stage| stage.killed_at(accepted, || submit(stage)),
             [&submit, &run],
         ),
         killed("a notice not durable", told(), written),
@@ -157,7 +157,7 @@ pub fn all(seed: u64) -> Vec<Story> {
     all
 }
 
-/// What two do at once, in the order of a seed.
+/// Records two processes at once, in the order of a seed.
 fn pair(
     title: &str,
     seed: u64,
@@ -173,7 +173,7 @@ fn pair(
     story
 }
 
-/// Somebody holds mail back or lets it go, and a run is at it.
+/// An operator holds mail back or releases it, while a run handles it.
 fn held_back(seed: u64) -> Vec<Story> {
     const DOMAIN: &str = "other.test";
     const END: i64 = 50;
@@ -244,7 +244,7 @@ fn held_back(seed: u64) -> Vec<Story> {
     ]
 }
 
-/// A time has come, and two are at what is due; or at hosts.
+/// Two processes handle mail that is due, or the same hosts.
 fn in_time(seed: u64) -> Vec<Story> {
     let pair = |title: &str, fates, prepare: &dyn Fn(&Stage), deeds: [Deed<'_>; 2]| {
         pair(title, seed, fates, prepare, deeds)
@@ -309,12 +309,12 @@ fn finished_by_two(seed: u64) -> Story {
     let title = format!("done/ finished by two, seed {seed}");
     Story::record(&title, fates, deferred, |stage| {
         stage.forward(34);
-        stage.killed_behind(finished, || drop(stage.try_pass()));
+        stage.killed_at(finished, || drop(stage.try_pass()));
         stage.at_once(seed, [&run, &run]);
     })
 }
 
-/// Without a power cut nobody gets anything twice, whatever the order.
+/// Asserts that without a power cut no recipient gets a message twice, whatever the order.
 fn assert_no_repeats(story: &Story) {
     let mut seen = std::collections::HashSet::new();
     for step in &story.steps {

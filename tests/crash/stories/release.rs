@@ -1,4 +1,4 @@
-//! Mail that is not to be delivered before a time.
+//! Mail with a release time.
 
 use jiff::SignedDuration;
 use mailspool::queue::Action;
@@ -10,7 +10,7 @@ use super::moments::{accepted, written};
 use super::operate::freeze;
 use super::{A, NO, nothing};
 
-/// So many minutes behind the beginning it is released.
+/// The release time in minutes after the beginning.
 const AHEAD: i64 = 50;
 
 fn send_later(stage: &Stage) {
@@ -21,7 +21,7 @@ fn held(title: &str, prepare: fn(&Stage), deed: impl FnOnce(&Stage)) -> Story {
     let mut fates = vec![fate("one", A, Delivered)];
     fates[0].held = Some(AHEAD);
     Story::record(title, fates, prepare, |stage| {
-        // It is to be held from the first moment.
+        // The release time applies from the first moment.
         stage.did();
         deed(stage);
     })
@@ -34,12 +34,12 @@ pub fn all() -> Vec<Story> {
         stage.pass_after(40);
     });
     let cut_off = held("move on what is for later", nothing, |stage| {
-        stage.killed_behind(accepted, || send_later(stage));
+        stage.killed_at(accepted, || send_later(stage));
         stage.know("one");
         stage.pass();
     });
     let torn = held("move on what was cut off for later", nothing, |stage| {
-        stage.killed_behind(written, || send_later(stage));
+        stage.killed_at(written, || send_later(stage));
         stage.pass();
     });
     let fates = vec![changed("one", A, &[Delivered, Frozen], &[Frozen])];

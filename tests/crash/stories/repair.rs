@@ -1,4 +1,4 @@
-//! What is damaged, and what is done about it.
+//! Damaged messages and leftovers, and their repair.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use super::super::stage::{Stage, by};
 use super::super::story::{Story, changed, fate};
 use super::{A, B, SLOW};
 
-/// The next run finds the damage; somebody mends it, and takes the message out again.
+/// The next run finds the damage; an operator repairs the file and releases the message.
 pub fn quarantine() -> Story {
     let fates = vec![changed("one", A, &[Corrupt, Delivered], &[Delivered])];
     let prepare = |stage: &Stage| {
@@ -26,8 +26,8 @@ pub fn quarantine() -> Story {
     })
 }
 
-/// A repair with everything to do that it can do: leftovers, two names, a damaged message. One
-/// that is well stands beside them.
+/// A repair of everything that it can repair: leftovers, a second name, a damaged message. One intact message is
+/// beside them.
 pub fn repair() -> Story {
     let fates = vec![
         fate("damaged", A, Corrupt),

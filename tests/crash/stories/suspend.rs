@@ -1,4 +1,4 @@
-//! Destinations that are suspended, and let go.
+//! Suspended and resumed destinations.
 
 use super::super::judge::End::Delivered;
 use super::super::judge::{Fate, RESUMED};
@@ -8,10 +8,10 @@ use super::moments::{resumed, suspended};
 use super::{A, B};
 
 const DOMAIN: &str = "other.test";
-/// Of a suspension, in minutes from the beginning.
+/// End of a suspension in minutes after the beginning.
 const END: i64 = 50;
 
-/// Everybody gets it, and once something is suspended, its mail not before the end.
+/// Returns the fates: both recipients get the message, `B` not before `held` once the suspension is reported.
 fn fates(held: Option<i64>) -> Vec<Fate> {
     let mut late = fate("one", B, Delivered);
     late.held = held;
@@ -22,7 +22,7 @@ fn send(stage: &Stage) {
     stage.send("one", &[A, B]);
 }
 
-/// Suspended for now; known, and nothing that is to be reported.
+/// Sends a message and suspends its domain, without a report; then runs a pass.
 fn held(stage: &Stage) {
     send(stage);
     stage.suspend(DOMAIN, END);
@@ -49,7 +49,7 @@ pub fn suspend() -> Vec<Story> {
     });
     let title = "killed when it suspends";
     let killed = Story::record(title, fates(Some(END)), send, |stage| {
-        stage.killed_behind(suspended, || drop(stage.try_suspend(DOMAIN, END)));
+        stage.killed_at(suspended, || drop(stage.try_suspend(DOMAIN, END)));
         stage.pass_after(1);
         stage.suspend(DOMAIN, END);
         stage.pass_after(1);
@@ -77,9 +77,9 @@ pub fn end() -> Vec<Story> {
         stage.resume(DOMAIN);
         stage.pass();
     });
-    let title = format!("{RESUMED} by one who is killed");
+    let title = format!("{RESUMED} by a process that is killed");
     let killed = Story::record(&title, fates(None), held, |stage| {
-        stage.killed_behind(resumed, || drop(stage.try_resume(DOMAIN)));
+        stage.killed_at(resumed, || drop(stage.try_resume(DOMAIN)));
         stage.resume_again(DOMAIN);
         stage.pass_after(1);
     });
