@@ -1,12 +1,11 @@
-//! The seam to the file system: every call that the spool and the Maildir transport make goes
-//! through here, and nowhere else.
+//! The file-system interface. Every file-system call of the spool and of the Maildir transport goes through
+//! this module.
 //!
-//! A [`Disk`] is a directory held open; every path is relative to it and no symbolic link is
-//! followed below it, so nothing outside can be reached through it. Each call first asks the
-//! [`Seam`], if a test has put one in: it may let the call pass, make it fail, or stop the
-//! world there. Errors carry the call and the path. A call that a signal interrupted is made
-//! again. [`Disk::durable`] is the one function that makes things durable, [`Disk::rename`]
-//! the one that renames.
+//! A [`Disk`] is an open directory. Every path is relative to it, and symbolic links below it are not
+//! followed, so no path can reach outside it. Each call first asks the [`Seam`], if a test has installed
+//! one. The seam lets the call pass, makes it fail, or stops everything from that call on. Errors carry the
+//! call and the path. A call that a signal interrupts is repeated. Only [`Disk::durable`] and
+//! `Disk::sync_file` make things durable; only [`Disk::rename`] renames.
 
 mod barrier;
 mod body;
@@ -46,10 +45,10 @@ pub const DIR_MODE: u32 = 0o700;
 /// Mode of every file in a spool.
 pub const FILE_MODE: u32 = 0o600;
 
-/// Mode of a message file while an attempt is made.
+/// Mode of a message file during an attempt.
 pub const IN_USE_MODE: u32 = 0o700;
 
-/// A directory held open, and all that is below it.
+/// An open directory and everything below it.
 #[derive(Clone)]
 pub struct Disk {
     inner: Arc<Inner>,
@@ -61,7 +60,7 @@ struct Inner {
     seam: Option<Arc<dyn Seam>>,
 }
 
-/// An open file. It remembers its path for error messages only; the path may have changed.
+/// An open file. The path is for error messages only; the file may have been renamed since.
 #[derive(Debug)]
 pub struct File {
     unlocks: seam::Unlocks,
@@ -71,8 +70,8 @@ pub struct File {
 }
 
 impl Drop for File {
-    /// Lets a lock go. Closing the descriptor is not enough: a command that another thread starts at
-    /// this moment has a copy of it until it is executed, and with that the lock.
+    /// Releases the lock. Closing the descriptor is not enough: a command that another thread is starting
+    /// has a copy of the descriptor, and therefore the lock, until its `exec`.
     fn drop(&mut self) {
         if self.is_locked.load(Ordering::Relaxed) {
             self.unlocks.tell();
@@ -95,13 +94,13 @@ impl Disk {
         })
     }
 
-    /// The directory's path, as it was given.
+    /// The directory's path, as passed to `open`.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    /// Whether the file system is on another machine, or in another process: nobody tells us
-    /// there what others do.
+    /// Whether the directory is on a network file system or on FUSE. There the kernel does not report the
+    /// changes that other machines or processes make.
     pub fn is_remote(&self) -> bool {
         barrier::is_remote(self.inner.root.as_fd())
     }
@@ -118,8 +117,8 @@ impl Disk {
 
     fn open_at(&self, path: &Path, flags: OFlag) -> Result<File> {
         let create = flags.contains(OFlag::O_CREAT);
-        // NONBLOCK: a FIFO in a queue directory must not hold a runner; NOCTTY: a terminal must
-        // not become ours.
+        // NONBLOCK: a FIFO in a queue directory must not block a runner. NOCTTY: a terminal must not become
+        // the controlling terminal of this process.
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let flags = flags | OFlag::O_NOCTTY;
         let mode = Mode::from_bits_truncate(FILE_MODE);
@@ -134,12 +133,12 @@ impl Disk {
         })
     }
 
-    /// Makes a file that must not exist yet, for reading and writing.
+    /// Creates a file for reading and writing. Fails if the name exists.
     pub fn create(&self, path: &Path) -> Result<File> {
         self.open_at(path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)
     }
 
-    /// Opens a file for reading and writing (which a lock on NFS needs).
+    /// Opens a file for reading and writing. An exclusive lock on NFS needs both.
     pub fn open_rw(&self, path: &Path) -> Result<File> {
         self.open_at(path, OFlag::O_RDWR)
     }
@@ -149,16 +148,16 @@ impl Disk {
         self.open_at(path, OFlag::O_RDONLY)
     }
 
-    /// Opens a file for reading and for writing at its end, made if it is missing.
+    /// Opens a file for reading and appending. Creates it if it is missing.
     pub fn open_append(&self, path: &Path) -> Result<File> {
         self.open_at(path, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT)
     }
 
-    /// Takes the exclusive lock on a file; false if somebody has it. Nobody ever waits.
+    /// Takes the exclusive lock on a file. Returns false, without waiting, if another process has it.
     pub fn try_lock(&self, file: &File) -> Result<bool> {
         let call = Call::Lock { path: &file.path };
         let locked = self.call(&call, &file.path, || {
-            // Named in full: std has inherent methods of the same names.
+            // Qualified, because std has inherent methods of the same names.
             fs2::FileExt::try_lock_exclusive(&file.file).map_err(errno_of)
         });
         match locked {
@@ -174,21 +173,22 @@ impl Disk {
         }
     }
 
-    /// Whether another process has the lock on a file. Any number may look at once.
+    /// Whether another process has the exclusive lock on a file. Takes the shared lock, so concurrent
+    /// checks do not disturb each other.
     pub fn is_locked(&self, file: &File) -> Result<bool> {
         let call = Call::Lock { path: &file.path };
         let locked = self.call(&call, &file.path, || {
             fs2::FileExt::try_lock_shared(&file.file).map_err(errno_of)
         });
         match locked {
-            // It goes with the descriptor.
+            // Closing the descriptor releases the shared lock.
             Ok(()) => Ok(false),
             Err(error) if error.is(Errno::EWOULDBLOCK) => Ok(true),
             Err(error) => Err(error),
         }
     }
 
-    /// Reads at a place; 0 at the end.
+    /// Reads at an offset. Returns 0 at the end of the file.
     pub fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> Result<usize> {
         let len = bytes.len();
         let call = Call::Read { path: &file.path };
@@ -203,14 +203,14 @@ impl Disk {
         })
     }
 
-    /// Reads a whole file; one longer than `limit` is an error (`EFBIG`), not a surprise, and so
-    /// is one that is no regular file. Memory is taken for neither.
+    /// Reads a whole file. Fails without allocating memory if the file is longer than `limit` (`EFBIG`) or
+    /// is not a regular file.
     pub fn read_all(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
         let file = self.open_read(path)?;
         self.read_file(&file, limit)
     }
 
-    /// As [`read_all`](Disk::read_all), of an open file.
+    /// Like [`read_all`](Disk::read_all), for an open file.
     pub fn read_file(&self, file: &File, limit: u64) -> Result<Vec<u8>> {
         let stat = self.stat_file(file)?;
         if stat.kind != Kind::File {
@@ -236,12 +236,12 @@ impl Disk {
         }
     }
 
-    /// Writes all of `bytes` where the file's offset is.
+    /// Writes all of `bytes` at the file's offset.
     pub fn write_all(&self, file: &File, bytes: &[u8]) -> Result<()> {
         self.write(file, bytes, None)
     }
 
-    /// Writes all of `bytes` at a place in the file.
+    /// Writes all of `bytes` at the offset `at`.
     pub fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> Result<()> {
         self.write(file, bytes, Some(at))
     }
@@ -273,7 +273,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Cuts a file off at a length.
+    /// Truncates a file to `len` octets.
     pub fn truncate(&self, file: &File, len: u64) -> Result<()> {
         let call = Call::Truncate {
             path: &file.path,
@@ -284,14 +284,14 @@ impl Disk {
         })
     }
 
-    /// Asks about an open file.
+    /// The `stat` of an open file.
     pub fn stat_file(&self, file: &File) -> Result<Stat> {
         let call = Call::Stat { path: &file.path };
         let stat = self.call(&call, &file.path, || nix::sys::stat::fstat(&file.file))?;
         Ok(Stat::from(stat))
     }
 
-    /// Asks about a name; none if it is not there.
+    /// The `stat` of a name, or `None` if the name does not exist.
     pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
         let stat = self.call(&Call::Stat { path }, path, || {
             nix::sys::stat::fstatat(&self.inner.root, path, AtFlags::AT_SYMLINK_NOFOLLOW)
@@ -303,8 +303,8 @@ impl Disk {
         }
     }
 
-    /// Renames the file that is open as `file`. A failure is looked at before it is believed:
-    /// over a network the call may have taken place although its answer was lost.
+    /// Renames the file that is open as `file`. After an error, `stat` decides: over a network the rename
+    /// may have happened although its answer was lost.
     pub fn rename(&self, file: &File, from: &Path, to: &Path) -> Result<()> {
         let call = Call::Rename { from, to };
         let root = &self.inner.root;
@@ -321,7 +321,7 @@ impl Disk {
         }
     }
 
-    /// Gives a file a second name; false if that name is taken by another file.
+    /// Gives a file a second name. Returns false if another file has that name.
     pub fn link(&self, from: &Path, to: &Path) -> Result<bool> {
         let call = Call::Link { from, to };
         let root = &self.inner.root;
@@ -329,7 +329,7 @@ impl Disk {
             nix::unistd::linkat(root, from, root, to, LinkatFlags::empty())
         });
         let Err(error) = linked else { return Ok(true) };
-        // As with a rename: the answer may be a lie, the directory is not.
+        // As in `rename`: the answer may be wrong, the directory is not.
         match (self.stat(from)?, self.stat(to)?) {
             (Some(a), Some(b)) if a.identity == b.identity => Ok(true),
             _ if error.is(Errno::EEXIST) => Ok(false),
@@ -337,12 +337,12 @@ impl Disk {
         }
     }
 
-    /// The error of a name that is taken, for who does not replace what has it.
+    /// The error for a rename onto an existing name, for callers that must not replace a file.
     pub fn already_there(&self, path: &Path) -> Error {
         Error::new("rename", path, Errno::EEXIST.into()).below(&self.inner.path)
     }
 
-    /// The error of a sync that is not repeated, because one before it failed.
+    /// The error for a sync that is not attempted, because an earlier sync failed.
     pub(crate) fn not_believed(&self, file: &File) -> Error {
         Error::new("fsync", &file.path, Errno::EIO.into()).below(&self.inner.path)
     }
@@ -359,8 +359,8 @@ impl Disk {
         })
     }
 
-    /// Has what is made in a directory changed in place, where the file system writes each change to a new
-    /// place otherwise (btrfs): then a change needs no room.
+    /// Makes new files in a directory overwrite their data in place, on file systems that otherwise write
+    /// each change to a new location (btrfs). A change then needs no free space.
     pub fn keep_in_place(&self, dir: &Path) -> Result<()> {
         let fd = self.open_dir(dir)?;
         let call = Call::Chmod {
@@ -370,7 +370,7 @@ impl Disk {
         self.call(&call, dir, || set_in_place(fd.as_fd()))
     }
 
-    /// Sets the permission bits of a file or a directory, never through a link.
+    /// Sets the permission bits of a file or a directory. Does not follow a symbolic link.
     pub fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
         let call = Call::Chmod { path, mode };
         let mode = Mode::from_bits_truncate(mode);
@@ -380,7 +380,7 @@ impl Disk {
         })
     }
 
-    /// Removes a name; false if it was not there.
+    /// Removes a name. Returns false if it did not exist.
     pub fn unlink(&self, path: &Path) -> Result<bool> {
         let gone = self.call(&Call::Unlink { path }, path, || {
             nix::unistd::unlinkat(&self.inner.root, path, UnlinkatFlags::NoRemoveDir)
@@ -388,7 +388,7 @@ impl Disk {
         absent_is_false(gone)
     }
 
-    /// Makes a directory; false if it was there.
+    /// Creates a directory. Returns false if the name existed.
     pub fn mkdir(&self, path: &Path) -> Result<bool> {
         let mode = Mode::from_bits_truncate(DIR_MODE);
         let made = self.call(&Call::Mkdir { path }, path, || {
@@ -401,7 +401,7 @@ impl Disk {
         }
     }
 
-    /// Removes an empty directory; false if it was not there or is not empty.
+    /// Removes an empty directory. Returns false if it did not exist or is not empty.
     pub fn rmdir(&self, path: &Path) -> Result<bool> {
         let gone = self.call(&Call::Rmdir { path }, path, || {
             nix::unistd::unlinkat(&self.inner.root, path, UnlinkatFlags::RemoveDir)
@@ -412,15 +412,15 @@ impl Disk {
         }
     }
 
-    /// The names in a directory, sorted, without `.` and `..`.
+    /// Returns the names in a directory, sorted, without `.` and `..`.
     pub fn list(&self, path: &Path) -> Result<Vec<OsString>> {
         let mut names = self.list_as(path, |name| Some(name.to_owned()))?;
         names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
         Ok(names)
     }
 
-    /// What the names in a directory say, in no order. Where there are very many names, what they
-    /// say takes less memory than they do.
+    /// Returns the results of `say` for the names in a directory, in no order. With many names, the results
+    /// take less memory than the names.
     pub fn list_as<T>(&self, path: &Path, say: impl Fn(&OsStr) -> Option<T>) -> Result<Vec<T>> {
         self.call(&Call::List { path }, path, || {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
@@ -437,7 +437,7 @@ impl Disk {
         })
     }
 
-    /// What is free.
+    /// Returns the free space of the file system.
     pub fn space(&self) -> Result<Space> {
         let here = Path::new(".");
         let fs = self.call(&Call::Space, here, || {
@@ -457,7 +457,7 @@ impl std::fmt::Debug for Disk {
 }
 
 impl File {
-    /// The path it was opened by, below the disk's directory.
+    /// The path that it was opened with, relative to the disk's directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -465,7 +465,7 @@ impl File {
 
 #[allow(unsafe_code)]
 fn set_in_place(dir: BorrowedFd<'_>) -> nix::Result<()> {
-    /// `FS_NOCOW_FL` of Linux, which `chattr +C` sets.
+    /// `FS_NOCOW_FL` in Linux; `chattr +C` sets it.
     const IN_PLACE: libc::c_int = 0x0080_0000;
     let mut flags: libc::c_int = 0;
     // SAFETY: the descriptor is borrowed, and both calls take a pointer to an int that outlives them.
@@ -493,8 +493,8 @@ fn verdict_length(seam: Option<&dyn Seam>, call: &Call<'_>) -> Option<usize> {
     seam.and_then(|seam| seam.length(call))
 }
 
-/// Makes one call, with the seam's consent, again as long as a signal interrupts it. There is
-/// an end to that: a file system that does nothing but interrupt is a broken one.
+/// Makes one call, if the seam lets it pass, and repeats it while a signal interrupts it. The repetitions
+/// are limited, because a broken file system may answer every call with `EINTR`.
 fn through<T>(
     seam: Option<&dyn Seam>,
     call: &Call<'_>,
@@ -523,9 +523,9 @@ fn through<T>(
 mod tests {
     use super::*;
 
-    /// A process that is being started has copies of all descriptors until it is executed.
+    /// A child process has copies of all descriptors until its `exec`.
     #[test]
-    fn a_lock_goes_although_the_descriptor_has_a_copy() {
+    fn dropping_a_file_releases_its_lock_although_the_descriptor_has_a_copy() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::open(dir.path(), None).unwrap();
         let path = Path::new("x");
@@ -534,7 +534,7 @@ mod tests {
         let copy = file.file.try_clone().unwrap();
         let other = disk.open_rw(path).unwrap();
         assert!(!disk.try_lock(&other).unwrap());
-        // A file that does not hold the lock takes none away.
+        // Dropping a file that does not hold the lock releases no lock.
         drop(other);
         let other = disk.open_rw(path).unwrap();
         assert!(!disk.try_lock(&other).unwrap());

@@ -1,5 +1,5 @@
-//! The decisions of a queue, as pure functions: when to try again, by which transport, what an
-//! exit status means, and what comes next for a message. `now` is always an argument.
+//! The decisions of a queue, as pure functions: when to attempt again, by which transport, what an exit
+//! status means, and what the next step for a message is. `now` is always an argument.
 
 pub mod bucket;
 pub mod delay;

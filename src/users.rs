@@ -1,8 +1,8 @@
-//! Users of this system, from wherever it has them (`/etc/nsswitch.conf`).
+//! Looks up this system's users in every source that `/etc/nsswitch.conf` names.
 //!
-//! A program that is linked statically must not have the C library look: it would load the modules that
-//! `nsswitch.conf` names, and with them a second C library. Such a program reads `/etc/passwd`, and
-//! asks getent(1), which comes with the C library, for what is not in it.
+//! A statically linked program must not use the C library's lookup. It would load the modules that
+//! `nsswitch.conf` names, and with them a second C library. Such a program reads `/etc/passwd`, and asks
+//! getent(1), which is part of the C library, for entries that are not in the file.
 
 use std::ffi::CString;
 use std::fs;
@@ -13,13 +13,14 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::unistd::{self, Gid, Uid};
 
-/// Where getent is looked for. Root follows no `PATH` that it was given.
+/// Where getent is looked for, in this order. `PATH` is not used, because root must not run a program that
+/// its caller chose.
 const GETENT: [&str; 2] = ["/usr/bin/getent", "/bin/getent"];
 
-/// What getent ends with if there is no such entry.
+/// The exit status of getent if there is no such entry.
 const NOT_FOUND: i32 = 2;
 
-/// A user.
+/// An entry of the user database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub name: String,
@@ -29,22 +30,22 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// The user of a name, if there is one.
+    /// Returns the user with this name, or `None`.
     pub fn named(name: &str) -> io::Result<Option<User>> {
         if !is_static() {
             return Ok(unistd::User::from_name(name)?.map(User::from));
         }
         match in_file(|user| user.name == name) {
             Some(user) => Ok(Some(user)),
-            // A name of digits only would be taken for a number.
+            // getent takes a name of digits only for a uid.
             None => Ok(asked(name)?.filter(|user| user.name == name)),
         }
     }
 
-    /// The first user of a number, if there is one.
+    /// Returns the first user with this uid, or `None`.
     pub fn numbered(uid: Uid) -> io::Result<Option<User>> {
-        // In the file first, however the program is linked: the C library reads a configuration and asks
-        // daemons, which is a tenth of the calls of a submission.
+        // The file first, even in a dynamically linked program: the C library reads a configuration and
+        // asks daemons, which is a tenth of the system calls of a submission.
         match in_file(|user| user.uid == uid) {
             Some(user) => Ok(Some(user)),
             None if is_static() => asked(&uid.to_string()),
@@ -52,7 +53,7 @@ impl User {
         }
     }
 
-    /// All groups of the user.
+    /// Returns all groups of the user, with the primary group first.
     pub fn groups(&self) -> io::Result<Vec<Gid>> {
         if is_static() {
             return self.groups_asked();
@@ -77,7 +78,7 @@ impl User {
         Ok(groups)
     }
 
-    /// `root:x:0:0:root:/root:/bin/sh`
+    /// Parses a line such as `root:x:0:0:root:/root:/bin/sh`.
     fn parse(line: &str) -> Option<User> {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields[..] else {
@@ -104,10 +105,11 @@ impl From<unistd::User> for User {
     }
 }
 
-/// Whether this program is linked statically: then the kernel has loaded no interpreter for it.
+/// Whether this program is linked statically: if so, the kernel has loaded no interpreter for it.
 #[allow(unsafe_code)]
 fn is_static() -> bool {
-    // SAFETY: it only looks a number up that the kernel has given to the process.
+    // SAFETY: the call only looks up a number in the auxiliary vector, which the kernel gave to the
+    // process.
     unsafe { libc::getauxval(libc::AT_BASE) == 0 }
 }
 
@@ -117,7 +119,7 @@ fn in_file(is: impl Fn(&User) -> bool) -> Option<User> {
     users.lines().filter_map(User::parse).find(is)
 }
 
-/// The groups that name a user as a member.
+/// The groups in `/etc/group` that list a user as a member.
 fn groups_in_file(name: &str) -> Vec<Gid> {
     let groups = fs::read("/etc/group").unwrap_or_default();
     // `adm:x:4:alice,bob`
@@ -138,8 +140,8 @@ fn asked(key: &str) -> io::Result<Option<User>> {
     Ok(text.and_then(|text| text.lines().find_map(User::parse)))
 }
 
-/// What getent says of a key; none if it knows of nothing, or if there is no getent: such a system has
-/// its users in files.
+/// Returns what getent prints for a key. Returns `None` if there is no entry, or if getent is not
+/// installed: a system without getent has its users in files.
 fn getent(database: &str, key: &str) -> io::Result<Option<String>> {
     for program in GETENT {
         let asked = Command::new(program)
@@ -165,11 +167,11 @@ fn getent(database: &str, key: &str) -> io::Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn by_the_library(name: &str) -> Option<User> {
+    fn from_the_library(name: &str) -> Option<User> {
         unistd::User::from_name(name).unwrap().map(User::from)
     }
 
-    /// All three sources say the same of the users that every system has.
+    /// The file, getent and the C library agree on the users that every system has.
     #[test]
     fn files_getent_and_the_library_agree() {
         for name in [
@@ -181,7 +183,7 @@ mod tests {
             "0",
             "-x",
         ] {
-            let theirs = by_the_library(name);
+            let theirs = from_the_library(name);
             assert_eq!(User::named(name).unwrap(), theirs, "{name}");
             assert_eq!(in_file(|user| user.name == name), theirs, "{name}");
             let by_getent = asked(name).unwrap().filter(|user| user.name == name);
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_user_is_none() {
+    fn an_invalid_line_is_no_user() {
         for line in [
             "",
             "#root:x:0:0::/:",

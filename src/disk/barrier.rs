@@ -1,5 +1,5 @@
-//! How things are made durable: an fsync of each file and of each directory, the same on every file
-//! system. Several at once, so that few flushes of the device serve all of them.
+//! Durability: an fsync of each file and of each directory, the same on every file system. The fsyncs run
+//! concurrently, so that a few flushes of the device serve all of them.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -13,17 +13,18 @@ use nix::sys::statfs;
 
 use super::{Call, Disk, Error, File, Result};
 
-/// Directories that are open at once for one barrier. More take descriptors from the deliveries
-/// under way, of which a process may have no more than 1024, and save no flushes.
+/// How many directories one barrier has open at once. More would save no flushes, and would take
+/// descriptors from the deliveries in progress: a process may have as few as 1024.
 const AT_ONCE: u64 = 64;
 
-/// The same, where there are few descriptors: the deliveries meanwhile need most of them.
+/// [`AT_ONCE`], or less if the process may have few descriptors, because concurrent deliveries need most of
+/// them.
 fn most_at_once() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     (limit / 8).clamp(1, AT_ONCE) as usize
 }
 
-/// Whether a directory is on a network file system, or one of a user's process.
+/// Whether a directory is on a network file system or on FUSE.
 pub(super) fn is_remote(root: BorrowedFd<'_>) -> bool {
     let remote = [
         statfs::NFS_SUPER_MAGIC,
@@ -35,38 +36,36 @@ pub(super) fn is_remote(root: BorrowedFd<'_>) -> bool {
     statfs::fstatfs(root).is_ok_and(|fs| remote.contains(&fs.filesystem_type()))
 }
 
-/// Directories that are open, with their names.
+/// Open directories, with their names.
 type Opened<'a> = Vec<(OwnedFd, &'a Path)>;
 
 impl Disk {
-    /// Makes the data and size of the files and the entries of the directories durable, all of
-    /// them or none for certain: after an error nothing may be taken as durable that is not
-    /// made so again by a call that succeeds, on files written anew.
+    /// Makes the data and size of the files and the entries of the directories durable. After an error,
+    /// treat none of them as durable: write the files again and call this again.
     pub fn durable(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
         self.sync_each(files, dirs)?;
         self.confirm()
     }
 
-    /// Whether a sync's success may be believed.
+    /// Checks whether the success of the preceding syncs can be trusted.
     ///
-    /// ext4 aborts its journal when it meets an error, and makes itself read-only some
-    /// milliseconds later. In between, `fsync` finds nothing to wait for and answers
-    /// with success although what it covers is lost (Linux 6.18; seen with `trigger_fs_error`).
-    /// What would begin a change fails at once, so one is begun after each barrier: the removal
-    /// of an attribute that no file has, which changes nothing.
+    /// After an error, ext4 aborts its journal and makes itself read-only some milliseconds later. In
+    /// between, `fsync` finds nothing to wait for and reports success although the data is lost (Linux
+    /// 6.18; seen with `trigger_fs_error`). Starting a change fails at once in that state. So each barrier
+    /// ends by starting one that has no effect: it removes an attribute that no file has.
     fn confirm(&self) -> Result<()> {
         match begin_change(self.inner.root.as_fd()) {
             Err(errno @ (Errno::EROFS | Errno::EIO | Errno::EUCLEAN)) => {
                 Err(Error::new("fsync", Path::new("."), errno.into()).below(&self.inner.path))
             }
-            // It is not there, as it should be; or the file system, or its mode, has no such
-            // attributes for us, and we know no more than before.
+            // The attribute does not exist, as expected. Or the file system, or the directory's mode, does
+            // not allow such attributes; then this check shows nothing.
             _ => Ok(()),
         }
     }
 
-    /// How long to wait for another process, which usually needs no longer than `usual`. A test's seam
-    /// has none wait, unless it says otherwise.
+    /// Returns how long to wait for another process, which usually needs no longer than `usual`. Under a
+    /// test's seam this is zero, unless the seam says otherwise.
     pub fn patience(&self, usual: Duration) -> Duration {
         match &self.inner.seam {
             None => usual,
@@ -74,9 +73,9 @@ impl Disk {
         }
     }
 
-    /// All fsyncs at once, so that the file system puts them behind few flushes; the directories
-    /// in groups, because each is a descriptor while it is synced. A test's seam sees them one
-    /// after the other.
+    /// Runs all fsyncs concurrently, so that the file system combines them into few flushes. Directories
+    /// are synced in groups, because each needs a descriptor during its sync. Under a test's seam the
+    /// fsyncs run one after the other.
     fn sync_each(&self, files: &[&File], dirs: &[&Path]) -> Result<()> {
         let mut left = dirs.iter().copied();
         let (mut group, mut over) = self.open_some(&mut left)?;
@@ -101,7 +100,7 @@ impl Disk {
             if over.is_none() && left.len() == 0 {
                 return Ok(());
             }
-            // The descriptors of this group serve the next one.
+            // Close this group's descriptors before opening the next group.
             files = &[];
             group.clear();
             let mut again = over.take().into_iter().chain(left.by_ref());
@@ -109,11 +108,12 @@ impl Disk {
         }
     }
 
-    /// Opens directories, up to a group of them, or as many as there are descriptors for. Also
-    /// returns the one for which there was none.
+    /// Opens directories until a group is full, the list ends, or no descriptor is left. Also returns the
+    /// directory for which no descriptor was left.
     ///
     /// # Errors
-    /// If not a single one can be opened.
+    /// If the first directory cannot be opened, or a later one for another reason than a lack of
+    /// descriptors.
     fn open_some<'a>(
         &self,
         dirs: &mut dyn Iterator<Item = &'a Path>,
@@ -143,8 +143,8 @@ impl Disk {
         })
     }
 
-    /// Makes a file's data and size durable, where something that begins a change follows before it is
-    /// relied on, such as a rename.
+    /// Makes a file's data and size durable. For callers that start a change, such as a rename, before they
+    /// rely on it: unlike [`durable`](Disk::durable), this does not check that the success can be trusted.
     pub(crate) fn sync_file(&self, file: &File) -> Result<()> {
         let call = Call::SyncFile { path: &file.path };
         self.call(&call, &file.path, || nix::unistd::fsync(&file.file))
@@ -155,10 +155,10 @@ impl Disk {
     }
 }
 
-/// Runs the jobs on a few threads, this one among them; the first error counts. When no thread
-/// can be had, this one does all the work.
+/// Runs the jobs on a few threads, including this one, and returns the first error. If no thread can be
+/// started, this thread runs all jobs.
 fn at_once(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>>) -> Result<()> {
-    /// More cost more processor time and save flushes on btrfs only.
+    /// Threads, including the calling one. More use more processor time and save flushes on btrfs only.
     const MAX_THREADS: usize = 4;
     const STACK: usize = 64 << 10;
     let count = jobs.len();

@@ -1,12 +1,12 @@
-//! The bytes of a message for whoever delivers them.
+//! The bytes of a message, for delivery.
 
 use std::io;
 use std::sync::Arc;
 
 use super::{Disk, File};
 
-/// A message file, to be read any number of times, also at once. Readers never move the
-/// descriptor's offset and never hand the descriptor itself to anybody: it carries the lock.
+/// The body of a message file. It can be read any number of times, also concurrently. Readers never move
+/// the descriptor's offset and never pass the descriptor on, because it carries the lock.
 #[derive(Clone, Debug)]
 pub struct Body {
     source: Source,
@@ -37,7 +37,7 @@ impl Body {
         Body { source, size }
     }
 
-    /// A message that is in no file: an example, or one to try a transport or a notice with.
+    /// A message that is in no file, such as an example, or one to test a transport or a notice with.
     pub fn of_bytes(bytes: impl Into<Arc<[u8]>>) -> Body {
         let bytes = bytes.into();
         Body {
@@ -46,7 +46,7 @@ impl Body {
         }
     }
 
-    /// Octets.
+    /// Size in octets.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -61,7 +61,7 @@ impl Body {
 }
 
 impl BodyReader {
-    /// Reads until `bytes` is full or the message ends; says how many octets that were.
+    /// Reads until `bytes` is full or the message ends. Returns the number of octets read.
     pub fn fill(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut have = 0;
         while have < bytes.len() {
@@ -92,7 +92,7 @@ impl io::Read for BodyReader {
             }
         };
         if got == 0 {
-            // The size was sealed; a file that ends before it is not the message.
+            // The seal covers the size, so a shorter file is not the message.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.offset += got as u64;

@@ -1,10 +1,10 @@
-//! A copy of a message without a name, for a program that reads it as its standard input.
+//! An unnamed copy of a message, for a program that reads it as its standard input.
 //!
-//! It is complete before the program starts, and stays so whatever becomes of this process: the end
-//! of the program's input is the end of the message, always. That is more than a pipe can promise. The
-//! kernel closes the writing end of a process that is killed (by hand, for its memory, with its
-//! container), and no reader can tell that from the end of a message; a reader that has left the
-//! process group of its program cannot be killed in time either.
+//! The copy is complete before the program starts, and stays complete if this process dies. So the end of
+//! the program's input is always the end of the message. A pipe cannot guarantee that. If the writing
+//! process is killed (by an operator, for lack of memory, with its container), the kernel closes the
+//! writing end, and a reader cannot distinguish that from the end of the message. Killing the program in
+//! time is no remedy either: a reader may have left the program's process group.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Seek as _, Write as _};
@@ -16,20 +16,20 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::Body;
 
-/// The most octets that are kept in memory. More is written to a file, since many messages may be on
-/// their way at once.
+/// The size limit in octets up to which a message's copy is kept in memory. A larger copy is written to a
+/// file, because many messages may be in delivery at once.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// Octets that are read at once.
+/// Octets per read.
 const BLOCK: usize = 128 << 10;
 
 impl Body {
-    /// A file without a name that has what `change` makes of the message, to be read from its
-    /// beginning. `change` is given one block after the other, and whether it is the last, and adds to
-    /// the octets that go into the copy.
+    /// Returns an unnamed file with the result of `change` for the message, positioned at its beginning.
+    /// `change` receives the message block by block, and whether the block is the last one. It appends the
+    /// octets for the copy.
     ///
     /// # Errors
-    /// If the message cannot be read to its end, or there is no room for the copy.
+    /// If the message cannot be read to its end, or there is no space for the copy.
     pub fn copy_changed(
         &self,
         mut change: impl FnMut(&[u8], bool, &mut Vec<u8>),
@@ -57,13 +57,14 @@ impl Body {
 
 fn in_memory() -> io::Result<File> {
     let create = |flags| memfd_create(c"message", MFdFlags::MFD_CLOEXEC | flags);
-    // Some systems insist on it, and kernels before 6.3 do not know it.
+    // Some systems require the flag, and kernels before 6.3 do not know it.
     let never_executable = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
     let file = create(never_executable).or_else(|_| create(MFdFlags::empty()))?;
     Ok(file.into())
 }
 
-/// Where temporary files go that may be large: not `/tmp`, which is often memory.
+/// Creates an unnamed file in `TMPDIR` or in `/var/tmp`, which is for large temporary files. `/tmp` is
+/// often in memory.
 fn on_disk() -> io::Result<File> {
     let dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
     let dir = dir.map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
@@ -72,13 +73,13 @@ fn on_disk() -> io::Result<File> {
     options.custom_flags(nix::libc::O_TMPFILE).open(dir)
 }
 
-/// The same file, opened for reading: a command can change its input no more than it can that of a
-/// pipe. It may open it by `/dev/stdin`, also as another user.
+/// Reopens the file for reading only, so that the command cannot change its input, as with a pipe. The
+/// command may open it as `/dev/stdin`, even as another user.
 fn read_only(mut copy: File) -> io::Result<File> {
     copy.set_permissions(Permissions::from_mode(0o444))?;
     match File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())) {
         Ok(reader) => Ok(reader),
-        // Without /proc: the copy is the command's own anyway.
+        // Without /proc: pass the writable file. The command changes only its own copy.
         Err(_) => {
             copy.rewind()?;
             Ok(copy)

@@ -1,4 +1,4 @@
-//! A file-system call that failed, with the call and the path.
+//! A failed file-system call, with the call and the path.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-/// Which call failed, on what, and how.
+/// The error of a file-system call: the call, its path and its cause.
 #[derive(Debug)]
 pub struct Error {
     call: &'static str,
@@ -14,7 +14,7 @@ pub struct Error {
     source: io::Error,
 }
 
-/// What was opened as a file is a pipe, a device, or something else that no message is.
+/// A file was expected, but the name is that of a pipe, a device or another kind that cannot be a message.
 #[derive(Debug, thiserror::Error)]
 #[error("not a regular file")]
 struct NotAFile;
@@ -42,22 +42,22 @@ impl Error {
         &self.path
     }
 
-    /// Whether the error is this one.
+    /// Whether this is the error `errno`.
     pub fn is(&self, errno: Errno) -> bool {
         self.source.raw_os_error() == Some(errno as i32)
     }
 
-    /// Whether the error says that the name is not there.
+    /// Whether the name does not exist.
     pub fn is_absent(&self) -> bool {
         self.is(Errno::ENOENT)
     }
 
-    /// Whether the system does not let us.
+    /// Whether permission is denied.
     pub fn is_denied(&self) -> bool {
         self.is(Errno::EACCES) || self.is(Errno::EPERM)
     }
 
-    /// Whether the file system has no such thing.
+    /// Whether the file system does not support the call.
     pub fn is_unsupported(&self) -> bool {
         let all = [
             Errno::EOPNOTSUPP,
@@ -68,8 +68,8 @@ impl Error {
         all.iter().any(|errno| self.is(*errno))
     }
 
-    /// Whether what the name names is not the file it should be (a directory, a link, a pipe,
-    /// a device, or a file of absurd size): trouble of that entry alone, not of the disk.
+    /// Whether the name is not the kind of file it should be: a directory, a link, a pipe, a device, or a
+    /// file above the size limit. This is a fault of the one entry, not of the disk.
     pub fn is_wrong_kind(&self) -> bool {
         let inner = self.source.get_ref();
         if inner.is_some_and(|inner| inner.is::<NotAFile>()) {
@@ -112,8 +112,8 @@ impl std::error::Error for Error {
 }
 
 impl From<Error> for io::Error {
-    /// The kind stays, but for one: `Interrupted` makes every reader in the standard library
-    /// try again, for ever, and here it has been tried often enough already.
+    /// Keeps the kind, except `Interrupted`: readers in the standard library would repeat the call forever,
+    /// and it has been repeated often enough here.
     fn from(error: Error) -> io::Error {
         let kind = match error.source.kind() {
             io::ErrorKind::Interrupted => io::ErrorKind::Other,

@@ -1,7 +1,7 @@
-//! Making the directory that a disk is, where it is missing.
+//! Creates the directory that a disk opens, if it is missing.
 //!
-//! Root makes it for another user without ever following a name that the user could have changed
-//! meanwhile: each directory is opened as soon as it is made, and what is opened is looked at.
+//! Root can create it for another user. That user may change names meanwhile, so root follows no name
+//! twice: it opens each directory as soon as it is created, and checks the open directory.
 
 use std::io;
 use std::path::Path;
@@ -13,24 +13,24 @@ use nix::unistd::{Gid, Uid};
 
 use super::{Call, Disk, Error, Inner, Result, Seam, through};
 
-/// Mode of a directory of root's above one that belongs to another user.
+/// Mode of a directory that root creates and keeps, above one that root gives to another user.
 const PASSAGE_MODE: u32 = 0o755;
 
-/// For whom root makes a directory.
+/// The future owner of a directory that root creates.
 #[derive(Clone, Copy)]
 enum MadeFor {
-    /// For the user of this process only.
+    /// The user of this process.
     Us,
-    /// For another user, to whom it is given.
+    /// Another user; root changes the owner.
     Owner(Uid, Gid),
-    /// As a part of the way to one that is given to another user.
+    /// Root, for a directory on the path to one that is given to another user.
     Passage,
 }
 
 impl Disk {
-    /// Makes a directory that is to be opened, and those above it, each durable in its parent. Root
-    /// makes the last one for `owner`, a user and a group, and those above it so that the owner can
-    /// pass through them.
+    /// Creates the directory `path` and its missing parents, each durable in its parent. For an `owner`
+    /// (user and group), root gives that user the last directory, and makes the new parents passable for
+    /// it.
     pub fn create_root(
         path: &Path,
         owner: Option<(Uid, Gid)>,
@@ -69,9 +69,9 @@ impl Disk {
         parent.make_child(Path::new(name), made_for)
     }
 
-    /// Makes a directory in this one and opens it, without following a link that others put in its
-    /// place. Root gives it to its owner on the descriptor, and gives away nothing that it did not
-    /// make, because the name may mean something else by then.
+    /// Creates a directory in this one and opens it, without following a link that another process put in
+    /// its place. Root changes the owner on the descriptor, because the name may refer to something else by
+    /// then. It gives away only a directory that it has just created.
     fn make_child(&self, name: &Path, made_for: MadeFor) -> Result<Disk> {
         let made = self.mkdir(name)?;
         let child = self.open_dir(name)?;
@@ -82,7 +82,7 @@ impl Disk {
                 MadeFor::Owner(uid, gid) if made && is.is_root() => {
                     nix::unistd::fchown(&child, Some(uid), Some(gid)).map_err(wrong)?;
                 }
-                // Another process makes the same one.
+                // A concurrent process has created the same directory.
                 MadeFor::Owner(uid, _) if is == uid => {}
                 MadeFor::Passage if made && is.is_root() => {
                     let mode = Mode::from_bits_truncate(PASSAGE_MODE);
@@ -93,7 +93,7 @@ impl Disk {
             }
         }
         self.durable(&[], &[Path::new(".")])?;
-        // It is open already; from now on names are names in it.
+        // The directory is open. From here on, paths are relative to it.
         let path = self.path().join(name);
         let call = Call::OpenRoot { path: &path };
         through(self.inner.seam.as_deref(), &call, &path, || Ok(()))?;

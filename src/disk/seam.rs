@@ -1,4 +1,4 @@
-//! Where a test can see, fail or stop each file-system call.
+//! Lets a test observe, fail or stop each file-system call.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-/// One call to the file system. Paths are relative to the disk's directory, except for
-/// [`OpenRoot`](Call::OpenRoot).
+/// A file-system call. Paths are relative to the disk's directory, except in [`OpenRoot`](Call::OpenRoot).
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)] // the fields are what their names say
+#[allow(missing_docs)] // the field names suffice
 pub enum Call<'a> {
     OpenRoot {
         path: &'a Path,
@@ -28,7 +27,7 @@ pub enum Call<'a> {
     Write {
         path: &'a Path,
         bytes: &'a [u8],
-        /// Where in the file; at its offset if there is none.
+        /// Offset in the file; `None` for the file's current offset.
         at: Option<u64>,
     },
     Truncate {
@@ -63,72 +62,72 @@ pub enum Call<'a> {
         path: &'a Path,
     },
     Space,
-    /// A file's data and size become durable.
+    /// `fsync` of a file: data and size become durable.
     SyncFile {
         path: &'a Path,
     },
-    /// A directory's entries become durable.
+    /// `fsync` of a directory: its entries become durable.
     SyncDir {
         path: &'a Path,
     },
 }
 
-/// What is to become of a call.
+/// What the seam does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is made.
+    /// Make the call.
     Pass,
-    /// It is not made and fails.
+    /// Fail without making the call.
     Fail(Errno),
-    /// It is made and fails all the same, as a network file system may do.
+    /// Make the call, then fail, as a network file system may do.
     PassAndFail(Errno),
 }
 
-/// A test's hand on the file system.
+/// A test's interception of the file system.
 ///
-/// A test that stops the world at a call fails that call and every later one: nothing that the
-/// code does on its way out then reaches the disk, and what is dropped only closes
-/// descriptors, just as the end of the process would.
+/// To simulate a crash at a call, a test fails that call and every later one. Then nothing that the code
+/// does during its unwinding reaches the disk, and dropping a value only closes descriptors, as the end of
+/// the process would.
 pub trait Seam: Send + Sync {
-    /// Asked before each call.
+    /// Called before each call; decides what becomes of it.
     fn before(&self, call: &Call<'_>) -> Verdict;
 
-    /// Told after each call, with the error if it failed.
+    /// Called after each call, with the error if it failed.
     fn after(&self, call: &Call<'_>, error: Option<Errno>) {
         let _ = (call, error);
     }
 
-    /// Told before a lock goes, together with the descriptor that has it. That is no call, and
-    /// cannot fail, but others can see it.
+    /// Called before a lock is released together with its descriptor. The release is not a [`Call`] and
+    /// cannot fail, but other processes can observe it.
     fn unlocking(&self, path: &Path) {
         let _ = path;
     }
 
-    /// How long to wait for another process, which usually needs no longer; none not to wait.
+    /// How long to wait for another process; `None` for no wait.
     fn patience(&self) -> Option<Duration> {
         None
     }
 
-    /// How many octets a read or write may take at most; none for no limit.
+    /// The most octets that a read or write may transfer; `None` for no limit.
     fn length(&self, call: &Call<'_>) -> Option<usize> {
         let _ = call;
         None
     }
 }
 
-/// Tells a seam that the lock of a file goes.
+/// Reports the release of a file's lock to the seam.
 #[derive(Default)]
 pub(super) struct Unlocks(OnceLock<(Arc<dyn Seam>, PathBuf)>);
 
 impl Unlocks {
-    /// The file has been locked.
+    /// Records that the file is locked.
     pub(super) fn locked(&self, seam: &Arc<dyn Seam>, path: &Path) {
         let _ = self.0.set((Arc::clone(seam), path.to_owned()));
     }
 }
 
 impl Unlocks {
-    /// The lock goes now.
+    /// Reports that the lock is being released.
     pub(super) fn tell(&self) {
         if let Some((seam, path)) = self.0.get() {
             seam.unlocking(path);
@@ -145,7 +144,7 @@ impl fmt::Debug for Unlocks {
 }
 
 impl Call<'_> {
-    /// The path it is about: of two the one that is there before.
+    /// The path of the call; of two, the existing one.
     pub fn path(&self) -> &Path {
         match self {
             Call::Rename { from, .. } | Call::Link { from, .. } => from,
@@ -167,7 +166,7 @@ impl Call<'_> {
         }
     }
 
-    /// The name that it gives to a file, if it does.
+    /// The new name, for a rename or a link.
     pub fn to(&self) -> Option<&Path> {
         match self {
             Call::Rename { to, .. } | Call::Link { to, .. } => Some(to),

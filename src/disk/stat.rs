@@ -1,45 +1,45 @@
-//! What is asked about files, file systems and locks.
+//! Metadata of files, file systems and locks.
 
 use std::collections::HashMap;
 
 use nix::sys::stat::{FileStat, SFlag};
 
-/// What `stat` says, as far as anybody here wants to know.
+/// The fields of `stat` that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// The file system and the inode: two names with the same are one file.
+    /// Device and inode. Two names with the same identity are the same file.
     pub identity: (u64, u64),
-    /// Number of names.
+    /// Number of hard links.
     pub links: u64,
-    /// Octets.
+    /// Size in octets.
     pub size: u64,
     /// Regular file, directory or something else.
     pub kind: Kind,
     /// Permission bits.
     pub mode: u32,
-    /// Owner.
+    /// Owner's uid.
     pub uid: u32,
-    /// When its mode or its place changed last, in seconds since 1970: for people only.
+    /// When the mode, owner or a name changed last (`ctime`), in seconds since 1970. For display only.
     pub changed: i64,
 }
 
-/// What sort of thing a name names.
+/// The kind of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
     File,
     /// A directory.
     Dir,
-    /// A link, pipe, socket or device: nothing that belongs in a spool.
+    /// A link, pipe, socket or device. None of these belongs in a spool.
     Other,
 }
 
-/// What is free on the file system.
+/// Free space of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Octets that this user may still write.
     pub bytes: u64,
-    /// Files that may still be made; none if the file system does not count them.
+    /// Files that may still be created; `None` if the file system does not count them.
     pub inodes: Option<u64>,
 }
 
@@ -62,19 +62,19 @@ impl From<FileStat> for Stat {
     }
 }
 
-/// What the kernel calls this boot; empty if it does not say.
+/// The kernel's id of this boot; empty if it cannot be read.
 pub fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-/// The inodes under an exclusive flock, and the process that has each, from `/proc/locks`. The kernel's list is read instead
-/// of trying the locks, since a lock that is tried is a lock that is held for a moment. Inodes
-/// of other file systems may be among them: this is for people's eyes only.
+/// The inodes under an exclusive flock, and the process that holds each, from `/proc/locks`. The kernel's
+/// list is read instead of trying the locks, because trying a lock takes it for a moment. The inodes are
+/// not limited to one file system, so the result is for display only.
 pub fn lock_holders() -> HashMap<u64, u32> {
     let Ok(text) = std::fs::read_to_string("/proc/locks") else {
         return HashMap::new();
     };
-    // `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`; one that waits has `->` in front.
+    // `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`; a waiting process has `->` after the number.
     let holder = |line: &str| -> Option<(u64, u32)> {
         let mut words = line.split_ascii_whitespace().filter(|word| *word != "->");
         let kind = words.nth(1).filter(|kind| *kind == "FLOCK");

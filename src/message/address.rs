@@ -1,12 +1,12 @@
-//! Mailbox addresses as they stand in an envelope (RFC 5321, RFC 6531 for non-ASCII ones).
+//! Mailbox addresses in an envelope (RFC 5321; RFC 6531 for non-ASCII addresses).
 //!
-//! What a submitter hands in is held to the grammar ([`Address::parse`]), because an address that
-//! is none could only be bounced later. Where the grammar and mailboxes in use disagree, mailboxes
-//! win: dots may stand anywhere in a local part, and underscores in a domain. A final dot of the
-//! domain, a source route and angle brackets are taken off; nothing else of the address changes.
+//! [`Address::parse`] checks a submitted address against the grammar, because an invalid address could only
+//! be bounced later. Where the grammar excludes mailboxes that are in use, it is relaxed: dots may be
+//! anywhere in a local part, and underscores in a domain. A final dot of the domain, a source route and
+//! angle brackets are removed; nothing else of the address changes.
 //!
-//! What a spool holds was accepted once, perhaps by a version that asked less
-//! ([`Address::stored`]). It is only held to what would break the spool or a protocol.
+//! [`Address::stored`] takes an address from the spool, which was accepted earlier, perhaps by a version
+//! with weaker checks. It refuses only what would break the spool or a protocol.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Address(Box<str>);
 /// Why a text cannot be an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Nothing is there.
+    /// No characters.
     #[error("the address is empty")]
     Empty,
     /// NUL, CR, LF or another control character.
@@ -35,13 +35,13 @@ pub enum AddressError {
     /// Not UTF-8.
     #[error("the address is not UTF-8")]
     NotUtf8,
-    /// There is nothing before the `@`, or characters that need quotes there.
+    /// Before the `@` is nothing, or a character that needs quotes.
     #[error("the part before the @ is empty, or has characters that need quotes")]
     LocalPart,
-    /// Quotes that do not end before the `@`.
+    /// Quotes that do not end directly before the `@`.
     #[error("the quotes do not end before the @")]
     Quotes,
-    /// What stands after the `@` is neither a domain nor an address literal.
+    /// After the `@` is neither a domain nor an address literal.
     #[error("the part after the @ is neither a domain nor an address in brackets")]
     Domain,
     /// A UUCP path.
@@ -50,11 +50,12 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// The most octets an address may have: RFC 5321 promises 256, some senders use more.
+    /// The longest address in octets; a longer one is refused. RFC 5321 requires 256, and some senders use
+    /// more.
     pub const MAX_LEN: usize = 1000;
 
-    /// Takes a path or a mailbox as RFC 5321 has them, or a local part without a domain. There
-    /// are no comments and no blanks outside of quotes: those belong to headers ([`super::list`]).
+    /// Parses a path or a mailbox of RFC 5321, or a local part without a domain. Comments, and blanks
+    /// outside quotes, are refused: they belong to header fields ([`super::list`]).
     pub fn parse(text: &str) -> Result<Address, AddressError> {
         let text = match text.strip_prefix('<') {
             Some(rest) => rest.strip_suffix('>').ok_or(AddressError::LocalPart)?,
@@ -79,40 +80,39 @@ impl Address {
         }
     }
 
-    /// Takes an address that is stored already, as it is.
+    /// Takes an address from the spool, unchanged.
     pub fn stored(text: &str) -> Result<Address, AddressError> {
         check_octets(text)?;
         Ok(Address(text.into()))
     }
 
-    /// The mailbox of a user of this machine, whatever the name: quoted if it has to be. A name
-    /// that is an address, as directories of users give them, is that.
+    /// Returns the mailbox of a local user, quoted if necessary. A name that is an address, as in some user
+    /// directories, is that address.
     pub fn of_user(name: &str) -> Result<Address, AddressError> {
         Address::parse(name).or_else(|_| Address::parse(&quoted(name)))
     }
 
-    /// As [`parse`](Address::parse), from bytes as the command line or a file gives them.
+    /// Like [`parse`](Address::parse), for bytes from a command line or a file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Address, AddressError> {
         Address::parse(std::str::from_utf8(bytes).map_err(|_| AddressError::NotUtf8)?)
     }
 
-    /// The address as it was given, without angle brackets.
+    /// The address as given, without angle brackets.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What is after the `@`, if anything is.
+    /// The part after the `@`, if not empty.
     pub fn domain(&self) -> Option<&str> {
         split(&self.0).1.filter(|domain| !domain.is_empty())
     }
 
-    /// What is before the `@`, or all of it.
+    /// The part before the `@`, or the whole address if it has none.
     pub fn local_part(&self) -> &str {
         split(&self.0).0
     }
 
-    /// The same address, with `@hostname` at its end if it had no domain. It is checked again
-    /// then: it may have become too long.
+    /// Appends `@hostname` if the address has no domain. Fails if the result is too long.
     pub fn qualified(self, hostname: &str) -> Result<Address, AddressError> {
         match self.domain() {
             Some(_) => Ok(self),
@@ -120,8 +120,8 @@ impl Address {
         }
     }
 
-    /// Whether both name one mailbox: domains compare without regard to their case and their
-    /// spelling, local parts with regard to case, and without regard to quotes (RFC 5321, 4.1.2).
+    /// Whether both addresses name the same mailbox. Domains compare case-insensitively and in any
+    /// spelling. Local parts compare case-sensitively and regardless of quotes (RFC 5321, 4.1.2).
     pub fn same_mailbox(&self, other: &Address) -> bool {
         self.unquoted() == other.unquoted()
             && match (self.domain(), other.domain()) {
@@ -130,7 +130,7 @@ impl Address {
             }
     }
 
-    /// The local part as it is meant, without quotes.
+    /// The local part without quotes and escapes.
     fn unquoted(&self) -> Cow<'_, str> {
         let local = self.local_part();
         let inner = local.strip_prefix('"').and_then(|l| l.strip_suffix('"'));
@@ -151,13 +151,13 @@ impl Address {
         }
     }
 
-    /// The address as it goes into a command of SMTP. If only its domain is not ASCII, that is
-    /// written in A-labels, which every server understands and which is not an internationalised
-    /// address any more (RFC 6531, 3.2); so it never depends on SMTPUTF8, here or behind the
-    /// next server. With a local part that is not ASCII the address stays as it is.
+    /// The address for an SMTP command. If only the domain is not ASCII, the domain is converted to
+    /// A-labels. Every server understands those, and the address is then not an internationalised one (RFC
+    /// 6531, 3.2), so it needs SMTPUTF8 neither at the next server nor after it. An address with a
+    /// non-ASCII local part keeps its domain's spelling, without a final dot.
     ///
     /// # Errors
-    /// The domain is not ASCII, and no domain.
+    /// The domain is not ASCII and not valid.
     pub fn on_wire(&self) -> Result<Cow<'_, str>, NotADomain> {
         let domain = match self.domain() {
             Some(domain) if !domain.is_ascii() || domain.ends_with('.') => domain,
@@ -171,7 +171,7 @@ impl Address {
     }
 }
 
-/// What the spool and the protocols rely on.
+/// Checks what the spool and the protocols rely on.
 fn check_octets(text: &str) -> Result<(), AddressError> {
     if text.is_empty() {
         Err(AddressError::Empty)
@@ -184,12 +184,12 @@ fn check_octets(text: &str) -> Result<(), AddressError> {
     }
 }
 
-/// The address without the hosts that it once was to be relayed by (RFC 5321, appendix C).
+/// Removes a source route (RFC 5321, appendix C).
 fn without_route(text: &str) -> Result<&str, AddressError> {
     if !text.starts_with('@') {
         return Ok(text);
     }
-    // The domains of a route have no colon, except in a literal.
+    // The domains of a route contain no colon, except in a literal.
     let mut rest = text;
     loop {
         let domain = rest.strip_prefix('@').ok_or(AddressError::Domain)?;
@@ -208,7 +208,7 @@ fn without_route(text: &str) -> Result<&str, AddressError> {
     }
 }
 
-/// What is before and after the `@` of an address that was handed in.
+/// Splits a submitted address at the `@` into local part and domain.
 fn parts(text: &str) -> Result<(&str, Option<&str>), AddressError> {
     let local = match text.strip_prefix('"') {
         None => text.find('@').unwrap_or(text.len()),
@@ -231,8 +231,8 @@ fn parts(text: &str) -> Result<(&str, Option<&str>), AddressError> {
     }
 }
 
-/// A quoted string, or atoms and dots. Blanks of other scripts need quotes as ours do: they come along
-/// when an address is copied from a page, and no mailbox has them.
+/// Accepts a quoted string, or atoms and dots. Non-ASCII blanks need quotes like ASCII ones: they come from
+/// addresses copied from a page, and no mailbox has them.
 fn check_local_part(local: &str) -> Result<(), AddressError> {
     let is_plain = local.bytes().all(|byte| is_atom(byte) || byte == b'.');
     let is_plain = is_plain && !local.chars().any(is_blank);
@@ -243,17 +243,17 @@ fn check_local_part(local: &str) -> Result<(), AddressError> {
     }
 }
 
-/// Whether a character looks like a blank, or like nothing.
+/// Whether a character is a blank or invisible.
 fn is_blank(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
 }
 
-/// What may stand in a local part without quotes (RFC 5322's atext; any octet of UTF-8).
+/// Whether an octet needs no quotes in a local part (atext of RFC 5322; any octet of UTF-8).
 pub(super) fn is_atom(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte) || byte >= 0x80
 }
 
-/// A text as a quoted string.
+/// Returns the text as a quoted string.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -267,7 +267,8 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// What is before and after the `@`. A domain has no quotes, so one in quotes is none of these.
+/// Splits an address at the last `@`. If the part after it ends with a quote, the `@` is inside quotes, and
+/// there is no domain.
 fn split(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once('@') {
         Some((local, domain)) if !domain.ends_with('"') => (local, Some(domain)),
@@ -290,7 +291,7 @@ impl fmt::Debug for Address {
 impl TryFrom<String> for Address {
     type Error = AddressError;
 
-    /// Histories are read by this, so it asks as little as [`Address::stored`].
+    /// Histories are read with this, so the checks are those of [`Address::stored`].
     fn try_from(text: String) -> Result<Address, AddressError> {
         Address::stored(&text)
     }
@@ -302,17 +303,17 @@ impl From<Address> for String {
     }
 }
 
-/// Where notices about a message go (RFC 5321's reverse-path).
+/// The address that notices about a message are sent to (the reverse-path of RFC 5321).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReversePath {
-    /// The null sender `<>`: nobody is told, whatever happens.
+    /// The null sender `<>`: no notice is ever sent.
     Null,
     /// The sender's mailbox.
     Mailbox(Address),
 }
 
 impl ReversePath {
-    /// Takes what a command line gives: an address, or nothing or `<>` for the null sender.
+    /// Parses a command-line argument: an address, or an empty one or `<>` for the null sender.
     pub fn parse(bytes: &[u8]) -> Result<ReversePath, AddressError> {
         match bytes {
             b"" | b"<>" => Ok(ReversePath::Null),
@@ -320,7 +321,7 @@ impl ReversePath {
         }
     }
 
-    /// Takes what the spool holds; nothing is the null sender.
+    /// Takes a sender from the spool, unchanged; empty for the null sender.
     pub fn stored(text: &str) -> Result<ReversePath, AddressError> {
         match text {
             "" => Ok(ReversePath::Null),
@@ -328,7 +329,7 @@ impl ReversePath {
         }
     }
 
-    /// The address, or an empty text for the null sender.
+    /// The address; empty for the null sender.
     pub fn as_str(&self) -> &str {
         match self {
             ReversePath::Null => "",
@@ -336,7 +337,7 @@ impl ReversePath {
         }
     }
 
-    /// The mailbox, unless this is the null sender.
+    /// The mailbox, or `None` for the null sender.
     pub fn mailbox(&self) -> Option<&Address> {
         match self {
             ReversePath::Null => None,
@@ -344,15 +345,15 @@ impl ReversePath {
         }
     }
 
-    /// As [`Address::on_wire`]; an empty text for the null sender.
+    /// Like [`Address::on_wire`]; empty for the null sender.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Address::on_wire`].
     pub fn on_wire(&self) -> Result<Cow<'_, str>, NotADomain> {
         self.mailbox().map_or(Ok("".into()), Address::on_wire)
     }
 
-    /// The same path, with `@hostname` behind a mailbox without domain.
+    /// Appends `@hostname` to a mailbox without a domain.
     pub fn qualified(self, hostname: &str) -> Result<ReversePath, AddressError> {
         match self {
             ReversePath::Null => Ok(ReversePath::Null),
@@ -361,12 +362,12 @@ impl ReversePath {
     }
 }
 
-/// Takes out what names the same mailbox as an earlier one; the order stays.
+/// Removes addresses that name the same mailbox as an earlier one. Keeps the order.
 pub fn without_repeats(recipients: Vec<Address>) -> Vec<Address> {
     without_repeats_of(recipients, |address| address)
 }
 
-/// As [`without_repeats`], of what has an address.
+/// Like [`without_repeats`], for values with an address.
 pub fn without_repeats_of<T>(list: Vec<T>, address: impl Fn(&T) -> &Address) -> Vec<T> {
     let mut seen = std::collections::HashSet::with_capacity(list.len());
     let key = |address: &Address| {
@@ -383,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn an_invalid_address_is_refused() {
         use AddressError::{Control, Domain, Empty, LocalPart, Path, Quotes, TooLong};
         for (text, why) in [
             ("", Empty),
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_stays_as_it_was_given() {
+    fn a_valid_address_is_unchanged() {
         for text in [
             "-f@example.org",
             "\"a b\"@example.org",
@@ -458,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_routes_and_final_dots_go() {
+    fn brackets_routes_and_final_dots_are_removed() {
         for text in [
             "<a@b.example>",
             "a@b.example.",
@@ -471,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_an_address_whatever_the_name() {
+    fn every_user_name_without_controls_gives_an_address() {
         for (name, address) in [
             ("joe", "joe"),
             ("joe@corp.example", "joe@corp.example"),
@@ -500,9 +501,9 @@ mod tests {
         assert_eq!(longest.qualified("host"), Err(AddressError::TooLong));
     }
 
-    /// An earlier version took them, and its spools are still read.
+    /// An earlier version accepted these addresses, and its spools must stay readable.
     #[test]
-    fn what_is_stored_reads_back() {
+    fn stored_addresses_read_back() {
         for text in [
             "a b@example.org",
             "a@b@c",
@@ -525,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_local_part_keeps_an_address_from_being_ascii() {
+    fn a_non_ascii_domain_becomes_ascii_unless_the_local_part_is_not() {
         for (address, wire) in [
             ("a@Example.ORG", "a@Example.ORG"),
             ("a@Bücher.example", "a@xn--bcher-kva.example"),
@@ -552,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_go_and_order_stays() {
+    fn repeats_are_removed_and_the_order_is_kept() {
         let list = [
             "b@X.org",
             "a@x.org",
@@ -587,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn the_null_sender_is_not_a_missing_one() {
+    fn an_empty_path_is_the_null_sender() {
         assert_eq!(ReversePath::parse(b""), Ok(ReversePath::Null));
         assert_eq!(ReversePath::parse(b"<>"), Ok(ReversePath::Null));
         assert!(ReversePath::parse(b"\n").is_err());

@@ -1,6 +1,6 @@
-//! The envelope block: the first lines of a message file, in front of the message itself.
+//! The envelope block: the first lines of a message file, before the message itself.
 //!
-//! It is written as header fields with LF line ends, so that the file is a valid message and `cat`
+//! The block has the form of header fields with LF line ends. So the file is a valid message, and `cat`
 //! shows the envelope and the message together:
 //!
 //! ```text
@@ -14,16 +14,16 @@
 //! Mailspool-To: - <carol@example.com> NOTIFY=never
 //! ```
 //!
-//! The first line is the [seal](super::seal). It and the second have a fixed width, so that they can be
-//! written in place. What is known of the whole message comes before the recipients: the first 4 KiB
-//! of the file are enough to list it.
+//! The first line is the [seal](super::seal). It and the second line have a fixed width, so that they can
+//! be overwritten in place. The facts about the whole message come before the recipients, so that the first
+//! 4 KiB of the file are enough to list the message.
 //!
-//! Only the second line and the octet after each `Mailspool-To: ` ever change in a file, each in place:
-//! `-` is a recipient for whom there is something to do, `+` one who is finished. The checksum of the
-//! block reads the line as empty and the octets as `-`.
+//! Only the second line and the octet after each `Mailspool-To: ` ever change, each in place. The octet is
+//! `-` for a recipient with work left and `+` for a finished one. The checksum of the block skips the
+//! second line and reads each of the octets as `-`.
 //!
-//! There is one spelling for each envelope. A block that this version does not write is refused: it
-//! might hold a wish that this version cannot honour.
+//! Each envelope has exactly one spelling. A block in another spelling is refused, because it may hold a
+//! parameter that this version cannot honour.
 
 use std::fmt::Write as _;
 
@@ -38,25 +38,26 @@ use super::key::{Keyed, parse_time};
 use super::seal::Seal;
 use super::xtext;
 
-/// The most octets of a block: about 400,000 recipients with short addresses.
+/// The longest block, in octets; a longer one is refused. Enough for about 400,000 recipients with short
+/// addresses.
 pub const MAX_BLOCK: u64 = 32 << 20;
 
-/// The octets in which the seal and the state lie.
+/// The seal and the state line lie within this many octets.
 pub const HEAD: usize = 512;
 
 const STATE: &str = "Mailspool-State: ";
 const TO: &str = "Mailspool-To: ";
 
-/// What the state line says of a message.
+/// The content of the state line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Nothing is left to do for any recipient: the message is to be forgotten.
+    /// Every recipient is finished; the message is about to be removed.
     pub done: bool,
-    /// Attempts in a row that were interrupted; it counts to 999.
+    /// Consecutive interrupted attempts, at most 999.
     pub interrupted: u16,
 }
 
-/// An envelope block as it was read.
+/// An envelope block as read from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The message's id.
@@ -65,48 +66,48 @@ pub struct Block {
     pub seal: Seal,
     /// The state line.
     pub mark: Mark,
-    /// Who sent the message to whom.
+    /// The sender, the recipients and the parameters of the submission.
     pub envelope: Envelope,
-    /// For each recipient, whether there is nothing more to do for it.
+    /// For each recipient, whether it is finished.
     pub finished: Vec<bool>,
 }
 
-/// Why a file does not begin with a block that can be trusted.
+/// Why a file does not begin with a valid block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// The first line is no seal.
+    /// The first line is not a seal.
     #[error("it does not begin with an envelope block")]
     Unsealed,
-    /// A newer program, or an older one, wrote it.
+    /// A newer or older program wrote the block.
     #[error(
         "its envelope block has version {found}, this program knows version {}",
         Seal::VERSION
     )]
     Version {
-        /// What it says.
+        /// The version in the file.
         found: String,
     },
-    /// The length that the seal gives to the block is not possible.
+    /// The seal's length of the block is impossible.
     #[error("its seal says that the envelope block has {0} octets")]
     Length(u64),
     /// The file is shorter than the block.
     #[error("its envelope block is cut off")]
     CutOff,
-    /// A line is not what this version writes there.
+    /// A line is not one that this version writes.
     #[error("line {0} of its envelope block is not understood")]
     Line(usize),
-    /// The checksum is another one.
+    /// The checksum does not match.
     #[error("its envelope block does not match its seal")]
     Broken,
 }
 
 impl Mark {
-    /// Octets of the state line.
+    /// The length of the state line in octets.
     pub const WIDTH: usize = STATE.len() + "idle 000\n".len();
-    /// Where the state line begins in the file.
+    /// The offset of the state line in the file.
     pub const OFFSET: u64 = Seal::WIDTH as u64;
 
-    /// The state line.
+    /// Formats the state line.
     pub fn line(self) -> String {
         let word = if self.done { "done" } else { "idle" };
         format!("{STATE}{word} {:03}\n", self.interrupted.min(999))
@@ -122,15 +123,15 @@ impl Mark {
     }
 }
 
-/// Writes the block of a message, with a seal that nothing passes: [`close`] puts the seal in when the
-/// message is complete.
+/// Formats the block of a new message, with an invalid seal. [`close`] writes the seal when the message is
+/// complete.
 pub fn open(id: QueueId, envelope: &Envelope) -> Vec<u8> {
     write(Seal::default(), Mark::default(), id, envelope)
 }
 
-/// Writes a block for which there is everything to do for each recipient.
+/// Formats a block in which no recipient is finished.
 fn write(seal: Seal, mark: Mark, id: QueueId, envelope: &Envelope) -> Vec<u8> {
-    // Most addresses are shorter.
+    // Estimated octets per recipient. Most addresses are shorter.
     const EACH: usize = 64;
     let recipients = &envelope.recipients;
     let mut text = String::with_capacity(HEAD + recipients.len() * EACH);
@@ -147,7 +148,7 @@ fn write(seal: Seal, mark: Mark, id: QueueId, envelope: &Envelope) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Seals a block for a message of `size` octets with this checksum; only the first line changes.
+/// Seals a block for a message of `size` octets with the checksum `message`. Only the first line changes.
 pub fn close(block: &mut [u8], size: u64, message: u128) {
     let mut seal = Seal {
         block: block.len() as u64,
@@ -160,8 +161,8 @@ pub fn close(block: &mut [u8], size: u64, message: u128) {
     block[..Seal::WIDTH].copy_from_slice(seal.line().as_bytes());
 }
 
-/// The checksum over the lengths and the checksum of the message, and over the lines of the block below the
-/// seal, with everything that may change read as it is at acceptance.
+/// The checksum over the lengths and the checksum of the message, and over the lines after the seal, with
+/// everything mutable read as it is at acceptance.
 fn checksum(block: &[u8]) -> u128 {
     let (seal, below) = block.split_at(Seal::WIDTH);
     let mut hash = Xxh3::new();
@@ -231,7 +232,7 @@ fn write_recipient(text: &mut String, recipient: &Address, dsn: Option<&Recipien
     text.push('\n');
 }
 
-/// Free text of a submitter's as one word, without a character that ends an address.
+/// Encodes a submitter's free text as one word without `>`, which ends an address.
 fn encoded(text: &str) -> String {
     xtext::encode(text.as_bytes(), b">")
 }
@@ -241,11 +242,11 @@ fn decoded(word: &str) -> Option<String> {
 }
 
 impl Block {
-    /// Reads a block: `bytes` are as many octets from the beginning of the file as its seal says
+    /// Parses a block. `bytes` must be the first octets of the file, as many as the seal says
     /// ([`Seal::parse`]).
     ///
     /// # Errors
-    /// The first thing that this version would not have written.
+    /// The first deviation from what this version writes.
     pub fn parse(bytes: &[u8]) -> Result<Block, BlockError> {
         let seal = Seal::parse(bytes)?;
         if bytes.len() as u64 != seal.block {
@@ -257,7 +258,7 @@ impl Block {
         let text = std::str::from_utf8(&bytes[Seal::WIDTH..]).map_err(|_| BlockError::Broken)?;
         let mut lines = Lines::of(text);
         let block = lines.block(seal).ok_or(BlockError::Line(lines.number))?;
-        // There is one spelling: whatever else was read as the same thing is not ours.
+        // The parser accepts more than one spelling; this version writes only one.
         if block.spelling() == bytes {
             Ok(block)
         } else {
@@ -265,7 +266,7 @@ impl Block {
         }
     }
 
-    /// The block as it stands in the file.
+    /// Formats the block as it is in the file.
     fn spelling(&self) -> Vec<u8> {
         let mut bytes = write(self.seal, self.mark, self.id, &self.envelope);
         for (offset, finished) in self.octets().zip(&self.finished) {
@@ -276,7 +277,7 @@ impl Block {
         bytes
     }
 
-    /// Where in the file the octet of each recipient lies.
+    /// The offset of each recipient's octet in the file.
     pub fn octets(&self) -> impl Iterator<Item = u64> {
         let mut facts = String::new();
         write_facts(&mut facts, self.id, &self.envelope);
@@ -294,17 +295,17 @@ impl Block {
     }
 }
 
-/// The lines of a block below its seal.
+/// The lines of a block after the seal.
 struct Lines<'a> {
     rest: std::iter::Peekable<std::str::SplitTerminator<'a, char>>,
-    /// The line in the file that was read last.
+    /// The number in the file of the line read last.
     number: usize,
 }
 
 impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Lines<'a> {
         Lines {
-            // At LF alone: `lines` would take a CR for a part of the line's end.
+            // Split at LF only: `lines` would treat a CR as part of the line end.
             rest: text.split_terminator('\n').peekable(),
             number: 1,
         }
@@ -315,7 +316,7 @@ impl<'a> Lines<'a> {
         self.rest.next()
     }
 
-    /// The value of the next line, if it has this name.
+    /// Returns the value of the next line, if the line has this name.
     fn fact(&mut self, name: &str) -> Option<&'a str> {
         let value = |line: &&'a str| {
             let line = line.strip_prefix("Mailspool-")?.strip_prefix(name)?;
@@ -326,14 +327,15 @@ impl<'a> Lines<'a> {
         Some(value)
     }
 
-    /// The same where the line must be there.
+    /// Like [`fact`](Lines::fact), for a required line. If it is missing, `number` becomes that of the line
+    /// found instead.
     fn needed(&mut self, name: &str) -> Option<&'a str> {
         let value = self.fact(name);
         self.number += usize::from(value.is_none());
         value
     }
 
-    /// A line that may be there, and has to be one that this reads.
+    /// Reads an optional line. Returns `None` if its value is invalid.
     fn optional<T>(
         &mut self,
         name: &str,
@@ -367,7 +369,7 @@ impl<'a> Lines<'a> {
         })?;
         let ret = self.optional("Return", |value| value.parse::<Ret>().ok())?;
         let envid = self.optional("Envid", |word| decoded(word).filter(|text| is_envid(text)))?;
-        // No more room than there are lines for, whatever the number says.
+        // The capacity is limited by the size of the block, whatever the number says.
         let most = seal.block as usize / (TO.len() + "- <x>\n".len());
         let mut dsn = Dsn {
             ret,
@@ -408,7 +410,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Whether it is finished, the address, and what the sender wants to hear of it.
+/// Parses a recipient line: whether the recipient is finished, the address, and the DSN parameters.
 fn recipient(line: &str) -> Option<(bool, Address, RecipientDsn)> {
     let rest = line.strip_prefix(TO)?;
     let (finished, rest) = match rest.strip_prefix('-') {
@@ -416,7 +418,7 @@ fn recipient(line: &str) -> Option<(bool, Address, RecipientDsn)> {
         None => (true, rest.strip_prefix('+')?),
     };
     let rest = rest.strip_prefix(" <")?;
-    // An address may have this character in quotes; a parameter never has it.
+    // A quoted local part may contain `>`; a parameter never does.
     let (address, parameters) = rest.rsplit_once('>')?;
     let mut wish = RecipientDsn::default();
     for parameter in parameters.split(' ').skip(1) {
@@ -490,7 +492,7 @@ mod tests {
         bytes
     }
 
-    /// Seals again what a test has changed below the first line.
+    /// Seals a text again, after a test has changed lines below the first.
     fn resealed(text: &str) -> Vec<u8> {
         let mut bytes = text.as_bytes().to_vec();
         close(&mut bytes, 12, 7);
@@ -545,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_in_place_leaves_the_seal_as_it_is() {
+    fn changes_in_place_keep_the_seal_valid() {
         let mut bytes = sealed(&envelope());
         let block = Block::parse(&bytes).unwrap();
         let mark = Mark {
@@ -569,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_flipped_bit_is_seen() {
+    fn every_cut_and_every_flipped_bit_is_detected() {
         let bytes = sealed(&envelope());
         let block = Block::parse(&bytes).unwrap();
         let octets: Vec<u64> = block.octets().collect();
@@ -582,7 +584,7 @@ mod tests {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
                 let read = Block::parse(&flipped);
-                // What may change is not under the seal, and says itself what it is.
+                // The mutable parts are not under the seal; a flipped bit in them may be valid.
                 let is_mark = (Seal::WIDTH..Seal::WIDTH + Mark::WIDTH).contains(&at);
                 match read {
                     Err(_) => {}
@@ -599,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_would_not_write_is_not_read() {
+    fn only_the_written_spelling_is_read() {
         let good = String::from_utf8(sealed(&envelope())).unwrap();
         for (from, to) in [
             ("idle 000", "IDLE 000"),

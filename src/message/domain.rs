@@ -1,27 +1,26 @@
-//! Domains, which may be spelled in two ways: `bücher.example` (with U-labels) and
-//! `xn--bcher-kva.example` (A-labels, RFC 5890). Both are one domain, and so is either of them with
-//! a final dot: the dot is DNS's mark of a full name, and mail has full names only (RFC 5321,
-//! 2.3.5). An address literal is one domain in each of its spellings.
+//! Domains, and the spellings that are the same domain.
 //!
-//! DNS, TLS, and servers without SMTPUTF8 know the second only. [`check`] is for what comes in;
-//! everything else takes any text, because a spool may hold addresses that an earlier version
-//! accepted.
+//! `bücher.example` (U-labels) and `xn--bcher-kva.example` (A-labels, RFC 5890) are one domain. So is
+//! either with a final dot, which in DNS marks a fully qualified name; mail uses only such names (RFC 5321,
+//! 2.3.5). All spellings of an address literal are one domain, too.
+//!
+//! DNS, TLS, and servers without SMTPUTF8 know only A-labels. [`check`] is for submitted domains.
+//! Everything else takes any text, because a spool may hold addresses that an earlier version accepted.
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::borrow::Cow;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
-/// The name has no ASCII form.
+/// The domain has no ASCII form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a valid internationalised domain name (RFC 5891)")]
 pub struct NotADomain(String);
 
-/// All that no host name has, but for the underscore, which some have.
+/// The ASCII characters that no host name contains. The underscore is allowed, because some names have it.
 const FORBIDDEN: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
 
-/// The domain has letters that are in no domain, an empty label, or a label or a whole that is
-/// too long for DNS.
+/// The domain has an invalid character, an empty label, or a label or a name that is too long for DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadDomain;
 
@@ -31,12 +30,12 @@ const MAX_LABEL: usize = 63;
 /// The longest name in DNS, in octets, without a final dot.
 const MAX_NAME: usize = 253;
 
-/// Whether mail can be addressed to a domain: a name that DNS can be asked for, or an address
-/// literal. Hyphens and underscores may stand anywhere in a name, because some names in use have
-/// them so, and DNS has the last word. A final dot is not part of the domain.
+/// Checks that mail can be addressed to a domain: a name that can be looked up in DNS, or an address
+/// literal. Hyphens and underscores may be anywhere in a name, because some names in use have them there,
+/// and the lookup decides. A final dot is not part of the domain.
 ///
 /// # Errors
-/// It cannot. No later attempt could succeed.
+/// The domain is invalid. A later attempt would fail the same way.
 pub fn check(domain: &str) -> Result<(), BadDomain> {
     if domain.starts_with('[') {
         return literal(domain).map(|_| ()).ok_or(BadDomain);
@@ -55,8 +54,8 @@ pub fn check(domain: &str) -> Result<(), BadDomain> {
     }
 }
 
-/// The address in an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321,
-/// 4.1.3), the only kinds that there are.
+/// Returns the address in an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]`. No other kinds
+/// are defined (RFC 5321, 4.1.3).
 pub fn literal(domain: &str) -> Option<IpAddr> {
     let text = domain.strip_prefix('[')?.strip_suffix(']')?;
     match text.get(..5) {
@@ -67,8 +66,8 @@ pub fn literal(domain: &str) -> Option<IpAddr> {
     }
 }
 
-/// The domain without the dot at its end. Two dots are no domain's end, and stay: what comes out has
-/// nothing more to take off.
+/// Returns the domain without its final dot. Two final dots are kept, so that a second call changes
+/// nothing.
 pub fn without_final_dot(domain: &str) -> &str {
     match domain.strip_suffix('.') {
         Some(name) if !name.is_empty() && !name.ends_with('.') => name,
@@ -76,15 +75,15 @@ pub fn without_final_dot(domain: &str) -> &str {
     }
 }
 
-/// A domain as DNS and TLS know it: A-labels in lower case, without a final dot. An address
-/// literal stays one.
+/// Returns the domain in the form that DNS and TLS use: A-labels in lower case, without a final dot. An
+/// address literal stays a literal.
 ///
-/// Characters are mapped as browsers do (UTS 46, not transitional), so that `BÜCHER。example` is
-/// found too. Whether a label may be registered is not asked.
+/// Characters are mapped as browsers map them (UTS 46, non-transitional), so that `BÜCHER。example` works
+/// too. Registration rules are not checked.
 ///
 /// # Errors
-/// Characters that are in no domain, directions or joiners out of their place, a label of more
-/// than 63 octets, a name of more than 253.
+/// An invalid character, an invalid use of text direction or joiners, a label of more than 63 octets, or a
+/// name of more than 253.
 pub fn to_ascii(domain: &str) -> Result<Cow<'_, str>, NotADomain> {
     if domain.is_ascii() {
         let domain = without_final_dot(domain);
@@ -102,15 +101,15 @@ pub fn to_ascii(domain: &str) -> Result<Cow<'_, str>, NotADomain> {
             DnsLength::VerifyAllowRootDot,
         )
         .map_err(|_| NotADomain(domain.to_owned()))?;
-    // The dot may have been one of those that other scripts have.
+    // The final dot may have been a non-ASCII one.
     Ok(match ascii.strip_suffix('.') {
         Some(name) => name.to_owned().into(),
         None => ascii,
     })
 }
 
-/// The one spelling by which a domain is compared: its ASCII form, or where it has none, the
-/// domain in lower case. An address is spelled as Rust does it.
+/// Returns the spelling for comparing domains: the ASCII form, or, if there is none, the domain in lower
+/// case. An address literal is formatted by `std`.
 pub fn key(domain: &str) -> Cow<'_, str> {
     match literal(domain) {
         Some(IpAddr::V4(address)) => return format!("[{address}]").into(),
@@ -120,7 +119,7 @@ pub fn key(domain: &str) -> Cow<'_, str> {
     to_ascii(domain).unwrap_or_else(|_| domain.to_lowercase().into())
 }
 
-/// Whether both are one domain.
+/// Whether both are the same domain.
 pub fn is_same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other) || key(one) == key(other)
 }
@@ -147,13 +146,13 @@ mod tests {
             ("bücher.example.", "xn--bcher-kva.example"),
             ("bücher.example。", "xn--bcher-kva.example"),
             ("Example.ORG.", "example.org"),
-            // Not one that is left when the dot is gone.
+            // A lone dot is kept, because nothing would be left without it.
             (".", "."),
             ("_x.bücher.example", "_x.xn--bcher-kva.example"),
-            // Not transitional: what DNS has of its own is looked up.
+            // Non-transitional: names that exist in DNS with this letter are found.
             ("straße.example", "xn--strae-oqa.example"),
             ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
-            // What is ASCII is not judged.
+            // ASCII is not checked.
             ("a..b", "a..b"),
             ("[IPv6:2001:DB8::1]", "[ipv6:2001:db8::1]"),
             ("xn--", "xn--"),
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn mail_can_be_addressed_to_what_dns_can_be_asked_for() {
+    fn check_accepts_dns_names_and_address_literals() {
         let label = "x".repeat(MAX_LABEL);
         let longest = format!("{label}.{label}.{label}.{}", "x".repeat(61));
         for good in [
@@ -216,9 +215,9 @@ mod tests {
         }
     }
 
-    /// `x..` lost one dot when it was stored and another when it was read back.
+    /// Regression: `x..` lost one dot when it was stored and another when it was read back.
     #[test]
-    fn one_dot_is_taken_off_the_end_and_no_two() {
+    fn only_a_single_final_dot_is_removed() {
         for (domain, without) in [
             ("b.example.", "b.example"),
             ("b.example", "b.example"),
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_ascii_form_is_no_domain() {
+    fn an_invalid_domain_has_no_ascii_form() {
         let long = format!("{}.example", "ü".repeat(64));
         for domain in [
             "bü cher.example",

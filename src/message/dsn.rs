@@ -1,75 +1,75 @@
-//! Wishes about notices, as a sender gives them (RFC 3461): of what he wants to hear, how much of his
-//! message he wants back, and by what he will know it again.
+//! DSN parameters (RFC 3461): which events the sender is notified of (NOTIFY), how much of the message a
+//! notice returns (RET), and the identifiers that let the sender recognize it (ENVID, ORCPT).
 //!
-//! The lines that show them in `info/transport/<id>` are written here. A wish about recipients names them by their
-//! lines in `info/recipients/<id>`, and neighbours with the same wish share a line.
+//! The lines in `info/transport/<id>` that show the parameters are written here. A line about recipients
+//! refers to their line numbers in `info/recipients/<id>`. Adjacent recipients with the same NOTIFY share a
+//! line.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
 
 use super::xtext;
 
-/// Wishes about a message. By default nothing is asked.
+/// The DSN parameters of a message. The default is to have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dsn {
-    /// How much of the message a notice should have.
+    /// RET: how much of the message a notice returns.
     pub ret: Option<Ret>,
-    /// The sender's own mark for this message, not encoded: at most [`Dsn::MAX_ENVID`] octets of
-    /// printable ASCII once it is.
+    /// ENVID: the sender's identifier for this message, decoded. Encoded, it is printable ASCII of at most
+    /// [`Dsn::MAX_ENVID`] octets.
     pub envid: Option<String>,
-    /// One for each recipient, in their order. Where there are fewer, nothing is asked.
+    /// The parameters of each recipient, in order. Recipients beyond the end have none.
     pub recipients: Vec<RecipientDsn>,
 }
 
-/// Wishes about one recipient.
+/// The DSN parameters of one recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecipientDsn {
-    /// Of what the sender wants to hear.
+    /// NOTIFY: the events that the sender is notified of.
     pub notify: Option<Notify>,
-    /// To whom the sender wrote.
+    /// ORCPT: the recipient that the sender used.
     pub original: Option<OriginalRecipient>,
 }
 
-/// How much of the message a notice should have. It is about failures; other notices have the
-/// header (RFC 3461, 4.3).
+/// RET: how much of the message a failure notice returns. Other notices return the header (RFC 3461, 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ret {
-    /// All of it.
+    /// The whole message.
     Full,
     /// The header.
     Headers,
 }
 
-/// Of what the sender wants to hear.
+/// NOTIFY: the events that the sender is notified of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notify {
-    /// Of nothing.
+    /// No events.
     Never,
-    /// Of those that are true. None of them asks for nothing.
+    /// The events that are true. If all are false, NOTIFY is taken as absent.
     When {
-        /// The message was delivered.
+        /// Delivery to the recipient.
         success: bool,
-        /// It cannot be.
+        /// Permanent failure.
         failure: bool,
-        /// It takes long.
+        /// Delay.
         delay: bool,
     },
 }
 
-/// The address that the sender wrote to, before anybody forwarded it.
+/// ORCPT: the recipient address that the sender used, before any forwarding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginalRecipient {
-    /// Its type: letters, digits and `-`, such as `rfc822` or `utf-8`.
+    /// The address type: letters, digits and `-`, such as `rfc822` or `utf-8`.
     pub kind: String,
-    /// The address as it was, not encoded.
+    /// The address, decoded.
     pub address: String,
 }
 
 impl Dsn {
-    /// The most octets of an ENVID, encoded (RFC 3461, 4.4).
+    /// The longest encoded ENVID in octets (RFC 3461, 4.4). A longer one is refused.
     pub const MAX_ENVID: usize = 100;
 
-    /// Whether nothing is asked.
+    /// Whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         let nothing = RecipientDsn::default();
         self.ret.is_none()
@@ -80,12 +80,13 @@ impl Dsn {
                 .all(|recipient| *recipient == nothing)
     }
 
-    /// What is asked about the recipient at this place.
+    /// The parameters of the recipient with this index.
     pub fn of(&self, recipient: usize) -> RecipientDsn {
         self.recipients.get(recipient).cloned().unwrap_or_default()
     }
 
-    /// What can be said of it, and no more entries than that takes.
+    /// Appends the `info/transport/<id>` lines for the valid parameters. Recipients without parameters take
+    /// no line.
     pub(crate) fn write_lines(&self, text: &mut String) {
         if let Some(ret) = self.ret {
             let _ = writeln!(text, "ret: {}", ret.as_str());
@@ -117,22 +118,22 @@ impl Dsn {
     }
 }
 
-/// Why something is no wish.
+/// Why a text is not a valid DSN parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DsnError {
-    /// Of NOTIFY.
+    /// Invalid NOTIFY.
     #[error("not `never`, nor a list of `success`, `failure` and `delay`, each once at most")]
     Notify,
-    /// Of RET.
+    /// Invalid RET.
     #[error("neither `full` nor `hdrs`")]
     Ret,
-    /// Of ENVID.
+    /// Invalid ENVID.
     #[error(
         "not 1 to {} octets of printable ASCII (blanks, `+` and `=` count as three)",
         Dsn::MAX_ENVID
     )]
     Envid,
-    /// Of ORCPT.
+    /// Invalid ORCPT.
     #[error(
         "not a type, a semicolon and an address, such as `rfc822;you@example.net`, of at most {} \
          octets; only type `utf-8` has addresses that are not printable ASCII",
@@ -142,7 +143,7 @@ pub enum DsnError {
 }
 
 impl Ret {
-    /// The word for it.
+    /// The keyword in files and in SMTP.
     pub fn as_str(self) -> &'static str {
         match self {
             Ret::Full => "full",
@@ -154,7 +155,7 @@ impl Ret {
 impl FromStr for Ret {
     type Err = DsnError;
 
-    /// `full` or `hdrs`, in any case.
+    /// Parses `full` or `hdrs`, case-insensitively.
     fn from_str(text: &str) -> Result<Ret, DsnError> {
         let all = [Ret::Full, Ret::Headers];
         let found = all
@@ -167,7 +168,8 @@ impl FromStr for Ret {
 impl FromStr for Notify {
     type Err = DsnError;
 
-    /// `never`, or some of `success`, `failure` and `delay` with commas between them, in any case.
+    /// Parses `never`, or a list of `success`, `failure` and `delay` with commas between them,
+    /// case-insensitively.
     fn from_str(text: &str) -> Result<Notify, DsnError> {
         if text.eq_ignore_ascii_case("never") {
             return Ok(Notify::Never);
@@ -212,7 +214,7 @@ impl std::fmt::Display for Notify {
 impl FromStr for OriginalRecipient {
     type Err = DsnError;
 
-    /// `rfc822;you@example.net`, not encoded.
+    /// Parses the decoded form, such as `rfc822;you@example.net`.
     fn from_str(text: &str) -> Result<OriginalRecipient, DsnError> {
         let (kind, address) = text.split_once(';').ok_or(DsnError::Original)?;
         let original = OriginalRecipient {
@@ -233,18 +235,18 @@ impl std::fmt::Display for OriginalRecipient {
 }
 
 impl RecipientDsn {
-    /// With a list that asks for nothing taken for none.
+    /// Replaces a NOTIFY without events by `None`.
     pub(crate) fn normal(mut self) -> RecipientDsn {
         self.notify = self.notify.filter(|notify| !notify.is_nothing());
         self
     }
 
-    /// Whether the sender is told if this recipient has the message. Only if he asks for it.
+    /// Whether the sender is notified of a delivery: only if NOTIFY says so.
     pub fn wants_success(&self) -> bool {
         matches!(self.notify, Some(Notify::When { success: true, .. }))
     }
 
-    /// Whether he is told if it cannot have it. Also if he asks for nothing.
+    /// Whether the sender is notified of a failure: if NOTIFY says so or is absent.
     pub fn wants_failure(&self) -> bool {
         self.notify.is_none_or(|notify| match notify {
             Notify::Never => false,
@@ -252,7 +254,7 @@ impl RecipientDsn {
         })
     }
 
-    /// Whether he may be told if it takes long. Also if he asks for nothing.
+    /// Whether the sender may be notified of a delay: if NOTIFY says so or is absent.
     pub fn wants_delay(&self) -> bool {
         self.notify.is_none_or(|notify| match notify {
             Notify::Never => false,
@@ -273,10 +275,10 @@ impl Notify {
 }
 
 impl OriginalRecipient {
-    /// The most octets of an ORCPT, encoded (RFC 3461, 4.2).
+    /// The longest encoded ORCPT in octets (RFC 3461, 4.2). A longer one is refused.
     pub const MAX_LEN: usize = 500;
 
-    /// As it stands behind `ORCPT=`, encoded; none if there is no way to say it.
+    /// Returns the encoded value of the `ORCPT=` parameter, or `None` if it cannot be encoded.
     pub fn encoded(&self) -> Option<String> {
         let OriginalRecipient { kind, address } = self;
         let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
@@ -293,25 +295,25 @@ impl OriginalRecipient {
     }
 }
 
-/// An ENVID as it stands in its parameter; none if there is no way to say it.
+/// Returns the encoded value of the `ENVID=` parameter, or `None` if it cannot be encoded.
 pub fn encoded_envid(envid: &str) -> Option<String> {
     let text = xtext(envid)?;
     (1..=Dsn::MAX_ENVID).contains(&text.len()).then_some(text)
 }
 
-/// Whether a text can be an ENVID.
+/// Whether a text is a valid ENVID.
 pub fn is_envid(text: &str) -> bool {
     encoded_envid(text).is_some()
 }
 
-/// RFC 3461 4: blanks, `+` and `=` as `+` and two hexadecimal digits. There is no way to say what is
-/// not printable ASCII, not even so.
+/// Encodes as xtext of RFC 3461, section 4: blanks, `+` and `=` become `+` and two hexadecimal digits.
+/// Returns `None` if the text is not printable ASCII, which cannot be encoded.
 fn xtext(text: &str) -> Option<String> {
     let is_sayable = text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
     is_sayable.then(|| xtext::encode(text.as_bytes(), b""))
 }
 
-/// RFC 6533 3, the form that any server can carry: `\x{F6}`.
+/// Encodes as RFC 6533, section 3, in the form that every server can transfer: `\x{F6}`.
 fn utf8_xtext(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -330,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_for_nothing_hears_of_failures_and_may_hear_of_delays() {
+    fn without_events_notify_means_failure_and_delay() {
         let when = |success, failure, delay| {
             Some(Notify::When {
                 success,

@@ -1,5 +1,5 @@
 //! The envelope, and the three files that show it: `info/sender/<id>`, `info/recipients/<id>` and
-//! `info/transport/<id>`. The envelope itself is read from the message file ([`block`](super::block)).
+//! `info/transport/<id>`. The envelope is stored in the message file only ([`block`](super::block)).
 
 use std::fmt::Write as _;
 
@@ -10,17 +10,17 @@ use super::dsn::Dsn;
 use super::id::QueueId;
 use super::key::Keyed;
 
-/// Through which door a message came in, and so which directory it enters.
+/// The entrance of a message, which decides the queue it enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance {
-    /// From an MTA's pipe, into `incoming/`.
+    /// From an MTA's pipe; enters `incoming/`.
     Incoming,
-    /// From an application, or a notice of our own, into `active/`.
+    /// From an application, or a notice of this program; enters `active/`.
     Active,
 }
 
 impl Entrance {
-    /// The word for it: the directory that a message enters by it.
+    /// The name of the entrance: the directory of its queue.
     pub fn as_str(self) -> &'static str {
         match self {
             Entrance::Incoming => "incoming",
@@ -34,15 +34,15 @@ impl Entrance {
     }
 }
 
-/// What a notice tells the sender of its origin.
+/// The kind of a notice to the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoticeKind {
-    /// Delivery to some recipients failed for good (RFC 3464 "failed").
+    /// Permanent failure for some recipients (RFC 3464 "failed").
     Bounce,
-    /// Some have not got it yet, and are still tried (RFC 3464 "delayed").
+    /// Some recipients have not received the message yet; attempts continue (RFC 3464 "delayed").
     Delay,
-    /// Some have it, or whoever has it now tells nobody (RFC 3464 "delivered" and "relayed").
+    /// Delivered, or relayed to a system that sends no notices (RFC 3464 "delivered" and "relayed").
     Success,
 }
 
@@ -51,30 +51,29 @@ pub enum NoticeKind {
 pub struct Origin {
     /// Its queue id.
     pub id: QueueId,
-    /// What is told about it.
+    /// The kind of the notice about it.
     pub kind: NoticeKind,
 }
 
-/// How the message is to be treated, as far as the submitter decided that. Routes are not here; they
-/// are computed at every attempt.
+/// The submitter's decisions about a message. Routes are not stored; each attempt computes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// The door it came in by.
+    /// The entrance of the message.
     pub entrance: Entrance,
-    /// The transport, when the submitter named one.
+    /// The transport, if the submitter named one.
     pub transport: Option<String>,
-    /// What it is a notice about, if it is one.
+    /// The message that this one is a notice about, if any.
     pub origin: Option<Origin>,
-    /// Of what its sender wants to hear, for [`Envelope::recipients`] in their order.
+    /// The DSN parameters. Their recipients are those of [`Envelope::recipients`], in the same order.
     pub dsn: Dsn,
-    /// Under which key it was accepted, if it has one.
+    /// The submission key, if any.
     pub key: Option<Keyed>,
-    /// Not to be attempted before this time (RFC 4865).
+    /// The time before which no attempt is made (RFC 4865).
     pub release: Option<Timestamp>,
 }
 
 impl Submission {
-    /// A submission by `entrance` that leaves everything else to the configuration.
+    /// Returns a submission by this entrance with no other decisions.
     pub fn by(entrance: Entrance) -> Submission {
         Submission {
             entrance,
@@ -87,18 +86,18 @@ impl Submission {
     }
 }
 
-/// Who sent a message and to whom it goes.
+/// The sender, the recipients and the submitter's decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// Where notices go.
+    /// The address that notices are sent to.
     pub sender: ReversePath,
-    /// The recipients, at least one, none twice.
+    /// The recipients: at least one, without repeats.
     pub recipients: Vec<Address>,
     /// The submitter's decisions.
     pub submission: Submission,
 }
 
-/// The three files below `info/` that show an envelope to people and scripts. Nothing decides by them.
+/// The three files in `info/` that show an envelope to operators and scripts. They are never read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvelopeView {
     /// `info/sender/<id>`: one line, empty for the null sender.
@@ -110,7 +109,7 @@ pub struct EnvelopeView {
 }
 
 impl Envelope {
-    /// The files that show this envelope.
+    /// Returns the content of the three files.
     pub fn view(&self) -> EnvelopeView {
         let mut recipients = String::new();
         for recipient in &self.recipients {
@@ -125,7 +124,7 @@ impl Envelope {
     }
 }
 
-/// Whether a text can name a transport: letters, digits, `-`, `_` and `.`.
+/// Whether a text can be the name of a transport: up to 64 letters, digits, `-`, `_` and `.`.
 pub fn is_transport_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
@@ -135,7 +134,7 @@ pub fn is_transport_name(text: &str) -> bool {
 }
 
 impl Submission {
-    /// The lines of `info/transport/<id>`.
+    /// Formats `info/transport/<id>`.
     fn lines(&self) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "door: {}", self.entrance.as_str());
@@ -157,7 +156,7 @@ impl Submission {
 }
 
 impl NoticeKind {
-    /// The word for it in files and logs.
+    /// The name in files and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             NoticeKind::Bounce => "bounce",
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_for_many_is_one_line() {
+    fn adjacent_recipients_with_the_same_notify_share_a_line() {
         let when = |success| {
             Some(Notify::When {
                 success,
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_said_is_not_written() {
+    fn invalid_parameters_are_not_written() {
         let dsn = Dsn {
             ret: None,
             envid: Some("a\nseal: x".into()),

@@ -1,29 +1,28 @@
-//! Writes header fields, and the fields of a delivery status. Every such line that this program makes
-//! is written here, so that none is longer than RFC 5322 allows and no value can begin another field.
+//! Writes header fields, and the fields of a delivery status. This program writes every such line here, so
+//! that no line is longer than RFC 5322 allows and no value can start another field.
 
-/// The most octets of a line, without its end (RFC 5322, 2.1.1). What is longer is folded, and a word
-/// that no fold makes room for is cut.
+/// The longest line in octets, without its end (RFC 5322, 2.1.1). A longer line is folded. A word too long
+/// for a line is cut.
 pub const MAX_LINE: usize = 998;
 
-/// Octets of a line after which it is folded at the next blank. Lines with encoded words must not be
-/// longer (RFC 2047, 2).
+/// The length in octets beyond which a line is folded at the next blank. Lines with encoded words must not
+/// be longer (RFC 2047, 2).
 const FOLD: usize = 76;
 
-/// The most blanks that stay together: the line has to have room for a word after them.
+/// The longest run of blanks; more are dropped, because the line needs room for a word after them.
 const MAX_BLANKS: usize = MAX_LINE / 2;
 
-/// Appends the field `name: value`, whose lines end with `eol`. It is folded at blanks, and unfolding
-/// gives the value back as it was; a line feed in the value is a fold, too. Other control characters
-/// are left out.
+/// Appends the field `name: value`, with lines that end with `eol`. The value is folded at blanks, and
+/// unfolding restores it. A line feed in the value is a fold, too. Other control characters are dropped.
 ///
-/// The name stays on one line with the first word, if there is room: some readers look no further.
+/// The first word stays on the line of the name if there is room, because some readers ignore folded lines.
 pub fn write(out: &mut String, name: &str, value: &str, eol: &str) {
     let is_kept = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
     let value: String = value.chars().filter(is_kept).collect();
     out.push_str(name);
     out.push(':');
     let mut length = name.len() + 1;
-    // A line without a word would end the header.
+    // A blank line would end the header.
     let lines = value.split('\n').filter(|line| !line.trim().is_empty());
     for (n, line) in lines.enumerate() {
         let mut begins = true;
@@ -54,7 +53,7 @@ pub fn write(out: &mut String, name: &str, value: &str, eol: &str) {
     out.push_str(eol);
 }
 
-/// As [`write()`], but the field is left out if a word of it would have to be cut: half an address names
+/// Like [`write()`], but drops the field if a word of it is too long for a line: half an address names
 /// another mailbox, and half a message id another message.
 pub fn write_whole(out: &mut String, name: &str, value: &str, eol: &str) {
     let has_room = |word: &str| word.len() < MAX_LINE;
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_wrong_if_it_were_cut_is_left_out() {
+    fn write_whole_drops_a_field_with_too_long_a_word() {
         let mut out = String::new();
         write_whole(&mut out, "A", &format!("a <{}>", "x".repeat(995)), "\n");
         assert_eq!(out.lines().map(str::len).max(), Some(998));
@@ -132,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_is_one_field_of_lines_that_are_short_enough(
+        fn any_value_is_one_field_of_short_lines(
             value in prop_oneof![
                 ".{0,80}",
                 "([a-z\"<>@]{0,9} {0,3}){0,40}",

@@ -1,24 +1,24 @@
-//! Reads a header as it streams by, in bounded memory.
+//! Scans a header piece by piece, in bounded memory.
 //!
-//! What acceptance must know of a message is little: where the header ends, how many hops it
-//! made (`Received:` fields), and which of a few fields are there. No parser holds
-//! the header in memory for that: a header of 100 MB costs no more than one of 1 KB.
+//! Acceptance needs little from a message: where the header ends, how many hops it made (`Received:`
+//! fields), and which of a few fields it has. No parser holds the header in memory for that, so a header of
+//! 100 MB costs no more than one of 1 KB.
 //!
-//! Lines end as [`super::line`] says. [`HeaderScan`] is the only place that decides where a header
-//! begins and ends; what takes recipients out of a header, and what stores it, both ask it.
+//! Lines end as defined in [`super::line`]. Only [`HeaderScan`] decides where a header begins and ends. The
+//! code that takes recipients from a header and the code that stores it both use it.
 
 use super::line::{self, Ending};
 
-/// Reads the header of one message, piece by piece.
+/// Scans the header of one message, piece by piece.
 #[derive(Debug, Default)]
 pub struct HeaderScan {
     is_input: bool,
     taken_out: &'static [&'static str],
     in_line: bool,
-    /// The field that is being read is one to take out.
+    /// The current field is to be removed.
     out: bool,
     fields: usize,
-    /// `Received:` fields so far: the hops (RFC 5321, section 6.3).
+    /// The number of `Received:` fields so far: the hops (RFC 5321, section 6.3).
     pub hops: usize,
     /// A `Date:` field was seen.
     pub date: bool,
@@ -31,51 +31,51 @@ pub struct HeaderScan {
 /// How a header ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderEnd {
-    /// An empty line follows, then the body.
+    /// An empty line, before the body.
     EmptyLine,
-    /// The body follows at once, without an empty line.
+    /// The body starts without an empty line.
     Body,
-    /// The message ends; there is no body.
+    /// The message ends without a body.
     Eof,
 }
 
-/// What stands next in a message.
+/// The next part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// So many octets are lines of an mbox, and no part of the message.
+    /// This many octets are mbox separator lines, which are not part of the message.
     Separators(usize),
-    /// So many octets belong to the header.
+    /// This many octets belong to the header.
     Fields(usize),
-    /// So many octets belong to fields that are to be taken out.
+    /// This many octets belong to header fields that are to be removed.
     TakenOut(usize),
-    /// More octets are needed to decide. At most [`HeaderScan::MAX_HELD`] are.
+    /// More octets are needed to decide. At most [`HeaderScan::MAX_HELD`] octets are undecided.
     Undecided,
     /// The header has ended.
     End(HeaderEnd),
 }
 
-/// What [`HeaderScan::push`] found.
+/// The result of [`HeaderScan::push`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scanned {
-    /// So many bytes belong to the header for certain; what is behind them is to be given again,
-    /// with more behind it, unless the header has ended.
+    /// The number of octets known to belong to the header. Unless the header has ended, pass the octets
+    /// after these again, followed by more.
     pub header: usize,
-    /// Where the header ends, if it does.
+    /// How the header ends, if it has ended.
     pub end: Option<HeaderEnd>,
 }
 
 impl HeaderScan {
-    /// The longest field name that is believed, in octets. RFC 5322 allows lines of 998.
+    /// The longest field name in octets; a longer one is taken for body text. RFC 5322 allows lines of 998.
     const MAX_NAME: usize = 1000;
 
-    /// The most octets of mbox separators together; if there are more, they are text.
+    /// The longest run of mbox separators in octets; a longer one is taken for text.
     const MAX_SEPARATORS: usize = 1000;
 
-    /// The most octets that are undecided.
+    /// The most octets that can be undecided.
     pub const MAX_HELD: usize = Self::MAX_SEPARATORS + Self::MAX_NAME;
 
-    /// For a message that comes in, and may begin with lines of an mbox. Fields with the names
-    /// `taken_out` are told apart from the others.
+    /// Returns a scan for a submitted message, which may begin with mbox separators. The fields named
+    /// `taken_out` are reported as [`Part::TakenOut`].
     pub fn of_input(taken_out: &'static [&'static str]) -> HeaderScan {
         HeaderScan {
             is_input: true,
@@ -84,9 +84,9 @@ impl HeaderScan {
         }
     }
 
-    /// Passes over the mbox separators that a message may come with: none while more octets are
-    /// needed to decide, then how many octets they are. [`next`](HeaderScan::next) does the same;
-    /// this is for those that must see the first line before it is read.
+    /// Skips the mbox separators at the beginning of a message, and returns their length in octets, or
+    /// `None` if more octets are needed to decide. [`next`](HeaderScan::next) does the same; this is for
+    /// callers that need the first header line before it is scanned.
     pub fn separators(&mut self, bytes: &[u8], eof: bool) -> Option<usize> {
         if !self.is_input {
             return Some(0);
@@ -96,8 +96,8 @@ impl HeaderScan {
         Some(found)
     }
 
-    /// Says what stands at the beginning of `bytes`: those that were undecided, and new ones after
-    /// them. `eof` says that nothing will follow. What was told is not to be given again.
+    /// Returns the part at the beginning of `bytes`: the undecided octets of the last call, followed by new
+    /// ones. `eof` means that no more octets follow. Octets of a returned part must not be passed again.
     pub fn next(&mut self, bytes: &[u8], eof: bool) -> Part {
         match self.separators(bytes, eof) {
             None => return Part::Undecided,
@@ -137,8 +137,8 @@ impl HeaderScan {
         }
     }
 
-    /// Reads on, where nothing is to be taken out or passed over. `bytes` are those the last call
-    /// left over and new ones after them; `eof` says that nothing will follow.
+    /// Scans on, for callers that remove or skip nothing. `bytes` are the octets left over by the last
+    /// call, followed by new ones. `eof` means that no more octets follow.
     pub fn push(&mut self, bytes: &[u8], eof: bool) -> Scanned {
         let mut header = 0;
         let end = loop {
@@ -153,9 +153,9 @@ impl HeaderScan {
         Scanned { header, end }
     }
 
-    /// The lines of an mbox before the header (RFC 4155): they begin with `From `, or with `>From `,
-    /// as some MTAs quote it. They are separators only if a field follows, because a message
-    /// without a header may begin with that word.
+    /// Returns the length of the mbox separators before the header (RFC 4155). They begin with `From `, or
+    /// with `>From `, as some MTAs quote it. They are separators only if a field follows, because the text
+    /// of a message without a header may begin with this word.
     fn find_separators(bytes: &[u8], eof: bool) -> Option<usize> {
         let unless = |decided: bool| decided.then_some(0);
         let mut at = 0;
@@ -225,15 +225,14 @@ enum Line {
     Undecided,
 }
 
-/// What the first line of a message may be.
+/// The kind of a first line.
 enum First {
     Separator,
     Other,
     Undecided,
 }
 
-/// Whether a line is an mbox separator. `From :` begins a field, even with a blank before the
-/// colon.
+/// Whether a line is an mbox separator. `From :` begins a field; blanks before the colon are allowed.
 fn first_line(line: &[u8]) -> First {
     const BEGIN: &[u8] = b"From ";
     let line = line.strip_prefix(b">").unwrap_or(line);
@@ -251,7 +250,7 @@ fn first_line(line: &[u8]) -> First {
     }
 }
 
-/// How many blanks stand at the beginning.
+/// The number of blanks at the beginning.
 fn blanks(bytes: &[u8]) -> usize {
     let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
     bytes.iter().take_while(is_blank).count()
@@ -262,7 +261,7 @@ fn find(bytes: &[u8], from: usize, byte: u8) -> Option<usize> {
     Some(from + found)
 }
 
-/// The line ending a message uses, judged by its first line.
+/// Returns the line ending of a message, judged by its first line.
 pub fn line_ending(bytes: &[u8]) -> &'static str {
     match find(bytes, 0, b'\n') {
         Some(end) if end > 0 && bytes[end - 1] == b'\r' => "\r\n",
@@ -270,8 +269,8 @@ pub fn line_ending(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// The fields of a header: the name of each, and all of it, name and continuations included.
-/// What stands before the first field has no name.
+/// Iterates over the fields of a header: the name, and the whole field with its name and continuation
+/// lines. Text before the first field has an empty name.
 pub fn fields(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = header;
     std::iter::from_fn(move || {
@@ -285,8 +284,8 @@ pub fn fields(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
             }
             end += line.len();
         }
-        let (field, behind) = rest.split_at(end);
-        rest = behind;
+        let (field, after) = rest.split_at(end);
+        rest = after;
         let colon = field.iter().position(|byte| *byte == b':').unwrap_or(0);
         Some((field[..colon].trim_ascii_end(), field))
     })
@@ -297,7 +296,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Pushes in pieces of the given size, as a reader would.
+    /// Scans in pieces of `piece` octets, like a reader.
     fn scan(bytes: &[u8], piece: usize) -> (usize, HeaderEnd, HeaderScan) {
         let mut scan = HeaderScan::default();
         let (mut done, mut have) = (0, 0);
@@ -308,7 +307,7 @@ mod tests {
             if let Some(end) = found.end {
                 return (done, end, scan);
             }
-            assert!(have < bytes.len(), "the end was not seen");
+            assert!(have < bytes.len(), "the end was not found");
         }
     }
 
@@ -339,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn a_body_may_follow_without_empty_line() {
+    fn a_body_may_start_without_an_empty_line() {
         let (at, end, _) = scan(b"Subject: x\nhello there\n", 1);
         assert_eq!((at, end), (11, HeaderEnd::Body));
     }
 
     #[test]
-    fn a_header_may_be_all_there_is() {
+    fn a_message_may_be_only_a_header() {
         for message in ["Subject: x\n", "Subject: x", "Subject:", "\n", "\r\n"] {
             let (at, end, _) = scan(message.as_bytes(), 2);
             let expected = if message.trim().is_empty() {
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_name_is_not_held_for_ever() {
+    fn an_endless_name_is_taken_for_body() {
         let mut scan = HeaderScan::default();
         let found = scan.push(&[b'x'; 2000], false);
         assert_eq!(
@@ -371,13 +370,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_tells_the_line_ending() {
+    fn the_first_line_decides_the_line_ending() {
         assert_eq!(line_ending(b"Subject: x\r\n"), "\r\n");
         assert_eq!(line_ending(b"Subject: x\r\r\n"), "\r\n");
         assert_eq!(line_ending(b"\n"), "\n");
     }
 
-    /// What an input is made of, read in pieces: separators, fields that stay, fields that go.
+    /// Scans an input in pieces of `piece` octets. Returns the separators, the kept fields, the removed
+    /// fields and the rest.
     fn parts(bytes: &[u8], piece: usize) -> [Vec<u8>; 4] {
         let mut scan = HeaderScan::of_input(&["Bcc"]);
         let mut found = [const { Vec::new() }; 4];
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_goes_with_its_continuations() {
+    fn a_field_is_removed_with_its_continuations() {
         let header = b"To: a\nBCC: b,\n c\nbcc : d\nSubject: x\n\ty\nbcc :d\r\nX: y\nBcc: e";
         for piece in [1, 4, 4096] {
             let [_, kept, out, _] = parts(header, piece);
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn separators_stand_before_a_header() {
+    fn separators_precede_a_header() {
         let long = format!("From {}\n", "x".repeat(HeaderScan::MAX_SEPARATORS));
         let two = "From a@b Sat Nov 22\r\n>From c\n";
         let many = "From a\n".repeat(200);
@@ -446,16 +446,16 @@ mod tests {
     }
 
     #[test]
-    fn a_return_is_part_of_a_line_end_or_an_octet() {
+    fn a_carriage_return_belongs_to_a_line_end_or_is_an_octet() {
         for (message, kept, body) in [
             (
                 &b"A: x\r\r\nB: y\r\r\n\r\r\nC: z\n"[..],
                 &b"A: x\r\r\nB: y\r\r\n"[..],
                 &b"\r\r\nC: z\n"[..],
             ),
-            // A field's own octet, however much it looks like another field.
+            // A CR within a field does not start another field.
             (b"A: x\rBcc: y\n\nb", b"A: x\rBcc: y\n", b"\nb"),
-            // A field does not begin with one.
+            // A field does not begin with a CR.
             (b"A: x\n\rBcc: y\n", b"A: x\n", b"\rBcc: y\n"),
             (b"A: x\n\r", b"A: x\n", b"\r"),
         ] {
@@ -468,7 +468,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_matter(
+        fn the_division_into_pieces_does_not_matter(
             bytes in prop::collection::vec(prop::sample::select(b"aD:\r\n \t\x00".to_vec()), 0..60),
             piece in 1_usize..8,
         ) {

@@ -1,7 +1,7 @@
 //! The queue id: a UUID version 7, ordered by time, never reused.
 //!
-//! A message's age is read from its id, never from an mtime, so copying, restoring or
-//! touching a spool changes no schedule.
+//! A message's age comes from its id, never from an mtime. So copying, restoring or touching a spool
+//! changes no schedule.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,28 +13,28 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{Address, NoticeKind};
 
-/// The name of one message in the spool, for as long as the message exists and ever after.
+/// The name of one message in the spool. It is never given to another message.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct QueueId(Uuid);
 
-/// The text is not a queue id in its one accepted spelling (36 characters, lower case).
+/// The text is not a queue id in its only spelling (36 characters, lower case).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a queue id")]
 pub struct NotAnId;
 
 impl QueueId {
-    /// Number of characters of an id as text.
+    /// Length of an id as text, in characters.
     pub const LEN: usize = 36;
 
-    /// An id for a message that comes into being at `now`, with 74 of the given random bits.
+    /// Returns an id for a message created at `now`, with 74 of the given random bits.
     pub fn new(now: Timestamp, random: [u8; 10]) -> QueueId {
         let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
         QueueId(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
-    /// The id of a notice, a function of what causes it: whoever writes the same notice again
-    /// after a crash finds the first one under the same name.
+    /// Returns the id of a notice, derived from its cause. If a crash causes the same notice to be written
+    /// again, the second one has the same name as the first.
     pub fn of_notice(
         at: Timestamp,
         origin: QueueId,
@@ -54,7 +54,7 @@ impl QueueId {
         QueueId::new(at, random)
     }
 
-    /// The moment the id was made, to the millisecond: the message's acceptance.
+    /// When the message was accepted, to the millisecond.
     pub fn accepted(&self) -> Timestamp {
         let bytes = self.0.as_bytes();
         let millis = bytes[..6]
@@ -63,8 +63,7 @@ impl QueueId {
         Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// A number between 0 and 1 that is the message's own, for spreading retries: the same
-    /// message and `salt` always give the same number.
+    /// Returns a number in 0..1 for spreading retries. The same id and `salt` always give the same number.
     pub fn fraction(&self, salt: u64) -> f64 {
         let mut hash = Xxh3::with_seed(salt);
         hash.update(self.0.as_bytes());
@@ -87,7 +86,7 @@ impl fmt::Debug for QueueId {
 impl FromStr for QueueId {
     type Err = NotAnId;
 
-    /// Accepts only what [`Display`](fmt::Display) writes: one id has one file name.
+    /// Accepts only the spelling that [`Display`](fmt::Display) writes, so that each id has one file name.
     fn from_str(text: &str) -> Result<QueueId, NotAnId> {
         if text.len() != QueueId::LEN || text.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(NotAnId);
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_one_spelling_is_an_id() {
+    fn an_id_has_one_spelling() {
         let id = QueueId::new(at("2026-11-22T14:05:00Z"), [7; 10]).to_string();
         for bad in [
             "",
@@ -135,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_id_is_decided_by_its_cause() {
+    fn a_notice_id_depends_on_its_cause() {
         let origin = QueueId::new(at("2026-11-22T14:05:00Z"), [7; 10]);
         let when = at("2026-11-23T00:00:00Z");
         let (a, b) = (
             Address::parse("a@example.org").unwrap(),
             Address::parse("b@example.org").unwrap(),
         );
-        let id = |who: &[&Address]| QueueId::of_notice(when, origin, NoticeKind::Bounce, who);
+        let id = |to: &[&Address]| QueueId::of_notice(when, origin, NoticeKind::Bounce, to);
         assert_eq!(id(&[&a, &b]), id(&[&a, &b]));
         assert_ne!(id(&[&a]), id(&[&b]));
         assert_eq!(id(&[&a]).accepted(), when);

@@ -1,4 +1,4 @@
-//! Submission keys: by which a submitter says that two submissions are one.
+//! Submission keys, with which a submitter marks two submissions as the same.
 
 use std::fmt;
 
@@ -7,37 +7,37 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Address, xtext};
 
-/// What a submitter calls a submission, so that the same one again is not accepted twice. Any
-/// octets, 1 to [`MAX_LEN`](SubmissionKey::MAX_LEN) of them; as text it is xtext (RFC 3461,
-/// section 4).
+/// A submitter's name for a submission. A second submission under the same key is not accepted as a new
+/// message. A key has 1 to [`MAX_LEN`](SubmissionKey::MAX_LEN) arbitrary octets. Its text form is xtext
+/// (RFC 3461, section 4).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SubmissionKey(Vec<u8>);
 
-/// The octets cannot be a key.
+/// Why octets cannot be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// There are none.
-    #[error("a key is not empty")]
+    /// No octets.
+    #[error("the key is empty")]
     Empty,
-    /// There are too many.
-    #[error("a key has no more than {} octets", SubmissionKey::MAX_LEN)]
+    /// More octets than [`SubmissionKey::MAX_LEN`].
+    #[error("the key is longer than {} octets", SubmissionKey::MAX_LEN)]
     TooLong,
 }
 
-/// A message's key, and until when no other message is accepted under it.
+/// A message's key, and the time until which no other message is accepted under it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The key.
     pub key: SubmissionKey,
-    /// The end of the key's lifetime, counted from the message's acceptance.
+    /// The end of the key's lifetime, which begins when the message is accepted.
     pub until: Timestamp,
 }
 
 impl SubmissionKey {
-    /// The most octets of a key.
+    /// The longest key in octets. A longer one is refused.
     pub const MAX_LEN: usize = 256;
 
-    /// A key of these octets.
+    /// Returns a key with these octets.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<SubmissionKey, KeyError> {
         let bytes = bytes.into();
         match bytes.len() {
@@ -47,13 +47,13 @@ impl SubmissionKey {
         }
     }
 
-    /// The same key for these recipients only, in whatever order: an MTA hands a message with many
-    /// of them in in parts.
+    /// Returns the key for this set of recipients, in any order. An MTA may submit a message with many
+    /// recipients in parts.
     pub fn for_recipients(self, recipients: &[Address]) -> SubmissionKey {
         let mut all: Vec<&str> = recipients.iter().map(Address::as_str).collect();
         all.sort_unstable();
         let mut bytes = self.0;
-        // No line of an address has a NUL, nor has the sum.
+        // Neither an address nor the checksum contains a NUL.
         let sum = xxh3_128(all.join("\0").as_bytes());
         bytes.extend_from_slice(format!("\0{sum:032x}").as_bytes());
         SubmissionKey(bytes)
@@ -64,16 +64,16 @@ impl SubmissionKey {
         &self.0
     }
 
-    /// XXH3-128 of the octets, in hexadecimal: the name of the key's files. Two keys may share
-    /// it; what is in the files tells them apart.
+    /// XXH3-128 of the octets, in hexadecimal: the name of the key's files. If two keys have the same hash,
+    /// the content of the files distinguishes them.
     pub fn hash(&self) -> String {
         format!("{:032x}", xxh3_128(&self.0))
     }
 
-    /// Reads the one spelling that [`Display`](fmt::Display) writes.
+    /// Parses the one spelling that [`Display`](fmt::Display) writes.
     pub fn from_xtext(text: &str) -> Option<SubmissionKey> {
         let bytes = xtext::decode(text)?;
-        /// What [`for_recipients`](SubmissionKey::for_recipients) adds.
+        /// The octets that [`for_recipients`](SubmissionKey::for_recipients) adds.
         const MORE: usize = 33;
         if bytes.is_empty() || bytes.len() > SubmissionKey::MAX_LEN + MORE {
             return None;
@@ -96,7 +96,7 @@ impl fmt::Debug for SubmissionKey {
 }
 
 impl Keyed {
-    /// What stands after `Mailspool-Key:` in an envelope block: the end, then the key.
+    /// The value of `Mailspool-Key:` in an envelope block: the end of the lifetime, then the key.
     pub(super) fn to_line(&self) -> String {
         format!("{} {}", self.until, self.key)
     }
@@ -110,7 +110,7 @@ impl Keyed {
     }
 }
 
-/// Reads a time in the one spelling that we write.
+/// Parses a time in the one spelling that `Display` writes.
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     let time: Timestamp = text.parse().ok()?;
     (time.to_string() == text).then_some(time)
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_may_be_for_certain_recipients() {
+    fn a_key_can_be_limited_to_recipients() {
         let [a, b] = ["a@x", "b@y"].map(|text| Address::parse(text).unwrap());
         let key = || SubmissionKey::new(vec![0xff; SubmissionKey::MAX_LEN]).unwrap();
         let both = key().for_recipients(&[a.clone(), b.clone()]);

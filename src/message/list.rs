@@ -1,10 +1,10 @@
-//! Address lists as headers and people write them (RFC 5322, 3.4): display names, groups,
-//! comments, folds, and the obsolete forms of 4.4, source routes among them.
+//! Parses address lists of header fields and command lines (RFC 5322, 3.4): display names, groups,
+//! comments, folds, and the obsolete forms of section 4.4, including source routes.
 //!
-//! Every element of a list is an address, or an error that names it; nothing is dropped, joined
-//! or made up. Where RFC 5322 leaves no doubt about the address, more is understood than it
-//! allows: any octets in display names and comments, an address as its own display name, encoded
-//! words with commas in them, and a group of nobody that does not end.
+//! Every element of a list gives an address, or an error that quotes the element. No address is dropped,
+//! joined or made up. Some forms outside RFC 5322 are accepted because the address is unambiguous: any
+//! octets in display names and comments, an address as its own display name, encoded words with commas in
+//! them, and an empty group without its end.
 
 use super::address::is_atom;
 use super::domain;
@@ -12,20 +12,20 @@ use super::line::{self, Ending};
 use super::reply::{printable, shortened};
 use super::{Address, AddressError};
 
-/// An element of a list that is no address.
+/// An element of a list that is not an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?}: {why}")]
 pub struct ListError {
     /// The element, made printable and cut to 200 octets.
     pub text: String,
-    /// Why it is no address.
+    /// Why it is not an address.
     pub why: NoAddress,
 }
 
-/// Why an element of a list is no address.
+/// Why an element of a list is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAddress {
-    /// What stands in the place of an address is none.
+    /// The element has the form of an address, but is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// Quotes, a comment, angle brackets, an address literal or a group that do not end.
@@ -34,25 +34,25 @@ pub enum NoAddress {
     /// Several words, and no address in angle brackets.
     #[error("these are words, not an address; an address after a name is in angle brackets")]
     Words,
-    /// An encoded word (RFC 2047), which can only be a name.
+    /// An encoded word (RFC 2047), which is allowed only in a name.
     #[error("an encoded word is not an address")]
     EncodedWord,
-    /// A character that has no place there.
+    /// A character that is not allowed there.
     #[error("unexpected `{0}`")]
     Unexpected(char),
-    /// Something follows the address that is separated from it by no comma.
+    /// Text follows the address without a comma.
     #[error("something follows the address; addresses are separated by commas")]
     Follows,
-    /// A name and a different address. It may be that a comma is missing.
+    /// An address as the display name of a different address. A comma may be missing.
     #[error("two addresses without a comma between them")]
     Two,
-    /// A list with no address in it, where one is needed.
+    /// A list without an address, where one is required.
     #[error("there is no address in it")]
     NoneThere,
 }
 
-/// The addresses of a list, groups resolved, in their order; there may be none. Local names
-/// without a domain are addresses without one.
+/// Returns the addresses of a list, those of its groups included, in order; there may be none. Local names
+/// stay without a domain.
 pub fn parse(list: &[u8]) -> Result<Vec<Address>, ListError> {
     let mut reader = Reader {
         bytes: list,
@@ -65,7 +65,7 @@ pub fn parse(list: &[u8]) -> Result<Vec<Address>, ListError> {
     })
 }
 
-/// The addresses of a list on one line, at least one: what a command line gives.
+/// Returns the addresses of a one-line list from a command line, at least one.
 pub fn parse_line(list: &[u8]) -> Result<Vec<Address>, ListError> {
     let wrong = |why| {
         let text = shortened(String::from_utf8_lossy(list).into_owned(), MAX_NAMED);
@@ -83,7 +83,7 @@ pub fn parse_line(list: &[u8]) -> Result<Vec<Address>, ListError> {
     }
 }
 
-/// The most octets of an element in an error.
+/// The longest element in an error, in octets; a longer one is cut.
 const MAX_NAMED: usize = 200;
 
 type Result<T, E = NoAddress> = std::result::Result<T, E>;
@@ -91,7 +91,7 @@ type Result<T, E = NoAddress> = std::result::Result<T, E>;
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Where the element begins that is being read.
+    /// Where the current element begins.
     element: usize,
 }
 
@@ -99,7 +99,7 @@ struct Reader<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Word<'a> {
     Atom(&'a [u8]),
-    /// With its quotes.
+    /// Includes the quotes.
     Quoted(&'a [u8]),
     Encoded,
     Dot,
@@ -108,7 +108,7 @@ enum Word<'a> {
 impl<'a> Reader<'a> {
     fn list(&mut self) -> Result<Vec<Address>> {
         let mut found = Vec::new();
-        // Where the group begins that is being read, and how many addresses there were before it.
+        // Where the current group begins, and the number of addresses found before it.
         let mut group = None;
         loop {
             self.element = self.at;
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// One mailbox, or none if a group begins.
+    /// Parses one mailbox. Returns `None` if a group begins instead.
     fn mailbox(&mut self, in_group: bool) -> Result<Option<Address>> {
         match self.peek() {
             Some(b'<') => return self.in_brackets().map(Some),
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A local part and a domain, or a local part alone.
+    /// Parses a local part with or without a domain.
     fn address(&mut self) -> Result<Address> {
         let words = self.words()?;
         match self.peek() {
@@ -207,8 +207,7 @@ impl<'a> Reader<'a> {
         Ok(Address::from_bytes(&text)?)
     }
 
-    /// The hosts that mail was once to be relayed by: `@a,@b:`. They are read and left out (RFC
-    /// 5322, 4.4).
+    /// Skips a source route such as `@a,@b:`, which is obsolete (RFC 5322, 4.4).
     fn route(&mut self) -> Result<()> {
         loop {
             self.blanks()?;
@@ -230,7 +229,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A domain or an address literal, without blanks and comments, unchecked.
+    /// Parses a domain or an address literal, without its blanks and comments. Does not check it.
     fn domain(&mut self) -> Result<Vec<u8>> {
         self.blanks()?;
         let mut text = Vec::new();
@@ -261,7 +260,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The words and dots that stand here, with comments and blanks taken out between them.
+    /// Parses words and dots. Skips the comments and blanks between them.
     fn words(&mut self) -> Result<Vec<Word<'a>>> {
         let mut words = Vec::new();
         loop {
@@ -308,7 +307,7 @@ impl<'a> Reader<'a> {
         Err(NoAddress::Open('"'))
     }
 
-    /// Passes over blanks, line ends and comments.
+    /// Skips blanks, line ends and comments.
     fn blanks(&mut self) -> Result<()> {
         let mut depth = 0_usize;
         while let Some(byte) = self.peek() {
@@ -331,7 +330,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes over what separates this element from the next one.
+    /// Skips the separator before the next element.
     fn end_of_element(&mut self, in_group: bool) -> Result<()> {
         self.blanks()?;
         match self.peek() {
@@ -358,7 +357,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The element that is being read, up to the comma after the trouble.
+    /// Returns the current element, up to the comma after the error, for the error message.
     fn named(&self, why: NoAddress) -> String {
         let from = self.element.min(self.bytes.len());
         let at = match why {
@@ -372,7 +371,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A local name, as the address of a user here.
+/// Returns the address of a local name.
 fn bare(words: &[Word<'_>]) -> Result<Address> {
     match words {
         [] => Err(AddressError::Empty.into()),
@@ -382,9 +381,8 @@ fn bare(words: &[Word<'_>]) -> Result<Address> {
     }
 }
 
-/// The local part that these words make: atoms with dots between them, or one quoted string.
-/// What is in quotes only in part (RFC 5322, 4.4) has no such form, and is put in quotes as a
-/// whole.
+/// Joins words into a local part: atoms separated by dots, or one quoted string. A partly quoted local part
+/// (RFC 5322, 4.4) is quoted as a whole, because an address has no other form for it.
 fn local_part(words: &[Word<'_>]) -> Result<Vec<u8>> {
     if words.contains(&Word::Encoded) {
         return Err(NoAddress::EncodedWord);
@@ -415,13 +413,13 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n')
 }
 
-/// The text without its line ends.
+/// Returns the text without its line ends.
 fn unfolded(text: &[u8]) -> impl Iterator<Item = u8> {
     line::lines(text).flat_map(line::content).copied()
 }
 
-/// The length of the encoded word (RFC 2047) that a text begins with, or 0. Commas and other
-/// characters that it may not have are taken for its own: it is read to its end in any case.
+/// Returns the length of the encoded word (RFC 2047) at the beginning of a text, or 0. Commas and other
+/// characters that an encoded word must not contain are accepted, so that the word is parsed to its end.
 fn encoded_word(text: &[u8]) -> usize {
     let find = || {
         let rest = text.strip_prefix(b"=?")?;
@@ -457,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_rfc_5322_are_understood() {
+    fn the_examples_of_rfc_5322_are_parsed() {
         for (list, addresses) in [
             // A.1.2, A.1.3
             (
@@ -510,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_headers_in_use_have_is_understood() {
+    fn forms_in_real_headers_are_parsed() {
         for (list, addresses) in [
             ("root", &["root"][..]),
             ("root, a@x.test", &["root", "a@x.test"]),
@@ -544,18 +542,18 @@ mod tests {
                 &["a@x.test", "b@x.test", "c@x.test"],
             ),
             ("undisclosed-recipients:", &[]),
-            (" , ,, (nobody)", &[]),
+            (" , ,, (none)", &[]),
             ("", &[]),
         ] {
             assert_eq!(found(list), addresses, "{list}");
         }
-        // What is in no address may be in any charset.
+        // Display names and comments may be in any charset.
         let latin = parse(b"J\xf6rg (\xfc) <j@x.test>, \"\xf6\" <k@x.test>").unwrap();
         assert_eq!(latin.len(), 2);
     }
 
     #[test]
-    fn what_is_no_address_is_named() {
+    fn an_error_quotes_the_element() {
         use AddressError as Bad;
         use NoAddress::{EncodedWord, Follows, Open, Two, Unexpected, Words};
         for (list, text, why) in [
@@ -615,13 +613,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_command_has_an_address() {
+    fn a_command_line_list_needs_an_address() {
         let parsed = parse_line(b"Joe <joe@x.test>, a@x.test").unwrap();
         assert_eq!(parsed.len(), 2);
         for (line, why) in [
             ("", AddressError::Empty.into()),
             (" ", AddressError::Empty.into()),
-            ("nobody:;", NoAddress::NoneThere),
+            ("none:;", NoAddress::NoneThere),
             (",", NoAddress::NoneThere),
             ("a@x.test\n", AddressError::Control.into()),
             ("a\n@x.test", AddressError::Control.into()),
@@ -635,7 +633,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands between them, each of several addresses comes out as it went in.
+        /// Each of several addresses is returned unchanged, for any separator and any display name.
         #[test]
         fn no_address_is_dropped_joined_or_made_up(
             names in prop::collection::vec("[a-z]{1,3}(\\.[a-z]{1,3})?|\"[a-z ,<@]{1,4}\"", 1..6),
@@ -655,7 +653,7 @@ mod tests {
             prop_assert_eq!(found(&dressed.join(between)), expected);
         }
 
-        /// Without a comma between them they are an error.
+        /// Two addresses without a comma between them are an error.
         #[test]
         fn addresses_without_a_comma_are_an_error(
             blank in prop::sample::select(vec![" ", "\n ", "\t", "(c)", ";", "\r"]),

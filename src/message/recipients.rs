@@ -1,8 +1,8 @@
-//! The recipients that a header names, as `send -t` takes them: those of `To`, `Cc` and `Bcc`, or
-//! of `Resent-To`, `Resent-Cc` and `Resent-Bcc` if the message is sent again (RFC 5322, 3.6.6).
+//! Takes the recipients of `send -t` from the header: those of `To`, `Cc` and `Bcc`, or of `Resent-To`,
+//! `Resent-Cc` and `Resent-Bcc` if the message is resent (RFC 5322, 3.6.6).
 //!
-//! Each field that counts is read as a whole or is an error: mail to somebody else, or to all but
-//! one, is worse.
+//! Each relevant field is either read completely or is an error. A wrong recipient or a missing one would
+//! be worse.
 
 use super::header::fields;
 use super::line;
@@ -10,63 +10,63 @@ use super::list::{self, ListError};
 use super::reply::shortened;
 use super::{Address, AddressError};
 
-/// Which fields name recipients, and which of those of a message that is sent again.
+/// The fields with recipients: in a new message, and in a resent one.
 const FIELDS: [(&str, &str); 3] = [("To", "Resent-To"), ("Cc", "Resent-Cc"), BLIND];
 
-/// The fields whose recipients no other recipient is to learn of: they are taken out of what is
-/// sent.
+/// The fields with hidden recipients. They are removed from the message.
 pub const BLIND_FIELDS: [&str; 2] = [BLIND.0, BLIND.1];
 
 const BLIND: (&str, &str) = ("Bcc", "Resent-Bcc");
 
-/// The fields that a host on the way adds. They stand between one sending and the one before.
+/// The fields that a host on the path adds. They separate the resent blocks of a header.
 const TRACE: [&str; 2] = ["Received", "Return-Path"];
 
-/// The most octets of these fields together: 10,000 recipients with long names.
+/// The most octets of these fields together; more is an error. Enough for 10,000 recipients with long
+/// names.
 const MAX_FIELDS: usize = 1_000_000;
 
-/// The most octets of a line in an error.
+/// The longest quoted line in an error, in octets; a longer one is cut.
 const MAX_LINE: usize = 200;
 
-/// Why recipients could not be taken from a header.
+/// Why the recipients could not be taken from a header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientsError {
-    /// The fields together are too long.
+    /// The fields together are longer than 1,000,000 octets.
     #[error("the fields with recipients are longer than {MAX_FIELDS} octets")]
     TooLong,
-    /// Something stands for an address that is none.
+    /// An invalid address.
     #[error("{field}: {source}")]
     Address {
-        /// In which field.
+        /// Its field.
         field: &'static str,
-        /// What stands there, and why it is no address.
+        /// The element of the list, and why it is not an address.
         source: ListError,
     },
-    /// A local name is no address once our host name follows it.
+    /// A local name that is not a valid address with the host name appended.
     #[error("{address}: {source}")]
     Qualified {
-        /// The name.
+        /// The local name.
         address: Address,
-        /// Why it is no address.
+        /// Why it is not an address.
         source: AddressError,
     },
-    /// A field with recipients stands after the header, with no empty line between them.
+    /// A field with recipients after the end of the header, without an empty line between them.
     #[error(
         "{line:?} is no header field, so the header ends there and {field} would be text; write an \
          empty line where the header ends"
     )]
     Beyond {
-        /// The line, cut to 200 octets.
+        /// The first line after the header, cut to 200 octets.
         line: String,
-        /// The field.
+        /// The name of the field.
         field: &'static str,
     },
 }
 
-/// The recipients that a whole header names, in their order, local names at `hostname`.
+/// Returns the recipients of a whole header, in order. Local names get the domain `hostname`.
 ///
-/// Of several sendings the latest counts. Its fields stand above those of earlier ones, with trace
-/// fields between them. `Resent-Bcc` counts wherever it stands, because it is taken out.
+/// If a message was resent more than once, the latest block counts. It is the topmost one, and trace fields
+/// separate it from the earlier ones. `Resent-Bcc` counts in every block, because it is removed.
 pub fn named_recipients(header: &[u8], hostname: &str) -> Result<Vec<Address>, RecipientsError> {
     let is_sent_again = fields(header).any(|(name, _)| is_one_of(name, FIELDS.map(|f| f.1)));
     let mut recipients = Vec::new();
@@ -101,10 +101,12 @@ pub fn named_recipients(header: &[u8], hostname: &str) -> Result<Vec<Address>, R
     Ok(recipients)
 }
 
-/// Looks for fields with recipients in the lines between the end of a header and the first empty line.
-/// Such lines are a body, or the rest of a header that has a wrong line. The recipients of such a field
-/// would get nothing, and the others would read the addresses of a `Bcc`. Octets that no field's name
-/// has are not compared, because the wrong line may be a field with recipients itself.
+/// Refuses fields with recipients between the end of the header and the first empty line.
+///
+/// Such lines are the body, or the rest of a header with an invalid line. In the second case the recipients
+/// of the field would get nothing, and the others could read the addresses of a `Bcc`. Octets that cannot
+/// be in a field name are ignored in the comparison, because the invalid line itself may be a field with
+/// recipients.
 ///
 /// # Errors
 /// There is such a field.
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_found_in_order() {
+    fn all_recipients_are_found_in_order() {
         let header = "From: x@y\nTo: A <a@x>, \"B, b\" <b@x>\nSubject: c@x\ncc : d@x,\n\te@x\n\
                       Bcc: group: f@x, <\"g h\"@x>;\nReply-To: i@x\nTo: root, \"a@b\"\nBcc:\n";
         assert_eq!(
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_that_is_no_address_names_its_field() {
+    fn an_invalid_address_is_reported_with_its_field() {
         let error = named_recipients(b"To: a@x\nCC: b@x, bob at x\n", "h").unwrap_err();
         assert!(
             error.to_string().starts_with("Cc: \"bob at x\": "),
@@ -186,35 +188,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_again_goes_to_its_new_recipients() {
+    fn a_resent_message_goes_to_its_new_recipients() {
         for (header, recipients) in [
             (
                 "Resent-From: m@x\nResent-To: a@x\nResent-Cc: b@x\nResent-Bcc: c@x\nTo: d@x\nCc: \
                  e@x\nBcc: f@x\n",
                 &["a@x", "b@x", "c@x"][..],
             ),
-            // Wherever the fields stand.
+            // In any order of the fields.
             (
                 "Received: by x\nTo: d@x\nRESENT-TO: a@x\nSubject: s\nResent-cc : b@x\n",
                 &["a@x", "b@x"],
             ),
-            // The latest of two; but what is taken out is never passed over.
+            // The latest of two, but always with `Resent-Bcc`, which is removed.
             (
                 "Resent-To: a@x\nResent-From: m@x\nReceived: by x\nResent-To: o@x\nResent-Bcc: p@x\n\
                  Received: by y\nTo: d@x\n",
                 &["a@x", "p@x"],
             ),
             ("Resent-Bcc: c@x\nTo: d@x\n", &["c@x"]),
-            // Without new recipients the message is as it was.
+            // Without new recipients, the original ones count.
             ("Resent-From: m@x\nTo: d@x\n", &["d@x"]),
-            ("Resent-To: nobody:;\nTo: d@x\n", &[]),
+            ("Resent-To: none:;\nTo: d@x\n", &[]),
         ] {
             assert_eq!(named(header), recipients, "{header}");
         }
     }
 
     #[test]
-    fn a_field_that_a_wrong_line_hides_is_named() {
+    fn a_field_after_an_invalid_line_is_reported() {
         for (lines, line, field) in [
             ("X-\u{fc}: y\nBcc: b@x\n", "X-\u{fc}: y", "Bcc"),
             ("From a@b Mon\r\nA: b\r\nTO : b@x\r\n", "From a@b Mon", "To"),
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_end_is_refused() {
+    fn too_long_a_list_is_refused() {
         let many = format!("To: {}\n", "a@x,".repeat(300_000));
         assert_eq!(
             named_recipients(many.as_bytes(), "h"),

@@ -1,4 +1,4 @@
-//! What a next hop answered: SMTP-style code, enhanced status code (RFC 3463), text.
+//! The reply of a destination: SMTP reply code, enhanced status code (RFC 3463) and text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// An enhanced mail system status code, kept as sent: 5.7.509 stays 5.7.509.
+/// An enhanced status code, kept as sent: 5.7.509 stays 5.7.509.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EnhancedCode {
     /// 2, 4 or 5.
@@ -23,7 +23,7 @@ pub struct EnhancedCode {
 pub struct NotACode;
 
 impl EnhancedCode {
-    /// A code from its three numbers.
+    /// Returns the code with these three numbers.
     pub const fn new(class: u8, subject: u16, detail: u16) -> EnhancedCode {
         EnhancedCode {
             class,
@@ -32,14 +32,14 @@ impl EnhancedCode {
         }
     }
 
-    /// Whether its subject is one of those that RFC 3463 defines (0 to 7). Version numbers are
-    /// written like codes; most of them have another subject.
+    /// Whether the subject is one that RFC 3463 defines (0 to 7). Version numbers look like codes, but most
+    /// have another subject.
     pub const fn is_registered(&self) -> bool {
         self.subject <= 7
     }
 
-    /// The code at the beginning of a text and what follows it, if one is there and ends at a
-    /// blank or at the end.
+    /// Returns the code at the beginning of a text and the text after it, if a blank or the end follows the
+    /// code.
     pub fn at_start_of(text: &str) -> Option<(EnhancedCode, &str)> {
         let end = text
             .find(|c: char| c.is_ascii_whitespace())
@@ -78,31 +78,30 @@ impl FromStr for EnhancedCode {
     }
 }
 
-/// A next hop's answer for one recipient, or our own words where no hop was asked.
+/// A destination's reply for one recipient, or a text of this program if no destination replied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reply {
-    /// The SMTP reply code, where there was one.
+    /// The SMTP reply code, if there was a reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
-    /// The enhanced status code, as sent or as our table gives it.
+    /// The enhanced status code, as sent or from the reply-code table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enhanced: Option<EnhancedCode>,
-    /// The words, free of control characters, at most [`Reply::MAX_TEXT`] octets.
+    /// The text, without control characters, of at most [`Reply::MAX_TEXT`] octets.
     pub text: String,
-    /// Name of the MTA that said so; none when these are our own words.
+    /// The name of the MTA that sent the text; `None` for a text of this program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
-    /// The host that was spoken to when this came about, with its address
-    /// and port: `mx.example.net[192.0.2.1]:25`.
+    /// The host that the connection was to, with its address and port: `mx.example.net[192.0.2.1]:25`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
 }
 
 impl Reply {
-    /// The most octets of text that are kept.
+    /// The longest text in octets. A longer one is cut.
     pub const MAX_TEXT: usize = 1000;
 
-    /// Our own words with a status code.
+    /// Returns a reply with a text of this program.
     pub fn local(enhanced: EnhancedCode, text: impl AsRef<str>) -> Reply {
         Reply {
             code: None,
@@ -113,7 +112,7 @@ impl Reply {
         }
     }
 
-    /// What the server `remote` said, as it said it.
+    /// Returns the reply of the server `remote`, as sent.
     pub fn of_server(
         code: u16,
         enhanced: Option<EnhancedCode>,
@@ -131,7 +130,7 @@ impl Reply {
 }
 
 impl fmt::Display for Reply {
-    /// Code, enhanced code and text, as on an SMTP reply line.
+    /// Formats code, enhanced code and text as an SMTP reply line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = self.code.map(|code| code.to_string());
         let enhanced = self.enhanced.map(|code| code.to_string());
@@ -141,9 +140,8 @@ impl fmt::Display for Reply {
     }
 }
 
-/// The text made safe for a terminal, a log or a page: every run of line ends and blanks
-/// becomes one blank, control characters and those that reorder text go. For words; what names
-/// something goes through [`harmless`].
+/// Makes a text safe for a terminal, a log or a page. Each run of line ends and blanks becomes one blank.
+/// Control characters and characters that reorder text are removed. Use [`harmless`] for names.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -162,14 +160,14 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// A name (an address, an ENVID) made safe like [`printable`], with each blank kept: a name with
-/// one blank less names something else. What [`Address::parse`](super::Address::parse) took
-/// comes out as it is.
+/// Makes a name (an address, an ENVID) safe like [`printable`], but keeps every blank, because a name with
+/// fewer blanks is another name. An address from [`Address::parse`](super::Address::parse) is returned
+/// unchanged.
 pub fn harmless(name: &str) -> String {
     name.chars().filter(|c| !is_unprintable(*c)).collect()
 }
 
-/// Whether a character would move the cursor of a terminal, or reorder or break a line.
+/// Whether a character moves the cursor of a terminal, or reorders or breaks a line.
 pub(super) fn is_unprintable(c: char) -> bool {
     reorders(c) || c.is_control()
 }
@@ -185,7 +183,7 @@ fn reorders(c: char) -> bool {
     )
 }
 
-/// The text cut to at most `max` octets, at a character, with `…` where something went.
+/// Cuts a text to at most `max` octets, at a character boundary, and appends `…` if it was cut.
 pub fn shortened(mut text: String, max: usize) -> String {
     if text.len() <= max {
         return text;
@@ -199,7 +197,7 @@ pub fn shortened(mut text: String, max: usize) -> String {
     text
 }
 
-/// A duration as outcomes have it: "5 s". Rounded to whole seconds, at least one.
+/// Formats a duration for the text of an outcome: "5 s". Rounds to whole seconds, at least one.
 pub fn in_seconds(duration: Duration) -> String {
     let half = Duration::from_millis(500);
     format!("{} s", duration.saturating_add(half).as_secs().max(1))
@@ -223,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn enhanced_codes_stay_as_sent() {
+    fn enhanced_codes_are_kept_as_sent() {
         for good in ["2.0.0", "4.4.2", "5.7.509", "5.1.10"] {
             assert_eq!(good.parse::<EnhancedCode>().unwrap().to_string(), good);
         }
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_in_whole_seconds() {
+    fn durations_are_rounded_to_whole_seconds() {
         for (millis, text) in [
             (0, "1 s"),
             (300, "1 s"),
@@ -259,12 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn blanks_in_a_name_stay() {
+    fn blanks_in_a_name_are_kept() {
         assert_eq!(harmless("\"a  b \"@x\r\n\u{202e}\0"), "\"a  b \"@x");
     }
 
     #[test]
-    fn terminal_tricks_are_taken_out() {
+    fn terminal_controls_are_removed() {
         assert_eq!(
             printable("a\u{1b}[31mb\r\nc\u{9b}\u{202e}d\0 \t "),
             "a[31mb cd"

@@ -1,8 +1,8 @@
-//! The seal: lengths and checksums of a message file, in its first line.
+//! The seal: the lengths and checksums of a message file, in its first line.
 //!
-//! It says that everything was written. A torn write, a file that lost its tail in a power cut and a
-//! flipped bit all fail it. It guards against accidents, not against malice; the sums are XXH3-128, so
-//! `xxh128sum` recomputes a message's by hand.
+//! A valid seal proves that the file is complete. A torn write, a tail lost in a power failure and a
+//! flipped bit all break it. It protects against accidents, not against an attacker. The checksums are
+//! XXH3-128, so `xxh128sum` can verify a message by hand.
 
 use std::fmt::{self, Write as _};
 
@@ -15,9 +15,9 @@ const NAME: &str = "Mailspool-Seal: ";
 /// The lengths and checksums of a message file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seal {
-    /// Octets of the envelope block, this line included: there the message begins.
+    /// The length of the envelope block in octets, including this line. The message starts there.
     pub block: u64,
-    /// Octets of the message, which is the rest of the file.
+    /// The length of the message in octets. The message is the rest of the file.
     pub size: u64,
     /// XXH3-128 of the message.
     pub message: u128,
@@ -26,22 +26,23 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// The version of the layout that this program reads and writes.
+    /// The version of the file layout that this program reads and writes.
     pub const VERSION: &str = "2";
 
-    /// Octets of the line, the line end included.
+    /// The length of the line in octets, including its line end.
     pub const WIDTH: usize =
         NAME.len() + Seal::VERSION.len() + 1 + 10 + 1 + 15 + 1 + 32 + 1 + 32 + 1;
 
-    /// Octets of the whole file.
+    /// The length of the whole file in octets.
     pub fn file_size(&self) -> u64 {
         self.block.saturating_add(self.size)
     }
 
-    /// Octets of the line that the checksum of the block covers: all but that itself.
+    /// The length of the part of the line that the block's checksum covers: everything before that
+    /// checksum.
     pub(super) const COVERED: usize = Seal::WIDTH - (1 + 32 + 1);
 
-    /// The line.
+    /// Formats the line.
     pub fn line(&self) -> String {
         let Seal {
             block,
@@ -58,11 +59,10 @@ impl Seal {
         line
     }
 
-    /// Reads the first line of a message file, of which `bytes` is the beginning, in its one
-    /// spelling.
+    /// Parses the first line of a message file, in its only spelling. `bytes` is the beginning of the file.
     ///
     /// # Errors
-    /// If it is no seal of this version, or one that gives the block a length which it cannot have.
+    /// If the line is not a seal of this version, or gives the block an impossible length.
     pub fn parse(bytes: &[u8]) -> Result<Seal, BlockError> {
         let rest = bytes.strip_prefix(NAME.as_bytes());
         let rest = rest.ok_or(BlockError::Unsealed)?;
@@ -100,7 +100,7 @@ impl Seal {
     }
 }
 
-/// Sums a message up as it streams by.
+/// Computes the checksum and length of a message piece by piece.
 #[derive(Clone, Default)]
 pub struct SealHasher {
     hash: Xxh3,
@@ -108,7 +108,7 @@ pub struct SealHasher {
 }
 
 impl SealHasher {
-    /// A sum over nothing yet.
+    /// Starts with no octets.
     pub fn new() -> SealHasher {
         SealHasher::default()
     }
@@ -119,7 +119,7 @@ impl SealHasher {
         self.size += bytes.len() as u64;
     }
 
-    /// Octets so far.
+    /// The octets so far.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_is_the_published_one() {
+    fn the_checksum_is_xxh3_128() {
         // `printf '' | xxh128sum`
         assert_eq!(
             SealHasher::new().digest(),

@@ -1,32 +1,33 @@
-//! A notice of ours in seven bits, for servers that do not offer 8BITMIME (RFC 6152, 3).
+//! Converts a notice of this program to seven bits, for servers that do not offer 8BITMIME (RFC 6152, 3).
 //!
-//! Almost every server offers it, so a notice is queued with what comes back as it is: `message/rfc822`
-//! in eight bits, which every mail program opens. Only a server without 8BITMIME gets it encoded. A
-//! part of type `message/rfc822` must not be encoded (RFC 2046, 5.2.1), and to recode the parts of a
-//! message that another program wrote is to change it. But `message/global` may be encoded, and takes
-//! any message that `message/rfc822` takes (RFC 6532, 3.7); so may the other types that a notice has
-//! (RFC 6522, 3, and RFC 6533). A reader that decodes the part has the message, octet by octet.
+//! Almost every server offers it. So a notice is queued with the returned message unchanged, as an 8-bit
+//! `message/rfc822`, which every mail program opens. It is encoded only for a server without 8BITMIME. A
+//! part of type `message/rfc822` must not be encoded (RFC 2046, 5.2.1), and recoding the parts of another
+//! program's message would change that message. But `message/global` may be encoded, and accepts any
+//! message that `message/rfc822` accepts (RFC 6532, 3.7). The other types in a notice may be encoded, too
+//! (RFC 6522, 3, and RFC 6533). A reader that decodes the part gets the message, octet by octet.
 //!
-//! Mail that others wrote is never changed so.
+//! Other messages are never converted.
 
 use super::QueueId;
 
 const EIGHT_BIT: &str = "\nContent-Transfer-Encoding: 8bit";
 
-/// What separates the parts of a notice; `n` counts up until the parts do not have it.
+/// Returns the boundary between the parts of a notice. The caller increments `n` until no part contains it.
 ///
-/// It has the notice's own id, so a message in the queue that has its own id there is a notice of ours:
-/// another message's author cannot know the id it gets.
+/// The boundary contains the notice's id. So a queued message with its own id there is a notice of this
+/// program: the author of any other message cannot know which id it gets.
 pub fn boundary(notice: QueueId, n: u32) -> String {
     format!("=_{notice}.{n}")
 }
 
-/// Whether a message is a notice of ours, by its header; more or less of it may follow.
+/// Whether a message is a notice of this program, judged by its header. `message` may end anywhere after
+/// the header.
 pub fn is_notice(id: QueueId, message: &[u8]) -> bool {
     delimiter(id, message).is_some()
 }
 
-/// The same notice in seven bits; none if it is no notice of ours, or one that needs SMTPUTF8.
+/// Returns the notice in seven bits, or `None` if it is not a notice of this program or needs SMTPUTF8.
 pub fn in_seven_bits(id: QueueId, notice: &[u8]) -> Option<Vec<u8>> {
     let delimiter = delimiter(id, notice)?;
     let (header, body) = split_once(notice, b"\n\n")?;
@@ -38,18 +39,18 @@ pub fn in_seven_bits(id: QueueId, notice: &[u8]) -> Option<Vec<u8>> {
             .as_bytes(),
     );
     out.push(b'\n');
-    // With the line feed that ends the header, so that the first delimiter begins with one, too.
+    // Includes the line feed that ends the header, because each delimiter starts with a line feed.
     let mut rest = &notice[notice.len() - body.len() - 1..];
-    while let Some((part, behind)) = split_once(rest, delimiter.as_bytes()) {
+    while let Some((part, after)) = split_once(rest, delimiter.as_bytes()) {
         write_part(part, &mut out);
         out.extend_from_slice(delimiter.as_bytes());
-        rest = behind;
+        rest = after;
     }
     out.extend_from_slice(rest);
     out.is_ascii().then_some(out)
 }
 
-/// What stands between the parts of a notice, if this is one whose header is ASCII.
+/// The delimiter of the parts, if the message is a notice of this program with an ASCII header.
 fn delimiter(id: QueueId, notice: &[u8]) -> Option<String> {
     let (header, _) = split_once(notice, b"\n\n")?;
     let header = std::str::from_utf8(header).ok()?;
@@ -83,7 +84,7 @@ fn split_once<'a>(bytes: &'a [u8], by: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     Some((&bytes[..at], &bytes[at + by.len()..]))
 }
 
-/// Quoted-printable (RFC 2045, 6.7), with lines that end in bare line feeds.
+/// Encodes as quoted-printable (RFC 2045, 6.7), with LF line ends.
 pub fn quoted_printable(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 8);
     let mut length = 0;
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_eight_bits_are_encoded_and_no_others() {
+    fn only_eight_bit_parts_are_encoded() {
         let eight = notice(
             "To: <a@x>\nSubject: x: 8bit\n",
             &[
@@ -178,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_our_notice_stays_as_it_is() {
+    fn other_messages_are_not_converted() {
         let part: (&str, &str, &[u8]) = ("message/rfc822", "8bit", b"\n\xff\n");
         let ours = notice("To: <a@x>\n", &[part]);
         assert!(in_seven_bits(id(), &ours).is_some());
         let other = QueueId::new(jiff::Timestamp::UNIX_EPOCH, [8; 10]);
         assert_eq!(in_seven_bits(other, &ours), None);
-        // It needs SMTPUTF8, and a server that offers that offers 8BITMIME.
+        // This one needs SMTPUTF8, and a server that offers SMTPUTF8 offers 8BITMIME.
         assert_eq!(
             in_seven_bits(id(), &notice("To: <\u{e4}@x>\n", &[part])),
             None
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_has_short_lines() {
+    fn quoted_printable_lines_are_short() {
         let quoted = quoted_printable(&b"x=\xff ".repeat(500));
         assert!(
             quoted

@@ -1,25 +1,25 @@
-//! Takes the fields of one name out of a message's header, as the message streams by.
+//! Removes the fields of one name from a message's header while the message is copied.
 
 use std::borrow::Cow;
 
 use super::header::HeaderScan;
 
-/// Passes a message on, piece by piece, without the header fields of one name. Memory does not grow
-/// with the header: of a piece only the beginning of a line is kept that does not tell yet what it is.
+/// Copies a message piece by piece, without the header fields of one name. Memory use does not depend on
+/// the header's length: only the beginning of a line is held back, until it shows which field it is.
 #[derive(Debug)]
 pub struct WithoutField {
     name: &'static str,
     scan: HeaderScan,
     held: Vec<u8>,
-    /// Within a line, which has no end yet.
+    /// Within a line; its end has not been seen.
     in_line: bool,
-    /// Within a field of that name, its continuations included.
+    /// Within a field of this name, or its continuation lines.
     in_field: bool,
     is_over: bool,
 }
 
 impl WithoutField {
-    /// At the beginning of a message.
+    /// Starts at the beginning of a message.
     pub fn new(name: &'static str) -> WithoutField {
         WithoutField {
             name,
@@ -31,8 +31,8 @@ impl WithoutField {
         }
     }
 
-    /// What is passed on of the next octets, and of those that were held back. `eof` says that nothing
-    /// will follow.
+    /// Returns the octets to copy, out of those held back and the next ones. `eof` means that no more
+    /// octets follow.
     pub fn push<'a>(&mut self, bytes: &'a [u8], eof: bool) -> Cow<'a, [u8]> {
         if self.is_over {
             return Cow::Borrowed(bytes);
@@ -52,8 +52,8 @@ impl WithoutField {
         Cow::Owned(out)
     }
 
-    /// Octets that belong to the header. A field's name is never divided: until the scan has seen the
-    /// colon it does not say what a line is.
+    /// Copies octets of the header. They never end within a field's name, because the scan reports a line
+    /// only after it has seen the colon.
     fn header(&mut self, header: &[u8], out: &mut Vec<u8>) {
         for line in header.split_inclusive(|byte| *byte == b'\n') {
             let is_continued = matches!(line.first(), Some(b' ' | b'\t'));
@@ -80,10 +80,10 @@ mod tests {
         let mut out = Vec::new();
         let mut rest = message;
         loop {
-            let (now, behind) = rest.split_at(piece.min(rest.len()));
+            let (now, later) = rest.split_at(piece.min(rest.len()));
             let is_last = now.len() < piece;
             out.extend_from_slice(&strip.push(now, is_last));
-            rest = behind;
+            rest = later;
             if is_last {
                 return out;
             }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_goes_in_any_spelling_and_the_body_stays() {
+    fn a_field_is_removed_in_any_spelling_and_the_body_is_kept() {
         for (message, expected) in [
             ("Return-Path: <a@b>\nSubject: x\n\nb\n", "Subject: x\n\nb\n"),
             (
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_header_is_not_kept() {
+    fn a_long_header_is_not_held_back() {
         let mut strip = WithoutField::new("Return-Path");
         strip.push(b"X: y", false);
         for _ in 0..1000 {
@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_matter(
+        fn the_division_into_pieces_does_not_matter(
             lines in prop::collection::vec(
                 prop::sample::select(vec!["Return-Path: a", "return-PATH :", " b", "A: b", "", "\r", "c", ":"]),
                 0..8,

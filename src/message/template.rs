@@ -1,7 +1,6 @@
-//! A text with places for what is only known later: a word in braces. A brace itself is written
-//! twice.
+//! A text with placeholders, which are words in braces. A literal brace is doubled.
 
-/// A text, and the places in it; `P` names them.
+/// A text with placeholders of type `P`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template<P>(Vec<Piece<P>>);
 
@@ -11,27 +10,27 @@ enum Piece<P> {
     Place(P),
 }
 
-/// Why a text is no template.
+/// Why a text is not a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A single brace without its other half.
+    /// A single brace without its counterpart.
     #[error("a brace is not closed, or not opened; a brace itself is written twice")]
     Brace {
-        /// The line it stands in, counted from 1.
+        /// Its line, counted from 1.
         line: usize,
     },
-    /// A word in braces that names no place.
+    /// A word in braces that is not a placeholder.
     #[error("{{{word}}} is no placeholder")]
     Unknown {
         /// The word.
         word: String,
-        /// The line it stands in, counted from 1.
+        /// Its line, counted from 1.
         line: usize,
     },
 }
 
 impl TemplateError {
-    /// The line of the text, counted from 1.
+    /// The line of the error, counted from 1.
     pub fn line(&self) -> usize {
         match self {
             TemplateError::Brace { line } | TemplateError::Unknown { line, .. } => *line,
@@ -40,10 +39,10 @@ impl TemplateError {
 }
 
 impl<P> Template<P> {
-    /// Reads a text; `named` knows the words.
+    /// Parses a text. `named` maps a word to its placeholder.
     ///
     /// # Errors
-    /// A brace without its other half, a word that is unknown.
+    /// A brace without its counterpart, or an unknown word.
     pub fn parse(
         text: &str,
         named: impl Fn(&str) -> Option<P>,
@@ -54,16 +53,16 @@ impl<P> Template<P> {
         while let Some(at) = rest.find(['{', '}']) {
             let (before, from) = rest.split_at(at);
             plain += before;
-            if let Some(behind) = from.strip_prefix("{{") {
+            if let Some(after) = from.strip_prefix("{{") {
                 plain.push('{');
-                rest = behind;
-            } else if let Some(behind) = from.strip_prefix("}}") {
+                rest = after;
+            } else if let Some(after) = from.strip_prefix("}}") {
                 plain.push('}');
-                rest = behind;
+                rest = after;
             } else {
                 let line = 1 + text[..text.len() - from.len()].matches('\n').count();
                 let word = from.strip_prefix('{').and_then(|from| from.split_once('}'));
-                let (word, behind) = word.ok_or(TemplateError::Brace { line })?;
+                let (word, after) = word.ok_or(TemplateError::Brace { line })?;
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
                 pieces.push(Piece::Place(named(word).ok_or_else(|| {
                     TemplateError::Unknown {
@@ -71,14 +70,14 @@ impl<P> Template<P> {
                         line,
                     }
                 })?));
-                rest = behind;
+                rest = after;
             }
         }
         pieces.push(Piece::Text(plain + rest));
         Ok(Template(pieces))
     }
 
-    /// The text, if there is nothing to fill in.
+    /// Returns the text if it has no placeholders.
     pub fn constant(&self) -> Option<&str> {
         match self.0.as_slice() {
             [Piece::Text(text)] => Some(text),
@@ -86,7 +85,7 @@ impl<P> Template<P> {
         }
     }
 
-    /// The text as [`parse`](Template::parse) reads it, with the words that `name` gives.
+    /// Formats the text for [`parse`](Template::parse), with the words that `name` returns.
     pub fn written(&self, name: impl Fn(&P) -> &'static str) -> String {
         let piece = |piece: &Piece<P>| match piece {
             Piece::Text(text) => text.replace('{', "{{").replace('}', "}}"),
@@ -95,8 +94,8 @@ impl<P> Template<P> {
         self.0.iter().map(piece).collect()
     }
 
-    /// The text with everything filled in. A value is not looked at again: one that contains a
-    /// word in braces keeps it.
+    /// Returns the text with its placeholders replaced. Values are inserted unchanged, even if they contain
+    /// a word in braces.
     pub fn fill<'a>(&'a self, mut value: impl FnMut(&'a P) -> String) -> String {
         let piece = |piece: &'a Piece<P>| match piece {
             Piece::Text(text) => text.clone(),
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_filled_once() {
+    fn placeholders_are_replaced_once() {
         let filled = |text| {
             let template = Template::parse(text, digit).unwrap();
             template.fill(|digit| format!("<{digit}>{{1}}"))
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_their_line() {
+    fn errors_have_the_line() {
         for text in ["\n{", "x\n}", "\n{1", "{1}\n1}", "\n{{}", "{{\n{1}}"] {
             let line = 2;
             assert_eq!(

@@ -1,11 +1,11 @@
-//! xtext (RFC 3461, section 4): any octets as one word of printable ASCII.
+//! xtext (RFC 3461, section 4): arbitrary octets as one word of printable ASCII.
 //!
-//! An octet that cannot stand for itself is `+` and two hexadecimal digits. Which can is for the reader to
-//! say: the files of a spool have more octets encoded than the RFC asks.
+//! An encoded octet is `+` and two hexadecimal digits. The caller decides which further octets are encoded:
+//! the files of a spool encode more of them than the RFC requires.
 
 use std::fmt::Write as _;
 
-/// The octets as one word; `+`, `=` and those of `more` are encoded, too.
+/// Encodes octets as one word. Encodes `+`, `=` and the octets in `more`, too.
 pub(super) fn encode(octets: &[u8], more: &[u8]) -> String {
     let mut word = String::with_capacity(octets.len());
     for octet in octets {
@@ -19,8 +19,8 @@ pub(super) fn encode(octets: &[u8], more: &[u8]) -> String {
     word
 }
 
-/// The octets of a word; none if a `+` is not followed by two hexadecimal digits. There are other spellings than
-/// that of [`encode`]: a reader who wants only that one compares.
+/// Decodes a word. Returns `None` if a `+` is not followed by two hexadecimal digits. Accepts spellings
+/// that [`encode`] does not write; a caller that must refuse those compares.
 pub(super) fn decode(word: &str) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(word.len());
     let mut rest = word.as_bytes();

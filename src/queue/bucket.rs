@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// A UTC minute, or never. As text `2026-11-22T1405Z` or `never`; as text it also sorts.
+/// A UTC minute, or never. The text form is `2026-11-22T1405Z` or `never`, and sorts in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
-    /// Due at this minute (whole minutes since the epoch).
+    /// Due at this minute, in minutes since the epoch.
     At(i64),
-    /// Not due until somebody says so.
+    /// Not due until an operator acts.
     Never,
 }
 
@@ -22,9 +22,9 @@ pub enum Bucket {
 pub struct NotABucket;
 
 impl Bucket {
-    /// The bucket for what is due at `time`: the minute that begins then or next, so that
-    /// nothing comes out early. What is before the epoch or behind the last minute that has a
-    /// name goes to the first or the last bucket there is.
+    /// Returns the bucket for messages due at `time`: the minute that begins at or after `time`, so that no
+    /// message is due early. Times before the epoch use the first bucket. Times after the last minute with
+    /// a name use the last bucket.
     pub fn for_time(time: Timestamp) -> Bucket {
         let last = Timestamp::MAX.as_second().div_euclid(60);
         let seconds = time.as_second() + i64::from(time.subsec_nanosecond() > 0);
@@ -32,7 +32,7 @@ impl Bucket {
         Bucket::At(minute.clamp(0, last))
     }
 
-    /// As [`for_time`](Bucket::for_time), and only at full hours.
+    /// Like [`for_time`](Bucket::for_time), rounded up to full hours.
     pub fn for_hour(time: Timestamp) -> Bucket {
         match Bucket::for_time(time) {
             Bucket::At(minute) => {
@@ -47,7 +47,7 @@ impl Bucket {
         }
     }
 
-    /// The moment the bucket becomes due; none for never.
+    /// When the bucket is due; `None` for [`Never`](Bucket::Never).
     pub fn due(&self) -> Option<Timestamp> {
         match self {
             Bucket::At(minute) => Timestamp::from_second(minute.saturating_mul(60)).ok(),
@@ -55,8 +55,8 @@ impl Bucket {
         }
     }
 
-    /// Whether the bucket is to be opened at `now`: it is due, or it is further ahead than any
-    /// delay we give, which only a clock that was wrong explains.
+    /// Whether to process the bucket at `now`: it is due, or it is later than the longest delay allows,
+    /// which means that a clock was wrong.
     pub fn is_open(&self, now: Timestamp, longest_delay: jiff::SignedDuration) -> bool {
         self.due().is_some_and(|due| {
             due <= now
@@ -79,7 +79,7 @@ impl fmt::Display for Bucket {
 impl FromStr for Bucket {
     type Err = NotABucket;
 
-    /// Accepts only what [`Display`](fmt::Display) writes.
+    /// Accepts only the spelling that [`Display`](fmt::Display) writes.
     fn from_str(text: &str) -> Result<Bucket, NotABucket> {
         if text == "never" {
             return Ok(Bucket::Never);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_opens_when_due_or_absurdly_far() {
+    fn a_bucket_is_open_when_due_or_too_far_ahead() {
         let now = at("2026-11-22T14:05:00Z");
         let longest = SignedDuration::from_hours(7);
         let open = |text: &str| text.parse::<Bucket>().unwrap().is_open(now, longest);

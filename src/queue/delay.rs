@@ -1,21 +1,21 @@
-//! When a sender is told that his message takes long.
+//! When a delay notice is sent.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The ages of a message at which its sender is told that it is not delivered yet, to those
-/// recipients who have been tried. Once at each age; none: never.
+/// The ages of a message at which the sender is notified of the delay, for recipients with at least one
+/// attempt. One notice per age; no ages means no notices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DelayAges(Vec<SignedDuration>);
 
 impl Default for DelayAges {
-    /// Once, at 4 hours.
+    /// One notice, at 4 hours.
     fn default() -> DelayAges {
         DelayAges::new([SignedDuration::from_hours(4)])
     }
 }
 
 impl DelayAges {
-    /// At these ages, in any order. One that is not above zero is none.
+    /// Takes the ages in any order. Ages that are not positive are ignored.
     pub fn new(ages: impl IntoIterator<Item = SignedDuration>) -> DelayAges {
         let mut ages: Vec<_> = ages.into_iter().filter(|age| age.is_positive()).collect();
         ages.sort_unstable();
@@ -23,18 +23,19 @@ impl DelayAges {
         DelayAges(ages)
     }
 
-    /// Never.
+    /// No notices.
     pub fn never() -> DelayAges {
         DelayAges(Vec::new())
     }
 
-    /// The ages, from the first to the last.
+    /// The ages in ascending order.
     pub fn ages(&self) -> &[SignedDuration] {
         &self.0
     }
 
-    /// When the sender of a message that was accepted then is told, if he was told last at `told`:
-    /// the last of these times that has passed, so that who comes late tells once; else the next.
+    /// Returns when the next notice is due for a message accepted at `accepted`, with the last notice at
+    /// `told`. If thresholds have passed since, that is the last of them: a late notice covers every
+    /// threshold passed so far. Otherwise it is the next threshold.
     pub fn next(
         &self,
         accepted: Timestamp,
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_late_tells_once() {
+    fn a_late_notice_covers_all_passed_ages() {
         let hours = SignedDuration::from_hours;
         let start: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let at = |age: i64| start + hours(age);
@@ -70,7 +71,7 @@ mod tests {
             (Some(4), 4, Some(24)),
             (Some(5), 30, Some(24)),
             (Some(24), 30, None),
-            // A clock that runs backwards.
+            // A clock that went back.
             (Some(24), 0, None),
             (None, -9, Some(4)),
         ] {

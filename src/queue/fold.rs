@@ -1,8 +1,8 @@
-//! A history that is folded: where each recipient stands, instead of how it came there.
+//! A folded history: the state of each recipient, instead of the events that led to it.
 //!
-//! A message to many recipients that is tried for days would have a history without end. When one has
-//! doubled since it was last folded, its writer folds it. Recipients are named by their place in the
-//! envelope, those who stand alike together, and each reply is there once.
+//! The history of a message to many recipients, with attempts over days, would grow without limit. When a
+//! history has doubled in length since its last fold, its writer folds it. A fold refers to recipients by
+//! their index in the envelope, groups the recipients with the same state, and stores each reply once.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ use super::state::Fate;
 use super::{Action, Event, Hold, RecipientState, State, What};
 use crate::message::{QueueId, Reply};
 
-/// What a history comes to.
+/// The state that a history results in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fold {
-    /// So many events it stands for.
+    /// The number of events that the fold replaces.
     pub events: u64,
-    /// When the first of them was.
+    /// The time of the first of them.
     pub since: Timestamp,
-    /// The notices that were recorded.
+    /// The notices recorded in them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<QueueId>,
-    /// Whether an operator, or a rule, acted on the message, or its sender was told of something.
+    /// Whether they include an action of an operator or a rule, or a notice to the sender.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub acted: bool,
-    /// Whether it was ever frozen.
+    /// Whether they include a freeze.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
     attempts: u32,
@@ -45,10 +45,10 @@ pub struct Fold {
     recipients: Vec<Standing>,
 }
 
-/// Where some recipients stand.
+/// A group of recipients with the same state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Standing {
-    /// Their places, each the first and the last of a range.
+    /// Their indexes, as ranges (first, last).
     who: Vec<(u32, u32)>,
     #[serde(flatten)]
     how: How,
@@ -58,13 +58,13 @@ struct Standing {
 struct How {
     fate: Fate,
     attempts: u32,
-    /// The place of the reply.
+    /// The index of the last reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply: Option<u32>,
     /// When the last attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at: Option<Timestamp>,
-    /// The place of its transport.
+    /// The index of the transport of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,7 @@ struct How {
     warned: Option<Timestamp>,
 }
 
-/// Values that are kept once, and named by their place.
+/// Values that are stored once, and referred to by index.
 struct Once<'a, T>(HashMap<&'a T, u32>, Vec<T>);
 
 impl<'a, T: Clone + Eq + std::hash::Hash> Once<'a, T> {
@@ -91,7 +91,7 @@ impl<'a, T: Clone + Eq + std::hash::Hash> Once<'a, T> {
 }
 
 impl State {
-    /// Folds the events that led here.
+    /// Folds the events that led to this state.
     pub fn fold(&self, events: &[Event]) -> Fold {
         let before = events.first().and_then(|event| match &event.what {
             What::Fold(fold) => Some(fold),
@@ -159,8 +159,8 @@ impl State {
         }
     }
 
-    /// Puts the message where a fold says. What names a recipient, a reply or a transport that is not there
-    /// says nothing.
+    /// Sets the state to that of a fold. Indexes of recipients, replies or transports that do not exist are
+    /// ignored.
     pub(super) fn unfold(&mut self, fold: &Fold) {
         self.attempts = fold.attempts;
         self.began = fold.began;
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folded_history_says_the_same() {
+    fn a_folded_history_gives_the_same_state() {
         let at = |n: i64| Timestamp::from_second(1_800_000_000 + 60 * n).unwrap();
         let envelope = envelope(10);
         let id = QueueId::new(at(0), [1; 10]);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_stand_alike_are_named_together() {
+    fn recipients_with_the_same_state_are_grouped() {
         let at = Timestamp::from_second(1_800_000_000).unwrap();
         let envelope = envelope(10_000);
         let mut state = State::new(QueueId::new(at, [1; 10]), &envelope);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_recipient_says_nothing() {
+    fn an_index_out_of_range_is_ignored() {
         let at = Timestamp::from_second(1_800_000_000).unwrap();
         let few = envelope(2);
         let id = QueueId::new(at, [1; 10]);

@@ -1,4 +1,4 @@
-//! `history/<id>`: what happened to a message, one JSON object a line.
+//! The history of a message, `history/<id>`: one event per line, as a JSON object.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,97 +6,97 @@ use serde::{Deserialize, Serialize};
 use super::{Fold, Handover, Status};
 use crate::message::{Address, NoticeKind, QueueId, Reply};
 
-/// One thing that happened.
+/// One event in the history of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// What happened.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// A time as it is written into a history: to the millisecond, because finer is noise to people. Every
-/// time that is compared with one of these is cut in the same way, else an action would lie in the future
-/// of an attempt that begins in the same millisecond.
+/// Truncates a time to the milliseconds that a history stores; finer values would only clutter it. A time
+/// that is compared with one from a history must be truncated, too. Otherwise an action could lie in the
+/// future of an attempt that begins in the same millisecond.
 pub(crate) fn written(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
-/// What can happen to a message.
+/// The content of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum What {
     /// An attempt, or a part of it, ended for these recipients.
     Outcome {
-        /// When the attempt began: what has one beginning is one attempt.
+        /// When the attempt began. Outcomes with the same value belong to the same attempt.
         began: Timestamp,
-        /// The transport; absent when none was found, or the attempt was interrupted.
+        /// The transport; absent if no route was found, or if the attempt was interrupted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         transport: Option<String>,
-        /// One for each recipient.
+        /// One result per recipient.
         results: Vec<RecipientResult>,
     },
-    /// A notice about these recipients was stored, or decided against (no id).
+    /// A notice about these recipients was stored, or suppressed (no id).
     Notice {
-        /// What it says.
+        /// The kind of the notice.
         kind: NoticeKind,
-        /// Its queue id.
+        /// The queue id of the notice.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<QueueId>,
-        /// Whom it is about.
+        /// The recipients that it is about.
         recipients: Vec<Address>,
-        /// Of a delay: when the next one is told of, if there is to be one.
+        /// For a delay notice: when the next one is due, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warn: Option<Timestamp>,
     },
-    /// What is above it is no longer there, and came to this. It stands in the first line only.
+    /// Replaces the events that were before it. Occurs in the first line only.
     Fold(Box<Fold>),
-    /// Somebody, or a rule, acted on the message.
+    /// An operator or a rule acted on the message.
     #[serde(untagged)]
     Action(Action),
 }
 
-/// What an operator or a rule can do to a message. Also the content of `requests/<id>`.
+/// What an operator or a rule can do to a message. Also the content of a request in `requests/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Action {
-    /// Try it at once.
+    /// Attempt delivery at once.
     Retry(By),
-    /// Do not try it, until a time or until it is thawed.
+    /// Make no attempts until a time, or until a thaw.
     Freeze {
-        /// Who and why.
+        /// The actor and the reason.
         #[serde(flatten)]
         by: By,
-        /// When that ends by itself.
+        /// When the freeze ends without a thaw.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
         /// What happens then.
         #[serde(default, skip_serializing_if = "Then::is_thaw")]
         then: Then,
     },
-    /// No longer frozen; try it at once.
+    /// End the freeze, and attempt delivery at once.
     Thaw(By),
-    /// Take it out of the queue, and forget it at `until`.
+    /// Remove it from the queue, and delete it at `until`.
     Discard {
-        /// Who and why.
+        /// The actor and the reason.
         #[serde(flatten)]
         by: By,
-        /// Until then it can be taken back.
+        /// When it is deleted. Before that, the discard can be reversed.
         until: Timestamp,
     },
-    /// Give up on everybody who is left and tell the sender.
+    /// Fail the pending recipients, and notify the sender.
     Bounce(By),
 }
 
-/// What ends a freeze.
+/// What happens at the end of a freeze.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Then {
-    /// It is tried again.
+    /// Attempts continue.
     #[default]
     Thaw,
-    /// It is forgotten: it failed, and there is nobody to tell.
+    /// The message is deleted: it failed, and has no sender to notify.
     Discard,
 }
 
@@ -106,7 +106,7 @@ impl Then {
     }
 }
 
-/// Who did something, and why.
+/// The actor of an action, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct By {
     /// A user's name, or `mailspool` for a rule.
@@ -116,25 +116,25 @@ pub struct By {
     pub reason: Option<String>,
 }
 
-/// The outcome for one recipient, as recorded.
+/// The recorded outcome for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipientResult {
-    /// The address as it stands in the envelope block.
+    /// The address as in the envelope block.
     pub recipient: Address,
-    /// What became of it.
+    /// The status of the outcome.
     pub status: Status,
-    /// Of what was delivered: who has it now.
+    /// For a delivered message: the kind of system that accepted it.
     #[serde(default, skip_serializing_if = "Handover::is_final")]
     pub handover: Handover,
-    /// In whose words.
+    /// The reply of the destination, or a text of this program.
     pub reply: Reply,
-    /// When it is tried again, if it is.
+    /// When the next attempt is due, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
-    /// When the sender is told that it takes long, if it has not got it by then.
+    /// When a delay notice is due if the recipient is still pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warn: Option<Timestamp>,
-    /// It failed because its time was up, not because of this reply.
+    /// The recipient failed because its lifetime ended, not because of this reply.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expired: bool,
 }
@@ -144,11 +144,11 @@ pub struct RecipientResult {
 pub struct History {
     /// The events.
     pub events: Vec<Event>,
-    /// Octets of the file that they take up; what is behind is a torn line, to be cut off.
+    /// The length of the complete lines in octets. After it is a torn line, which must be cut off.
     pub whole: usize,
 }
 
-/// The file cannot be what we wrote.
+/// The file is damaged in a way that no crash causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("history: line {line} is damaged")]
 pub struct HistoryError {
@@ -156,11 +156,11 @@ pub struct HistoryError {
 }
 
 impl History {
-    /// Reads `history/<id>`.
+    /// Parses `history/<id>`.
     ///
-    /// Only what was written since the last fsync can be torn: the end may be missing, cut off in a line, or
-    /// be zeroes in part. So lines up to the first bad one are the history. If a good line follows a bad
-    /// one that has no zeroes, the damage is none of a crash's, and the file is not trusted.
+    /// A crash can tear only what was written since the last fsync: the end may be missing, end within a
+    /// line, or contain zeroes. So the history is the lines before the first bad one. If a good line
+    /// follows a bad line without zeroes, a crash cannot be the cause, and the file is refused.
     pub fn parse(bytes: &[u8]) -> Result<History, HistoryError> {
         let mut history = History::default();
         let mut bad = None;
@@ -183,7 +183,7 @@ impl History {
 }
 
 impl Event {
-    /// The event as a line of the file.
+    /// Formats the event as a line of the file.
     pub fn line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).unwrap_or_default();
         line.push(b'\n');
@@ -192,7 +192,7 @@ impl Event {
 }
 
 impl Action {
-    /// Who and why.
+    /// The actor and the reason.
     pub fn by(&self) -> &By {
         match self {
             Action::Retry(by) | Action::Thaw(by) | Action::Bounce(by) => by,
@@ -200,7 +200,7 @@ impl Action {
         }
     }
 
-    /// The word for it.
+    /// The name in files and logs.
     pub fn as_str(&self) -> &'static str {
         match self {
             Action::Retry(_) => "retry",
@@ -213,7 +213,7 @@ impl Action {
 }
 
 impl By {
-    /// A rule of the program itself.
+    /// Returns the actor for a rule of this program, with its reason.
     pub fn rule(reason: impl Into<String>) -> By {
         By {
             by: "mailspool".into(),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_what_people_read() {
+    fn a_line_is_one_readable_json_object() {
         let text = String::from_utf8(events().pop().unwrap().line()).unwrap();
         assert_eq!(
             text,
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_end_is_cut_wherever_it_tears() {
+    fn a_torn_end_is_cut_off_at_any_octet() {
         let file = file();
         for end in 0..file.len() {
             let history = History::parse(&file[..end]).unwrap();

@@ -1,26 +1,25 @@
-//! What became of a recipient in an attempt, and the tables that decide it.
+//! The outcome of an attempt for one recipient, and the tables that decide it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::{EnhancedCode, Reply, printable};
 
-/// The four ways an attempt can end for a recipient.
+/// The four ways in which an attempt can end for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// The next hop has taken the message.
+    /// The destination accepted the message.
     Delivered,
-    /// Not now; it is tried again.
+    /// Temporary failure; attempts continue.
     Deferred,
-    /// Never; the sender is told.
+    /// Permanent failure; the sender is notified.
     Failed,
-    /// Nobody knows: the answer was lost. It is tried again, which may deliver twice.
+    /// The reply was lost, so the outcome is not known. Attempts continue, which may deliver twice.
     Unknown,
 }
 
 impl Status {
-    /// The enhanced status code of a reply, as it is logged: its own, or x.0.0 if the server gave
-    /// none.
+    /// The enhanced status code of a reply for the log: the reply's, or x.0.0 if it has none.
     pub fn code_of(self, reply: &Reply) -> EnhancedCode {
         let class = match self {
             Status::Delivered => 2,
@@ -31,66 +30,68 @@ impl Status {
     }
 }
 
-/// Who has a message that was delivered, and so who tells the sender of it, if he wants to hear.
+/// The kind of system that accepted a message. It decides which system sends a success notice, if the
+/// sender asked for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Handover {
-    /// The recipient, as far as anybody can know: a mailbox, a program. We tell: "delivered".
+    /// The final one, as far as this program can know: a mailbox or a program. This program sends the
+    /// notice, with "delivered".
     #[default]
     Final,
-    /// A host that does not offer DSN. We tell: "relayed" (RFC 3461, 5.2.2).
+    /// A host without DSN. This program sends the notice, with "relayed" (RFC 3461, 5.2.2).
     Relayed,
-    /// A host that offers DSN, and has the sender's wishes with it. It tells.
+    /// A host with DSN, which has received the DSN parameters. That host sends the notice.
     PassedOn,
 }
 
 impl Handover {
-    /// Whether nobody behind us has it to deliver.
+    /// Whether no further host has to deliver the message.
     pub fn is_final(&self) -> bool {
         *self == Handover::Final
     }
 }
 
-/// What became of one recipient, and in whose words.
+/// The result for one recipient, with the reply that decided it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Outcome {
-    /// Which of the four.
+    /// The status.
     pub status: Status,
-    /// Of what was delivered: who has it now.
+    /// For a delivered message: the kind of system that accepted it.
     pub handover: Handover,
-    /// The next hop's answer, or our own words.
+    /// The reply of the destination, or a text of this program.
     pub reply: Reply,
 }
 
 impl Outcome {
-    /// The next hop has taken the message, for good ([`Handover::Final`]).
+    /// Final delivery ([`Handover::Final`]).
     pub fn delivered(text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Delivered, EnhancedCode::new(2, 0, 0), text)
     }
 
-    /// The same, with who has it now.
+    /// Sets the kind of system that accepted the message.
     pub fn handed(self, handover: Handover) -> Outcome {
         Outcome { handover, ..self }
     }
 
-    /// With the host that was spoken to, its address and port.
+    /// Sets the host, with its address and port, that the connection was to.
     pub fn by(mut self, relay: &str) -> Outcome {
         self.reply.relay = Some(relay.to_owned());
         self
     }
 
-    /// Not now, for a reason of ours.
+    /// Temporary failure, for a reason found by this program.
     pub fn deferred(enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Deferred, enhanced, text)
     }
 
-    /// Never, for a reason of ours.
+    /// Permanent failure, for a reason found by this program.
     pub fn failed(enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Failed, enhanced, text)
     }
 
-    /// The answer was lost.
+    /// The reply was lost.
     pub fn unknown(text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Unknown, EnhancedCode::new(4, 4, 2), text)
     }
@@ -103,14 +104,15 @@ impl Outcome {
         }
     }
 
-    /// What the end of a delivery program means. The exit status decides whether the message was
-    /// taken: with 0 it was, whatever the program printed; with anything else it was not. Of a
-    /// program that exits with another status, an enhanced status code at the beginning of its
-    /// output chooses between deferred (4.x.y) and failed (5.x.y); without one the table of
-    /// sysexits(3) does, and what is not in the table defers. `output` becomes the diagnostic.
+    /// Returns the outcome of a delivery program.
     ///
-    /// Only a code with a registered subject is one: `2.38.1 importer: locked` is a version, and
-    /// stays a part of the diagnostic.
+    /// The exit status decides whether the program accepted the message: 0 means yes, anything else means
+    /// no, regardless of the output. For another status than 0, an enhanced status code at the beginning of
+    /// the output chooses between deferred (4.x.y) and failed (5.x.y). Without a code, the table of
+    /// sysexits(3) decides, and a status that is not in the table defers. `output` becomes the diagnostic.
+    ///
+    /// The code must have a registered subject. `2.38.1 importer: locked` begins with a version, which
+    /// stays part of the diagnostic.
     pub fn of_exit(exit: Exit, output: &str) -> Outcome {
         let output = output.trim();
         let (status, enhanced) = exit.meaning();
@@ -118,15 +120,15 @@ impl Outcome {
             (Exit::Code(0), 2) => Some(Status::Delivered),
             (Exit::Code(1..) | Exit::Code(..0), 4) => Some(Status::Deferred),
             (Exit::Code(1..) | Exit::Code(..0), 5) => Some(Status::Failed),
-            // The code contradicts the exit status. Of a program that a signal ended, no output
-            // says how it would have ended.
+            // The code contradicts the exit status. If a signal ended the program, its output does not
+            // decide anything.
             _ => None,
         };
         let printed = EnhancedCode::at_start_of(output)
             .filter(|(code, _)| code.is_registered())
             .and_then(|(code, rest)| Some((chosen(code)?, code, rest)));
         let (status, enhanced, text) = printed.unwrap_or((status, enhanced, output));
-        // The end of the program speaks for itself where there is nothing to read.
+        // Without printable output, the text states how the program ended.
         let text = match printable(text).as_str() {
             "" => exit.text(),
             words => words.to_owned(),
@@ -138,9 +140,9 @@ impl Outcome {
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this status.
+    /// It exited with this status.
     Code(i32),
-    /// By this signal.
+    /// This signal ended it.
     Signal(i32),
 }
 
@@ -182,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_with_nothing_to_read_is_no_output() {
+    fn unprintable_output_is_no_output() {
         for output in ["\u{9b}", "\u{1b}\u{202e} \u{7}"] {
             let outcome = Outcome::of_exit(Exit::Code(75), output);
             assert_eq!(outcome.reply.text, "the command exited with status 75");
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_table_is_the_design() {
+    fn the_exit_table_is_as_documented() {
         for code in -1..=300 {
             let expected = match code {
                 0 => Status::Delivered,
@@ -218,7 +220,7 @@ mod tests {
         );
     }
 
-    /// What an outcome is, by exit status and output.
+    /// Returns the outcome for an exit status and an output.
     fn of(code: i32, output: &str) -> (Status, String) {
         let outcome = Outcome::of_exit(Exit::Code(code), output);
         (outcome.status, outcome.reply.to_string())
@@ -228,7 +230,7 @@ mod tests {
     fn the_exit_status_decides_whether_a_message_was_taken() {
         use Status::{Deferred, Delivered, Failed};
         for (code, output, status, reply) in [
-            // It failed, whatever it printed.
+            // Refused, regardless of the output.
             (75, "2.0.0 ok", Deferred, "4.0.0 2.0.0 ok"),
             (
                 75,
@@ -239,14 +241,14 @@ mod tests {
             (67, "2.1.5 ok", Failed, "5.1.1 2.1.5 ok"),
             (1, "2.0.0", Deferred, "4.3.0 2.0.0"),
             (-1, "2.0.0", Deferred, "4.3.0 2.0.0"),
-            // It has taken the message, whatever it printed.
+            // Accepted, regardless of the output.
             (0, "4.19.0 starting", Delivered, "2.0.0 4.19.0 starting"),
             (0, "4.2.2 full", Delivered, "2.0.0 4.2.2 full"),
             (0, "5.36.0 done", Delivered, "2.0.0 5.36.0 done"),
             (0, "5.7.1 no", Delivered, "2.0.0 5.7.1 no"),
             (0, "2.1.5 stored", Delivered, "2.1.5 stored"),
             (0, "2.8.0 stored", Delivered, "2.0.0 2.8.0 stored"),
-            // A code chooses how it failed.
+            // A code chooses between deferred and failed.
             (
                 1,
                 "5.2.1 mailbox disabled\n",
@@ -256,7 +258,7 @@ mod tests {
             (75, "5.7.509 not you", Failed, "5.7.509 not you"),
             (67, "4.2.2 full", Deferred, "4.2.2 full"),
             (127, "5.3.5 gone for good", Failed, "5.3.5 gone for good"),
-            // A version is no code.
+            // A version is not a code.
             (75, "5.36.0 perl", Deferred, "4.0.0 5.36.0 perl"),
             (1, "5.8.0 x", Deferred, "4.3.0 5.8.0 x"),
             (67, "4.19.0 starting", Failed, "5.1.1 4.19.0 starting"),

@@ -1,4 +1,4 @@
-//! Rules for certain replies: greylisting is over in minutes, a full mailbox in hours.
+//! Retry rules for certain replies: greylisting ends within minutes, a full mailbox lasts hours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,22 +8,22 @@ use jiff::SignedDuration;
 use super::outcome::Status;
 use crate::message::{EnhancedCode, Reply, printable};
 
-/// What is said of a reply that matches: when the next attempt follows it.
+/// The delay after a reply that matches. A field that is `None` matches every reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyRule {
-    /// Its enhanced status code as the log prints it, if that matters: 4.0.0 if the server gave none.
+    /// The enhanced status code as the log prints it; 4.0.0 if the server gave none.
     pub status: Option<StatusPattern>,
-    /// Its words, if they matter: as `list`, `show` and the log print them, or without the reply
-    /// code, or without both codes.
+    /// The text as `list`, `show` and the log print it, with both codes, with the enhanced code only, or
+    /// without codes.
     pub reply: Option<Glob>,
-    /// So much later the next attempt is made, but not behind the end of the lifetime.
+    /// The delay of the next attempt, limited by the end of the lifetime.
     pub after: SignedDuration,
-    /// Only messages younger than this, if that matters.
+    /// The age of the message from which the rule no longer applies.
     pub until: Option<SignedDuration>,
 }
 
 impl ReplyRule {
-    /// Whether the rule is for this reply to a message of this age.
+    /// Whether the rule applies to this reply to a message of this age.
     pub fn matches(&self, reply: &Reply, age: SignedDuration) -> bool {
         let status = |pattern: &StatusPattern| pattern.matches(Status::Deferred.code_of(reply));
         self.until.is_none_or(|until| age < until)
@@ -35,8 +35,8 @@ impl ReplyRule {
     }
 }
 
-/// What a person may copy of a reply into a pattern: all of it as it is printed, or that without
-/// its codes, one after the other.
+/// The forms of a reply that an operator may copy into a pattern: as printed, without the reply code, and
+/// without both codes.
 fn spellings(reply: &Reply) -> [String; 3] {
     let without_code = Reply {
         code: None,
@@ -49,18 +49,18 @@ fn spellings(reply: &Reply) -> [String; 3] {
     ]
 }
 
-/// An enhanced status code (RFC 3463) or the beginning of one: `4.7` is 4.7.0, 4.7.1 and so on,
-/// but not 4.70.1.
+/// An enhanced status code (RFC 3463), or the first one or two numbers of one. `4.7` matches 4.7.0, 4.7.1
+/// and so on, but not 4.70.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusPattern(Vec<u16>);
 
-/// The text is no enhanced status code of a failure, and no beginning of one.
+/// Why a text is not a pattern: it is not the enhanced status code of a failure, or the beginning of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an enhanced status code of a failure; write for example \"4.2.2\" or \"4.7\"")]
 pub struct NotAStatus;
 
 impl StatusPattern {
-    /// Whether the code is, or begins with, this.
+    /// Whether the code is equal to this pattern or begins with it.
     pub fn matches(&self, code: EnhancedCode) -> bool {
         let numbers = [u16::from(code.class), code.subject, code.detail];
         numbers.starts_with(&self.0)
@@ -92,7 +92,7 @@ impl fmt::Display for StatusPattern {
     }
 }
 
-/// A pattern for a whole text, whatever its case: `*` is anything, `?` one character.
+/// A pattern for a whole text, case-insensitive: `*` matches any text, `?` one character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     given: String,
@@ -100,7 +100,7 @@ pub struct Glob {
 }
 
 impl Glob {
-    /// Every text is a pattern.
+    /// Parses a pattern. Every text is one.
     pub fn new(pattern: &str) -> Glob {
         Glob {
             given: pattern.to_owned(),
@@ -108,17 +108,18 @@ impl Glob {
         }
     }
 
-    /// As it was written.
+    /// The pattern as given.
     pub fn as_str(&self) -> &str {
         &self.given
     }
 
-    /// Whether it is the pattern of this text. Takes at most the product of their lengths.
+    /// Whether the pattern matches this text. The time is at most proportional to the product of the
+    /// lengths.
     pub fn matches(&self, text: &str) -> bool {
         let text: Vec<char> = text.to_lowercase().chars().collect();
         let (mut at, mut p) = (0, 0);
-        // Where the last star stands, and what it has taken: if the rest does not fit, it takes
-        // one more.
+        // The position of the last star, and the end of the text that it matches. If the rest does not
+        // match, the star matches one more character.
         let mut star = None;
         while at < text.len() {
             match self.pattern.get(p) {
@@ -166,9 +167,9 @@ mod tests {
         }
     }
 
-    /// A pattern is matched against what people see, whichever part of it they copy.
+    /// A pattern is matched against each form in which a reply can be copied.
     #[test]
-    fn a_pattern_sees_the_reply_as_it_is_printed() {
+    fn a_pattern_matches_the_reply_as_printed() {
         let reply = |code, enhanced: &str, text: &str| Reply {
             code,
             enhanced: enhanced.parse().ok(),
@@ -207,7 +208,7 @@ mod tests {
 
     /// `554 go away` in a greeting defers, and the log has `dsn="4.0.0"`.
     #[test]
-    fn a_status_is_the_one_that_is_logged() {
+    fn a_status_pattern_matches_the_logged_code() {
         for (enhanced, pattern, fits) in [
             (None, "4.0.0", true),
             (None, "4", true),

@@ -1,5 +1,5 @@
-//! Who decides when a failed attempt is made again, and the schedules of the program: one for
-//! all mail, and those that domains, transports and the null sender have of their own.
+//! The retry policy, and the program's implementation: a default schedule, and separate schedules for
+//! domains, transports and the null sender.
 
 use std::collections::BTreeMap;
 
@@ -9,40 +9,39 @@ use super::{ReplyRule, Schedule, Status};
 use crate::message::domain::key;
 use crate::message::{Address, QueueId, Reply, ReversePath};
 
-/// An attempt that failed temporarily for one recipient, or whose end nobody knows.
+/// An attempt with a temporary failure or an unknown outcome for one recipient.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedAttempt<'a> {
-    /// The message; it was accepted at [`QueueId::accepted`].
+    /// The message. It was accepted at [`QueueId::accepted`].
     pub id: QueueId,
-    /// From when its age counts: its acceptance, or its release if it was held until then.
+    /// When the age of the message starts: at its acceptance, or at its release if it has one.
     pub begin: Timestamp,
-    /// Its sender. To the null sender nobody can return anything.
+    /// Its sender. A message from the null sender cannot be returned.
     pub sender: &'a ReversePath,
     /// The recipient.
     pub recipient: &'a Address,
-    /// By which transport, as far as that is known.
+    /// The transport, if known.
     pub transport: Option<&'a str>,
-    /// How many attempts have ended for this recipient, this one included.
+    /// The attempts that have ended for this recipient, including this one.
     pub attempts: u32,
     /// [`Status::Deferred`] or [`Status::Unknown`].
     pub status: Status,
-    /// In whose words.
+    /// The reply of the destination, or a text of this program.
     pub reply: &'a Reply,
     /// When it failed.
     pub now: Timestamp,
 }
 
 impl FailedAttempt<'_> {
-    /// How old the message is. A clock that ran backwards makes it younger than new: it counts
-    /// as new.
+    /// The age of the message. If a clock went back, the age is zero instead of negative.
     pub fn age(&self) -> SignedDuration {
         let age = self.now.duration_since(self.begin);
         age.max(SignedDuration::ZERO)
     }
 }
 
-/// Decides when a recipient is tried again. [`Schedules`] is what the program uses; an embedder
-/// may give another.
+/// Decides when the next attempt for a recipient is made. The program uses [`Schedules`]; an embedding
+/// program may supply another policy.
 ///
 /// ```
 /// use jiff::{SignedDuration, Timestamp};
@@ -67,66 +66,66 @@ impl FailedAttempt<'_> {
 /// }
 /// ```
 pub trait RetryPolicy: Send + Sync {
-    /// The time of the next attempt; none to give up: then the sender is told, or the message
-    /// is frozen if its sender is null.
+    /// Returns the time of the next attempt, or `None` to give up. Then the sender is notified; a message
+    /// from the null sender is frozen instead.
     fn next_attempt(&self, failed: &FailedAttempt<'_>) -> Option<Timestamp>;
 
-    /// No delay this policy gives to anybody is longer. What is further ahead is due at once:
-    /// only a clock that was wrong explains it.
+    /// Returns an upper limit for the delays of this policy. A message with a later time is due at once,
+    /// because only a wrong clock can have set it.
     fn longest_delay(&self) -> SignedDuration;
 
-    /// When this recipient is tried for the last time, if there is such a time: it is not put off
-    /// beyond that while its destination is down.
+    /// Returns when the last attempt for this recipient is made, if the policy sets such a time. Attempts
+    /// are not postponed beyond it while the destination is down.
     fn last_attempt(&self, _failed: &FailedAttempt<'_>) -> Option<Timestamp> {
         None
     }
 }
 
-/// A schedule for all mail, those that domains and transports have of their own, a lifetime for
-/// mail from the null sender, and rules for certain replies.
+/// A default schedule, separate schedules for domains and transports, a lifetime for mail from the null
+/// sender, and rules for certain replies.
 ///
-/// The recipient's domain goes before the transport. Each recipient of a message has its own
-/// next time; the message waits for the earliest.
+/// The schedule of the recipient's domain takes precedence over that of the transport. Each recipient has a
+/// separate time for its next attempt; the message waits for the earliest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedules {
     default: Pair,
     transports: BTreeMap<String, Pair>,
-    /// By [`key`].
+    /// Indexed by [`key`] of the domain.
     domains: BTreeMap<String, Pair>,
     null_lifetime: SignedDuration,
     rules: Vec<ReplyRule>,
 }
 
-/// A schedule, and what is left of it for the null sender.
+/// A schedule, and the part of it within the null sender's lifetime.
 #[derive(Clone, Debug, PartialEq)]
 struct Pair {
     usual: Schedule,
     null: Schedule,
 }
 
-/// Whose a schedule is.
+/// Which setting a schedule comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// The recipient's domain's.
+    /// The recipient's domain.
     Domain,
-    /// The transport's.
+    /// The transport.
     Transport,
-    /// That of all mail which has no other.
+    /// The default, for mail without another schedule.
     Default,
 }
 
 impl Default for Schedules {
-    /// [`Schedule::default`] for everybody, a day for the null sender, no rules.
+    /// [`Schedule::default`] for all mail, a day for the null sender, no rules.
     fn default() -> Schedules {
         Schedules::new(Schedule::default())
     }
 }
 
 impl Schedules {
-    /// How long mail from the null sender is tried, if nothing else is said: a day.
+    /// The default lifetime of mail from the null sender: a day. After it, the message fails.
     pub const NULL_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
-    /// This schedule for everybody; [`Schedules::NULL_LIFETIME`] for the null sender.
+    /// Uses this schedule for all mail, and [`Schedules::NULL_LIFETIME`] for the null sender.
     pub fn new(default: Schedule) -> Schedules {
         let null_lifetime = Schedules::NULL_LIFETIME;
         Schedules {
@@ -138,8 +137,8 @@ impl Schedules {
         }
     }
 
-    /// Sets how long mail from the null sender is tried, unless its schedule ends before. After
-    /// no time at all its first failure is its last.
+    /// Sets the lifetime of mail from the null sender. A schedule that ends earlier stays in effect. If the
+    /// lifetime is zero, the first failure is permanent.
     pub fn with_null_lifetime(mut self, lifetime: SignedDuration) -> Schedules {
         self.null_lifetime = lifetime;
         let others = self
@@ -152,28 +151,27 @@ impl Schedules {
         self
     }
 
-    /// Gives a transport a schedule of its own.
+    /// Sets the schedule of a transport.
     pub fn with_transport(mut self, name: impl Into<String>, schedule: Schedule) -> Schedules {
         let pair = Pair::new(schedule, self.null_lifetime);
         self.transports.insert(name.into(), pair);
         self
     }
 
-    /// Gives a domain, but not those below it, a schedule of its own.
+    /// Sets the schedule of a domain, not including its subdomains.
     pub fn with_domain(mut self, domain: &str, schedule: Schedule) -> Schedules {
         let pair = Pair::new(schedule, self.null_lifetime);
         self.domains.insert(key(domain).into_owned(), pair);
         self
     }
 
-    /// Adds a rule, behind those there are: the first that matches decides.
+    /// Appends a rule. The first rule that matches decides.
     pub fn with_rule(mut self, rule: ReplyRule) -> Schedules {
         self.rules.push(rule);
         self
     }
 
-    /// The schedule for what goes by this transport to a recipient in this domain, and whose it
-    /// is.
+    /// Returns the schedule for a domain and a transport, and the setting that it comes from.
     pub fn choose(
         &self,
         is_null_sender: bool,
@@ -183,41 +181,41 @@ impl Schedules {
         let domain = domain.filter(|_| !self.domains.is_empty());
         let of_domain = domain.and_then(|name| self.domains.get(&*key(name)));
         let of_transport = transport.and_then(|name| self.transports.get(name));
-        let (pair, whose) = match (of_domain, of_transport) {
+        let (pair, source) = match (of_domain, of_transport) {
             (Some(pair), _) => (pair, Whose::Domain),
             (None, Some(pair)) => (pair, Whose::Transport),
             (None, None) => (&self.default, Whose::Default),
         };
         if is_null_sender {
-            (&pair.null, whose)
+            (&pair.null, source)
         } else {
-            (&pair.usual, whose)
+            (&pair.usual, source)
         }
     }
 
-    /// The schedule of all mail that has no other.
+    /// The default schedule.
     pub fn default_schedule(&self) -> &Schedule {
         &self.default.usual
     }
 
-    /// Transports with a schedule of their own.
+    /// The transports with a separate schedule.
     pub fn transports(&self) -> impl Iterator<Item = (&str, &Schedule)> {
         let all = self.transports.iter();
         all.map(|(name, pair)| (name.as_str(), &pair.usual))
     }
 
-    /// Domains, in their ASCII form, with a schedule of their own.
+    /// The domains with a separate schedule, in their ASCII form.
     pub fn domains(&self) -> impl Iterator<Item = (&str, &Schedule)> {
         let all = self.domains.iter();
         all.map(|(name, pair)| (name.as_str(), &pair.usual))
     }
 
-    /// How long mail from the null sender is tried.
+    /// The lifetime of mail from the null sender.
     pub fn null_lifetime(&self) -> SignedDuration {
         self.null_lifetime
     }
 
-    /// The rules, in their order.
+    /// The rules, in order.
     pub fn rules(&self) -> &[ReplyRule] {
         &self.rules
     }
@@ -281,7 +279,7 @@ mod tests {
         }
     }
 
-    /// In how many minutes an attempt is repeated that failed at this age.
+    /// Returns the delay in minutes after an attempt that fails at this age.
     fn ahead(
         policy: &impl RetryPolicy,
         (sender, to, transport): (&str, &str, Option<&str>),
@@ -310,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_goes_before_a_transport_and_both_before_the_rest() {
+    fn domains_precede_transports_and_both_precede_the_default() {
         let schedules = Schedules::new(every(30, 600))
             .with_transport("relay", every(20, 60))
             .with_domain("Example.ORG", every(10, 40))
             .with_domain("bücher.test", every(15, 60))
             .with_null_lifetime(MINUTE * 45);
-        for (whose, expected, last) in [
+        for (mail, expected, last) in [
             (("s@z", "a@x", None), 30.0, 600),
             (("s@z", "a@x", Some("other")), 30.0, 600),
             (("s@z", "a@x", Some("relay")), 20.0, 60),
@@ -330,19 +328,19 @@ mod tests {
             (("", "a@example.org", Some("relay")), 10.0, 40),
         ] {
             assert_eq!(
-                ahead(&schedules, whose, (1, 0), "4.0.0 x"),
+                ahead(&schedules, mail, (1, 0), "4.0.0 x"),
                 Some(expected),
-                "{whose:?}"
+                "{mail:?}"
             );
-            let before = ahead(&schedules, whose, (9, last - 1), "4.0.0 x");
-            assert_eq!(before, Some(1.0), "{whose:?}");
+            let before = ahead(&schedules, mail, (9, last - 1), "4.0.0 x");
+            assert_eq!(before, Some(1.0), "{mail:?}");
             assert_eq!(
-                ahead(&schedules, whose, (3, last), "4.0.0 x"),
+                ahead(&schedules, mail, (3, last), "4.0.0 x"),
                 None,
-                "{whose:?}"
+                "{mail:?}"
             );
-            let hardly = ahead(&schedules, whose, (2, last), "4.0.0 x");
-            assert_eq!(hardly, Some(expected), "{whose:?}");
+            let hardly = ahead(&schedules, mail, (2, last), "4.0.0 x");
+            assert_eq!(hardly, Some(expected), "{mail:?}");
         }
         assert!(schedules.longest_delay() >= MINUTE * 30);
     }
@@ -375,7 +373,7 @@ mod tests {
             (1, 0, "4.20.2 off", 30.0),
             (1, 0, "4.7.0 Try 5 Later", 7.0),
             (1, 0, "4.7.0 try 55 later", 30.0),
-            // Past its time, and hardly tried: no rule stretches that.
+            // Past the lifetime with few attempts: no rule lengthens the delay.
             (1, 600, "4.2.2 full", 30.0),
         ] {
             let got = ahead(&schedules, to, (attempts, age), reply);
@@ -391,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_has_jitter_and_a_cap_as_any_delay() {
+    fn jitter_and_cap_apply_to_rules() {
         let schedule = every(30, 600).with_jitter(0.5).unwrap();
         let full = rule("4.2.2", None, 240, None);
         let jittery = Schedules::new(schedule.clone()).with_rule(full.clone());

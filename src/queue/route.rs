@@ -1,16 +1,16 @@
-//! Which transport a recipient gets. Computed at every attempt, so that a mended
-//! configuration mends queued mail.
+//! Chooses the transport for a recipient. It is chosen at every attempt, so that a corrected configuration
+//! takes effect for queued mail.
 
 use crate::message::{Address, ReversePath, domain};
 
-/// Which recipients, or which senders, a rule is for.
+/// The recipients or senders that a rule applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// All of them.
+    /// All.
     Any,
-    /// Those of one domain, whatever its case and however it is spelled.
+    /// Those of one domain, in any case and spelling.
     Domain(String),
-    /// Those of every domain below this one, but not of the domain itself.
+    /// Those of all subdomains of a domain, excluding the domain itself.
     Subdomains(String),
     /// One mailbox.
     Mailbox(Address),
@@ -21,9 +21,9 @@ pub enum Pattern {
 /// One `[[route]]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The senders it is for.
+    /// The senders that it applies to.
     pub sender: Pattern,
-    /// The recipients it is for.
+    /// The recipients that it applies to.
     pub recipient: Pattern,
     /// The transport's name.
     pub transport: String,
@@ -58,7 +58,7 @@ impl Pattern {
 }
 
 impl Rule {
-    /// A rule for these recipients, from any sender.
+    /// Returns a rule for these recipients, from any sender.
     pub fn new(recipient: Pattern, transport: impl Into<String>) -> Rule {
         Rule {
             sender: Pattern::Any,
@@ -67,7 +67,7 @@ impl Rule {
         }
     }
 
-    /// The same rule, for these senders only.
+    /// Limits the rule to these senders.
     #[must_use]
     pub fn from(self, sender: Pattern) -> Rule {
         Rule { sender, ..self }
@@ -75,18 +75,18 @@ impl Rule {
 }
 
 impl Routes {
-    /// One rule: everything by this transport.
+    /// Returns one rule that routes all mail by this transport.
     pub fn all_by(transport: impl Into<String>) -> Routes {
         Routes(vec![Rule::new(Pattern::Any, transport)])
     }
 
-    /// The transport of the first rule that matches.
+    /// Returns the transport of the first rule that matches.
     pub fn transport_for(&self, sender: &ReversePath, recipient: &Address) -> Option<&str> {
         self.rule_for(sender, recipient)
             .map(|(_, rule)| rule.transport.as_str())
     }
 
-    /// The first rule that matches, and its number, counted from 0.
+    /// Returns the first rule that matches, and its number, counted from 0.
     pub fn rule_for(&self, sender: &ReversePath, recipient: &Address) -> Option<(usize, &Rule)> {
         let mut rules = self.0.iter().enumerate();
         rules.find(|(_, rule)| {
@@ -94,14 +94,14 @@ impl Routes {
         })
     }
 
-    /// The transport of every recipient, if the first rule is for all of them.
+    /// Returns the transport of all recipients, if the first rule applies to all of them.
     pub fn only_transport(&self) -> Option<&str> {
         let first = self.0.first()?;
         let is_for_all = first.sender == Pattern::Any && first.recipient == Pattern::Any;
         is_for_all.then_some(first.transport.as_str())
     }
 
-    /// Whether a sender can make a difference.
+    /// Whether the result can depend on the sender.
     pub fn depend_on_sender(&self) -> bool {
         self.0.iter().any(|rule| rule.sender != Pattern::Any)
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn subdomains_are_below_and_not_the_domain() {
+    fn subdomains_exclude_the_domain() {
         let routes = Routes(vec![Rule::new(
             Pattern::Subdomains("bücher.example".into()),
             "below",
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_has_a_route_of_its_own() {
+    fn a_route_can_depend_on_the_sender() {
         let routes = Routes(vec![
             Rule::new(Pattern::Domain("far.test".into()), "far")
                 .from(Pattern::Mailbox(address("boss@example.org"))),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_matches_however_it_is_spelled() {
+    fn a_domain_matches_in_any_spelling() {
         let spellings = [
             "bücher.example",
             "BÜCHER.example.",
@@ -180,7 +180,7 @@ mod tests {
             "XN--BCHER-KVA.example.",
         ];
         for (rule, spelling) in spellings.iter().flat_map(|r| spellings.map(|s| (*r, s))) {
-            // As an earlier version stored it, with its dot.
+            // An earlier version stored the address with its final dot.
             let to = Address::stored(&format!("a@{spelling}")).unwrap();
             let one = address(&format!("a@{rule}"));
             for pattern in [Pattern::Domain(rule.into()), Pattern::Mailbox(one)] {

@@ -1,81 +1,81 @@
-//! When to try again: a rhythm, jitter, a cap, a lifetime.
+//! When to attempt again: a rhythm, jitter, a cap and a lifetime.
 //!
-//! A schedule is a list of ages. A message whose attempt fails at some age is tried again at
-//! the next age in the list, so attempts by hand, late runners and restarts do not stretch or
-//! shorten it, and nothing but the message's id is needed to know it.
+//! A schedule is a list of ages. If an attempt fails at some age, the next one is made at the next age in
+//! the list. So attempts by an operator, late runners and restarts do not stretch or shorten the schedule.
+//! It depends on nothing but the message's id.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::retry::{FailedAttempt, RetryPolicy};
 
-/// A stretch of a message's life with its own rhythm.
+/// A part of a message's lifetime with a separate rhythm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
     /// The age at which the phase ends; the last phase's end is the lifetime.
     pub until: SignedDuration,
     /// The first delay of the phase.
     pub every: SignedDuration,
-    /// Each further delay is this many times the one before (at least 1).
+    /// The ratio of each further delay to the one before (at least 1).
     pub factor: f64,
 }
 
-/// How delays follow one another.
+/// The sequence of delays.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rhythm {
-    /// In phases, each ending later than the one before. A delay that would reach over the end
-    /// of its phase is cut there.
+    /// Phases, each ending later than the one before. A delay that would exceed the end of its phase is cut
+    /// there.
     Phases(Vec<Phase>),
-    /// These delays, one after the other; the last one is repeated.
+    /// A list of delays. The last one is repeated.
     Delays(Vec<SignedDuration>),
 }
 
-/// The ages at which a message is tried again. As a [`RetryPolicy`] it is the same for all mail;
-/// [`Schedules`](super::Schedules) tells domains, transports and senders apart.
+/// The ages at which a message is attempted again. As a [`RetryPolicy`] it applies to all mail;
+/// [`Schedules`](super::Schedules) distinguishes domains, transports and senders.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     rhythm: Rhythm,
     jitter: f64,
     cap: Option<SignedDuration>,
     lifetime: SignedDuration,
-    /// What all of it comes to.
+    /// The resulting ages.
     ages: Vec<SignedDuration>,
 }
 
-/// Why these are no schedule.
+/// Why a schedule is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// There are no phases, or no delays.
+    /// No phases or no delays.
     #[error("a retry schedule needs at least one phase or delay")]
     Empty,
     /// A phase does not end after the one before it.
     #[error("each retry phase must end later than the one before")]
     Order,
-    /// A delay under a minute, which buckets cannot express.
+    /// A delay of less than a minute, which buckets cannot express.
     #[error("a retry delay must be at least a minute")]
     Delay,
-    /// More attempts than anybody would want.
+    /// More attempts than [`Schedule::MAX_ATTEMPTS`].
     #[error(
         "the retry schedule comes to more than {} attempts",
         Schedule::MAX_ATTEMPTS
     )]
     TooMany,
-    /// A factor under 1 or over 100.
+    /// A factor of less than 1 or more than 100.
     #[error("a retry factor must be between 1 and 100")]
     Factor,
-    /// A cap under a minute.
+    /// A cap of less than a minute.
     #[error("a cap must be at least a minute")]
     Cap,
-    /// A part of a delay that is none.
+    /// Jitter outside 0 to 1.
     #[error("jitter is a part of a delay, from 0 to 1")]
     Jitter,
-    /// A lifetime under a minute or over a hundred years.
+    /// A lifetime of less than a minute or more than a hundred years.
     #[error("a lifetime must be between a minute and a hundred years")]
     Lifetime,
 }
 
 impl Default for Schedule {
-    /// Every 15 minutes for 2 hours; then from 15 minutes, each 1.5 times the one before,
-    /// until 16 hours; then every 6 hours until 4 days.
+    /// Every 15 minutes for 2 hours; then from 15 minutes, each delay 1.5 times the one before, until 16
+    /// hours; then every 6 hours until 4 days.
     fn default() -> Schedule {
         let phase = |until, every, factor| Phase {
             until: SignedDuration::from_hours(until),
@@ -95,31 +95,30 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// Nothing is given up before this many attempts, however old it is: a spool that stood
-    /// still for a week must not bounce what it tries for the first time.
+    /// The number of attempts before which no message is given up, regardless of its age. Otherwise a spool
+    /// that was idle for a week would bounce a message at its first attempt.
     pub const MIN_ATTEMPTS: u32 = 3;
 
-    /// No schedule has more attempts.
+    /// The most attempts of a schedule; a longer one is refused.
     pub const MAX_ATTEMPTS: usize = 10_000;
 
-    /// Jitter adds at most this part of a delay, if nothing else is said.
+    /// The default jitter: up to this part of a delay is added to it.
     pub const JITTER: f64 = 0.1;
 
-    /// The shortest delay: buckets are minutes.
+    /// The shortest delay; a shorter one is refused, because buckets are minutes.
     pub const SHORTEST: SignedDuration = SignedDuration::from_mins(1);
 
-    /// The longest lifetime: a hundred years of 365 days.
+    /// The longest lifetime, a hundred years of 365 days; a longer one is refused.
     pub const LONGEST_LIFETIME: SignedDuration = SignedDuration::from_hours(100 * 365 * 24);
 
-    /// A schedule of these phases; the lifetime is the end of the last.
+    /// Returns a schedule of these phases. The lifetime is the end of the last one.
     pub fn new(phases: Vec<Phase>) -> Result<Schedule, ScheduleError> {
         let rhythm = Rhythm::Phases(phases);
         Schedule::from_parts(rhythm, None, None, Schedule::JITTER)
     }
 
-    /// A schedule of these delays, one after the other; the last is repeated until the lifetime
-    /// is over: `[5 min, 15 min, 1 h]` are the ages 5 min, 20 min, 1 h 20 min, 2 h 20 min and so
-    /// on.
+    /// Returns a schedule of these delays. The last one is repeated until the end of the lifetime.
+    /// `[5 min, 15 min, 1 h]` gives the ages 5 min, 20 min, 1 h 20 min, 2 h 20 min and so on.
     pub fn of_delays(
         delays: Vec<SignedDuration>,
         lifetime: SignedDuration,
@@ -128,11 +127,12 @@ impl Schedule {
         Schedule::from_parts(rhythm, Some(lifetime), None, Schedule::JITTER)
     }
 
-    /// A schedule of all that makes one. The lifetime is the end of the last phase if nothing
-    /// else is said; if something is, phases that begin later do not take place, and the last one
-    /// ends then. No delay is longer than the cap, jitter included. Jitter is the part of a delay,
-    /// from 0 to 1, up to which is added to it: so much is the message's own, and the same message
-    /// always gets the same.
+    /// Returns a schedule of all its parts.
+    ///
+    /// Without a lifetime, the lifetime is the end of the last phase. With one, phases that begin later are
+    /// dropped, and the last one ends with the lifetime. No delay exceeds the cap, including jitter.
+    /// Jitter, from 0 to 1, is the largest part of a delay that is added to it. The added part depends on
+    /// the message only.
     pub fn from_parts(
         rhythm: Rhythm,
         lifetime: Option<SignedDuration>,
@@ -153,24 +153,23 @@ impl Schedule {
         schedule.checked()
     }
 
-    /// The same with another jitter.
+    /// Replaces the jitter.
     pub fn with_jitter(self, jitter: f64) -> Result<Schedule, ScheduleError> {
         Schedule { jitter, ..self }.checked()
     }
 
-    /// The same with a cap.
+    /// Replaces the cap.
     pub fn with_cap(self, cap: SignedDuration) -> Result<Schedule, ScheduleError> {
         let cap = Some(cap);
         Schedule { cap, ..self }.checked()
     }
 
-    /// The same with another lifetime.
+    /// Replaces the lifetime.
     pub fn with_lifetime(self, lifetime: SignedDuration) -> Result<Schedule, ScheduleError> {
         Schedule { lifetime, ..self }.checked()
     }
 
-    /// The same, ended at this age if it does not end before. At an age of nothing there is no
-    /// second attempt.
+    /// Ends the schedule at this age, if it does not end earlier. At age zero there is no second attempt.
     pub fn ended_at(&self, age: SignedDuration) -> Schedule {
         let lifetime = self.lifetime.min(age).max(SignedDuration::ZERO);
         let mut ages = self.ages.clone();
@@ -185,8 +184,8 @@ impl Schedule {
         }
     }
 
-    /// With its ages, up to one more than there may be. A minute is the least for each: nothing
-    /// here goes on for ever.
+    /// Computes the ages, up to one more than allowed. The loop ends, because each delay is at least a
+    /// minute.
     fn counted(mut self) -> Schedule {
         let cap = self.cap.unwrap_or(SignedDuration::MAX);
         let mut ages = Ages {
@@ -267,32 +266,32 @@ impl Schedule {
         }
     }
 
-    /// How delays follow one another.
+    /// The sequence of delays.
     pub fn rhythm(&self) -> &Rhythm {
         &self.rhythm
     }
 
-    /// The part of a delay that may be added to it.
+    /// The largest part of a delay that is added to it.
     pub fn jitter(&self) -> f64 {
         self.jitter
     }
 
-    /// The longest delay there may be, if one was set.
+    /// The longest allowed delay, if set.
     pub fn cap(&self) -> Option<SignedDuration> {
         self.cap
     }
 
-    /// The age at which a message is tried for the last time.
+    /// The age of the last attempt.
     pub fn lifetime(&self) -> SignedDuration {
         self.lifetime
     }
 
-    /// The ages at which a message is tried again, the lifetime last.
+    /// The ages of the attempts after the first, ending with the lifetime.
     pub fn ages(&self) -> &[SignedDuration] {
         &self.ages
     }
 
-    /// The same ages, each with the one at which jitter may put it at the latest.
+    /// The ages, each with the latest age that jitter can give it.
     pub fn attempts(&self) -> impl Iterator<Item = (SignedDuration, SignedDuration)> {
         let mut before = SignedDuration::ZERO;
         self.ages.iter().copied().map(move |age| {
@@ -306,15 +305,15 @@ impl Schedule {
         })
     }
 
-    /// How many attempts must have failed before a message is given up: three, or as many as
-    /// the schedule has.
+    /// The number of attempts that must fail before a message is given up: three, or all attempts of the
+    /// schedule if it has fewer.
     pub fn min_attempts(&self) -> u32 {
         let all = u32::try_from(self.ages.len()).unwrap_or(u32::MAX);
         all.saturating_add(1).min(Schedule::MIN_ATTEMPTS)
     }
 
-    /// The time of the next attempt, `delay` from now where it is given, at the next age where it
-    /// is not; none to give up.
+    /// Returns the time of the next attempt: after `delay` if given, otherwise at the next age. Returns
+    /// `None` to give up.
     pub(super) fn next(
         &self,
         failed: &FailedAttempt<'_>,
@@ -330,7 +329,7 @@ impl Schedule {
                 Some(delay) => (delay, delay),
                 None => self.after(age).map(|(next, delay)| (next - age, delay))?,
             };
-            // What comes at the end of the lifetime comes neither later nor before.
+            // An attempt at the end of the lifetime is neither later nor earlier.
             let salt = age.saturating_add(wait).as_secs().unsigned_abs();
             let spread = times(spread, self.jitter * failed.id.fraction(salt));
             self.capped(wait.saturating_add(spread)).min(left)
@@ -339,8 +338,8 @@ impl Schedule {
         Timestamp::from_second(time.as_second() + i64::from(time.subsec_nanosecond() > 0)).ok()
     }
 
-    /// The next age after a failure at `age`, and the delay that leads to it. An age that is
-    /// almost reached is passed over: a late attempt is not followed by one at once.
+    /// Returns the next age after a failure at `age`, and the delay before it. Skips an age that is almost
+    /// reached, so that a late attempt is not followed by another at once.
     fn after(&self, age: SignedDuration) -> Option<(SignedDuration, SignedDuration)> {
         let mut before = SignedDuration::ZERO;
         for next in self.ages.iter().copied() {
@@ -358,29 +357,30 @@ impl Schedule {
         self.cap.map_or(delay, |cap| delay.min(cap))
     }
 
-    /// No attempt is further ahead, if no other delay than this is asked for.
+    /// Returns an upper limit for the delays of this schedule, and for `delay` with jitter.
     pub(super) fn furthest(&self, delay: Option<SignedDuration>) -> SignedDuration {
         let mut before = SignedDuration::ZERO;
         let all = self.ages.iter().copied();
         let delays = all.map(|age| age - std::mem::replace(&mut before, age));
         let longest = delays.max().unwrap_or_default();
-        // Half as much again: an attempt early in a delay waits for the next one. And jitter.
+        // Up to half a delay is added: an attempt early in a delay waits for the next age. Jitter is added,
+        // too.
         let ours = longest + longest / 2 + times(longest, self.jitter);
         let other = delay.map(|delay| delay.saturating_add(times(delay, self.jitter)));
-        // Times are rounded up to a second; a minute more does no harm.
+        // Times are rounded up to a second, so a minute is added, which does no harm.
         let most = ours.max(other.unwrap_or_default());
         self.capped(most).saturating_add(Schedule::SHORTEST)
     }
 }
 
-/// Ages in the making.
+/// A list of ages under construction.
 struct Ages {
     ages: Vec<SignedDuration>,
     end: SignedDuration,
 }
 
 impl Ages {
-    /// Adds the next, unless `until` is reached or there are too many; whether it did.
+    /// Adds the next age, unless `until` is reached or there are too many. Returns whether it was added.
     fn add(&mut self, delay: SignedDuration, until: SignedDuration) -> bool {
         let until = until.min(self.end);
         let age = self.ages.last().copied().unwrap_or_default();
@@ -434,7 +434,7 @@ mod tests {
         Schedule::of_delays(delays, mins(lifetime)).unwrap()
     }
 
-    /// What the schedule says to a failure.
+    /// Returns the next attempt after a failure.
     fn next(schedule: &Schedule, id: QueueId, attempts: u32, now: Timestamp) -> Option<Timestamp> {
         let sender = ReversePath::parse(b"s@z").unwrap();
         let recipient = Address::parse("a@x").unwrap();
@@ -456,7 +456,7 @@ mod tests {
         QueueId::new("2026-11-22T00:00:00Z".parse().unwrap(), [9; 10])
     }
 
-    /// The ages of the attempts of a message that always fails, each made when it is due.
+    /// The ages of the attempts of a message that always fails, with each attempt made when it is due.
     fn lived(schedule: &Schedule) -> Vec<SignedDuration> {
         let id = id();
         let (mut now, mut attempts) = (id.accepted(), 1);
@@ -475,12 +475,12 @@ mod tests {
         ages.iter().map(|age| age.as_secs_f64() / 60.0).collect()
     }
 
-    /// Every attempt of each schedule, by the documents' own numbers, in minutes.
+    /// Every attempt of each schedule, in minutes, as documented.
     #[test]
-    fn each_schedule_is_the_documented_one() {
+    fn each_schedule_is_as_documented() {
         let hours = |from: i64, to: i64, step: usize| (from..=to).step_by(step).map(|h| h * 60);
         let quarters: Vec<f64> = (1..=8).map(|n| f64::from(n * 15)).collect();
-        // From 15 minutes, each 1.5 times the one before, from 2 hours until 16 hours.
+        // From 15 minutes, each delay 1.5 times the one before, from 2 hours until 16 hours.
         let growing = [
             135.0,
             157.5,
@@ -534,7 +534,7 @@ mod tests {
             ),
             (of().ended_at(SignedDuration::ZERO), vec![]),
             (of().ended_at(mins(1)), vec![1.0]),
-            // A lifetime that is cut and given back.
+            // A lifetime that is shortened and restored.
             (
                 of().with_lifetime(mins(1))
                     .and_then(|short| short.with_lifetime(mins(96 * 60)))
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_adds_up_to_its_part_of_a_delay_and_nothing_to_the_end() {
+    fn jitter_is_limited_and_does_not_move_the_end() {
         for jitter in [0.1, 0.5, 1.0] {
             let schedule = delays(&[60], 601).with_jitter(jitter).unwrap();
             let (mut before, mut any) = (SignedDuration::ZERO, false);
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn no_delay_is_longer_than_the_cap_nor_than_the_longest() {
+    fn no_delay_exceeds_the_cap_or_the_longest_delay() {
         let schedule = Schedule::default()
             .with_jitter(1.0)
             .and_then(|schedule| schedule.with_cap(mins(60)))
@@ -599,14 +599,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_tried_is_not_given_up_for_its_age() {
+    fn an_old_message_still_gets_the_minimum_of_attempts() {
         let schedule = Schedule::default();
         let id = QueueId::new("2026-11-01T00:00:00Z".parse().unwrap(), [9; 10]);
         let now = "2026-11-22T00:00:00Z".parse().unwrap();
         assert_eq!(next(&schedule, id, 1, now), Some(now + mins(15)));
         assert_eq!(next(&schedule, id, 2, now), Some(now + mins(15)));
         assert_eq!(next(&schedule, id, 3, now), None);
-        // A schedule that has fewer attempts wants no more than it has.
+        // A schedule with fewer attempts requires only those.
         let once = Schedule::new(vec![phase(1, 2, 1.0)]).unwrap();
         assert_eq!(next(&once, id, 1, now), Some(now + mins(1)));
         assert_eq!(next(&once, id, 2, now), None);
@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_ran_backwards_does_no_harm() {
+    fn a_clock_that_went_back_is_harmless() {
         let schedule = Schedule::default();
         let id = QueueId::new("2030-01-01T00:00:00Z".parse().unwrap(), [9; 10]);
         let now = "2026-11-22T00:00:00Z".parse().unwrap();
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_schedules_are_refused() {
         use ScheduleError::{Cap, Delay, Empty, Factor, Jitter, Lifetime, Order, TooMany};
         let of = Schedule::default;
         let list = |list: &[i64], lifetime| {

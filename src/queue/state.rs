@@ -1,4 +1,4 @@
-//! Where a message stands: the fold of its history over its envelope block.
+//! The state of a message: its envelope block with its history applied.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,11 +11,12 @@ use crate::message::{
     Submission,
 };
 
-/// A clock that shows so much more than at the message's last event may have been set in between. So
-/// much too old may a message be taken for whose clock was behind for a moment.
+/// The longest gap after the last event in which the clock counts as having run on. After a longer gap it
+/// may have been set. So if the clock was slow for a moment, the message's age can be too high by at most
+/// this much.
 const LONGEST_STEP: SignedDuration = SignedDuration::from_hours(12);
 
-/// Where a message stands.
+/// The state of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// The message.
@@ -24,112 +25,112 @@ pub struct State {
     pub sender: ReversePath,
     /// Its recipients, in the envelope's order.
     pub recipients: Vec<RecipientState>,
-    /// Attempts of which an end is recorded.
+    /// The number of attempts with a recorded end.
     pub attempts: u32,
-    /// When the last of them began.
+    /// When the last of these attempts began.
     pub began: Option<Timestamp>,
-    /// Whether an attempt began and nothing is known of its end.
+    /// Whether an attempt began that has no recorded end.
     pub in_use: bool,
-    /// Attempts in a row of which none knows the end.
+    /// The number of consecutive attempts without a recorded end.
     pub interrupted: u32,
-    /// Nothing is left to do, whatever else is said: the message is to be forgotten.
+    /// Nothing is left to do, regardless of the other fields; the message is about to be removed.
     pub done: bool,
-    /// Whether somebody holds it back.
+    /// Whether an operator or a rule holds the message.
     pub hold: Hold,
-    /// Before this time it is not attempted, because its submitter wanted that (RFC 4865); none if
-    /// he did not, or an operator has had it tried before.
+    /// The time before which no attempt is made, at the submitter's request (RFC 4865). `None` if there was
+    /// no request, or if an operator retried the message earlier.
     pub release: Option<Timestamp>,
-    /// Its acceptance, its release, or the retry that released it: by a clock that may have been
-    /// ahead. [`State::begins`] is from when its age counts.
+    /// The time of its acceptance, its release, or the retry that released it, by a clock that may have
+    /// been ahead. [`State::begins`] returns the start of its age.
     pub begin: Timestamp,
-    /// Times before `begin` at which something happened to it, each earlier than the one before.
-    /// There are any only if a clock was ahead or went back.
+    /// Times before `begin` at which an event occurred, in descending order. Not empty only if a clock was
+    /// ahead or went back.
     pub(super) earlier: Vec<Timestamp>,
-    /// When something happened to it last, by the clock of that time.
+    /// The time of the last event, by the clock of that time.
     pub(super) last_event: Option<Timestamp>,
     index: HashMap<Address, usize>,
 }
 
-/// Where one recipient stands.
+/// The state of one recipient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecipientState {
     /// The address.
     pub address: Address,
-    /// Of what the sender wants to hear.
+    /// The DSN parameters.
     pub dsn: RecipientDsn,
-    /// The last outcome, if there was one.
+    /// The reply of the last outcome, if any.
     pub last: Option<Reply>,
-    /// By which transport, and when.
+    /// When the last attempt ended, and its transport.
     pub last_attempt: Option<(Timestamp, Option<String>)>,
-    /// Attempts that ended for this recipient.
+    /// The number of attempts that ended for this recipient.
     pub attempts: u32,
-    /// When the sender is told that it takes long, if it is pending then.
+    /// When a delay notice is due if the recipient is still pending.
     pub warn: Option<Timestamp>,
-    /// When he was told so last.
+    /// When the last delay notice was sent.
     pub warned: Option<Timestamp>,
-    /// What is to be done about it.
+    /// What is left to do.
     pub fate: Fate,
 }
 
-/// What is to be done about a recipient.
+/// What is left to do for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
-    /// It is tried at this time.
+    /// The next attempt is made at this time.
     Pending {
-        /// Due then.
+        /// When it is due.
         next: Timestamp,
     },
-    /// It has the message. The sender is to be told, if he wants to be.
+    /// Delivered. The sender is notified if NOTIFY asks for it.
     Delivered {
-        /// When that attempt began.
+        /// When the successful attempt began.
         since: Timestamp,
-        /// Who has it now.
+        /// The kind of system that accepted the message.
         handover: Handover,
-        /// A notice is recorded, or none is to be.
+        /// A notice is recorded, or none is needed.
         notified: bool,
     },
-    /// It cannot have it. The sender is to be told, unless he does not want to be.
+    /// Failed. The sender is notified unless NOTIFY excludes it.
     Failed {
-        /// What it failed in: the time at which that attempt began, or of the operator's action.
+        /// When the failed attempt began, or when the operator acted.
         since: Timestamp,
-        /// Its time was up.
+        /// Its lifetime ended.
         expired: bool,
-        /// A notice is recorded, or none is to be.
+        /// A notice is recorded, or none is needed.
         notified: bool,
     },
 }
 
-/// Whether somebody holds a message back.
+/// Whether an operator or a rule holds a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hold {
-    /// Nobody.
+    /// Not held.
     None,
-    /// No attempts until then, or until it is thawed.
+    /// No attempts until a time, or until a thaw.
     Frozen {
-        /// Since when.
+        /// When the freeze began.
         since: Timestamp,
-        /// When that ends by itself.
+        /// When it ends without a thaw.
         until: Option<Timestamp>,
         /// What happens then.
         then: Then,
-        /// Who and why.
+        /// The actor and the reason.
         by: super::By,
     },
-    /// Out of the queue, forgotten then.
+    /// Out of the queue, and deleted at `until`.
     Discarded {
-        /// Since when.
+        /// When it was discarded.
         since: Timestamp,
-        /// When.
+        /// When it is deleted.
         until: Timestamp,
-        /// Who and why.
+        /// The actor and the reason.
         by: super::By,
     },
 }
 
 impl State {
-    /// A message fresh from acceptance: everybody is due at once, or at its release.
+    /// Returns the state of a new message: all recipients are due at once, or at its release.
     pub fn new(id: QueueId, envelope: &Envelope) -> State {
         let Submission { dsn, release, .. } = &envelope.submission;
         let release = *release;
@@ -144,7 +145,7 @@ impl State {
             warned: None,
             fate: Fate::Pending { next: begin },
         };
-        // Who is named twice is one recipient: an outcome is for an address, not for a line.
+        // A repeated address is one recipient, because an outcome is for an address, not for a line.
         let mut index = HashMap::with_capacity(envelope.recipients.len());
         let mut recipients = Vec::with_capacity(envelope.recipients.len());
         for (n, address) in envelope.recipients.iter().enumerate() {
@@ -171,9 +172,9 @@ impl State {
         }
     }
 
-    /// From when its age counts at a time: from [`begin`](State::begin), or, if the clock was ahead
-    /// then, from the first thing that happened to it by a clock that was not. If nothing has, it is
-    /// new.
+    /// Returns the start of the message's age at `now`. It is [`begin`](State::begin), unless the clock was
+    /// ahead then. In that case it is the time of the first event by a clock that was not ahead, or `now`
+    /// if there is none.
     pub fn begins(&self, now: Timestamp) -> Timestamp {
         if self.begin <= now {
             let earliest = self.earlier.last().filter(|_| self.led_here(now));
@@ -183,14 +184,14 @@ impl State {
         earlier.find(|time| *time <= now).unwrap_or(now)
     }
 
-    /// Whether the time went on from the last event to this one, or was set.
+    /// Whether the clock ran on from the last event to `now`, and was not set in between.
     fn led_here(&self, now: Timestamp) -> bool {
         let last = self.last_event;
         last.is_some_and(|last| now.duration_since(last) <= LONGEST_STEP)
     }
 
-    /// Keeps the times before the one from which the age counts. Once the time has come there by
-    /// itself, they were right; if it was set, the clock was behind when they were written.
+    /// Records times before the start of the age. If the clock reaches `begin` by running on, those times
+    /// were right. If it was set, it was slow when they were written.
     fn remember_time(&mut self, at: Timestamp) {
         if at >= self.begin && !self.earlier.is_empty() {
             if self.led_here(at) {
@@ -199,7 +200,7 @@ impl State {
             self.earlier.clear();
         }
         let first = self.earlier.last().copied().unwrap_or(self.begin);
-        // What is held until a release that is ahead is not tried, and has no age.
+        // A message that waits for its release is not attempted and has no age.
         let is_held = self.release.is_some_and(|release| at < release);
         if at < first && !is_held {
             self.earlier.push(at);
@@ -207,10 +208,10 @@ impl State {
         self.last_event = Some(at);
     }
 
-    /// A message with all that happened to it, as its block and its history say it.
+    /// Returns the state of a message from its block and its history.
     ///
-    /// A recipient for whom the block says that nothing more is to be done is finished, whatever the
-    /// history says or has lost.
+    /// A recipient that is finished in the block stays finished, regardless of what the history contains or
+    /// has lost.
     pub fn read(block: &Block, events: &[Event]) -> State {
         let mut state = State::new(block.id, &block.envelope);
         events.iter().for_each(|event| state.apply(event));
@@ -225,14 +226,14 @@ impl State {
         state
     }
 
-    /// One more thing happened.
+    /// Applies one more event.
     pub fn apply(&mut self, event: &Event) {
         if let What::Fold(fold) = &event.what {
             return self.unfold(fold);
         }
         self.remember_time(event.at);
         match &event.what {
-            // It is no event, and was looked at.
+            // Handled above.
             What::Fold(_) => {}
             What::Outcome {
                 began,
@@ -269,10 +270,10 @@ impl State {
                         },
                         (Status::Deferred | Status::Unknown, Some(next)) => Fate::Pending { next },
                     };
-                    // Nobody is told of what comes from the null sender, whatever stands there.
+                    // The null sender is never notified, regardless of the record.
                     recipient.warn = result.warn.filter(|_| recipient.is_left() && !is_null);
-                    // Whoever recorded that a transport lost an answer lived to tell: only
-                    // what nobody recorded at the time may have ended its runner.
+                    // A process that records a lost reply has survived its attempt. Only an attempt without
+                    // a record may have ended its runner.
                     if transport.is_some() || result.status != Status::Unknown {
                         self.interrupted = 0;
                     }
@@ -291,7 +292,7 @@ impl State {
                         | (NoticeKind::Success, Fate::Delivered { notified, .. }) => {
                             *notified = true;
                         }
-                        // Told late, it is told of all the times until now.
+                        // A late delay notice covers every threshold passed so far.
                         (NoticeKind::Delay, _) => {
                             recipient.warned = recipient.warn.max(Some(event.at));
                             recipient.warn = warn.filter(|_| recipient.is_left() && !is_null);
@@ -307,13 +308,14 @@ impl State {
     fn act(&mut self, at: Timestamp, action: &Action) {
         match action {
             Action::Retry(_) | Action::Thaw(_) => {
-                // Who lets a held message go has looked at it. Who tries everything again, every
-                // night perhaps, has not, and poison must still be stopped.
+                // An operator releases a held message after examining it. A retry of all messages, perhaps
+                // a nightly one, examines none, and a message that crashes its runner must still be
+                // stopped.
                 if self.hold != Hold::None {
                     self.interrupted = 0;
                 }
                 self.hold = Hold::None;
-                // A thaw takes back a freeze, and nothing else; who retries it releases it.
+                // A thaw only reverses a freeze. A retry also releases the message.
                 let before = self.release.filter(|release| *release > at);
                 let next = match (before, action) {
                     (Some(release), Action::Thaw(_)) => release,
@@ -324,11 +326,11 @@ impl State {
                     }
                     (None, _) => at,
                 };
-                // Who failed and nobody can be told of it gets another chance. Where somebody
-                // can, he will be: his notice may be staged already.
-                let nobody = self.sender == ReversePath::Null;
+                // A failed recipient is attempted again if the sender is the null sender, which cannot be
+                // notified. Another sender will be notified, because the notice may be staged already.
+                let is_null = self.sender == ReversePath::Null;
                 for recipient in &mut self.recipients {
-                    if recipient.is_left() || nobody && recipient.is_untold() {
+                    if recipient.is_left() || is_null && recipient.is_untold() {
                         recipient.fate = Fate::Pending { next };
                     }
                 }
@@ -368,8 +370,8 @@ impl State {
         }
     }
 
-    /// Changes those that are named, each once, or all. It costs as much as there are names: a message to many has an
-    /// event for each few of them.
+    /// Changes the named recipients, each once, or all of them. The cost depends on the number of names
+    /// only, because a message to many recipients has one event for every few of them.
     fn each(&mut self, named: Option<&[Address]>, mut change: impl FnMut(&mut RecipientState)) {
         let Some(named) = named else {
             return self.recipients.iter_mut().for_each(change);
@@ -383,18 +385,18 @@ impl State {
         }
     }
 
-    /// The place of this recipient among all, if it is one.
+    /// The index of a recipient in [`recipients`](State::recipients).
     pub fn index_of(&self, address: &Address) -> Option<usize> {
         self.index.get(address).copied()
     }
 
-    /// Where this recipient stands, if it is one.
+    /// The state of a recipient.
     pub fn recipient(&self, address: &Address) -> Option<&RecipientState> {
         let n = self.index.get(address)?;
         self.recipients.get(*n)
     }
 
-    /// The earliest next attempt of anybody, if anybody is left.
+    /// The earliest next attempt for any pending recipient.
     pub fn next_attempt(&self) -> Option<Timestamp> {
         let next = |recipient: &RecipientState| match recipient.fate {
             Fate::Pending { next } => Some(next),
@@ -403,8 +405,7 @@ impl State {
         self.recipients.iter().filter_map(next).min()
     }
 
-    /// When something is to be done about it by itself: the earliest of the next attempts, and of the
-    /// times at which the sender is told that it takes long.
+    /// When the message is due next: the earliest of its next attempts and its delay notices.
     pub fn next_due(&self) -> Option<Timestamp> {
         let pending = |recipient: &&RecipientState| matches!(recipient.fate, Fate::Pending { .. });
         let warn = self.recipients.iter().filter(pending);
@@ -412,8 +413,8 @@ impl State {
         [self.next_attempt(), warn].into_iter().flatten().min()
     }
 
-    /// The last reply that was not a success, of whoever is not done; if everybody is, of
-    /// whoever failed.
+    /// The latest reply without success, of recipients that are pending or have a notice due. If there are
+    /// none, of failed recipients.
     pub fn last_error(&self) -> Option<&Reply> {
         let open = |recipient: &&RecipientState| recipient.is_left() || recipient.is_untold();
         let any = self.recipients.iter().any(|recipient| open(&recipient));
@@ -437,8 +438,8 @@ impl State {
     }
 }
 
-/// What a sender is told of a recipient that an operator gave up: the operator's reason, and what was last
-/// answered. The operator's name is in the history, and is not for the sender.
+/// Returns the reply for a recipient that an operator gave up: the operator's reason and the last reply.
+/// The operator's name is in the history only; the sender does not see it.
 fn given_up(by: &super::By, last: Option<&Reply>) -> Reply {
     let mut text = "returned to the sender by the postmaster".to_owned();
     if let Some(why) = &by.reason {
@@ -455,8 +456,8 @@ fn given_up(by: &super::By, last: Option<&Reply>) -> Reply {
 }
 
 impl RecipientState {
-    /// There is nothing more to do for it. What is not told any more was delivered: a failure is in the
-    /// history before it is told.
+    /// Marks the recipient as finished. A pending recipient counts as delivered, because a failure is
+    /// recorded in the history before its notice.
     pub(crate) fn finish(&mut self, since: Timestamp) {
         match &mut self.fate {
             Fate::Delivered { notified, .. } | Fate::Failed { notified, .. } => *notified = true,
@@ -471,17 +472,17 @@ impl RecipientState {
         }
     }
 
-    /// Whether there is nothing more to do for it, neither to deliver nor to tell.
+    /// Whether nothing is left to do, neither a delivery nor a notice.
     pub fn is_finished(&self) -> bool {
         !self.is_left() && !self.is_unconfirmed() && !self.is_untold()
     }
 
-    /// Whether it is still to be delivered.
+    /// Whether delivery is pending.
     pub fn is_left(&self) -> bool {
         matches!(self.fate, Fate::Pending { .. })
     }
 
-    /// Whether it has the message, and the sender wants to hear that and has not been told.
+    /// Whether it is delivered and a success notice is due.
     pub fn is_unconfirmed(&self) -> bool {
         matches!(
             self.fate,
@@ -492,8 +493,8 @@ impl RecipientState {
         )
     }
 
-    /// Whether it failed and its sender is to be told and has not been; to the null sender
-    /// nobody can tell it.
+    /// Whether it failed and a notice is due. For the null sender it stays true, because no notice can be
+    /// sent.
     pub fn is_untold(&self) -> bool {
         matches!(
             self.fate,
@@ -511,7 +512,7 @@ mod tests {
     use crate::message::{Entrance, Submission};
 
     #[test]
-    fn who_is_named_twice_is_one_recipient() {
+    fn a_repeated_address_is_one_recipient() {
         let address = Address::parse("a@x").unwrap();
         let envelope = Envelope {
             sender: ReversePath::Null,
@@ -523,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_is_told_what_was_last_answered_and_not_by_whom_it_was_given_up() {
+    fn a_given_up_recipient_has_the_reason_and_the_last_reply_without_the_actor() {
         let by = |reason: Option<&str>| super::super::By {
             by: "root (by sudo: alice)".to_owned(),
             reason: reason.map(str::to_owned),

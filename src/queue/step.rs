@@ -1,4 +1,4 @@
-//! What comes next for a message: a value that whoever holds its lock carries out.
+//! The next step for a message, as a value. The process that holds the message's lock carries it out.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,56 +9,57 @@ use super::{
 };
 use crate::message::{Address, EnhancedCode, NoticeKind, ReversePath};
 
-/// The next step. Recipients are given by their place in [`State::recipients`].
+/// The next step. Recipients are given by their index in [`State::recipients`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Try these.
+    /// Attempt these recipients.
     Attempt(Vec<usize>),
-    /// Record that these were begun and never ended.
+    /// Record that an attempt for these recipients began and has no recorded end.
     Interrupted(Vec<usize>),
-    /// Tell the sender.
+    /// Send a notice to the sender.
     Notify(Occasion),
-    /// Record that the message is frozen by rule, with this reason, until a person lets it go.
+    /// Record a freeze by rule, for this reason, until an operator ends it.
     Freeze(String),
-    /// Record that it is frozen by rule because it failed, for this reason, and there is nobody to
-    /// tell. If nobody looks at it in a long time, it is discarded.
+    /// Record a freeze by rule because the message failed, for this reason, and has no sender to notify. If
+    /// no operator acts for a long time, the message is discarded.
     FreezeFailed(String),
-    /// Record that a freeze has run out.
+    /// Record that a freeze has ended.
     Thaw,
-    /// Let it rest there.
+    /// Move the message to where it rests.
     Rest(QueueUntil),
-    /// Nothing is left to do: forget it.
+    /// Nothing is left to do: remove the message.
     Finish,
 }
 
-/// What there is to tell a sender, in one notice.
+/// The content of one notice to the sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occasion {
-    /// What.
+    /// The kind of the notice.
     pub kind: NoticeKind,
-    /// When the cause came about: the beginning of an attempt, an operator's action, or the age
-    /// at which a delay is told. The notice's id is made of it.
+    /// When the cause occurred: when an attempt began, when an operator acted, or the age at which the
+    /// delay notice is due. The notice's id is derived from it.
     pub cause: Timestamp,
-    /// About whom.
+    /// The recipients that the notice is about.
     pub who: Vec<usize>,
 }
 
-/// Where a message rests, and until when.
+/// The queue in which a message rests, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueUntil {
-    /// In `deferred/`, until its next attempt, or until its sender is told that it takes long.
+    /// In `deferred/`, until its next attempt or delay notice is due.
     Deferred(Timestamp),
-    /// In `frozen/`, until then or until somebody says so.
+    /// In `frozen/`, until this time or until an operator acts.
     Frozen(Option<Timestamp>),
-    /// In `discarded/`, to be forgotten then.
+    /// In `discarded/`, until it is deleted at this time.
     Discarded(Timestamp),
 }
 
-/// Attempts in a row that may be interrupted before the message is taken for the cause.
+/// The number of consecutive interrupted attempts after which the message counts as their cause and is
+/// frozen.
 pub const MAX_INTERRUPTED: u32 = 3;
 
-/// Decides what comes next. Whoever follows it step by step, applying to the state what each
-/// step records, ends at [`Step::Rest`] or [`Step::Finish`].
+/// Returns the next step for a message. A caller that carries out each step, and applies what it records to
+/// the state, reaches [`Step::Rest`] or [`Step::Finish`].
 pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -> Step {
     if state.done {
         return Step::Finish;
@@ -85,15 +86,15 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
             .map(|(n, _)| n)
             .collect()
     };
-    // What is far ahead is a clock's mistake, unless the submitter wanted it so.
+    // A time far ahead comes from a wrong clock, unless it is the submitter's release time.
     let from = state.release.map_or(now, |release| release.max(now));
     let due = |next: Timestamp| next <= now || next.duration_since(from) > longest_delay;
-    // What was accepted, or released by hand, is due at once, even if the clock was ahead then.
+    // A new message, or one released by an operator, is due at once, even if the clock was ahead then.
     let at_once = |next: Timestamp| next == state.begin && state.release.is_none();
     let is_ready =
         |fate: &Fate| matches!(fate, Fate::Pending { next } if due(*next) || at_once(*next));
     let ready = these(&is_ready);
-    // An attempt is only made for recipients who are due: where none is, nothing was interrupted.
+    // An attempt is made for due recipients only. If no recipient is due, no attempt was interrupted.
     if state.in_use && !ready.is_empty() {
         return Step::Interrupted(ready);
     }
@@ -109,7 +110,7 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
     if !ready.is_empty() {
         return Step::Attempt(ready);
     }
-    // Behind an attempt that is due: it may be delivered.
+    // After the attempts that are due, because they may deliver the message.
     if let Some(occasion) = overdue(state, now) {
         return Step::Notify(occasion);
     }
@@ -117,18 +118,19 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
         return Step::Rest(QueueUntil::Deferred(next));
     }
     if state.recipients.iter().any(RecipientState::is_untold) {
-        return Step::FreezeFailed(nobody_to_tell(state));
+        return Step::FreezeFailed(no_sender_reason(state));
     }
     Step::Finish
 }
 
-/// Whether a message waits for its release and for nothing else.
+/// Whether a message waits only for its release.
 pub fn awaits_release(state: &State, now: Timestamp) -> bool {
     state.hold == Hold::None && state.release.is_some_and(|release| release > now)
 }
 
-/// Why an action makes no sense for a message, which may stand in `frozen/` without a freeze in its
-/// history. Asked of every action, whenever it is carried out.
+/// Returns why an action does not apply to a message, or `None` if it applies. `stands_frozen` says that
+/// the message is in `frozen/`, where it may be without a freeze in its history. Checked for every action,
+/// whenever it is carried out.
 pub fn refusal(state: &State, stands_frozen: bool, action: &Action) -> Option<&'static str> {
     let is_frozen = stands_frozen || matches!(state.hold, Hold::Frozen { .. });
     let is_discarded = matches!(state.hold, Hold::Discarded { .. });
@@ -138,17 +140,18 @@ pub fn refusal(state: &State, stands_frozen: bool, action: &Action) -> Option<&'
             Some("it is discarded already; `mailspool retry` takes it back")
         }
         Action::Bounce(_) if state.sender.mailbox().is_none() => {
-            Some("it has the null sender: there is nobody to tell; `mailspool discard` it")
+            Some("it has the null sender and cannot be bounced; use `mailspool discard`")
         }
         Action::Bounce(_) if !state.recipients.iter().any(|recipient| recipient.is_left()) => {
-            Some("nobody is left to bounce it for")
+            Some("no recipient is left to bounce")
         }
         _ => None,
     }
 }
 
-/// Why a message is frozen of which recipients failed: what happened last.
-fn nobody_to_tell(state: &State) -> String {
+/// Returns the reason for freezing a message with failed recipients and no sender to notify: its last
+/// failure.
+fn no_sender_reason(state: &State) -> String {
     let failed = state
         .recipients
         .iter()
@@ -167,8 +170,8 @@ fn nobody_to_tell(state: &State) -> String {
     }
 }
 
-/// Where a message rests by its history alone, whatever the time is; none while there is
-/// something to be done before it can rest.
+/// Returns where a message rests according to its history alone, at any time. Returns `None` if another
+/// step comes first.
 pub fn queue_until(state: &State) -> Option<QueueUntil> {
     match &state.hold {
         _ if state.done => return None,
@@ -184,10 +187,10 @@ pub fn queue_until(state: &State) -> Option<QueueUntil> {
     }
 }
 
-/// What failed, or was delivered, and is to be told. One cause, one notice: those who failed, or
-/// have it, by the same attempt as the first of them, or by the same action. All of an attempt's
-/// outcomes are recorded before anybody is told, so who is meant cannot change while a notice is
-/// under way.
+/// Returns the next failure or success notice that is due. One notice has one cause: it is about all
+/// recipients that failed or were delivered in the same attempt, or failed by the same action, as the first
+/// of them. All outcomes of an attempt are recorded before any notice, so the notice's recipients cannot
+/// change while it is being written.
 fn untold(state: &State) -> Option<Occasion> {
     if state.sender == ReversePath::Null {
         return None;
@@ -208,31 +211,31 @@ fn untold(state: &State) -> Option<Occasion> {
     let causes = state.recipients.iter().filter_map(cause);
     let first = causes.min_by_key(|(since, kind)| (*since, *kind == NoticeKind::Success))?;
     let all = state.recipients.iter().enumerate();
-    let who = all.filter(|(_, one)| cause(one) == Some(first));
+    let recipients = all.filter(|(_, one)| cause(one) == Some(first));
     Some(Occasion {
         kind: first.1,
         cause: first.0,
-        who: who.map(|(n, _)| n).collect(),
+        who: recipients.map(|(n, _)| n).collect(),
     })
 }
 
-/// The recipients that wait, and of whom the sender is to be told by now that it takes long.
+/// Returns the delay notice that is due for pending recipients, if any.
 pub fn overdue(state: &State, now: Timestamp) -> Option<Occasion> {
     let time = |recipient: &RecipientState| match recipient.fate {
         Fate::Pending { .. } => recipient.warn.filter(|warn| *warn <= now),
         _ => None,
     };
     let all = || state.recipients.iter().enumerate();
-    let who = all().filter(|(_, one)| time(one).is_some());
+    let recipients = all().filter(|(_, one)| time(one).is_some());
     Some(Occasion {
         kind: NoticeKind::Delay,
         cause: all().filter_map(|(_, one)| time(one)).max()?,
-        who: who.map(|(n, _)| n).collect(),
+        who: recipients.map(|(n, _)| n).collect(),
     })
 }
 
-/// When the sender is told that a recipient takes long who has an outcome now; none if he does not
-/// want to be.
+/// Returns when the next delay notice is due for a recipient that has an outcome now, or `None` if the
+/// sender must not get one.
 pub fn warn_time(
     state: &State,
     recipient: &RecipientState,
@@ -246,9 +249,9 @@ pub fn warn_time(
     }
 }
 
-/// What an outcome means for a recipient's future: when it is tried again, or that its time
-/// is up; and when its sender is told that it takes long. `transport` is by whose schedule it goes,
-/// if its domain has none of its own.
+/// Returns the result to record for an outcome: the time of the next attempt, or that the lifetime has
+/// ended, and the time of the next delay notice. `transport` selects the schedule if the recipient's domain
+/// has none.
 pub fn recipient_result(
     state: &State,
     recipient: &Address,
@@ -282,7 +285,7 @@ pub fn recipient_result(
     }
 }
 
-/// What a retry policy is told of an outcome that has just come about and is not recorded yet.
+/// Returns the input of a retry policy for an outcome that is not recorded yet.
 pub fn failed_attempt<'a>(
     state: &'a State,
     recipient: &'a Address,
@@ -306,7 +309,7 @@ pub fn failed_attempt<'a>(
     }
 }
 
-/// The outcome of an attempt that nobody saw the end of.
+/// Returns the outcome of an attempt without a recorded end.
 pub fn interrupted() -> Outcome {
     Outcome {
         status: Status::Unknown,
@@ -337,7 +340,7 @@ mod tests {
             Story::released(sender, None)
         }
 
-        /// Accepted at the beginning, and to be released so much later.
+        /// A message accepted at the start, with its release `ahead` of that.
         fn released(sender: &str, ahead: Option<SignedDuration>) -> Story {
             let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
             let envelope = Envelope {
@@ -359,7 +362,7 @@ mod tests {
             }
         }
 
-        /// What is asked of the first recipient and of the second.
+        /// Sets NOTIFY for the first and the second recipient.
         fn wishing(mut self, first: &str, second: &str) -> Story {
             for (recipient, text) in self.state.recipients.iter_mut().zip([first, second]) {
                 recipient.dsn.notify = (!text.is_empty()).then(|| text.parse().unwrap());
@@ -367,21 +370,21 @@ mod tests {
             self
         }
 
-        /// The step that tells of these, whose attempt began now.
-        fn told(&self, kind: NoticeKind, who: &[usize]) -> Step {
+        /// The step that sends a notice about these recipients. Their attempt began now.
+        fn told(&self, kind: NoticeKind, about: &[usize]) -> Step {
             Step::Notify(Occasion {
                 kind,
                 cause: self.now,
-                who: who.to_vec(),
+                who: about.to_vec(),
             })
         }
 
-        fn bounce(&self, who: &[usize]) -> Step {
-            self.told(NoticeKind::Bounce, who)
+        fn bounce(&self, about: &[usize]) -> Step {
+            self.told(NoticeKind::Bounce, about)
         }
 
-        fn is_told(&mut self, kind: NoticeKind, who: &[usize]) -> Step {
-            let recipients = who
+        fn is_told(&mut self, kind: NoticeKind, about: &[usize]) -> Step {
+            let recipients = about
                 .iter()
                 .map(|n| self.state.recipients[*n].address.clone());
             self.happens(What::Notice {
@@ -411,7 +414,8 @@ mod tests {
             self.ends_by(Some("t"), outcomes)
         }
 
-        /// By no transport: whoever finds it later says what became of it.
+        /// Without a transport, the attempt is interrupted, and the next holder of the lock records its
+        /// outcome.
         fn ends_by(&mut self, transport: Option<&str>, outcomes: &[(usize, Outcome)]) -> Step {
             let results = outcomes.iter().map(|(n, outcome)| {
                 let address = self.state.recipients[*n].address.clone();
@@ -426,7 +430,8 @@ mod tests {
                 )
             });
             let results = results.collect();
-            // As the next holder does who finds the mark of the attempt.
+            // The next holder of the lock counts the interruption, because it finds the mark of the
+            // attempt.
             self.state.interrupted += u32::from(transport.is_none());
             self.state.in_use = false;
             self.happens(What::Outcome {
@@ -461,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn recipients_go_their_own_ways() {
+    fn each_recipient_has_a_separate_outcome() {
         let mut story = Story::new("s@z");
         story.starts();
         let step = story.ends(&[(0, later()), (1, never())]);
@@ -483,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_lifetime_is_a_failure_that_is_told() {
+    fn the_end_of_the_lifetime_is_a_failure_with_a_notice() {
         let mut story = Story::new("s@z");
         for _ in 0..1000 {
             match story.step() {
@@ -507,11 +512,11 @@ mod tests {
                 step => panic!("{step:?}"),
             }
         }
-        panic!("it never ends");
+        panic!("the lifetime never ends");
     }
 
     #[test]
-    fn what_is_for_later_rests_until_then_and_begins_then() {
+    fn a_message_rests_until_its_release_and_ages_from_then() {
         let month = SignedDuration::from_hours(30 * 24);
         let mut story = Story::released("s@z", Some(month));
         let release = story.now + month;
@@ -536,7 +541,7 @@ mod tests {
         };
         let delay = next.duration_since(release).as_mins();
         assert!((15..=17).contains(&delay), "{delay}");
-        // Behind the release what is too far ahead is a clock's mistake again.
+        // After the release, a time too far ahead again comes from a wrong clock.
         story.now = release - month;
         assert_eq!(story.step(), Step::Rest(QueueUntil::Deferred(next)));
         story.now = next - story.schedule.longest_delay() - SignedDuration::from_hours(1);
@@ -544,11 +549,11 @@ mod tests {
         assert_eq!(story.step(), Step::Rest(QueueUntil::Deferred(next)));
     }
 
-    /// So far ahead was the clock when a message was accepted, or released by hand; then it is
-    /// right. The message expires as if it had been accepted at the correction, and is tried at
+    /// The clock is this far ahead when a message is accepted or released by an operator, and is then
+    /// corrected. The message expires as if it had been accepted at the correction, and is attempted at
     /// once.
     #[test]
-    fn a_clock_that_was_ahead_gives_no_longer_life() {
+    fn a_clock_that_was_ahead_does_not_lengthen_the_lifetime() {
         let hours = SignedDuration::from_hours;
         let (minute, years) = (SignedDuration::from_mins(1), hours(24 * 3650));
         for (ahead, by_hand) in [
@@ -593,10 +598,10 @@ mod tests {
         }
     }
 
-    /// The time that is believed is that of the first thing that happened by a clock which was not
-    /// ahead; a clock that stood in the past for a moment makes no message old.
+    /// The age starts at the first event by a clock that was not ahead. A clock that was far too slow for a
+    /// moment makes no message old.
     #[test]
-    fn a_clock_that_was_behind_makes_no_message_old() {
+    fn a_clock_that_was_slow_does_not_age_the_message() {
         let hours = SignedDuration::from_hours;
         let mut story = Story::new("s@z");
         let (accepted, past) = (story.now, Timestamp::UNIX_EPOCH);
@@ -605,7 +610,7 @@ mod tests {
         story.ends(&[(0, later()), (1, later())]);
         assert_eq!(story.state.begins(past + hours(1)), past);
         assert_eq!(story.state.begins(accepted + hours(1)), accepted);
-        // Ahead twice, and each time corrected by some.
+        // Ahead twice, and each time corrected by a part.
         let mut story = Story::new("s@z");
         for back in [24, 48] {
             story.now = accepted - hours(back);
@@ -620,13 +625,13 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_releases_and_its_lifetime_begins_then() {
+    fn a_retry_releases_the_message_and_starts_its_lifetime() {
         let mut story = Story::released("s@z", Some(SignedDuration::from_hours(48)));
         story.now += SignedDuration::from_hours(1);
         let retry = Action::Retry(By::rule("because"));
         assert_eq!(story.acts(retry), Step::Attempt(vec![0, 1]));
         assert_eq!((story.state.begin, story.state.release), (story.now, None));
-        // So far ahead only a clock's mistake explains it.
+        // A time this far ahead can only come from a wrong clock.
         story.starts();
         story.ends(&[(0, later()), (1, later())]);
         story.now -= SignedDuration::from_hours(24);
@@ -634,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn a_null_sender_is_never_told_but_frozen() {
+    fn a_message_from_the_null_sender_is_frozen_without_a_notice() {
         let mut story = Story::new("");
         story.starts();
         let step = story.ends(&[(0, never()), (1, later())]);
@@ -663,10 +668,10 @@ mod tests {
         );
     }
 
-    /// What failed and can be told to nobody is kept for a time. Whoever lets it go has it begin
-    /// anew, and an operator who freezes it has said that it stays.
+    /// A failed message without a sender to notify is kept for a limited time. A thaw starts that time
+    /// again. An operator's freeze keeps the message without limit.
     #[test]
-    fn what_failed_for_a_null_sender_ends_unless_somebody_looks() {
+    fn a_failed_message_from_the_null_sender_is_removed_unless_an_operator_acts() {
         let fail = |story: &mut Story| {
             story.starts();
             let step = story.ends(&[(0, never()), (1, ok())]);
@@ -707,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_up_is_the_reason_of_a_freeze() {
+    fn the_end_of_the_lifetime_is_the_reason_of_a_freeze() {
         let mut story = Story::new("");
         story.starts();
         let outcome = later();
@@ -764,9 +769,9 @@ mod tests {
         );
     }
 
-    /// A transport that loses every answer is no poison: nobody died of it.
+    /// A transport that loses every reply does not freeze the message, because no process died.
     #[test]
-    fn answers_that_are_lost_freeze_nothing() {
+    fn lost_replies_do_not_freeze() {
         let mut story = Story::new("s@z");
         for _ in 0..5 {
             story.starts();
@@ -788,7 +793,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_was_seen_resets_the_count() {
+    fn a_recorded_end_resets_the_count() {
         let mut story = Story::new("s@z");
         for _ in 0..5 {
             story.starts();
@@ -811,7 +816,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_actions() {
+    fn actions_of_an_operator() {
         let by = || By {
             by: "op".into(),
             reason: None,
@@ -839,7 +844,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_can_be_told_is_told_whoever_retries() {
+    fn a_retry_does_not_prevent_a_failure_notice() {
         for sender in ["s@z", ""] {
             let mut story = Story::new(sender);
             story.starts();
@@ -854,7 +859,7 @@ mod tests {
     }
 
     #[test]
-    fn a_next_attempt_absurdly_far_ahead_is_due() {
+    fn a_next_attempt_too_far_ahead_is_due() {
         let mut story = Story::new("s@z");
         story.starts();
         story.now = "2030-01-01T00:00:00Z".parse().unwrap();
@@ -864,7 +869,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_nobody_wants_to_hear_of_is_no_reason_to_stay() {
+    fn a_failure_excluded_by_notify_finishes_the_message() {
         for wish in ["never", "success", "delay", "success,delay"] {
             let mut story = Story::new("s@z").wishing(wish, "");
             story.starts();
@@ -877,7 +882,7 @@ mod tests {
         let mut story = Story::new("s@z").wishing("never", "");
         story.acts(Action::Bounce(By::rule("test")));
         assert_eq!(story.step(), story.bounce(&[1]));
-        // Nobody gets what is returned to the null sender, whatever he wanted.
+        // The null sender has no failure notice that NOTIFY could exclude, so the message is frozen.
         let mut story = Story::new("").wishing("never", "");
         story.starts();
         let step = story.ends(&[(0, never()), (1, ok())]);
@@ -885,7 +890,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_told_to_who_asks_unless_the_next_host_tells() {
+    fn a_success_notice_is_sent_if_requested_and_not_left_to_the_next_host() {
         let success = "success,failure";
         for (handover, tells) in [
             (Handover::Final, true),
@@ -914,7 +919,7 @@ mod tests {
         let mut story = Story::new("s@z").wishing("success,failure", "success,failure");
         story.starts();
         assert_eq!(story.ends(&[(0, ok()), (1, never())]), story.bounce(&[1]));
-        // A notice of one kind says nothing of the other.
+        // A notice of one kind does not count for the other.
         assert_eq!(story.is_told(NoticeKind::Success, &[1]), story.bounce(&[1]));
         let step = story.is_told(NoticeKind::Bounce, &[0, 1]);
         assert_eq!(step, story.told(NoticeKind::Success, &[0]));
@@ -922,9 +927,9 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_told_once_at_each_age_to_who_may_hear_of_it() {
+    fn a_delay_notice_is_sent_once_per_age_if_notify_allows() {
         let hours = SignedDuration::from_hours;
-        for (first, second, who) in [
+        for (first, second, about) in [
             ("", "", &[0, 1][..]),
             ("", "failure", &[0]),
             ("never", "delay", &[1]),
@@ -946,13 +951,13 @@ mod tests {
                         story.now = until;
                     }
                     step => {
-                        assert_eq!(step, story.told(NoticeKind::Delay, who));
+                        assert_eq!(step, story.told(NoticeKind::Delay, about));
                         told.push(story.now.duration_since(start));
-                        story.is_told(NoticeKind::Delay, who);
+                        story.is_told(NoticeKind::Delay, about);
                     }
                 }
             }
-            let ages: &[_] = if who.is_empty() {
+            let ages: &[_] = if about.is_empty() {
                 &[]
             } else {
                 story.delays.ages()
@@ -962,7 +967,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_told_behind_an_attempt_that_is_due_and_never_of_what_is_done() {
+    fn a_delay_notice_follows_a_due_attempt_and_excludes_finished_recipients() {
         let hours = SignedDuration::from_hours;
         let mut story = Story::new("s@z");
         story.delays = DelayAges::new([hours(4)]);
@@ -985,13 +990,13 @@ mod tests {
             matches!(step, Step::Rest(QueueUntil::Deferred(_))),
             "{step:?}"
         );
-        // Once told, it stays told, whatever the clock does.
+        // After a notice, none for the same age follows, even if the clock goes back.
         story.now = story.state.id.accepted() + hours(1);
         story.starts();
         story.ends(&[(1, later())]);
         assert_eq!(story.state.recipients[1].warn, None);
 
-        // The null sender is told nothing, not even where a history says so.
+        // The null sender gets no notice, even if its history records one.
         let mut story = Story::new("");
         story.delays = DelayAges::new([hours(4)]);
         story.now += hours(5);
