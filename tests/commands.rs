@@ -1,7 +1,7 @@
-//! Commands of pipe transports: what they get of a message, of this process, and of its end.
+//! Commands of pipe transports: their input, their environment, and the end of the run.
 //!
-//! What belongs here: what becomes of commands when a run is signalled or killed. How a command's own
-//! end is understood stands beside the code, in `src/transport/pipe`.
+//! What belongs here: what happens to commands when a run is signalled or killed. How the end of a command is
+//! interpreted is tested beside the code, in `src/transport/pipe`.
 
 mod program;
 
@@ -14,12 +14,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{LETTER, Site, code_of, outcome, pipe, route, until};
 
-/// Large enough that no pipe holds it, nor the memory that is used for small ones.
+/// Too large for a pipe, and for the memory that holds small messages.
 const SIZE: usize = 3 << 20;
 
-/// A command that leaves a process in a session of its own, where no signal to the group reaches it.
-/// It reads when the gate opens, as slowly as it likes, and takes the end of its input for the end of
-/// the message.
+/// A command that leaves a process in a new session, where no signal to the group reaches it. After the gate
+/// opens, that process reads slowly, and takes the end of its input for the end of the message.
 const SCRIPT: &str = "exec 3<&0; \
     setsid sh -c \"echo out >>{dir}/log; : <{dir}/gate; cat >{dir}/copy.part; mv {dir}/copy.part {dir}/copy\" <&3 & \
     echo $$ >{dir}/pid; wait; echo whole >>{dir}/log";
@@ -64,7 +63,7 @@ fn whatever_ends_a_run_no_process_reads_a_part_of_a_message() {
         (&[Signal::SIGINT, Signal::SIGINT], 75),
         (&[Signal::SIGHUP, Signal::SIGTERM], 75),
         (&[Signal::SIGKILL], -1),
-        // A mistake of ours.
+        // As after a bug in the program.
         (&[Signal::SIGABRT], -1),
     ];
     thread::scope(|scope| {
@@ -79,14 +78,14 @@ fn no_part_is_read(signals: &[Signal], code: i32) {
     let mut gate = site.gate("gate");
     let (mut run, command, leader) = started(&site);
     for (n, signal) in signals.iter().enumerate() {
-        // Each counts for itself only after the one before has been seen.
+        // A signal counts separately only after the one before it has been handled.
         if n > 0 {
             until("the signal is seen", || is_at_rest(run.id()));
         }
         send(&run, *signal);
     }
     assert_eq!(code_of(&mut run, &command), code, "{signals:?}");
-    // The command has died with it, before it could say that all went well.
+    // The command has died with the run, before it could report success.
     until("the command is dead", || {
         kill(leader, None) == Err(Errno::ESRCH)
     });
@@ -100,7 +99,7 @@ fn no_part_is_read(signals: &[Signal], code: i32) {
     assert_eq!(site.lines("log"), ["out"]);
 }
 
-/// Whether a process has no signal left to look at, and all its threads wait for something.
+/// Whether a process has no pending signal, and all its threads are waiting.
 fn is_at_rest(process: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let is_pending = |line: &str| line.contains("Pnd:") && !line.ends_with("\t0000000000000000");
@@ -146,8 +145,7 @@ fn a_hangup_that_was_ignored_is_ignored() {
     assert_eq!(outcome(run, &shell).ok(), words);
 }
 
-/// A run raises its own limit of descriptors; a command that closes each descriptor it may have would
-/// take long.
+/// A run raises its own limit of descriptors. A command that closes every possible descriptor would then take long.
 #[test]
 fn commands_get_the_limit_of_descriptors_that_the_run_was_started_with() {
     let script = "cat >/dev/null; ulimit -Sn >>{dir}/log; ulimit -Hn >>{dir}/log";
@@ -161,7 +159,7 @@ fn commands_get_the_limit_of_descriptors_that_the_run_was_started_with() {
     assert_eq!(site.lines("log"), ["123", "456"]);
 }
 
-/// A program that fails may print what looks like a code of success.
+/// A failing program may print what looks like a success code.
 #[test]
 fn what_a_command_prints_loses_no_mail() {
     let script = "cat >/dev/null; echo '2.38.1 importer: database is locked'; exit 75";

@@ -1,6 +1,6 @@
-//! Many destinations, some of them dead: who is connected to, how often, and what waits where.
+//! Many destinations, some of them dead: connections per host, and which messages wait in which queue.
 //!
-//! What belongs here: the runner with transports that keep connections. Most tests use a network
+//! What belongs here: the runner with transports that reuse connections. Most tests use a simulated network
 //! of hosts that count; the last ones speak SMTP over TCP.
 
 #[path = "destinations/fan.rs"]
@@ -48,7 +48,7 @@ impl Scene {
             spool: Spool::create(&path, None).unwrap(),
             path,
             _dir: dir,
-            // What is accepted during the test is not younger than new.
+            // So that messages accepted during the test are not in the future.
             clock: Clock::at(Timestamp::now() + SignedDuration::from_mins(2)),
             net: Net::default(),
         }
@@ -62,7 +62,7 @@ impl Scene {
         (0..count).map(one).collect()
     }
 
-    /// A runner with an opening of its own of the spool, as in a process of its own.
+    /// A runner that opens the spool itself, as another process would.
     fn runner(&self) -> Runner {
         self.configured().build()
     }
@@ -94,7 +94,7 @@ impl Scene {
         });
     }
 
-    /// Passes, a minute between them, until nobody is left.
+    /// Runs passes, one minute apart, until the queue is empty.
     fn passes_until_empty(&self, most: usize) {
         for _ in 0..most {
             self.passes();
@@ -118,12 +118,12 @@ impl Scene {
         }
     }
 
-    /// Who has a history.
+    /// How many messages have a history.
     fn tried(&self) -> usize {
         fs::read_dir(self.path.join("history")).unwrap().count()
     }
 
-    /// Slots that are left over.
+    /// How many slots are left.
     fn slots(&self) -> usize {
         ["to", "probe"]
             .iter()
@@ -159,7 +159,7 @@ impl Scene {
 }
 
 #[test]
-fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
+fn a_dead_host_costs_one_connection_a_probe_and_delays_no_other() {
     let scene = Scene::new();
     scene.net.kill("dead.test");
     scene.queue(300, "dead.test");
@@ -168,21 +168,25 @@ fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
     assert_eq!((summary.delivered, summary.deferred), (40, 1));
     assert_eq!(scene.net.connects("dead.test"), 1);
     assert_eq!(scene.net.delivered("ok.test"), 40);
-    assert_eq!(scene.tried(), 1, "no events but the one's who tried");
+    assert_eq!(
+        scene.tried(),
+        1,
+        "only the message that was tried has events"
+    );
     let down = scene.spool.down(&Scene::destination("dead.test")).unwrap();
     assert_eq!(down.reply, "4.4.1 timed out");
     let probe = Queue::Deferred(Bucket::for_time(down.probe));
     assert_eq!(scene.spool.ids_in(probe).unwrap().len(), 299);
     assert_eq!(findings(&scene.spool), []);
 
-    // Not yet: nobody even looks.
+    // Too early: no message is examined.
     scene.clock.forward(3);
     scene.queue(5, "dead.test");
     scene.passes();
     assert_eq!(scene.net.connects("dead.test"), 1);
     assert_eq!(scene.spool.ids_in(probe).unwrap().len(), 304);
 
-    // The probe fails, in whichever process.
+    // The probe fails, in one of the processes.
     scene.clock.forward(3);
     scene.passes();
     assert_eq!(scene.net.connects("dead.test"), 2);
@@ -190,7 +194,7 @@ fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
     assert_eq!((again.since, again.tries), (down.since, 2));
     assert_eq!(scene.tried(), 2);
 
-    // And at last it does not.
+    // In the end the probe succeeds.
     scene.net.revive("dead.test");
     scene.clock.forward(11);
     scene.passes_until_empty(20);
@@ -200,7 +204,7 @@ fn a_dead_host_costs_one_connection_a_probe_and_nobody_else_anything() {
 }
 
 #[test]
-fn who_is_retried_by_an_operator_probes_once() {
+fn a_message_retried_by_an_operator_probes_once() {
     let scene = Scene::new();
     scene.net.kill("dead.test");
     let ids = scene.queue(20, "dead.test");
@@ -237,14 +241,14 @@ fn what_expires_while_its_host_is_down_bounces_in_time() {
         scene.clock.forward(1);
     }
     assert_eq!(scene.queues(), BTreeSet::new());
-    // A bounce has nowhere else to go than to its sender.
+    // The bounces go to the sender's domain, which answers.
     assert_eq!(scene.net.delivered("sender.test"), 10);
     let connects = scene.net.connects("dead.test");
     assert!((4..=12).contains(&connects), "{connects}");
 }
 
 #[test]
-fn only_those_wait_whose_host_is_dead() {
+fn only_recipients_of_a_dead_host_wait() {
     let scene = Scene::new();
     scene.net.kill("dead.test");
     scene.queue(1, "dead.test");
@@ -271,9 +275,9 @@ fn only_those_wait_whose_host_is_dead() {
     assert_eq!(scene.queues(), BTreeSet::new());
 }
 
-/// Messages for a host that answers, each with a copy for one that is dead and not known to be.
+/// Messages for a host that answers, each with a copy for a dead host that is not yet recorded as down.
 #[test]
-fn those_who_wait_for_a_first_connection_hold_nobody_up() {
+fn waiting_for_a_first_connection_delays_no_other() {
     let scene = Scene::new();
     scene.net.kill("dead.test");
     for n in 0..30 {
@@ -299,7 +303,7 @@ fn those_who_wait_for_a_first_connection_hold_nobody_up() {
 
 /// Many hosts that do not answer, one message for each, among those for one that does.
 #[test]
-fn many_who_do_not_answer_hold_nobody_up() {
+fn many_silent_hosts_delay_no_other() {
     let scene = Scene::new();
     let silent: Vec<String> = (0..40).map(|n| format!("silent{n}.test")).collect();
     scene.queue(1, "ok.test");
@@ -371,11 +375,11 @@ fn a_pass_leaves_what_others_have_all_the_connections_for() {
         .into_iter()
         .collect();
     assert_eq!(left, ids.into_iter().collect());
-    // Whoever works in a slot goes on as soon as one of them is free.
+    // A run in a slot continues as soon as a connection slot is free.
     thread::scope(|scope| {
         let runner = scene.runner();
         let run = scope.spawn(move || runner.pass_in_slot(1).unwrap().unwrap());
-        // Whatever comes first, the end is the same.
+        // The result does not depend on the order.
         thread::sleep(Duration::from_millis(100));
         drop(taken);
         assert_eq!(run.join().unwrap().delivered, 20);

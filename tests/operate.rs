@@ -1,7 +1,7 @@
-//! The operator's side: seeing the queue and acting on it, also while others work.
+//! The operator's side: listing the queue and acting on it, also while other processes work.
 //!
-//! What belongs here: `list`, `count`, `show`, `check`, and the actions, with the exact words and
-//! fields that scripts rely on.
+//! What belongs here: `list`, `count`, `show`, `check`, and the actions, with the exact words and fields that
+//! scripts rely on.
 
 mod program;
 
@@ -15,7 +15,7 @@ use std::thread;
 use program::{BOX, Ended, Gate, LETTER, Site, files, names, pipe, route, until};
 use serde_json::{Value, json};
 
-/// Configuration: nothing is delivered, everything is told why not.
+/// Configuration that defers all mail, with a reply that gives the reason.
 fn later(words: &str) -> String {
     pipe(
         "later",
@@ -23,16 +23,16 @@ fn later(words: &str) -> String {
     ) + &route("domain", "*", "later")
 }
 
-/// What once stood in a directory below it may leave its envelope, and the place is searched.
+/// A message that was once in a bucket of this name may leave its envelope, and the search for it meets the file.
 #[test]
-fn a_file_with_the_name_of_a_bucket_is_in_nobodys_way() {
+fn a_file_with_the_name_of_a_bucket_blocks_nothing() {
     let site = Site::new(&later("4.0.0 later"));
     let bucket = site.spool().join("deferred/2026-11-22T0804Z");
     fs::write(&bucket, "").unwrap();
     let leftover = "01a20248-22b4-703e-8578-974f47058538";
     fs::write(site.spool().join("info/sender").join(leftover), "\n").unwrap();
     let id = site.queue(&["b@example.test"]);
-    // Two names, as after a power cut: whoever takes the lock looks through all places.
+    // Two names, as after a power cut: the process that takes the lock searches all queues.
     let active = site.spool().join("active").join(&id);
     fs::hard_link(&active, site.spool().join("incoming").join(&id)).unwrap();
     until("it has been tried", || {
@@ -46,7 +46,7 @@ fn a_file_with_the_name_of_a_bucket_is_in_nobodys_way() {
     assert!(bucket.is_file());
 }
 
-/// An operator who is killed in the right moment leaves one, and any run drops it.
+/// A killed operator's process may leave such a request, and any run removes it.
 #[test]
 fn a_request_for_a_message_that_is_gone_is_no_problem() {
     let site = Site::new("");
@@ -229,7 +229,7 @@ fn an_id_may_be_shortened_as_long_as_it_is_clear() {
         site.queue(&["c@example.test"]),
     ];
     for id in &ids {
-        // Version 7: the time is in front, the difference behind.
+        // Version 7: the ids begin with the time and differ at the end.
         for part in [&id[24..], &id[26..30], &id.to_uppercase()] {
             let other = ids
                 .iter()
@@ -252,7 +252,7 @@ fn an_id_may_be_shortened_as_long_as_it_is_clear() {
         );
         let none = site.program([command, "zzz"], b"");
         assert_eq!((none.code, none.text().as_str()), (69, ""), "{none}");
-        // One that is wrong keeps the others from being acted on.
+        // One wrong id prevents the action on all.
         if command != "show" {
             let mixed = site.program([command, &ids[0], "zzz"], b"");
             assert_eq!((mixed.code, mixed.text().as_str()), (69, ""), "{mixed}");
@@ -319,7 +319,7 @@ fn frozen_until_thawed() {
             .all(|event| event["by"].is_string()),
         "{history}"
     );
-    // Released, and delivered at once in the background.
+    // Thawed, and delivered at once in the background.
     site.program(["thaw", &id], b"").ok();
     site.until_empty();
     assert_eq!(site.boxed().len(), 1);
@@ -346,7 +346,7 @@ fn discarded_and_taken_back() {
     site.program(["retry", &id], b"").ok();
     site.until_empty();
     assert_eq!(site.boxed().len(), 1);
-    until("nobody is left running", || site.processes().is_empty());
+    until("no process is left running", || site.processes().is_empty());
     site.is_clean_and_empty();
 }
 
@@ -372,7 +372,7 @@ fn bounced_by_hand() {
         copies[0]
     );
 
-    // What was last answered is told, and not by whom it was given up.
+    // The notice contains the last reply, and not the name of the operator that gave up the message.
     let full = pipe("full", "cat >/dev/null; echo no room today; exit 75");
     let site = Site::new(&(full + &route("domain", "example.test", "full") + BOX));
     let id = site.queue(&["b@example.test"]);
@@ -437,8 +437,8 @@ fn deferred_mail_is_made_due() {
     assert_eq!(site.boxed().len(), 2);
 }
 
-/// The only runner there may be has tried it already, and has something else in hand: it looks
-/// again, because `retry` starts nobody else.
+/// The only allowed runner has tried the message already, and is busy with another one. It must try again,
+/// because `retry` starts no other runner.
 #[test]
 fn what_is_made_due_while_every_slot_is_taken_is_not_left() {
     let script = "cat >/dev/null; test -e {dir}/ready || exit 75; echo $RECIPIENT >>{dir}/log";
@@ -454,7 +454,7 @@ fn what_is_made_due_while_every_slot_is_taken_is_not_left() {
         let mut gate = site.gate("gate");
         let id = site.queue(&["b@once.test"]);
         site.program(["send", "-f", "", "b@slow.test"], LETTER).ok();
-        until("one is deferred, the other in hand", || {
+        until("one is deferred, the other in progress", || {
             let rows = site.rows();
             rows[0]["queue"] == "deferred" && rows[1]["status"] == "in-progress"
         });
@@ -468,7 +468,7 @@ fn what_is_made_due_while_every_slot_is_taken_is_not_left() {
         assert_eq!(site.processes().len(), 1, "no second runner");
         gate.open();
         site.until_empty();
-        // In either order: the one who is there may look again before the gate opens.
+        // In either order: the runner may try again before the gate opens.
         let mut log = site.lines("log");
         log.sort();
         assert_eq!(log, ["b@once.test", "b@slow.test"]);
@@ -483,7 +483,7 @@ fn a_dry_run_changes_nothing() {
     site.program(["freeze", &ids[1]], b"").ok();
     site.program(["discard", &ids[2]], b"").ok();
     site.program(["retry", "--queue-only", &ids[3]], b"").ok();
-    // Slots are taken and let go, which leaves a file; nothing else may change.
+    // Slots are taken and released, which leaves a file; nothing else may change.
     let content = || -> BTreeMap<PathBuf, Vec<u8>> {
         let all = files(&site.spool());
         all.into_iter()
@@ -508,7 +508,7 @@ fn a_dry_run_changes_nothing() {
     assert_eq!(site.processes(), []);
 }
 
-/// A message that a run has in hand: until the gate opens; then it is deferred, or delivered.
+/// A message that a run has locked until the gate opens; then it is deferred, or delivered.
 struct Busy {
     site: Site,
     id: String,
@@ -529,7 +529,9 @@ impl Busy {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        until("it is in hand", || site.row()["status"] == "in-progress");
+        until("it is in progress", || {
+            site.row()["status"] == "in-progress"
+        });
         Busy {
             site,
             id,
@@ -545,7 +547,7 @@ impl Busy {
         )
     }
 
-    /// Opens the gate, and waits for the end of the run.
+    /// Opens the gate, and waits for the run to end.
     fn finish(&mut self) {
         self.gate.open();
         assert!(self.run.wait().unwrap().success());
@@ -596,19 +598,19 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
     }
 }
 
-/// What would be refused at once is refused later, too.
+/// A request that would be refused at once is refused later too.
 #[test]
 fn a_request_that_makes_no_sense_when_it_is_served_is_dropped() {
     let thaw = Busy::new(75);
     let twice = Busy::new(75);
-    // The other is discarded by the time that its request is served.
+    // The second message is already discarded when its request is served.
     let path = twice.site.spool().join("history").join(&twice.id);
     for (mut busy, action) in [(thaw, "thaw"), (twice, "bounce")] {
         busy.act(action).ok();
         if action == "bounce" {
             let discard = r#"{"at":"2026-11-22T14:05:00Z","event":"discard","by":"x","until":"2126-11-22T14:05:00Z"}"#;
             let history = format!("{discard}\n");
-            // Its run is killed, and the next one finds what stands there.
+            // Its run is killed, and the next run finds this history.
             busy.run.kill().unwrap();
             busy.run.wait().unwrap();
             fs::write(&path, history).unwrap();
@@ -624,7 +626,7 @@ fn a_request_that_makes_no_sense_when_it_is_served_is_dropped() {
     }
 }
 
-/// The hand finished it: there is nothing left to act on, and nothing comes back.
+/// The run has finished the message: an action has no target, and nothing comes back.
 #[test]
 fn an_action_on_a_message_that_is_delivered_meanwhile_is_void() {
     for action in ["freeze", "discard", "retry", "bounce"] {
@@ -641,7 +643,7 @@ fn an_action_on_a_message_that_is_delivered_meanwhile_is_void() {
     }
 }
 
-/// The run that served it was cut off between the record and the rename. The message would have stayed in
+/// The run that served the request was cut off between the record and the rename. The message used to stay in
 /// `deferred/` until it was due.
 #[test]
 fn a_discard_that_was_half_done_is_done_by_the_next_run() {
@@ -665,7 +667,7 @@ fn a_discard_that_was_half_done_is_done_by_the_next_run() {
     site.run().ok();
     assert_eq!(site.row()["queue"], "discarded");
     assert!(!waiting.exists() && !deferred.exists());
-    // Now it makes none.
+    // The same request on the discarded message records nothing.
     fs::write(&waiting, request.to_string()).unwrap();
     site.run().ok();
     let shown = site.shown(&id);
@@ -697,7 +699,7 @@ fn a_request_outlives_a_killed_run() {
 
 #[test]
 fn what_others_wrote_does_nothing_to_a_terminal() {
-    // A command, a message and a colleague that all try.
+    // A command, a message and another operator all try it.
     let site = Site::new(&later(
         r"4.2.0 \033[31mred\007 \033]0;title\033\\ \302\233x\rover",
     ));
@@ -713,7 +715,7 @@ fn what_others_wrote_does_nothing_to_a_terminal() {
         letter,
     );
     let id = sent.ok().trim_end().to_owned();
-    // Accepted or not: then it must not be shown as it is.
+    // Accepted or not; if accepted, it must not be printed raw.
     for odd in [
         "b\u{1b}[31m@example.test",
         "b\u{9b}31m@example.test",
@@ -749,15 +751,12 @@ fn what_others_wrote_does_nothing_to_a_terminal() {
     }
     assert!(site.shown(&id).to_string().contains("red"));
     let raw = site.program(["show", "--message", &id], b"");
-    assert!(
-        raw.out.ends_with(b"\n\n\x1b[2J\n"),
-        "as it is, when asked for"
-    );
+    assert!(raw.out.ends_with(b"\n\n\x1b[2J\n"), "raw, if requested");
 }
 
-/// Runners, submitters and an operator at work: who is there all the time is seen exactly once.
+/// With runners, submitters and an operator at work, a message that stays is listed exactly once.
 #[test]
-fn a_listing_sees_everybody_once() {
+fn a_listing_sees_every_message_once() {
     let config =
         pipe("later", "cat >/dev/null; exit 75") + &route("domain", "stays.test", "later") + BOX;
     let site = Site::new(&config);
@@ -805,7 +804,7 @@ fn a_listing_sees_everybody_once() {
     assert!(moves.len() > staying.len(), "nothing moved");
 }
 
-/// A mistake in the configuration keeps mail from being accepted and delivered, and nothing else.
+/// An error in the configuration stops mail from being accepted and delivered, and nothing else.
 #[test]
 fn looking_and_holding_back_go_on_with_a_mistake_in_the_configuration() {
     let site = Site::new(&later("4.0.0 later"));
@@ -841,7 +840,7 @@ fn looking_and_holding_back_go_on_with_a_mistake_in_the_configuration() {
             &["suspend", "--transport", "later"],
             "at least 0 messages in",
         ),
-        // No transport is known to go there, and none is known not to.
+        // No transport is known to lead there, and none is known not to.
         (&["suspend", "later:mx.test:25"], "at least 0 messages in"),
         (&["suspend", "unix:/run/x"], "at least 0 messages in"),
         (&["suspend", "--all"], "It concerns 1 message in"),

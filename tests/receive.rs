@@ -1,7 +1,7 @@
-//! The contract of `receive` with an MTA: what it says by its exit status and its output, and
-//! that it changes nothing of a message but to add one field on top.
+//! The contract of `receive` with an MTA: its exit status and output, and that the only change to a message
+//! is one added field on top.
 //!
-//! What belongs here: anything an MTA could see, or a reader of the stored message.
+//! What belongs here: anything that an MTA could see, or a reader of the stored message.
 
 mod program;
 
@@ -18,7 +18,7 @@ use program::{
 
 const RECEIVE: [&str; 5] = ["receive", "-f", "a@example.org", "--", "b@example.test"];
 
-/// Kept, and to be tried again by the MTA: 75, no word on standard output, nothing stored.
+/// The MTA keeps the message and tries again: status 75, empty standard output, nothing stored.
 #[track_caller]
 fn is_tempfail(site: &Site, ended: &Ended) {
     assert_eq!((ended.code, ended.text().as_str()), (75, ""), "{ended}");
@@ -52,7 +52,7 @@ fn success_says_nothing_and_the_message_waits_in_incoming() {
     site.is_clean_and_empty();
 }
 
-/// A slip of the pen in the MTA's configuration must not make a spool that no run looks at.
+/// A typo in the MTA's configuration must not create a spool that no run examines.
 #[test]
 fn no_spool_is_made() {
     let site = Site::with_box();
@@ -97,7 +97,7 @@ fn bad_usage_is_temporary() {
             "c@example.org",
             "b@example.test",
         ],
-        // No address: a variable that the MTA's configuration does not fill.
+        // An empty address: a variable that the MTA's configuration does not set.
         &["receive", "-f", "a@example.org", ""],
         &["receive", "-f", "a@example.org", "<>"],
     ] {
@@ -105,7 +105,7 @@ fn bad_usage_is_temporary() {
     }
 }
 
-/// To try again would not mend it, and its sender would hear of it after days.
+/// A retry would not help, and the sender would learn of the failure only after days.
 #[test]
 fn an_address_that_is_none_is_refused_for_good() {
     let site = Site::with_box();
@@ -121,7 +121,7 @@ fn an_address_that_is_none_is_refused_for_good() {
         b"a b@example.test",
         b"b@example..test",
         b"b@[192.0.2]",
-        // Lists and comments are for people: an MTA that does not quote must not send mail to others.
+        // Lists and comments are for people: if an MTA does not quote, its mail must not go to other recipients.
         b"Joe <joe@example.test>",
         b"b@example.test,c@example.test",
         b"root@example.test (cron)",
@@ -135,14 +135,14 @@ fn an_address_that_is_none_is_refused_for_good() {
             (bad, good.as_ref(), "5.1.7 "),
         ] {
             let usage = ["receive".as_ref(), "-f".as_ref(), from, "--".as_ref(), to];
-            // The message is read: a broken pipe could be taken for another trouble.
+            // The message is read, because the MTA could take a broken pipe for another failure.
             let refused = site.program(usage, &large);
             is_refused(&refused, code);
             assert!(refused.out.len() < 500, "{refused}");
             assert!(site.is_empty());
         }
     }
-    // One of several is enough: a status is about all of them.
+    // One of several is enough, because a status applies to all of them.
     let usage = [
         "receive",
         "-f",
@@ -157,8 +157,7 @@ fn an_address_that_is_none_is_refused_for_good() {
     assert!(site.is_empty());
 }
 
-/// Status 0 tells the MTA to forget the message. A recipient such as `-h@example.test` must not
-/// bring that about.
+/// Status 0 tells the MTA to forget the message. A recipient such as `-h@example.test` must not cause that.
 #[test]
 fn help_is_no_acceptance() {
     let site = Site::with_box();
@@ -196,7 +195,7 @@ fn bad_configuration_is_temporary() {
     is_tempfail(&site, &ended);
     assert!(ended.err.contains("/nonexistent/config.toml"), "{ended}");
 
-    // A link that leads nowhere is a named configuration that is missing.
+    // A dangling link is a named configuration that is missing.
     fs::remove_file(site.spool().join("config.toml")).unwrap();
     std::os::unix::fs::symlink("/nonexistent/config.toml", site.spool().join("config.toml"))
         .unwrap();
@@ -206,7 +205,7 @@ fn bad_configuration_is_temporary() {
 #[test]
 fn a_spool_that_cannot_be_used_is_temporary() {
     let nowhere = Site::with_box();
-    for place in ["/proc/nobody/can/write/here", "/dev/null"] {
+    for place in ["/proc/not/writable/here", "/dev/null"] {
         let mut command = program();
         is_tempfail(
             &nowhere,
@@ -236,7 +235,7 @@ fn a_spool_that_cannot_be_used_is_temporary() {
         let site = Site::with_box();
         harm(&site);
         if name.starts_with("one with another") {
-            // Root reads everything, so it has to be somebody else's.
+            // Root can read everything, so the spool must belong to another user.
             belongs_to_a_user(&site);
         }
         println!("{name}");
@@ -252,7 +251,7 @@ fn mode(site: &Site, name: &str, mode: u32) {
     fs::set_permissions(site.spool().join(name), Permissions::from_mode(mode)).unwrap();
 }
 
-/// Gives the spool to a user without privileges, which the program becomes when it is root's.
+/// Gives the spool to an unprivileged user; the program run by root switches to the spool's owner.
 fn belongs_to_a_user(site: &Site) {
     if !nix::unistd::geteuid().is_root() {
         return;
@@ -309,7 +308,7 @@ fn input_that_is_no_message_is_temporary() {
     is_tempfail(&site, &ended(&mut shell, b""));
 }
 
-/// An MTA's closed descriptors must not get in the way of a message, nor become files of ours.
+/// Descriptors that the MTA has closed must not affect a message, nor be reused as files of ours.
 #[test]
 fn closed_output_is_no_trouble() {
     let site = Site::with_box();
@@ -352,7 +351,7 @@ fn a_message_in_a_loop_is_refused_for_good() {
             "Received: by x;\n\tdate\n".repeat(hops)
         )
     };
-    // Only fields are counted: neither their continuations nor the body.
+    // Only fields count, not their continuations and not the body.
     let innocent = letter(20) + &letter(30) + "X: a\n Received: b\n";
     site.program(RECEIVE, innocent.as_bytes()).ok();
     is_refused(&site.program(RECEIVE, letter(21).as_bytes()), "5.4.6 ");
@@ -421,7 +420,7 @@ fn addresses_are_taken_as_they_are() {
         "Bob@Example.TEST",
         "bare",
         "-",
-        // Nothing of these is part of the address.
+        // Parts that do not belong to the address.
         "<c@example.test.>",
         "@relay.test,@[192.0.2.1]:d@example.test",
         // The same mailboxes again.
@@ -499,7 +498,8 @@ fn no_byte_of_a_message_changes() {
         } else {
             "\n"
         };
-        // What has no header gets the line that ends one: it would be taken for one else.
+        // A message without a header gets the empty line that ends one, because its text could be taken for a
+        // header.
         let headless = letter.starts_with(b"no header") || letter.starts_with(b".");
         let end = if headless {
             format!("+0000{eol}{eol}")
@@ -530,13 +530,13 @@ fn the_separator_of_an_mbox_is_no_part_of_a_message() {
     assert!(!found.contains("From a@"), "{found}");
     assert!(found.ends_with("\nSubject: s\n\nFrom b\n"), "{found}");
     for (input, kept) in [
-        // Two of them, as a mailbox that was quoted and piped has.
+        // Two separators, as in a mailbox that was quoted and piped.
         (
             "From a Sun\n>From b Mon\nSubject: s\n\nb\n",
             "Subject: s\n\nb\n",
         ),
         ("From a Sun\r\nFrom b Mon\r\nX: y\r\n", "X: y\r\n"),
-        // A field, with a blank before its colon (RFC 5322, 4.5).
+        // A field with a blank before its colon (RFC 5322, 4.5).
         (
             "From : Jo <jo@x.test>\nTo: b\n\nb\n",
             "From : Jo <jo@x.test>\nTo: b\n\nb\n",
@@ -554,7 +554,7 @@ fn the_separator_of_an_mbox_is_no_part_of_a_message() {
     }
 }
 
-/// The bytes of the only message, which is taken away.
+/// Returns the bytes of the only message, and removes it.
 fn stored(site: &Site) -> Vec<u8> {
     let id = site.row()["id"].as_str().unwrap().to_owned();
     let shown = site.program(["show", "--message", &id], b"");
@@ -592,7 +592,7 @@ fn stored_only(site: &Site) -> Vec<u8> {
 fn memory_does_not_grow_with_the_message() {
     const SIZE: usize = 30_000_000;
     let site = Site::with_box();
-    // Kept in a file: what we have in memory ourselves counts for our children too.
+    // In a file, because our own memory would count for our children too.
     let path = site.dir().join("large");
     let mut large = BufWriter::new(File::create(&path).unwrap());
     large.write_all(b"Subject: large\n\n").unwrap();
@@ -604,7 +604,7 @@ fn memory_does_not_grow_with_the_message() {
     let mut child = command.stdin(File::open(&path).unwrap()).spawn().unwrap();
     assert_eq!(code_of(&mut child, &command), 0);
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN);
-    // In kilobytes, and of the largest of our children.
+    // In kilobytes, the maximum over our children.
     let peak = usage.unwrap().max_rss() * 1000;
     println!("{peak} octets of memory");
     assert!(peak < 20_000_000, "{peak} octets of memory");
@@ -617,7 +617,7 @@ fn attempt_now_delivers_in_the_background() {
         pipe("slow", ": <{dir}/gate; cat >{dir}/delivered") + &route("domain", "*", "slow");
     let site = Site::new(&format!("[accept]\nattempt = \"now\"\n{config}"));
     let mut gate = site.gate("gate");
-    // Ends, and closes its output, while the command cannot.
+    // Ends and closes its output while the command is still blocked.
     let received = site.program(RECEIVE, LETTER);
     assert_eq!((received.ok().as_str(), received.err.as_str()), ("", ""));
     until("it is being delivered", || {
@@ -629,6 +629,6 @@ fn attempt_now_delivers_in_the_background() {
         site.lines("delivered")
             .contains(&"Subject: hello".to_owned())
     );
-    until("nobody is left running", || site.processes().is_empty());
+    until("no process is left running", || site.processes().is_empty());
     site.is_clean_and_empty();
 }

@@ -1,4 +1,4 @@
-//! `run --watch` reads its configuration again, when it has changed and when it is told to.
+//! `run --watch` reloads its configuration when it has changed, and on a signal.
 
 mod program;
 
@@ -12,13 +12,13 @@ use nix::unistd::Pid;
 use program::{Site, code_of, names, until};
 use serde_json::Value;
 
-/// A run that stays, and what it says.
+/// A long-running run, and its log.
 struct Watch {
     child: Child,
     said: PathBuf,
 }
 
-/// What is said when another configuration is in force.
+/// The log line when another configuration is in effect.
 const IN_FORCE: &str = "the configuration is read again, and in force";
 const LAST_GOOD: &str = "the last good one stays in force";
 
@@ -57,7 +57,7 @@ impl Watch {
     }
 }
 
-/// Everything goes into this Maildir.
+/// A configuration that delivers all mail into this Maildir.
 fn into(site: &Site, name: &str) -> String {
     let dir = site.dir().display();
     format!(
@@ -87,13 +87,13 @@ fn a_changed_configuration_is_in_force() {
     fs::write(config(&site), into(&site, "second")).unwrap();
     watch.until(IN_FORCE, 1);
     arrives_in(&site, "second");
-    // By another file in its place, as editors do.
+    // By renaming another file into its place, as editors do.
     let beside = site.spool().join("config.toml.new");
     fs::write(&beside, into(&site, "third")).unwrap();
     fs::rename(beside, config(&site)).unwrap();
     watch.until(IN_FORCE, 2);
     arrives_in(&site, "third");
-    // By a signal, which reads again whatever the configuration names.
+    // By a signal, which reloads every file that the configuration names.
     watch.signal(Signal::SIGHUP);
     watch.until(IN_FORCE, 3);
     arrives_in(&site, "third");
@@ -117,13 +117,13 @@ fn a_changed_log_is_in_force() {
     let said = || fs::read_to_string(&watch.said).unwrap();
     let last = || said().lines().last().unwrap_or_default().to_owned();
     watch.until("attempt", 1);
-    // Another form.
+    // Another format.
     let json = "to = 'stderr'\nformat = 'json'";
     fs::write(config(&site), logging(&site, json)).unwrap();
     watch.until(IN_FORCE, 1);
     let line: Value = serde_json::from_str(&last()).unwrap();
     assert_eq!(line["message"], IN_FORCE);
-    // Nowhere: the line that says so is the last one.
+    // No log: the line that announces the change is the last one.
     fs::write(config(&site), logging(&site, "to = 'none'")).unwrap();
     watch.until("from now on lines go where it says", 2);
     let before = said();
@@ -131,7 +131,7 @@ fn a_changed_log_is_in_force() {
     watch.signal(Signal::SIGHUP);
     arrives_in(&site, "first");
     assert_eq!(said(), before);
-    // And back again. A mistake is said there, and changes nothing.
+    // And back again. An error is logged there, and changes nothing.
     fs::write(config(&site), logging(&site, "to = 'stderr'")).unwrap();
     watch.until(IN_FORCE, 2);
     assert_eq!(said().lines().count(), before.lines().count() + 1);
@@ -155,13 +155,13 @@ fn what_a_link_leads_to_is_followed() {
     fs::write(&real, into(&site, "second")).unwrap();
     watch.until(IN_FORCE, 1);
     arrives_in(&site, "second");
-    // The link in the middle leads elsewhere.
+    // The link in the middle changes its target.
     fs::write(etc.join("other.toml"), into(&site, "third")).unwrap();
     symlink("other.toml", etc.join("new")).unwrap();
     fs::rename(etc.join("new"), etc.join("link.toml")).unwrap();
     watch.until(IN_FORCE, 2);
     arrives_in(&site, "third");
-    // And what that leads to is followed from now on.
+    // The new target is followed from now on.
     fs::write(etc.join("other.toml"), into(&site, "fourth")).unwrap();
     watch.until(IN_FORCE, 3);
     arrives_in(&site, "fourth");
@@ -176,7 +176,7 @@ fn a_configuration_with_a_mistake_leaves_the_last_good_one_in_force() {
     arrives_in(&site, "first");
     fs::write(config(&site), "[transport.box\n").unwrap();
     watch.until(LAST_GOOD, 1);
-    // `send` would not take a message with that configuration; one that is queued is delivered.
+    // `send` would refuse a message with that configuration, but a queued one is delivered.
     let other = Site::with_box();
     let id = other.queue(&["b@example.test"]);
     let from = other.spool().join("active").join(&id);
@@ -192,8 +192,8 @@ fn a_configuration_with_a_mistake_leaves_the_last_good_one_in_force() {
     assert!(complaint.contains("config.toml"), "{complaint}");
 }
 
-/// Which mail a suspension held back is not known without the configuration: a run that goes on by the last good
-/// one looks at all that was put off, and delivers what is no longer suspended.
+/// Without the configuration it is unknown which mail a suspension held back. A run that continues with the
+/// last good one examines all deferred mail, and delivers what is no longer suspended.
 #[test]
 fn what_is_resumed_under_a_mistake_is_delivered_by_the_run_that_stays() {
     let site = Site::with_box();

@@ -1,5 +1,4 @@
-//! Which hosts take mail for a domain, as a DNS server tells it that says everything that one
-//! may say.
+//! The hosts that accept mail for a domain, according to a DNS server that gives every possible answer.
 
 mod dns;
 
@@ -159,7 +158,7 @@ async fn a_domain_is_asked_for_in_ascii_however_it_is_spelled() {
     }
     assert_eq!(dns.asked("xn--bcher-kva.test", RecordType::MX), 1);
     assert_eq!(names(&resolver, "ü.test").await, ["xn--tda.test"]);
-    // Its own name, in its other spelling.
+    // The name of this machine, in its other spelling.
     let own = resolver.exchanges("bücher.test", "mx.bücher.test").await;
     assert_eq!(told(own.unwrap_err()).1, "5.4.6");
     let long = "x".repeat(64) + ".test";
@@ -186,7 +185,7 @@ async fn answers_are_remembered() {
     assert_eq!(dns.asked("many.test", RecordType::MX), 1);
 }
 
-/// Each run of a runner has an async runtime of its own.
+/// Each run of a runner has a new async runtime.
 #[test]
 fn it_works_in_one_runtime_after_another() {
     let dns = Dns::new();
@@ -201,7 +200,7 @@ fn it_works_in_one_runtime_after_another() {
     }
 }
 
-/// Every exchange with its address, or the end.
+/// Every exchange with its address, or the final error.
 async fn walk(resolver: &Resolver, domain: &str) -> Vec<Result<String, (Status, String)>> {
     let found = resolver.exchanges(domain, OWN).await.unwrap();
     let mut exchanges = Exchanges::new(domain, found);

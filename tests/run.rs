@@ -1,7 +1,7 @@
-//! `run`: what a pass takes and leaves, where messages stand afterwards, and what it says.
+//! `run`: what a pass takes and leaves, in which queue messages are afterwards, and its output.
 //!
-//! What belongs here: the way of mail through a run, and what must not stop one. Crowds of
-//! runners are in `storm.rs`, operators' actions in `operate.rs`.
+//! What belongs here: how mail passes through a run, and what must not stop a run. Many concurrent runners
+//! are in `storm.rs`, operators' actions in `operate.rs`.
 
 mod program;
 
@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use program::{BOX, LETTER, Site, code_of, names, outcome, pipe, route, until};
 use serde_json::{Value, json};
 
-/// Starts a run whose output can be heard with [`outcome`].
+/// Starts a run with piped output, for [`outcome`].
 fn started(site: &Site, arguments: &[&str]) -> (Child, Command) {
     let mut command = site.command(["run"].iter().chain(arguments));
     command
@@ -70,11 +70,11 @@ fn no_message_is_taken_after_the_time_but_those_in_hand_are_finished() {
     let site = Site::new(&(pipe("slow", script) + &route("domain", "*", "slow")));
     let mut gate = site.gate("gate");
     site.queue_many(3, |n| format!("r{n}@example.test"));
-    // The first must be in hand by then, on a busy machine as well.
+    // The first message must be locked by then, even on a busy machine.
     let limit = Duration::from_secs(5);
     let (run, command) = started(&site, &["--jobs", "1", "--max-time", "5s"]);
-    until("the first is in hand", || site.lines("log").len() == 1);
-    // It began before its first message was in hand.
+    until("the first is in progress", || site.lines("log").len() == 1);
+    // The run began before its first message was locked.
     let begun = Instant::now();
     until("the time is over", || begun.elapsed() > limit);
     gate.open();
@@ -125,9 +125,10 @@ fn watching_delivers_what_comes_in_until_told_to_stop() {
         });
     }
     site.queue(&["b@slow.test"]);
-    until("it is in hand", || site.lines("log").len() == 1);
+    until("it is in progress", || site.lines("log").len() == 1);
     kill(Pid::from_raw(watch.id() as i32), Signal::SIGTERM).unwrap();
-    // It may not have noticed yet when this one comes in. Then it is delivered, else it stays.
+    // The run may not have noticed the signal when this message arrives. Then it delivers the message;
+    // otherwise the message stays.
     site.queue(&["late@example.test"]);
     assert_eq!(site.lines("log"), ["b@slow.test"]);
     assert!(
@@ -147,7 +148,7 @@ fn watching_delivers_what_comes_in_until_told_to_stop() {
     site.is_clean_and_empty();
 }
 
-/// Looking is no reason to look again.
+/// A scan is no reason for another scan.
 #[test]
 fn watching_an_idle_spool_costs_nothing() {
     let site = Site::with_box();
@@ -175,7 +176,7 @@ fn watching_an_idle_spool_costs_nothing() {
     assert_eq!(outcome(watch, &command).ok(), "Nothing is due.\n");
 }
 
-/// What no notification tells of is found by looking now and then.
+/// The periodic scan finds messages without a notification.
 #[test]
 fn watching_looks_again_by_itself() {
     let (site, other) = (Site::with_box(), Site::with_box());
@@ -185,7 +186,7 @@ fn watching_looks_again_by_itself() {
     fs::write(&leftover, "never accepted").unwrap();
     let (watch, command) = started(&site, &["--watch"]);
     until("the first look is over", || !leftover.exists());
-    // Into `staged/`, which is not watched: as if a process had been killed that was to move it on.
+    // Into `staged/`, which is not watched: as if the process that was to move it on had been killed.
     let id = other.queue(&["b@example.test"]);
     fs::copy(
         other.spool().join("active").join(&id),
@@ -228,7 +229,7 @@ fn recipients_of_one_message_go_their_own_ways() {
     );
     assert_eq!(site.run().ok(), "Nothing is due.\n");
 
-    // A mended configuration mends queued mail; who has it is not bothered again.
+    // A repaired configuration fixes queued mail; recipients that have the message do not get it again.
     site.configure(
         &(pipe("count", "cat >/dev/null; echo $RECIPIENT >>{dir}/log")
             + &route("domain", "*", "count")),
@@ -257,7 +258,7 @@ fn a_deferral_waits_in_the_bucket_of_its_time() {
     );
     let due: jiff::Timestamp = row["next_attempt"].as_str().unwrap().parse().unwrap();
     assert_eq!(due.strftime("%Y-%m-%dT%H%MZ").to_string(), buckets[0]);
-    // A quarter of an hour, a tenth of it at most for jitter, and up to the full minute.
+    // A quarter of an hour, at most a tenth of it for jitter, and up to the full minute.
     let accepted = id.parse::<QueueId>().unwrap().accepted();
     let wait = due.duration_since(accepted).as_secs_f64() / 60.0;
     assert!((15.0..=17.5).contains(&wait), "{wait} minutes");
@@ -345,7 +346,7 @@ fn a_failure_is_told_to_the_sender_by_a_report() {
     );
 }
 
-/// A message as Python's email package reads it.
+/// A message as Python's email package parses it.
 fn parsed(message: &str) -> Value {
     const SCRIPT: &str = "
 import email, email.policy, json, sys
@@ -367,7 +368,7 @@ print(json.dumps({
 }
 
 #[test]
-fn a_failure_that_nobody_can_be_told_is_kept() {
+fn a_failure_without_a_sender_to_notify_is_kept() {
     let config = pipe("users", "exit 67") + &route("domain", "*", "users");
     let site = Site::new(&config);
     site.program(["receive", "-f", "<>", "b@users.test"], LETTER)
@@ -406,7 +407,7 @@ fn a_failure_that_nobody_can_be_told_is_kept() {
     );
 }
 
-/// A message that kills whoever touches it is held after three times.
+/// A message that kills every process that tries it is frozen after three attempts.
 #[test]
 fn poison_is_frozen() {
     let config = pipe("poison", "kill -9 $PPID") + &route("domain", "poison.test", "poison") + BOX;
@@ -420,7 +421,7 @@ fn poison_is_frozen() {
             (&row["queue"], &row["attempts"]),
             (&json!("active"), &json!(attempt - 1))
         );
-        // The next one sees that it was interrupted, and does not try it at once.
+        // The next run sees the interruption, and does not try the message at once.
         let run = site.run().ok();
         if attempt < 3 {
             assert_eq!(site.row()["queue"], "deferred", "{run}");
@@ -443,12 +444,11 @@ fn poison_is_frozen() {
     );
 }
 
-/// Lets a deferred message's time come, as no operator's action would: in its history and by
-/// the directory.
+/// Makes a deferred message due without an operator's action: in its history and by its bucket.
 fn make_due(site: &Site, id: &str) {
     let history = site.spool().join("history").join(id);
     let text = fs::read_to_string(&history).unwrap();
-    // The hour of each; the bucket's may be the one after, because it is rounded up.
+    // The hour of each time; the bucket is rounded up and may be in the next hour.
     let (first, rest) = text.split_once("\"next\":\"").unwrap();
     let past = |part: &str| format!("\"next\":\"2020-01-01T00:{}", &part[14..]);
     let rest: String = rest.split("\"next\":\"").map(past).collect();
@@ -459,7 +459,7 @@ fn make_due(site: &Site, id: &str) {
     fs::rename(deferred.join(bucket), deferred.join("2020-01-01T0000Z")).unwrap();
 }
 
-/// Changes a byte of the message file, the size of which stays.
+/// Changes a byte of the message file, and keeps its size.
 fn harm(site: &Site, id: &str) {
     let path = site.spool().join("active").join(id);
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -511,7 +511,7 @@ fn a_corrupt_message_is_put_aside_and_can_come_back() {
     site.is_clean_and_empty();
 }
 
-/// A history without a line is what a kill leaves that comes after its file was made. It goes with its message.
+/// A kill after the creation of the history leaves an empty file. It is removed with its message.
 #[test]
 fn a_history_without_a_line_goes_with_its_message() {
     for left in [&b""[..], b"\0\0\0\0", b"{\"at\":"] {
@@ -524,7 +524,8 @@ fn a_history_without_a_line_goes_with_its_message() {
     }
 }
 
-/// A file system that does not keep renames may show a name whose message is gone, and the inode of another one.
+/// If a file system does not keep renames, a name may remain after its message is gone, with the inode of
+/// another message.
 #[test]
 fn another_message_under_a_name_that_came_back_is_kept() {
     let other = "01a2021c-bff6-75ef-9344-1a834d1db9b8";
@@ -542,7 +543,7 @@ fn another_message_under_a_name_that_came_back_is_kept() {
             reason,
             format!("it is another message: its envelope block says {id}\n")
         );
-        // What a person does.
+        // An operator's repair.
         fs::remove_file(kept.with_extension("reason")).unwrap();
         fs::rename(&kept, &own).unwrap();
         site.run().ok();
@@ -552,7 +553,7 @@ fn another_message_under_a_name_that_came_back_is_kept() {
     }
 }
 
-/// A torn last line of the history is what a power cut leaves; any other damage is corruption.
+/// A power cut may tear the last line of the history; any other damage is corruption.
 #[test]
 fn a_torn_history_is_no_damage() {
     let site = Site::with_box();
@@ -577,7 +578,7 @@ fn a_torn_history_is_no_damage() {
     );
 }
 
-/// Not one is whole: that is no message's fault. Ten are moved, by however many runs.
+/// If no message is whole, the messages are not the cause. Ten are moved, by however many runs.
 #[test]
 fn where_no_message_is_whole_only_ten_are_moved() {
     let site = Site::with_box();
@@ -600,7 +601,7 @@ fn where_no_message_is_whole_only_ten_are_moved() {
         assert_eq!(moved, 10);
         assert_eq!(names(&site.spool().join("active")).len(), 2);
     }
-    // One that is whole, though it is the last: the others are corrupt by themselves.
+    // One is whole, though it is the last: so the others are really corrupt.
     site.queue(&["whole@example.test"]);
     let run = site.program(["run", "--jobs", "1"], b"");
     assert_eq!((run.code, site.boxed().len()), (75, 1), "{run}");

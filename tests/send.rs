@@ -1,7 +1,7 @@
-//! `send`: for people and programs. What it prints and exits with, what it adds, whom it takes
-//! from a header, and the attempts in the background that it starts.
+//! `send`: for people and programs. Its output and exit status, the fields it adds, the recipients it takes
+//! from a header, and the attempts that it starts in the background.
 //!
-//! What belongs here: anything seen by who calls `send`, and the bounds on what it leaves running.
+//! What belongs here: anything that the caller of `send` sees, and the limits on background processes.
 
 mod program;
 
@@ -85,11 +85,11 @@ fn for_later_it_is_left_alone_until_an_operator_releases_it() {
     };
     let next = scheduled(&site);
     site.run().ok();
-    // A flush tries what could not be delivered; this was not to be.
+    // A flush tries mail that failed; this mail was not due.
     site.program(["flush"], b"").ok();
     site.run().ok();
     assert_eq!(scheduled(&site), next);
-    // A thaw takes back a freeze, not a wish.
+    // A thaw ends a freeze, not the schedule.
     site.program(["freeze", id], b"").ok();
     site.run().ok();
     assert_eq!(site.row()["queue"], "frozen");
@@ -126,7 +126,7 @@ fn it_delivers_at_once() {
         .ok();
     site.until_empty();
     assert_eq!(site.boxed().len(), 1);
-    until("nobody is left running", || site.processes().is_empty());
+    until("no process is left running", || site.processes().is_empty());
     site.is_clean_and_empty();
 }
 
@@ -161,7 +161,7 @@ fn a_shell_has_the_id_while_delivery_takes_its_time() {
     assert_eq!(runners.len(), 1);
     for runner in &runners {
         let own = nix::unistd::getsid(Some(*runner)).unwrap();
-        assert_eq!(own, *runner, "a session of its own");
+        assert_eq!(own, *runner, "a separate session");
         for descriptor in 0..3 {
             let leads_to = fs::read_link(format!("/proc/{runner}/fd/{descriptor}")).unwrap();
             assert_eq!(leads_to.to_str(), Some("/dev/null"));
@@ -172,7 +172,7 @@ fn a_shell_has_the_id_while_delivery_takes_its_time() {
     assert!(site.lines("delivered").contains(&"Hello.".to_owned()));
 }
 
-/// `flock lock mailspool send` frees its lock, and a reader of any descriptor sees its end.
+/// `flock lock mailspool send` frees its lock, and a reader of any descriptor gets its end.
 #[test]
 fn an_attempt_in_the_background_keeps_nothing_of_its_caller() {
     let config = pipe("slow", ": <{dir}/gate; cat >/dev/null") + &route("domain", "*", "slow");
@@ -201,8 +201,8 @@ fn an_attempt_in_the_background_keeps_nothing_of_its_caller() {
     site.until_empty();
 }
 
-/// Submits and delivers messages under a process 1 that never waits for orphans, and prints how many
-/// zombies and how many processes of the program there are in the end.
+/// Submits and delivers messages under a process 1 that never waits for orphans. Prints how many zombies and
+/// how many processes of the program are left.
 const CONTAINER: &str = "
 import fcntl, os, signal, subprocess, sys, time
 hears, spool, box = sys.argv[1], sys.argv[2], sys.argv[3]
@@ -235,7 +235,7 @@ until(lambda: not os.listdir(spool + '/done') and not os.listdir(spool + '/info/
 print(ours().count('Z'), len(ours()) - ours().count('Z'))
 ";
 
-/// No process can prevent that it becomes a zombie there, except by not ending.
+/// Because process 1 never waits, a process avoids becoming a zombie there only by not ending.
 #[test]
 fn attempts_in_the_background_do_not_become_zombies() {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root");
@@ -256,7 +256,7 @@ fn attempts_in_the_background_do_not_become_zombies() {
 }
 
 #[test]
-fn a_delivery_that_hangs_holds_nobody_else_up() {
+fn a_delivery_that_hangs_delays_no_other() {
     let config = pipe("slow", ": <{dir}/gate; cat >/dev/null")
         + &pipe("quick", "cat >/dev/null; echo $RECIPIENT >>{dir}/log")
         + "[run]\nbackground = 1\n"
@@ -268,7 +268,7 @@ fn a_delivery_that_hangs_holds_nobody_else_up() {
     until("it is being delivered", || {
         site.row()["status"] == "in-progress"
     });
-    // The only slot is taken, and who holds it is waiting.
+    // The only slot is taken, and its runner is waiting.
     site.program(["send", "c@example.test"], LETTER).ok();
     until("the other one is delivered", || {
         site.lines("log") == ["c@example.test"]
@@ -357,7 +357,7 @@ fn the_sender_is_the_author_if_none_is_named() {
         assert_eq!(ours, Vec::from_iter(from), "{sender} {header}");
         assert!(!stored.contains(header) || stored.contains("Subject: s"));
     }
-    // A line has an end.
+    // A line has a maximum length.
     let long = format!("{}@example.test", "x".repeat(980));
     let command = ["send", "--queue-only", "-f", &long, &long];
     let id = site.program(command, LETTER).ok();
@@ -365,7 +365,7 @@ fn the_sender_is_the_author_if_none_is_named() {
     assert!(stored.lines().all(|line| line.len() <= 998), "{stored}");
 }
 
-/// What is written once in each header, and as each argument.
+/// Addresses as in each header field, and as in each argument.
 #[test]
 fn an_argument_is_a_list_as_in_a_header() {
     let site = Site::with_box();
@@ -406,7 +406,8 @@ fn recipients(site: &Site, id: &str) -> Vec<String> {
         .collect()
 }
 
-/// Exit 0 says that each recipient has his copy queued. What is not understood is named, and nothing is queued.
+/// Exit 0 means that a copy is queued for every recipient. If an element is no address, the error names it
+/// and nothing is queued.
 #[test]
 fn an_element_of_a_header_that_is_no_address_is_named() {
     let site = Site::with_box();
@@ -432,7 +433,7 @@ fn an_element_of_a_header_that_is_no_address_is_named() {
             "To: a@x.test\nResent-Bcc: b at x\n",
             "Resent-Bcc: \"b at x\"",
         ),
-        // A wrong line ends the header, and would make text of the fields after it.
+        // An invalid line ends the header, and would turn the fields after it into text.
         (
             "To: a@x.test\nX-\u{fc}: y\nBcc: b@x.test\n",
             "\"X-\u{fc}: y\" is no header field, so the header ends there and Bcc",
@@ -457,7 +458,7 @@ fn an_element_of_a_header_that_is_no_address_is_named() {
     let latin = site.program(["send", "-t", "--queue-only"], b"To: j\xf6@x.test\n\nb\n");
     assert_eq!(latin.code, 65, "{latin}");
     assert!(site.is_empty());
-    // A body may begin without an empty line, and after one any line is text.
+    // A body may begin without an empty line, and after an empty line any line is text.
     for text in ["Hello,\nthere\n", "Hello\n\nBcc: b@x.test\n"] {
         let input = format!("To: a@x.test\n{text}");
         let sent = site.program(["send", "-t", "--queue-only"], input.as_bytes());
@@ -466,7 +467,7 @@ fn an_element_of_a_header_that_is_no_address_is_named() {
     }
 }
 
-/// The fields that are taken out are those that were read, whatever stands before them.
+/// The fields that are removed are exactly those that were read, whatever comes before them.
 #[test]
 fn blind_recipients_are_taken_from_where_they_are_taken_out() {
     let site = Site::with_box();
@@ -501,10 +502,10 @@ fn blind_recipients_are_taken_from_where_they_are_taken_out() {
             .ok();
         assert_eq!(recipients(&site, id.trim()), expected, "{input}");
         let stored = site.program(["show", "--message", id.trim()], b"").ok();
-        // The only recipient may find the own address in `Received`.
+        // A sole recipient may find the own address in `Received`.
         let (_, rest) = stored.split_once("Date: ").unwrap();
         assert!(!rest.contains("hid"), "{stored}");
-        // An id is hexadecimal, and may have these letters in a row.
+        // An id is hexadecimal, and may contain these letters in sequence.
         let fields = stored.replace(id.trim(), "id").to_ascii_lowercase();
         assert!(!fields.contains("bcc"), "{stored}");
         assert!(!stored.contains("From me"), "{stored}");
@@ -528,7 +529,7 @@ fn blind_fields_do_not_go_out_when_recipients_are_named() {
     assert!(!stored.contains("hid"), "{stored}");
     assert!(stored.contains("\nTo: x@x.test\nSubject: s\n"), "{stored}");
     assert!(stored.ends_with("\n\nBcc: b\n"), "{stored}");
-    // What an MTA hands in is not ours to edit.
+    // A message from an MTA must not be edited.
     site.program(["discard", id.trim()], b"").ok();
     site.program(["receive", "-f", "", "a@x.test"], letter).ok();
     let row = site
@@ -624,7 +625,7 @@ fn statuses_are_those_of_sysexits() {
         (&["send", "@"], "Subject: s\n\nb\n", 64, "\"@\""),
         (&["send", "b@"], "Subject: s\n\nb\n", 64, "\"b@\""),
         (&["send", "b c@x.test"], "Subject: s\n\nb\n", 64, "words"),
-        (&["send", "nobody:;"], "Subject: s\n\nb\n", 64, "no address"),
+        (&["send", "none:;"], "Subject: s\n\nb\n", 64, "no address"),
         (
             &["send", "-f", "a@x.test, b@x.test", "b@example.test"],
             "Subject: s\n\nb\n",
@@ -637,7 +638,7 @@ fn statuses_are_those_of_sysexits() {
             64,
             "\"a@\"",
         ),
-        (&["send", "-t"], "To: nobody:;\n\nb\n", 65, "no recipients"),
+        (&["send", "-t"], "To: none:;\n\nb\n", 65, "no recipients"),
         (
             &["send", "-f", "a\r@example.org", "b@example.test"],
             "Subject: s\n\nb\n",
@@ -668,7 +669,7 @@ fn a_named_transport_goes_before_the_routes() {
     assert_eq!(site.boxed().len(), 0);
 }
 
-/// Sixty at once: few runners, and yet nobody is left for a later run.
+/// Sixty at once: few runners, and yet no message is left for a later run.
 #[test]
 fn a_storm_of_submissions_is_no_storm_of_runners() {
     const RUNNERS: usize = 3;
@@ -683,7 +684,7 @@ fn a_storm_of_submissions_is_no_storm_of_runners() {
     fs::write(&letter, LETTER).unwrap();
     let crowd: Vec<_> = (0..60)
         .map(|n| {
-            // Each for a destination of its own, so that no runner holds one back.
+            // Each for a separate destination, so that no runner defers one.
             let mut send = site.command(["send", &format!("r@d{n}.test")]);
             send.stdin(fs::File::open(&letter).unwrap())
                 .stdout(Stdio::null());
@@ -693,24 +694,23 @@ fn a_storm_of_submissions_is_no_storm_of_runners() {
     for (mut child, command) in crowd {
         assert_eq!(code_of(&mut child, &command), 0);
     }
-    until(
-        "as many runners as there may be have something in hand",
-        || most_at_once(&site.lines("log")) == RUNNERS,
-    );
-    until("nobody else is left running", || {
+    until("the maximum number of runners is busy", || {
+        most_at_once(&site.lines("log")) == RUNNERS
+    });
+    until("no other process is left running", || {
         site.processes().len() == RUNNERS
     });
     assert_eq!(site.rows().len(), 60);
     gate.open();
     site.until_empty();
-    until("nobody is left running", || site.processes().is_empty());
+    until("no process is left running", || site.processes().is_empty());
     let log = site.lines("log");
     assert_eq!(log.iter().filter(|line| line.starts_with('-')).count(), 60);
     assert!(most_at_once(&log) <= RUNNERS, "{log:?}");
     site.is_clean_and_empty();
 }
 
-/// How many different runners had a command running at the same time, by the commands' notes.
+/// The maximum number of runners with a command under way at the same time, from the commands' log.
 fn most_at_once(log: &[String]) -> usize {
     let mut commands = BTreeMap::<&str, usize>::new();
     let mut most = 0;
@@ -727,7 +727,7 @@ fn most_at_once(log: &[String]) -> usize {
     most
 }
 
-/// A slip of the pen must not make a spool that no run looks at.
+/// A typo must not create a spool that no run examines.
 #[test]
 fn only_the_default_spool_is_made() {
     let site = Site::with_box();
@@ -761,7 +761,7 @@ fn only_the_default_spool_is_made() {
         program::ended(command.env("HOME", home).args(arguments), LETTER)
     };
     if Path::new("/var/spool/mailspool").exists() {
-        return println!("not tried: this machine has a spool of its own");
+        return println!("not tried: this machine has a default spool");
     }
     let spool = home.join(".local/state/mailspool");
     assert_eq!(default(&["receive", "-f", "", "b@example.test"]).code, 75);
@@ -771,7 +771,7 @@ fn only_the_default_spool_is_made() {
     assert!(spool.join("config.toml").exists());
 }
 
-/// A spool of an earlier layout, or of one to come, is neither used nor changed.
+/// A spool of an earlier or later layout is neither used nor changed.
 #[test]
 fn a_spool_of_another_version_is_left_alone() {
     let site = Site::with_box();
@@ -797,11 +797,11 @@ fn a_spool_of_another_version_is_left_alone() {
     }
 }
 
-/// XDG_STATE_HOME and HOME count if they are absolute, the others if they are not empty.
+/// XDG_STATE_HOME and HOME count if they are absolute, the other variables if they are not empty.
 #[test]
 fn an_unusable_variable_is_as_none() {
     if Path::new("/var/spool/mailspool").exists() {
-        return println!("not tried: this machine has a spool of its own");
+        return println!("not tried: this machine has a default spool");
     }
     let site = Site::with_box();
     let home = site.dir().to_str().unwrap();

@@ -1,4 +1,4 @@
-//! Logs, and output, that nothing reads: they hold nothing up and change no outcome.
+//! Logs and output that are never read: they delay nothing and change no outcome.
 
 use std::fs::{self, File};
 use std::io::{PipeReader, Write, pipe};
@@ -40,10 +40,10 @@ fn full_pipe() -> (PipeReader, Stdio) {
     (reader, writer.into())
 }
 
-/// No command here takes as long as this, unless it waits for what does not come.
+/// No command here takes this long unless it waits forever.
 const SOON: Duration = Duration::from_secs(8);
 
-/// Runs a command to its end, and hears what is left to be heard.
+/// Runs a command to its end, and collects the output that can be read.
 fn run(mut command: Command, err: Option<Stdio>) -> Ended {
     let letter = tempfile::NamedTempFile::new().unwrap();
     fs::write(letter.path(), LETTER).unwrap();
@@ -132,7 +132,7 @@ fn output_that_nothing_reads_changes_no_outcome() {
     assert_eq!(names(&site.spool().join("active")).len(), 1);
     assert_eq!(with_full_output(&["run"]), 0);
     assert_eq!(site.boxed().len(), 1);
-    // Refusals to an MTA, by which it keeps the message, come in time as well.
+    // A refusal, which makes an MTA keep the message, also comes in time.
     assert_eq!(with_full_output(&["receive", "--nonsense"]), 75);
     assert_eq!(
         with_full_output(&["receive", "-f", "a@example.org", "--", ""]),

@@ -1,5 +1,4 @@
-//! Wishes about notices (RFC 3461): what the next host makes of them, and what we tell where it does
-//! not know them.
+//! DSN parameters (RFC 3461): how the next host handles them, and what we report if it does not support them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -15,8 +14,7 @@ use super::servers::dovecot::Dovecot;
 use super::servers::store::Store;
 use super::site::{User, read_all, until};
 
-/// A Postfix that takes mail for `sender.test` into one mailbox, and returns that for
-/// `example.test`.
+/// A Postfix that delivers mail for `sender.test` into one mailbox, and bounces that for `example.test`.
 struct Inbox {
     postfix: Postfix,
     dir: TempDir,
@@ -28,7 +26,7 @@ impl Inbox {
         let home = dir.path().join("home");
         fs::create_dir(&home).unwrap();
         chown(&home, Some(user.uid), Some(user.gid)).unwrap();
-        // What it pipes mail for `example.test` to.
+        // The command to which it pipes mail for `example.test`.
         let command = dir.path().join("mailspool");
         fs::write(&command, "#!/bin/sh\ncat >/dev/null\nexit 67\n").unwrap();
         fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
@@ -47,7 +45,7 @@ impl Inbox {
         self.dir.path().join("home/box/new")
     }
 
-    /// What has come, when it is so much.
+    /// Returns the mail that has arrived, once there are `count` messages.
     fn mail(&self, count: usize) -> Vec<String> {
         until("mail to come", || read_all(&self.path()).len() >= count);
         let mail = read_all(&self.path());
@@ -62,7 +60,7 @@ fn send(site: &Site, dsn_params: &[&str], to: &[&str]) {
     site.program(arguments, LETTER).ok();
 }
 
-/// The values of a field, in the order in which they stand, anywhere in it.
+/// The values of every such field, in order.
 fn fields(mail: &str, name: &str) -> Vec<String> {
     let lines = mail.lines().filter_map(|line| line.strip_prefix(name));
     lines.map(|value| value.trim().to_owned()).collect()
@@ -77,7 +75,7 @@ fn notice(mail: &[String]) -> &String {
     notice
 }
 
-/// Postfix tells of the delivery, with what it was given: so it had all of it.
+/// Postfix reports the delivery with the parameters that it was given, so it got all of them.
 #[test]
 fn a_host_that_knows_dsn_is_given_everything_and_tells() {
     let inbox = Inbox::start();
@@ -91,7 +89,7 @@ fn a_host_that_knows_dsn_is_given_everything_and_tells() {
     send(&site, &[&dsn_params[..], &original].concat(), &to);
     let said = site.run().ok();
     assert_eq!(said, "1 message: 2 delivered, 0 deferred, 0 failed.\n");
-    // We tell nothing, and nothing is left.
+    // We send no notice, and nothing is left.
     site.is_clean_and_empty();
     let mail = inbox.mail(3);
     let told = notice(&mail);
@@ -102,7 +100,7 @@ fn a_host_that_knows_dsn_is_given_everything_and_tells() {
         .zip(fields(told, "Original-Recipient:"))
         .collect();
     both.sort();
-    // In a notice an original address is as it was, or encoded (RFC 3464, 2.3.1).
+    // A notice has the original address in plain or encoded form (RFC 3464, 2.3.1).
     let [(b, list), (c, odd)] = &both[..] else {
         panic!("{both:?}")
     };
@@ -115,12 +113,12 @@ fn a_host_that_knows_dsn_is_given_everything_and_tells() {
         ["rfc822;c d=e@origin.test", "rfc822;c+20d+3De@origin.test"].contains(&&**odd),
         "{odd}"
     );
-    // HDRS: the header alone.
+    // HDRS: only the header is returned.
     assert!(!told.contains("\nHello.\n"), "{told}");
 }
 
 #[test]
-fn a_host_that_knows_dsn_is_told_that_nobody_wants_to_hear() {
+fn a_host_that_knows_dsn_is_asked_for_no_notice() {
     let inbox = Inbox::start();
     let site = Site::new(&everything_by(&inbox.keys()));
     let dsn_params = ["never", "success", "delay,failure"];
@@ -153,7 +151,7 @@ fn a_notice_of_ours_arrives_and_asks_for_none() {
     assert_eq!(fields(notice(&mail), "Action:"), ["failed"]);
     assert_eq!(fields(&mail[0], "Final-Recipient:"), ["rfc822; x@no.test"]);
 
-    // It fails as well, where nobody is told of that.
+    // Here the notice fails too, and no notice is sent about that.
     let store = Store::start();
     let keys = format!("type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"", store.port());
     let no = pipe("no", "cat >/dev/null; echo 5.1.1 no such user; exit 67");
@@ -162,7 +160,7 @@ fn a_notice_of_ours_arrives_and_asks_for_none() {
         "send",
         "--queue-only",
         "-f",
-        "nobody@x.test",
+        "absent@x.test",
         "--",
         "x@no.test",
     ];
@@ -175,7 +173,7 @@ fn a_notice_of_ours_arrives_and_asks_for_none() {
     assert!(lines.contains("\nnotify: 1 never\n"), "{lines}");
 }
 
-/// aiosmtpd does not know DSN: we tell that it was relayed.
+/// aiosmtpd does not support DSN, so we report the message as relayed.
 #[test]
 fn where_a_host_does_not_know_dsn_we_tell() {
     let store = Store::start();
@@ -184,11 +182,11 @@ fn where_a_host_does_not_know_dsn_we_tell() {
     send(
         &site,
         &["-N", "success,failure", "-V", "mark"],
-        &["b@x.test", "nobody@x.test"],
+        &["b@x.test", "absent@x.test"],
     );
     site.run().ok();
     site.is_clean_and_empty();
-    // The message, and two notices; and no parameter that it would not have understood.
+    // The message and two notices, and no parameter that aiosmtpd does not know.
     assert_eq!(store.count(), 3);
     assert!(
         !store.envelope(0).contains("ENVID"),
@@ -207,10 +205,10 @@ fn where_a_host_does_not_know_dsn_we_tell() {
         })
         .collect();
     told.sort();
-    assert_eq!(told, [["failed", "nobody@x.test"], ["relayed", "b@x.test"]]);
+    assert_eq!(told, [["failed", "absent@x.test"], ["relayed", "b@x.test"]]);
 }
 
-/// Dovecot's LMTP is the end of the way.
+/// Dovecot's LMTP is the final delivery.
 #[test]
 fn a_mail_store_has_it_for_good() {
     let dovecot = Dovecot::start();

@@ -5,7 +5,7 @@ use super::program::Site;
 use super::servers::store::Store;
 use super::{attempted, everything_by, is_bounced, is_deferred};
 
-/// Configuration: everything goes to its exchange, on this port.
+/// Configuration that delivers all mail to the mail exchanges, on this port.
 pub fn to_exchanges(dns: &Dns, port: u16) -> String {
     let server = dns.address();
     format!("\n[dns]\nservers = [\"{server}\"]\ntimeout = \"200ms\"\nlocal_mx = true\n")
@@ -15,7 +15,7 @@ pub fn to_exchanges(dns: &Dns, port: u16) -> String {
 #[test]
 fn mail_goes_to_the_best_exchange_that_answers() {
     let (dns, store) = (Dns::new(), Store::start());
-    // Nobody listens at the first one's address.
+    // The address of the first has no listener.
     dns.mx("example.test", 10, "dead.example.test.");
     dns.mx("example.test", 20, "mx.example.test.");
     dns.host("dead.example.test", "127.99.99.99");
@@ -29,7 +29,7 @@ fn mail_goes_to_the_best_exchange_that_answers() {
     let said = site.run().ok();
     assert_eq!(said, "1 message: 2 delivered, 0 deferred, 0 failed.\n");
     site.is_clean_and_empty();
-    // Both in one transaction, and every octet.
+    // Both recipients in one transaction, with every octet.
     assert_eq!(store.count(), 1);
     let envelope = store.envelope(0);
     assert!(
@@ -72,7 +72,7 @@ fn what_is_final_bounces_and_what_may_pass_is_deferred() {
     }
 }
 
-/// A domain whose exchange is this machine would have its mail spoken to our own services.
+/// If a domain's exchange is this machine, its mail would be sent to our own services.
 #[test]
 fn an_exchange_with_an_address_of_this_machine_is_a_loop() {
     let (dns, store) = (Dns::new(), Store::start());
@@ -91,7 +91,7 @@ fn an_exchange_with_an_address_of_this_machine_is_a_loop() {
         is_bounced(&attempted(&config, to), "5.4.6");
     }
     assert_eq!(store.count(), 0);
-    // A host that the configuration names may be anywhere.
+    // A host that the configuration names may have any address.
     let host = everything_by(&format!(
         "type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"",
         store.port()

@@ -1,4 +1,4 @@
-//! To an Exim.
+//! Delivery to an Exim.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use super::program::{BOX, Site, route};
 use super::servers::exim::Exim;
 use super::{attempted, everything_by, is_deferred};
 
-/// Configuration: everything goes to it, but for what comes back to the senders.
+/// Configuration that delivers all mail to Exim, except bounces to the senders.
 fn to(exim: &Exim, more: &str) -> String {
     let keys = format!(
         "type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"\n{more}",
@@ -17,14 +17,13 @@ fn to(exim: &Exim, more: &str) -> String {
     back + &route("recipient", "sender@example.org", "box") + &everything_by(&keys)
 }
 
-/// What it must have stored for this recipient of a message from `sender@example.org`.
+/// What Exim must have stored for this recipient of a message from `sender@example.org`.
 fn stored(recipient: &str, message: &[u8]) -> Vec<u8> {
     let head = format!("Return-path: <sender@example.org>\nEnvelope-to: {recipient}\n");
     [head.as_bytes(), message].concat()
 }
 
-/// Queues a message with all the header fields that one should have, and this body; below our
-/// trace field it goes out as it is returned here.
+/// Queues a message with all usual header fields and this body. Returns it as it is sent below our trace field.
 fn send(site: &Site, recipients: &[&str], body: &[u8]) -> Vec<u8> {
     let message = [HEADER, body].concat();
     let send = ["send", "--queue-only", "-f", "sender@example.org", "--"];
@@ -53,7 +52,7 @@ fn every_octet_arrives_by_data_and_by_bdat() {
         b".\n..\n.. x\n\n\n.\n",
         "gr\u{fc}\u{df}e \u{1f4ec}\n".as_bytes(),
         b"\xff\xfe\x80 no text at all\n",
-        // What DATA cannot carry.
+        // DATA cannot carry this.
         &long,
         b"",
     ]
@@ -72,7 +71,7 @@ fn every_octet_arrives_by_data_and_by_bdat() {
             mails.concat().escape_ascii()
         );
         let taken = exim.taken().pop().unwrap();
-        // Exim's signs: P protocol (s: TLS), L pipelining, K chunking, M8S BODY=8BITMIME.
+        // Exim's letters: P protocol (s: TLS), L pipelining, K chunking, M8S BODY=8BITMIME.
         assert!(taken.contains(" P=esmtps L"), "{taken}");
         assert_eq!(taken.contains(" K "), n == 4, "{taken}");
         assert_eq!(taken.contains(" M8S=8 "), matches!(n, 2 | 3), "{taken}");
@@ -83,7 +82,7 @@ fn every_octet_arrives_by_data_and_by_bdat() {
 fn one_is_taken_one_is_refused_and_one_has_to_come_back() {
     let exim = Exim::start("mx.exim.test", "");
     let site = Site::new(&to(&exim, ""));
-    let all = ["a@x.test", "nobody@x.test", "grey@x.test", "b@x.test"];
+    let all = ["a@x.test", "absent@x.test", "grey@x.test", "b@x.test"];
     let message = send(&site, &all, b"hello\n");
     assert_eq!(
         site.run().ok(),
@@ -127,7 +126,7 @@ fn what_is_too_large_comes_back_and_is_not_sent() {
 }
 
 #[test]
-fn who_has_the_password_gets_in_by_plain_and_by_login() {
+fn the_right_password_authenticates_by_plain_and_by_login() {
     let only_with = "auth_advertise_hosts = ${if eq{$tls_in_cipher}{}{}{*}}\n\
                      acl_smtp_mail = ${if def:sender_host_authenticated{accept}{deny}}";
     let exim = Exim::start("mx.exim.test", only_with);
@@ -155,7 +154,7 @@ fn who_has_the_password_gets_in_by_plain_and_by_login() {
         site.run().ok();
         is_deferred(&site, "535 Incorrect authentication data");
     }
-    // Without a password it is refused for good, and the sender is told.
+    // Without a password the relay refuses permanently, and the sender is notified.
     let site = Site::new(&to(&exim, ""));
     site.queue(&["a@x.test"]);
     site.run().ok();
@@ -167,7 +166,7 @@ fn who_has_the_password_gets_in_by_plain_and_by_login() {
 }
 
 #[test]
-fn a_certificate_for_another_name_is_not_believed() {
+fn a_certificate_for_another_name_is_not_trusted() {
     let exim = Exim::start("mx.exim.test", "");
     for (name, words) in [("mx.other.test", Some("4.7.5")), ("mx.exim.test", None)] {
         let keys = format!(
@@ -196,7 +195,7 @@ fn what_is_not_ascii_goes_where_smtputf8_is_offered() {
     assert!(taken.contains(" P=utf8esmtps "), "{taken}");
 }
 
-/// An address of which only the domain is not ASCII has another spelling; a local part has none.
+/// If only the domain is not ASCII, the address has an ASCII form; a local part has none.
 #[test]
 fn where_it_is_not_offered_only_domains_may_be_other_than_ascii() {
     let exim = Exim::start("mx.exim.test", "smtputf8_advertise_hosts =");
@@ -218,7 +217,7 @@ fn where_it_is_not_offered_only_domains_may_be_other_than_ascii() {
     site.run().ok();
     assert!(exim.taken()[1].contains(" <= s@xn--bcher-kva.test "));
 
-    // Who is told of a failure is told by it too.
+    // The sender of a failed message gets the bounce through Exim too.
     let site = Site::new(&to(&exim, ""));
     site.program(
         [
@@ -227,7 +226,7 @@ fn where_it_is_not_offered_only_domains_may_be_other_than_ascii() {
             "-f",
             "s@b\u{fc}cher.test",
             "--",
-            "nobody@x.test",
+            "absent@x.test",
         ],
         b"Subject: x\n\nx\n",
     )
@@ -244,16 +243,16 @@ fn where_it_is_not_offered_only_domains_may_be_other_than_ascii() {
         "{bounce}"
     );
 
-    for (to_whom, words) in [
+    for (recipient, words) in [
         (
             "\u{f6}@x.test",
             "5.6.7 the address's local part is not ASCII",
         ),
         ("\u{f6}@b\u{fc}cher.test", "5.6.7 the address's local part"),
     ] {
-        let site = attempted(&to(&exim, ""), to_whom);
+        let site = attempted(&to(&exim, ""), recipient);
         let bounce = site.boxed().concat();
-        assert!(bounce.contains(words), "{to_whom}: {bounce}");
+        assert!(bounce.contains(words), "{recipient}: {bounce}");
     }
     assert_eq!(exim.taken().len(), 3);
 }

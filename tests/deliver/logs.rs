@@ -1,7 +1,7 @@
-//! The log: one line for each recipient and attempt, wherever it goes, whatever is in it.
+//! The log: one line per recipient and attempt, to every destination, whatever it contains.
 //!
-//! journald and syslogd are sockets of the test's, which stand in their places in a mount namespace
-//! of the program's own.
+//! The sockets of journald and syslogd are the test's, bind-mounted over the system's in a mount namespace of
+//! the program.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -20,12 +20,12 @@ use serde_json::Value;
 use super::everything_by;
 use super::program::{BOX, Ended, Site, code_of, ended};
 
-/// A server whose replies mean harm to whoever shows them.
+/// A server with replies that attack the reader of a log.
 struct Rude {
     port: u16,
 }
 
-/// Ends lines, clears the screen, rings, reorders, and pretends to be a field of its own.
+/// Ends lines, clears the screen, rings, reorders text, and imitates a field.
 const RUDE: &[u8] =
     b"no\x1b[2J\x07\xe2\x80\xa8such\xe2\x80\xae\xc2\x85user\x00\" status=\"delivered\" \xff";
 
@@ -75,7 +75,7 @@ impl Rude {
     }
 }
 
-/// A socket where datagrams are heard.
+/// A socket that receives datagrams.
 struct Ear {
     path: PathBuf,
     heard: Receiver<Vec<u8>>,
@@ -96,7 +96,7 @@ impl Ear {
         Ear { path, heard }
     }
 
-    /// What has been said until a datagram has this in it.
+    /// Returns all datagrams up to one that contains `words`.
     fn until(&self, words: &str) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         loop {
@@ -110,7 +110,7 @@ impl Ear {
     }
 }
 
-/// Runs the program where these are the system's sockets: journald's, syslogd's, or none at all.
+/// Runs the program with these sockets of journald and syslogd, or without any.
 fn run_beside(site: &Site, journal: Option<&Path>, syslog: Option<&Path>) -> Ended {
     ended(&mut beside(site, journal, syslog, &["run", "--quiet"]), b"")
 }
@@ -151,11 +151,11 @@ pub(super) fn beside(
     command
 }
 
-/// A site with a message for four, three of whom say something about it.
+/// A site with a message to four recipients, three of which get a reply.
 fn site(port: u16, to: &str, format: &str) -> (Site, String) {
     let keys = format!("type = \"smtp\"\nhost = \"[127.0.0.1]:{port}\"\ntls = \"none\"");
     let log = format!("\n[log]\nto = \"{to}\"\nformat = \"{format}\"\n");
-    // Bounces are not what is looked at.
+    // The bounces are not examined.
     let back = "\n[transport.box]\ntype = \"maildir\"\npath = \"{dir}/box\"\n".to_owned()
         + &super::route("recipient", "sender@example.org", "box");
     let site = Site::new(&(back + &everything_by(&keys) + &log));
@@ -163,10 +163,10 @@ fn site(port: u16, to: &str, format: &str) -> (Site, String) {
     (site, id)
 }
 
-/// An address that is one, and looks like something else.
+/// A valid address that looks like a field of the log.
 const ODD: &str = "\"a  b status=\\\"failed\\\" to=\"@x.test";
 
-/// The three lines of the attempt in JSON, by recipient.
+/// Checks the attempt's three lines in JSON, by recipient.
 fn check_objects(objects: &[Value], id: &str) {
     let attempts: Vec<&Value> = objects
         .iter()
@@ -202,7 +202,7 @@ fn check_objects(objects: &[Value], id: &str) {
     assert!(!reply.contains(|c: char| c.is_control()), "{reply:?}");
 }
 
-/// The same as text.
+/// Checks the same lines as text.
 fn check_lines(lines: &[String], id: &str) {
     for line in lines {
         let harmful = |c: char| c.is_control() || "\u{2028}\u{202e}\u{85}".contains(c);
@@ -239,7 +239,7 @@ fn check_lines(lines: &[String], id: &str) {
         .find(|line| line.contains("refused@"))
         .unwrap();
     let part = "dsn=\"5.1.1\" status=\"failed\" reply=\"550 5.1.1 no[2J";
-    // What the server would have us believe stays within its quotes.
+    // The server's text stays within its quotes.
     assert!(
         refused.contains(part) && refused.contains("\\\" status=\\\"delivered\\\""),
         "{refused}"
@@ -264,7 +264,7 @@ fn on_standard_error() {
     check_objects(&said.err.lines().map(object).collect::<Vec<_>>(), &id);
 }
 
-/// RFC 3164's form, by a datagram each.
+/// RFC 3164 format, one datagram per line.
 #[test]
 fn by_syslog() {
     let rude = Rude::start();
@@ -280,7 +280,7 @@ fn by_syslog() {
         );
         let line = |bytes: &Vec<u8>| {
             let text = String::from_utf8(bytes.clone()).unwrap();
-            // Mail, informational.
+            // Facility mail, severity informational or warning.
             let text = text.strip_prefix("<22>").or(text.strip_prefix("<20>"));
             let (head, line) = text.unwrap().split_once("]: ").unwrap();
             assert!(head.contains(" mailspool["), "{head}");
@@ -297,7 +297,7 @@ fn by_syslog() {
     }
 }
 
-/// The native protocol: a name, a line end, a length in 64 bits, the value, a line end.
+/// The native protocol: a name, a newline, a length in 64 bits, the value, a newline.
 fn journal_fields(datagram: &[u8]) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     let mut rest = datagram;
@@ -364,9 +364,9 @@ fn by_journald() {
     }
 }
 
-/// Lines are not lost without a word because nobody listens to where they should go.
+/// If the socket has no listener, the lines go to standard error, not away.
 #[test]
-fn where_nobody_listens_it_goes_to_standard_error() {
+fn without_a_listener_it_goes_to_standard_error() {
     let rude = Rude::start();
     for to in ["auto", "syslog", "journald"] {
         let (site, id) = site(rude.port, to, "text");
@@ -394,7 +394,7 @@ fn end(child: &mut Child, command: &Command) {
     assert_eq!(code_of(child, command), 0);
 }
 
-/// A log that is there takes the place of one, and one that is not leaves it.
+/// A reload switches to a log that exists, and keeps the old one if the new one is missing.
 #[test]
 fn a_run_that_stays_goes_from_log_to_log() {
     const IN_FORCE: &str = "the configuration is read again, and in force";
@@ -425,7 +425,7 @@ fn a_run_that_stays_goes_from_log_to_log() {
     assert_eq!(journal.heard.try_iter().count(), 0);
     end(&mut child, &command);
 
-    // Without journald everything is said where it was, and the rest is in force.
+    // Without journald the log stays as it was, and the rest of the configuration takes effect.
     let site = Site::new(&text("syslog"));
     let mut command = beside(&site, None, Some(&syslog.path), &["run", "--watch"]);
     let mut child = start(&mut command);

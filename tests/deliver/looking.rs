@@ -1,4 +1,4 @@
-//! `route`, `probe` and `destinations`, and what `list` and `show` say of mail that waits for a host.
+//! `route`, `probe` and `destinations`, and what `list` and `show` report of mail that waits for a host.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ fn objects(text: &str) -> Vec<Value> {
     text.lines().map(object).collect()
 }
 
-/// Subdomains and senders choose the transport, in a delivery as in what `route` says.
+/// Subdomains and senders choose the transport, in a delivery as in `route`.
 #[test]
 fn mail_goes_by_the_domain_above_and_by_its_sender() {
     let (head, _) = BOX.split_once("[[route]]").unwrap();
@@ -114,7 +114,7 @@ fn probe_says_what_is_there_or_why_not() {
         .to_owned();
     let words = "it is deferred: 4.4.1 cannot connect to [127.0.0.1]:1: ";
     assert!(error.starts_with(words), "{error}");
-    // What would bounce is told apart.
+    // Permanent failures are reported as such.
     let dns = Dns::new();
     site.configure(&to_exchanges(&dns, 25));
     let ended = site.program(["probe", "x@nosuch.test"], b"");
@@ -161,12 +161,12 @@ fn destinations_that_are_down_are_listed_explain_and_are_cleared() {
             transport: "out".into(),
             next_hop: name.into(),
         };
-        let down = Down::again(None, &destination, "4.4.1 nobody\u{7} answers", now);
+        let down = Down::again(None, &destination, "4.4.1 no\u{7} answer", now);
         spool.remember_down(&down).unwrap();
     }
     let listed = destinations(&[]).ok();
     assert!(listed.contains("\nout:x.test "), "{listed}");
-    assert!(listed.contains("    4.4.1 nobody answers\n"), "{listed}");
+    assert!(listed.contains("    4.4.1 no answer\n"), "{listed}");
     assert!(!listed.contains(['\u{1b}', '\u{7}']), "{listed:?}");
     let all = objects(&destinations(&["--json"]).ok());
     assert_eq!(all.len(), 3);
@@ -194,7 +194,7 @@ fn mail_that_waits_for_a_host_says_so() {
     let all = objects(&site.program(["destinations", "--json"], b"").ok());
     assert_eq!(all.len(), 1, "{all:?}");
     assert_eq!(all[0]["destination"], "[127.0.0.1]:1");
-    // The second has had no attempt: its destination is left alone.
+    // The second message has had no attempt: its destination is down.
     let second = site.queue(&["y@y.test"]);
     site.run().ok();
     let shown = site.shown(&second);
@@ -213,7 +213,7 @@ fn mail_that_waits_for_a_host_says_so() {
     );
 }
 
-/// A name for EHLO that many servers refuse is no mistake, and is said.
+/// A name for EHLO that many servers refuse causes a warning, not an error.
 #[test]
 fn a_name_without_a_domain_is_warned_of() {
     for (hello, warns) in [

@@ -1,5 +1,5 @@
-//! Delivery to other hosts by the program, against servers that others wrote and a DNS server that
-//! says what a test tells it.
+//! Delivery by the program to other hosts: real third-party servers, and a DNS server that answers as a test
+//! demands.
 //!
 //! The tests need root, Debian's postfix, dovecot-lmtpd, python3-aiosmtpd and python3-dkim, and what
 //! `scripts/exim` unpacks.
@@ -30,13 +30,13 @@ mod unusable;
 
 use program::{Site, route};
 
-/// Configuration: everything goes by a transport with these keys.
+/// Configuration that sends all mail through a transport with these keys.
 fn everything_by(keys: &str) -> String {
     let text = format!("\n[transport.out]\n{keys}\n");
     text + &route("domain", "*", "out")
 }
 
-/// A site whose only message, to `to`, has been attempted once.
+/// A site with a single message, to `to`, that has been attempted once.
 fn attempted(config: &str, to: &str) -> Site {
     let site = Site::new(config);
     site.queue(&[to]);
@@ -44,7 +44,7 @@ fn attempted(config: &str, to: &str) -> Site {
     site
 }
 
-/// The status of the only recipient of the only message, and the last reply.
+/// The status and the last reply of the only recipient of the only message.
 #[track_caller]
 fn told(site: &Site) -> (String, String) {
     let row = site.row();
@@ -53,7 +53,7 @@ fn told(site: &Site) -> (String, String) {
     (text(&one["status"]), text(&one["reply"]))
 }
 
-/// The message was deferred, with this in the reply.
+/// Asserts that the message was deferred with a reply that contains `words`.
 #[track_caller]
 fn is_deferred(site: &Site, words: &str) {
     let (status, reply) = told(site);
@@ -61,7 +61,7 @@ fn is_deferred(site: &Site, words: &str) {
     assert!(reply.contains(words), "{reply}");
 }
 
-/// The message is gone, and its sender has a bounce with this in it.
+/// Asserts that the message is gone, and that its sender has a bounce that contains `words`.
 #[track_caller]
 fn is_bounced(site: &Site, words: &str) {
     let row = site.row();

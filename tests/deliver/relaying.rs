@@ -1,4 +1,4 @@
-//! To hosts that the configuration names.
+//! Delivery to hosts that the configuration names.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use super::servers::store::Store;
 use super::site::{read_all, until};
 use super::{attempted, everything_by, is_deferred};
 
-/// The keys of a relay that wants a password, which stands in this file.
+/// The keys of a relay that requires the password in this file.
 fn relay_keys(relay: &Relay, password: &Path) -> String {
     format!(
         "type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"\ntls_name = \"mx.relay.test\"\n\
@@ -24,7 +24,7 @@ fn relay_keys(relay: &Relay, password: &Path) -> String {
     )
 }
 
-/// A file with a password that only we can read.
+/// A file with a password that only the owner can read.
 fn password(dir: &Path, text: &str) -> std::path::PathBuf {
     let path = dir.join(format!("password-{text}"));
     fs::write(&path, format!("{text}\n")).unwrap();
@@ -69,7 +69,7 @@ fn a_refused_recipient_bounces_and_the_others_have_their_mail() {
     let store = Store::start();
     let keys = format!("type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"", store.port());
     let site = Site::new(&everything_by(&keys));
-    site.queue(&["b@x.test", "nobody@x.test"]);
+    site.queue(&["b@x.test", "absent@x.test"]);
     site.run().ok();
     site.is_clean_and_empty();
     assert!(
@@ -78,14 +78,14 @@ fn a_refused_recipient_bounces_and_the_others_have_their_mail() {
             .starts_with("sender@example.org\nb@x.test\n")
     );
     assert!(store.message(0).ends_with(b"\r\nHello.\r\n"));
-    // The bounce went the same way, in the same run.
+    // The bounce went through the same server, in the same run.
     assert!(store.envelope(1).starts_with("<>\nsender@example.org\n"));
     let bounce = String::from_utf8(store.message(1)).unwrap();
     assert!(bounce.contains("550 5.1.1 no such user here"), "{bounce}");
 }
 
 #[test]
-fn every_line_of_the_log_has_who_where_and_what() {
+fn every_line_of_the_log_has_addresses_host_and_reply() {
     let store = Store::start();
     let keys = format!("type = \"smtp\"\nhost = \"[127.0.0.1]:{}\"", store.port());
     let log = |format: &str| format!("\n[log]\nto = \"stderr\"\nformat = \"{format}\"\n");
@@ -112,7 +112,7 @@ fn every_line_of_the_log_has_who_where_and_what() {
     assert!(line["delay"].as_f64().unwrap() < 60.0, "{line}");
 
     site.configure(&(everything_by(&keys) + &log("text")));
-    site.queue(&["nobody@x.test"]);
+    site.queue(&["absent@x.test"]);
     let said = site.run().err;
     for part in [
         "transport=\"out\"",
@@ -150,7 +150,7 @@ fn the_right_password_delivers_and_a_wrong_one_never_bounces() {
     site.is_clean_and_empty();
     until("it arrives", || read_all(&relay.inbox()).len() == 1);
 
-    // Nobody whom the system believes has signed the certificate; and it is for another name.
+    // The certificate's signer is not trusted by the system, and the certificate is for another name.
     for (keys, why) in [
         (
             keys.replace("tls_ca", "# tls_ca"),

@@ -1,4 +1,4 @@
-"""Signs messages with DKIM, and says whether signatures hold, as dkimpy does it (Debian's python3-dkim).
+"""Signs messages with DKIM and verifies signatures, with dkimpy (Debian's python3-dkim).
 
     signed.py sign FOLDER         signs each file in it, in place, in two canonicalisations: FILE.simple, FILE.relaxed
     signed.py verify FILE...      prints `true` or `false` for each
@@ -30,7 +30,7 @@ def sign(folder):
                 signature_algorithm=b"ed25519-sha256",
                 include_headers=FIELDS,
             )
-            # As a signer in a mail system does it: with the line ends of the message.
+            # Like a signer in a mail system, use the line ends of the message.
             if b"\r\n" not in message:
                 signature = signature.replace(b"\r\n", b"\n")
             path.with_suffix("." + name.decode()).write_bytes(signature + message)

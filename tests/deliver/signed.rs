@@ -1,9 +1,9 @@
-//! Mail with a DKIM signature arrives with a signature that holds, by whatever transport: dkimpy signs
-//! it, and dkimpy looks at what arrived (Debian's python3-dkim).
+//! A DKIM signature stays valid through every transport: dkimpy (Debian's python3-dkim) signs the mail, and
+//! verifies what arrives.
 //!
 //! | | DATA | BDAT | LMTP | Maildir | pipe |
 //! |---|---|---|---|---|---|
-//! | text, 8 bit, dots, blanks and empty lines at ends, no end of the last line | holds | holds | holds | holds | holds |
+//! | text, 8 bit, dots, blanks and empty lines at ends, no final newline | holds | holds | holds | holds | holds |
 //! | lines of more than 998 octets | holds | holds | holds | holds | holds |
 //! | NULs, lone CRs | breaks: DATA cannot carry them | holds | as in DATA | holds | holds |
 
@@ -21,7 +21,7 @@ use super::program::{Site, names};
 const HEADER: &str = "From: Sender <sender@example.org>\nTo: a@users.test\nSubject: signed\n\
     Date: Fri, 27 Nov 2026 08:00:00 +0000\nMessage-ID: <signed@example.org>\n";
 
-/// Messages that every transport carries as they are.
+/// Messages that every transport carries unchanged.
 fn texts() -> Vec<(&'static str, Vec<u8>)> {
     let odd = "\n.\n..dots\n a\tb  \n  \nhällo\nend\n\n\n";
     let long = format!("\n{}\n.{}\n", "x".repeat(5000), "ü ".repeat(3000));
@@ -37,7 +37,7 @@ fn texts() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Messages that DATA has no way for.
+/// Messages that DATA cannot carry.
 fn binaries() -> Vec<(&'static str, Vec<u8>)> {
     let of = |rest: &[u8]| [HEADER.as_bytes(), rest].concat();
     vec![
@@ -50,7 +50,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
     texts().into_iter().chain(binaries()).collect()
 }
 
-/// Messages, signed twice each.
+/// Each message, signed twice.
 fn signed(messages: &[(&str, Vec<u8>)]) -> Vec<Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     for (name, message) in messages {
@@ -64,7 +64,7 @@ fn signed(messages: &[(&str, Vec<u8>)]) -> Vec<Vec<u8>> {
 
 fn dkimpy(verb: &str, paths: &[impl AsRef<Path>]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deliver/signed.py");
-    // Debian's own: the package is Debian's.
+    // Debian's own interpreter, because the package is Debian's.
     let mut command = Command::new("/usr/bin/python3");
     command.arg(script).arg(verb);
     command.args(paths.iter().map(AsRef::as_ref));
@@ -77,7 +77,7 @@ fn dkimpy(verb: &str, paths: &[impl AsRef<Path>]) -> String {
     String::from_utf8(ended.stdout).unwrap()
 }
 
-/// Whether the signature holds of each message that arrived.
+/// Asserts that the signature of each message that arrived is valid, or is not.
 #[track_caller]
 fn assert_verified(arrived: &[Vec<u8>], holds: bool) {
     let dir = tempfile::tempdir().unwrap();
@@ -94,7 +94,7 @@ fn assert_verified(arrived: &[Vec<u8>], holds: bool) {
     assert_eq!(said.lines().count(), arrived.len());
 }
 
-/// Delivers each message, signed, by a transport with these keys.
+/// Delivers each message, signed, through a transport with these keys.
 fn deliver(keys: &str, messages: &[(&str, Vec<u8>)]) -> Site {
     let site = Site::new(&everything_by(keys));
     let send = "send --queue-only -f s@example.org -- a@users.test";
@@ -114,7 +114,7 @@ fn read_all(dir: &Path) -> Vec<Vec<u8>> {
 
 type Kept = Mutex<Vec<Vec<u8>>>;
 
-/// A server that keeps messages, octet by octet.
+/// A server that stores messages, octet by octet.
 struct Keeper {
     port: u16,
     kept: Arc<Kept>,
@@ -126,7 +126,7 @@ impl Keeper {
         let port = listener.local_addr().unwrap().port();
         let kept = Arc::new(Kept::default());
         let keep = Arc::clone(&kept);
-        // It ends with the test's process.
+        // The thread ends with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let keep = Arc::clone(&keep);
@@ -190,7 +190,7 @@ fn a_signature_holds_through_data() {
     let arrived = keeper.take();
     assert_eq!(arrived.len(), 2 * texts().len());
     assert_verified(&arrived, true);
-    // What DATA does not carry, it never did.
+    // Messages that DATA cannot carry arrive changed, so their signatures break.
     deliver(&keeper.keys("smtp"), &binaries());
     let arrived = keeper.take();
     assert_eq!(arrived.len(), 2 * binaries().len());

@@ -1,5 +1,4 @@
-//! Domains that are spelled in two ways: `bücher.test` and `xn--bcher-kva.test`, and each with a final
-//! dot.
+//! Domains with two spellings, `bücher.test` and `xn--bcher-kva.test`, each with and without a final dot.
 
 use serde_json::Value;
 
@@ -31,7 +30,7 @@ fn all_of_them_have_one_exchange_and_one_transaction() {
             .enumerate()
             .map(|(n, domain)| format!("{n}@{domain}")),
     );
-    // Three times the same mailbox.
+    // The same mailbox three times.
     send.push("0@xn--bcher-kva.test".to_owned());
     send.push("\"0\"@xn--bcher-kva.test.".to_owned());
     site.program(&send, LETTER).ok();
@@ -46,7 +45,7 @@ fn all_of_them_have_one_exchange_and_one_transaction() {
     assert!(!envelope.contains("SMTPUTF8"), "{envelope}");
     site.is_clean_and_empty();
 
-    // With a local part that does, the address stays as it is.
+    // A local part that needs it is sent unchanged.
     site.queue(&["\u{f6}@b\u{fc}cher.test"]);
     site.run().ok();
     let envelope = store.envelope(1);
@@ -74,12 +73,12 @@ fn all_of_them_are_one_destination_and_one_route() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    // The destination, and its host.
+    // The destination and its host.
     assert_eq!(all.len(), 2, "{listed}");
     assert_eq!(all[0]["destination"], "[127.99.99.99]:2");
     assert_eq!(all[1]["destination"], "xn--bcher-kva.test");
     assert_eq!(all[1]["hosts"][0], "[127.99.99.99]:2");
-    // One has tried it; the others have not.
+    // One message has been tried; the others have not.
     assert_eq!(
         (&all[0]["tries"], &all[1]["tries"]),
         (&1.into(), &1.into()),
@@ -130,13 +129,13 @@ fn what_dns_does_not_know_comes_back() {
         is_bounced(&site, words);
         is_bounced(&site, "5.1.2");
     }
-    // For people the bounce has its address as the sender wrote it, for programs as all of them know it.
+    // The bounce's text has the address as the sender wrote it, and its report has the ASCII form.
     let site = attempted(&config, "x@b\u{fc}cher.test");
     is_bounced(&site, "x@b=C3=BCcher.test");
     is_bounced(&site, "Final-Recipient: rfc822; x@xn--bcher-kva.test");
 }
 
-/// The host is looked up, and its certificate is for, the ASCII form of what is configured.
+/// The ASCII form of the configured host is looked up, and matched against the certificate.
 #[test]
 fn a_host_of_the_configuration_may_be_spelled_in_any_way() {
     let dns = Dns::new();

@@ -1,4 +1,4 @@
-//! `suspend` and `resume`: what is held back, what is not, and who says so.
+//! `suspend` and `resume`: which mail is held back, which is not, and which commands report it.
 
 use std::fs;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::program::{Site, outcome, pipe, route, until};
 
-/// Every recipient's address goes into a file.
+/// A site with a transport that writes every recipient's address to a file.
 fn noting() -> Site {
     let note = "cat >/dev/null; echo \"$RECIPIENT\" >>{dir}/log";
     let routes = route("domain", "other.test", "two") + &route("domain", "*", "one");
@@ -46,7 +46,7 @@ fn suspended_mail_waits_and_all_other_mail_goes() {
     };
     assert_eq!(log(), ["b@free.test", "d@sub.held.test"]);
     assert!(!site.rows().iter().any(|row| row["id"] == *third));
-    // Who was not tried has no history.
+    // A message without an attempt has no history.
     let shown = site.shown(&second);
     assert_eq!(
         (&shown["queue"], &shown["attempts"]),
@@ -77,7 +77,7 @@ fn suspended_mail_waits_and_all_other_mail_goes() {
     assert!(way["suspended"].is_string(), "{way}");
     let way = &objects(&say(&["route", "--json", "x@sub.held.test"]).ok())[0];
     assert_eq!(way["suspended"], Value::Null);
-    // Whatever an operator does with a message, its mail stays where it is.
+    // After any action of an operator, the message's mail stays held back.
     let said = say(&["retry", "--queue-only", &second]).ok();
     assert!(
         said.contains("made due, but waits: held.test is suspended"),
@@ -133,7 +133,7 @@ fn transports_are_suspended_by_name_and_time_lets_them_go() {
     site.queue(&["a@other.test", "b@x.test"]);
     site.run().ok();
     assert_eq!(site.lines("log"), ["b@x.test"]);
-    // It runs out, and the next run tidies it away.
+    // After it expires, the next run removes it.
     say(&["suspend", "--transport", "two", "--for", "0s"]).ok();
     site.run().ok();
     assert!(!site.spool().join("suspended/transport=two").exists());
@@ -180,7 +180,7 @@ fn a_damaged_suspension_is_found_and_stays_until_it_is_resumed() {
     site.is_clean_and_empty();
 }
 
-/// From when it is reported, by a run that has been there for long.
+/// A running `run --watch` obeys each change as soon as the command has reported it.
 #[test]
 fn a_run_that_stays_heeds_what_is_suspended_and_resumed() {
     let site = noting();
@@ -237,12 +237,12 @@ fn what_can_match_nothing_is_not_suspended() {
         "[192.0.2.1]",
     ] {
         site.program(["suspend", name], b"").ok();
-        // It is resumed by the same name, whatever the configuration has become.
+        // It is resumed by the same name, even after the configuration has changed.
         site.program(["resume", "--queue-only", name], b"").ok();
     }
 }
 
-/// The end of a suspension does not release what waits for later.
+/// The end of a suspension does not release scheduled mail.
 #[test]
 fn what_is_for_later_is_due_at_its_release() {
     let site = Site::with_box();

@@ -1,4 +1,4 @@
-//! Transports that cannot be used: their mail waits, everybody else's goes on.
+//! Transports that cannot be used: their mail waits, all other mail is delivered.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +31,7 @@ fn a_missing_file_defers_its_own_mail_and_no_other() {
         "{checked}"
     );
 
-    // It is not remembered as a destination that is down: what is mended works at once.
+    // It is not recorded as a down destination: after the repair it works at once.
     let listed = site.program(["destinations"], b"").ok();
     assert_eq!(listed, "All destinations are up.\n");
     fs::write(site.dir().join("roots.pem"), "no certificate").unwrap();
@@ -88,7 +88,7 @@ fn secrets_that_others_can_read_are_not_used() {
     );
 }
 
-/// What `mailspool config` shows is a configuration, and means the same.
+/// The output of `mailspool config` is a configuration with the same meaning.
 #[test]
 fn what_is_in_force_can_be_read_again() {
     let keys = "type = \"smtp\"\nhost = [\"a.test\", \"unix:/run/x\"]\nport = 587\n\

@@ -1,4 +1,4 @@
-//! One message to many destinations, and transports that take few at once.
+//! One message to many destinations, and transports with a limit on concurrent use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -21,7 +21,7 @@ fn hosts(count: usize) -> Vec<String> {
 }
 
 impl Scene {
-    /// One message to somebody at each host.
+    /// Accepts one message with a recipient at each host.
     pub fn fan_out(&self, hosts: &[String]) -> mailspool::message::QueueId {
         let to: Vec<String> = hosts.iter().map(|host| format!("r@{host}")).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
@@ -93,7 +93,7 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
         while tried() < 2 {
             thread::sleep(Duration::from_millis(1));
         }
-        // It comes in while the other one waits for answers.
+        // It arrives while the other message waits for replies.
         let id = scene.queue(1, "near.test")[0];
         while scene.spool.locate(id).unwrap().queue().is_some() {
             thread::sleep(Duration::from_millis(1));
@@ -101,7 +101,7 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
         let tried_meanwhile = tried();
         stop.stop();
         silent.iter().for_each(|host| scene.net.hang(host, false));
-        // What was under way is finished, and nothing more begins.
+        // The transactions under way end, and no other begins.
         assert_eq!(pass.join().unwrap().delivered, 3);
         assert_eq!((tried_meanwhile, tried()), (2, 2));
     });
@@ -112,8 +112,8 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
     assert_eq!(scene.slots(), 0);
 }
 
-/// Has a message tried by one job, and something done while the first host, which is `host0.test`, is being asked.
-/// The host answers only then.
+/// Runs a pass with one job. While the first host, `host0.test`, holds back its reply, calls `act`; then the
+/// host replies.
 fn meanwhile(scene: &Scene, act: impl FnOnce()) {
     scene.net.hang("host0.test", true);
     let runner = scene.with_jobs(1).build();
@@ -145,7 +145,7 @@ fn resume(scene: &Scene, one: &Suspension) {
     wake(&scene.spool, &|_, _| true, scene.clock.now()).unwrap();
 }
 
-/// By domain, as a destination of a transport, and the one that is being asked, which is too late.
+/// Suspended: a domain, a destination of a transport, and the destination under way, for which it is too late.
 #[test]
 fn what_is_suspended_during_an_attempt_is_left_out_of_its_further_parts() {
     let scene = Scene::new();
@@ -168,7 +168,7 @@ fn what_is_suspended_during_an_attempt_is_left_out_of_its_further_parts() {
     assert_eq!(findings(&scene.spool), []);
 }
 
-/// So is what is left for a destination to which a connection is open.
+/// The rest for a destination with an open connection waits too.
 #[test]
 fn the_rest_for_a_destination_that_is_suspended_waits() {
     let mut scene = Scene::new();
@@ -193,9 +193,9 @@ fn the_rest_for_a_destination_that_is_suspended_waits() {
     assert_eq!(findings(&scene.spool), []);
 }
 
-/// What an operator wants done to a message ends its attempt after the transactions under way.
+/// An operator's request ends the attempt after the transactions under way.
 #[test]
-fn a_message_that_is_taken_back_during_its_attempt_goes_to_nobody_else() {
+fn a_message_that_is_taken_back_during_its_attempt_goes_to_no_further_host() {
     let by = || By::rule("test");
     let until = Timestamp::now() + SignedDuration::from_hours(100);
     let (end, then) = (None, Then::Thaw);
@@ -211,7 +211,7 @@ fn a_message_that_is_taken_back_during_its_attempt_goes_to_nobody_else() {
         (Action::Discard { by: by(), until }, true),
         (Action::Bounce(by()), true),
         (Action::Retry(by()), false),
-        // It makes no sense, and is refused after the attempt.
+        // A request that does not apply, and is refused after the attempt.
         (Action::Thaw(by()), false),
     ] {
         let scene = Scene::new();
@@ -228,7 +228,7 @@ fn a_message_that_is_taken_back_during_its_attempt_goes_to_nobody_else() {
             Action::Freeze { .. } => assert!(matches!(queue, Some(Queue::Frozen(_)))),
             Action::Discard { .. } => assert!(matches!(queue, Some(Queue::Discarded(_)))),
             Action::Bounce(_) => {
-                // Its sender is told of those who were left.
+                // Its sender gets a bounce for the remaining recipients.
                 scene.pass();
                 assert_eq!(scene.net.delivered("sender.test"), 1);
             }
@@ -240,7 +240,7 @@ fn a_message_that_is_taken_back_during_its_attempt_goes_to_nobody_else() {
     }
 }
 
-/// A transport that counts how often it is used at once.
+/// A transport that counts its concurrent uses.
 fn counting(most: &Arc<AtomicUsize>) -> Relay {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::clone(most));
     Relay::new(move |_, recipients| {
@@ -275,7 +275,8 @@ fn a_transport_is_used_by_so_many_over_all_processes() {
         let passes: Vec<_> = (0..4).map(|_| scope.spawn(pass)).collect();
         passes.into_iter().map(|pass| pass.join().unwrap()).sum()
     });
-    // What one that found no place had in hand, when the others came to it, is left to the next.
+    // A pass that finds no free slot leaves its messages. If other passes meet them while they are locked,
+    // the next pass delivers them.
     assert_eq!(delivered + pass(), 60);
     assert_eq!(most.load(SeqCst), 2);
 }

@@ -1,5 +1,5 @@
-//! Hosts of destinations: the next one is asked in the same attempt, and each is remembered and
-//! counted by itself, whatever it serves.
+//! Hosts of destinations: the next host is tried in the same attempt, and each host is recorded and counted
+//! separately, for all its destinations.
 
 use mailspool::queue::Status;
 
@@ -17,7 +17,7 @@ fn a_host_that_says_421_to_each_mail_is_asked_once() {
     let down = scene.spool.all_down().unwrap();
     assert_eq!(down.len(), 1, "{down:?}");
     assert_eq!(down[0].reply, "421 4.3.2 busy");
-    // And again when it is probed, a little later each time.
+    // Each probe connects once more, at growing intervals.
     for (minutes, tries) in [(6, 2), (11, 3)] {
         scene.clock.forward(minutes);
         scene.runner_by(relay(&[&sink])).pass().unwrap();
@@ -27,7 +27,7 @@ fn a_host_that_says_421_to_each_mail_is_asked_once() {
     assert_eq!(findings(&scene.spool), []);
 }
 
-/// A server that takes no more in this session takes the next message in another one, in the same pass.
+/// If a server limits the messages of a session, the next message gets a new session in the same pass.
 #[test]
 fn what_a_used_connection_takes_no_more_goes_over_a_new_one() {
     let scene = Scene::new();
@@ -40,7 +40,7 @@ fn what_a_used_connection_takes_no_more_goes_over_a_new_one() {
     assert_eq!(findings(&scene.spool), []);
 }
 
-/// So does one that cannot end a transaction of which nothing came.
+/// So does a server that cannot reset a failed transaction.
 #[test]
 fn a_server_without_reset_gets_the_next_message_over_a_new_connection() {
     let scene = Scene::new();
@@ -69,7 +69,7 @@ fn the_next_host_gets_the_mail_of_one_that_takes_none() {
 }
 
 #[test]
-fn whom_a_host_puts_off_the_next_one_gets() {
+fn the_next_host_gets_what_a_host_defers() {
     for mood in [Mood::QueueFull, Mood::Greylists, Mood::RefusesLater] {
         let scene = Scene::new();
         let (first, second) = (Sink::in_mood(mood), Sink::start());
@@ -77,20 +77,20 @@ fn whom_a_host_puts_off_the_next_one_gets() {
         let hosts = [&first, &second];
         let summary = scene.runner_by(relay(&hosts)).pass().unwrap();
         assert_eq!((summary.delivered, summary.deferred), (5, 0), "{mood:?}");
-        // The better host is asked for each message: it listens.
+        // The better host is tried for each message, because it answers.
         assert_eq!(first.seen().connections, 5, "{mood:?}");
         assert_eq!(scene.spool.all_down().unwrap(), [], "{mood:?}");
         assert_eq!(scene.slots(), 0);
     }
 }
 
-/// What a host breaks off over may be to blame for it, until it has broken off over several messages.
+/// If a host disconnects during a message, the message may be the cause, until it happens with several messages.
 #[test]
 fn a_host_that_breaks_off_over_each_message_is_left_alone_after_three() {
     for (mood, by_second) in [
         (Mood::HangsUpAtRcpt, 60),
         (Mood::HangsUpAtData, 60),
-        // What it may have is asked of no other.
+        // What the host may have accepted is sent to no other host.
         (Mood::LosesAnswer, 57),
     ] {
         let scene = Scene::new();
@@ -103,7 +103,7 @@ fn a_host_that_breaks_off_over_each_message_is_left_alone_after_three() {
         assert_eq!(down.len(), 1, "the host, and not the destination: {down:?}");
         assert_eq!(findings(&scene.spool), []);
 
-        // And where there is no other host.
+        // The same without another host.
         let scene = Scene::new();
         let only = Sink::in_mood(mood);
         scene.queue(60, "any.test");
@@ -133,7 +133,7 @@ fn a_host_that_breaks_off_over_two_messages_is_not_down() {
     }
 }
 
-/// Those that are sent one by one because the server says so are not when it fails.
+/// Recipients are sent one by one if the server asks for that, but not after it fails.
 #[test]
 fn a_host_that_fails_for_one_recipient_is_not_asked_for_each() {
     let scene = Scene::new();
@@ -146,7 +146,7 @@ fn a_host_that_fails_for_one_recipient_is_not_asked_for_each() {
     assert_eq!(seen, (1, 1));
 }
 
-/// A connection over which no message went cannot have had too many.
+/// A connection that carried no message cannot have reached a session limit.
 #[test]
 fn a_host_that_puts_off_each_message_gets_no_connection_for_each() {
     let scene = Scene::new();
@@ -158,7 +158,7 @@ fn a_host_that_puts_off_each_message_gets_no_connection_for_each() {
 }
 
 #[test]
-fn who_is_greylisted_everywhere_waits_with_the_words_of_a_server() {
+fn a_message_greylisted_everywhere_waits_with_a_reply_of_a_server() {
     let scene = Scene::new();
     let (first, second) = (Sink::in_mood(Mood::Greylists), Sink::in_mood(Mood::Closed));
     let id = scene.queue(1, "any.test")[0];
@@ -170,7 +170,7 @@ fn who_is_greylisted_everywhere_waits_with_the_words_of_a_server() {
     assert_eq!(content.state.recipients[0].attempts, 1);
 }
 
-/// What may have been delivered is asked of no other host.
+/// What may have been delivered is sent to no other host.
 #[test]
 fn an_answer_that_is_lost_ends_the_round() {
     let scene = Scene::new();
@@ -207,7 +207,7 @@ fn destinations_that_share_a_dead_host_make_one_probe() {
     assert_eq!(host.delivered, 20);
     assert!(host.most <= 3, "{} at once, over all", host.most);
     assert_eq!(scene.slots(), 0);
-    // What was down by that host may be looked at again, and is up.
+    // Destinations that were down because of the host are tried again, and are up.
     for domain in &all {
         scene.queue(1, domain);
     }
@@ -216,7 +216,7 @@ fn destinations_that_share_a_dead_host_make_one_probe() {
     assert_eq!(scene.spool.all_down().unwrap(), []);
 }
 
-/// Connections to a host are counted whatever they were opened for, and used for others.
+/// Connections to a host are counted for all its destinations, and are reused for any of them.
 #[test]
 fn connections_to_a_shared_host_are_bounded() {
     let scene = Scene::new();

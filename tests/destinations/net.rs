@@ -1,5 +1,5 @@
-//! A network of hosts that count: each domain is one, and takes three connections at once. Domains
-//! whose names begin with `shared` all have one host, `one.test`.
+//! A network of hosts that count: each domain is a host and accepts three connections at once. Domains with
+//! names that begin with `shared` have one common host, `one.test`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -10,19 +10,19 @@ use mailspool::message::{Address, EnhancedCode};
 use mailspool::queue::Outcome;
 use mailspool::transport::{BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport};
 
-/// So long a connection takes, and each message: that others could be opened meanwhile.
+/// The duration of a connect and of a message, long enough for others to begin meanwhile.
 const DELAY: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Default)]
 pub struct Net {
     hosts: Arc<Mutex<HashMap<String, Host>>>,
     on_unknown: OnUnknown,
-    /// Of one transaction; any number, if it is not said.
+    /// The most recipients per transaction; `None` means any number.
     most_recipients: Option<usize>,
     at_work: Arc<AtWork>,
 }
 
-/// Connections that are being opened and messages that are being delivered, over all hosts.
+/// Connects and deliveries under way, over all hosts.
 #[derive(Default)]
 struct AtWork {
     now: AtomicUsize,
@@ -48,14 +48,14 @@ impl Drop for Working {
 #[derive(Clone, Default)]
 pub struct Host {
     dead: bool,
-    /// Nobody is answered until it does not.
+    /// The host holds back every reply until this is false.
     hangs: bool,
     loses_answers: bool,
     pub connects: usize,
-    /// Connections that were begun before the first was answered.
+    /// Connects begun before the first was answered.
     pub at_first: usize,
     open: usize,
-    /// The most at once.
+    /// The most open connections at once.
     pub most: usize,
     pub delivered: usize,
 }
@@ -89,7 +89,7 @@ impl Net {
         self.change(domain, |host| host.loses_answers = true);
     }
 
-    /// The most that was under way at once.
+    /// The most connects and deliveries under way at once.
     pub fn most_at_work(&self) -> usize {
         self.at_work.most.load(SeqCst)
     }
@@ -170,7 +170,7 @@ impl Transport for Net {
     }
 }
 
-/// The host of many domains, until it was told.
+/// The common host of many domains, until it was returned.
 struct Shared(Option<Net>);
 
 impl Hosts for Shared {

@@ -18,39 +18,39 @@ pub struct Seen {
     pub most: usize,
 }
 
-/// It listens as long as its process lives.
+/// A server that listens until its process ends.
 pub struct Sink {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// How a sink is disposed.
+/// How a sink behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
     TakesAll,
-    /// 421 to each MAIL, and it hangs up.
+    /// Replies 421 to each MAIL, and disconnects.
     Busy,
     HangsUpAtMail,
-    /// It hangs up before it has said anything.
+    /// Disconnects without a greeting.
     Closed,
-    /// 451 to each MAIL.
+    /// Replies 451 to each MAIL.
     QueueFull,
-    /// 450 to each RCPT.
+    /// Replies 450 to each RCPT.
     Greylists,
-    /// It takes one recipient at once, says so, and hangs up at that one.
+    /// Announces a limit of one recipient, and disconnects at RCPT.
     HangsUpAtRcpt,
     HangsUpAtData,
-    /// 451 to each message.
+    /// Replies 451 to each message.
     RefusesLater,
-    /// It hangs up instead of an answer to a message.
+    /// Disconnects instead of replying to a message.
     LosesAnswer,
-    /// 452 to the third MAIL of a connection.
+    /// Replies 452 to the third MAIL of a connection.
     TakesTwoInASession,
-    /// 500 to RSET.
+    /// Replies 500 to RSET.
     KnowsNoReset,
 }
 
-/// A port at which nobody listens.
+/// A port without a listener.
 pub struct Dead {
     address: SocketAddr,
 }
@@ -64,7 +64,7 @@ impl Sink {
         Sink::at("127.0.0.1:0".parse().unwrap(), mood)
     }
 
-    /// As it is named where it answered.
+    /// The host's name in the record of a reply.
     pub fn name(&self) -> String {
         format!("[{}]:{}", self.address.ip(), self.address.port())
     }
@@ -111,7 +111,7 @@ impl Dead {
     }
 }
 
-/// To these, in their order.
+/// A transport to these hosts, in this order.
 pub fn relay(sinks: &[&Sink]) -> Smtp {
     let addresses: Vec<SocketAddr> = sinks.iter().map(|sink| sink.address).collect();
     smtp(&addresses, 4, 100)
@@ -135,7 +135,7 @@ fn speak(stream: TcpStream, seen: &Mutex<Seen>, mood: Mood) {
         seen.open += 1;
         seen.most = seen.most.max(seen.open);
     }
-    // A client that hangs up is at its end, however.
+    // A client that disconnects at any point has finished.
     let _ = converse(stream, seen, mood);
     seen.lock().unwrap().open -= 1;
 }

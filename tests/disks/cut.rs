@@ -1,4 +1,4 @@
-//! The disks that a power cut may leave, taken from a device's log.
+//! The possible disks after a power cut, derived from a device's log.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,40 +8,40 @@ use super::device::{Event, Image};
 use super::program::crowd::Random;
 use super::work::Mark;
 
-/// The time between two flushes. Whatever was written before the first is on the disk; of what
-/// was written until the second is answered, anything may be.
+/// The time between two flushes. Writes before the first are on the disk. Any of the writes until the reply
+/// to the second may be.
 pub struct Window {
     /// Events up to this one are durable.
     durable: usize,
     /// The writes that may be missing.
     writes: Vec<usize>,
-    /// The power goes before this event.
+    /// The power is cut before this event.
     end: usize,
 }
 
-/// What of a window's writes reaches the disk.
+/// Which of a window's writes reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subset {
     None,
     All,
-    /// All but this one, by its place in the window.
+    /// All but one, given by its index in the window.
     AllBut(usize),
-    /// Every sector of it or not, as it comes.
+    /// A random choice of sectors.
     Random,
 }
 
 pub struct Cuts {
     events: Vec<Event<Mark>>,
     pub windows: Vec<Window>,
-    /// Octets that a disk writes wholly or not at all.
+    /// Octets that a disk writes atomically.
     sector: usize,
-    /// The image up to a durable event, from which the next is made.
+    /// The image up to a durable event, from which the next image is built.
     image: Image,
     applied: usize,
 }
 
 impl Cuts {
-    /// Those from this event on.
+    /// The windows from this event on.
     pub fn new(image: Image, events: Vec<Event<Mark>>, from: usize, sector: usize) -> Cuts {
         let mut windows = windows(&events);
         windows.retain(|window| window.durable >= from);
@@ -54,7 +54,7 @@ impl Cuts {
         }
     }
 
-    /// The same for a disk that takes no notice of flushes after the first of them.
+    /// Treats the disk as one that ignores every flush after the first.
     pub fn ignore_flushes(&mut self) {
         let first = self.windows[0].durable;
         for window in &mut self.windows {
@@ -64,7 +64,7 @@ impl Cuts {
         }
     }
 
-    /// The disk after a cut in this window. Windows have to be asked for in their order.
+    /// Returns the disk after a cut in this window. Windows must be requested in order.
     pub fn image(&mut self, window: usize, subset: Subset, random: &mut Random) -> Image {
         let window = &self.windows[window];
         for event in &self.events[self.applied..window.durable] {
@@ -88,7 +88,7 @@ impl Cuts {
         image
     }
 
-    /// Half of the writes whole or not at all, the other half sector by sector.
+    /// Writes half of the writes whole or not at all, the other half sector by sector.
     fn sectors(&self, offset: u64, bytes: &Arc<[u8]>, random: &mut Random, image: &mut Image) {
         match random.pick(4) {
             0 => {}
@@ -103,7 +103,7 @@ impl Cuts {
         }
     }
 
-    /// What the test knew when the power went.
+    /// What the test knew at the time of the cut.
     pub fn known(&self, window: usize) -> impl Iterator<Item = &Mark> {
         let end = self.windows[window].end;
         self.events[..end].iter().filter_map(|event| match event {
@@ -150,7 +150,7 @@ fn window(events: &[Event<Mark>], range: Range<usize>) -> Window {
     }
 }
 
-/// The parts of a write that lie in one sector each.
+/// The ranges of a write, split at sector boundaries.
 fn parts(offset: u64, size: usize, sector: usize) -> Vec<Range<usize>> {
     let first = sector - (offset % sector as u64) as usize;
     let mut ends: BTreeSet<usize> = (first..size).step_by(sector).collect();

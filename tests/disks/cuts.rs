@@ -1,5 +1,5 @@
-//! Real power cuts: the program works on a file system, and every disk that a cut may leave is
-//! mounted, recovered by the file system itself, and worked off by the program.
+//! Real power cuts: the program works on a file system. Every possible disk after a cut is mounted, recovered
+//! by the file system, and then drained by the program.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,14 +55,14 @@ fn notes(ground: &Ground) -> Notes {
 
 fn options(kind: Kind) -> &'static str {
     match kind {
-        // Several that were copies of one would be one to it.
+        // btrfs would take several copies of one image for the same file system.
         Kind::Btrfs => "nodiscard",
         _ => "",
     }
 }
 
-/// What a disk writes wholly. xfs asks for no more than 512; ext4 and btrfs cannot be mounted
-/// any more if the 4096 octets of their superblock are torn.
+/// Octets that a disk writes atomically. xfs needs only 512. ext4 and btrfs cannot be mounted if the 4096
+/// octets of their superblock are torn.
 fn sector(kind: Kind) -> usize {
     match kind {
         Kind::Xfs => 512,
@@ -70,17 +70,17 @@ fn sector(kind: Kind) -> usize {
     }
 }
 
-/// What is promised.
+/// What the file system guarantees.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Promise {
     /// Everything.
     All,
-    /// What is not delivered is somewhere, whole and with its id: in `lost+found`, or under another's name in
-    /// quarantine. Only what the cut left no name but that in `new/` is swept there.
+    /// An undelivered message is somewhere, whole and with its id: in `lost+found`, or in quarantine under
+    /// another message's name. A message with no name left except one in `new/` is swept.
     Found,
 }
 
-/// Mounts what a cut left, and judges it.
+/// Mounts the disk after a cut, and judges it.
 fn look(
     ground: &Ground,
     kind: Kind,
@@ -95,13 +95,13 @@ fn look(
         repair_without_journal(&path);
     }
     let verdict = match Disk::mount(kind, &path, &point, options(kind)) {
-        // Where promises are broken on purpose, not even the program's answers can be relied on.
+        // If guarantees are broken on purpose, the program may fail in any way.
         Ok(_disk) => {
             let notes = notes(ground);
             let swept = found(&point.join("spool/new"));
             let judge = AssertUnwindSafe(|| judge(&point, known, &notes, random));
             let mut verdict = catch_unwind(judge).unwrap_or_else(|_| Verdict {
-                wrong: vec!["what was asked of the program failed, see above".into()],
+                wrong: vec!["the program failed, see above".into()],
                 ..Verdict::default()
             });
             if promise == Promise::Found {
@@ -129,7 +129,7 @@ fn look(
     verdict
 }
 
-/// Without a journal it has to be checked after a cut; 1 and 2 are that it was mended.
+/// Runs e2fsck, which ext4 without a journal needs after a cut. Statuses 1 and 2 say that it made repairs.
 fn repair_without_journal(path: &Path) {
     let checked = Command::new("e2fsck")
         .arg("-fy")
@@ -139,7 +139,7 @@ fn repair_without_journal(path: &Path) {
     assert!(matches!(checked.status.code(), Some(0..=2)), "{checked:?}");
 }
 
-/// What came of many cuts.
+/// The results of many cuts.
 #[derive(Default)]
 struct Explored {
     cuts: usize,
@@ -149,23 +149,23 @@ struct Explored {
     wrong: Vec<String>,
 }
 
-/// How much is explored: so many windows, spread over all, as long as there is time.
+/// How much to explore: this many windows, spread over all, while time remains.
 struct Effort {
     promise: Promise,
     windows: usize,
     time: Duration,
     subsets: Subsets,
-    /// So many faults are enough.
+    /// Stops after this many faults.
     enough: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Subsets {
-    /// Nothing of what was not flushed.
+    /// Drops every unflushed write.
     None,
-    /// One for each window.
+    /// One subset per window.
     One,
-    /// Several for each window.
+    /// Several subsets per window.
     Several,
 }
 
@@ -220,7 +220,7 @@ fn as_it_is(command: &Command) -> Command {
     with_environment(same, command)
 }
 
-/// Gives a command what another one's environment would be.
+/// Copies the environment settings of one command to another.
 fn with_environment(mut command: Command, of: &Command) -> Command {
     for (name, value) in of.get_envs() {
         match value {
@@ -284,25 +284,25 @@ fn power_cuts_on_btrfs() {
     cut(Kind::Btrfs);
 }
 
-/// A sync through FUSE is one of what lies below.
+/// A sync through FUSE is a sync of the file system below.
 #[test]
 fn power_cuts_on_fuse() {
     cut(Kind::FuseOnExt4);
 }
 
-/// What is acknowledged is safe until it is first moved, on every file system.
+/// On every file system, an acknowledged message is safe until it is first moved.
 #[test]
 fn power_cuts_on_ext4_without_a_journal_before_anything_moves() {
     cut_with(Kind::Ext4WithoutJournal, Crew::Submitters, Promise::All);
 }
 
-/// Later a message may lose its name, and nothing else.
+/// After a move a message may lose its name, and nothing else.
 #[test]
 fn power_cuts_on_ext4_without_a_journal_lose_names_only() {
     cut_with(Kind::Ext4WithoutJournal, Crew::All, Promise::Found);
 }
 
-/// Cuts where loss is to be found.
+/// Cuts that must find a loss.
 const TEETH: Effort = Effort {
     promise: Promise::All,
     windows: 16,
@@ -311,9 +311,8 @@ const TEETH: Effort = Effort {
     enough: 1,
 };
 
-/// Whether cuts of one of some storms show that something is wrong. It depends on when the kernel
-/// writes by itself, and on whoever syncs all the machine's file systems at that moment; mostly the
-/// first storm shows it.
+/// Returns whether cuts of one of several storms find a fault. That depends on when the kernel writes back,
+/// and on other processes that sync all file systems of the machine. Usually the first storm is enough.
 fn is_found_out(kind: Kind, effort: &Effort, storm: impl Fn(&Ground) -> Cuts) -> bool {
     const MAX_STORMS: usize = 6;
     (0..MAX_STORMS).any(|_| {
@@ -323,7 +322,7 @@ fn is_found_out(kind: Kind, effort: &Effort, storm: impl Fn(&Ground) -> Cuts) ->
     })
 }
 
-/// strace answers every sync of the program with success, and none is made.
+/// strace makes every sync of the program a no-op that reports success.
 #[test]
 fn a_program_that_does_not_sync_is_found_out() {
     let without_syncs = |command: &Command| {
@@ -335,7 +334,7 @@ fn a_program_that_does_not_sync_is_found_out() {
         strace.arg(command.get_program()).args(command.get_args());
         with_environment(strace, command)
     };
-    // Otherwise ext4 commits by itself every 5 seconds, and on a busy machine the program is slower.
+    // With the default of 5 seconds, ext4 would commit by itself before a slow program is done.
     let storm = |ground: &Ground| {
         record_on(
             ground,
@@ -349,7 +348,7 @@ fn a_program_that_does_not_sync_is_found_out() {
     assert!(is_found_out(Kind::Ext4, &TEETH, storm), "nothing was found");
 }
 
-/// As if the disk took a flush for done that it has not begun.
+/// Simulates a disk that reports a flush done before it begins.
 #[test]
 fn a_disk_that_does_not_flush_is_found_out() {
     let storm = |ground: &Ground| {
@@ -360,9 +359,9 @@ fn a_disk_that_does_not_flush_is_found_out() {
     assert!(is_found_out(Kind::Ext4, &TEETH, storm), "nothing was found");
 }
 
-/// ext4 without a journal writes the two directories of a rename when it likes: after a cut a
-/// message may have neither name, and be in `lost+found`. That is less than `spool-layout.md`
-/// assumes, and here is how it shows.
+/// ext4 without a journal writes the two directories of a rename in any order. After a cut a message may have
+/// neither name, and be in `lost+found`. That is weaker than `spool-layout.md` requires; this test shows the
+/// effect.
 #[test]
 fn a_file_system_that_takes_renames_apart_is_found_out() {
     let effort = Effort {

@@ -1,18 +1,17 @@
-//! A block device that writes down what it is told, in which order.
+//! A block device that logs its requests in order.
 //!
-//! A loop device lies on the only file of a small FUSE file system, which this process serves.
-//! The kernel's loop driver turns each request of the file system above into a call:
+//! A loop device uses the only file of a small FUSE file system, which this process serves. The kernel's loop
+//! driver turns each request of the file system above into a call:
 //!
 //! - a write into FUSE_WRITE. The file is opened with `FOPEN_DIRECT_IO` and without a write-back
-//!   cache, so nothing lingers or is put together in the page cache of that file: the driver is
-//!   answered when the write is in the log.
+//!   cache, so the page cache of that file neither holds nor merges writes: the driver gets its reply
+//!   when the write is in the log.
 //! - a flush (REQ_PREFLUSH) into FUSE_FSYNC. The driver announces a volatile cache and no FUA, so
-//!   the block layer makes a flush of what the file system asked for with FUA, behind the write.
-//! - a discard into FUSE_FALLOCATE, which is refused; it never had to be done.
+//!   the block layer turns an FUA request of the file system into a flush after the write.
+//! - a discard into FUSE_FALLOCATE, which is refused; discards are optional.
 //!
-//! One thread serves one request after the other. So a flush covers exactly what is before it in
-//! the log. The test's own marks go into the same log: what the log has before an
-//! acknowledgement was asked of the device before it.
+//! One thread serves one request after the other, so a flush covers exactly what precedes it in the log. The
+//! test's marks go into the same log: requests logged before an acknowledgement reached the device before it.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -34,7 +33,7 @@ const NAME: &str = "image";
 const FILE: INodeNo = INodeNo(2);
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The octets of a disk; what was never written is zeros.
+/// The octets of a disk. Unwritten parts are zeros.
 #[derive(Clone, Default)]
 pub struct Image {
     pages: HashMap<u64, Box<[u8; PAGE]>>,
@@ -48,17 +47,17 @@ pub enum Event<M> {
         offset: u64,
         bytes: Arc<[u8]>,
     },
-    /// A flush came.
+    /// A flush arrived.
     FlushBegins,
-    /// It is about to be answered.
+    /// The reply to the flush is about to be sent.
     FlushEnds,
     Mark(M),
 }
 
-/// A log that is being written.
+/// A log that is still being written.
 pub struct Log<M>(Arc<Mutex<Vec<Event<M>>>>);
 
-/// The device: a file that can be mounted over a loop.
+/// The device: a file that can be mounted through a loop device.
 pub struct Device<M> {
     pub path: PathBuf,
     pub log: Log<M>,
@@ -107,7 +106,7 @@ impl<M: Send + 'static> Device<M> {
         }
     }
 
-    /// Ends it, and returns what it saw.
+    /// Stops the device, and returns its log.
     pub fn end(mut self) -> Vec<Event<M>> {
         let session = self.session.take().unwrap();
         session.umount_and_join().unwrap();
@@ -168,7 +167,7 @@ impl Image {
         bytes
     }
 
-    /// For each page: its number, where in it, and the part of the octets that is there.
+    /// For each page: its number, the offset in it, and the part of the octets that it covers.
     fn each_part(
         &mut self,
         offset: u64,
@@ -244,7 +243,7 @@ impl<M: Send + 'static> Filesystem for Server<M> {
         reply.ok();
     }
 
-    /// A `close`, which promises nothing.
+    /// Called on `close`; guarantees nothing.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
     }

@@ -1,5 +1,5 @@
-//! A disk without room drains: what can be delivered is, once, and recorded; what a sender must be told is told
-//! from the reserve; and when room returns everything goes on.
+//! A full disk drains: deliveries still happen once and are recorded, bounces use the reserve, and when space
+//! returns everything continues.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,17 +11,17 @@ use super::ground::{Disk, Ground, Kind};
 use super::program::{Site, names, pipe, route};
 use super::storms::{take_blocks, take_inodes};
 
-/// Messages of each sort.
+/// Messages of each kind.
 const EACH: usize = 12;
 
-/// Messages that fail, and are told of.
+/// Messages that fail and cause a bounce.
 const FAILED: usize = 4;
 const SENDER: &str = "sender@home.test";
 
-/// Files of the reserve.
+/// Files in the reserve.
 const RESERVE: usize = 32;
 
-/// Where each recipient that is reached is written down, on another disk.
+/// A configuration that logs each recipient reached, on another disk.
 fn config(log: &Path) -> String {
     let log = log.display();
     let small = "[accept]\nmin_free = \"0\"\nmin_free_inodes = 0\n";
@@ -51,7 +51,7 @@ fn reached(log: &Path) -> BTreeMap<String, usize> {
 fn drains(ground: &Ground, disk: &Disk, fill: impl Fn(&Path)) {
     let log = ground.dir().join("reached");
     let site = Site::new_in(&disk.point, &config(&log));
-    // Of a size that no file system keeps beside its name.
+    // Too large for a file system to store inline with the name.
     let body = "A line of a message that takes some room.\n".repeat(500);
     let letter = format!("Subject: x\n\n{body}");
     let queue = |to: &[String]| {
@@ -82,7 +82,7 @@ fn drains(ground: &Ground, disk: &Disk, fill: impl Fn(&Path)) {
         let _ = fs::remove_file(&probe);
         has_room
     };
-    // btrfs makes some room when it tidies up.
+    // btrfs frees some space when it cleans up.
     let had_room = has_room();
 
     let run = site.run();
@@ -93,19 +93,19 @@ fn drains(ground: &Ground, disk: &Disk, fill: impl Fn(&Path)) {
             assert_eq!(first.get(&one), Some(&1), "{one}: {first:?}\n{run}");
         }
     }
-    // A directory that must grow for the name of a notice may find no room (XFS has some for four names).
+    // A directory that must grow for the name of a notice may find no space (XFS has some for four names).
     let told = |reached: &BTreeMap<String, usize>| reached.get(SENDER).copied().unwrap_or(0);
     assert!((1..=FAILED).contains(&told(&first)), "the bounces: {run}");
     let is_used = names(&reserve).len() < RESERVE;
-    // It may do so while the run goes on as well; then there is still some.
+    // btrfs may also free space during the run; then some is left afterwards.
     let is_btrfs = statfs(&disk.point).unwrap().filesystem_type() == BTRFS_SUPER_MAGIC;
     let makes_room = had_room || is_btrfs && has_room();
     assert!(
         is_used || makes_room,
-        "told from the reserve, or not at all"
+        "the bounces used neither the reserve nor freed space"
     );
 
-    // What was delivered is recorded: nothing of it is tried again.
+    // Deliveries are recorded, so none is repeated.
     fill(&ballast);
     let run = site.run();
     assert!([0, 75].contains(&run.code), "{run}");

@@ -1,8 +1,8 @@
 //! File systems that only this test sees.
 //!
-//! A test's thread gets a mount namespace of its own. Whatever is mounted there is gone when the
-//! last process in it ends, with the loop devices below it, even if the test itself was killed;
-//! a test that ends or panics unmounts everything at once. Images lie in memory.
+//! A test's thread gets a new mount namespace. Its mounts and loop devices disappear when the last process in
+//! it ends, even if the test was killed. A test that ends or panics unmounts everything at once. Images are
+//! kept in memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use tempfile::TempDir;
 use super::passage::Passage;
 use super::proof;
 
-/// A mount namespace, and a directory in memory in it.
+/// A mount namespace with a directory in memory.
 pub struct Ground {
     dir: TempDir,
-    /// Keeps the namespace until we are gone. If we were its last process ourselves, a kill of
-    /// this test would have it unmount a device that the test serves, and wait for ever.
+    /// Keeps the namespace until this test has ended. If this test were the last process in it, killing the
+    /// test would unmount a device that the test serves, and hang forever.
     keeper: Child,
 }
 
 impl Ground {
-    /// For this thread, and all processes and threads that it starts.
+    /// Makes a namespace for this thread, and all processes and threads that it starts.
     pub fn new() -> Ground {
         assert!(
             nix::unistd::geteuid().is_root(),
@@ -65,7 +65,7 @@ impl Drop for Ground {
     }
 }
 
-/// Detached where somebody is in the way: the rest happens when he is gone.
+/// Unmounts. If the mount point is busy, detaches it; the unmount completes when it is free.
 pub fn unmount(point: &Path) {
     if umount2(point, MntFlags::empty()).is_err() {
         let _ = umount2(point, MntFlags::MNT_DETACH);
@@ -80,7 +80,7 @@ pub enum Kind {
     Xfs,
     Btrfs,
     Tmpfs,
-    /// An overlay, the upper directory of which is on a tmpfs.
+    /// An overlay with its upper directory on a tmpfs.
     OverlayOnTmpfs,
     OverlayOnExt4,
     /// A FUSE file system that this process serves, over an ext4.
@@ -88,7 +88,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The smallest that can be made of each, or little more, in MiB.
+    /// The smallest possible size of each kind, or slightly more, in MiB.
     pub fn size(self) -> u32 {
         match self {
             Kind::Xfs => 300,
@@ -97,12 +97,12 @@ impl Kind {
         }
     }
 
-    /// One that has room for all mail of a storm.
+    /// A size with space for all mail of a storm, in MiB.
     fn roomy(self) -> u32 {
         self.size() + if proof::long() { 400 } else { 0 }
     }
 
-    /// Makes one of so many MiB in an image.
+    /// Makes a file system of `size` MiB in an image.
     pub fn make(self, image: &Path, size: u32, options: &[&str]) {
         let size = format!("{size}m");
         must(Command::new("truncate").args(["-s", &size]).arg(image));
@@ -121,23 +121,23 @@ impl Kind {
 pub struct Disk {
     pub point: PathBuf,
     passage: Option<Passage>,
-    /// What it lies on.
+    /// The file system below it.
     below: Option<Box<Disk>>,
 }
 
 impl Disk {
-    /// Makes one and mounts it.
+    /// Makes and mounts a file system.
     pub fn new(ground: &Ground, kind: Kind) -> Disk {
         Disk::with_options(ground, kind, &[], "")
     }
 
-    /// With options for making it and for mounting it.
+    /// The same, with options for making and for mounting it.
     pub fn with_options(ground: &Ground, kind: Kind, make: &[&str], options: &str) -> Disk {
         let point = ground.dir().join("disk");
         fs::create_dir(&point).unwrap();
         match kind {
             Kind::Tmpfs => {
-                // Root keeps no mailbox where others may put one.
+                // Root does not read a mailbox in a directory that others can write to.
                 let size = format!("size={}m,mode=755,{options}", kind.roomy());
                 let mount = ["-t", "tmpfs", "-o", &size, "disk"];
                 must(Command::new("mount").args(mount).arg(&point));
@@ -164,7 +164,7 @@ impl Disk {
         }
     }
 
-    /// Mounts an image of a kind.
+    /// Mounts an image that holds this kind of file system.
     pub fn mount(kind: Kind, image: &Path, point: &Path, options: &str) -> Result<Disk, String> {
         if kind != Kind::FuseOnExt4 {
             return Disk::mount_image(image, point, options);
@@ -181,7 +181,7 @@ impl Disk {
         })
     }
 
-    /// Mounts an image. The loop device goes when it is unmounted.
+    /// Mounts an image. The loop device is removed at unmount.
     fn mount_image(image: &Path, point: &Path, options: &str) -> Result<Disk, String> {
         let options = format!("loop,{options}");
         let mut mount = Command::new("mount");
@@ -218,7 +218,7 @@ impl Disk {
         link.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
-    /// Mounts it again with `ro` or `rw`.
+    /// Remounts it with `ro` or `rw`.
     pub fn remount(&self, how: &str) -> Result<(), String> {
         let how = format!("remount,{how}");
         try_to(Command::new("mount").args(["-o", &how]).arg(&self.point))
@@ -242,7 +242,7 @@ fn command(words: &str) -> Command {
     command
 }
 
-/// Runs a command that has to succeed.
+/// Runs a command that must succeed.
 #[track_caller]
 pub fn must(command: &mut Command) {
     if let Err(words) = try_to(command) {

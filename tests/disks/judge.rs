@@ -1,4 +1,4 @@
-//! Whether what is on a disk after a power cut is what was promised.
+//! Judges whether the disk after a power cut keeps the guarantees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,25 +11,25 @@ use super::program::crowd::{Random, delivered, hurry, release};
 use super::program::{Site, files, names};
 use super::work::{Action, Mark, config_afterwards, noted};
 
-/// What was known of the messages when the power went.
+/// What was known of the messages at the time of the cut.
 #[derive(Default)]
 pub struct Known {
     accepted: BTreeSet<usize>,
-    /// The id, what was done last, and what was begun after it.
+    /// The id, the last completed action, and an action begun after it.
     acted: BTreeMap<usize, (String, Option<Action>, Option<Action>)>,
     /// Delivered to their first recipient.
     partly: BTreeSet<usize>,
 }
 
-/// Where deliveries to the recipients at `once.test` are noted.
+/// The files that record deliveries to the recipients at `once.test`.
 pub struct Notes {
-    /// Until the power went, and after that: what is noted here was delivered, but perhaps after the cut.
+    /// Deliveries until the cut and shortly after: each recorded message was delivered, perhaps only after the cut.
     pub before: PathBuf,
-    /// By the program on what the cut left.
+    /// Deliveries of the program on the disk after the cut.
     pub after: PathBuf,
 }
 
-/// What was found.
+/// The findings.
 #[derive(Default)]
 pub struct Verdict {
     pub acknowledged: usize,
@@ -59,7 +59,7 @@ impl Known {
     }
 }
 
-/// Works the spool off that lies in a directory, to its end.
+/// Drains the spool in a directory.
 pub fn judge(dir: &Path, known: &Known, notes: &Notes, random: &mut Random) -> Verdict {
     let mut verdict = Verdict {
         acknowledged: known.accepted.len(),
@@ -143,8 +143,7 @@ pub fn judge(dir: &Path, known: &Known, notes: &Notes, random: &mut Random) -> V
     verdict
 }
 
-/// The machine is another one after each cut, as far as the program can tell: `state/boot` says another boot,
-/// or is gone with the rest of `state/`.
+/// Simulates a reboot: the program sees another boot in `state/boot`, or no `state/boot`, or no `state/`.
 fn boot(site: &Site, random: &mut Random) {
     let state = site.spool().join("state");
     match random.pick(3) {
@@ -154,7 +153,7 @@ fn boot(site: &Site, random: &mut Random) {
     }
 }
 
-/// Loses and forges what may be lost and forged at any time: the view, and the marks of what is in use.
+/// Removes and forges what may be lost or forged at any time: the view, and the marks of messages in use.
 fn meddle(site: &Site, random: &mut Random) {
     let infos =
         ["sender", "recipients", "transport"].map(|dir| site.spool().join("info").join(dir));
@@ -180,7 +179,8 @@ fn meddle(site: &Site, random: &mut Random) {
     }
 }
 
-/// The first run after a boot has mended the view of what is left, and removed that of what is gone.
+/// Asserts that the first run after a boot has repaired the view of every message that is left, and removed
+/// that of every other.
 fn shown(site: &Site, wrong: &mut Vec<String>) {
     let mut left = BTreeSet::new();
     for path in site.message_files() {
@@ -206,7 +206,7 @@ fn shown(site: &Site, wrong: &mut Vec<String>) {
         let names = names(&site.spool().join("info").join(dir));
         let strays: Vec<_> = names.iter().filter(|name| !left.contains(*name)).collect();
         if !strays.is_empty() {
-            wrong.push(format!("info/{dir} shows what is gone: {strays:?}"));
+            wrong.push(format!("info/{dir} shows removed messages: {strays:?}"));
         }
     }
 }
@@ -217,7 +217,7 @@ fn block_of(bytes: &[u8]) -> Option<Block> {
     Block::parse(bytes.get(..length)?).ok()
 }
 
-/// The numbers of the messages that are somewhere, each whole and below its block, which has its id.
+/// The numbers of the messages that exist, whole and after a block with their id.
 pub fn found(dir: &Path) -> BTreeSet<usize> {
     let serial = |path: &PathBuf| {
         let bytes = fs::read(path).ok()?;
@@ -235,7 +235,7 @@ pub fn found(dir: &Path) -> BTreeSet<usize> {
     files(dir).iter().filter_map(serial).collect()
 }
 
-/// The files that have the message with this number.
+/// The files that contain the message with this number.
 pub fn traces(dir: &Path, serial: usize) -> Vec<PathBuf> {
     let line = format!("X-Serial: {serial}\n");
     let has_it = |path: &PathBuf| {
@@ -245,7 +245,7 @@ pub fn traces(dir: &Path, serial: usize) -> Vec<PathBuf> {
     files(dir).into_iter().filter(has_it).collect()
 }
 
-/// A repair succeeds, and leaves nothing for a second one.
+/// Asserts that a repair succeeds, and that a second one finds nothing.
 fn repair(site: &Site, wrong: &mut Vec<String>) {
     let first = site.program(["check", "--repair"], b"");
     let second = site.program(["check", "--repair"], b"");
@@ -255,7 +255,7 @@ fn repair(site: &Site, wrong: &mut Vec<String>) {
     }
 }
 
-/// What operators were told is so.
+/// Asserts that every acknowledged action of an operator holds.
 fn held(site: &Site, known: &Known, wrong: &mut Vec<String>) {
     if known.acted.is_empty() {
         return;

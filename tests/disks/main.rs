@@ -1,8 +1,8 @@
-//! The real program on real file systems, made for the purpose: storms of killed processes, disks
-//! that are full or fall read-only, and power cuts.
+//! The real program on real file systems made for the test: storms of killed processes, disks that are full
+//! or become read-only, and power cuts.
 //!
-//! Needs root, for mounting, /dev/fuse, a kernel with these file systems, and Debian's e2fsprogs,
-//! xfsprogs, btrfs-progs and strace. `MAILSPOOL_SEED` repeats a run as far as a scheduler does.
+//! Needs root, to mount, /dev/fuse, a kernel with these file systems, and Debian's e2fsprogs, xfsprogs,
+//! btrfs-progs and strace. `MAILSPOOL_SEED` repeats a run as far as the scheduler allows.
 
 mod cut;
 mod cuts;

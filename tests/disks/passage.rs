@@ -1,10 +1,9 @@
-//! A file system of this process's own, over another one: what a FUSE file system is to a program.
+//! A FUSE file system that this process serves, as a layer over another file system.
 //!
-//! Each call becomes the same call below. Nothing is kept: names and attributes are asked for each time,
-//! so what the kernel does for its own file systems by itself (locking a directory while a name is
-//! looked up and made) is not done here, and each answer takes two context switches. Locks of flock(2) are the kernel's,
-//! as with any FUSE file system that does not take them for itself. A sync of a file or of a directory is a
-//! sync below, and nothing else is.
+//! Each call becomes the same call below. Nothing is cached: the kernel asks for names and attributes each time. It
+//! does not lock a directory while a name is looked up and created, as its native file systems do, and each reply
+//! costs two context switches. Locks of flock(2) stay in the kernel, as with any FUSE file system that does not
+//! implement them. A sync of a file or a directory is a sync of the same below, and of nothing else.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -29,13 +28,13 @@ use fuser::{
 use nix::sys::statfs::{self, statfs};
 use nix::sys::statvfs::{Statvfs, statvfs};
 
-/// Nothing that was answered is valid any longer.
+/// Every reply expires at once.
 const AT_ONCE: Duration = Duration::ZERO;
 
-/// Threads that answer: several, so that one sync does not hold up all others.
+/// Threads that serve calls: several, so that one sync does not delay all others.
 const THREADS: usize = 4;
 
-/// A passage to a directory, while it is mounted.
+/// A layer over a directory, while it is mounted.
 pub struct Passage(Option<BackgroundSession>);
 
 impl Passage {
@@ -73,11 +72,11 @@ impl Drop for Passage {
 struct Server {
     nodes: Mutex<HashMap<u64, Node>>,
     open: Mutex<HashMap<u64, Arc<Open>>>,
-    /// The number of the next file that is opened.
+    /// The number of the next opened file.
     next: AtomicU64,
 }
 
-/// A file that the kernel knows by its number. It stays open, so the number is no other file's.
+/// A file that the kernel knows by its number. It stays open, so the number is not reused.
 struct Node {
     file: Arc<File>,
     lookups: u64,
@@ -85,7 +84,7 @@ struct Node {
 
 enum Open {
     File(File),
-    /// As it was listed when it was opened.
+    /// A directory, listed when it was opened.
     Dir(File, Vec<(u64, FileType, OsString)>),
 }
 
@@ -97,7 +96,7 @@ impl Open {
     }
 }
 
-/// Opens a name without following it.
+/// Opens a path without following a final symlink.
 fn look_at(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
@@ -106,7 +105,7 @@ fn look_at(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// The name by which an open file can be opened again.
+/// The path to reopen an open file.
 fn name_of(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
@@ -156,12 +155,12 @@ impl Server {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
     }
 
-    /// The name of an entry.
+    /// The path of an entry.
     fn entry(&self, parent: INodeNo, name: &OsStr) -> io::Result<PathBuf> {
         Ok(name_of(&*self.node(parent)?).join(name))
     }
 
-    /// Looks a name up: the kernel knows its file from now on.
+    /// Looks up a name; from here on the kernel knows its file.
     fn known(&self, path: &Path) -> io::Result<FileAttr> {
         let file = look_at(path)?;
         let inode = file.metadata()?.ino();
@@ -195,7 +194,7 @@ impl Server {
         self.open.lock().unwrap().remove(&handle.0);
     }
 
-    /// Opens a file that is known.
+    /// Reopens a known file.
     fn open_again(&self, inode: INodeNo, flags: i32) -> io::Result<File> {
         let node = self.node(inode)?;
         let mut options = OpenOptions::new();
@@ -258,7 +257,7 @@ impl Server {
     }
 }
 
-/// Answers with what came of a call.
+/// Replies with the result of a call.
 macro_rules! answer {
     ($reply:ident, $result:expr, $ok:expr) => {
         match $result {
@@ -497,7 +496,7 @@ impl Filesystem for Server {
             .written(count as u32));
     }
 
-    /// A `close`, which promises nothing.
+    /// Called on `close`; guarantees nothing.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
     }

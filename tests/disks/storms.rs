@@ -1,4 +1,4 @@
-//! Storms over every kind of file system, over full ones, and over ones that fall read-only.
+//! Storms over every kind of file system, over full ones, and over ones that become read-only.
 
 use std::fs;
 use std::io::Write;
@@ -18,7 +18,7 @@ fn submissions() -> usize {
     if proof::long() { 1500 } else { 60 }
 }
 
-/// Of a disk that is to have few: enough for all mail of a storm.
+/// For a disk with few inodes: enough for all mail of a storm.
 fn inodes() -> &'static str {
     if proof::long() { "6000" } else { "1000" }
 }
@@ -66,13 +66,13 @@ fn a_storm_on_an_overlay_of_ext4() {
     storm(Kind::OverlayOnExt4);
 }
 
-/// Names are made and removed without the locks of the kernel's own file systems.
+/// Names are created and removed without the locks of the kernel's native file systems.
 #[test]
 fn a_storm_on_fuse() {
     storm(Kind::FuseOnExt4);
 }
 
-/// Mail that is queued, a disk that takes no more, and a storm all the same.
+/// Queued mail, a disk without space, and a storm.
 fn storm_on_a_full_one(disk: &Disk, fill: impl Fn(&Path)) {
     let mut weather = Weather::new(&disk.point);
     weather.queue(20);
@@ -80,7 +80,7 @@ fn storm_on_a_full_one(disk: &Disk, fill: impl Fn(&Path)) {
     fs::create_dir(&ballast).unwrap();
     fill(&ballast);
     weather.blow(submissions() / 2, Sky::Broken);
-    // Nobody kills these: they are refused, and what is queued stays or goes.
+    // These submitters are not killed: they are refused, and remove their unfinished files.
     fill(&ballast);
     let new = weather.site.spool().join("new");
     let before = names(&new);
@@ -91,7 +91,7 @@ fn storm_on_a_full_one(disk: &Disk, fill: impl Fn(&Path)) {
         .iter()
         .filter(|name| !before.contains(name))
         .collect();
-    assert!(left.is_empty(), "left by who was refused: {left:?}");
+    assert!(left.is_empty(), "left by a refused submitter: {left:?}");
     let ran = weather.site.run();
     assert!([0, 75].contains(&ran.code), "{ran}");
     fs::remove_dir_all(&ballast).unwrap();
@@ -104,7 +104,7 @@ fn storm_on_a_full_one(disk: &Disk, fill: impl Fn(&Path)) {
     weather.clear_up();
 }
 
-/// Takes every block, one at a time in the end.
+/// Takes every block, in the end one at a time.
 pub fn take_blocks(ballast: &Path) {
     for (n, size) in [1 << 20, 1 << 16, 4096, 512].into_iter().enumerate() {
         let path = ballast.join(format!("{n}-{}", names(ballast).len()));
@@ -113,7 +113,7 @@ pub fn take_blocks(ballast: &Path) {
         };
         let block = vec![b'x'; size];
         while file.write_all(&block).is_ok() {}
-        // Some learn only now that there is no room, others make some.
+        // Some file systems find out only now that there is no space; others free some.
         let _ = file.sync_all();
         while file.write_all(&block).is_ok() {}
     }
@@ -175,14 +175,14 @@ fn a_storm_on_a_tmpfs_without_inodes() {
     storm_on_a_full_one(&disk, take_inodes);
 }
 
-/// Mail that is queued, and a disk that can only be read from one moment on.
+/// Queued mail, and a disk that becomes read-only.
 fn read_only(kind: Kind) {
     let ground = Ground::new();
     let disk = Disk::new(&ground, kind);
     let mut weather = Weather::new(&disk.point);
     weather.blow(submissions() / 2, Sky::Sound);
     weather.queue(10);
-    // As an operator leaves it who is killed.
+    // The state that a killed operator's process leaves.
     let part = "requests/1d3c7dd0-3b7c-4b5e-9a53-6f0a3a1a8a11.part";
     fs::write(weather.site.spool().join(part), "{").unwrap();
     disk.remount("ro").unwrap();
@@ -220,16 +220,16 @@ fn a_storm_on_a_tmpfs_that_becomes_read_only() {
     read_only(Kind::Tmpfs);
 }
 
-/// All that a run would move, finish or remove: what is due, requests, buckets whose time has come, and
-/// what killed processes left in `new/`, `done/` and `keys/`. On a disk that can only be read, each of
-/// them is trouble; here there are no notices, which might wait in `new/` for their origin.
+/// Everything that a run would move, finish or remove: due messages, requests, due buckets, and the files
+/// that killed processes left in `new/`, `done/` and `keys/`. On a read-only disk, each of them is trouble.
+/// There are no notices here, which might wait in `new/` for their origin.
 fn to_be_worked_on(spool: &Path) -> Vec<String> {
     let now = jiff::Timestamp::now();
     let is_due = |name: &str| {
         let bucket = name.parse().ok();
         bucket.is_some_and(|one: Bucket| one.due().is_some_and(|due| due <= now))
     };
-    // Half written files have an extension, and no run looks at them.
+    // Half-written files have an extension, and runs ignore them.
     let is_whole = |name: &str| !name.contains('.');
     let below = |dir: &str, wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
         let all = names(&spool.join(dir)).into_iter();
@@ -246,8 +246,7 @@ fn to_be_worked_on(spool: &Path) -> Vec<String> {
     all
 }
 
-/// A run on a disk that can only be read is in trouble if there is something to be worked on, of
-/// whatever kind, and only then.
+/// A run on a read-only disk reports trouble if and only if there is work of any kind.
 #[test]
 fn a_run_on_a_disk_that_can_only_be_read() {
     let ground = Ground::new();
@@ -290,8 +289,8 @@ fn a_run_on_a_disk_that_can_only_be_read() {
     run(&[]);
 }
 
-/// An error makes ext4 read-only while everybody is at work, and every process is told so in the
-/// middle of something.
+/// An error makes ext4 read-only in the middle of a storm, and every process meets it in the middle of an
+/// operation.
 #[test]
 fn a_storm_on_an_ext4_that_breaks_in_the_middle() {
     let ground = Ground::new();
@@ -315,7 +314,7 @@ fn a_storm_on_an_ext4_that_breaks_in_the_middle() {
         };
         let code = if left.is_empty() { 0 } else { 75 };
         assert_eq!(ran.code, code, "{ran}, of {left:?}");
-        // What was refused could not be removed either, and may be whole.
+        // A refused message could not be removed either, and may be whole.
         weather.refused.clear();
         drop(disk);
         let [image, point] = ["image", "disk"].map(|name| ground.dir().join(name));
@@ -325,10 +324,10 @@ fn a_storm_on_an_ext4_that_breaks_in_the_middle() {
     weather.clear_up();
 }
 
-/// ext4 has a moment after such an error in which it answers a sync with success, and nothing was
-/// synced. Many who sync at once meet it.
+/// For a moment after such an error, ext4 reports success for a sync that did nothing. Many concurrent syncs
+/// hit that moment.
 #[test]
-fn the_success_of_an_ext4_that_has_broken_is_not_believed() {
+fn the_success_of_an_ext4_that_has_broken_is_not_trusted() {
     let rounds = if proof::long() { 300 } else { 40 };
     let ground = Ground::new();
     let image = ground.dir().join("image");

@@ -1,4 +1,4 @@
-//! A storm over a disk: submitters, runners and operators, each killed at some moment.
+//! A storm over a disk: submitters, runners and operators, each killed at a random moment.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,40 +15,40 @@ use super::program::crowd::{
 use super::program::{BOX, LONG, Site, code_of, files, names, until};
 use super::proof;
 
-/// Of those whom all mail is for.
+/// The domain of all recipients.
 const DOMAIN: &str = "example.test";
 
-/// Small disks would be refused, and nobody waits until tomorrow.
+/// By default small disks would be refused, and retries would take too long.
 const CONFIG: &str = "[accept]\nmin_free = \"0\"\nmin_free_inodes = 0\n\
                       [retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
+enum Role {
     Submitter(usize),
     Runner,
     Operator(&'static str),
 }
 
-/// What the disk is expected to be.
+/// The expected state of the disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sky {
-    /// Nothing may fail.
+    /// No process may fail.
     Sound,
-    /// Everybody may be told 75.
+    /// Every process may end with status 75.
     Broken,
 }
 
 pub struct Weather {
     pub site: Site,
     random: Random,
-    crowd: Crowd<Who>,
-    /// What operators were told.
+    crowd: Crowd<Role>,
+    /// The output of the operators' commands.
     words: fs::File,
     next: usize,
     accepted: BTreeSet<usize>,
-    /// Were told 75.
+    /// Submissions that ended with status 75.
     pub refused: BTreeSet<usize>,
-    /// Runs that ended with 75.
+    /// Runs that ended with status 75.
     pub troubled: usize,
 }
 
@@ -67,28 +67,29 @@ impl Weather {
         }
     }
 
-    /// Blows until so many more have tried to submit a message.
+    /// Runs the storm until this many more submitters have ended.
     pub fn blow(&mut self, submissions: usize, sky: Sky) {
         self.blow_and(submissions, sky, || {});
     }
 
-    /// The same, and something happens in the middle of it.
+    /// The same, and calls `happens` halfway.
     pub fn blow_and(&mut self, submissions: usize, sky: Sky, happens: impl FnOnce()) {
         let goal = self.next + submissions;
         let mut happens = Some(happens);
-        let is_submitter = |who: &Who| matches!(who, Who::Submitter(_));
+        let is_submitter = |role: &Role| matches!(role, Role::Submitter(_));
         until_long("the storm is over", || {
             while self.next < goal && self.crowd.count(is_submitter) < 4 {
                 let submitter = self.start_submitter();
                 let life = self.random.below(250);
-                self.crowd.join(Who::Submitter(self.next), submitter, life);
+                self.crowd.join(Role::Submitter(self.next), submitter, life);
                 self.next += 1;
             }
-            while self.crowd.count(|who| *who == Who::Runner) < 3 {
+            while self.crowd.count(|role| *role == Role::Runner) < 3 {
                 let life = self.random.below(500);
-                self.crowd.join(Who::Runner, start_runner(&self.site), life);
+                self.crowd
+                    .join(Role::Runner, start_runner(&self.site), life);
             }
-            if self.crowd.count(|who| matches!(who, Who::Operator(_))) < 1 {
+            if self.crowd.count(|role| matches!(role, Role::Operator(_))) < 1 {
                 self.operate();
             }
             if self.next + submissions / 2 >= goal
@@ -103,14 +104,14 @@ impl Weather {
         self.lull(sky);
     }
 
-    /// Kills everybody, and waits for the attempts that `send` has left in the background.
+    /// Kills every process, and waits for the attempts that `send` left in the background.
     pub fn lull(&mut self, sky: Sky) {
         let ended = self.crowd.kill_all();
         self.hear(ended, sky);
-        until("nobody is at work", || self.site.processes().is_empty());
+        until("no process is at work", || self.site.processes().is_empty());
     }
 
-    /// Queues so many messages in peace.
+    /// Queues this many messages without kills.
     pub fn queue(&mut self, count: usize) {
         for _ in 0..count {
             let send = [
@@ -123,17 +124,17 @@ impl Weather {
             let mut send = self.site.command(send);
             send.stdin(letter(self.next)).stdout(Stdio::null());
             let code = code_of(&mut send.spawn().unwrap(), &send);
-            assert_eq!(code, 0, "a submitter in peace");
+            assert_eq!(code, 0, "a submitter that is not killed");
             self.accepted.insert(self.next);
             self.next += 1;
         }
     }
 
-    /// Submits a message, and nobody kills the submitter. Returns the status.
+    /// Submits a message without a kill. Returns the status.
     pub fn submit(&mut self) -> i32 {
         let child = start_submitter(&self.site, self.next);
         self.crowd
-            .join(Who::Submitter(self.next), child, Duration::MAX / 4);
+            .join(Role::Submitter(self.next), child, Duration::MAX / 4);
         self.next += 1;
         let mut code = None;
         until("the submitter ends", || {
@@ -145,7 +146,7 @@ impl Weather {
         code.unwrap()
     }
 
-    /// Some of what is sent, and not received, is for later.
+    /// Some messages of `send`, and none of `receive`, are scheduled for later.
     fn start_submitter(&self) -> Child {
         match self.next % 10 {
             4 => submitter(&self.site, self.next, Some("--at=+1h".into())),
@@ -153,7 +154,7 @@ impl Weather {
         }
     }
 
-    /// Some operator does something with some messages, or with all of them.
+    /// Starts an operator's command on some messages, or on all of them.
     fn operate(&mut self) {
         let all = names(&self.site.spool().join("info/sender"));
         let verbs = [
@@ -177,23 +178,23 @@ impl Weather {
         command.stdin(Stdio::null()).stdout(words()).stderr(words());
         let life = self.random.below(200);
         self.crowd
-            .join(Who::Operator(verb), command.spawn().unwrap(), life);
+            .join(Role::Operator(verb), command.spawn().unwrap(), life);
     }
 
-    fn hear(&mut self, ended: Vec<(Who, Option<i32>)>, sky: Sky) {
-        for (who, code) in ended {
+    fn hear(&mut self, ended: Vec<(Role, Option<i32>)>, sky: Sky) {
+        for (role, code) in ended {
             let broken = sky == Sky::Broken;
-            match (who, code) {
+            match (role, code) {
                 (_, None) => {}
-                (Who::Submitter(serial), Some(0)) => drop(self.accepted.insert(serial)),
-                (Who::Submitter(serial), Some(75)) if broken => drop(self.refused.insert(serial)),
-                (Who::Runner, Some(75)) if broken => self.troubled += 1,
-                (Who::Runner, Some(0)) => {}
-                // 75: another request waits, try again.
-                (Who::Operator(_), Some(0 | 69 | 75)) => {}
-                (Who::Submitter(serial), code) => panic!("submitter {serial}: {code:?}"),
-                (Who::Runner, code) => panic!("a runner: {code:?}"),
-                (Who::Operator(verb), code) => {
+                (Role::Submitter(serial), Some(0)) => drop(self.accepted.insert(serial)),
+                (Role::Submitter(serial), Some(75)) if broken => drop(self.refused.insert(serial)),
+                (Role::Runner, Some(75)) if broken => self.troubled += 1,
+                (Role::Runner, Some(0)) => {}
+                // 75: another request is pending; try again.
+                (Role::Operator(_), Some(0 | 69 | 75)) => {}
+                (Role::Submitter(serial), code) => panic!("submitter {serial}: {code:?}"),
+                (Role::Runner, code) => panic!("a runner: {code:?}"),
+                (Role::Operator(verb), code) => {
                     let mut words = String::new();
                     self.words.rewind().unwrap();
                     self.words.read_to_string(&mut words).unwrap();
@@ -203,7 +204,7 @@ impl Weather {
         }
     }
 
-    /// After the storm everything comes to its end, and everything is there.
+    /// Ends the storm: delivers everything, and asserts that nothing is lost.
     pub fn clear_up(mut self) {
         self.lull(Sky::Sound);
         calm(&self.site);
@@ -245,7 +246,7 @@ impl Weather {
     }
 }
 
-/// As [`until`], for what goes on longer on a long run.
+/// Like [`until`], with a longer deadline in long runs.
 #[track_caller]
 fn until_long(what: &str, mut holds: impl FnMut() -> bool) {
     let end = std::time::Instant::now() + LONG * if proof::long() { 15 } else { 2 };

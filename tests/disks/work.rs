@@ -1,5 +1,5 @@
-//! What is done on a disk until its power is cut: submitters, runners and operators, at once.
-//! Whatever was acknowledged to them stands in the device's log.
+//! The work on a disk until its power is cut: concurrent submitters, runners and operators. Everything
+//! acknowledged to them is in the device's log.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,40 +24,40 @@ pub enum Action {
     Retry,
 }
 
-/// What the test knew, and when.
+/// What the test knew, in the order of the log.
 #[derive(Clone, Debug)]
 pub enum Mark {
     /// The message with this number was acknowledged.
     Accepted(usize),
     /// An action begins on the message with this number and id.
     Begins(usize, String, Action),
-    /// It was acknowledged.
+    /// The action was acknowledged.
     Done(usize, Action),
-    /// The message with this number was delivered to one of its recipients, and that is recorded.
+    /// The message with this number was delivered to one of its recipients, and the outcome is recorded.
     Partly(usize),
 }
 
-/// Who is at work.
+/// The processes at work.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Crew {
     All,
-    /// No message is moved.
+    /// Only submitters, so no message is moved.
     Submitters,
 }
 
-/// Small disks would be refused.
+/// By default small disks would be refused.
 const SMALL: &str = "[accept]\nmin_free = \"0\"\nmin_free_inodes = 0\n";
-/// Nothing may expire; what failed is tried again soon.
+/// Nothing may expire; failed attempts are repeated soon.
 const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
 
-/// A command that notes a message's number in a file; it is not on the disk that loses its power. Unlike a
-/// Maildir, it is told of each delivery.
+/// A command that records a message's number in a file on a disk that keeps its power. Unlike a Maildir, it
+/// sees each delivery.
 fn notes(file: &Path) -> String {
     let script = format!("sed -n \"s/^X-Serial: //p\" >>{}", file.display());
     pipe("notes", &script) + &route("domain", "once.test", "notes")
 }
 
-/// The configuration under which the work is done: some mail is always deferred.
+/// The configuration for the work: some mail is always deferred.
 pub fn config(noted: &Path) -> String {
     let later = pipe("later", "cat >/dev/null; exit 75");
     format!(
@@ -67,23 +67,24 @@ pub fn config(noted: &Path) -> String {
     )
 }
 
-/// The one under which everything is delivered.
+/// The configuration that delivers everything.
 pub fn config_afterwards(noted: &Path) -> String {
     format!("{SMALL}{RETRY}{}{BOX}", notes(noted))
 }
 
-/// The numbers that were noted in a file.
+/// The numbers recorded in a file.
 pub fn noted(file: &Path) -> Vec<usize> {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// How the program is started: as it is, or below another command that changes what it does.
+/// How the program is started: directly, or under another command that changes what it does.
 pub type Wrap<'a> = &'a (dyn Fn(&Command) -> Command + Sync);
 
 const RUNNERS: usize = 2;
 
-/// What was noted, and which runners may not have recorded it yet: those that were at work when it was seen.
+/// The numbers recorded, and for each the runners that may not have recorded the outcome yet: those at work
+/// when it was seen.
 struct Noted {
     file: PathBuf,
     seen: BTreeSet<usize>,
@@ -91,7 +92,7 @@ struct Noted {
 }
 
 impl Noted {
-    /// What a runner delivered is recorded, durably, when it has ended.
+    /// After a runner ends, its outcomes are recorded durably.
     fn ended(&mut self, runner: usize, log: &Log<Mark>) {
         for (_, at_work) in &mut self.waiting {
             at_work[runner] = false;
@@ -113,8 +114,8 @@ impl Noted {
     }
 }
 
-/// Does the work for so many messages. An operator acts on every fourth of them; of every fourth one, the
-/// first recipient's delivery is noted in a file, and the second one's is deferred.
+/// Does the work for this many messages. An operator acts on every fourth. For another fourth, the first
+/// recipient's delivery is recorded in a file, and the second recipient is deferred.
 pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap, crew: Crew, file: &Path) {
     const SUBMITTERS: usize = 3;
     let noted = Mutex::new(Noted {
@@ -157,7 +158,7 @@ pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap, crew: Cre
             }));
         }
         drop(hand_over);
-        // Whatever fails, the runners are told to end.
+        // Even after a failure, the runners must be stopped.
         let ends: Vec<_> = submitters.into_iter().map(|one| one.join()).collect();
         let operator = operator.join();
         done.store(true, Ordering::Relaxed);
@@ -194,7 +195,7 @@ fn submit(
     log.mark(Mark::Accepted(serial));
     if held {
         let id = String::from_utf8(output.stdout).unwrap();
-        // Where no operator is at work, it goes nowhere.
+        // Without an operator the message is dropped here.
         let _ = hand_over.send((serial, id.trim().to_owned()));
     }
 }
@@ -220,7 +221,7 @@ fn operate(site: &Site, log: &Log<Mark>, held: Receiver<(usize, String)>, wrap: 
             let acted = ended(&mut wrap(&site.command(words)), b"");
             match acted.code {
                 0 => log.mark(Mark::Done(serial, *action)),
-                // In somebody's hand with another request before this one, or not yet held.
+                // Locked with another request pending, or not yet held.
                 69 | 75 => {}
                 _ => panic!("{acted}"),
             }
@@ -228,7 +229,7 @@ fn operate(site: &Site, log: &Log<Mark>, held: Receiver<(usize, String)>, wrap: 
     }
 }
 
-/// Makes a spool with its Maildir, durable before anything is logged that counts.
+/// Makes a spool with its Maildir, durable before the log matters.
 pub fn prepare(site: &Site) {
     site.program(
         ["send", "--queue-only", "x@example.test"],

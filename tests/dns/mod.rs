@@ -1,4 +1,4 @@
-//! A DNS server on loopback that knows what a test tells it, and counts what it is asked.
+//! A DNS server on loopback that serves the records of a test, and counts the queries.
 
 #![allow(dead_code)] // each test crate uses its own part of this
 
@@ -11,14 +11,14 @@ use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-/// A name that answers in a way of its own.
+/// How a name fails to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// The server fails.
+    /// SERVFAIL.
     ServFail,
-    /// The server will not say.
+    /// REFUSED.
     Refused,
-    /// Nobody answers.
+    /// No reply.
     Silent,
 }
 
@@ -71,7 +71,7 @@ impl Dns {
         self.add(name, RData::CNAME(CNAME(Name::from_ascii(of).unwrap())));
     }
 
-    /// The name exists, and nothing that mail wants is known of it.
+    /// The name exists, without any record that mail uses.
     pub fn records_of_no_use(&self, name: &str) {
         self.add(name, RData::TXT(TXT::new(vec!["nothing".to_owned()])));
     }
@@ -84,7 +84,7 @@ impl Dns {
             .insert(name.to_owned(), mood);
     }
 
-    /// How often such a record of a name was asked for.
+    /// How often a record of this type was queried for a name.
     pub fn asked(&self, name: &str, kind: RecordType) -> usize {
         let zone = self.zone.lock().unwrap();
         let of = |one: &&(String, RecordType)| one.0 == name && one.1 == kind;

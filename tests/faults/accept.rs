@@ -19,7 +19,7 @@ use super::world::{
 
 const TO: [&str; 3] = ["a@ok.test", "b@ok.test", "c@other.test"];
 
-/// Opens the spool and hands a message in, all of it under the case's fault.
+/// Opens the spool and submits a message, both under the case's fault.
 pub fn hand_in(
     spool: &Path,
     entrance: Entrance,
@@ -33,20 +33,20 @@ pub fn hand_in(
         .map_err(|error| assert!(!error.is_permanent() && matches!(error, Error::Disk(_))))
 }
 
-/// One case from beginning to end; says how it ended.
+/// Runs one case from beginning to end and returns how it ended.
 fn judge(template: &Path, entrance: Entrance, input: &[u8], case: &Case) -> String {
     let dir = Scratch::copy(template);
     let path = dir.spool();
     let accepted = hand_in(&path, entrance, input, Injector::new(*case));
     let left = files(&path);
-    // The fault does not touch the unlinks, so nothing may be left.
+    // This fault spares the unlinks, so no file may be left.
     let can_tidy = match case.fault {
         Fault::Once(_) | Fault::ButMade(_) | Fault::Half(_) | Fault::Nothing => true,
         Fault::ForGood(errno) => !Seen::of(&Call::Unlink { path: &path }).can(errno),
         Fault::AndUnlink(_) | Fault::AndThen(_) | Fault::ThenStop(_) | Fault::Stop => false,
     };
     if accepted.is_err() && can_tidy {
-        assert!(left.is_empty(), "not accepted, but there is {left:?}");
+        assert!(left.is_empty(), "not accepted, but left {left:?}");
     }
     let spool = Spool::open(&path).unwrap();
     let (ledger, start) = (Ledger::default(), Timestamp::now());
@@ -103,7 +103,7 @@ fn all_faults(entrance: Entrance) {
     let small = text("small");
     let seen = calls(&template, entrance, &small, Case::clean());
     let mut cases = all_cases(&seen, None);
-    // Two faults: the one that refuses the message, and one while it is tidied up.
+    // Two faults: one makes acceptance refuse the message, the other hits the cleanup.
     for at in 0..seen.len() {
         cases.extend((1..=6).map(|which| Case {
             fault: Fault::AndUnlink(which),

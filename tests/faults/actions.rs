@@ -1,4 +1,4 @@
-//! Operator actions under faults: what was reported as done holds when the spool is opened again.
+//! Operator actions under faults: an action reported as done still holds after the spool is reopened.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use super::proof;
 use super::scratch::Scratch;
 use super::world::{Clock, Ledger, accept, findings, runner, tempdir};
 
-/// Three deferred messages, one of them in somebody's hand if a request is wanted.
+/// Three deferred messages. If a request is wanted, one of them is locked.
 struct QueueScene {
     dir: TempDir,
     ids: Vec<QueueId>,
     start: Timestamp,
 }
 
-/// What is done under faults.
+/// The operation that runs under faults.
 #[derive(Clone)]
 enum Deed {
     Act(Action),
-    /// On a message that is in hand.
+    /// On a locked message.
     Ask(Action),
     Flush,
 }
@@ -68,7 +68,7 @@ impl QueueScene {
         QueueScene { dir, ids, start }
     }
 
-    /// The same with all messages in quarantine, as a person has mended them.
+    /// The same, with all messages in quarantine, repaired by an operator.
     fn in_quarantine() -> QueueScene {
         let queue = QueueScene::new(None);
         let path = queue.path();
@@ -90,7 +90,7 @@ impl QueueScene {
         self.dir.path().join("spool")
     }
 
-    /// Does the deed; says whether all of it was reported as done.
+    /// Runs the operation. Returns whether all of it was reported as done.
     fn do_it(&self, path: &Path, deed: &Deed, seam: Arc<Injector>) -> bool {
         let seam: Arc<dyn Seam> = seam;
         let now = self.start + SignedDuration::from_mins(2);
@@ -115,7 +115,7 @@ impl QueueScene {
             }
         };
         drop(hand);
-        // What somebody else seems to have in hand is not done, and not said to be.
+        // An action on a message that seems locked is neither done nor reported as done.
         done.unwrap_or(false)
     }
 
@@ -145,12 +145,12 @@ impl QueueScene {
             }
             affected.iter().for_each(|id| holds(&spool, *id, &action));
         } else {
-            // It may be asked again, and then it is so.
+            // A repeated action succeeds.
             let again = act(&spool, affected, &action, clock.now()).unwrap();
             for (id, acted) in again {
                 match acted {
                     Acted::Done => holds(&spool, id, &action),
-                    // The first one got that far.
+                    // The first attempt had already applied it.
                     Acted::Refused(_) => {}
                     other => panic!("{other:?}"),
                 }
@@ -166,7 +166,7 @@ impl QueueScene {
         }
     }
 
-    /// Whatever was done to it, no message is lost or doubled.
+    /// After any action, no message is lost or delivered twice.
     fn wind_up(&self, spool: &Spool, ledger: &Ledger, clock: &Clock) {
         for _ in 0..6 {
             runner(spool.clone(), ledger, clock, self.start)
@@ -206,7 +206,7 @@ impl QueueScene {
     }
 }
 
-/// The message stands as the action has it.
+/// Asserts that the message is in the state that the action sets.
 fn holds(spool: &Spool, id: QueueId, action: &Action) {
     let listing = spool.listing();
     let found: Vec<_> = listing
@@ -259,7 +259,7 @@ fn explored_in(name: &str, queue: QueueScene, deed: Deed) {
         seam.seen()
     };
     let mut cases = all_cases(&seen, None);
-    // Of the calls by which things are only read, a few are enough.
+    // Few of the calls that only read are needed.
     cases.retain(|case| {
         let seen = seen[case.at];
         proof::long() || seen.acts() || seen.name == "lock" || case.at % 7 == 0

@@ -1,5 +1,5 @@
-//! Mail for hosts under faults: several transactions of one message, two hosts of one destination,
-//! what is remembered of hosts that are down, slots, putting off, answers that are lost.
+//! Mail for hosts under faults: several transactions for one message, two hosts of one destination, recorded
+//! outages, slots, deferral, lost replies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ use super::said::Said;
 use super::scratch::Scratch;
 use super::world::{Clock, HOST, Ledger, accept, files, findings, is_whole, tempdir, text};
 
-/// Everybody gets over what is wrong with him after so many minutes; see `net.rs`.
+/// Minutes after which every host recovers; see `net.rs`.
 const TROUBLE: i64 = 10;
 
-/// What is in the queue, for whom.
+/// The messages in the queue, with their recipients.
 const MAIL: [(&str, &[&str]); 7] = [
     (
         "parts",
@@ -47,16 +47,16 @@ const MAIL: [(&str, &[&str]); 7] = [
     ("twin", &["p@twin.test", "q@twin.test"]),
 ];
 
-/// A spool at a moment, to be copied.
+/// A spool at one moment, to be copied.
 struct Hosts {
     dir: TempDir,
     start: Timestamp,
     ids: Vec<QueueId>,
-    /// When the faults come, in minutes.
+    /// When the faults start, in minutes.
     at: i64,
 }
 
-/// What is around one copy.
+/// The surroundings of one copy.
 struct Around {
     ledger: Ledger,
     clock: Clock,
@@ -99,8 +99,7 @@ impl Around {
     }
 }
 
-/// Whether all that could fail from a case's call on, in the run that saw these calls, was to remove
-/// slots, or to unlink.
+/// Returns whether every help call from the case's call on that could fail removes a slot or unlinks a file.
 fn is_tidying(case: &Case, seen: &[Seen]) -> bool {
     let Fault::ForGood(errno) = case.fault else {
         return false;
@@ -110,11 +109,11 @@ fn is_tidying(case: &Case, seen: &[Seen]) -> bool {
     left.all(|seen| !seen.can(errno) || seen.name == "unlink")
 }
 
-/// How a run ended: what it did, or why it stopped.
+/// How a run ended: its summary, or why it stopped.
 type Ended = Result<Summary, String>;
 
 impl Hosts {
-    /// The queue before anybody was tried.
+    /// The queue before the first attempt.
     fn new() -> Hosts {
         let dir = tempdir();
         let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
@@ -130,7 +129,7 @@ impl Hosts {
         }
     }
 
-    /// The same after a first pass, so many minutes after the beginning.
+    /// The same after a first pass at the start; `at` is in minutes after it.
     fn later(at: i64) -> Hosts {
         let hosts = Hosts::new();
         let around = Around::new(hosts.start, 1);
@@ -168,7 +167,7 @@ impl Hosts {
         seam.seen()
     }
 
-    /// One case from beginning to end; says how it ended.
+    /// Runs one case from beginning to end and returns how it ended.
     fn judge(&self, case: &Case, is_of_help: bool) -> String {
         let dir = Scratch::copy(&self.path());
         let around = Around::new(self.start, self.at);
@@ -201,8 +200,8 @@ impl Hosts {
         .to_owned()
     }
 
-    /// Slots and the memory are a help only: a run that cannot have them does all that it would
-    /// have done, and says so, once.
+    /// Slots and recorded outages only help: a run that cannot use them does all its work, and logs the
+    /// failure once.
     fn nothing_depends_on_it(
         &self,
         case: &Case,
@@ -235,14 +234,14 @@ impl Hosts {
         assert_eq!(kinds.len(), said.len(), "said more than once: {said:?}");
         let lasting =
             matches!(case.fault, Fault::ForGood(errno) if errno != nix::errno::Errno::EINTR);
-        // Who only wanted to tidy up need not say that he could not.
+        // A run that fails only in cleanup may stay silent.
         assert!(
             !lasting || !said.is_empty() || is_tidying(case, seen),
             "nothing is said"
         );
     }
 
-    /// Works off, without faults, what a run has left; says how many got a message twice.
+    /// Finishes, without faults, what a run left. Returns how many recipients got a message twice.
     fn work_off(&self, spool: &Spool, around: &Around) -> usize {
         let mut rounds = 0;
         loop {
@@ -261,14 +260,14 @@ impl Hosts {
             assert!(rounds < 12, "no end of it: {:?}", files(spool.path()));
             around.clock.forward(30);
         }
-        // What a kill left half written is all that may be found, and goes.
+        // A kill may leave half-written files and nothing else. The repair removes them.
         check(spool, true).unwrap();
         assert_eq!(findings(spool), []);
         assert_eq!(spool.all_down().unwrap(), []);
         self.verify(around)
     }
 
-    /// A person lets go what is held.
+    /// An operator thaws every frozen message.
     fn thaw(&self, spool: &Spool, around: &Around) {
         for (id, queue) in spool.listing().messages {
             if matches!(queue, Queue::Frozen(_)) {
@@ -279,8 +278,8 @@ impl Hosts {
         }
     }
 
-    /// Where a transport wants a person to look at what was lost, the history never says that it
-    /// was lost without holding the message back.
+    /// If a transport requires an operator's decision after a lost reply, the history never records the loss
+    /// before the freeze.
     fn frozen_before_lost(&self, spool: &Spool) {
         let listing = spool.listing();
         for (id, queue) in &listing.messages {
@@ -313,7 +312,7 @@ impl Hosts {
         for (id, (name, recipients)) in self.ids.iter().zip(MAIL) {
             for to in recipients {
                 let count = counts.get(&(*id, (*to).to_owned())).copied().unwrap_or(0);
-                // Before the faults come nobody but these got anything.
+                // Before the faults only these recipients got anything.
                 let took = ["@far.test", "@twin.test"];
                 let before = self.at > 1 && took.iter().any(|host| to.ends_with(host));
                 match (to.ends_with("@gone.test"), before) {
@@ -360,7 +359,7 @@ fn dead() -> Destination {
     }
 }
 
-/// Before anybody was tried; when the host is probed in vain; when it answers.
+/// Before the first attempt; when the probe of the host fails; when the host answers.
 fn moments() -> [(&'static str, Hosts); 3] {
     [
         ("first", Hosts::new()),
@@ -369,7 +368,7 @@ fn moments() -> [(&'static str, Hosts); 3] {
     ]
 }
 
-/// Every fault of every call for the memory and the slots.
+/// Every fault at every call on the recorded outages and the slots.
 #[test]
 fn slots_and_memory_that_cannot_be_had() {
     Said::listen();
@@ -379,7 +378,7 @@ fn slots_and_memory_that_cannot_be_had() {
         let helps = |case: &Case| {
             let fault = match case.fault {
                 Fault::Once(_) | Fault::ButMade(_) | Fault::Half(_) => true,
-                // Later calls that fail so as well are all of this kind.
+                // The later calls that fail too are of the same kind.
                 Fault::ForGood(_) => true,
                 _ => false,
             };
@@ -410,7 +409,7 @@ fn pass_to_hosts() {
     }
 }
 
-/// What a power cut may leave of the memory is nothing, is said once, and is replaced.
+/// A recorded outage damaged by a power cut is ignored, logged once and replaced.
 #[test]
 fn damaged_memory_is_nothing() {
     Said::listen();
@@ -432,7 +431,7 @@ fn damaged_memory_is_nothing() {
             let found = found
                 .iter()
                 .find(|finding| dir.spool().join(&finding.path) == down);
-            let found = found.expect("nobody says that it is damaged");
+            let found = found.expect("the damage is not reported");
             assert!(found.what.contains("damaged"), "{found:?}");
             let around = Around::new(hosts.start, hosts.at);
             let summary = around.runner(spool.clone()).pass().unwrap();
@@ -440,7 +439,7 @@ fn damaged_memory_is_nothing() {
             let said = Said::about(dir.path());
             assert_eq!(said.len(), 1, "{when}: {said:?}");
             assert!(said[0].contains("damaged"), "{said:?}");
-            // Written anew, or gone because the host answers.
+            // Written again, or removed because the host answers.
             let is_down = spool.recall_down(&dead()).unwrap().is_some();
             assert_eq!(is_down, hosts.at < TROUBLE, "{when}");
             hosts.work_off(&spool, &around);
@@ -450,7 +449,7 @@ fn damaged_memory_is_nothing() {
     }
 }
 
-/// And a repair takes it away, and only that.
+/// A repair removes the damaged record, and only that.
 #[test]
 fn damaged_memory_is_mended() {
     let hosts = Hosts::later(7);

@@ -1,7 +1,7 @@
-//! A real disk that fails to write: what the kernel then reports, once, must not get lost.
+//! A real disk that fails to write: the kernel reports the error only once, so it must not get lost.
 //!
-//! Needs root, for mounting, and e2fsprogs. The disk is an ext4 image in a tmpfs with no room
-//! left: blocks that were never written before cannot be written any more.
+//! Needs root, to mount, and e2fsprogs. The disk is an ext4 image in a full tmpfs, so blocks that were never
+//! written before cannot be written.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -45,8 +45,8 @@ impl Mount {
         run("mount", &["-t", "tmpfs", "-o", "size=24m", "none", &back]);
         disk.mounted.push(back.into());
         File::create(&image).unwrap().set_len(200 << 20).unwrap();
-        // Blocks as large as the tmpfs's pages: of smaller ones several share a page, and find
-        // room in one that is there.
+        // Blocks have the size of a tmpfs page. Several smaller blocks would share a page, and find room in
+        // an allocated one.
         let made = [
             "-b",
             "4096",
@@ -68,7 +68,7 @@ impl Mount {
         self.dir.path().join("top")
     }
 
-    /// Nothing that is new can be written any more.
+    /// From here on, no new block can be written.
     fn fill(&self) {
         let mut file = File::create(self.dir.path().join("back/ballast")).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
@@ -82,7 +82,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         while let Some(path) = self.mounted.pop() {
-            // Lazily: a command that another thread is just starting may have it open.
+            // Lazy, because a command that another thread is starting may still have it open.
             let _ = Command::new("umount").arg("--lazy").arg(path).status();
         }
     }
@@ -103,7 +103,7 @@ fn nothing_is_accepted_that_a_real_disk_did_not_take() {
     for journal in ["^has_journal", "has_journal"] {
         let disk = Mount::new(journal);
         let spool = Spool::create(&disk.top().join("spool"), None).unwrap();
-        // Everything that is not data has its blocks from now on.
+        // From here on, every block except data is allocated.
         accept(&spool).unwrap();
         run("sync", &["-f", &disk.top().display().to_string()]);
         disk.fill();
@@ -116,7 +116,7 @@ fn nothing_is_accepted_that_a_real_disk_did_not_take() {
     }
 }
 
-/// Everything but the data has its blocks, so that nothing else fails; one of the files is not written to.
+/// Every block except data is allocated, so no other write fails. One of the files is not written to.
 #[test]
 fn a_barrier_reports_what_write_back_was_told() {
     let mount = Mount::new("^has_journal");

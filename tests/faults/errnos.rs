@@ -1,29 +1,28 @@
-//! Which call can fail in which way.
+//! Which call can fail with which errors.
 //!
-//! The table is what the manual pages of Linux name, and what network file systems add (ESTALE,
-//! and answers that are lost), and file systems that copy what they change, on which an unlink or a change
-//! of mode needs room. What only a mistake of ours could cause (EBADF, EINVAL) is not in it.
+//! The table lists the errors in the Linux manual pages, those of network file systems (ESTALE, lost
+//! replies), and those of copy-on-write file systems, where an unlink or a change of mode needs space. Errors
+//! that only a bug of ours could cause (EBADF, EINVAL) are left out.
 
 use std::path::{Component, Path};
 
 use mailspool::disk::Call;
 use nix::errno::Errno::{self, *};
 
-/// What an injector knows of a call.
+/// What an injector knows about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub name: &'static str,
-    /// Somebody else may take this name away, or make it, at any moment: a message file, a
-    /// bucket, a request, a slot.
+    /// Another process may remove or create this name at any moment: a message file, a bucket, a request, a slot.
     pub raced: bool,
-    /// It is about the slots of destinations, or what is remembered of them.
+    /// The call is on the slots of destinations or their recorded state.
     pub is_help: bool,
-    /// It is about a file of the view.
+    /// The call is on a file of the view.
     pub is_view: bool,
     errnos: &'static [Errno],
 }
 
-/// The errors of each call, for as long as the trouble lasts.
+/// The errors that each call can return while a fault lasts.
 fn errnos(call: &Call<'_>) -> &'static [Errno] {
     match call {
         Call::OpenRoot { .. } | Call::Open { create: false, .. } | Call::List { .. } => {
@@ -62,7 +61,7 @@ impl Seen {
         }
     }
 
-    /// Whether the call can fail so while such trouble lasts.
+    /// Returns whether the call can fail with this error while a fault lasts.
     pub fn can(&self, errno: Errno) -> bool {
         self.errnos.contains(&errno)
     }
@@ -71,7 +70,8 @@ impl Seen {
         self.errnos.iter().copied()
     }
 
-    /// The answer to a race that somebody else has won, without or with what he did.
+    /// The errors when another process has won the race: those where our call did nothing, and those where it
+    /// was made.
     pub fn races(&self) -> (&'static [Errno], &'static [Errno]) {
         match (self.raced, self.name) {
             (false, _) => (&[], &[]),
@@ -84,7 +84,7 @@ impl Seen {
         }
     }
 
-    /// Whether it changes anything, or waits for that: where an answer may be lost.
+    /// Returns whether the call changes the disk or syncs it, so that its reply may be lost.
     pub fn acts(&self) -> bool {
         let looks = ["open", "lock", "read", "stat", "list", "statvfs"];
         !looks.contains(&self.name)
@@ -106,7 +106,7 @@ fn is_help(call: &Call<'_>) -> bool {
     path.is_some_and(|path| dirs.iter().any(|dir| path.starts_with(dir)))
 }
 
-/// The name that a call is about.
+/// The path that a call operates on.
 fn names<'a>(call: &Call<'a>) -> Option<&'a Path> {
     match *call {
         Call::Open { path, .. }
@@ -116,7 +116,7 @@ fn names<'a>(call: &Call<'a>) -> Option<&'a Path> {
         | Call::Mkdir { path }
         | Call::Rmdir { path }
         | Call::List { path } => Some(path),
-        // The bucket may be gone.
+        // The bucket may have been removed.
         Call::Rename { to, .. } => Some(to),
         _ => None,
     }

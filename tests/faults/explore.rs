@@ -1,4 +1,4 @@
-//! A pool of threads that tries one case after the other, and what came of them.
+//! A pool of threads that runs all cases and counts their results.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ thread_local! {
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Panics on threads that no case runs on: the program's own.
+/// Panics on threads that run no case: the program's own threads.
 static FOREIGN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn watch_panics() {
@@ -61,10 +61,9 @@ fn watch_panics() {
     });
 }
 
-/// Tries every case; what `run` returns is counted as the state it ended in. Fails with every
-/// case that panicked or never came to an end.
+/// Runs every case and counts the state that `run` returns. Fails listing every case that panicked or did not end.
 pub fn explore(what: &str, cases: &[Case], run: impl Fn(&Case) -> String + Sync) -> Tally {
-    /// Most of a case is waiting: for the pause between two barriers.
+    /// A case mostly waits for the pause between two barriers.
     const THREADS: usize = 12;
     const TOO_LONG: Duration = Duration::from_secs(120);
     watch_panics();

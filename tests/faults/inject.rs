@@ -1,4 +1,4 @@
-//! The faults, and the seam that makes them.
+//! The faults, and the seam that injects them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,26 +8,26 @@ use nix::errno::Errno;
 use super::errnos::Seen;
 use super::proof;
 
-/// What happens at a call, and from there on.
+/// What happens at a call and after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing: the calls are counted.
+    /// No fault; the calls are counted.
     Nothing,
-    /// It fails.
+    /// The call fails.
     Once(Errno),
-    /// It fails, and so does every later one that can fail like this.
+    /// The call fails, and so does every later call that can fail with this error.
     ForGood(Errno),
-    /// It is made and fails all the same.
+    /// The call is made and still reports an error.
     ButMade(Errno),
-    /// Half of it is written, and then it fails.
+    /// Half is written, then the call fails.
     Half(Errno),
-    /// It fails, and then so does one of the unlinks that clean up, the n-th.
+    /// The call fails, and then so does the n-th unlink of the cleanup.
     AndUnlink(u32),
-    /// It fails, and then so does the n-th call that changes anything.
+    /// The call fails, and then so does the n-th call that changes the disk.
     AndThen(u32),
-    /// It fails, and so many calls later the process ends.
+    /// The call fails, and the process ends this many calls later.
     ThenStop(usize),
-    /// The process ends there: nothing reaches the disk any more.
+    /// The process ends at the call. Nothing more reaches the disk.
     Stop,
 }
 
@@ -35,16 +35,16 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Only {
     All,
-    /// Those for slots and the memory of destinations.
+    /// The calls on slots and recorded outages.
     Help,
-    /// Those on the view, `info/`.
+    /// The calls on the view, `info/`.
     View,
 }
 
 /// One fault at one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// The most octets of one read or write.
+    /// The most octets per read or write.
     pub length: Option<usize>,
     pub fault: Fault,
     /// The number of the call, from 0.
@@ -53,7 +53,7 @@ pub struct Case {
     pub only: Only,
 }
 
-/// The seam that carries a case out.
+/// The seam that carries out a case.
 pub struct Injector {
     case: Case,
     state: Mutex<State>,
@@ -62,9 +62,9 @@ pub struct Injector {
 #[derive(Default)]
 struct State {
     seen: Vec<Seen>,
-    /// At which call the fault struck first.
+    /// The call at which the fault struck first.
     struck: Option<usize>,
-    /// Calls since that count for a second fault.
+    /// Calls since then that count towards a second fault.
     since: u32,
 }
 
@@ -87,8 +87,8 @@ impl Injector {
 }
 
 impl State {
-    /// Whether the fault strikes for the first time: at its call, or, where calls of several
-    /// threads have changed places, at the next one for which it makes sense.
+    /// Returns whether the fault strikes for the first time. It strikes at its call or, if threads have
+    /// reordered the calls, at the next call that fits.
     fn strikes(&mut self, number: usize, at: usize, fits: bool) -> bool {
         let strikes = self.struck.is_none() && number >= at && fits;
         if strikes {
@@ -210,9 +210,9 @@ pub fn faults_at(seen: Seen) -> Vec<Fault> {
             faults.push(Fault::Half(errno));
         }
     }
-    let (before, behind) = seen.races();
+    let (before, made) = seen.races();
     faults.extend(before.iter().copied().map(Fault::Once));
-    faults.extend(behind.iter().copied().map(Fault::ButMade));
+    faults.extend(made.iter().copied().map(Fault::ButMade));
     if seen.acts() {
         faults.extend((1..=5).map(Fault::AndThen));
     }
@@ -233,18 +233,18 @@ pub fn all_cases(calls: &[Seen], length: Option<usize>) -> Vec<Case> {
     cases
 }
 
-/// All of them, or the sample of the run's seed: the ordinary run always takes the same one, the
-/// long run another one for each seed.
+/// All cases, or the sample of the run's seed: the short run always takes the same sample, the long run a
+/// different one per seed.
 pub fn sample(cases: Vec<Case>, most: usize) -> Vec<Case> {
-    /// Where there is time.
+    /// The most cases in a long run.
     const MANY: usize = 3_000;
-    // So much of what was asked for is what all tests together have time for.
+    // Halved: a short run of all tests has time for no more.
     let most = if proof::long() { MANY } else { most / 2 };
     let count = cases.len();
     if count <= most {
         return cases;
     }
-    // In an order that jumps about, so that nothing that repeats among the cases repeats in it.
+    // A stride coprime to the count, so that the sample does not follow a pattern in the cases.
     let golden = (count * 618).div_ceil(1000);
     let coprime = |stride: &usize| gcd(*stride, count) == 1;
     let stride = (golden..).find(coprime).unwrap_or(1);

@@ -1,4 +1,4 @@
-//! Submissions under a key, and for later, under faults: handed in, repeated, forgotten, purged.
+//! Keyed and scheduled submissions under faults: submitted, repeated, forgotten, purged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,21 +23,21 @@ use super::world::{
 };
 
 const TO: &str = "a@ok.test";
-/// What came of a deed under faults.
+/// The result of an operation under faults.
 #[derive(Default)]
 struct Done {
-    /// The id that somebody was told.
+    /// The id that was acknowledged.
     told: Option<QueueId>,
-    /// A run was cut off, or could not record something: what it had in hand may come twice.
+    /// A run was cut off or could not record an outcome, so its locked message may be delivered twice.
     cut_off: bool,
 }
 
-/// A spool before the deed, who has the key by then, and what of it counts.
+/// A spool before the operation, and the id that holds the key by then.
 struct Scene {
     _dir: TempDir,
     template: PathBuf,
     first: Option<QueueId>,
-    /// That has been delivered, and is to be forgotten.
+    /// `first` has been delivered and is to be forgotten.
     is_done: bool,
     start: Timestamp,
 }
@@ -66,7 +66,7 @@ impl Scene {
         }
     }
 
-    /// Whatever became of the deed: submitted once more, the message is one, and delivered once.
+    /// Whatever the operation did, a repeated submission finds the same message, and it is delivered once.
     fn is_one(&self, path: &Path, done: &Done, ledger: &Ledger) -> String {
         let Done { told, cut_off } = *done;
         let spool = Spool::open(path).unwrap();
@@ -74,7 +74,7 @@ impl Scene {
         let again = submit(&spool, TO).unwrap();
         let first = told.or(self.first).unwrap_or(again.id);
         assert_eq!(again.id, first, "{again:?}");
-        // What was deferred under faults is due by then; what could not be recorded is held.
+        // Messages deferred under faults are due by then. Unrecorded outcomes leave the message frozen.
         let held = spool.ids_in(Queue::Frozen(Bucket::Never)).unwrap();
         let thaw = Action::Thaw(By::rule("the disk is well again"));
         let _ = act(&spool, &held, &thaw, Timestamp::now()).unwrap();
@@ -98,7 +98,7 @@ impl Scene {
         format!("{told}, {knew}, {} before", before.min(1))
     }
 
-    /// Does it under every fault at every call.
+    /// Runs the operation under every fault at every call.
     fn explore(&self, what: &str, most: usize, deed: impl Fn(&Deed<'_>) -> Done + Sync) {
         let run = |seam: Arc<dyn Seam>, path: &Path, ledger: &Ledger| {
             let scene = self;
@@ -131,7 +131,7 @@ impl Scene {
     }
 }
 
-/// Somebody does something under faults.
+/// An operation that runs under faults.
 struct Deed<'a> {
     scene: &'a Scene,
     spool: Spool,
@@ -139,7 +139,7 @@ struct Deed<'a> {
 }
 
 impl Deed<'_> {
-    /// Who is told an id can rely on it.
+    /// An acknowledged id is reliable.
     fn submit(&self) -> Done {
         let told = match submit(&self.spool, TO) {
             Ok(accepted) => Some(accepted.id),
@@ -165,7 +165,7 @@ fn nothing(_: &Spool) -> Option<QueueId> {
     None
 }
 
-/// Its acceptor was killed when the message had left `new/`.
+/// The submitter was killed after the message had left `new/`.
 fn cut_off(spool: &Spool) -> Option<QueueId> {
     let id = submitted(spool)?;
     set_back(spool, id, Queue::Active);
@@ -179,7 +179,7 @@ fn cut_off_again(spool: &Spool) -> Option<QueueId> {
     Some(id)
 }
 
-/// Its acceptor was killed before that: the key is free.
+/// The submitter was killed before that, so the key is free.
 fn cut_short(spool: &Spool) -> Option<QueueId> {
     let id = submitted(spool)?;
     set_back(spool, id, Queue::New);
@@ -190,7 +190,7 @@ fn submitted(spool: &Spool) -> Option<QueueId> {
     Some(submit(spool, TO).unwrap().id)
 }
 
-/// The record of its key has not been renamed, and the message stands there.
+/// Undoes the rename of the key's record and moves the message back to `queue`.
 fn set_back(spool: &Spool, id: QueueId, queue: Queue) {
     let path = spool.path();
     let keys = path.join("keys");
@@ -237,7 +237,7 @@ fn a_key_that_is_over_is_purged() {
     });
 }
 
-/// A sync of a submission fails, and what it covered is lost when the power goes off.
+/// A sync of a submission fails, and a later power cut loses what it covered.
 #[test]
 fn lost_under_a_key() {
     let scene = Scene::new(nothing);
@@ -252,7 +252,7 @@ fn lost_under_a_key() {
     let seen = seam.seen();
     let mut cases = Vec::new();
     for (at, one) in seen.iter().enumerate().filter(|(_, one)| one.is_sync()) {
-        // Killed before, while and when it tidies up, too.
+        // Also killed before, during and after its cleanup.
         let killed = (0..12).map(Fault::ThenStop);
         let case = |fault| Case {
             fault,
@@ -268,7 +268,7 @@ fn lost_under_a_key() {
         let told = Spool::open_through(&dir.spool(), Some(seam)).ok();
         let mut told = told.and_then(|spool| submit(&spool, TO).ok());
         if told.is_none() {
-            // Somebody else is told, and every sync of his succeeds.
+            // Another submitter is acknowledged, and all its syncs succeed.
             let seam = disk.process(Injector::new(Case::clean()));
             let spool = Spool::open_through(&dir.spool(), Some(seam)).unwrap();
             told = Some(submit(&spool, TO).unwrap());
@@ -285,7 +285,7 @@ fn lost_under_a_key() {
     tally.print("lost, keyed");
 }
 
-/// Accepted for later under faults: not before, and then once.
+/// A scheduled submission under faults is not delivered before its time, and then once.
 #[test]
 fn submitted_for_later() {
     let scene = Scene::new(nothing);

@@ -1,4 +1,4 @@
-//! What is only looked at, and what a repair does, under faults.
+//! Read-only operations and repairs under faults.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,14 +20,14 @@ use super::queue::QueueScene;
 use super::scratch::Scratch;
 use super::world::{limits, request, tempdir, text};
 
-/// Something that is asked of a spool.
+/// A question asked of a spool.
 type Ask<T> = fn(&Spool) -> Result<T, String>;
 
 fn said<T>(result: disk::Result<T>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
 }
 
-/// What `list` shows of every message, but for its age.
+/// What `list` shows of every message, except its age.
 fn list(spool: &Spool) -> Result<Vec<String>, String> {
     let listing = spool.listing();
     if let Some(error) = listing.unread.first() {
@@ -37,7 +37,7 @@ fn list(spool: &Spool) -> Result<Vec<String>, String> {
     for (id, place) in &listing.messages {
         if let Some(view) = said(spool.view(*id, *place, &listing))? {
             let mut row = row(&view, id.accepted());
-            // When its file was changed last, which a copy does not have.
+            // The change time of the file, which a copy does not keep.
             row.since = None;
             rows.push(format!("{row:?}"));
         }
@@ -55,14 +55,14 @@ fn ask<T>(path: &Path, seam: Arc<Injector>, what: Ask<T>) -> Result<T, String> {
     what(&spool)
 }
 
-/// The answer to a question without faults, and its calls.
+/// The answer without faults, and its calls.
 fn asked<T>(path: &Path, what: Ask<T>) -> (T, Vec<Seen>) {
     let seam = Injector::new(Case::clean());
     let answer = ask(path, Arc::clone(&seam), what).unwrap();
     (answer, seam.seen())
 }
 
-/// Every fault but those of syncs, which there are none of.
+/// Every fault except those of syncs; a query makes none.
 fn cases(seen: &[Seen], most: usize) -> Vec<Case> {
     sample(all_cases(seen, None), most)
 }
@@ -88,7 +88,7 @@ fn a_list_is_complete_or_fails() {
     tally.print(&format!("list, {} calls", seen.len()));
 }
 
-/// Each message stands in a bucket of its own. A check looked through all of them for each file.
+/// Each message is in a separate bucket. A check used to search all buckets for each file.
 #[test]
 fn a_look_at_many_messages_costs_as_much_for_each() {
     let calls = |count: usize| -> [usize; 2] {
@@ -137,7 +137,7 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
         }
         let told = |finding: &&Finding| answer.contains(finding) || unread(finding);
         let untold: Vec<&Finding> = found.iter().filter(|finding| !told(finding)).collect();
-        // What is not there for a moment has gone elsewhere: the next check says what it is.
+        // If a name is missing for a moment, the message seems to have moved; the next check reports it.
         let may_vanish = usize::from(case.fault == Fault::Once(Errno::ENOENT));
         let vanished: BTreeSet<_> = untold
             .iter()
@@ -154,7 +154,7 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
     tally.print(&format!("check, {} calls", seen.len()));
 }
 
-/// Rubbish of every kind that a repair sees to.
+/// Rubbish of every kind that a repair handles.
 fn untidy(path: &Path, queue: &QueueScene) {
     let write = |name: String| fs::write(path.join(name), "left").unwrap();
     let gone = mailspool::accept::new_id(queue.start);
@@ -181,7 +181,8 @@ fn a_repair_loses_nothing() {
     let kept = |path: &Path| -> Vec<Vec<u8>> {
         let mut all: Vec<Vec<u8>> = super::world::walk(path)
             .iter()
-            // Reasons come and go, half a file that is never read is removed, and so are views.
+            // Ignores reasons, which come and go, half-written files that are never read, and views: a repair
+            // may remove them.
             .filter(|file| {
                 let ending = file.extension().unwrap_or_default();
                 let below = file.strip_prefix(path).unwrap();
@@ -190,7 +191,7 @@ fn a_repair_loses_nothing() {
             .map(|file| fs::read(file).unwrap())
             .collect();
         all.sort();
-        // Of two names of one file one goes.
+        // A repair removes one of two names of a file.
         all.dedup();
         all
     };
@@ -224,7 +225,7 @@ fn a_repair_loses_nothing() {
     tally.print(&format!("repair, {} calls", seen.len()));
 }
 
-/// What a repair put into quarantine and a person has looked at.
+/// Removes the files that a repair put into quarantine, as an operator would.
 fn remove_leftovers(path: &Path, queue: &QueueScene) {
     let quarantine = fs::read_dir(path.join("corrupt")).unwrap();
     let kept: Vec<PathBuf> = ["", ".reason"]

@@ -1,9 +1,9 @@
-//! A seam that remembers what a failed sync covered, and in the end takes it away.
+//! A seam that records what a failed sync covered, and in the end discards it.
 //!
-//! After an error of a sync the system may give the data up: whoever reads it gets it from memory
-//! for a while, later syncs succeed, and on the disk is what was durable before. So a file whose
-//! sync failed has its last durable content when the power comes back, whatever was synced since;
-//! one that was written anew is another file.
+//! After a sync error the system may drop the data: reads return it from memory for a while, later syncs
+//! succeed, but the disk holds only what was durable before. So if the sync of a file fails, the file has its
+//! last durable content after a power cut, whatever was synced later. A file that was written anew is a
+//! different file.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -17,16 +17,16 @@ use nix::errno::Errno;
 use super::inject::Injector;
 use super::world::walk;
 
-/// The content of files that is on the disk.
+/// The content of files on the disk.
 #[derive(Default)]
 struct Content {
     durable: HashMap<u64, Vec<u8>>,
     lost: HashMap<u64, Vec<u8>>,
-    /// Of these nobody has been told yet who asks the file itself.
+    /// Files with an error that no process checking the file has seen yet.
     untold: HashSet<u64>,
 }
 
-/// What several processes, one after the other, made durable below a directory, and lost.
+/// What a sequence of processes made durable below a directory, and lost.
 #[derive(Clone)]
 pub struct Disk {
     root: PathBuf,
@@ -50,7 +50,7 @@ impl Disk {
         disk
     }
 
-    /// A process that works on it.
+    /// The seam of a process that works on this disk.
     pub fn process(&self, injector: Arc<Injector>) -> Arc<dyn Seam> {
         Arc::new(Losing {
             injector,
@@ -65,7 +65,7 @@ impl Disk {
     fn synced(&self, files: Vec<PathBuf>, failed: bool) {
         let mut content = self.lock();
         for path in files {
-            // Removed meanwhile, by another thread.
+            // Removed by another thread in the meantime.
             let (Ok(stat), Ok(bytes)) = (fs::metadata(&path), fs::read(&path)) else {
                 continue;
             };
@@ -82,7 +82,7 @@ impl Disk {
         }
     }
 
-    /// A file that is made may have the number of one that is gone.
+    /// Forgets the inode's earlier content: a new file may reuse the number of a removed one.
     fn made(&self, path: &Path) {
         if let Ok(stat) = fs::metadata(self.root.join(path))
             && stat.len() == 0
@@ -94,7 +94,7 @@ impl Disk {
         }
     }
 
-    /// Whether a file has an error that has not been reported.
+    /// Returns whether a file has an unreported error, and marks it reported.
     fn tells(&self, path: &Path) -> bool {
         let Ok(stat) = fs::metadata(self.root.join(path)) else {
             return false;
@@ -102,7 +102,7 @@ impl Disk {
         self.lock().untold.remove(&stat.ino())
     }
 
-    /// The power goes off: says how many files have lost something.
+    /// Cuts the power. Returns how many files lost something.
     pub fn lose(&self) -> usize {
         let content = self.lock();
         let mut count = 0;

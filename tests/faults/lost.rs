@@ -1,4 +1,4 @@
-//! What a failed sync covered is lost indeed, when the power goes off later.
+//! What a failed sync covered is lost at a later power cut.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::queue::QueueScene;
 use super::scratch::Scratch;
 use super::world::{Clock, Ledger, files, is_whole, runner, tempdir, text};
 
-/// A sync fails in a pass, which goes on as it thinks right; then the power goes off.
+/// A sync fails in a pass, the pass continues in its own way, then the power is cut.
 fn by_one(queue: &QueueScene, case: &Case) -> String {
     let dir = Scratch::copy(&queue.path());
     let disk = Disk::new(&dir.spool());
@@ -35,8 +35,8 @@ fn by_one(queue: &QueueScene, case: &Case) -> String {
     format!("{} lost", lost.min(2))
 }
 
-/// The process is killed some calls behind the failed sync. Another one comes, whose syncs
-/// succeed, and is killed as well, somewhere; then the power goes off.
+/// The process is killed some calls after the failed sync. A second process, with syncs that succeed, is
+/// killed at some call as well. Then the power is cut.
 fn by_the_next(queue: &QueueScene, case: &Case, calls: usize) -> String {
     let dir = Scratch::copy(&queue.path());
     let disk = Disk::new(&dir.spool());
@@ -49,16 +49,16 @@ fn by_the_next(queue: &QueueScene, case: &Case, calls: usize) -> String {
     };
     let first = pass(*case);
     clock.forward(1);
-    let Fault::ThenStop(behind) = case.fault else {
+    let Fault::ThenStop(later) = case.fault else {
         panic!("{case:?}");
     };
     let second = pass(Case {
         fault: Fault::Stop,
-        at: (case.at * 7 + behind * 131) % calls,
+        at: (case.at * 7 + later * 131) % calls,
         ..*case
     });
     let lost = disk.lose();
-    // Whichever of them froze a message said so.
+    // The run that froze a message reported it.
     let said = |ended: &Ended| {
         ended
             .as_ref()
@@ -74,7 +74,7 @@ fn by_the_next(queue: &QueueScene, case: &Case, calls: usize) -> String {
     )
 }
 
-/// A message is handed in, a sync fails, and the power goes off.
+/// A message is submitted, a sync fails, and the power is cut.
 fn accepted(template: &Path, entrance: Entrance, case: &Case) -> String {
     let dir = Scratch::copy(template);
     let disk = Disk::new(&dir.spool());
@@ -158,7 +158,7 @@ fn with(cases: &[Case], faults: &[Fault]) -> Vec<Case> {
 }
 
 #[test]
-fn lost_by_one() {
+fn lost_after_one_process() {
     let queue = QueueScene::new();
     let (cases, _) = syncs(&queue);
     let cases = with(
@@ -171,20 +171,19 @@ fn lost_by_one() {
 }
 
 #[test]
-fn lost_by_one_and_believed_by_the_next() {
+fn lost_after_one_process_and_trusted_by_the_next() {
     let queue = QueueScene::new();
     let (cases, calls) = syncs(&queue);
     let faults: Vec<Fault> = (0..24).map(Fault::ThenStop).collect();
     let cases = with(&cases, &faults);
     let all = cases.len();
-    let tally = explore("lost and believed", &sample(cases, 60), |case| {
+    let tally = explore("lost and trusted", &sample(cases, 60), |case| {
         by_the_next(&queue, case, calls)
     });
-    tally.print(&format!("lost and believed, of {all}"));
+    tally.print(&format!("lost and trusted, of {all}"));
 }
 
-/// The oracle has teeth: what was synced again behind a failed sync is lost all the same, and
-/// what was written anew is not.
+/// Tests the oracle: a file that was only synced again after a failed sync is lost; a file written anew is not.
 #[test]
 fn what_is_only_synced_again_is_lost() {
     let dir = tempdir();

@@ -1,33 +1,32 @@
-//! Each file-system call made to fail in turn, and the process stopped behind each in turn.
+//! Fails each file-system call in turn, and stops the process after each in turn.
 //!
-//! A clean run tells how many calls there are. Then the same is done in a fresh copy of the same
-//! spool with a [`Fault`](inject::Fault) at the first call, at the second, and so on. After each,
-//! everything is dropped, the spool is opened again without faults, and what the design promises
-//! is asserted: an acknowledged message is delivered, or its sender is told once, or it stands
-//! in the queue; nothing torn goes out; nobody gets a message twice but for the one that was in
-//! flight; no rubbish stays.
+//! A clean run counts the calls. Then the same operation runs in a fresh copy of the same spool with a
+//! [`Fault`](inject::Fault) at the first call, at the second, and so on. After each run everything is
+//! dropped, the spool is reopened without faults, and the guarantees of the design are asserted: an
+//! acknowledged message is delivered, or its sender is notified once, or it is in the queue; no torn message
+//! is delivered; no recipient gets a message twice except the one in flight; no rubbish stays.
 //!
 //! | file | what is run under faults |
 //! |---|---|
-//! | `accept.rs` | acceptance, by both doors |
-//! | `keys.rs` | submissions under a key, and for later |
-//! | `pass.rs` `queue.rs` | a runner's pass over a queue with something of everything |
-//! | `watching.rs` | the same by a run that stays |
-//! | `destinations.rs` | delivery to hosts: several transactions, slots, what is remembered of those that are down |
-//! | `ways.rs` | delivery into a Maildir, behind the same seam, and by a command |
+//! | `accept.rs` | acceptance, by both entrances |
+//! | `keys.rs` | keyed and scheduled submissions |
+//! | `pass.rs` `queue.rs` | a runner's pass over a queue with a message of every kind |
+//! | `watching.rs` | the same by a long-running run |
+//! | `destinations.rs` | delivery to hosts: several transactions, slots, recorded outages |
+//! | `ways.rs` | delivery into a Maildir through the same seam, and by a command |
 //! | `actions.rs` | operator actions and flush |
-//! | `releases.rs` | passes over mail that waits for its release, and what they remember of it |
-//! | `suspensions.rs` | suspending, resuming, and runs meanwhile |
-//! | `looking.rs` | what is only looked at: listing, view, `check`; and `check --repair` |
-//! | `making.rs` | making a spool |
-//! | `views.rs` | whatever writes or removes the view, `info/`, where only that fails |
-//! | `lost.rs` `losing.rs` | what a failed sync covered is lost indeed |
+//! | `releases.rs` | passes over mail scheduled for later, and the file of releases |
+//! | `suspensions.rs` | suspending, resuming, and runs while mail is suspended |
+//! | `looking.rs` | read-only operations: list, view, `check`; and `check --repair` |
+//! | `making.rs` | creating a spool |
+//! | `views.rs` | operations that write or remove the view, `info/`, when only the view fails |
+//! | `lost.rs` `losing.rs` | what a failed sync covered is really lost |
 //! | `disk.rs` | a real disk that fails to write (needs root) |
-//! | `regressions.rs` `syncs.rs` | nothing at random: what was found here or by reading, each by its name |
+//! | `regressions.rs` `syncs.rs` | named cases for bugs found by these tests or by review |
 //!
-//! `errnos.rs` says which call can fail in which way. What each test explored it prints
-//! (`cargo test --test faults -- --nocapture`). Most take a sample of their faults,
-//! which `MAILSPOOL_SEED` chooses; with `MAILSPOOL_LONG` they take all, or, where there are very many, 3,000.
+//! `errnos.rs` lists which call can fail with which errors. Each test prints what it explored (`cargo test
+//! --test faults -- --nocapture`). Most take a sample of their faults, which `MAILSPOOL_SEED` chooses. With
+//! `MAILSPOOL_LONG` they take all, or 3,000 if there are more.
 
 mod accept;
 mod actions;

@@ -1,4 +1,4 @@
-//! Making a spool under faults.
+//! Creating a spool under faults.
 
 use std::sync::{Arc, Barrier};
 
@@ -16,7 +16,7 @@ fn judge(case: &Case) -> String {
     let path = dir.path().join("above/spool");
     let seam: Arc<dyn Seam> = Injector::new(*case);
     let first = Spool::create(&path, Some(seam)).is_ok();
-    // Half a spool is none.
+    // A half-made spool does not open.
     assert!(!first || Spool::open(&path).is_ok());
     let spool = Spool::create(&path, None).unwrap();
     let found = findings(&spool);

@@ -1,4 +1,4 @@
-//! A runner's pass under faults, over a queue with something of everything.
+//! A runner's pass under faults, over a queue with a message of every kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use super::queue::{End, QueueScene, by};
 use super::scratch::Scratch;
 use super::world::{Clock, Ledger, configured, files, findings, is_whole, text};
 
-/// How a run ended: what it did, or why it stopped.
+/// How a run ended: its summary, or why it stopped.
 pub type Ended = Result<Summary, String>;
 
 impl QueueScene {
-    /// A run behind a seam.
+    /// Runs a runner through a seam.
     pub fn run(
         &self,
         spool: &Path,
@@ -42,7 +42,7 @@ impl QueueScene {
         })
     }
 
-    /// One case from beginning to end; says how it ended.
+    /// Runs one case from beginning to end and returns how it ended.
     pub fn judge(
         &self,
         case: &Case,
@@ -53,7 +53,7 @@ impl QueueScene {
         let ended = self.run(&dir.spool(), Injector::new(*case), &ledger, &clock, run);
         let twice = self.work_off(&dir.spool(), &ended, &ledger, &clock, 1);
         dir.end();
-        // One call that fails is no reason to lose a record, unless the run says so.
+        // A single failing call must not lose a record, unless the run reports it.
         if let (true, Fault::Once(_) | Fault::ButMade(_) | Fault::Half(_)) = (twice, case.fault) {
             let why = ended.clone().unwrap_err();
             assert!(why.ends_with("not recorded"), "doubled, although: {why}");
@@ -71,15 +71,15 @@ impl QueueScene {
         }
     }
 
-    /// The moment at which something of everything is due.
+    /// The moment at which some message of every kind is due.
     pub fn beginning(&self) -> (Ledger, Clock) {
         let clock = Clock::at(self.start);
         clock.forward(20);
         (Ledger::default(), clock)
     }
 
-    /// Works off, without faults, what so many runs have left; says whether anybody got a message
-    /// twice. Two were killed, and the power went off behind them.
+    /// Finishes, without faults, what `runs` runs have left. Returns whether any recipient got a message
+    /// twice. With two runs, both were killed and then the power was cut.
     pub fn work_off(
         &self,
         path: &Path,
@@ -99,7 +99,7 @@ impl QueueScene {
             let summary = summary.unwrap_or_else(|error| panic!("a clean pass: {error}"));
             assert_eq!(summary.trouble, 0, "{summary:?}");
             let mut problems = findings(&spool);
-            // Nothing about a quarantine is synced: where the reason is lost, a repair finds it.
+            // The quarantine is not synced. A repair finds a lost reason.
             let may_be_lost =
                 |finding: &Finding| runs > 1 && finding.repair == Some(Repair::SayWhy);
             problems.retain(|finding| finding.level > Level::Note && !may_be_lost(finding));
@@ -121,8 +121,8 @@ impl QueueScene {
         ledger.counts().values().any(|count| *count > 1)
     }
 
-    /// A message whose outcome could not be recorded is frozen by its place alone, and a person
-    /// has to decide. This one says: thaw it.
+    /// A message with an unrecorded outcome is frozen only by its queue, and an operator decides. This
+    /// operator thaws it.
     fn thaw_what_could_not_be_recorded(&self, spool: &Spool, ended: &Ended, clock: &Clock) {
         let listing = spool.listing();
         for (id, queue) in &listing.messages {
@@ -154,7 +154,7 @@ impl QueueScene {
             .filter(|(_, count)| **count > 1)
             .map(|((id, _), _)| *id)
             .collect();
-        // Each has one in hand at a time.
+        // Each run has one message in flight at a time.
         assert!(
             twice.len() <= runs,
             "more than those in flight were doubled: {counts:?}"
@@ -174,16 +174,16 @@ impl QueueScene {
                     notices.get(&key).map_or(0, BTreeSet::len)
                 };
                 let told = [told(""), told("delivered "), told("delayed ")];
-                // Who was in flight when the process ended waits for a while, and is old enough.
+                // A recipient in flight when the process ended waits for a while, so it may cause a delay notice.
                 let [failed, delivered, delayed] = told;
                 let right = match end {
                     End::Delivered => count >= 1 && failed + delivered == 0 && delayed <= 1,
                     End::Told => count == 0 && (failed, delivered) == (1, 0) && delayed <= 1,
-                    // Delivered, and that could be written down nowhere but in the block.
+                    // Delivered, and only the block could record it.
                     End::Heard if is_unrecorded && told == [0, 0, 0] => count == 1,
                     End::Heard => count >= 1 && (failed, delivered) == (0, 1) && delayed == 0,
-                    // The record of a deferral, or of an interruption, is not synced. Where the power cut took
-                    // it, the attempt came first and delivered, and there was no delay left to tell of.
+                    // The record of a deferral or an interruption is not synced. If the power cut took it,
+                    // the next attempt came earlier and delivered, so there was no delay to report.
                     End::Warned if runs > 1 && told == [0, 0, 0] => count == 1,
                     End::Warned => count >= 1 && told == [0, 0, 1],
                     End::Nothing => count == 0 && told == [0, 0, 0],
@@ -213,7 +213,7 @@ impl QueueScene {
         self.verify_rest(spool, runs);
     }
 
-    /// What is left is left on purpose, and nothing besides.
+    /// Asserts that exactly the expected files are left.
     fn verify_rest(&self, spool: &Spool, runs: usize) {
         let (frozen, corrupt) = (self.frozen, self.corrupt);
         let mut expected: Vec<PathBuf> = ["sender", "recipients", "transport"]
@@ -228,7 +228,7 @@ impl QueueScene {
             format!("corrupt/{corrupt}.reason").into(),
         ]);
         expected.sort();
-        // What a kill left of a history that was being written anew: none is left by one run.
+        // A kill may leave half of a history that was being rewritten. A single run leaves none.
         let half = PathBuf::from(format!("history/{frozen}.part"));
         if runs > 1 && spool.path().join(&half).exists() {
             let removed =
@@ -237,7 +237,7 @@ impl QueueScene {
         }
         let left = files(spool.path());
         assert_eq!(left, expected, "not what is left on purpose");
-        // Of a quarantine whose reason is lost.
+        // A quarantined message may have lost its reason.
         let mut found = findings(spool);
         if !found.is_empty()
             && found
@@ -310,7 +310,7 @@ fn explored(
 }
 
 #[test]
-fn pass_stopped_behind_each_call() {
+fn pass_stopped_after_each_call() {
     let queue = QueueScene::new();
     let wanted = |fault| fault == Fault::Stop;
     explored("pass, stopped", &queue, Case::clean(), wanted, 70);
@@ -344,7 +344,7 @@ fn pass_with_two_failing_calls() {
     explored("pass, two", &queue, Case::clean(), wanted, 70);
 }
 
-/// Lines of the history come in pieces here, and are torn when the process ends between them.
+/// The lines of the history are written in pieces here, and are torn if the process ends between them.
 #[test]
 fn pass_with_short_reads_and_writes() {
     let queue = QueueScene::new();

@@ -1,4 +1,4 @@
-//! A queue with something of everything.
+//! A queue with a message of every kind.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -22,18 +22,18 @@ use tempfile::TempDir;
 
 use super::world::{Clock, Ledger, accept, files, runner, tempdir, text};
 
-/// What must become of a recipient.
+/// What must happen to a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It gets the message.
+    /// The recipient gets the message.
     Delivered,
-    /// The sender is told, once.
+    /// The sender gets a failure notice, once.
     Told,
-    /// It gets the message, and the sender is told, once.
+    /// The recipient gets the message, and the sender gets a success notice, once.
     Heard,
-    /// It gets the message, and before that the sender is told, once, that it takes long.
+    /// The recipient gets the message, and before that the sender gets a delay notice, once.
     Warned,
-    /// Nothing: the message was done, torn or damaged, or there is nobody to tell.
+    /// Nothing: the message was done, torn or damaged, or has no sender to notify.
     Nothing,
 }
 
@@ -43,7 +43,7 @@ pub struct Expected {
     pub recipients: Vec<(&'static str, End)>,
 }
 
-/// A spool with something of everything in it, to be copied.
+/// A spool with a message of every kind, to be copied.
 pub struct QueueScene {
     dir: TempDir,
     pub start: Timestamp,
@@ -53,10 +53,10 @@ pub struct QueueScene {
     expires: QueueId,
 }
 
-/// Ends a process at the first call for which this says so, or behind it.
+/// Ends a process at the first call that `at` selects, or after it.
 struct Dies {
     at: fn(&Call<'_>) -> bool,
-    behind: bool,
+    after: bool,
     dead: AtomicBool,
 }
 
@@ -65,7 +65,7 @@ impl Seam for Dies {
         let dead = self.dead.load(SeqCst);
         let now = (self.at)(call);
         self.dead.fetch_or(now, SeqCst);
-        if dead || now && !self.behind {
+        if dead || now && !self.after {
             Verdict::Fail(Errno::EIO)
         } else {
             Verdict::Pass
@@ -73,10 +73,10 @@ impl Seam for Dies {
     }
 }
 
-/// The spool, for a process that dies at such a call.
-fn dying(spool: &Path, at: fn(&Call<'_>) -> bool, behind: bool) -> Spool {
+/// Opens the spool for a process that dies at such a call.
+fn dying(spool: &Path, at: fn(&Call<'_>) -> bool, after: bool) -> Spool {
     let dead = AtomicBool::new(false);
-    Spool::open_through(spool, Some(Arc::new(Dies { at, behind, dead }))).unwrap()
+    Spool::open_through(spool, Some(Arc::new(Dies { at, after, dead }))).unwrap()
 }
 
 fn renames(call: &Call<'_>) -> bool {
@@ -92,7 +92,7 @@ fn records_notice(call: &Call<'_>) -> bool {
         && String::from_utf8_lossy(bytes).contains("\"event\":\"notice\""))
 }
 
-/// Gives up on one message at its first failure, and is the usual schedule for the others.
+/// Gives up on one message at its first failure, and uses the usual schedule for the others.
 #[derive(Clone)]
 pub struct GivesUp(QueueId);
 
@@ -126,14 +126,14 @@ impl QueueScene {
         let path = dir.path().join("spool");
         let spool = Spool::create(&path, None).unwrap();
         let start = Timestamp::now();
-        let nobody = mailspool::accept::new_id(start);
+        let unset = mailspool::accept::new_id(start);
         let mut queue = QueueScene {
             dir,
             start,
             expected: Vec::new(),
-            frozen: nobody,
-            corrupt: nobody,
-            expires: nobody,
+            frozen: unset,
+            corrupt: unset,
+            expires: unset,
         };
         queue.in_deferred(&spool);
         queue.with_notice("staged", false);
@@ -146,8 +146,8 @@ impl QueueScene {
         queue
     }
 
-    /// The same, but for messages with two names: if one of them is missed for a moment, the other one is shown,
-    /// which is as true.
+    /// The same, without messages that have two names: if one of two names is missed for a moment, the other
+    /// is shown, which is equally true.
     pub fn with_one_name_each() -> QueueScene {
         let queue = QueueScene::new();
         for dir in ["new", "incoming"] {
@@ -161,12 +161,12 @@ impl QueueScene {
         queue
     }
 
-    /// Senders are told at the first pass of what was accepted before.
+    /// The first pass sends delay notices for the messages accepted before.
     pub fn delays() -> DelayAges {
         DelayAges::new([SignedDuration::from_mins(15)])
     }
 
-    /// When its messages are tried again.
+    /// The retry policy of its messages.
     pub fn policy(&self) -> GivesUp {
         GivesUp(self.expires)
     }
@@ -196,7 +196,7 @@ impl QueueScene {
         id
     }
 
-    /// One that was deferred and is due after 15 minutes.
+    /// A message that was deferred and is due after 15 minutes.
     fn in_deferred(&mut self, spool: &Spool) {
         let to = [("due@first.test", End::Delivered)];
         self.add(spool, "due", "due@sender.test", &to);
@@ -236,14 +236,14 @@ impl QueueScene {
         self.interrupted(spool, id);
         let heard = [("t@told.test", Heard), ("u@hush.test", Nothing)];
         self.add(spool, "heard", "heard@sender.test", &heard);
-        // The first one was delivered before.
+        // The first recipient was delivered to before.
         let between = [("w@ok.test", Nothing), ("x@ok.test", Warned)];
         let id = self.add(spool, "between", "between@sender.test", &between);
         self.interrupted_between(spool, id);
     }
 
-    /// A message whose notice was staged when the process died, before the record of it or
-    /// behind it. Made in a spool of its own, in which it is alone.
+    /// A message with a notice that was staged when the process died, before or after the notice's record. It
+    /// is made in a spool that holds no other message.
     fn with_notice(&mut self, name: &'static str, recorded: bool) {
         let dir = tempdir();
         let path = dir.path().join("spool");
@@ -264,7 +264,7 @@ impl QueueScene {
         }
     }
 
-    /// What an operator held until a moment before the pass.
+    /// Messages that an operator held until a moment before the pass.
     fn held(&mut self, spool: &Spool) {
         let until = self.start + SignedDuration::from_mins(10);
         let to = [("q@ok.test", End::Nothing)];
@@ -294,15 +294,15 @@ impl QueueScene {
         self.expires = self.add(spool, "expires", "expires@sender.test", &to);
     }
 
-    /// An attempt began and its end is not known; the history has a torn line.
+    /// Begins an attempt without an end, and tears the last line of the history.
     fn interrupted(&self, spool: &Spool, id: QueueId) {
         let queue = spool.locate(id).unwrap().queue().unwrap();
         entry(spool, queue, id).begin(self.start).unwrap();
         self.write(&format!("history/{id}"), "{\"at\":\"2026-11-");
     }
 
-    /// The same in an attempt that had delivered to the first recipient and said so in the block, without
-    /// the sync.
+    /// The same for an attempt that had delivered to the first recipient and recorded it in the block without
+    /// a sync.
     fn interrupted_between(&self, spool: &Spool, id: QueueId) {
         let queue = spool.locate(id).unwrap().queue().unwrap();
         let mut entry = entry(spool, queue, id);
@@ -350,7 +350,7 @@ impl QueueScene {
             acceptor.accept(request, text(name).as_slice()).unwrap_err();
             *ids().difference(&before).next().unwrap()
         };
-        // Killed when it had left `new/`: whole, and not acknowledged.
+        // Killed after it had left `new/`: whole, and not acknowledged.
         let to = ["i@ok.test", "j@other.test"];
         let id = cut_off("whole", &to, |call| call.name() == "fsync" && is_dir(call));
         self.expected.push(Expected {
@@ -358,7 +358,7 @@ impl QueueScene {
             id,
             recipients: to.map(|to| (to, End::Delivered)).to_vec(),
         });
-        // Killed while it was written, when all was written, and when that was durable.
+        // Killed during the write, after the whole write, and after that was durable.
         let cuts: [(&str, At); 4] = [
             ("empty", |call| call.name() == "write"),
             (
@@ -371,7 +371,7 @@ impl QueueScene {
         for (name, at) in cuts {
             cut_off(name, &["t@ok.test"], at);
         }
-        // A power cut kept everything but the end of the message.
+        // A power cut kept everything except the end of the message.
         let id = cut_off("cut", &["t@ok.test"], renames);
         let file = OpenOptions::new()
             .write(true)
@@ -380,7 +380,7 @@ impl QueueScene {
         file.set_len(20).unwrap();
     }
 
-    /// Views that are missing, empty, torn, edited, and of no message.
+    /// Views that are missing, empty, torn, edited, or of no message.
     fn views(&self) {
         let id = |name: &str| {
             let one = self.expected.iter().find(|one| one.name == name);
@@ -397,7 +397,7 @@ impl QueueScene {
         self.write(&path("transport", "thawed"), "\0\0\0");
         let gone = mailspool::accept::new_id(self.start);
         self.write(&format!("info/sender/{gone}"), "gone@sender.test\n");
-        // The next run takes the view for that of an earlier boot.
+        // Without `state/boot`, the next run assumes that the view is from an earlier boot.
         fs::remove_file(self.path().join("state/boot")).unwrap();
     }
 
@@ -411,7 +411,7 @@ impl QueueScene {
         );
         let from = spool.locate(done).unwrap().queue().unwrap().path(done);
         fs::rename(path.join(from), path.join(format!("done/{done}"))).unwrap();
-        // Finished, and not moved there, or brought back by a power cut.
+        // Finished, but not moved to `done/`, or brought back by a power cut.
         let to = [("n@ok.test", End::Nothing)];
         let said = self.add(spool, "said", "said@sender.test", &to);
         let queue = spool.locate(said).unwrap().queue().unwrap();

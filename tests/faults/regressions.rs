@@ -1,4 +1,4 @@
-//! What was found by faults or by reading, each by its name.
+//! Named cases for bugs found by faults or by review.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -23,8 +23,8 @@ fn by() -> By {
     }
 }
 
-/// The request was carried out on the message in `done/`, which brought it back into the queue
-/// while its envelope was being removed.
+/// A request was carried out on the message in `done/`. That brought the message back into the queue while
+/// its envelope was being removed.
 #[test]
 fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
     let freeze = Action::Freeze {
@@ -66,7 +66,7 @@ fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
     }
 }
 
-/// An error of the scan dropped the attempts in hand: delivered, and not recorded.
+/// A scan error dropped the attempts under way: delivered, but not recorded.
 #[test]
 fn what_is_in_hand_is_finished_when_the_scan_fails() {
     let dir = tempdir();
@@ -79,8 +79,7 @@ fn what_is_in_hand_is_finished_when_the_scan_fails() {
         "s@sender.test",
         &["a@ok.test"],
     );
-    // A bucket that is due and empty: it is removed at the end of the scan, by which time the
-    // delivery has begun.
+    // A due, empty bucket: the scan removes it at its end, after the delivery has begun.
     std::fs::create_dir(path.join("deferred/2026-01-01T0000Z")).unwrap();
     let (begun, delivery) = channel();
     let seam = FailsRmdir {
@@ -89,7 +88,7 @@ fn what_is_in_hand_is_finished_when_the_scan_fails() {
     let spool = Spool::open_through(&path, Some(Arc::new(seam))).unwrap();
     let relay = Relay::new(move |_, _| {
         begun.send(()).unwrap();
-        // Long enough for the scan to fail meanwhile; if it does not, nothing is shown.
+        // Gives the scan time to fail meanwhile. If it does not, the test shows nothing.
         std::thread::sleep(Duration::from_millis(100));
         vec![Outcome::delivered("taken")]
     });
@@ -102,7 +101,7 @@ fn what_is_in_hand_is_finished_when_the_scan_fails() {
     assert_eq!(files(&path), Vec::<std::path::PathBuf>::new());
 }
 
-/// Fails to remove directories, once a delivery is under way.
+/// Fails to remove directories once a delivery is under way.
 struct FailsRmdir {
     delivery: Mutex<Receiver<()>>,
 }
@@ -119,10 +118,10 @@ impl Seam for FailsRmdir {
     }
 }
 
-/// The record of a notice was believed before it was durable: with the notice under way, a
-/// power cut could have taken it back, and the sender would have been told twice.
+/// The record of a notice was trusted before it was durable. A power cut could have undone it while the
+/// notice was being delivered, and the sender would have been notified twice.
 #[test]
-fn a_staged_notice_moves_on_behind_a_durable_record() {
+fn a_staged_notice_moves_on_after_a_durable_record() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
@@ -146,7 +145,7 @@ fn a_staged_notice_moves_on_behind_a_durable_record() {
             .pass()
     };
     // Killed between the record and its barrier.
-    drop(pass(Arc::new(DiesBehindRecord::default())));
+    drop(pass(Arc::new(DiesAfterRecord::default())));
     let watched = Arc::new(Watched::default());
     pass(Arc::clone(&watched) as Arc<dyn Seam>).unwrap();
     let calls = watched.calls.lock().unwrap();
@@ -156,9 +155,9 @@ fn a_staged_notice_moves_on_behind_a_durable_record() {
 
 /// Ends the process when the record of a notice has been written.
 #[derive(Default)]
-struct DiesBehindRecord(Mutex<bool>);
+struct DiesAfterRecord(Mutex<bool>);
 
-impl Seam for DiesBehindRecord {
+impl Seam for DiesAfterRecord {
     fn before(&self, call: &Call<'_>) -> Verdict {
         let mut dead = self.0.lock().unwrap();
         let verdict = if *dead {
@@ -174,7 +173,7 @@ impl Seam for DiesBehindRecord {
     }
 }
 
-/// Writes down in which order barriers and renames come.
+/// Records the order of barriers and renames.
 #[derive(Default)]
 struct Watched {
     calls: Mutex<Vec<String>>,
@@ -190,8 +189,8 @@ impl Seam for Watched {
     }
 }
 
-/// The outcome after which nobody is left is recorded by the rename to `done/` alone; when that
-/// failed it was recorded nowhere, and the message was delivered again.
+/// The outcome that leaves no recipient is recorded by the rename to `done/` alone. When the rename failed,
+/// no record existed, and the message was delivered again.
 #[test]
 fn a_delivery_is_recorded_although_the_rename_to_done_fails() {
     struct NoRename;
@@ -224,7 +223,7 @@ fn a_delivery_is_recorded_although_the_rename_to_done_fails() {
     assert_eq!(files(&path), Vec::<std::path::PathBuf>::new());
 }
 
-/// Does something once, before the n-th call of a name on a path.
+/// Runs `what` once, before the n-th call of a name on a path.
 struct At<F> {
     name: &'static str,
     path: &'static str,
@@ -265,8 +264,8 @@ fn discard() -> Action {
     }
 }
 
-/// The holder carried the request out before the requester got the lock, who then found that the
-/// message was discarded already, and reported his own action as refused.
+/// The lock holder carried out the request before the requester got the lock. The requester then found the
+/// message discarded and reported the action as refused.
 #[test]
 fn what_the_holder_carried_out_is_not_refused() {
     for action in [discard(), Action::Bounce(by())] {
@@ -294,8 +293,8 @@ fn what_the_holder_carried_out_is_not_refused() {
     }
 }
 
-/// An operator who asked while another one had the message in hand was told that it would be done
-/// when the hand is empty, but that hand did not look for requests.
+/// While operator A's process held the lock, operator B's request was accepted, but A's process did not look
+/// for requests when it released the lock.
 #[test]
 fn an_operator_looks_for_requests_too() {
     let dir = tempdir();
@@ -326,8 +325,8 @@ fn an_operator_looks_for_requests_too() {
     assert!(matches!(queue, Some(Queue::Frozen(_))), "{queue:?}");
 }
 
-/// A repair that read a message while it was being forgotten found files of it missing, and put
-/// what had been delivered into quarantine, for somebody to retry.
+/// A repair that read a message while it was being forgotten found some of its files missing, and quarantined
+/// the delivered message for an operator to retry.
 #[test]
 fn a_repair_leaves_what_is_being_forgotten() {
     let dir = tempdir();
@@ -342,7 +341,7 @@ fn a_repair_leaves_what_is_being_forgotten() {
     );
     let there = path.clone();
     let seam = At::new(1, "open", "info/sender", move || {
-        // A run got as far as this, and goes on when the repair is through.
+        // A run got this far, and continues after the repair.
         let at = |name: &str| there.join(name).join(id.to_string());
         std::fs::rename(at("active"), at("done")).unwrap();
         std::fs::remove_file(at("info/transport")).unwrap();
@@ -355,8 +354,8 @@ fn a_repair_leaves_what_is_being_forgotten() {
     assert_eq!(spool.locate(id).unwrap().queue(), Some(Queue::Done));
 }
 
-/// A bucket that another run removed between the mkdir that found it and the open that was to
-/// hold it made the move fail, and with it the operator's action or the run's work.
+/// Another run removed a bucket between the mkdir that found it and the open before its use. The move failed,
+/// and with it the operator's action or the run's work.
 #[test]
 fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
     let dir = tempdir();
@@ -384,13 +383,13 @@ fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
     assert_eq!(acted, [(id, Acted::Done)]);
 }
 
-/// A power cut brings the name in `new/` back beside a later one. The sweeper, who reads nothing there, removes
-/// that name alone, whatever the message and its history are like.
+/// A power cut restores the name in `new/` beside a later name. The sweeper does not read the message there.
+/// It removes that name only, whatever state the message and its history are in.
 #[test]
 fn a_sweeper_removes_no_message_that_has_left_new() {
     let what = mailspool::queue::What::Action(Action::Retry(by()));
     let at = Timestamp::now();
-    // A whole line behind one that is not: no write that was cut off leaves that.
+    // An intact line after a damaged one: an interrupted write cannot leave that.
     let history = [
         b"damaged\n",
         &mailspool::queue::Event { at, what }.line()[..],
@@ -425,7 +424,7 @@ fn a_sweeper_removes_no_message_that_has_left_new() {
         assert!(!at("new").exists(), "{damaged}");
         if !damaged.is_empty() {
             assert_eq!(spool.locate(id).unwrap().queue(), Some(Queue::Corrupt));
-            // A person sees to it, and it goes on.
+            // An operator repairs the message and retries it.
             let _ = std::fs::remove_file(at("history"));
             std::fs::write(at("corrupt"), sound).unwrap();
             act(&spool, &[id], &Action::Retry(by()), Timestamp::now()).unwrap();
@@ -437,10 +436,10 @@ fn a_sweeper_removes_no_message_that_has_left_new() {
     }
 }
 
-/// A notice whose origin was gone waited for it for ever, if a power cut had brought back the
-/// origin's envelope and a history without the record.
+/// A notice waited forever for its removed origin, if a power cut had restored the origin's envelope and a
+/// history without the record.
 #[test]
-fn a_notice_does_not_wait_for_who_is_gone() {
+fn a_notice_does_not_wait_for_a_removed_origin() {
     let dir = tempdir();
     let path = dir.path().join("spool");
     let spool = Spool::create(&path, None).unwrap();
@@ -458,7 +457,8 @@ fn a_notice_does_not_wait_for_who_is_gone() {
     let [(notice, queue)] = spool.messages().unwrap()[..] else {
         panic!()
     };
-    // As a cut leaves it: its way out of `staged/` was never synced, nor were the origin's unlinks.
+    // The state after a power cut: neither the notice's rename out of `staged/` nor the origin's unlinks were
+    // synced.
     std::fs::rename(
         path.join(queue.path(notice)),
         path.join(format!("staged/{notice}")),
@@ -479,7 +479,7 @@ fn a_notice_does_not_wait_for_who_is_gone() {
     assert!(spool.messages().unwrap().is_empty());
 }
 
-/// Attempts begin at whole milliseconds. An action a moment later in the same one had the message wait for
+/// Attempts begin at whole milliseconds. An action later in the same millisecond made the message wait for
 /// the next minute.
 #[test]
 fn what_is_let_go_is_tried_in_the_same_millisecond() {

@@ -1,4 +1,4 @@
-//! Mail that waits for its release: what a pass looks at, and what it remembers in `state/releases`.
+//! Scheduled mail: what a pass reads, and what it records in `state/releases`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use super::world::{
     Clock, Ledger, accept, files, findings, limits, request, runner, tempdir, text,
 };
 
-/// Minutes until the first release: further ahead than any delay of the schedule.
+/// Minutes until the first release: later than any delay of the schedule.
 const FAR: i64 = 20 * 24 * 60;
 
-/// Messages of which a pass opened a file.
+/// The message files that a pass opened.
 #[derive(Default)]
 struct Opened(Mutex<Vec<PathBuf>>);
 
@@ -49,13 +49,13 @@ struct Scene {
 }
 
 impl Scene {
-    /// A spool with messages that are released in as many minutes as there are numbers.
+    /// A spool with scheduled messages: `counts[n]` of them are released at minute n.
     fn new(counts: &[usize]) -> Scene {
         let dir = tempdir();
         let start = Timestamp::now();
         let spool = dir.path().join("spool");
         Spool::create(&spool, None).unwrap();
-        // Else the first pass reads every message, to show it in `info/`.
+        // Otherwise the first pass reads every message, to show it in `info/`.
         fs::copy("/proc/sys/kernel/random/boot_id", spool.join("state/boot")).unwrap();
         let scene = Scene {
             dir,
@@ -92,7 +92,7 @@ impl Scene {
         acceptor.accept(request, text("m").as_slice()).unwrap()
     }
 
-    /// A message that a clock which was ahead put beside those that are released.
+    /// A message that a fast clock put into a bucket of scheduled messages.
     fn misplaced(&self) -> QueueId {
         let spool = self.spool();
         let id = accept(
@@ -112,7 +112,7 @@ impl Scene {
         self.path().join("state/releases")
     }
 
-    /// A pass, and the files of messages that it opened.
+    /// Runs a pass and returns the message files that it opened.
     fn pass(&self) -> (Summary, Vec<PathBuf>) {
         let seam = Arc::new(Opened::default());
         let spool = Spool::open_through(&self.path(), Some(Arc::clone(&seam) as _)).unwrap();
@@ -121,7 +121,7 @@ impl Scene {
         (pass.unwrap(), opened)
     }
 
-    /// After the last release everything is delivered, once, and nothing is left.
+    /// After the last release every message is delivered once, and nothing is left.
     fn is_released(&self, count: usize) {
         assert_eq!(self.ledger.all().len(), 0, "before its release");
         self.clock.forward(FAR + 10);
@@ -154,7 +154,7 @@ fn a_pass_opens_nothing_of_what_waits_for_its_release() {
     scene.is_released(26);
 }
 
-/// What stands there by mistake is tried at once, whatever is remembered of the others.
+/// A message misplaced there is tried at once, whatever is recorded of the others.
 #[test]
 fn what_a_wrong_clock_put_beside_releases_is_tried() {
     let scene = Scene::new(&[3]);
@@ -219,7 +219,7 @@ fn what_is_remembered_of_releases_may_be_lost_or_damaged() {
     }
 }
 
-/// What stands in the way of the file costs a look at each message and is no trouble.
+/// If a directory blocks the file, each pass reads every message and reports no trouble.
 #[test]
 fn a_directory_in_the_place_of_what_is_remembered_is_left_alone() {
     let scene = Scene::new(&[3]);
@@ -230,7 +230,7 @@ fn a_directory_in_the_place_of_what_is_remembered_is_left_alone() {
     }
     assert!(scene.file().is_dir());
     let left: Vec<_> = fs::read_dir(scene.path().join("state")).unwrap().collect();
-    // The other one says for which boot the view is complete.
+    // The other file records the boot for which the view is complete.
     assert_eq!(left.len(), 2, "{left:?}");
     let found = check(&scene.spool(), true).unwrap();
     assert!(
@@ -241,7 +241,7 @@ fn a_directory_in_the_place_of_what_is_remembered_is_left_alone() {
     );
 }
 
-/// No crash leaves such a file. A message that it makes wait is found, and let go.
+/// No crash leaves such a file. `check` finds a message that it delays, and the repair releases it.
 #[test]
 fn a_check_finds_what_is_untrue_of_releases() {
     let scene = Scene::new(&[2]);
@@ -266,8 +266,8 @@ fn a_check_finds_what_is_untrue_of_releases() {
     assert_eq!(findings(&scene.spool()), []);
 }
 
-/// A pass under faults: nothing goes out before its release, everything then, once, and what a wrong
-/// clock put there at once.
+/// A pass under faults: no message is delivered before its release, every message once after it, and a
+/// misplaced message at once.
 #[test]
 fn passes_that_remember_releases() {
     let scene = Scene::new(&[2, 1]);
@@ -295,7 +295,7 @@ fn passes_that_remember_releases() {
             assert_eq!(summary.trouble, 0, "{summary:?}");
         };
         clean();
-        // An attempt that was interrupted, or whose outcome is not known, comes again.
+        // An attempt that was interrupted or has an unknown outcome is repeated.
         clock.forward(24 * 60);
         clean();
         let all = ledger.all();

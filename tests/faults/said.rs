@@ -1,4 +1,4 @@
-//! What the program says of trouble, by the spool that it is about.
+//! What the program logs, grouped by the spool that it names.
 
 use std::fmt::{Debug, Write as _};
 use std::path::Path;
@@ -8,19 +8,19 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Warnings and errors, each a line.
+/// Warnings and errors, one line each.
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 pub struct Said;
 
 impl Said {
-    /// From now on everything is heard.
+    /// Starts to record every event.
     pub fn listen() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| tracing::subscriber::set_global_default(Said).unwrap());
     }
 
-    /// What was said that names something below a directory.
+    /// The recorded events that name a path below a directory.
     pub fn about(dir: &Path) -> Vec<String> {
         let dir = dir.display().to_string();
         let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,7 +31,7 @@ impl Said {
     }
 }
 
-/// The fields of an event; what is always another one is left out.
+/// The fields of an event, without those that differ every time.
 struct Line(String);
 
 impl Visit for Line {

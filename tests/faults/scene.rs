@@ -1,4 +1,4 @@
-//! One message, and a seam under which calls fail by their names.
+//! One message, and a seam that fails calls chosen by name.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ use super::world::{Clock, Ledger, accept, runner, tempdir};
 
 type Which = dyn Fn(&Call<'_>, usize) -> bool + Send + Sync;
 
-/// Which calls fail, asked with how many have failed; and all calls, by name and path.
+/// Which calls fail, given how many have failed so far; and all calls, by name and path.
 pub struct Fails {
     which: Box<Which>,
     failed: AtomicUsize,
@@ -38,7 +38,7 @@ impl Fails {
         Spool::open_through(path, Some(Arc::clone(self) as Arc<dyn Seam>)).unwrap()
     }
 
-    /// The number of the first such call behind the `from`-th.
+    /// The number of the first such call after the `from`-th.
     pub fn at(&self, from: usize, call: &str) -> usize {
         let calls = self.calls.lock().unwrap();
         let found = calls[from..].iter().position(|one| one.starts_with(call));
@@ -107,7 +107,7 @@ impl Scene {
         fs::metadata(self.history()).unwrap().ino()
     }
 
-    /// How many have got the message.
+    /// How many recipients have got the message.
     pub fn mailed(&self) -> usize {
         self.ledger
             .all()

@@ -1,4 +1,4 @@
-//! A copy of a spool that one case may break, and nothing of it stays open.
+//! A copy of a spool that one case may break. No file of it stays open.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::world::copy_of;
 pub struct Scratch(TempDir);
 
 impl Scratch {
-    /// A copy of a spool, in a directory of its own.
+    /// Copies a spool into a new directory.
     pub fn copy(spool: &Path) -> Scratch {
         Scratch(copy_of(spool))
     }
@@ -20,13 +20,12 @@ impl Scratch {
         self.0.path().join("spool")
     }
 
-    /// The directory around it.
+    /// The directory that contains it.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Everything has been dropped: no descriptor may lead below the directory any more.
-    /// Threads that still end are waited for.
+    /// Asserts that no open descriptor leads below the directory. Waits for threads that are still ending.
     pub fn end(self) {
         const PATIENCE: Duration = Duration::from_secs(10);
         let end = Instant::now() + PATIENCE;

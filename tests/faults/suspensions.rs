@@ -1,5 +1,5 @@
-//! Suspensions under faults: what was reported holds, what was not may be done again, and
-//! whatever fails, nothing goes where it is not to go.
+//! Suspensions under faults: a reported change holds, an unreported one can be repeated, and no fault lets
+//! suspended mail through.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use super::world::{Clock, Ledger, accept, files, findings, runner, tempdir};
 const DOMAIN: &str = "ok.test";
 const TO: &str = "a@ok.test";
 const OTHER: &str = "b@other.test";
-/// Of a suspension, in minutes: by the real clock no message is put off for more than an hour.
+/// End of a suspension, in minutes. By the real clock no message is put off for more than an hour.
 const END: i64 = 55;
 
-/// A message to two, one of whom may be suspended, and one to each of them.
+/// A message to two recipients, one of which may be suspended, and one message to each of them.
 struct QueueScene {
     dir: TempDir,
     start: Timestamp,
@@ -37,12 +37,12 @@ struct QueueScene {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {
     Suspend,
-    /// In place of one that stands.
+    /// Replaces an existing suspension.
     SuspendAnew,
     Resume,
-    /// A run, of which some mail is suspended.
+    /// A run while some mail is suspended.
     Pass,
-    /// A run, as that has just run out.
+    /// A run after the suspension has expired.
     Over,
 }
 
@@ -88,7 +88,7 @@ impl QueueScene {
         queue
     }
 
-    /// How much of what is to another domain had gone before the deed.
+    /// How many deliveries to the other domain happened before the operation.
     fn others_before(&self, deed: Deed) -> usize {
         match deed {
             Deed::Over | Deed::Resume if self.target != Target::All => 2,
@@ -119,7 +119,7 @@ impl QueueScene {
         runner.pass().map_err(|error| error.to_string())
     }
 
-    /// Does the deed; says whether it was reported as done.
+    /// Runs the operation. Returns whether it was reported as done.
     fn do_it(&self, path: &Path, deed: Deed, ledger: &Ledger, seam: Arc<Injector>) -> bool {
         let seam: Arc<dyn Seam> = seam;
         let Ok(spool) = Spool::open_through(path, Some(seam)) else {
@@ -149,7 +149,7 @@ impl QueueScene {
         }
     }
 
-    /// What could not be recorded waits for a person, who lets it go.
+    /// An operator thaws what could not be recorded.
     fn thaw(&self, spool: &Spool) {
         for (id, queue) in spool.messages().unwrap() {
             if queue == Queue::Frozen(Bucket::Never) {
@@ -160,7 +160,7 @@ impl QueueScene {
         }
     }
 
-    /// Passes until nothing is left.
+    /// Runs passes until the queue is empty.
     fn work_off(&self, spool: &Spool, ledger: &Ledger) {
         for round in 1..6 {
             self.thaw(spool);
@@ -207,7 +207,7 @@ impl QueueScene {
         for (to, before) in [(TO, 0), (OTHER, self.others_before(deed))] {
             assert_eq!(before + self.delivered(&ledger, to), 2, "{to}");
         }
-        // What a kill left half written is all that may be found, and goes.
+        // A kill may leave half-written files and nothing else. The repair removes them.
         check(&spool, true).unwrap();
         assert_eq!(findings(&spool), []);
         assert_eq!(files(spool.path()), [] as [PathBuf; 0]);

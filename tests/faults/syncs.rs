@@ -1,4 +1,4 @@
-//! Syncs that fail, and what must not be believed behind them; each by its name.
+//! Named cases of failing syncs, and what must not be trusted after them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -28,7 +28,7 @@ fn starts_part(call: &Call<'_>) -> bool {
     matches!(call, Call::Open { path, create: true } if path.extension().is_some())
 }
 
-/// Whether a call writes into the block.
+/// Returns whether a call writes into the block.
 fn in_queue(call: &Call<'_>) -> bool {
     matches!(call, Call::Write { at: Some(_), .. })
 }
@@ -41,11 +41,12 @@ fn is_bucket(call: &Call<'_>) -> bool {
     matches!(call, Call::SyncDir { path } if path.starts_with("deferred"))
 }
 
-/// The first one's delivery is told, so it is synced in the history; the other one is deferred.
+/// The first recipient's delivery causes a notice, so it is synced in the history. The second recipient is
+/// deferred.
 const HELD_UP: [&str; 2] = ["a@told.test", "b@first.test"];
 
 #[test]
-fn a_history_whose_sync_failed_is_written_anew() {
+fn a_history_is_written_anew_after_its_sync_failed() {
     let scene = Scene::new(&HELD_UP);
     let seam = Fails::new(|call, failed| syncs_history(call) && failed == 0);
     let summary = scene.pass(seam.open(&scene.path)).unwrap();
@@ -67,7 +68,7 @@ fn a_history_whose_sync_failed_is_written_anew() {
     assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
 }
 
-/// A deferral is not synced: losing it has the recipient tried too early, and nothing else.
+/// A deferral is not synced. If it is lost, the recipient is tried too early, and nothing else happens.
 #[test]
 fn a_deferral_waits_for_no_disk() {
     let scene = Scene::new(&["a@first.test"]);
@@ -76,7 +77,7 @@ fn a_deferral_waits_for_no_disk() {
     assert_eq!((summary.deferred, summary.trouble), (1, 0));
     assert!(matches!(scene.queue(), Some(Queue::Deferred(_))));
     assert_eq!(findings(&scene.spool), []);
-    // Where it cannot be written either, the message waits all the same.
+    // If the deferral cannot even be written, the message still waits.
     let scene = Scene::new(&["a@first.test"]);
     let seam = Fails::new(|call, _| creates_history(call));
     let summary = scene.pass(seam.open(&scene.path)).unwrap();
@@ -89,7 +90,7 @@ fn a_deferral_waits_for_no_disk() {
     assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
 }
 
-/// Killed when the sync had failed: a later one of the same file would say nothing.
+/// Killed after the sync had failed. A later sync of the same file would report nothing.
 #[test]
 fn a_history_found_astray_is_written_anew() {
     let scene = Scene::new(&HELD_UP);
@@ -100,7 +101,7 @@ fn a_history_found_astray_is_written_anew() {
     scene.pass(scene.spool.clone()).unwrap();
     assert!(matches!(scene.queue(), Some(Queue::Deferred(_))));
     assert_ne!(scene.inode(), before);
-    // Where it rests it is durable, and whoever comes for it begins his attempt behind it.
+    // At rest the history is durable, so the next attempt can begin without rewriting it.
     scene.clock.forward(60);
     let seam = Fails::new(|call, failed| starts_part(call) || failed > 0);
     scene.pass(seam.open(&scene.path)).unwrap();
@@ -110,7 +111,7 @@ fn a_history_found_astray_is_written_anew() {
 #[test]
 fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
     let scene = Scene::new(&HELD_UP);
-    // The line is written, its sync fails, and no other file can be made.
+    // The line is written, its sync fails, and no other file can be created.
     let seam = Fails::new(|call, _| syncs_history(call) || starts_part(call));
     let error = scene.pass(seam.open(&scene.path)).unwrap_err();
     assert!(matches!(error, Error::NotRecorded { id, .. } if id == scene.id));
@@ -123,7 +124,7 @@ fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
         "{found:?}"
     );
     let seam = Fails::new(|_, _| false);
-    let thaw = Action::Thaw(by("the disk is mended"));
+    let thaw = Action::Thaw(by("the disk is repaired"));
     let acted = act(
         &seam.open(&scene.path),
         &[scene.id],
@@ -136,8 +137,8 @@ fn what_could_not_be_recorded_is_written_anew_before_it_is_thawed() {
     seam.at(synced, "rename frozen/never/");
 }
 
-/// A discarded message whose end can be said nowhere is where it was: nothing was delivered that must not be
-/// delivered again.
+/// If the end of a discarded message cannot be recorded, the message stays where it is: no delivery happened
+/// that must not be repeated.
 #[test]
 fn what_is_discarded_for_good_needs_no_record() {
     let scene = Scene::new(&["a@ok.test"]);
@@ -160,8 +161,8 @@ fn what_is_discarded_for_good_needs_no_record() {
     assert_eq!(scene.queue(), None);
 }
 
-/// Two transactions; the outcome of the first to end cannot be recorded. The other one was
-/// dropped, and what it had delivered was recorded nowhere.
+/// Two transactions: the outcome of the first to end cannot be recorded. The other used to be dropped, and
+/// its delivery was not recorded.
 fn two_transactions(repaired: bool) -> (Scene, Result<Summary, Error>) {
     let scene = Scene::new(&["a@one.test", "b@two.test", "c@later.test"]);
     let broken = Arc::new(AtomicBool::new(true));
@@ -171,7 +172,7 @@ fn two_transactions(repaired: bool) -> (Scene, Result<Summary, Error>) {
     let seam = Fails::new(move |call, _| {
         let fails =
             breaks.load(SeqCst) && (in_queue(call) || syncs_history(call) || starts_part(call));
-        // Behind this the first outcome has been given up.
+        // After this rename the first outcome is no longer retried.
         if matches!(call, Call::Rename { to, .. } if to.starts_with("frozen")) {
             breaks.store(!repaired, SeqCst);
             tell.lock().unwrap().send(()).unwrap();
@@ -209,7 +210,7 @@ fn two_transactions(repaired: bool) -> (Scene, Result<Summary, Error>) {
 fn transactions_under_way_are_recorded_with_what_could_not_be() {
     let (scene, run) = two_transactions(true);
     assert!(matches!(run, Err(Error::NotRecorded { id, .. }) if id == scene.id));
-    // In the end all of it was.
+    // In the end every outcome was recorded.
     let queue = scene.queue();
     assert!(matches!(queue, Some(Queue::Deferred(_))), "{queue:?}");
     assert_eq!(findings(&scene.spool), []);
@@ -270,7 +271,7 @@ fn a_deferral_after_what_could_not_be_recorded_holds_the_message_back() {
     assert_eq!(scene.mailed(), 1);
 }
 
-/// A notice that is staged and not recorded may have lost its barrier.
+/// A notice that is staged but not recorded may have lost its barrier.
 #[test]
 fn a_notice_that_is_not_recorded_is_written_again() {
     let scene = Scene::new(&["a@no.test"]);
@@ -285,7 +286,7 @@ fn a_notice_that_is_not_recorded_is_written_again() {
         names.next().unwrap().unwrap()
     };
     let (name, ino) = (staged().file_name(), staged().metadata().unwrap().ino());
-    // Opened, so that its number is not used again.
+    // Kept open, so that its inode number is not reused.
     let _kept = fs::File::open(staged().path()).unwrap();
     let seam = Fails::new(move |call, failed| {
         matches!(call, Call::Rename { from, .. } if from.starts_with("staged")) || failed > 0
@@ -304,8 +305,8 @@ fn a_notice_that_is_not_recorded_is_written_again() {
     assert_eq!(told, [1]);
 }
 
-/// A delay is told, and whoever is about to record that dies. The next attempt delivers the message:
-/// what was staged is of a delay that is over.
+/// A delay notice is staged, and the process dies before it records it. The next attempt delivers the
+/// message, so the staged notice reports a delay that is over.
 #[test]
 fn a_delay_that_is_over_is_not_told() {
     let scene = Scene::new(&["a@long.test"]);
@@ -318,7 +319,7 @@ fn a_delay_that_is_over_is_not_told() {
     let seam = Fails::new(move |call, failed| notices(call) || failed > 0);
     let _ = scene.pass(seam.open(&scene.path));
     assert_eq!(fs::read_dir(scene.path.join("staged")).unwrap().count(), 1);
-    // As long as the message waits, so does its notice.
+    // While the message waits, its notice waits too.
     let hold = scene.spool.lock(scene.queue().unwrap(), scene.id).unwrap();
     scene.pass(scene.spool.clone()).unwrap();
     assert_eq!(fs::read_dir(scene.path.join("staged")).unwrap().count(), 1);
@@ -333,7 +334,7 @@ fn a_delay_that_is_over_is_not_told() {
 
 /// With its name lost and the one in `active/` gone, the message would be in no directory.
 #[test]
-fn a_bucket_whose_name_may_be_lost_is_made_again() {
+fn a_bucket_is_made_again_if_its_name_may_be_lost() {
     let scene = Scene::new(&["a@first.test"]);
     let seam = Fails::new(|call, failed| {
         failed == 0 && matches!(call, Call::SyncDir { path } if path.ends_with("deferred"))
@@ -348,8 +349,8 @@ fn a_bucket_whose_name_may_be_lost_is_made_again() {
     assert!(matches!(scene.queue(), Some(Queue::Deferred(_))));
 }
 
-/// A freeze was lifted by somebody who was killed before his barrier; who repeats it makes the
-/// end of the old name durable too.
+/// An operator's process thawed the message and was killed before its barrier. Repeating the action also
+/// makes the removal of the old name durable.
 #[test]
 fn an_action_repeated_syncs_the_place_that_was_left() {
     let scene = Scene::new(&["a@first.test"]);
@@ -373,9 +374,9 @@ fn an_action_repeated_syncs_the_place_that_was_left() {
     seam.at(synced, &format!("write history/{}", scene.id));
 }
 
-/// Behind a barrier over `done/` that failed nothing is forgotten by the same run.
+/// After a failed barrier over `done/`, the same run forgets nothing.
 #[test]
-fn nobody_believes_a_barrier_behind_one_that_failed() {
+fn no_barrier_is_trusted_after_one_that_failed() {
     let scene = Scene::new(&["a@ok.test"]);
     accept(
         &scene.spool,
@@ -395,7 +396,7 @@ fn nobody_believes_a_barrier_behind_one_that_failed() {
     assert_eq!(scene.ledger.all().len(), 2);
 }
 
-/// A kill left half of a history that was being written anew.
+/// A kill left half of a history that was being rewritten.
 #[test]
 fn every_part_is_accounted_for() {
     let scene = Scene::new(&["a@ok.test"]);
@@ -410,7 +411,7 @@ fn every_part_is_accounted_for() {
     fs::write(scene.path.join(format!("history/{}", scene.id)), "").unwrap();
     scene.pass(scene.spool.clone()).unwrap();
     assert_eq!(files(&scene.path), Vec::<PathBuf>::new());
-    // Of a message that is gone as well.
+    // The message is gone as well.
     fs::write(scene.path.join(&part), "{").unwrap();
     let found = check(&scene.spool, true).unwrap();
     assert!(

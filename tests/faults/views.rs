@@ -1,4 +1,4 @@
-//! The view, `info/`, where nothing of it can be written, read or removed: mail goes on as if there were none.
+//! The view, `info/`, when no file of it can be written, read or removed: mail continues without it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::queue::QueueScene;
 use super::scratch::Scratch;
 use super::world::{Clock, Ledger, files, findings, runner, tempdir, text};
 
-/// Every fault at every call on the view but the end of the process.
+/// Every fault at every call on the view, except the end of the process.
 fn cases(seen: &[Seen]) -> Vec<Case> {
     let mut cases = all_cases(seen, None);
     cases.retain(|case| seen[case.at].is_view && case.fault != Fault::Stop);
@@ -29,7 +29,7 @@ fn cases(seen: &[Seen]) -> Vec<Case> {
     cases
 }
 
-/// Accepted, whatever happens to its view; delivered once, and nothing stays.
+/// A message is accepted whatever happens to its view, and is delivered once. No file stays.
 fn accepted(template: &Path, case: &Case) -> String {
     let dir = Scratch::copy(template);
     let id = hand_in(
@@ -41,7 +41,7 @@ fn accepted(template: &Path, case: &Case) -> String {
     let id = id.expect("a view refuses no mail");
     let spool = Spool::open(&dir.spool()).unwrap();
     let shown = files(&dir.spool()).len() - 1;
-    // A view is a note, never a problem.
+    // A view is at most a note, never a problem.
     let found = findings(&spool);
     assert!(
         found.iter().all(|finding| finding.level == Level::Note),
@@ -86,7 +86,7 @@ fn a_view_refuses_no_mail() {
     tally.print(&format!("views, accept, {} calls", seen.len()));
 }
 
-/// A pass over everything: what cannot be shown, or whose view cannot be removed, holds nothing up.
+/// A pass over everything: a message that cannot be shown, or a view that cannot be removed, delays nothing.
 #[test]
 fn a_pass_that_cannot_touch_the_view_delivers_everything() {
     let queue = QueueScene::new();

@@ -1,4 +1,4 @@
-//! A run that stays, under faults.
+//! A long-running run under faults.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::explore::explore;
 use super::inject::{Case, all_cases, sample};
 use super::queue::QueueScene;
 
-/// Long enough for everything that is due; the clock that decides what is due stands.
+/// Runs long enough for every due message. The clock that decides what is due stands still.
 fn watch(runner: RunnerBuilder) -> Result<Summary, mailspool::runner::Error> {
     let budget = Budget {
         jobs: 1,

@@ -1,4 +1,4 @@
-//! Delivery into a Maildir, whose disk is behind the same seam, and by a command.
+//! Delivery into a Maildir, through the same seam, and by a command.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use super::world::{
     Clock, HOST, Ledger, accept, configured, files, findings, is_whole, tempdir, text,
 };
 
-/// Writes down what it got, whole or not at all.
+/// Saves its input, whole or not at all.
 const COMMAND: &str = r#"cat > "$1/part.$$" && mv "$1/part.$$" "$1/$MAILSPOOL_ID $RECIPIENT.$$""#;
 
 struct Ways {
@@ -50,7 +50,7 @@ impl Ways {
         }
     }
 
-    /// A runner with all three transports; the Maildir and the command's files are in `dir`.
+    /// A runner with all three transports. The Maildir and the command's files are in `dir`.
     fn runner(
         &self,
         spool: Spool,
@@ -83,7 +83,7 @@ impl Ways {
             .build()
     }
 
-    /// A pass under the case's fault.
+    /// Runs a pass under the case's fault.
     fn faulted(
         &self,
         dir: &Path,
@@ -118,7 +118,7 @@ impl Ways {
             .iter()
             .filter(|(_, queue)| matches!(queue, Queue::Frozen(_)))
             .collect();
-        // What is frozen, is so because of that; a person decides that it goes again.
+        // Only an unrecorded outcome freezes a message. An operator thaws it.
         assert!(
             held.len() <= usize::from(unrecorded),
             "{held:?}, but {ended:?}"
@@ -133,8 +133,8 @@ impl Ways {
             let runner = self.runner(spool.clone(), dir.path(), None, &ledger, &clock);
             let summary = runner.pass().unwrap();
             assert_eq!(summary.trouble, 0);
-            // A command that another case is just starting has this one's descriptors, and with
-            // them the locks, until it is what it is to be.
+            // A command that another case is forking has this case's descriptors, and with them the locks,
+            // until its exec.
             if summary.busy > 0 {
                 std::thread::yield_now();
                 continue;
@@ -162,8 +162,8 @@ impl Ways {
         .to_owned()
     }
 
-    /// Everybody has the message, whole; says whether anybody has it twice. Nobody has it twice
-    /// in a Maildir.
+    /// Asserts that every recipient has the whole message. Returns whether any recipient has it twice, which
+    /// never happens in a Maildir.
     fn verify(&self, dir: &Path, ledger: &Ledger) -> bool {
         let mut got: BTreeMap<(String, String), usize> = BTreeMap::new();
         let mut add = |id: &str, to: &str, bytes: &[u8], fields: usize| {

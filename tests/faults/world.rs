@@ -1,4 +1,4 @@
-//! Spools to break, a transport that remembers, and what must hold in the end.
+//! Spools to break, a transport that records deliveries, and the final assertions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -21,8 +21,8 @@ use tempfile::TempDir;
 
 pub const HOST: &str = "test.example";
 
-/// A directory for a test. In memory where there is such a place: nothing here cuts the power,
-/// and thousands of real barriers would take minutes.
+/// A directory for a test, in memory if possible: no test here cuts the power, and thousands of real barriers
+/// would take minutes.
 pub fn tempdir() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
@@ -33,7 +33,7 @@ pub fn tempdir() -> TempDir {
     .unwrap()
 }
 
-/// A copy of a spool that a case may break. What has two names there has them in the copy.
+/// A copy of a spool that a case may break. Hard links stay hard links.
 pub fn copy_of(spool: &Path) -> TempDir {
     let dir = tempdir();
     copy(spool, &dir.path().join("spool"), &mut HashMap::new());
@@ -60,7 +60,7 @@ fn copy(from: &Path, to: &Path, linked: &mut HashMap<u64, PathBuf>) {
     }
 }
 
-/// Every file below a directory. What goes away meanwhile may be among them.
+/// Every file below a directory. It may include files removed in the meantime.
 pub fn walk(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
@@ -77,7 +77,7 @@ pub fn walk(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Every file below a spool, except `version`, `state/`, `reserve/`, and keys that are known.
+/// Every file below a spool, except `version`, `state/`, `reserve/`, and known keys.
 pub fn files(spool: &Path) -> Vec<PathBuf> {
     let mut found = walk(spool);
     let is_ours = |dir: &str, path: &PathBuf| path.starts_with(spool.join(dir));
@@ -103,8 +103,8 @@ pub fn limits() -> Limits {
     }
 }
 
-/// What is handed in for a message from `sender` (empty: the null sender).
-/// Its sender wants to hear of successes for `told.test`, and of nothing for `hush.test`.
+/// The request for a message from `sender` (empty: the null sender). The sender asks for success notices for
+/// `told.test`, and for no notices for `hush.test`.
 pub fn request(entrance: Entrance, sender: &str, recipients: &[&str]) -> Request {
     let wish = |to: &&str| RecipientDsn {
         notify: match to.rsplit_once('@') {
@@ -132,7 +132,7 @@ pub fn request(entrance: Entrance, sender: &str, recipients: &[&str]) -> Request
     }
 }
 
-/// A whole message: acceptance adds nothing but `Received:`.
+/// A complete message: acceptance adds only `Received:`.
 pub fn text(name: &str) -> Vec<u8> {
     format!(
         "Date: Sun, 22 Nov 2026 14:05:00 +0000\nMessage-ID: <{name}@sender.test>\n\
@@ -141,7 +141,7 @@ pub fn text(name: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What is handed in under the one key there is.
+/// The request under the only key in these tests.
 pub fn keyed_request(to: &str) -> Request {
     Request {
         key: Some(SubmissionKey::new("the key").unwrap()),
@@ -149,13 +149,13 @@ pub fn keyed_request(to: &str) -> Request {
     }
 }
 
-/// Hands a message in under the one key there is.
+/// Submits a message under the only key in these tests.
 pub fn submit(spool: &Spool, to: &str) -> Result<Accepted, Refused> {
     let acceptor = Acceptor::new(spool.clone(), limits());
     acceptor.submit(keyed_request(to), text("keyed").as_slice())
 }
 
-/// The same for a key whose time is over at once.
+/// The same for a key that expires at once.
 pub fn submit_briefly(spool: &Spool, to: &str) -> QueueId {
     let mut limits = limits();
     limits.key_lifetime = SignedDuration::from_millis(1);
@@ -171,7 +171,7 @@ pub fn accept(spool: &Spool, entrance: Entrance, name: &str, sender: &str, to: &
         .unwrap()
 }
 
-/// Whether `bytes` are `input` with our `Received:` field above, and nothing else.
+/// Returns whether `bytes` are `input` with our `Received:` field before it, and nothing else.
 pub fn is_whole(bytes: &[u8], input: &[u8]) -> bool {
     let Some(field) = bytes.strip_suffix(input) else {
         return false;
@@ -183,7 +183,7 @@ pub fn is_whole(bytes: &[u8], input: &[u8]) -> bool {
         && lines[1..].iter().all(|line| line.starts_with('\t'))
 }
 
-/// What the world got.
+/// The deliveries that the transports made.
 #[derive(Clone, Default)]
 pub struct Ledger(Arc<Mutex<Vec<Delivery>>>);
 
@@ -209,8 +209,8 @@ impl Ledger {
         counts
     }
 
-    /// The notices that were delivered: for each message and recipient, their ids. What is not a
-    /// failure stands before the recipient: `delayed a@x`.
+    /// The delivered notices: their ids by message and recipient. For notices other than failures, the
+    /// recipient has a prefix: `delayed a@x`.
     pub fn notices(&self) -> BTreeMap<(String, String), BTreeSet<QueueId>> {
         let mut notices: BTreeMap<_, BTreeSet<QueueId>> = BTreeMap::new();
         for one in self.all().iter().filter(|one| one.sender.is_empty()) {
@@ -236,7 +236,7 @@ impl Ledger {
         notices
     }
 
-    /// Takes a message down, if it can be read.
+    /// Records a delivery, if the message can be read.
     pub fn deliver(&self, message: &Message, to: &Address) -> Outcome {
         let mut bytes = Vec::new();
         if let Err(error) = message.body.reader().read_to_end(&mut bytes) {
@@ -252,7 +252,7 @@ impl Ledger {
     }
 }
 
-/// A clock that stands until it is set.
+/// A clock that stands still until it is set.
 #[derive(Clone)]
 pub struct Clock(Arc<Mutex<Timestamp>>);
 
@@ -270,14 +270,14 @@ impl Clock {
     }
 }
 
-/// A runner whose transport does as the recipient's domain says: `no.test` and `hush.test` fail for
-/// good, `first.test`, `later.test` and `long.test` are deferred until a time, `always.test` is for
-/// ever, everybody else gets the mail.
+/// A runner with a transport that acts by the recipient's domain: `no.test` and `hush.test` fail permanently,
+/// `first.test`, `later.test` and `long.test` are deferred until a time, `always.test` is always deferred,
+/// every other domain accepts the mail.
 pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> Runner {
     configured(spool, ledger, clock, start).build()
 }
 
-/// The same runner, for a test that adds to it.
+/// The same runner as a builder, for a test that adds to it.
 pub fn configured(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> RunnerBuilder {
     let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
     let relay = Relay::new(move |message, recipients| {
@@ -308,7 +308,7 @@ fn later() -> Outcome {
     Outcome::deferred(EnhancedCode::new(4, 2, 1), "later")
 }
 
-/// What `check` finds, but for messages in quarantine.
+/// The findings of `check`, except quarantined messages.
 pub fn findings(spool: &Spool) -> Vec<Finding> {
     let mut found = check(spool, false).unwrap();
     found.retain(|finding| !finding.what.starts_with("in quarantine: "));

@@ -1,4 +1,4 @@
-//! Addresses: each is an argument, a file's line and an environment variable, and stays one.
+//! Addresses: each is an argument, a line of a file and an environment variable, and stays a single one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use crate::guard::{Snapshot, assert_terminal, watch, watched};
 use crate::program::{Site, route};
 use crate::proof::count;
 
-/// Odd, and nobody's harm.
+/// Odd, but harmless.
 const KEPT: &[&str] = &[
     "-f@example.test",
     "--spool=/nonexistent@example.test",
@@ -42,7 +42,7 @@ const KEPT: &[&str] = &[
     "\"<a\"@example.test",
 ];
 
-/// What an earlier version took, and bounced later.
+/// Accepted by an earlier version, and bounced later.
 const REFUSED: &[&str] = &[
     "a b@example.test",
     "a@b@example.test",
@@ -60,7 +60,7 @@ const REFUSED: &[&str] = &[
     "host!joe",
 ];
 
-/// Each recipient that a command saw, one a line.
+/// A site with a command that logs each recipient on one line.
 fn site() -> Site {
     let sees = "[transport.sees]\ntype = \"pipe\"\ncommand = [\"/bin/sh\", \"-c\", \
         '''cat >/dev/null; printf \"%s\\n\" \"$RECIPIENT\" \"$1\" \"$SENDER\" >>{dir}/seen''', \"sh\", \
@@ -79,7 +79,7 @@ fn an_odd_address_stays_one_address() {
         .iter()
         .map(|one| one.replace("{dir}", site.dir().to_str().unwrap()))
         .collect();
-    // Quotes and what escapes them are above.
+    // Quoted strings and their escapes are above.
     let printable: Vec<String> = (b' '..b'\x7f')
         .filter(|byte| !b"\"\\".contains(byte))
         .map(|byte| format!("\"p{}q\"@example.test", char::from(byte)))
@@ -100,7 +100,7 @@ fn an_odd_address_stays_one_address() {
     for row in site.rows() {
         assert_terminal(&watched(&site, &["show", row["id"].as_str().unwrap()], None).ok());
     }
-    // One of them is enough to be delivered to everybody.
+    // One of these messages is enough to deliver to all recipients.
     for row in site.rows().iter().skip(1) {
         watched(&site, &["discard", row["id"].as_str().unwrap()], None).ok();
     }
@@ -130,7 +130,7 @@ fn an_odd_address_stays_one_address() {
 }
 
 #[test]
-fn what_is_no_address_is_refused_by_every_door() {
+fn what_is_no_address_is_refused_by_every_entrance() {
     let site = site();
     let letter = site.dir().join("letter");
     fs::write(&letter, "Subject: x\n\nb\n").unwrap();
@@ -150,7 +150,7 @@ fn what_is_no_address_is_refused_by_every_door() {
         b"<>".to_vec(),
         "a\u{9b}31m@example.test".into(),
         b"a@example.test\nb@example.test".to_vec(),
-        // Short enough, until our name is behind it.
+        // Short enough, until our host name is appended.
         vec![b'x'; 995],
     ]);
     for (n, one) in bad.iter().enumerate() {
@@ -168,13 +168,13 @@ fn what_is_no_address_is_refused_by_every_door() {
             assert_eq!(by_receive.text().lines().count(), 1, "{by_receive}");
             assert!(by_receive.out.len() < 1500, "{by_receive}");
         }
-        // To a person it is a list of two.
+        // `send` reads it as a list of two addresses.
         if one == OsStr::new("a,b@example.test") {
             continue;
         }
         let by_send = watch(site.dir(), send.arg(one), Some(&letter));
         assert_eq!(by_send.code, 64, "{one:?}: {by_send}");
-        // As a sender; the null sender is one.
+        // As a sender. The null sender is valid there.
         if (n % 8 == 0 || n > 160) && one != OsStr::new("<>") {
             let mut from = site.command(["send", "--queue-only", "-f"]);
             let from = watch(
@@ -189,9 +189,9 @@ fn what_is_no_address_is_refused_by_every_door() {
     count("hostile inputs", bad.len());
 }
 
-/// Without `--` an address that begins with a dash is an option, and there is no such one.
+/// Without `--`, an address that begins with a dash is an option, and an unknown one.
 #[test]
-fn a_dash_is_no_option_behind_two_dashes() {
+fn a_dash_is_no_option_after_two_dashes() {
     let site = site();
     let letter = site.dir().join("letter");
     fs::write(&letter, "Subject: x\n\nb\n").unwrap();
@@ -221,7 +221,7 @@ fn a_dash_is_no_option_behind_two_dashes() {
     count("hostile inputs", 6);
 }
 
-/// Header fields that are made to take time, memory, or to name somebody else.
+/// Header fields made to take time or memory, or to name another recipient.
 #[test]
 fn recipients_out_of_a_hostile_header() {
     let site = site();
@@ -248,7 +248,11 @@ fn recipients_out_of_a_hostile_header() {
         ("groups", format!("To: {}\n\n", long("a:;")), 65),
         ("empty groups", format!("To: {}\n\n", long("a:;,")), 65),
         ("fields", format!("{}\n", long("To: x\n")), 0),
-        ("fields of nobody", format!("{}\n", long("To: \n")), 65),
+        (
+            "fields without an address",
+            format!("{}\n", long("To: \n")),
+            65,
+        ),
         (
             "too long",
             format!("To: {0}{0}\n\n", long("a@example.test,")),

@@ -1,5 +1,5 @@
-//! `check`: nothing escapes it, nothing alarms it that is only on its way, and its repair does
-//! what it announced, loses nothing, and is done once.
+//! `check` finds everything, reports nothing that is merely in transit, and its repair does what it
+//! announced, loses nothing, and is complete after one run.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -32,7 +32,7 @@ fn objects(ended: &Ended, kind: &str) -> Vec<Value> {
     all.filter(|line| line["kind"] == kind).collect()
 }
 
-/// A spool in which everything is wrong that a repair can mend, and some that it cannot.
+/// A spool with every kind of damage that a repair can fix, and some that it cannot.
 fn mess() -> Site {
     let site = site();
     let spool = site.spool();
@@ -127,14 +127,14 @@ fn a_repair_does_what_was_announced_and_does_it_once() {
         let stays = past.starts_with("set its mode") || past == "wrote it again";
         assert_eq!(path.exists(), stays, "{did}");
     }
-    // One message out of time, one torn, one with two names, a file for all, a request, two
-    // strays, a view edited and one missing, three halves, a directory for all.
+    // One message out of time, one torn, one with two names, a world-readable file, a request, two strays, a
+    // view edited and one missing, three half-written files, a world-readable directory.
     assert_eq!(repaired, 13, "{done:?}");
 
-    // Moved, not deleted: whatever was somewhere is somewhere still.
+    // Moved, not deleted: all content still exists.
     let after = contents(&site.spool());
     for (content, count) in before {
-        // A view is not moved: the message has what it showed.
+        // Views are not moved: the message contains what they showed.
         if content != b"half" && !content.starts_with(b"view") {
             assert!(
                 after.get(&content).is_some_and(|now| *now >= count),
@@ -151,7 +151,7 @@ fn a_repair_does_what_was_announced_and_does_it_once() {
     assert_eq!(site.program(["check"], b"").code, 0);
 }
 
-/// The content of every file, and how often it is there: a file with two names is one.
+/// The content of every file, and how often it exists. A file with two names counts once.
 fn contents(spool: &Path) -> BTreeMap<Vec<u8>, usize> {
     use std::os::unix::fs::MetadataExt;
     let mut seen = BTreeMap::new();
@@ -166,7 +166,7 @@ fn contents(spool: &Path) -> BTreeMap<Vec<u8>, usize> {
 }
 
 #[test]
-fn people_are_told_where_everything_stands() {
+fn operators_are_told_the_state_of_everything() {
     let site = mess();
     let said = site.program(["check"], b"");
     assert_eq!(said.code, 65, "{said}");
@@ -217,7 +217,7 @@ fn a_file_that_is_being_written_is_not_a_leftover() {
 }
 
 #[test]
-fn who_rests_without_a_reason_is_a_problem() {
+fn a_message_at_rest_without_a_reason_is_a_problem() {
     let site = site();
     let spool = site.spool();
     let take = |id: &str, to: &str| {
@@ -250,8 +250,8 @@ fn who_rests_without_a_reason_is_a_problem() {
     }
 }
 
-/// Runners, submitters and operators at work, some of them killed: whatever `check` sees is on its
-/// way, and it says so.
+/// Runners, submitters and operators at work, some of them killed: everything that `check` sees is in
+/// transit, and it reports no problem.
 #[test]
 fn a_crowd_at_work_is_no_problem() {
     const CHECKS: usize = 40;
@@ -289,7 +289,7 @@ fn a_crowd_at_work_is_no_problem() {
         });
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for n in 0..CHECKS {
-                // Every other one repairs, if it must; then nothing was wrong either.
+                // Every other check repairs, if it must. Even then nothing was wrong.
                 let repair = if n % 2 == 0 { "--json" } else { "--repair" };
                 let ended = site.program(["check", repair], b"");
                 assert_eq!(ended.code, 0, "{ended}");

@@ -1,4 +1,4 @@
-//! Envelope blocks that were not written by us, in message files of every place, and blocks that are handed in.
+//! Envelope blocks that the program did not write, in message files of every queue, and blocks that are submitted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,17 +12,17 @@ use crate::guard::{assert_terminal, watched};
 use crate::program::{Site, names};
 use crate::proof::count;
 
-/// Makes a bad message file out of a good one and of another message's.
+/// Makes a bad message file from a good one and another message's file.
 type Spoil = fn(&[u8], &[u8]) -> Vec<u8>;
 
-/// The block as text, and the message.
+/// Splits a message file into the block's text and the message.
 fn split(file: &[u8]) -> (String, Vec<u8>) {
     let seal = Seal::parse(file).unwrap();
     let (block, message) = file.split_at(seal.block as usize);
     (String::from_utf8(block.to_vec()).unwrap(), message.to_vec())
 }
 
-/// A seal that fits, over whatever the block says.
+/// Seals a block, whatever it says, with a correct seal.
 fn sealed(text: &str, message: &[u8]) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     block::close(&mut bytes, message.len() as u64, xxh3_128(message));
@@ -36,14 +36,14 @@ fn resealed(file: &[u8], from: &str, to: &str) -> Vec<u8> {
     sealed(&text.replacen(from, to, 1), &message)
 }
 
-/// Changes the block and leaves the seal.
+/// Changes the block and keeps the seal.
 fn patched(file: &[u8], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = file.to_vec();
     change(&mut bytes);
     bytes
 }
 
-/// With other numbers in its first line.
+/// Replaces the lengths in its first line.
 fn numbered(file: &[u8], block: u64, size: u64) -> Vec<u8> {
     let Seal {
         block: b, size: s, ..
@@ -153,7 +153,7 @@ const SPOILS: &[(&str, Spoil)] = &[
         let state = "Mailspool-State: idle 000\n";
         resealed(file, state, &state.repeat(2))
     }),
-    ("a wish of a later version", |file, _| {
+    ("a parameter of a later version", |file, _| {
         resealed(
             file,
             "Mailspool-To: ",
@@ -176,7 +176,7 @@ const SPOILS: &[(&str, Spoil)] = &[
     }),
 ];
 
-/// Where a run reads a message.
+/// The queues from which a run reads messages.
 const PLACES: [&str; 6] = [
     "incoming",
     "active",
@@ -191,7 +191,8 @@ fn put(path: &Path, bytes: &[u8]) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// In quarantine, as they were, with a reason. Not delivered, not bounced, and no harm to the others.
+/// Bad files go into quarantine unchanged, with a reason. They are neither delivered nor bounced, and do not
+/// affect other messages.
 #[test]
 fn what_is_no_block_of_ours_is_quarantined() {
     let site = Site::with_box();
@@ -223,7 +224,7 @@ fn what_is_no_block_of_ours_is_quarantined() {
             spoiled.insert(id.clone(), (name, place, bytes));
         }
     }
-    // Looking harms nothing, and says of each what it is.
+    // Read-only commands change nothing, and report each file.
     for command in [&["list"][..], &["count"], &["check"]] {
         assert_terminal(&watched(&site, command, None).text());
     }
@@ -259,7 +260,7 @@ fn what_is_no_block_of_ours_is_quarantined() {
         assert_eq!(site.rows().len(), bad, "{when}");
     };
     judge("after the runs");
-    // A retry brings each back to be looked at, and there it goes again.
+    // A retry moves each back to be read, and it is quarantined again.
     let mut retry = vec!["retry", "--queue-only", "--"];
     retry.extend(spoiled.keys().map(String::as_str));
     watched(&site, &retry, None);
@@ -274,7 +275,7 @@ fn what_is_no_block_of_ours_is_quarantined() {
     count("hostile inputs", bad);
 }
 
-/// What is in `new/` and `done/` is removed, whatever it is, but for one that is another message, whole.
+/// A run removes bad files in `new/` and `done/`, except a name of another whole message.
 #[test]
 fn where_nothing_is_expected_a_bad_block_goes() {
     let site = Site::with_box();
@@ -310,7 +311,7 @@ fn where_nothing_is_expected_a_bad_block_goes() {
     count("hostile inputs", 2 * SPOILS.len());
 }
 
-/// A message file of ours that is handed in shows its recipients to none of them, by any way in.
+/// A submitted message file shows its recipients to no recipient, through either entrance.
 #[test]
 fn a_block_that_is_handed_in_is_lost() {
     let site = Site::with_box();
@@ -380,15 +381,15 @@ fn a_block_that_is_handed_in_is_lost() {
             !copy.contains("blind@") && copy.contains("Subject: again"),
             "{copy}"
         );
-        // What only looks like it, further down, is the message's.
+        // Lines further down that only look like a block belong to the message.
         assert!(
             copy.contains("Mailspool-To: - <body@example.test>"),
             "{copy}"
         );
         assert!(!copy.contains("Delivered-To: body@"), "{copy}");
     }
-    // One that ends within its block is an empty message, but for the beginning of a field's name, which shows
-    // nothing.
+    // A file that ends within its block is an empty message, except for the beginning of a field name, which
+    // reveals nothing.
     let ends = (0..block.len()).step_by(13);
     for at in ends.chain([block.len() - 1, block.len()]) {
         fs::write(&letter, torn(at)).unwrap();

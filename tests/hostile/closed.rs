@@ -1,5 +1,5 @@
-//! Directories, messages and requests that the owner of the spool may not read, such as root's after
-//! a restore: each is said, and holds nothing else up.
+//! Directories, messages and requests that the spool's owner may not read, for example files owned by root
+//! after a restore: each is reported, and delays nothing else.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -11,13 +11,13 @@ use nix::unistd::Pid;
 
 use super::program::{BOX, Site, names, until};
 
-const NOBODY: u32 = 65534;
+const OWNER: u32 = 65534;
 
-/// A spool of the user `nobody`, which the program becomes.
+/// A spool of the unprivileged user 65534, to which the program switches.
 fn site() -> Site {
     let site = Site::with_box();
     fs::set_permissions(site.dir(), fs::Permissions::from_mode(0o755)).unwrap();
-    give_all(site.dir(), NOBODY);
+    give_all(site.dir(), OWNER);
     site
 }
 
@@ -27,7 +27,7 @@ fn give_all(dir: &Path, user: u32) {
     assert!(chown.status().unwrap().success());
 }
 
-/// Root's from now on.
+/// Gives the path to root.
 fn close(path: &Path) {
     chown(path, Some(0), Some(0)).unwrap();
     let mode = if path.is_dir() { 0o700 } else { 0o600 };
@@ -35,15 +35,15 @@ fn close(path: &Path) {
 }
 
 fn open(path: &Path) {
-    chown(path, Some(NOBODY), None).unwrap();
+    chown(path, Some(OWNER), None).unwrap();
 }
 
 /// Messages in `active/`, oldest first.
 fn queued(site: &Site, count: usize) -> Vec<String> {
-    // By the library, in this process, which is root's.
+    // Queued through the library, in this process, which runs as root.
     give_all(&site.spool(), 0);
     site.queue_many(count, |n| format!("r{n}@example.test"));
-    give_all(&site.spool(), NOBODY);
+    give_all(&site.spool(), OWNER);
     let spool = site.spool();
     let ids = |dir: &str| names(&spool.join(dir)).into_iter();
     let mut ids: Vec<String> = ids("active").chain(ids("incoming")).collect();
@@ -91,7 +91,7 @@ fn a_directory_that_cannot_be_listed_holds_nothing_else_up() {
     }
 }
 
-/// What is there is shown, and what could not be read is said.
+/// Readable messages are shown, and unreadable ones are reported.
 #[test]
 fn looking_goes_on_where_a_directory_cannot_be_listed() {
     for dir in ["deferred/2026-11-20T0000Z", "deferred", "frozen"] {
@@ -115,7 +115,7 @@ fn looking_goes_on_where_a_directory_cannot_be_listed() {
             "{check}"
         );
         assert!(text.contains(&path), "{check}");
-        // A message elsewhere can be acted on.
+        // A message elsewhere accepts actions.
         let frozen = site.program(["freeze", "--", &id], b"");
         if dir != "frozen" {
             assert_eq!(frozen.code, 0, "{dir}: {frozen}");
@@ -123,8 +123,8 @@ fn looking_goes_on_where_a_directory_cannot_be_listed() {
     }
 }
 
-/// A message that may stand where we cannot look is not taken for gone: its key is not free, and a
-/// request about it waits for it.
+/// A message that may be in an unreadable directory is not taken for gone: its key is not free, and a request
+/// for it stays pending.
 #[test]
 fn a_message_in_a_closed_directory_is_not_gone() {
     let site = site();
@@ -147,13 +147,13 @@ fn a_message_in_a_closed_directory_is_not_gone() {
     let bucket = spool.join("deferred").join(bucket);
     let request = spool.join("requests").join(&id);
 
-    // The message is in use, so that an action waits as a request.
+    // The message is locked, so an action becomes a request.
     let file = fs::File::open(bucket.join(&id)).unwrap();
     file.lock().unwrap();
     let asked = site.program(["freeze", "--", &id], b"");
     assert!(request.exists(), "{asked}");
     drop(file);
-    // As a kill leaves a key that has not come to its bucket.
+    // The state after a kill before the key was moved into its bucket.
     let keys = spool.join("keys");
     let hour = names(&keys)
         .into_iter()
@@ -179,7 +179,7 @@ fn a_message_in_a_closed_directory_is_not_gone() {
     assert_eq!(keyed("r@example.test").ok().trim(), id);
 }
 
-/// Nothing is sent while it cannot be said what is suspended, and that is said.
+/// While the suspensions cannot be read, nothing is sent, and the run reports that.
 #[test]
 fn what_is_suspended_must_be_known() {
     let site = site();
@@ -194,7 +194,7 @@ fn what_is_suspended_must_be_known() {
     assert_eq!(site.boxed().len(), 1);
 }
 
-/// The oldest in their lane, ten or a thousand: whatever comes after them goes.
+/// The oldest messages of a lane cannot be opened, ten or a thousand: the ones after them are delivered.
 #[test]
 fn messages_that_cannot_be_opened_are_passed_over() {
     for (bad, of) in [(10, "message"), (10, "history"), (300, "message")] {
@@ -218,14 +218,14 @@ fn messages_that_cannot_be_opened_are_passed_over() {
         );
         let said = format!("{bad} messages could not be worked on");
         assert!(run.err.contains(&said), "{run}");
-        give_all(&site.spool(), NOBODY);
+        give_all(&site.spool(), OWNER);
         site.run().ok();
         assert_eq!(site.boxed().len(), bad + 10);
         site.is_clean_and_empty();
     }
 }
 
-/// Nothing decides by the view: what cannot be opened of it is removed with its message.
+/// The view decides nothing: a part of it that cannot be opened is removed with its message.
 #[test]
 fn a_view_that_cannot_be_opened_holds_nothing_up() {
     let dirs = ["sender", "recipients", "transport"].map(|dir| format!("info/{dir}"));
@@ -240,9 +240,9 @@ fn a_view_that_cannot_be_opened_holds_nothing_up() {
         }
         let run = site.run();
         assert_eq!(site.boxed().len(), 12, "{run}");
-        // In a closed directory a view cannot be removed: its message stays in `done/`, and that is said.
+        // In a closed directory a view cannot be removed: the message stays in `done/`, and the run reports it.
         assert_eq!(run.code, if closes_dir { 75 } else { 0 }, "{run}");
-        give_all(&site.spool(), NOBODY);
+        give_all(&site.spool(), OWNER);
         site.run().ok();
         assert_eq!(site.boxed().len(), 12);
         site.is_clean_and_empty();
@@ -269,13 +269,13 @@ fn requests_and_new_files_that_cannot_be_opened_are_passed_over() {
     let run = site.run();
     assert_eq!((run.code, site.boxed().len()), (75, 22), "{run}");
     assert!(run.err.contains("could not be read"), "{run}");
-    // Each is said once, although a request is looked for again after its message's attempt.
+    // Each is reported once, although a run looks for requests again after the message's attempt.
     for what in ["a request could not be served", "left where it is"] {
         assert_eq!(run.err.matches(what).count(), 11, "{run}");
     }
 }
 
-/// One that cannot be opened is nothing to the others that are named with it.
+/// A message that cannot be opened does not affect the others named with it.
 #[test]
 fn an_action_on_several_goes_on_after_one_that_cannot_be_opened() {
     let site = site();
@@ -292,7 +292,7 @@ fn an_action_on_several_goes_on_after_one_that_cannot_be_opened() {
     assert!(text.contains(&format!("{c} frozen")), "{acted}");
 }
 
-/// `flush` and `resume` say what they could not see, and see to the rest at once.
+/// `flush` and `resume` report what they could not read, and the rest is tried at once.
 #[test]
 fn what_an_operator_lets_go_is_tried_although_a_bucket_is_closed() {
     let dir = "deferred/2036-11-20T0000Z";
@@ -357,7 +357,7 @@ fn a_run_that_stays_passes_over_what_cannot_be_opened_and_comes_back_to_it() {
     let closed = message(&site, &ids[0]);
     close(&closed);
     let mut watching = Watching::new(&site, &site.dir().join("log"));
-    // Each is a look of its own.
+    // Each is a separate scan.
     for n in 1..=12 {
         site.queue(&["r@example.test"]);
         until("it is delivered", || site.boxed().len() == n);

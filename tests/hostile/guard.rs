@@ -1,5 +1,5 @@
-//! Commands that are watched: they end, in bounded memory, with a status that means something,
-//! and what they say can be shown on a terminal. And a look at what must not change.
+//! Watched commands: they end, in bounded memory, with a meaningful status and output that is safe for a
+//! terminal. And snapshots of what must not change.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,13 +11,13 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::program::{Ended, Site, code_of};
 
-/// No command takes more memory, in octets, program text and libraries included.
+/// The most memory of a command, in octets, including program text and libraries. More fails the test.
 const MAX_MEMORY: i64 = 64 << 20;
 
-/// Statuses that are promised; 70 is an internal error.
+/// The documented statuses; 70 is an internal error.
 const STATUSES: [i32; 9] = [0, 64, 65, 66, 67, 69, 75, 77, 78];
 
-/// Runs the program on a site; its input is a file, which is not held in memory here.
+/// Runs the program on a site. Its input is a file, which is not held in memory here.
 #[track_caller]
 pub fn watched(site: &Site, arguments: &[&str], input: Option<&Path>) -> Ended {
     let mut command = site.command(arguments);
@@ -26,7 +26,7 @@ pub fn watched(site: &Site, arguments: &[&str], input: Option<&Path>) -> Ended {
 
 #[track_caller]
 pub fn watch(dir: &Path, command: &mut Command, input: Option<&Path>) -> Ended {
-    // Not pipes: nobody here has to be fast enough to read them.
+    // Files, not pipes: the test need not read while the command runs.
     let (out, err) = (dir.join("stdout"), dir.join("stderr"));
     let input = input.unwrap_or(Path::new("/dev/null"));
     command
@@ -50,13 +50,13 @@ pub fn watch(dir: &Path, command: &mut Command, input: Option<&Path>) -> Ended {
         assert!(said, "{command:?}: says nothing about status {code}");
     }
     assert_terminal(&ended.err);
-    // In kilobytes, the largest of all that were waited for so far.
+    // In kilobytes, the maximum over all children waited for so far.
     let memory = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() * 1024;
     assert!(memory <= MAX_MEMORY, "{command:?}: {memory} octets");
     ended
 }
 
-/// The beginning of a file: more than anybody says who does not show a message.
+/// The beginning of a file: more than any command prints that does not show a message.
 fn head_of(path: &Path) -> Vec<u8> {
     use std::io::Read;
     let mut bytes = Vec::new();
@@ -68,7 +68,7 @@ fn head_of(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Nothing in a text does anything to a terminal.
+/// Asserts that a text cannot control a terminal.
 #[track_caller]
 pub fn assert_terminal(text: &str) {
     let wild = |c: &char| c.is_control() && *c != '\n' || ('\u{202a}'..='\u{202e}').contains(c);
@@ -76,7 +76,7 @@ pub fn assert_terminal(text: &str) {
     assert_eq!(found, None, "{:?}", &text[..text.len().min(2000)]);
 }
 
-/// What stands in a directory: kind, size, mode, owner, names, and the content of files.
+/// The content of a directory: type, size, mode, owner, names, and the content of files.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<PathBuf, String>);
 

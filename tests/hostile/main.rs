@@ -1,8 +1,7 @@
-//! Messages, addresses and spools made by somebody who means harm, or by a broken disk.
+//! Messages, addresses and spools made by an attacker, or by a broken disk.
 //!
-//! What belongs here: what the program does with input that nobody sane would give it. Each gets a
-//! clear error or its way, in bounded memory and time, and nothing outside the spool changes. Needs
-//! root, for devices and owners.
+//! What belongs here: how the program handles hostile input. Each input gets a clear error or is processed,
+//! in bounded memory and time, and nothing outside the spool changes. Needs root, for devices and owners.
 
 #[path = "../program/mod.rs"]
 mod program;

@@ -1,4 +1,4 @@
-//! Messages: each is delivered as it came, octet by octet, or refused with the right status.
+//! Messages: each is delivered unchanged, octet by octet, or refused with the right status.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -16,7 +16,7 @@ fn repeat(to: &mut dyn Write, bytes: &[u8], times: usize) -> std::io::Result<()>
     (0..times).try_for_each(|_| to.write_all(bytes))
 }
 
-/// Messages that are taken, whatever they are.
+/// Messages that are accepted, however odd.
 const TAKEN: &[(&str, Made)] = &[
     ("nul", |to| {
         to.write_all(b"Subject: a\0b\nX: \0\n\n\0\0\nx\0")
@@ -89,7 +89,7 @@ fn input(site: &Site, name: &str, made: Made) -> PathBuf {
     path
 }
 
-/// A site where `no.test` knows nobody, and everything else goes into the box.
+/// A site that refuses every recipient at `no.test` and delivers all other mail into the box.
 fn site() -> Site {
     let refuses = pipe("refuses", "cat >/dev/null; echo no such user; exit 67");
     let accept = "[accept]\nmax_size = \"200M\"\nmin_free = \"0\"\n[log]\nto = \"stderr\"\n";
@@ -121,7 +121,7 @@ fn every_message_arrives_as_it_came() {
     count("hostile inputs", TAKEN.len());
 }
 
-/// Listed and shown, it does nothing to a terminal; shown as it is, it is as it came.
+/// Listed and shown, the message cannot control a terminal. Shown raw, it is unchanged.
 fn looks(site: &Site, id: &str, file: &Path, name: &str) {
     for arguments in [
         &["list"][..],
@@ -148,8 +148,7 @@ fn looks(site: &Site, id: &str, file: &Path, name: &str) {
     );
 }
 
-/// The same by the other door: recipients are looked for in the header, and what comes of it goes
-/// back to its sender.
+/// The same by the other entrance: recipients come from the header, and the bounce goes back to the sender.
 #[test]
 fn every_message_can_be_sent_and_comes_back() {
     let site = site();
@@ -256,19 +255,19 @@ fn ten_thousand_recipients_are_one_message() {
     const MANY: usize = 10_000;
     let site = site();
     let file = input(&site, "crowd", |to| to.write_all(b"Subject: x\n\nb\n"));
-    let who: Vec<String> = (0..MANY).map(|n| format!("r{n}@no.test")).collect();
-    // Half of a crowd comes from the command line, half from a header.
+    let recipients: Vec<String> = (0..MANY).map(|n| format!("r{n}@no.test")).collect();
+    // Half of the recipients come from the command line, half from a header.
     let header = site.dir().join("header");
     fs::write(
         &header,
-        format!("To: {}\n\nb\n", who[MANY / 2..].join(",\n\t")),
+        format!("To: {}\n\nb\n", recipients[MANY / 2..].join(",\n\t")),
     )
     .unwrap();
     let mut send = vec!["send", "-t", "--queue-only", "-f", "a@example.org", "--"];
-    send.extend(who[..MANY / 2].iter().map(String::as_str));
+    send.extend(recipients[..MANY / 2].iter().map(String::as_str));
     assert_eq!(watched(&site, &send, Some(&header)).code, 0);
     let mut receive = vec!["receive", "-f", "a@example.org", "--"];
-    receive.extend(who.iter().map(String::as_str));
+    receive.extend(recipients.iter().map(String::as_str));
     assert_eq!(watched(&site, &receive, Some(&file)).code, 0);
     for row in site.rows() {
         assert_eq!(row["recipients"].as_array().unwrap().len(), MANY);
@@ -291,7 +290,7 @@ fn ten_thousand_recipients_are_one_message() {
     count("hostile inputs", 2);
 }
 
-/// Whether a file ends with another, without holding either.
+/// Returns whether a file ends with another, without holding either in memory.
 fn ends_with(file: &Path, end: &Path) -> bool {
     let (mut file, mut end) = (File::open(file).unwrap(), File::open(end).unwrap());
     let length = end.metadata().unwrap().len();

@@ -1,4 +1,4 @@
-//! What may stand where something of ours should.
+//! Objects that may be in the place of one of the program's files.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -9,10 +9,10 @@ use std::process::Command;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-/// What is put in a path's place. The second path is a directory outside of the spool.
+/// What replaces a path. The second path is a directory outside the spool.
 pub type Thing = (&'static str, fn(&Path, &Path));
 
-/// Things that are no files of ours, whatever they are put in place of.
+/// Objects other than regular files, in any place.
 pub const THINGS: &[Thing] = &[
     ("a link to a file outside", |path, outside| {
         symlink(outside.join("treasure"), path).unwrap();
@@ -54,7 +54,7 @@ pub const THINGS: &[Thing] = &[
     }),
 ];
 
-/// Files that are not what was written.
+/// Files with other content than was written.
 pub const FILES: &[Thing] = &[
     ("an empty file", |path, _| drop(File::create(path).unwrap())),
     ("garbage", |path, _| {
@@ -64,11 +64,11 @@ pub const FILES: &[Thing] = &[
         fs::write(path, "x@example.test").unwrap()
     }),
     ("a gigabyte of nothing", |path, _| sparse(path, 1 << 30)),
-    ("a file for everybody", |path, _| {
+    ("a world-readable file", |path, _| {
         fs::write(path, "x").unwrap();
         fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
     }),
-    ("a file of somebody else", |path, _| {
+    ("another user's file", |path, _| {
         fs::write(path, "x\n").unwrap();
         chown(path, Some(65534), Some(65534)).unwrap();
     }),
@@ -91,7 +91,7 @@ pub fn sparse(path: &Path, size: u64) {
     File::create(path).unwrap().set_len(size).unwrap();
 }
 
-/// Takes whatever stands there away.
+/// Removes whatever is at a path.
 pub fn clear(path: &Path) {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).unwrap(),
@@ -100,7 +100,7 @@ pub fn clear(path: &Path) {
     }
 }
 
-/// Makes a file immutable, as long as this lives.
+/// Makes a file immutable while this value lives.
 pub struct Immutable(PathBuf);
 
 impl Immutable {
@@ -125,7 +125,7 @@ fn chattr(how: &str, path: &Path) {
     );
 }
 
-/// Names that are nobody's, thousands of them, and some that are no text.
+/// Makes thousands of files with foreign names, some of them not UTF-8.
 pub fn strangers(dir: &Path) {
     for n in 0..3000 {
         drop(File::create(dir.join(format!("stranger-{n}"))).unwrap());

@@ -1,5 +1,5 @@
-//! Spools with something in them that should not be there. Every command has a clear end, nothing
-//! outside changes, and the other messages are delivered.
+//! Spools that contain foreign objects. Every command ends clearly, nothing outside changes, and the other
+//! messages are delivered.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -10,7 +10,7 @@ use crate::obstacles::{FILES, Immutable, THINGS, Thing, clear, sparse, strangers
 use crate::program::{Ended, Site};
 use crate::proof::{count, long};
 
-/// The commands that an operator has, on this message.
+/// Every operator command, for this message.
 const COMMANDS: &[&[&str]] = &[
     &["list"],
     &["list", "--json"],
@@ -35,12 +35,12 @@ struct Scene {
     site: Site,
     outside: PathBuf,
     letter: PathBuf,
-    /// The message that something happens to.
+    /// The message that is attacked.
     victim: String,
 }
 
 impl Scene {
-    /// A spool with two messages, and something outside that is not to be touched.
+    /// A spool with two messages, and a file outside that must not be touched.
     fn new() -> Scene {
         assert!(
             nix::unistd::geteuid().is_root(),
@@ -54,7 +54,7 @@ impl Scene {
         fs::write(&letter, "Subject: x\n\nb\n").unwrap();
         let victim = site.queue(&["victim@example.test"]);
         site.queue(&["good@example.test"]);
-        // What would be done through a link is done to this.
+        // The target of anything done through a link.
         fs::write(outside.join(&victim), "Subject: outside\n\n").unwrap();
         fs::set_permissions(outside.join(&victim), fs::Permissions::from_mode(0o600)).unwrap();
         Scene {
@@ -87,7 +87,7 @@ impl Scene {
         ended
     }
 
-    /// Every command there is, in turn, and new mail by both doors.
+    /// Runs every command in turn, and submits new mail by both entrances.
     fn use_everything(&self, what: &str) {
         let outside = Snapshot::of(&self.outside);
         for command in COMMANDS {
@@ -121,7 +121,7 @@ impl Scene {
     }
 }
 
-/// Puts each thing in place of one path, and uses everything; the other messages do not care.
+/// Replaces one path by each object in turn, and runs every command; the other messages are unaffected.
 fn in_place_of(below: &str, things: &[Thing]) {
     for (name, put) in things {
         let scene = Scene::new();
@@ -205,7 +205,7 @@ fn buckets_that_are_something_else() {
     for kept in ["deferred", "frozen", "discarded"] {
         let scene = Scene::new();
         for (n, (_, put)) in THINGS.iter().enumerate() {
-            // Long due, and far ahead.
+            // Long past, and far in the future.
             for year in [2020, 2999] {
                 put(
                     &scene.path(&format!("{kept}/{year}-01-01T00{n:02}Z")),
@@ -221,7 +221,7 @@ fn buckets_that_are_something_else() {
     }
 }
 
-/// What no command can work without: each says so, and the mail waits until it is mended.
+/// Parts that every command needs: each command reports the damage, and the mail waits until it is repaired.
 #[test]
 fn parts_of_the_spool_that_are_something_else() {
     let parts = [
@@ -240,7 +240,7 @@ fn parts_of_the_spool_that_are_something_else() {
         let scene = Scene::new();
         let (path, aside) = (scene.path(part), scene.site.dir().join("aside"));
         fs::rename(&path, &aside).unwrap();
-        // A third of them for each part, another one each time; all of them if there is time.
+        // Only a third of them for each part, each time a different third; all in a long run.
         let step = if long() { 1 } else { 3 };
         for (name, put) in THINGS.iter().skip(turn % step).step_by(step) {
             put(&path, &scene.outside);
@@ -251,13 +251,13 @@ fn parts_of_the_spool_that_are_something_else() {
                 outside.assert_untouched(&scene.outside, &what);
             }
             let receive = ["receive", "-f", "a@b", "--", "new@example.test"];
-            // An empty directory may be as good as the one that was there.
+            // An empty directory may work like the original.
             let code = watched(&scene.site, &receive, Some(&scene.letter)).code;
             assert!(code == 75 || name.contains("directory"), "{what}: {code}");
             outside.assert_untouched(&scene.outside, &what);
             clear(&path);
         }
-        // Missing altogether: not mounted. (Without a configuration mail goes to the outbox.)
+        // Missing, as if the disk were not mounted. (Without a configuration, mail goes to the outbox.)
         for command in COMMANDS {
             if part != "config.toml" || *command != ["run"] {
                 scene.run(command);
@@ -308,7 +308,7 @@ fn strangers_are_left_alone_and_do_not_matter() {
 
 #[test]
 fn files_that_are_too_large_or_cannot_be_changed() {
-    // Ten gigabytes of nothing, and a name elsewhere.
+    // Ten gigabytes of zeros, and a second name elsewhere.
     let scene = Scene::new();
     sparse(&scene.path("active/ID"), 10 << 30);
     fs::hard_link(scene.path("active/ID"), scene.site.dir().join("elsewhere")).unwrap();
@@ -339,7 +339,7 @@ fn files_that_are_too_large_or_cannot_be_changed() {
     count("hostile inputs", 6);
 }
 
-/// A spool that belongs to somebody who is not root, for whom modes and owners matter.
+/// A spool of an unprivileged user, to which modes and owners apply.
 #[test]
 fn modes_and_owners_that_keep_the_owner_out() {
     let modes: [(&str, u32); 9] = [
@@ -355,7 +355,7 @@ fn modes_and_owners_that_keep_the_owner_out() {
     ];
     for (below, mode) in modes {
         let scene = Scene::new();
-        give_to_nobody(&scene);
+        give_away(&scene);
         let path = scene.path(below);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         for command in &COMMANDS[..8] {
@@ -372,13 +372,13 @@ fn modes_and_owners_that_keep_the_owner_out() {
             assert_eq!(scene.delivered(to), 1, "{below} {mode:o}");
         }
     }
-    // What belongs to root is not ours to read, and not ours to take.
+    // Files that belong to root can be neither read nor taken over.
     for below in ["active/ID", "history/ID"] {
         let scene = Scene::new();
         if below.starts_with("history") {
             fs::write(scene.path(below), "").unwrap();
         }
-        give_to_nobody(&scene);
+        give_away(&scene);
         chown(scene.path(below), Some(0), Some(0)).unwrap();
         fs::set_permissions(scene.path(below), fs::Permissions::from_mode(0o600)).unwrap();
         scene.use_everything(below);
@@ -387,10 +387,10 @@ fn modes_and_owners_that_keep_the_owner_out() {
         assert!(said.text().contains("belongs to user 0"), "{below}: {said}");
         assert_eq!(scene.delivered("good@example.test"), 1, "{below}");
     }
-    // Nothing is read of a view, and whoever owns the directory may remove it.
+    // Views are never read, and the owner of the directory may remove them.
     for below in ["info/sender/ID", "info/transport/ID"] {
         let scene = Scene::new();
-        give_to_nobody(&scene);
+        give_away(&scene);
         chown(scene.path(below), Some(0), Some(0)).unwrap();
         let said = scene.run(&["check", "--repair"]);
         assert!(said.text().contains("belongs to user 0"), "{below}: {said}");
@@ -403,7 +403,7 @@ fn modes_and_owners_that_keep_the_owner_out() {
     count("hostile inputs", modes.len() + 4);
 }
 
-fn give_to_nobody(scene: &Scene) {
+fn give_away(scene: &Scene) {
     fn walk(path: &Path) {
         chown(path, Some(65534), Some(65534)).unwrap();
         if path.is_dir() {

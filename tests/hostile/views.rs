@@ -1,5 +1,5 @@
-//! Files of the view, `info/`, that a hand or a power cut has changed: `check` reports them, a repair writes them
-//! again, and nothing else comes of them.
+//! View files in `info/`, changed by hand or by a power cut: `check` reports them, a repair rewrites them,
+//! and there is no other effect.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,7 +12,7 @@ use crate::guard::Snapshot;
 use crate::program::{BOX, Site, pipe, route};
 use crate::proof::count;
 
-/// What is done to a file of the view, and whether it is a file after that, or nothing.
+/// What is done to a view file, and whether a file exists after it.
 type Change = (&'static str, bool, fn(&Path, &Path));
 
 fn put(path: &Path, bytes: &[u8]) {
@@ -59,7 +59,7 @@ const CHANGES: &[Change] = &[
     }),
 ];
 
-/// What is found in the view, with what was done about it.
+/// The findings about the view, with what was done about each.
 fn findings(site: &Site, arguments: &[&str]) -> Vec<(String, Value)> {
     let mut command = vec!["check", "--json"];
     command.extend(arguments);
@@ -109,7 +109,7 @@ fn a_view_that_was_changed_has_no_effect() {
                 b"Subject: s\n\nb\n",
             );
             let id = id.ok().trim().to_owned();
-            // It is not the first run after the boot any more.
+            // So that the next run is not the first one after the boot.
             site.configure("");
             site.run();
             site.configure(&format!(
@@ -151,7 +151,7 @@ fn a_view_that_was_changed_has_no_effect() {
             } else {
                 untouched.assert_untouched(&site.spool(), &what);
             }
-            // Changed again, it is no matter for the attempt, nor for the end.
+            // Changed again, it affects neither the attempt nor the end of the message.
             if *is_file {
                 change(&site.spool().join(&path), &outside);
             }

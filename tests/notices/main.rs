@@ -1,14 +1,14 @@
-//! Notices read by those who read everybody's: Python's email package, flufl.bounce (Mailman's) and
-//! Sisimai. Each notice is parsed by all three, and what they find is compared field by field.
+//! Notices read by widely used parsers: Python's email package, flufl.bounce (Mailman's) and Sisimai. All
+//! three parse each notice, and their findings are compared field by field.
 //!
 //! | reader | what it shows |
 //! |---|---|
 //! | email | the structure and every field, without a defect |
-//! | flufl.bounce | who is told of as failed, who as delayed, and of nobody else |
+//! | flufl.bounce | the recipients reported as failed and as delayed, and no others |
 //! | Sisimai | recipients, status, reply, host, and which message it is about |
 //!
 //! `scripts/parsers` installs flufl.bounce in the build directory, Sisimai is Debian's libsisimai-perl.
-//! Where one is missing these tests fail and say so.
+//! If one is missing, these tests fail with a message that says so.
 
 #[path = "../program/mod.rs"]
 mod program;
@@ -45,7 +45,7 @@ fn accepted() -> Timestamp {
     Timestamp::from_second(1_795_356_300).unwrap()
 }
 
-/// A notice and all that it is made of.
+/// A notice and its parts.
 struct Notice {
     kind: NoticeKind,
     recipients: Vec<(RecipientState, Option<OriginalRecipient>, Action)>,
@@ -54,7 +54,7 @@ struct Notice {
     builder: DsnBuilder,
 }
 
-/// What the readers found.
+/// What the parsers found.
 struct Read {
     email: Value,
     sisimai: Vec<Value>,
@@ -80,7 +80,7 @@ impl Notice {
                     expired: false,
                     notified: false,
                 },
-                // What became of it is the report's to say.
+                // The report says what happened to the recipient.
                 _ => Fate::Pending { next: at },
             },
             ..state(to, reply)
@@ -118,7 +118,7 @@ impl Notice {
         self.builder.build(&report).unwrap().unwrap()
     }
 
-    /// Has it read, and checks what holds of every notice.
+    /// Parses the notice, and checks what is true of every notice.
     fn read(&self) -> Read {
         let read = read(&self.bytes());
         let status = read.status();
@@ -162,7 +162,7 @@ impl Read {
         self.email["text"].as_str().unwrap()
     }
 
-    /// flufl.bounce's: delayed, failed.
+    /// flufl.bounce's result: delayed, failed.
     fn flufl(&self) -> (Vec<&str>, Vec<&str>) {
         let list = |name: &str| {
             let list = self.email[name].as_array().unwrap().iter();
@@ -171,7 +171,7 @@ impl Read {
         (list("temporary"), list("permanent"))
     }
 
-    /// Sisimai's, with these of its fields.
+    /// Sisimai's results, with these of its fields.
     fn sisimai<const N: usize>(&self, fields: [&str; N]) -> Vec<[&str; N]> {
         let one = |value: &Value| -> [String; N] {
             fields.map(|field| {
@@ -181,7 +181,7 @@ impl Read {
             })
         };
         let found: Vec<[String; N]> = self.sisimai.iter().map(one).collect();
-        // Leaked: these are a few words in a test.
+        // Leaked, because these are a few words in a test.
         let leak = |name: [String; N]| name.map(|text| &*text.leak());
         found.into_iter().map(leak).collect()
     }
@@ -209,7 +209,7 @@ fn said(code: u16, status: &str, text: &str) -> Reply {
     )
 }
 
-/// Has a notice read, and checks what holds of every one.
+/// Parses a notice, and checks what is true of every notice.
 fn read(notice: &[u8]) -> Read {
     let parsers = tools::tool("parsers");
     let python = parsers.join("bin/python");
@@ -305,7 +305,7 @@ fn recipients_with_their_replies() {
     assert_eq!(of(3, "Status"), "5.0.0");
     assert_eq!(of(3, "Remote-MTA"), "dns; mx.users.test");
     let (delayed, failed) = read.flufl();
-    // Of two addresses of one recipient it believes the first: whom the sender wrote to.
+    // If a recipient has two addresses, Sisimai takes the first: the one that the sender used.
     let expected = [
         "a@users.test",
         "b+list@example.org",
@@ -427,7 +427,7 @@ fn a_success_is_no_failure() {
 fn what_is_not_ascii() {
     let message = "Received: by mail.test\nSubject: Größe\nMessage-ID: <1@x>\n\nschön\n";
     let unicode = said(550, "5.6.7", "kein Zugang für sie");
-    // A domain has an ASCII form, which everybody reads.
+    // A domain has an ASCII form, which every parser reads.
     let notice = Notice::of(NoticeKind::Bounce, message).failed("a@bücher.test", unicode.clone());
     let read = notice.read();
     let parts = ["text/plain", "message/delivery-status", "message/global"];
@@ -444,8 +444,8 @@ fn what_is_not_ascii() {
         [["a@xn--bcher-kva.test", "5.6.7"]]
     );
     assert!(read.text().contains("  a@bücher.test\n"));
-    // A local part has none. RFC 6533 is unknown to flufl.bounce and Sisimai: what matters is that they take
-    // nobody else for the recipient.
+    // A local part has none. flufl.bounce and Sisimai do not support RFC 6533; they must not report another
+    // recipient.
     let notice = Notice::of(NoticeKind::Bounce, message).failed("böb@users.test", unicode);
     let read = notice.read();
     let parts = [
@@ -460,7 +460,7 @@ fn what_is_not_ascii() {
         "smtp; 550 5.6.7 kein Zugang für sie"
     );
     assert_eq!(read.flufl(), (vec![], vec![]));
-    // Among others it is written in ASCII, and they are found.
+    // Among other recipients it is written in ASCII, and they are found.
     let mut notice = Notice::of(NoticeKind::Bounce, MESSAGE);
     notice = notice.failed("a@users.test", said(550, "5.1.1", "no"));
     let mut more = Notice::of(NoticeKind::Bounce, MESSAGE);
@@ -475,7 +475,7 @@ fn what_is_not_ascii() {
     assert_eq!(read.flufl(), (vec![], vec!["a@users.test"]));
     let found = read.sisimai(["recipient", "status"]);
     assert_eq!(found[0], ["a@users.test", "5.1.1"], "{found:?}");
-    // Eight bits in no charset, and only the header.
+    // Eight-bit text without a charset, header only.
     let mut notice = Notice::of(
         NoticeKind::Bounce,
         b"Received: by x\nSubject: Gr\xf6\xdfe\n\nsch\xf6n\n",
@@ -507,7 +507,7 @@ fn a_notice_in_seven_bits() {
     );
     let encodings = ["7bit", "7bit", "quoted-printable"];
     assert_eq!(read.email["encodings"], json!(encodings));
-    // Python knows no encoded message; what is in it can be decoded.
+    // Python does not parse an encoded message, but its content can be decoded.
     assert_eq!(read.email["original"]["subject"], "Lunch on Friday");
     let found = read.email["original"]["body"].as_str().unwrap();
     assert_eq!(found, "At no=C3=B6n =3D twelve\n");
@@ -599,7 +599,7 @@ fn originals_that_are_too_much() {
     let many: String = (0..20_000).map(|n| format!("\nX-{n}: {n}")).collect();
     let read = bounce(format!("{header}{many}\n\n").as_bytes());
     assert!(read.email["original"]["body"].as_str().unwrap().len() <= 64 << 10);
-    // Neither NULs nor long lines keep a bounce from its reader, in the body and in the header.
+    // Neither NULs nor long lines, in body or header, keep a bounce from being read.
     bounce(&[MESSAGE.as_bytes(), b"a\0b\n"].concat());
     bounce(&[MESSAGE.as_bytes(), &[b'x'; 2000], b"\n"].concat());
     bounce(format!("{MESSAGE}a\rb\n").as_bytes());
@@ -625,7 +625,7 @@ fn what_looks_like_another_part() {
     let message = format!(
         "{MESSAGE}--=_{id}.0\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n\
          Final-Recipient: rfc822; evil@users.test\nAction: failed\nStatus: 5.1.1\n\n--=_{id}.0--\n\
-         --\n--=_{id}.1--\n.\nFrom nobody\n"
+         --\n--=_{id}.1--\n.\nFrom sender\n"
     );
     let read = Notice::of(NoticeKind::Bounce, &message)
         .failed("a@users.test", said(550, "5.1.1", &format!("--=_{id}.0")))
@@ -651,7 +651,7 @@ fn local_parts_in_quotes() {
     let mut all = quoted;
     all.sort_unstable();
     assert_eq!(read.flufl(), (vec![], all.to_vec()));
-    // Sisimai knows no blanks in an address.
+    // Sisimai does not support blanks in an address.
     assert_eq!(
         read.sisimai(["recipient", "status"]),
         [

@@ -1,5 +1,5 @@
-# What Sisimai finds in the notice in the file that is named, as JSON: an object for each recipient, those
-# that have the message included.
+# Prints Sisimai's findings in the notice in the named file, as JSON: an object for each recipient, including
+# those that got the message.
 use strict;
 use warnings;
 use JSON::PP;

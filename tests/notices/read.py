@@ -20,14 +20,14 @@ def collect(part, path):
 
 
 def text_of(payload):
-    """What JSON can carry of bytes, or of a text with bytes that are none in it."""
+    """Returns bytes, or a text with undecodable bytes, as text for JSON."""
     if isinstance(payload, bytes):
         return payload.decode("utf-8", "replace")
     return str(payload).encode("utf-8", "replace").decode()
 
 
 def blocks(part):
-    """The fields of each block: Python knows message/delivery-status, but not its sister."""
+    """The fields of each block: Python parses message/delivery-status, but not message/global-delivery-status."""
     if part.get_content_type() == "message/delivery-status":
         found = [list(block.items()) for block in part.get_payload()]
     else:

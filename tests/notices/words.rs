@@ -1,11 +1,11 @@
-//! The words of notices as an administrator changes them, by the program.
+//! An administrator's own wording of notices, used by the program.
 
 use std::fs;
 
 use crate::program::{BOX, Site, pipe, route};
 use crate::read;
 
-/// Mail for `users.test` fails, all other goes into a box.
+/// Mail for `users.test` fails, all other mail goes into a box.
 fn failing() -> String {
     let script = "cat >/dev/null; echo '5.2.2 full'; exit 77";
     pipe("users", script) + &route("domain", "users.test", "users") + BOX
@@ -48,7 +48,7 @@ fn words_in_a_file_go_out() {
     assert_eq!(checked.code, 78);
     assert!(checked.err.contains(line), "{checked}");
     assert!(checked.err.contains("No such file"), "{checked}");
-    // A sender is told all the same, in our own words.
+    // The sender is still notified, in the default words.
     site.queue(&["b@users.test"]);
     site.run().ok();
     let bounce = site.boxed().pop().unwrap();
@@ -79,7 +79,7 @@ fn words_in_a_file_go_out() {
         shown.contains("\nbis 26 November 2026, 14:05 UTC\n"),
         "{shown}"
     );
-    // What is in force can be put in force again.
+    // The configuration in effect can be used as a configuration.
     let first = site.program(["config"], b"").ok();
     fs::write(site.spool().join("config.toml"), &first).unwrap();
     assert_eq!(site.program(["config"], b"").ok(), first);

@@ -1,9 +1,9 @@
-//! mailspool behind a real Postfix: pipe(8) hands the mail over, and Postfix keeps what is not taken.
+//! mailspool as a pipe(8) command of a real Postfix: Postfix keeps every message that mailspool does not accept.
 //!
-//! Every test starts a Postfix of its own on a free loopback port, with configuration, queue and
-//! log in a temporary directory; the system's own instance is neither used nor changed. The tests
-//! need root (Postfix starts as root; the program runs as the system user `mailspooltest`, which is
-//! made when missing) and Debian's `postfix`. Where something is missing they fail and say so.
+//! Every test starts a private Postfix on a free loopback port, with configuration, queue and log in a
+//! temporary directory; the system's instance is neither used nor changed. The tests need root (Postfix
+//! starts as root; the program runs as the system user `mailspooltest`, which is created if missing) and
+//! Debian's `postfix`. If something is missing, they fail with a message that says so.
 //!
 //! | recipient | what Postfix does with the mail |
 //! |---|---|
@@ -31,13 +31,13 @@ fn mail_arrives_with_its_envelope_and_every_byte() {
     site.init();
     let carol = "carol@example.test";
     let to = [BOB, carol, "\"odd one\"@example.test", "-d@example.test"];
-    // What a careless pipe would change: dots, `From `, eight bits, blanks at line ends, a long line.
+    // What a careless pipe would change: dots, `From `, eight-bit text, blanks at line ends, a long line.
     let body = ".\n..two dots\nFrom here on\n>From there\n\tgrüße\nblank \n\n\n.\n";
     let sent = message("whole", &format!("{}\n{body}", "long ".repeat(1000)));
     let mail = site.smtp().send(ALICE, &to, &sent);
     site.until_postfix_let_go_of(&[mail]);
 
-    // The spool, made on first use, holds the envelope until the mail is delivered.
+    // The spool, created on first use, holds the envelope until the mail is delivered.
     assert_eq!(site.info("sender"), [ALICE]);
     let recipients = site.info("recipients");
     assert_eq!(sorted(&recipients), sorted(&to));
@@ -51,7 +51,7 @@ fn mail_arrives_with_its_envelope_and_every_byte() {
 
     site.run();
     let copies = read_all(&site.outbox());
-    // One file for all or one for each is the Maildir transport's business, and tested there.
+    // Either one file for all recipients or one per recipient: the Maildir transport's tests check which.
     assert!([1, to.len()].contains(&copies.len()), "{copies:?}");
     for copy in copies {
         assert!(
@@ -127,7 +127,7 @@ fn a_disk_below_the_default_reserve_leaves_mail_with_postfix_until_there_is_room
     let site = Site::on_a_disk_of_its_own("400M");
     site.init();
     let filler = site.disk().join("filler");
-    // Less than the default reserve of 100M is left, and more than the message needs.
+    // Less than the default reserve of 100M is left, but more than the message needs.
     must(Command::new("fallocate").args(["-l", "300M"]).arg(&filler));
     let mail = site
         .smtp()
@@ -145,7 +145,7 @@ fn mail_over_the_size_limit_goes_back_to_its_sender_with_our_reason() {
     let site = Site::new();
     site.init();
     site.configure("max_size = \"10k\"");
-    // More than a pipe holds: we may stop reading before Postfix has stopped writing.
+    // More than a pipe holds: we may stop reading before Postfix stops writing.
     let large = message("large", &"Too much.\n".repeat(20_000));
     let (code, said) = site.receive_directly(ALICE, BOB, &large);
     let reason = said.strip_prefix("5.3.4 ").expect(&said);
@@ -192,7 +192,7 @@ fn a_hundred_messages_over_several_connections_all_arrive_once() {
     assert_delivered_once(&site, (0..100).map(id));
 }
 
-/// The outbox holds each of these once and nothing else, and every bounce is one that we have seen.
+/// Asserts that the outbox holds each of these once and nothing else, and that every bounce was expected.
 fn assert_delivered_once<S: Into<String>>(site: &Site, ids: impl IntoIterator<Item = S>) {
     let mut arrived = BTreeMap::new();
     for copy in read_all(&site.outbox()) {

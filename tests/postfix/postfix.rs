@@ -1,4 +1,4 @@
-//! A private Postfix, and as much of SMTP as it takes to hand it a message.
+//! A private Postfix, and enough of SMTP to submit a message to it.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::site::{PATIENCE, User, must};
 
-/// Stopped when dropped; its log is shown when the test has failed.
+/// Stopped on drop. Its log is printed if the test has failed.
 pub struct Postfix {
     port: u16,
     dir: PathBuf,
@@ -54,7 +54,7 @@ impl Postfix {
         postfix
     }
 
-    /// The output goes to a file: the daemon inherits it, and would keep a pipe open all its life.
+    /// The output goes to a file, because the daemon inherits it and would keep a pipe open.
     fn control(&self, verb: &str) {
         let said = self.dir.join(verb);
         let out = File::create(&said).unwrap();
@@ -78,7 +78,7 @@ impl Postfix {
         }
     }
 
-    /// For another client than the one here.
+    /// The port, for other clients.
     #[allow(dead_code)]
     pub fn port(&self) -> u16 {
         self.port
@@ -97,10 +97,10 @@ impl Postfix {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Whether Postfix is done with this message and with the bounce that it may have caused.
+    /// Whether Postfix has finished this message and any bounce for it.
     ///
-    /// The log says so, not the queue: a listing of the queue may miss a message that is just then
-    /// moving from one directory to the next.
+    /// This reads the log, not the queue: a listing of the queue may miss a message that is moving between
+    /// directories.
     pub fn has_let_go_of(&self, id: &str) -> bool {
         let log = self.log();
         let removed = |id: &str| log.contains(&format!(": {id}: removed\n"));
@@ -112,7 +112,7 @@ impl Postfix {
                 .all(|rest| removed(rest.lines().next().unwrap()))
     }
 
-    /// Why Postfix still holds this message, once an attempt has failed.
+    /// Why Postfix still holds this message after a failed attempt.
     pub fn deferred(&self, id: &str) -> Option<String> {
         let mut postqueue = Command::new("/usr/sbin/postqueue");
         let listing = must(postqueue.arg("-c").arg(self.dir.join("conf")).arg("-j"));
@@ -182,9 +182,9 @@ impl Smtp {
     }
 }
 
-/// No DNS, nothing that listens elsewhere, no limits of its own, and quick retries; but never within
-/// the second in which the last one ended: if its delivery agent still has the file locked then, the
-/// queue manager lays it aside for a minute, and looks at what lies there every five only.
+/// No DNS, no listeners elsewhere, no own limits, and quick retries, but never within the second in which the
+/// last attempt ended: if its delivery agent still has the file locked then, the queue manager defers the
+/// file for a minute, and scans deferred files only every five minutes.
 const MAIN_CF: &str = "\
 compatibility_level = 3.6
 queue_directory = DIR/queue

@@ -1,4 +1,4 @@
-//! A site: a Postfix, a spool, the user whose spool it is, and perhaps a disk of its own.
+//! A site: a Postfix, a spool with its user, and optionally a separate disk.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -15,10 +15,10 @@ use crate::postfix::{Postfix, Smtp};
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mailspool");
-/// How long we wait for what Postfix or the program owes us; far more than either needs.
+/// How long to wait for Postfix or the program; far longer than either needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Dropped in this order: Postfix stops, the disk is unmounted, the directory goes.
+/// Dropped in this order: Postfix stops, the disk is unmounted, the directory is removed.
 pub struct Site {
     postfix: Postfix,
     disk: Option<Disk>,
@@ -31,27 +31,24 @@ impl Site {
         Site::build(None)
     }
 
-    /// The spool stands on an ext4 of this size, where filling it up disturbs nobody else.
+    /// The spool is on an ext4 of this size, which the test can fill without affecting other files.
     pub fn on_a_disk_of_its_own(size: &str) -> Site {
         Site::build(Some(size))
     }
 
     fn build(disk_size: Option<&str>) -> Site {
         let me = fs::metadata("/proc/self").unwrap().uid();
-        assert_eq!(
-            me, 0,
-            "these tests start a Postfix of their own, which only root can do"
-        );
+        assert_eq!(me, 0, "these tests need root, to start a private Postfix");
         let postfix = Path::new("/usr/sbin/postfix").exists() && User::named("postfix").is_some();
         assert!(postfix, "these tests need Postfix: apt-get install postfix");
         let user = User::for_tests();
-        // A short path, because the queue directory holds sockets, which others may pass through.
+        // A short path, because the queue directory holds sockets; and searchable by other users.
         let dir = tempfile::Builder::new()
             .prefix("ms")
             .tempdir_in("/tmp")
             .unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        // The build directory may be closed to the user.
+        // The user may have no access to the build directory.
         fs::copy(PROGRAM, dir.path().join("mailspool")).unwrap();
         fs::set_permissions(dir.path().join("mailspool"), Permissions::from_mode(0o755)).unwrap();
         let disk = disk_size.map(|size| Disk::mount(dir.path(), size));
@@ -83,12 +80,12 @@ impl Site {
             .join("spool")
     }
 
-    /// Where the default configuration delivers everything.
+    /// The directory into which the default configuration delivers all mail.
     pub fn outbox(&self) -> PathBuf {
         self.spool().join("outbox/new")
     }
 
-    /// Where Postfix delivers what comes back to the senders.
+    /// The Maildir into which Postfix delivers bounces.
     pub fn bounces(&self) -> PathBuf {
         self.dir.path().join("home/box/new")
     }
@@ -99,7 +96,7 @@ impl Site {
         text.lines().map(String::from).collect()
     }
 
-    /// The default routing, with these lines in `[accept]`.
+    /// Sets the default routing, with these lines in `[accept]`.
     pub fn configure(&self, accept: &str) {
         let outbox = self.spool().join("outbox");
         let config = format!(
@@ -109,7 +106,7 @@ impl Site {
         fs::write(self.spool().join("config.toml"), config).unwrap();
     }
 
-    /// The program on this spool, as the user as whom Postfix runs it.
+    /// The program on this spool, as the user under which Postfix runs it.
     fn mailspool(&self) -> Command {
         let mut command = Command::new(self.dir.path().join("mailspool"));
         command
@@ -132,7 +129,7 @@ impl Site {
         must(self.mailspool().arg("run"));
     }
 
-    /// `receive` without Postfix: its exit code, and what it said.
+    /// Runs `receive` without Postfix. Returns its exit code and its output.
     pub fn receive_directly(&self, from: &str, to: &str, message: &str) -> (Option<i32>, String) {
         let mut command = self.mailspool();
         command.args(["receive", "-f", from, "--", to]);
@@ -141,7 +138,7 @@ impl Site {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // It need not read to the end what it refuses.
+        // The program may stop reading a message that it refuses.
         let _ = child.stdin.take().unwrap().write_all(message.as_bytes());
         let out = child.wait_with_output().unwrap();
         (out.status.code(), text(&[out.stdout, out.stderr].concat()))
@@ -155,7 +152,7 @@ impl Site {
         self.postfix.log()
     }
 
-    /// Each message was taken by the program or returned to its sender.
+    /// Waits until each message was accepted by the program or bounced.
     pub fn until_postfix_let_go_of(&self, ids: &[String]) {
         for id in ids {
             until("Postfix to let go of a message", || {
@@ -164,7 +161,7 @@ impl Site {
         }
     }
 
-    /// Postfix keeps the message after an attempt at which the program asked it to.
+    /// Waits until Postfix keeps the message after an attempt that the program refused temporarily.
     pub fn until_postfix_defers(&self, id: &str) {
         let mut reason = None;
         until("Postfix to defer a message", || {
@@ -175,8 +172,8 @@ impl Site {
         assert!(!reason.contains("died with signal"), "{reason}");
     }
 
-    /// A refused message leaves nothing behind. Postfix tries again all the while, so that a look may
-    /// find one that is only just being refused.
+    /// Waits until a refused message is gone from the spool. Postfix keeps retrying, so a message may be
+    /// there while it is being refused.
     pub fn until_spool_is_empty(&self) {
         until("a refused message to be gone from the spool", || {
             let left = |dir: &&str| !files(&self.spool().join(dir)).is_empty();
@@ -206,8 +203,8 @@ impl User {
         })
     }
 
-    /// Made when missing, under a lock: of two tests that both run `useradd`, the second would give
-    /// the user another id.
+    /// Creates the user if it is missing, under a lock: a second concurrent `useradd` would give the user
+    /// another id.
     pub fn for_tests() -> User {
         let lock = File::create("/run/mailspooltest.lock").unwrap();
         lock.lock().unwrap();
@@ -253,7 +250,7 @@ pub fn fill(path: &Path) {
     while filler.write_all(&[0; 4096]).is_ok() {}
 }
 
-/// The files below a directory that may be missing, or be changing while we look.
+/// The files below a directory that may be missing or changing.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir)
         .into_iter()
@@ -269,7 +266,7 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     entries.flat_map(below).collect()
 }
 
-/// A directory and all below it.
+/// A directory and all directories below it.
 pub fn directories(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir)
         .unwrap()

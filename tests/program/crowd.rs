@@ -1,4 +1,4 @@
-//! Crowds of processes that are killed with SIGKILL at random moments, and what they leave.
+//! Groups of processes that are killed with SIGKILL at random moments, and what they leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,26 +12,26 @@ use nix::unistd::Pid;
 
 use super::{Site, code_of, files, names, until};
 
-/// Processes, each of which is killed when its time has come.
+/// Processes, each killed after its lifetime.
 pub struct Crowd<T> {
     members: Vec<Member<T>>,
     pub kills: usize,
-    /// How often somebody was stopped.
+    /// How many times a process was stopped.
     pub stops: usize,
 }
 
 struct Member<T> {
-    who: T,
+    role: T,
     child: Child,
     end: Instant,
-    /// Stopped, until then.
+    /// Stopped until then.
     stopped: Option<Instant>,
 }
 
 impl<T> Member<T> {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
-        // It is a child nobody has waited for: the pid is still its own.
+        // The child has not been waited for, so the pid is still valid.
         kill(pid, signal).unwrap();
     }
 }
@@ -45,16 +45,16 @@ impl<T> Crowd<T> {
         }
     }
 
-    pub fn join(&mut self, who: T, child: Child, life: Duration) {
+    pub fn join(&mut self, role: T, child: Child, life: Duration) {
         self.members.push(Member {
-            who,
+            role,
             child,
             end: Instant::now() + life,
             stopped: None,
         });
     }
 
-    /// Stops somebody, wherever he is, for so long. He may be killed while he is stopped.
+    /// Stops a process at an arbitrary point, for `time`. It may be killed while it is stopped.
     pub fn stop(&mut self, which: usize, time: Duration) {
         let member = &mut self.members[which];
         member.signal(Signal::SIGSTOP);
@@ -66,7 +66,7 @@ impl<T> Crowd<T> {
         self.members[which].stopped.is_some()
     }
 
-    /// Lets everybody go on whose time has come, or all.
+    /// Continues every stopped process after its time, or all.
     pub fn go_on(&mut self, all: bool) {
         let now = Instant::now();
         for member in &mut self.members {
@@ -82,17 +82,17 @@ impl<T> Crowd<T> {
     }
 
     pub fn count(&self, is: impl Fn(&T) -> bool) -> usize {
-        self.members.iter().filter(|one| is(&one.who)).count()
+        self.members.iter().filter(|one| is(&one.role)).count()
     }
 
-    /// Buries whoever ended, and kills whose time has come. Says who it was, and the status of
-    /// who was not killed: a success counts even where the order to kill came too late.
+    /// Reaps the processes that ended and kills those past their lifetime. Returns their roles, with the
+    /// status if not killed: a success counts even if it came just before the kill.
     pub fn bury(&mut self) -> Vec<(T, Option<i32>)> {
         let now = Instant::now();
         self.end(|end| now >= end)
     }
 
-    /// Kills everybody at once.
+    /// Kills every process at once.
     pub fn kill_all(&mut self) -> Vec<(T, Option<i32>)> {
         self.end(|_| true)
     }
@@ -112,17 +112,17 @@ impl<T> Crowd<T> {
                 }
             };
             self.kills += usize::from(status.code().is_none());
-            ended.push((member.who, status.code()));
+            ended.push((member.role, status.code()));
         }
         ended
     }
 
-    /// Those who are left, to be waited for.
+    /// The processes that are left, to be waited for.
     pub fn disband(mut self) -> Vec<(T, Child)> {
         let members = std::mem::take(&mut self.members);
         members
             .into_iter()
-            .map(|member| (member.who, member.child))
+            .map(|member| (member.role, member.child))
             .collect()
     }
 }
@@ -145,7 +145,7 @@ pub struct Storm<'a> {
 
 impl Storm<'_> {
     const RUNNERS: usize = 6;
-    /// Messages that each has in hand at once.
+    /// Messages in flight per runner.
     pub const JOBS: usize = 4;
 
     pub fn new<'a>(site: &'a Site, random: &'a mut Random) -> Storm<'a> {
@@ -175,7 +175,7 @@ impl Storm<'_> {
                 self.runners.kill_all();
                 calm(self.site);
             }
-            // Somebody has come to the end of what was due: hurry what was interrupted along.
+            // A runner found no more due messages: make the interrupted ones due.
             if !ended.is_empty() {
                 hurry(self.site);
             }
@@ -201,8 +201,7 @@ pub fn start_runner(site: &Site) -> Child {
     command.spawn().unwrap()
 }
 
-/// Starts a submitter that reads its message from a file, every second one as an MTA does, every
-/// third under a key.
+/// Starts a submitter that reads its message from a file. Every second one uses `receive`, every third a key.
 pub fn start_submitter(site: &Site, serial: usize) -> Child {
     let key = format!("--key={serial}");
     submitter(site, serial, serial.is_multiple_of(3).then_some(key))
@@ -218,7 +217,7 @@ pub fn submitter(site: &Site, serial: usize, word: Option<String>) -> Child {
     command.spawn().unwrap()
 }
 
-/// The message with this number, in a file that has no name.
+/// The message with this number, in an unnamed file.
 pub fn letter(serial: usize) -> fs::File {
     let mut file = tempfile::tempfile().unwrap();
     let text = format!("X-Serial: {serial}\n{}", body(serial));
@@ -227,7 +226,7 @@ pub fn letter(serial: usize) -> fs::File {
     file
 }
 
-/// Some are large enough that a kill may come in the middle of writing them.
+/// Some are large enough to be killed in the middle of the write.
 fn body(serial: usize) -> String {
     let lines = if serial.is_multiple_of(5) { 20_000 } else { 3 };
     format!(
@@ -236,7 +235,7 @@ fn body(serial: usize) -> String {
     )
 }
 
-/// What came into the Maildir: how often each number did, and what is not whole.
+/// The deliveries in the Maildir: how often each number occurs, and which copies are not whole.
 pub fn delivered(site: &Site) -> (BTreeMap<usize, usize>, Vec<String>) {
     let mut counts = BTreeMap::new();
     let mut torn = Vec::new();
@@ -253,7 +252,7 @@ pub fn delivered(site: &Site) -> (BTreeMap<usize, usize>, Vec<String>) {
     (counts, torn)
 }
 
-/// Every number that was accepted came into the Maildir, whole, and none came twice.
+/// Asserts that every accepted number is in the Maildir, whole, and none twice.
 pub fn nothing_is_lost_or_doubled(site: &Site, accepted: &BTreeSet<usize>) {
     let (delivered, torn) = delivered(site);
     assert!(torn.is_empty(), "torn: {torn:?}");
@@ -266,7 +265,7 @@ pub fn nothing_is_lost_or_doubled(site: &Site, accepted: &BTreeSet<usize>) {
     assert!(doubled.is_empty(), "doubled: {doubled:?}");
 }
 
-/// Nobody is at work: nothing is locked, nothing is wrong.
+/// Asserts that no process is at work: nothing is locked, and `check` reports no problem.
 pub fn calm(site: &Site) {
     nothing_is_locked(site);
     let checked = site.program(["check"], b"");
@@ -275,13 +274,13 @@ pub fn calm(site: &Site) {
     assert!(text.ends_with("no problems.\n"), "{checked}");
 }
 
-/// What was interrupted needs not wait, and what an interruption froze is thawed.
+/// Makes interrupted messages due, and thaws those that an interruption froze.
 pub fn hurry(site: &Site) {
     site.program(["flush", "--queue-only"], b"").ok();
     release(site, "thaw", &names(&site.spool().join("frozen/never")));
 }
 
-/// Lets messages go that are held. One that is gone or free by now is no failure of this.
+/// Releases held messages. A message that is gone or already free is not a failure.
 pub fn release(site: &Site, verb: &str, ids: &[String]) {
     if !ids.is_empty() {
         let words = [verb, "--queue-only"].map(str::to_owned);
@@ -293,8 +292,7 @@ pub fn release(site: &Site, verb: &str, ids: &[String]) {
 pub fn nothing_is_left(site: &Site) {
     nothing_is_locked(site);
     assert_eq!(site.processes(), []);
-    // Who is killed may leave a file that had not got its name yet; that is no problem, and a repair
-    // removes it.
+    // A killed process may leave a file that was not yet renamed. That is not a problem, and a repair removes it.
     let repaired = site.program(["check", "--repair"], b"").ok();
     assert!(
         !repaired.lines().any(|line| line.starts_with("problem")),
@@ -303,8 +301,8 @@ pub fn nothing_is_left(site: &Site) {
     site.is_clean_and_empty();
 }
 
-/// Nobody who was killed holds a lock. A command that was just being started may, for the moment
-/// until it is executed: it still has its parent's descriptors.
+/// Waits until nothing is locked. A killed process holds no lock, but a command that it forked has its
+/// parent's descriptors until the exec.
 fn nothing_is_locked(site: &Site) {
     let is_locked = |path: &PathBuf| {
         let file = fs::OpenOptions::new()
@@ -319,12 +317,12 @@ fn nothing_is_locked(site: &Site) {
     });
 }
 
-/// A small generator (xorshift64*) that begins with the run's seed.
+/// A small generator (xorshift64*), seeded with the run's seed.
 pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        // A product with an odd number is never zero, from which the generator would not get away.
+        // The product is odd, so the state is never zero, from which the generator could not leave.
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
@@ -335,12 +333,12 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// A time of less than so many milliseconds.
+    /// A duration below this many milliseconds.
     pub fn below(&mut self, milliseconds: u64) -> Duration {
         Duration::from_micros((self.next() >> 11) % (milliseconds * 1000))
     }
 
-    /// A number below this one.
+    /// A number below `end`.
     pub fn pick(&mut self, end: usize) -> usize {
         ((self.next() >> 11) % end as u64) as usize
     }

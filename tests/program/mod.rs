@@ -1,10 +1,9 @@
-//! A private spool with a configuration of its own, and the program that works on it.
+//! A private spool with its configuration, and the program that works on it.
 //!
-//! Nothing of the caller's environment reaches the program, and nothing it starts outlives the
-//! test. Whoever waits here waits for an event, until a deadline that is only reached when
-//! something is broken.
+//! The caller's environment does not reach the program, and no process that it starts outlives the test.
+//! Every wait is for an event, with a deadline that is reached only if something is broken.
 
-// Each test crate uses its own part of this.
+// Each test crate uses only a part of this module.
 #![allow(dead_code)]
 
 pub mod crowd;
@@ -25,16 +24,16 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Nothing here takes as long as this unless it hangs.
+/// A deadline that only a hang can exceed.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// A spool below a directory, which goes with it unless it is somebody else's.
+/// A spool below a directory, which is removed with it unless the caller owns it.
 pub struct Site {
     dir: PathBuf,
     _own: Option<TempDir>,
 }
 
-/// How a program ended, and what it said.
+/// How a program ended, and its output.
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,
@@ -43,7 +42,7 @@ pub struct Ended {
 }
 
 impl Site {
-    /// A spool with this configuration, in which `{dir}` stands for the directory around it.
+    /// A spool with this configuration, in which `{dir}` is replaced by the directory around it.
     pub fn new(config: &str) -> Site {
         let dir = tempfile::tempdir().unwrap();
         let mut site = Site::at(dir.path());
@@ -52,14 +51,14 @@ impl Site {
         site
     }
 
-    /// The same in a directory of the caller's, such as the root of a file system.
+    /// The same in the caller's directory, such as the root of a file system.
     pub fn new_in(dir: &Path, config: &str) -> Site {
         let site = Site::at(dir);
         site.make(config);
         site
     }
 
-    /// A spool that has been made in this directory before.
+    /// An existing spool in this directory.
     pub fn at(dir: &Path) -> Site {
         Site {
             dir: dir.to_owned(),
@@ -75,7 +74,7 @@ impl Site {
         self.configure(config);
     }
 
-    /// A spool that delivers everything into the Maildir `box`.
+    /// A spool that delivers all mail into the Maildir `box`.
     pub fn with_box() -> Site {
         Site::new(BOX)
     }
@@ -98,7 +97,7 @@ impl Site {
         self.dir.join("spool")
     }
 
-    /// The program on this spool, in an environment without anything that could mislead it.
+    /// The program on this spool, in a clean environment.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = program();
         command.env("HOME", &self.dir);
@@ -122,8 +121,8 @@ impl Site {
         id.trim_end().to_owned()
     }
 
-    /// Queues messages fast, half by each door: through the library, by threads that share
-    /// barriers. The n-th has its number for a subject.
+    /// Queues messages quickly, half by each entrance: through the library, by threads that share barriers.
+    /// The n-th message has its number as its subject.
     pub fn queue_many(&self, count: usize, to: impl Fn(usize) -> String + Sync) {
         const THREADS: usize = 10;
         let spool = Spool::open(&self.spool()).unwrap();
@@ -166,7 +165,7 @@ impl Site {
             .collect()
     }
 
-    /// The row of the only message there is.
+    /// The row of the only message.
     pub fn row(&self) -> Value {
         let mut rows = self.rows();
         assert_eq!(rows.len(), 1, "{rows:?}");
@@ -188,12 +187,12 @@ impl Site {
             .collect()
     }
 
-    /// Whether the spool holds no message any more, in any stage.
+    /// Whether the spool holds no message in any queue.
     pub fn is_empty(&self) -> bool {
         names(&self.spool().join("info/sender")).is_empty() && self.message_files().is_empty()
     }
 
-    /// Every message file, in whatever place.
+    /// Every message file, in any queue.
     pub fn message_files(&self) -> Vec<PathBuf> {
         let places = [
             "new",
@@ -216,7 +215,7 @@ impl Site {
         until("the spool is empty", || self.is_empty());
     }
 
-    /// `check` finds nothing, and nothing is left in the queue.
+    /// Asserts that `check` finds nothing, and that the queue is empty.
     pub fn is_clean_and_empty(&self) {
         assert_eq!(
             self.program(["check"], b"").ok(),
@@ -224,14 +223,14 @@ impl Site {
         );
     }
 
-    /// Makes a gate that a command can wait at: `: <{dir}/name` in a shell script.
+    /// Makes a gate at which a command can wait: `: <{dir}/name` in a shell script.
     pub fn gate(&self, name: &str) -> Gate {
         let path = self.dir.join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
         Gate { path, open: None }
     }
 
-    /// The lines of a file that commands write to; none while it is not there.
+    /// The lines of a file that commands write to; none if it does not exist.
     pub fn lines(&self, name: &str) -> Vec<String> {
         let text = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
@@ -250,7 +249,7 @@ impl Site {
         let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         let mut found: Vec<Pid> = all.filter(of_ours).filter_map(pid).collect();
         let all = found.clone();
-        // Whoever has just been forked for a command has his parent's arguments.
+        // A child just forked to run a command still has its parent's arguments.
         found.retain(|pid| {
             *pid != Pid::this() && parent(*pid).is_none_or(|parent| !all.contains(&parent))
         });
@@ -265,7 +264,7 @@ fn parent(pid: Pid) -> Option<Pid> {
 }
 
 impl Drop for Site {
-    /// What still runs in the background belongs to this test, and ends with it.
+    /// Waits for processes in the background, and kills those that are left after 5 seconds.
     fn drop(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(5);
         while !self.processes().is_empty() && Instant::now() < deadline && !thread::panicking() {
@@ -277,8 +276,8 @@ impl Drop for Site {
     }
 }
 
-/// A gate that is closed until it is opened, or dropped. Commands that wait at it wait in the
-/// opening of a FIFO nobody writes to.
+/// A gate that is closed until it is opened or dropped. Commands wait at it in the open of a FIFO that has no
+/// writer.
 pub struct Gate {
     path: PathBuf,
     open: Option<File>,
@@ -298,16 +297,16 @@ impl Gate {
 }
 
 impl Drop for Gate {
-    /// Nobody is left waiting: readers that come now find no FIFO.
+    /// Releases every waiting command. Later readers find no FIFO.
     fn drop(&mut self) {
-        // The kernel lets everybody in who waits, even if we close it again before they look.
+        // The kernel releases every waiting reader, even if the FIFO is closed before they run.
         drop(OpenOptions::new().read(true).write(true).open(&self.path));
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Ended {
-    /// Standard output of a program that succeeded.
+    /// The standard output of a program that succeeded.
     #[track_caller]
     pub fn ok(&self) -> String {
         assert_eq!(self.code, 0, "{self}");
@@ -331,7 +330,7 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// Configuration: everything goes into the Maildir `box`.
+/// Configuration that delivers all mail into the Maildir `box`.
 pub const BOX: &str = r#"
 [transport.box]
 type = "maildir"
@@ -344,7 +343,7 @@ transport = "box"
 /// A small message.
 pub const LETTER: &[u8] = b"From: sender@example.org\nSubject: hello\n\nHello.\n";
 
-/// Configuration: a transport that runs a shell script. `{dir}` may stand in it; other braces may not.
+/// Configuration of a transport that runs a shell script. `{dir}` is replaced in it; other braces are not allowed.
 pub fn pipe(name: &str, script: &str) -> String {
     format!(
         "\n[transport.{name}]\ntype = \"pipe\"\ntimeout = \"50s\"\n\
@@ -352,12 +351,12 @@ pub fn pipe(name: &str, script: &str) -> String {
     )
 }
 
-/// Configuration: a route.
+/// Configuration of a route.
 pub fn route(key: &str, value: &str, transport: &str) -> String {
     format!("\n[[route]]\n{key} = \"{value}\"\ntransport = \"{transport}\"\n")
 }
 
-/// The program, in a clean environment and on no spool.
+/// The program, in a clean environment and without a spool.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailspool"));
     for (name, _) in std::env::vars_os() {
@@ -369,8 +368,8 @@ pub fn program() -> Command {
     command
 }
 
-/// Runs a command to its end, feeds it, and hears it. That includes whoever inherited its
-/// output: a program in the background that kept it open would be noticed here.
+/// Runs a command to its end with this input, and collects its output. That includes processes that inherited
+/// its output, so a program left in the background with the output open is noticed here.
 #[track_caller]
 pub fn ended(command: &mut Command, input: &[u8]) -> Ended {
     command
@@ -380,12 +379,12 @@ pub fn ended(command: &mut Command, input: &[u8]) -> Ended {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // Not waited for: a program may end without reading all of it, which is its own affair.
+    // Not waited for: a program may end without reading all of its input.
     thread::spawn(move || drop(stdin.write_all(&input)));
     outcome(child, command)
 }
 
-/// Hears a child whose output is piped until it ends.
+/// Collects the piped output of a child until it ends.
 #[track_caller]
 pub fn outcome(mut child: Child, command: &Command) -> Ended {
     let hear = |from: Option<Box<dyn Read + Send>>| {
@@ -409,7 +408,7 @@ pub fn outcome(mut child: Child, command: &Command) -> Ended {
     }
 }
 
-/// Waits for a child, and kills it when it hangs.
+/// Waits for a child, and kills it if it hangs.
 #[track_caller]
 pub fn code_of(child: &mut Child, command: &Command) -> i32 {
     let deadline = Instant::now() + LONG;
@@ -425,7 +424,7 @@ pub fn code_of(child: &mut Child, command: &Command) -> i32 {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
@@ -435,7 +434,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The names in a directory, sorted; none while it is not there.
+/// The names in a directory, sorted; none if it does not exist.
 pub fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir)
         .map(Iterator::collect::<Vec<_>>)
@@ -449,7 +448,7 @@ pub fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Every file below a directory. What vanishes meanwhile may be missing.
+/// Every file below a directory. Files removed meanwhile may be missing.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! The program through five days of a dead destination, by faketime(1): runs at the times the queue
+//! Five days of a dead destination, with the program under faketime(1): runs at the times that the queue
 //! names, and just before them.
 
 use std::fs;
@@ -20,12 +20,12 @@ const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 struct Life {
     site: Site,
     begin: Timestamp,
-    /// When a run tried it, by the count of lines in the command's log.
+    /// When runs tried the message, by the line count of the command's log.
     tried: Vec<Timestamp>,
 }
 
 impl Life {
-    /// A message from `sender`, accepted at the beginning, by this transport to `dead.test`.
+    /// A message from `sender`, accepted at the beginning, with this transport to `dead.test`.
     fn new(sender: &str, transport: &str) -> Life {
         let config = format!("{transport}{}{BOX}", route("domain", "dead.test", "dead"));
         let life = Life {
@@ -38,8 +38,7 @@ impl Life {
         life
     }
 
-    /// The program at that time. Its clock goes on from there, and only that for waiting is the
-    /// real one.
+    /// The program started at that time. Its clock runs on from there; only its waits use the real clock.
     fn command(&self, time: Timestamp, arguments: &[&str]) -> Command {
         let inner = self.site.command(arguments);
         let mut command = Command::new("faketime");
@@ -69,7 +68,7 @@ impl Life {
         self.site.row()["id"].as_str().unwrap().to_owned()
     }
 
-    /// When a frozen message is discarded.
+    /// When the frozen message is discarded.
     fn frozen_until(&self) -> Timestamp {
         let row = self.site.row();
         assert_eq!(
@@ -85,7 +84,7 @@ impl Life {
         fs::write(self.site.spool().join("config.toml"), config).unwrap();
     }
 
-    /// A run, and whether it tried the message, as far as the log shows it.
+    /// Runs the program. Returns whether it tried the message, according to the log.
     fn run(&mut self, time: Timestamp) -> bool {
         let before = self.site.lines("log").len();
         self.at(time, &["run"], b"");
@@ -95,8 +94,8 @@ impl Life {
         tried == 1
     }
 
-    /// When the queue says that it is looked at next, and whether it is tried then; none if it rests
-    /// for good, or is gone.
+    /// When the queue examines the message next, and whether it is tried then. `None` if it rests forever, or
+    /// is gone.
     fn next(&self) -> Option<(Timestamp, bool)> {
         let rows = self.site.rows();
         let row = rows.iter().find(|row| row["queue"] == "deferred")?;
@@ -109,10 +108,10 @@ impl Life {
         Some((first, first == attempt))
     }
 
-    /// Five days. Nothing is done a moment before it is due, and nothing after the end. A delay is
-    /// told once, when the message is 4 hours old, if `warns`.
+    /// Runs five days. Nothing happens a moment before it is due, or after the end. If `warns`, one delay
+    /// notice is sent when the message is 4 hours old.
     fn live(&mut self, each_is_tried: bool, warns: bool) {
-        // Some seconds later: a message that is younger than new is not due.
+        // Some seconds later, because a message in the future is not due.
         let first = self.begin + SignedDuration::from_secs(30);
         assert!(self.run(first) || !each_is_tried);
         let mut runs = 0;
@@ -140,8 +139,8 @@ impl Life {
         }
     }
 
-    /// What `mailspool schedule` said at the beginning: from when until when each attempt may
-    /// come. The message is accepted within this second or the next few; a run waits for the minute.
+    /// The time range of each attempt, as `mailspool schedule` announced them at the beginning. The message
+    /// is accepted within this second or the next few, and a run waits for the full minute.
     fn promised(&self, arguments: &[&str]) -> Vec<(Timestamp, Timestamp)> {
         let command = [&["schedule", "--json", "a@dead.test"], arguments].concat();
         let said = self.at(self.begin, &command, b"");
@@ -167,7 +166,7 @@ impl Life {
         }
     }
 
-    /// Exactly one notice of a delay, and exactly one of a failure, which is returned.
+    /// Asserts that there are one delay notice and one failure notice. Returns the failure notice.
     fn notices(&self) -> Vec<String> {
         let is = |action: &'static str| {
             move |notice: &String| {
@@ -196,7 +195,7 @@ impl Life {
 fn temporary() -> String {
     pipe(
         "dead",
-        "cat >/dev/null; echo x >>{dir}/log; echo 4.4.1 nobody there; exit 75",
+        "cat >/dev/null; echo x >>{dir}/log; echo 4.4.1 no answer; exit 75",
     )
 }
 
@@ -205,8 +204,8 @@ fn five_days_of_a_dead_destination_end_in_one_bounce() {
     let mut life = Life::new("sender@example.org", &temporary());
     life.live(true, true);
     life.is_as_promised(&[]);
-    // The documented numbers themselves: every 15 minutes for 2 hours, every 6 hours from 16 hours
-    // on, a last one at 4 days; up to a tenth of its delay later, and then the minute.
+    // The documented numbers: every 15 minutes for 2 hours, every 6 hours from 16 hours on, a last attempt at
+    // 4 days; each up to a tenth of its delay later, and rounded up to the minute.
     let ages = life.ages();
     assert_eq!(ages.len(), 32);
     for n in 1..=8 {
@@ -254,7 +253,7 @@ fn mail_of_the_null_sender_is_frozen_after_a_day_of_it() {
         let shown = life.at(end.unwrap(), &["show", &life.id()], b"");
         assert!(shown.contains(line), "{shown}");
     }
-    // A run a day, none of which finds anything to do, and one just before.
+    // One run per day, all without work, and one just before the end.
     let mut day = end.unwrap() + DAY;
     while day < gone {
         assert_eq!(life.at(day, &["run"], b""), "Nothing is due.\n");
@@ -280,9 +279,9 @@ fn mail_of_the_null_sender_is_frozen_after_a_day_of_it() {
     life.site.is_clean_and_empty();
 }
 
-/// Who tries it again has it begin anew, and who freezes it himself has said that it stays.
+/// A retry restarts the lifetime. After an operator's own freeze the message stays.
 #[test]
-fn a_frozen_failure_that_somebody_looks_at_stays() {
+fn a_frozen_failure_that_an_operator_handles_stays() {
     let refuses = pipe("dead", "cat >/dev/null; echo x >>{dir}/log; exit 67");
     let mut life = Life::new("<>", &refuses);
     let first = life.begin + MINUTE;
@@ -311,7 +310,7 @@ fn a_frozen_failure_that_somebody_looks_at_stays() {
     );
 }
 
-/// `"never"`, and mail that was frozen for another reason than that it failed.
+/// With lifetime `"never"`.
 #[test]
 fn what_is_frozen_without_end_is_never_discarded() {
     let refuses = pipe("dead", "cat >/dev/null; exit 67");
@@ -323,14 +322,14 @@ fn what_is_frozen_without_end_is_never_discarded() {
     assert_eq!(life.site.row()["queue"], "frozen");
 }
 
-/// At the first failure, whatever it is.
+/// A lifetime of 0 freezes at the first failure, even a temporary one.
 #[test]
 fn bounces_may_have_one_attempt_only() {
     let once = format!("{}\n[bounce]\nlifetime = \"0\"\n", temporary());
     let mut life = Life::new("<>", &once);
     assert!(life.run(life.begin + MINUTE));
     let row = life.site.row();
-    let reason = "its time is up and there is no sender to tell: 4.4.1 nobody there";
+    let reason = "its time is up and there is no sender to tell: 4.4.1 no answer";
     assert_eq!(
         (&row["queue"], &row["last_error"]),
         (&"frozen".into(), &reason.into())
@@ -338,7 +337,7 @@ fn bounces_may_have_one_attempt_only() {
     life.frozen_until();
 }
 
-/// The program says when it is released, nobody touches it before, and its age counts from then.
+/// The program reports the release time, no run tries the message before it, and its age counts from it.
 #[test]
 fn what_is_for_later_has_all_its_time_from_its_release() {
     let config = format!(
@@ -369,7 +368,7 @@ fn what_is_for_later_has_all_its_time_from_its_release() {
     assert_eq!(life.next(), Some((life.begin, true)));
     let shown = life.site.shown(row["id"].as_str().unwrap());
     assert_eq!(shown["release"], "2026-12-10T08:30:00Z");
-    // Further ahead than the longest delay, which is a clock's mistake elsewhere.
+    // Further in the future than the longest delay, which elsewhere counts as a clock error.
     for before in [
         SignedDuration::from_mins(17 * 24 * 60),
         SignedDuration::from_secs(1),
@@ -388,7 +387,7 @@ fn what_is_for_later_has_all_its_time_from_its_release() {
             warned.get_or_insert(next);
         }
     }
-    // As old as it is since its release.
+    // At this age since its release.
     assert_eq!(warned, Some(life.begin + SignedDuration::from_hours(4)));
     let ages = life.ages();
     assert_eq!(
@@ -425,7 +424,7 @@ fn a_run_that_stays_delivers_at_the_time() {
     life.at(before, &send, LETTER);
     assert_eq!(life.next(), Some((life.begin, true)));
     until("it is delivered", || !life.site.boxed().is_empty());
-    // Not the wrapper: it would leave its semaphore, named after a pid that comes again.
+    // Not the wrapper: it would leave its semaphore, named after a pid that is reused.
     let wrapper = run.id();
     let inner = fs::read_to_string(format!("/proc/{wrapper}/task/{wrapper}/children")).unwrap();
     kill(
@@ -438,7 +437,7 @@ fn a_run_that_stays_delivers_at_the_time() {
     assert!(delivery.contains("Subject: hello"), "{delivery}");
 }
 
-/// A host that refuses connections is probed at times of its own, but its mail ends in time.
+/// A host that refuses connections is probed on a separate schedule, but its mail expires in time.
 #[test]
 fn a_host_that_is_down_for_days_ends_in_one_bounce_too() {
     let port = TcpListener::bind("127.0.0.1:0")
@@ -464,8 +463,8 @@ fn a_host_that_is_down_for_days_ends_in_one_bounce_too() {
     life.site.is_clean_and_empty();
 }
 
-/// While a host is down, one message probes it and the others are not tried at all. Their senders are
-/// told of the delay all the same, in the words of the last probe. Here nobody's turn to probe comes.
+/// While a host is down, one message probes it and the others are not tried. Their senders still get delay
+/// notices, with the reply of the last probe. In this test the probe never becomes due.
 #[test]
 fn a_message_that_was_never_tried_is_told_of_when_it_is_late() {
     let port = TcpListener::bind("127.0.0.1:0")
@@ -525,7 +524,7 @@ fn a_message_that_was_never_tried_is_told_of_when_it_is_late() {
     let expected: Vec<_> = expected.map(|(to, at)| (to.to_owned(), at.unwrap())).into();
     assert_eq!(told, expected);
     assert_eq!(life.site.boxed().len(), 2);
-    // It was not tried before, and its one outcome is nobody's.
+    // The message was not tried before, and its one outcome belongs to no transport.
     let shown = life.site.shown(id.trim());
     let outcomes: Vec<&Value> = shown["history"]
         .as_array()

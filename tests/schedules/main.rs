@@ -1,5 +1,4 @@
-//! When mail is tried again: by the library with a clock that is set, and by the program through
-//! days.
+//! Retry times: in the library with a clock that the test sets, and in the program over days.
 
 #[path = "../program/mod.rs"]
 mod program;

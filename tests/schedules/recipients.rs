@@ -1,4 +1,4 @@
-//! Recipients of one message with schedules of their own, and clocks that jump.
+//! Recipients of one message with separate schedules, and clocks that jump.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,10 +18,10 @@ use super::world::{HOST, accept, findings, tempdir};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 
-/// Who was tried when.
+/// The attempts per recipient.
 type Tried = Arc<Mutex<BTreeMap<String, Vec<Timestamp>>>>;
 
-/// A clock that stands until it is set, to whatever time.
+/// A clock that stands still until it is set, to any time.
 #[derive(Clone)]
 struct Clock(Arc<Mutex<Timestamp>>);
 
@@ -54,8 +54,8 @@ fn schedule(delays: &[i32], lifetime: i32) -> Schedule {
     schedule.unwrap().with_jitter(0.0).unwrap()
 }
 
-/// Default without jitter; 10 minutes for a domain, 30 and 60 for a transport; greylisting is over
-/// in 5 minutes while the message is young; an hour for the null sender.
+/// Default without jitter; 10 minutes for one domain, 30 and 60 for a transport; greylisting retries after 5
+/// minutes while the message is young; one hour for the null sender.
 fn schedules() -> Schedules {
     Schedules::new(Schedule::default().with_jitter(0.0).unwrap())
         .with_domain("own.test", schedule(&[10], 45))
@@ -89,7 +89,7 @@ impl Scene {
         id
     }
 
-    /// Everything is deferred, but what goes to `sender.test`.
+    /// Runs a pass that defers all mail except to `sender.test`.
     fn pass(&self) -> Summary {
         let relay = || {
             let (tried, clock) = (Arc::clone(&self.tried), self.clock.clone());
@@ -133,7 +133,7 @@ impl Scene {
         }
     }
 
-    /// Passes at each minute for which the message waits, and one just before it.
+    /// Runs a pass at each minute for which the message waits, and one just before it.
     fn live(&self, id: QueueId) {
         self.pass();
         while let Some(bucket) = self.bucket(id) {
@@ -143,26 +143,26 @@ impl Scene {
             self.clock.set(due);
             assert_ne!(self.pass(), Summary::default());
         }
-        // And what was left for others.
+        // Finishes what is left, such as notices.
         self.pass();
     }
 
-    fn tried(&self, who: &str) -> Vec<Timestamp> {
+    fn tried(&self, recipient: &str) -> Vec<Timestamp> {
         self.tried
             .lock()
             .unwrap()
-            .get(who)
+            .get(recipient)
             .cloned()
             .unwrap_or_default()
     }
 }
 
-/// The minute that begins then or next.
+/// The first full minute at or after `time`.
 fn minute(time: Timestamp) -> Timestamp {
     Bucket::for_time(time).due().unwrap()
 }
 
-/// The first attempt, and those at these ages, each at the minute that begins then or next.
+/// The first attempt, and those at these ages, each at the first full minute at or after it.
 fn at_ages(id: QueueId, ages: &[f64]) -> Vec<Timestamp> {
     let at = |age: &f64| minute(id.accepted() + SignedDuration::from_secs_f64(age * 60.0));
     std::iter::once(id.accepted())
@@ -191,8 +191,7 @@ fn each_recipient_has_its_own_times_and_its_own_end() {
         .collect();
     assert_eq!(default.len(), 31);
     assert_eq!(scene.tried("c@rest.test"), at_ages(id, &default));
-    // Greylisted: 5 minutes after each failure as long as it is younger than 30 minutes, then as
-    // all others.
+    // Greylisted: 5 minutes after each failure while the message is younger than 30 minutes, then like the others.
     let mut grey = vec![id.accepted()];
     while grey[grey.len() - 1].duration_since(id.accepted()) < MINUTE * 30 {
         grey.push(minute(grey[grey.len() - 1] + MINUTE * 5));
@@ -202,7 +201,7 @@ fn each_recipient_has_its_own_times_and_its_own_end() {
     grey.dedup();
     let tried = scene.tried("d@grey.test");
     assert_eq!(tried, grey);
-    // Three ends, three bounces: the last two end together. They also had a delay that was told.
+    // Three ends, three bounces: the last two end together. They also had one delay notice.
     assert_eq!(scene.tried("s@sender.test").len(), 4);
     let warned = minute(id.accepted() + SignedDuration::from_hours(4));
     assert_eq!(scene.tried("s@sender.test")[2], warned);
@@ -232,7 +231,7 @@ fn mail_of_the_null_sender_is_frozen_when_its_time_is_up() {
         };
         let reason = "its time is up and there is no sender to tell: 4.7.1 later";
         assert_eq!((by.reason.as_deref(), then), (Some(reason), &Then::Discard));
-        // Nothing until then, and nothing is left of it then.
+        // Nothing happens until then, and nothing is left after it.
         scene
             .clock
             .set(bucket.due().unwrap() - SignedDuration::from_millis(1));
@@ -245,8 +244,8 @@ fn mail_of_the_null_sender_is_frozen_when_its_time_is_up() {
     }
 }
 
-/// Who is suspended does not expire by that, and his sender is told once that it takes long. For that it
-/// is recorded why, which counts as an attempt.
+/// Suspended mail does not expire, and its sender gets one delay notice. The reason is recorded for that,
+/// which counts as an attempt.
 #[test]
 fn suspended_mail_outlives_its_lifetime() {
     let scene = Scene::new(schedules());
@@ -260,13 +259,13 @@ fn suspended_mail_outlives_its_lifetime() {
     };
     assert_eq!(scene.spool.suspend(&suspension).unwrap(), Changed::Done);
     scene.live(id);
-    // At the end, and one more time at the shortest delay there is.
+    // At the end, and one more time after the shortest delay.
     let first = minute(end);
     let second = minute(first + MINUTE * 15);
     let tried = scene.tried("c@rest.test");
     assert_eq!(tried, [first, second]);
     assert_eq!(scene.tried("d@sender.test"), [id.accepted()]);
-    // It is bounced then.
+    // Then it is bounced.
     let told = scene.tried("s@sender.test");
     assert_eq!(told[0], minute(id.accepted() + MINUTE * 240));
     assert_eq!(told.len(), 2, "{told:?}");
@@ -274,7 +273,7 @@ fn suspended_mail_outlives_its_lifetime() {
     assert_eq!(findings(&scene.spool), []);
 }
 
-/// A delay that only one of the schedules gives is no clock's mistake, one that none gives is.
+/// A delay that one of the schedules gives is not a clock error; a longer one is.
 #[test]
 fn what_is_further_ahead_than_any_schedule_is_due() {
     let schedules = schedules().with_domain("far.test", schedule(&[1200], 10_000));
@@ -287,7 +286,7 @@ fn what_is_further_ahead_than_any_schedule_is_due() {
     assert_eq!(bucket.due(), Some(expected));
     scene.clock.forward(1);
     assert_eq!(scene.pass(), Summary::default());
-    // The clock goes back for a month: what seems to be a month ahead is due, and nothing expires.
+    // The clock goes back a month: what seems a month in the future is due, and nothing expires.
     let back = id.accepted() - SignedDuration::from_hours(30 * 24);
     for n in 0..5 {
         scene.clock.set(back + MINUTE * (1300 * n));
@@ -295,21 +294,21 @@ fn what_is_further_ahead_than_any_schedule_is_due() {
         assert_eq!(scene.tried("a@far.test").len() as i32, 2 + n);
         let ahead = scene.bucket(id).unwrap().due().unwrap();
         let ahead = ahead.duration_since(scene.clock.now());
-        // Its age counts from the first attempt by this clock, and the schedule from there.
+        // The age counts from the first attempt by this clock, and so does the schedule.
         let next = 1200 - 100 * n;
         assert!(
             ahead > MINUTE * (next - 1) && ahead <= MINUTE * (next + 1),
             "{ahead}"
         );
     }
-    // And right again.
+    // The clock is right again.
     scene.clock.set(expected);
     scene.pass();
     assert_eq!(scene.tried("a@far.test").len(), 7);
     assert!(scene.bucket(id).is_some());
 }
 
-/// A spool that stood still, or a clock that jumped ahead, beyond every lifetime.
+/// A spool at rest, or a clock that jumped forward, beyond every lifetime.
 #[test]
 fn nothing_expires_before_three_attempts_of_each_recipient() {
     let scene = Scene::new(schedules());
@@ -339,7 +338,7 @@ fn a_delay_is_told_once_at_each_age_whatever_the_clock_does() {
     let id = scene.accept("s@sender.test", &["c@rest.test", "d@rest.test"]);
     scene.pass();
     let told = || scene.tried("s@sender.test");
-    // Runs at all times of a day, whether they are due or not, and the clock a day back in between.
+    // Runs at various hours, due or not, with the clock going back in between.
     for hour in 0..12 {
         scene.clock.set(id.accepted() + hours(hour % 4));
         scene.pass();

@@ -1,4 +1,4 @@
-//! What the program says of its schedules.
+//! What the program prints about its schedules.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -75,7 +75,7 @@ fn schedule(site: &Site, arguments: &[&str]) -> Value {
     serde_json::from_str(&site.program(arguments, b"").ok()).unwrap()
 }
 
-/// The ages in minutes, of which the times must be.
+/// The ages in minutes. Asserts that the times agree with them.
 fn minutes(shown: &Value) -> Vec<i64> {
     let accepted: Timestamp = shown["accepted"].as_str().unwrap().parse().unwrap();
     let mut minutes = Vec::new();
@@ -91,9 +91,9 @@ fn minutes(shown: &Value) -> Vec<i64> {
 }
 
 #[test]
-fn a_schedule_is_shown_with_whose_it_is() {
+fn a_schedule_is_shown_with_its_source() {
     let site = Site::new(CONFIG);
-    for (arguments, expected, whose, transport) in [
+    for (arguments, expected, source, transport) in [
         (&[][..], &[0, 5, 20, 80, 140, 180][..], "[retry]", None),
         (
             &["a@x.test"],
@@ -130,7 +130,7 @@ fn a_schedule_is_shown_with_whose_it_is() {
     ] {
         let shown = schedule(&site, arguments);
         assert_eq!(minutes(&shown), expected, "{shown}");
-        assert_eq!(shown["schedule"], whose);
+        assert_eq!(shown["schedule"], source);
         assert_eq!(shown["transport"].as_str(), transport);
         assert_eq!(shown["cap"], 7200);
         assert_eq!(shown["rules"][0]["after"], 300);
@@ -153,7 +153,7 @@ fn a_schedule_is_shown_with_whose_it_is() {
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    // Without jitter nothing is said of it.
+    // Without jitter the output does not mention it.
     assert!(!text.contains("jitter"), "{text}");
     assert_eq!(site.program(["schedule", ""], b"").code, 64);
 }
@@ -165,7 +165,7 @@ fn the_default_schedule_and_mail_without_a_route() {
     assert_eq!(shown["transport"], Value::Null);
     let attempts = shown["attempts"].as_array().unwrap();
     assert_eq!(attempts.len(), 32);
-    // 16 h, 22 h and so on, and jitter of up to 36 minutes; none at the end.
+    // At 16 h, 22 h and so on, with jitter of up to 36 minutes, and none at the end.
     let time = |n: usize, name: &str| attempts[n][name].as_str().unwrap().parse().unwrap();
     for (n, jitter) in [(1, 90), (18, 2160), (31, 0)] {
         let (time, latest): (Timestamp, Timestamp) = (time(n, "time"), time(n, "latest"));

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Process, directory};
+use super::{ACCOUNT, Process, directory};
 use crate::site::{PATIENCE, User, read_all, until};
 
 /// A private Dovecot with the users `alice`, `bob` and `full`, all with the password `geheim`.
@@ -23,19 +23,18 @@ impl Dovecot {
             "these tests need Dovecot: apt-get install dovecot-lmtpd"
         );
         let dir = directory();
-        let nobody = User::named("nobody").unwrap();
+        let user = User::named(ACCOUNT).unwrap();
         let path = dir.path().to_str().unwrap();
         fs::create_dir(dir.path().join("mail")).unwrap();
-        std::os::unix::fs::chown(dir.path().join("mail"), Some(nobody.uid), Some(nobody.gid))
-            .unwrap();
+        std::os::unix::fs::chown(dir.path().join("mail"), Some(user.uid), Some(user.gid)).unwrap();
         let users = ["alice", "bob", "full"].map(|name| format!("{name}:{{PLAIN}}geheim\n"));
         fs::write(dir.path().join("users"), users.concat()).unwrap();
         let config = CONFIG
             .replace("DIR", path)
-            .replace("UID", &nobody.uid.to_string())
-            .replace("GID", &nobody.gid.to_string());
+            .replace("UID", &user.uid.to_string())
+            .replace("GID", &user.gid.to_string());
         fs::write(dir.path().join("dovecot.conf"), config).unwrap();
-        // This user's mail has no place.
+        // A file in the place of this user's maildir, so its mail cannot be stored.
         fs::write(dir.path().join("mail/full"), "").unwrap();
         let mut command = Command::new("/usr/sbin/dovecot");
         command
@@ -62,7 +61,7 @@ impl Dovecot {
 }
 
 impl Drop for Dovecot {
-    /// Killed outright, its children would stay.
+    /// Sends SIGTERM and waits: after a SIGKILL the children would stay.
     fn drop(&mut self) {
         if std::thread::panicking() {
             for log in ["said", "log"] {

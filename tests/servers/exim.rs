@@ -1,6 +1,6 @@
-//! Exim, receiving: it refuses some, greylists others, and keeps the rest.
+//! Exim as a receiver: it refuses some mail, greylists some, and stores the rest.
 //!
-//! Debian's package cannot be installed beside Postfix's; `scripts/exim` has unpacked it.
+//! Debian's package conflicts with Postfix's, so `scripts/exim` unpacks it.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -12,12 +12,12 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
 
 use super::tools::tool;
-use super::{Process, directory};
+use super::{ACCOUNT, Process, directory};
 use crate::site::{User, files, until};
 
-/// An Exim that takes mail for everybody but `nobody@...`, and for `grey@...` from the second look
-/// on, puts all of it into one Maildir, and knows `alice` with the password `geheim`. It has a
-/// certificate, and takes no message of more than 100 KB.
+/// An Exim that refuses `absent@...` permanently, `grey@...` temporarily until [`Exim::know_grey`], and
+/// accepts all other mail. It stores all mail in one Maildir, and knows `alice` with the password `geheim`.
+/// It has a certificate, and refuses messages of more than 100 KB.
 pub struct Exim {
     process: Process,
     port: u16,
@@ -29,7 +29,7 @@ impl Exim {
     pub fn start(name: &str, more: &str) -> Exim {
         assert!(
             nix::unistd::geteuid().is_root(),
-            "these tests need root: Exim runs with a passwd file of its own"
+            "these tests need root: Exim runs with a private passwd file"
         );
         let unpacked = tool("exim");
         assert!(
@@ -42,11 +42,11 @@ impl Exim {
             .and_then(|socket| socket.local_addr())
             .unwrap()
             .port();
-        let nobody = User::named("nobody").unwrap();
+        let user = User::named(ACCOUNT).unwrap();
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed([name.to_owned()]).unwrap();
         let config = MAIN.replace("NAME", name) + more + "\n" + REST;
-        let (uid, gid) = (nobody.uid, nobody.gid);
+        let (uid, gid) = (user.uid, user.gid);
         for (name, text) in [
             (
                 "exim.conf",
@@ -55,7 +55,7 @@ impl Exim {
             ("certificate", cert.pem()),
             ("key", signing_key.serialize_pem()),
             ("grey", String::new()),
-            // Exim's package has a user of its own compiled in.
+            // Exim's package has its user compiled in.
             (
                 "passwd",
                 format!("Debian-exim:x:{uid}:{gid}::/:/bin/false\n"),
@@ -93,18 +93,18 @@ impl Exim {
         self.port
     }
 
-    /// The certificate, for whom to believe it.
+    /// The certificate, as a trust anchor.
     pub fn roots(&self) -> PathBuf {
         self.dir.path().join("certificate")
     }
 
-    /// Takes `grey@...` from now on.
+    /// Accepts `grey@...` from now on.
     pub fn know_grey(&self) {
         fs::remove_file(self.dir.path().join("grey")).unwrap();
     }
 
-    /// So many messages that it has stored, as they are in the Maildir, each below its
-    /// `Return-path` and `Envelope-to`; a copy for each recipient.
+    /// Returns this many stored messages, as they are in the Maildir, each below its `Return-path` and
+    /// `Envelope-to`; one copy per recipient.
     pub fn mails(&self, count: usize) -> Vec<Vec<u8>> {
         let new = self.dir.path().join("mail/new");
         until("Exim to deliver", || files(&new).len() >= count);
@@ -114,7 +114,7 @@ impl Exim {
         all
     }
 
-    /// Its log's lines about messages that it has taken.
+    /// The lines of its log about accepted messages.
     pub fn taken(&self) -> Vec<String> {
         let log = fs::read_to_string(self.dir.path().join("log/mainlog")).unwrap_or_default();
         let lines = log.lines().filter(|line| line.contains(" <= "));
@@ -136,8 +136,8 @@ impl Drop for Exim {
     }
 }
 
-/// In a mount namespace of its own: DIR UNPACKED UID GID PORT. The build directory may be closed to
-/// Exim's user.
+/// Runs in a new mount namespace, with DIR UNPACKED UID GID PORT. Exim's user may have no access to the build
+/// directory.
 const START: &str = r#"
 mount --bind "$1/passwd" /etc/passwd
 mount --bind "$1/group" /etc/group
@@ -170,7 +170,7 @@ acl_smtp_data = accept
 const REST: &str = r#"
 begin acl
 recipient:
-  deny    local_parts = nobody
+  deny    local_parts = absent
           message     = 5.1.1 no such user here
   defer   local_parts = grey
           condition   = ${if exists{DIR/grey}}

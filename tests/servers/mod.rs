@@ -1,10 +1,10 @@
-//! Servers that others wrote, each private to its test: in a temporary directory, and ended with it.
+//! Third-party servers, each private to its test: in a temporary directory, and stopped with it.
 //!
 //! They need root (Postfix and Dovecot start as root) and Debian's postfix, dovecot-lmtpd and
-//! python3-aiosmtpd; Exim is unpacked by `scripts/exim`. Where something is missing they fail and say so. The crate that has this
-//! module also has `site` and `postfix` of `tests/postfix`.
+//! python3-aiosmtpd; `scripts/exim` unpacks Exim. If something is missing, they fail with a message that says
+//! so. A crate with this module also includes `site` and `postfix` of `tests/postfix`.
 
-// Each test crate uses its own part of this.
+// Each test crate uses only a part of this module.
 #![allow(dead_code)]
 
 pub mod dovecot;
@@ -21,7 +21,10 @@ use std::process::{Child, Command};
 
 use tempfile::TempDir;
 
-/// A process that is killed when dropped.
+/// An unprivileged account of every Linux system.
+pub const ACCOUNT: &str = "nobody";
+
+/// A process that is killed on drop.
 pub struct Process(pub Child);
 
 impl Process {
@@ -38,7 +41,7 @@ impl Drop for Process {
     }
 }
 
-/// A directory that other users may pass through, with a path short enough for sockets.
+/// A directory that other users may search, with a path short enough for sockets.
 pub fn directory() -> TempDir {
     let dir = tempfile::Builder::new()
         .prefix("ms")

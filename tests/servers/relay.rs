@@ -13,8 +13,8 @@ use super::dovecot::Dovecot;
 use crate::postfix::Postfix;
 use crate::site::User;
 
-/// A Postfix that offers STARTTLS, takes mail for `sender.test` only, and only from those who
-/// have authenticated within TLS.
+/// A Postfix that offers STARTTLS, accepts mail for `sender.test` only, and only from clients authenticated
+/// within TLS.
 pub struct Relay {
     postfix: Postfix,
     _dovecot: Dovecot,
@@ -55,12 +55,12 @@ impl Relay {
         self.postfix.port()
     }
 
-    /// The certificate, for whom to believe it.
+    /// The certificate, as a trust anchor.
     pub fn roots(&self) -> PathBuf {
         self.dir.path().join("roots.pem")
     }
 
-    /// Where its mail for `sender.test` goes.
+    /// The Maildir for its mail to `sender.test`.
     pub fn inbox(&self) -> PathBuf {
         self.dir.path().join("home/box/new")
     }

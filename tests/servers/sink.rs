@@ -1,11 +1,11 @@
-//! smtp-sink, Postfix's test server: it refuses, says goodbye and hangs up wherever it is told to.
+//! smtp-sink, Postfix's test server: it refuses, replies 421 and disconnects at any chosen step.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Process, directory};
+use super::{ACCOUNT, Process, directory};
 
 /// The server, on a socket in the file system.
 pub struct Sink {
@@ -18,7 +18,7 @@ impl Sink {
     pub fn start(options: &[&str]) -> Sink {
         let dir = directory();
         let mut command = Command::new("/usr/sbin/smtp-sink");
-        command.args(["-u", "nobody"]).args(options);
+        command.args(["-u", ACCOUNT]).args(options);
         command.arg(format!("unix:{}/sink", dir.path().display()));
         command.arg("10");
         let process = Process::start(&mut command, "postfix");

@@ -1,9 +1,9 @@
-"""An SMTP server that stores what it gets, octet by octet.
+"""An SMTP server that stores what it receives, octet by octet.
 
     store.py FOLDER
 
 Prints its port. Each message becomes N.message and N.envelope (sender, recipients and MAIL's
-parameters, a line each) in FOLDER, counted from 0; nobody@... is refused.
+parameters, one per line) in FOLDER, counted from 0; absent@... is refused.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ class Store:
         self.count = 0
 
     async def handle_RCPT(self, server, session, envelope, address, options):
-        if address.startswith("nobody@"):
+        if address.startswith("absent@"):
             return "550 5.1.1 no such user here"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 fine"

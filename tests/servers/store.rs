@@ -1,4 +1,4 @@
-//! aiosmtpd, which stores what it gets, octet by octet.
+//! aiosmtpd, which stores what it receives, octet by octet.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{Process, directory};
 
-/// The server; `nobody@...` is refused.
+/// The server; it refuses `absent@...`.
 pub struct Store {
     _process: Process,
     port: u16,
@@ -20,7 +20,7 @@ impl Store {
     pub fn start() -> Store {
         let dir = directory();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/store.py");
-        // Debian's own: the package is Debian's.
+        // Debian's own interpreter, because the package is Debian's.
         let mut command = Command::new("/usr/bin/python3");
         command.arg(script).arg(dir.path()).stdout(Stdio::piped());
         let mut process = Process::start(&mut command, "python3");
@@ -43,7 +43,7 @@ impl Store {
         self.dir.path()
     }
 
-    /// How many messages have come.
+    /// How many messages have arrived.
     pub fn count(&self) -> usize {
         (0..)
             .take_while(|n| self.dir.path().join(format!("{n}.message")).exists())
@@ -55,7 +55,7 @@ impl Store {
         fs::read(self.dir.path().join(format!("{number}.message"))).unwrap()
     }
 
-    /// Its sender, recipients and MAIL's parameters, a line each.
+    /// Its sender, recipients and MAIL parameters, one per line.
     pub fn envelope(&self, number: usize) -> String {
         fs::read_to_string(self.dir.path().join(format!("{number}.envelope"))).unwrap()
     }

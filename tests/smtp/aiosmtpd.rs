@@ -51,7 +51,7 @@ async fn every_octet_arrives() {
     client.quit().await;
 }
 
-/// What smuggles a second message past other clients is one message here.
+/// What smuggles a second message through other clients is one message here.
 #[tokio::test]
 async fn nothing_is_smuggled() {
     let store = Store::start();
@@ -83,7 +83,7 @@ async fn nothing_is_smuggled() {
 async fn envelopes_arrive_with_their_parameters() {
     let store = Store::start();
     let mut client = store.client().await;
-    let recipients = ["a@b.test", "nobody@b.test", "\"c d\"@b.test"];
+    let recipients = ["a@b.test", "absent@b.test", "\"c d\"@b.test"];
     let verdicts = send(&mut client, "", &recipients, b"Subject: x\n\nx\n").await;
     assert_eq!(statuses(&verdicts), [Delivered, Failed, Delivered]);
     let words = verdicts[1].outcome.reply.to_string();
@@ -96,14 +96,14 @@ async fn envelopes_arrive_with_their_parameters() {
     let envelope = "ö@a.test\nü@b.test\nSIZE=23\nBODY=8BITMIME\nSMTPUTF8";
     assert_eq!(store.envelope(1), envelope);
 
-    // All refused, and the connection is used again.
-    let verdicts = send(&mut client, "s@a.test", &["nobody@b.test"], b"x\n").await;
+    // All are refused, and the connection is reused.
+    let verdicts = send(&mut client, "s@a.test", &["absent@b.test"], b"x\n").await;
     assert_eq!(statuses(&verdicts), [Failed]);
     let verdicts = send(&mut client, "s@a.test", &["a@b.test"], b"x\n").await;
     assert_eq!(statuses(&verdicts), [Delivered]);
     assert_eq!(store.envelope(2), "s@a.test\na@b.test\nSIZE=3");
 
-    // More than the 33 MB that it announces, folds included: not one octet is sent.
+    // With its folds, longer than the 33 MB that the server announces: not one octet is sent.
     let huge = vec![b'x'; 40_000_000];
     let verdicts = send(&mut client, "s@a.test", &["a@b.test"], &huge).await;
     let words = verdicts[0].outcome.reply.to_string();
@@ -115,8 +115,8 @@ async fn envelopes_arrive_with_their_parameters() {
     client.quit().await;
 }
 
-/// Lines end in CRLF, the last one too, and none has more than 998 octets. Other CRs and NULs are blanks
-/// in the header; in the body the first are ends of lines, and the second go.
+/// The message as it arrives. Lines end in CRLF, the last one too, and have at most 998 octets. In the
+/// header, other CRs and NULs become blanks; in the body, CRs become line ends and NULs are removed.
 fn normalised(message: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut in_header = true;

@@ -29,7 +29,7 @@ async fn each_recipient_has_an_answer_of_its_own() {
     let refused = verdicts[1].outcome.reply.enhanced.unwrap().to_string();
     assert_eq!(refused, "5.1.1");
 
-    // The connection goes on, also with what only BDAT carries.
+    // The connection continues, with a message that only BDAT can carry.
     let long = format!("Subject: long\n\n{}\n", "x".repeat(100_000));
     let verdicts = send(&mut client, "", &["bob@x.test"], long.as_bytes()).await;
     assert_eq!(statuses(&verdicts), [Delivered], "{verdicts:?}");

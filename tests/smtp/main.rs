@@ -1,15 +1,15 @@
-//! The SMTP and LMTP client against servers that others wrote.
+//! The SMTP and LMTP client against third-party servers.
 //!
 //! | server | what it shows |
 //! |---|---|
 //! | aiosmtpd | every octet arrives, and nothing more |
-//! | smtp-sink | refusals, goodbyes and lost connections at each step |
+//! | smtp-sink | refusals, 421 replies and lost connections at each step |
 //! | Postfix | STARTTLS, certificates, AUTH (by Dovecot's passwords), PIPELINING, BDAT |
-//! | Dovecot | LMTP over a unix socket, an answer for each recipient |
+//! | Dovecot | LMTP over a unix socket, a reply for each recipient |
 //!
-//! Every server is private to its test, in a temporary directory, and ends with it. The tests need
-//! root (Postfix and Dovecot start as root) and Debian's postfix, dovecot-lmtpd and
-//! python3-aiosmtpd. Where something is missing they fail and say so.
+//! Every server is private to its test, in a temporary directory, and stops with it. The tests need root
+//! (Postfix and Dovecot start as root) and Debian's postfix, dovecot-lmtpd and python3-aiosmtpd. If something
+//! is missing, they fail with a message that says so.
 
 mod aiosmtpd;
 mod dovecot;
@@ -41,7 +41,7 @@ async fn connect<S, F: Future<Output = io::Result<S>>>(mut connect: impl FnMut()
     loop {
         match connect().await {
             Ok(stream) => return stream,
-            Err(error) if begun.elapsed() > PATIENCE => panic!("nobody listens: {error}"),
+            Err(error) if begun.elapsed() > PATIENCE => panic!("no server listens: {error}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }

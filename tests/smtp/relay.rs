@@ -92,7 +92,7 @@ async fn certificates_and_authentication() {
     }
 }
 
-/// Postfix reads the parameters strictly: what is not encoded right is refused with 501.
+/// Postfix parses the parameters strictly, and refuses wrong encodings with 501.
 #[tokio::test]
 async fn wishes_about_notices_are_understood() {
     let relay = Relay::start();
@@ -144,18 +144,18 @@ async fn what_is_asked_of_tls_is_kept_to() {
         tls,
         ..settings(Protocol::Smtp)
     };
-    // Not verified, and not asked to be.
+    // Not verified, as configured.
     for policy in [TlsPolicy::Opportunistic, TlsPolicy::Required] {
         let settings = with(tls(policy, Roots::System, None));
         let mut client = relay.open(&settings).await.unwrap();
         assert!(!client.info().tls.as_ref().unwrap().is_verified);
-        // Nobody has authenticated: a refusal of the recipient's.
+        // Without authentication, each recipient is refused.
         let verdicts = send(&mut client, "s@a.test", &["x@sender.test"], b"x\n").await;
         assert_eq!(statuses(&verdicts), [Failed], "{verdicts:?}");
         assert!(client.is_alive().await);
         client.quit().await;
     }
-    // Nobody the system believes in has signed this, and it is for another name.
+    // The signer is not trusted by the system, and the certificate is for another name.
     let ours = || Roots::These(vec![relay.certificate.clone()]);
     for tls in [
         tls(TlsPolicy::Verified, Roots::System, None),
@@ -164,7 +164,7 @@ async fn what_is_asked_of_tls_is_kept_to() {
         let error = relay.open(&with(tls)).await.err().unwrap();
         assert!(matches!(error, OpenError::Tls(_)), "{error}");
     }
-    // In clear it offers no AUTH, and the password is not sent.
+    // Without TLS it offers no AUTH, and the password is not sent.
     let mut clear = settings(Protocol::Smtp);
     clear.login = Some(login("geheim", Mechanism::Plain));
     let error = relay.open(&clear).await.err().unwrap();

@@ -1,4 +1,4 @@
-//! smtp-sink, Postfix's test server: it refuses, says goodbye and hangs up wherever it is told to.
+//! smtp-sink, Postfix's test server: it refuses, replies 421 and disconnects at any chosen step.
 
 use mailspool::queue::Status::{self, Deferred, Delivered, Failed, Unknown};
 use mailspool::smtp::{Client, Protocol};
@@ -16,7 +16,7 @@ impl Sink {
     }
 }
 
-/// Two recipients of a message, to a server with these options.
+/// Sends a message to two recipients, through a server with these options.
 async fn attempt(options: &[&str]) -> Vec<Status> {
     let sink = Sink::start(options);
     let protocol = if options.contains(&"-L") {
@@ -37,7 +37,7 @@ async fn attempt(options: &[&str]) -> Vec<Status> {
 }
 
 #[tokio::test]
-async fn whatever_it_does_everybody_has_the_right_outcome() {
+async fn whatever_it_does_every_recipient_has_the_right_outcome() {
     let all: [(&[&str], Status); 26] = [
         (&[], Delivered),
         (&["-p"], Delivered),
