@@ -12,12 +12,12 @@ use std::future::ready;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Dsn, EnhancedCode, Entrance, ReversePath};
-use mailspool::queue::{Outcome, Routes};
-use mailspool::runner::Runner;
-use mailspool::spool::Spool;
-use mailspool::transport::{BoxFuture, Message, Session, Transport};
+use mailspool::testing::accept::{Acceptor, Limits, Request};
+use mailspool::testing::message::{Address, Dsn, EnhancedCode, Entrance, ReversePath};
+use mailspool::testing::queue::{Outcome, Routes};
+use mailspool::testing::runner::Runner;
+use mailspool::testing::spool::Spool;
+use mailspool::testing::transport::{BoxFuture, Message, Session, Transport};
 
 const HOSTNAME: &str = "load.example.org";
 
@@ -48,7 +48,7 @@ impl Session for Nothing {
 
 /// Messages to 100 mailboxes, each a destination of its own. Says how many a second were accepted.
 fn fill(path: &Path, count: usize, size: usize, threads: usize) -> Result<(), Box<dyn Error>> {
-    let spool = Spool::create(path, None)?;
+    let spool = Spool::create(path)?;
     // The first run after a boot looks through all of `info/`, which is not to be measured.
     let nothing = Runner::builder(spool.clone(), HOSTNAME).build();
     nothing.pass()?;

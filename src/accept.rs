@@ -539,7 +539,7 @@ mod tests {
 
     fn accepted(hostname: &str, message: &'static [u8], to: &str) -> Result<String, Error> {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let limits = Limits {
             min_free: 0,
             ..Limits::new(hostname)

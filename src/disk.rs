@@ -13,6 +13,7 @@ mod copy;
 mod error;
 mod making;
 mod random;
+#[cfg_attr(not(feature = "testing"), allow(dead_code))]
 mod seam;
 mod stat;
 

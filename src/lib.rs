@@ -23,24 +23,43 @@
 //! one runner can drive many destinations. [`transport::Relay`] makes a transport of a function. Events are
 //! reported through `tracing`; the library never prints.
 
-pub mod accept;
+mod accept;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "cli")]
-pub mod config;
-pub mod disk;
+mod config;
+mod disk;
 #[cfg(feature = "smtp")]
-pub mod dns;
-pub mod message;
-pub mod notice;
-pub mod operator;
-pub mod queue;
-pub mod runner;
+mod dns;
+mod message;
+mod notice;
+mod operator;
+mod queue;
+mod runner;
 #[cfg(feature = "smtp")]
-pub mod smtp;
-pub mod spool;
-pub mod transport;
+mod smtp;
+mod spool;
+mod transport;
 mod users;
+
+/// The inside, for this project's own tests, benchmarks and fuzzers. It changes without notice.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing {
+    macro_rules! inside {
+        ($($name:ident)*) => {$(
+            pub mod $name {
+                pub use crate::$name::*;
+            }
+        )*};
+    }
+    inside! { accept disk message notice operator queue runner spool transport }
+    #[cfg(feature = "cli")]
+    inside! { config }
+    #[cfg(feature = "smtp")]
+    inside! { dns smtp }
+}
 
 /// The example in README compiles and runs.
 #[cfg(doctest)]

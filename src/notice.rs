@@ -90,8 +90,8 @@ impl Action {
 /// ```
 /// use std::io;
 ///
-/// use mailspool::notice::{DsnBuilder, NoticeBuilder, Report, Templates};
-/// use mailspool::message::NoticeKind;
+/// use mailspool::testing::notice::{DsnBuilder, NoticeBuilder, Report, Templates};
+/// use mailspool::testing::message::NoticeKind;
 ///
 /// /// Bounces in words of our own, and nothing of delays.
 /// struct Ours(DsnBuilder);
@@ -117,8 +117,8 @@ impl Action {
 /// assert!(String::from_utf8(bounce)?.contains("\"An example of a message\" did not arrive."));
 ///
 /// # let dir = tempfile::tempdir()?;
-/// # let spool = mailspool::spool::Spool::create(&dir.path().join("spool"), None)?;
-/// let runner = mailspool::runner::Runner::builder(spool, "mail.example.org")
+/// # let spool = mailspool::testing::spool::Spool::create(&dir.path().join("spool"))?;
+/// let runner = mailspool::testing::runner::Runner::builder(spool, "mail.example.org")
 ///     .notices(ours)
 ///     .build();
 /// # Ok(())
@@ -130,12 +130,12 @@ impl Action {
 /// ```
 /// use std::io;
 ///
-/// use mailspool::disk::Body;
-/// use mailspool::message::{
+/// use mailspool::testing::disk::Body;
+/// use mailspool::testing::message::{
 ///     Address, Door, EnhancedCode, Envelope, NoticeKind, QueueId, Reply, ReversePath, Submission,
 /// };
-/// use mailspool::notice::{Action, NoticeBuilder, Report, Reported};
-/// use mailspool::queue::State;
+/// use mailspool::testing::notice::{Action, NoticeBuilder, Report, Reported};
+/// use mailspool::testing::queue::State;
 ///
 /// struct Plain;
 ///

@@ -50,8 +50,8 @@ pub(crate) use threads::runtime;
 /// [builder](RunnerBuilder) and not afterwards:
 ///
 /// ```compile_fail
-/// # fn example(runner: mailspool::runner::Runner) {
-/// let smaller = runner.clone().budget(mailspool::runner::Budget::default());
+/// # fn example(runner: mailspool::testing::runner::Runner) {
+/// let smaller = runner.clone().budget(mailspool::testing::runner::Budget::default());
 /// # }
 /// ```
 #[derive(Clone)]

@@ -19,8 +19,8 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use mailspool::message::{Address, ReversePath};
-//! use mailspool::smtp::{Client, HelloName, Settings, Shape, Tls, TlsSettings, Transaction};
+//! use mailspool::testing::message::{Address, ReversePath};
+//! use mailspool::testing::smtp::{Client, HelloName, Settings, Shape, Tls, TlsSettings, Transaction};
 //!
 //! let mut settings = Settings::new(HelloName::parse("client.example.org")?);
 //! settings.tls = Tls::new(TlsSettings::default())?;

@@ -113,11 +113,16 @@ fn is_needless(dir: &str) -> bool {
 impl Spool {
     /// Opens a spool that is there.
     pub fn open(path: &Path) -> Result<Spool> {
-        Spool::open_through(path, None)
+        Spool::opened(path, None)
     }
 
-    /// Opens a spool with a test's hand on every file-system call.
+    /// As [`open`](Spool::open), with a test's seam at every file-system call.
+    #[cfg(feature = "testing")]
     pub fn open_through(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
+        Spool::opened(path, seam)
+    }
+
+    fn opened(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
         let disk = match Disk::open(path, seam) {
             Err(error) if error.is_absent() => return Err(Error::Missing(path.to_owned())),
             other => other?,
@@ -146,8 +151,18 @@ impl Spool {
     ///
     /// `version` is written last, and durably: who finds it finds everything else durable too,
     /// and who does not repeats every step, the parent's fsync included (commit point *made*).
-    pub fn create(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
-        match Spool::open_through(path, seam.clone()) {
+    pub fn create(path: &Path) -> Result<Spool> {
+        Spool::created(path, None)
+    }
+
+    /// As [`create`](Spool::create), with a test's seam at every file-system call.
+    #[cfg(feature = "testing")]
+    pub fn create_through(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
+        Spool::created(path, seam)
+    }
+
+    fn created(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
+        match Spool::opened(path, seam.clone()) {
             Err(Error::Missing(_)) => {}
             other => return other,
         }
@@ -178,7 +193,7 @@ impl Spool {
         let part = Part::write(&disk, Path::new(""), &prefix, text.as_bytes())?;
         part.rename_to(Path::new(VERSION_FILE))?;
         disk.durable(&[], &[Path::new(".")])?;
-        Spool::open_through(path, seam)
+        Spool::opened(path, seam)
     }
 
     fn version(&self) -> Result<Option<String>> {

@@ -22,11 +22,11 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::{Entrance, QueueId};
-use mailspool::queue::{Action, Bucket, By, Phase, Routes, Schedule};
-use mailspool::runner::{Budget, Runner, RunnerBuilder, Summary};
-use mailspool::spool::{Claim, Destination, Queue, Spool, apply};
-use mailspool::transport::OnUnknown;
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::queue::{Action, Bucket, By, Phase, Routes, Schedule};
+use mailspool::testing::runner::{Budget, Runner, RunnerBuilder, Summary};
+use mailspool::testing::spool::{Claim, Destination, Queue, Spool, apply};
+use mailspool::testing::transport::OnUnknown;
 use tempfile::TempDir;
 
 use net::Net;
@@ -45,7 +45,7 @@ impl Scene {
         let dir = tempdir();
         let path = dir.path().join("spool");
         Scene {
-            spool: Spool::create(&path, None).unwrap(),
+            spool: Spool::create(&path).unwrap(),
             path,
             _dir: dir,
             // So that messages accepted during the test are not in the future.
@@ -76,7 +76,10 @@ impl Scene {
     }
 
     /// The same with another transport.
-    fn runner_by(&self, transport: impl mailspool::transport::Transport + 'static) -> Runner {
+    fn runner_by(
+        &self,
+        transport: impl mailspool::testing::transport::Transport + 'static,
+    ) -> Runner {
         self.configured().transport("net", transport).build()
     }
 
@@ -150,7 +153,7 @@ impl Scene {
         apply(&mut entries, self.clock.now(), &Action::Retry(by)).unwrap();
     }
 
-    fn state(&self, id: QueueId) -> mailspool::spool::Content {
+    fn state(&self, id: QueueId) -> mailspool::testing::spool::Content {
         let listing = self.spool.listing();
         let queue = self.spool.locate(id).unwrap().queue().unwrap();
         let view = self.spool.view(id, queue, &listing).unwrap().unwrap();
@@ -405,7 +408,7 @@ fn an_answer_that_is_lost_is_tried_again_or_held() {
     let queue = scene.spool.locate(held).unwrap().queue().unwrap();
     assert_eq!(queue, Queue::Frozen(Bucket::Never));
     let content = scene.state(held);
-    let mailspool::queue::Hold::Frozen { by, .. } = content.state.hold else {
+    let mailspool::testing::queue::Hold::Frozen { by, .. } = content.state.hold else {
         panic!("not held")
     };
     let reason = by.reason.unwrap();

@@ -9,16 +9,16 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
-use mailspool::accept::{Acceptor, Error, Limits, Request};
-use mailspool::message::{
+use mailspool::testing::accept::{Acceptor, Error, Limits, Request};
+use mailspool::testing::message::{
     Address, Dsn, EnhancedCode, Entrance, NoticeKind, Notify, OriginalRecipient, RecipientDsn,
     ReversePath,
 };
-use mailspool::notice::{Action, NoticeBuilder, Report};
-use mailspool::queue::{Handover, Outcome, Routes};
-use mailspool::runner::Runner;
-use mailspool::spool::{Queue, Spool};
-use mailspool::transport::Relay;
+use mailspool::testing::notice::{Action, NoticeBuilder, Report};
+use mailspool::testing::queue::{Handover, Outcome, Routes};
+use mailspool::testing::runner::Runner;
+use mailspool::testing::spool::{Queue, Spool};
+use mailspool::testing::transport::Relay;
 use program::{BOX, LETTER, Site, pipe, route};
 
 /// Returns a configuration that delivers to all domains except `no.test`, which fails, and `later.test`, which
@@ -226,7 +226,7 @@ fn ten_thousand_recipients_have_their_dsn_parameters_in_one_line() {
 #[test]
 fn ten_thousand_recipients_with_different_dsn_parameters_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
-    let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+    let spool = Spool::create(&dir.path().join("spool")).unwrap();
     let limits = Limits {
         min_free: 0,
         ..Limits::new("host.test")
@@ -341,7 +341,7 @@ impl NoticeBuilder for Asked {
 fn a_custom_builder_may_write_no_notice_of_any_kind() {
     for writes in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let limits = Limits {
             min_free: 0,
             ..Limits::new("host.test")

@@ -16,10 +16,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Accepted, Acceptor, Limits, Request};
-use mailspool::message::{Address, Entrance, ReversePath, SubmissionKey};
-use mailspool::runner::Runner;
-use mailspool::spool::Spool;
+use mailspool::testing::accept::{Accepted, Acceptor, Limits, Request};
+use mailspool::testing::message::{Address, Entrance, ReversePath, SubmissionKey};
+use mailspool::testing::runner::Runner;
+use mailspool::testing::spool::Spool;
 use program::crowd::Random;
 use program::{BOX, Ended, LETTER, Site, files, names, outcome, until};
 
@@ -157,7 +157,7 @@ struct Shelf {
 impl Shelf {
     fn new() -> Shelf {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         Shelf { _dir: dir, spool }
     }
 
@@ -169,7 +169,7 @@ impl Shelf {
             sender: ReversePath::Null,
             recipients: vec![Address::parse("a@example.test").unwrap()],
             transport: None,
-            dsn: mailspool::message::Dsn::default(),
+            dsn: mailspool::testing::message::Dsn::default(),
             submitter: "shelf".into(),
             key: Some(SubmissionKey::new(key).unwrap()),
             release: None,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dns::{Dns, Mood};
 use hickory_resolver::proto::rr::RecordType;
-use mailspool::dns::{Exchange, Exchanges, Resolver};
-use mailspool::queue::{Outcome, Status};
+use mailspool::testing::dns::{Exchange, Exchanges, Resolver};
+use mailspool::testing::queue::{Outcome, Status};
 
 const OWN: &str = "mail.own.test";
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use mailspool::disk::{Call, Disk, Seam, Verdict};
+use mailspool::testing::disk::{Call, Disk, Seam, Verdict};
 use nix::unistd::{Uid, User};
 
 const MESSAGE: &str = "From: a@example.org\nSubject: read me\n\nhello\n";

@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use mailspool::message::QueueId;
-use mailspool::queue::Bucket;
+use mailspool::testing::message::QueueId;
+use mailspool::testing::queue::Bucket;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::{BOX, LETTER, Site, code_of, names, outcome, pipe, route, until};

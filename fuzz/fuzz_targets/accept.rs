@@ -6,11 +6,11 @@ use std::io::Read;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::accept::{Acceptor, Error, Limits, Request};
-use mailspool::message::header::{HeaderScan, Part, line_ending};
-use mailspool::message::recipients::BLIND_FIELDS;
-use mailspool::message::{Entrance, ReversePath};
-use mailspool::spool::{Claim, Located, Spool};
+use mailspool::testing::accept::{Acceptor, Error, Limits, Request};
+use mailspool::testing::message::header::{HeaderScan, Part, line_ending};
+use mailspool::testing::message::recipients::BLIND_FIELDS;
+use mailspool::testing::message::{Entrance, ReversePath};
+use mailspool::testing::spool::{Claim, Located, Spool};
 
 /// The spool is made once and stays; every message leaves it again.
 fn spool() -> &'static Spool {

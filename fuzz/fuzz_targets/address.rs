@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::address::without_repeats;
-use mailspool::message::domain;
-use mailspool::message::{Address, Block, ReversePath, block, harmless, list};
+use mailspool::testing::message::address::without_repeats;
+use mailspool::testing::message::domain;
+use mailspool::testing::message::{Address, Block, ReversePath, block, harmless, list};
 
 fuzz_target!(|input: &[u8]| {
     let [bytes, other] = help::parts(input);

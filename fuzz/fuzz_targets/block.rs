@@ -5,8 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::block::{self, MAX_BLOCK};
-use mailspool::message::{Block, Mark, Seal};
+use mailspool::testing::message::block::{self, MAX_BLOCK};
+use mailspool::testing::message::{Block, Mark, Seal};
 
 /// The message that a block is sealed for here.
 const SIZE: u64 = 999_999_999_999_999;

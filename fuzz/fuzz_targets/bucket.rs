@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use libfuzzer_sys::fuzz_target;
-use mailspool::queue::Bucket;
+use mailspool::testing::queue::Bucket;
 
 fuzz_target!(|text: &str| {
     if let Ok(bucket) = text.parse::<Bucket>() {

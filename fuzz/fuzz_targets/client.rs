@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 
 use help::smtp::{Plan, Said, Session};
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::ReversePath;
-use mailspool::smtp::{
+use mailspool::testing::message::ReversePath;
+use mailspool::testing::smtp::{
     Client, HelloName, Settings, Shape, Tls, TlsPolicy, TlsSettings, Transaction,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -187,7 +187,7 @@ fuzz_target!(|input: &[u8]| {
     if plan
         .login
         .as_ref()
-        .is_some_and(|login| login.needs > mailspool::smtp::Protection::Clear)
+        .is_some_and(|login| login.needs > mailspool::testing::smtp::Protection::Clear)
     {
         assert!(
             !session.others.iter().any(|verb| verb == "AUTH"),

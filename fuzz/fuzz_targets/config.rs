@@ -3,9 +3,9 @@
 
 use jiff::SignedDuration;
 use libfuzzer_sys::fuzz_target;
-use mailspool::config::Config;
-use mailspool::message::{Address, EnhancedCode, ReversePath};
-use mailspool::queue::{FailedAttempt, Outcome, RetryPolicy};
+use mailspool::testing::config::Config;
+use mailspool::testing::message::{Address, EnhancedCode, ReversePath};
+use mailspool::testing::queue::{FailedAttempt, Outcome, RetryPolicy};
 
 fuzz_target!(|text: &str| {
     let config = match Config::parse(text, "config.toml") {

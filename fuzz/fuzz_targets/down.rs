@@ -7,7 +7,7 @@
 use std::fs;
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::spool::{Down, Destination};
+use mailspool::testing::spool::{Down, Destination};
 
 fuzz_target!(|input: &[u8]| {
     let [transport, next_hop, bytes] = help::parts(input);

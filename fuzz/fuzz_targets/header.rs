@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::header::{HeaderEnd, HeaderScan, Part, fields, line_ending};
-use mailspool::message::line::{self, Ending};
-use mailspool::message::recipients::BLIND_FIELDS;
+use mailspool::testing::message::header::{HeaderEnd, HeaderScan, Part, fields, line_ending};
+use mailspool::testing::message::line::{self, Ending};
+use mailspool::testing::message::recipients::BLIND_FIELDS;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = scan(bytes, usize::MAX);

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::{Address, RecipientDsn};
-use mailspool::queue::{Event, History, State, What};
+use mailspool::testing::message::{Address, RecipientDsn};
+use mailspool::testing::queue::{Event, History, State, What};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(history) = History::parse(bytes) else {
@@ -53,7 +53,7 @@ fuzz_target!(|bytes: &[u8]| {
         help::follow_steps(state, help::now());
         block.mark.done = true;
         let state = State::read(&block, &history.events);
-        assert_eq!(help::next(&state), mailspool::queue::Step::Finish);
+        assert_eq!(help::next(&state), mailspool::testing::queue::Step::Finish);
     }
 });
 

@@ -4,10 +4,10 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::accept::Acceptor;
-use mailspool::message::QueueId;
-use mailspool::operator::{Found, find};
-use mailspool::spool::Spool;
+use mailspool::testing::accept::Acceptor;
+use mailspool::testing::message::QueueId;
+use mailspool::testing::operator::{Found, find};
+use mailspool::testing::spool::Spool;
 
 struct Queue {
     spool: Spool,

@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::accept::{Accepted, Acceptor, Request};
-use mailspool::message::SubmissionKey;
-use mailspool::spool::Spool;
+use mailspool::testing::accept::{Accepted, Acceptor, Request};
+use mailspool::testing::message::SubmissionKey;
+use mailspool::testing::spool::Spool;
 
 fn submit(spool: &Spool, key: &SubmissionKey) -> Accepted {
     let request = Request {

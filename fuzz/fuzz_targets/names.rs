@@ -5,8 +5,8 @@
 use std::path::{Component, Path};
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::{Address, ReversePath};
-use mailspool::transport::{Maildir, Pipe};
+use mailspool::testing::message::{Address, ReversePath};
+use mailspool::testing::transport::{Maildir, Pipe};
 
 fuzz_target!(|input: &str| {
     let [host, sender, recipient, template] =

@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use mail_parser::{MessageParser, MimeHeaders};
-use mailspool::disk::Body;
-use mailspool::message::{Address, NoticeKind, OriginalRecipient, QueueId, Reply, Ret};
-use mailspool::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wording};
-use mailspool::queue::State;
+use mailspool::testing::disk::Body;
+use mailspool::testing::message::{Address, NoticeKind, OriginalRecipient, QueueId, Reply, Ret};
+use mailspool::testing::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wording};
+use mailspool::testing::queue::State;
 
 // An input has an address, a reply, words, and a message.
 fuzz_target!(|input: &[u8]| {

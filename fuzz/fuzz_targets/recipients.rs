@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::header::{HeaderScan, fields};
-use mailspool::message::recipients::named_recipients;
-use mailspool::message::{Address, list};
+use mailspool::testing::message::header::{HeaderScan, fields};
+use mailspool::testing::message::recipients::named_recipients;
+use mailspool::testing::message::{Address, list};
 
 fuzz_target!(|bytes: &[u8]| {
     list_of(bytes);

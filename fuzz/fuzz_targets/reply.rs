@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::reply::shortened;
-use mailspool::message::{EnhancedCode, Reply, printable};
-use mailspool::queue::outcome::Exit;
-use mailspool::queue::{Outcome, Status};
+use mailspool::testing::message::reply::shortened;
+use mailspool::testing::message::{EnhancedCode, Reply, printable};
+use mailspool::testing::queue::outcome::Exit;
+use mailspool::testing::queue::{Outcome, Status};
 
 fuzz_target!(|input: &[u8]| {
     let [end, bytes] = help::parts(input);

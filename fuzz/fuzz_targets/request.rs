@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::queue::{Action, Event, History, State, What};
+use mailspool::testing::queue::{Action, Event, History, State, What};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(action) = serde_json::from_slice::<Action>(bytes) else {

@@ -7,12 +7,12 @@
 
 use help::smtp::{Plan, Said, Session};
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::ReversePath;
-use mailspool::smtp::content::{Encoder, Framing};
-use mailspool::smtp::exchange::{After, Exchange, ExchangeNext};
-use mailspool::smtp::opening::{Opening, OpeningNext, StartTls, Terms};
-use mailspool::smtp::reply::{Form, ReplyParser, ServerReply};
-use mailspool::smtp::{HelloName, Protection, Shape, Step, Transaction, Trouble};
+use mailspool::testing::message::ReversePath;
+use mailspool::testing::smtp::content::{Encoder, Framing};
+use mailspool::testing::smtp::exchange::{After, Exchange, ExchangeNext};
+use mailspool::testing::smtp::opening::{Opening, OpeningNext, StartTls, Terms};
+use mailspool::testing::smtp::reply::{Form, ReplyParser, ServerReply};
+use mailspool::testing::smtp::{HelloName, Protection, Shape, Step, Transaction, Trouble};
 
 /// What a server says, piece by piece.
 struct Server<'a> {

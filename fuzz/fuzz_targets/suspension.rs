@@ -7,9 +7,9 @@
 use std::fs;
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::Address;
-use mailspool::queue::By;
-use mailspool::spool::{Changed, Standing, Suspension, Target};
+use mailspool::testing::message::Address;
+use mailspool::testing::queue::By;
+use mailspool::testing::spool::{Changed, Standing, Suspension, Target};
 
 fuzz_target!(|input: &[u8]| {
     let [name, bytes] = help::parts(input);

@@ -6,15 +6,15 @@ pub mod smtp;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Limits, Request};
-use mailspool::message::{
+use mailspool::testing::accept::{Limits, Request};
+use mailspool::testing::message::{
     Address, Block, Entrance, Dsn, Envelope, QueueId, ReversePath, Submission, block,
 };
-use mailspool::queue::{
+use mailspool::testing::queue::{
     Action, By, DelayAges, Event, Hold, QueueUntil, RetryPolicy, Schedule, State, Status, Step, Then,
     What, next_step, recipient_result,
 };
-use mailspool::spool::Spool;
+use mailspool::testing::spool::Spool;
 use tempfile::TempDir;
 
 /// What stands between the parts of an input that has several: ASCII's record separator.
@@ -64,7 +64,7 @@ pub fn next(state: &State) -> Step {
 pub fn spool() -> (TempDir, Spool) {
     let memory = Path::new("/dev/shm");
     let dir = tempfile::tempdir_in(memory).expect("a directory in memory");
-    let spool = Spool::create(&dir.path().join("spool"), None).expect("a spool");
+    let spool = Spool::create(&dir.path().join("spool")).expect("a spool");
     (dir, spool)
 }
 
@@ -136,11 +136,11 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
             Step::Interrupted(ref who) | Step::Attempt(ref who) => {
                 assert!(!who.is_empty());
                 let later = || {
-                    let code = mailspool::message::EnhancedCode::new(4, 2, 1);
-                    mailspool::queue::Outcome::deferred(code, "later")
+                    let code = mailspool::testing::message::EnhancedCode::new(4, 2, 1);
+                    mailspool::testing::queue::Outcome::deferred(code, "later")
                 };
                 let outcome = || if is_interruption {
-mailspool::queue::Outcome {
+mailspool::testing::queue::Outcome {
                         status: Status::Unknown,
                         ..later()
                     }

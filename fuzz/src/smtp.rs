@@ -1,9 +1,9 @@
 //! What a client and a server said to each other, understood without the client's own parsers, and
 //! what must be true of the outcomes.
 
-use mailspool::message::Address;
-use mailspool::queue::Status;
-use mailspool::smtp::{Credentials, Login, Protection, Protocol, Scope, Verdict};
+use mailspool::testing::message::Address;
+use mailspool::testing::queue::Status;
+use mailspool::testing::smtp::{Credentials, Login, Protection, Protocol, Scope, Verdict};
 
 /// The messages that are sent: one like any other, one with dots, NULs, bare CRs and a line that is
 /// too long, one whose header is UTF-8, none, one that is signed and has a line that is too long, one

@@ -184,7 +184,7 @@ pub(super) fn spool_path(global: &Global) -> Result<PathBuf, Failure> {
 /// Makes a spool and puts a configuration in it to begin with, unless there is one elsewhere or in
 /// it already.
 pub(super) fn make(path: &Path, global: &Global) -> Result<Spool, Failure> {
-    let spool = Spool::create(path, None)?;
+    let spool = Spool::create(path)?;
     if Source::of(global, &spool)?.is_none() {
         spool.write_if_missing(Path::new("config.toml"), config::DEFAULT.as_bytes())?;
     }

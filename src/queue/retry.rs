@@ -45,7 +45,7 @@ impl FailedAttempt<'_> {
 ///
 /// ```
 /// use jiff::{SignedDuration, Timestamp};
-/// use mailspool::queue::{FailedAttempt, RetryPolicy};
+/// use mailspool::testing::queue::{FailedAttempt, RetryPolicy};
 ///
 /// /// After 1, 2, 4, ... minutes, up to an hour; ten attempts, and one if the mailbox is full.
 /// struct Doubling;

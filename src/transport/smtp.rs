@@ -56,14 +56,14 @@ impl Target {
 /// To a smarthost, with a password that is sent to nobody but a server with a valid certificate:
 ///
 /// ```no_run
-/// # fn example(spool: mailspool::spool::Spool) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example(spool: mailspool::testing::spool::Spool) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
 ///
-/// use mailspool::dns::Resolver;
-/// use mailspool::queue::Routes;
-/// use mailspool::runner::Runner;
-/// use mailspool::smtp::{Credentials, HelloName, Login, Settings, Tls, TlsPolicy, TlsSettings};
-/// use mailspool::transport::{Smtp, Target};
+/// use mailspool::testing::dns::Resolver;
+/// use mailspool::testing::queue::Routes;
+/// use mailspool::testing::runner::Runner;
+/// use mailspool::testing::smtp::{Credentials, HelloName, Login, Settings, Tls, TlsPolicy, TlsSettings};
+/// use mailspool::testing::transport::{Smtp, Target};
 ///
 /// let mut settings = Settings::new(HelloName::parse("app.example.org")?);
 /// settings.tls = Tls::new(TlsSettings {

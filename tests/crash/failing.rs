@@ -4,7 +4,7 @@
 //! After the failure the power is cut after every call, as in every story. What was acknowledged or reported
 //! as done is judged as in every story.
 
-use mailspool::queue::Action;
+use mailspool::testing::queue::Action;
 
 use super::explore::explore_all;
 use super::judge::End::{Delivered, Frozen, Told};

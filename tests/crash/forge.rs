@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use mailspool::message::QueueId;
+use mailspool::testing::message::QueueId;
 
 use super::explore::Case;
 

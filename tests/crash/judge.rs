@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::QueueId;
-use mailspool::operator::act;
-use mailspool::queue::{Action, History, Hold, QueueUntil, Status, What};
-use mailspool::spool::{BucketQueue, Queue, Spool};
+use mailspool::testing::message::QueueId;
+use mailspool::testing::operator::act;
+use mailspool::testing::queue::{Action, History, Hold, QueueUntil, Status, What};
+use mailspool::testing::spool::{BucketQueue, Queue, Spool};
 
 use super::explore::Case;
 use super::forge::forge;

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use mailspool::message::{Block, QueueId, Seal};
-use mailspool::queue::{Action, Bucket, History, Hold, QueueUntil, State, What};
-use mailspool::spool::Queue;
+use mailspool::testing::message::{Block, QueueId, Seal};
+use mailspool::testing::queue::{Action, Bucket, History, Hold, QueueUntil, State, What};
+use mailspool::testing::spool::Queue;
 
 use super::explore::Cases;
 

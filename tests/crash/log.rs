@@ -4,8 +4,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::QueueId;
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::QueueId;
 use nix::errno::Errno;
 
 use super::turns::Turns;

@@ -1,6 +1,6 @@
 //! Power cuts after every call, and every state that the file system may have after each.
 //!
-//! A recording [`Seam`](mailspool::disk::Seam) logs every change and every sync that the real code makes on a
+//! A recording [`Seam`](mailspool::testing::disk::Seam) logs every change and every sync that the real code makes on a
 //! real file system. For each prefix of that log a model computes the states that a power cut may leave, by the
 //! file-system rules of `spool-layout.md` and not by the behaviour of any real file system. Each state is written
 //! as a real directory tree, and the real code recovers it. Then each acknowledged message is delivered, or its

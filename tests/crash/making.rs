@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use mailspool::message::Entrance;
-use mailspool::operator::Level;
-use mailspool::spool::{Error, Spool};
+use mailspool::testing::message::Entrance;
+use mailspool::testing::operator::Level;
+use mailspool::testing::spool::{Error, Spool};
 
 use super::explore::{Case, Cases, Left, run};
 use super::harmless::why;
@@ -36,7 +36,7 @@ fn judge(case: &Case) -> Vec<String> {
     if config.is_none() && configured || config.is_some_and(|bytes| bytes != CONFIG) {
         wrong.push("the configuration is not there, or torn".to_owned());
     }
-    match Spool::create(&path, None) {
+    match Spool::create(&path) {
         Err(error) => wrong.push(format!("it cannot be made: {error}")),
         Ok(spool) => {
             let mut found = findings(&spool);
@@ -64,7 +64,7 @@ fn made() -> (Vec<Step>, Tree) {
     let dir = tempdir();
     let path = dir.path().join("above/spool");
     let recorder = Recorder::new(dir.path());
-    let spool = Spool::create(&path, Some(recorder.hand(&path, 0))).unwrap();
+    let spool = Spool::create_through(&path, Some(recorder.hand(&path, 0))).unwrap();
     recorder.mark(Step::Did);
     let name = Path::new("config.toml");
     spool.write_if_missing(name, CONFIG).unwrap();

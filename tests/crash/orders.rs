@@ -1,7 +1,7 @@
 //! The orders that `spool-layout.md` relies on, undone one by one in the logs. Each undone order must cause a
 //! violation, or state here why nothing is lost.
 
-use mailspool::message::Entrance;
+use mailspool::testing::message::Entrance;
 
 use super::judge::RESUMED;
 use super::log::Step;

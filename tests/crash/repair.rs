@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mailspool::message::QueueId;
-use mailspool::operator::{Finding, Level, Repair, check};
-use mailspool::spool::Spool;
+use mailspool::testing::message::QueueId;
+use mailspool::testing::operator::{Finding, Level, Repair, check};
+use mailspool::testing::spool::Spool;
 
 use super::tree::Tree;
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Acceptor, Error as Refused, Limits};
-use mailspool::disk::{self, Disk};
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::{Acted, act, check, flush, wake};
-use mailspool::queue::{Action, By};
-use mailspool::runner::Error;
-use mailspool::spool::{Changed, Claim, Spool, Suspension, Target};
+use mailspool::testing::accept::{Acceptor, Error as Refused, Limits};
+use mailspool::testing::disk::{self, Disk};
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::{Acted, act, check, flush, wake};
+use mailspool::testing::queue::{Action, By};
+use mailspool::testing::runner::Error;
+use mailspool::testing::spool::{Changed, Claim, Spool, Suspension, Target};
 use tempfile::TempDir;
 
 use super::judge::Times;
@@ -83,7 +83,7 @@ impl Stage {
             recorder: None,
             process: 0,
         };
-        Spool::create(&stage.path(), None).unwrap();
+        Spool::create(&stage.path()).unwrap();
         stage.pass();
         // The disk is not full here, so empty reserve files do: runs behave the same, and the cases are smaller.
         for one in std::fs::read_dir(stage.path().join("reserve")).unwrap() {

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use mailspool::message::QueueId;
-use mailspool::queue::{Bucket, Event, History, RecipientResult, Status, What};
+use mailspool::testing::message::QueueId;
+use mailspool::testing::queue::{Bucket, Event, History, RecipientResult, Status, What};
 
 use super::explore::{Case, Cases, Left};
 use super::harmless::why;

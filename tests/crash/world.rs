@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLo
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::Seam;
-use mailspool::message::{Address, Block, EnhancedCode, QueueId, ReversePath, Seal};
-use mailspool::queue::{
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::{Address, Block, EnhancedCode, QueueId, ReversePath, Seal};
+use mailspool::testing::queue::{
     DelayAges, History, Outcome, Pattern, Phase, RecipientResult, Routes, Rule, Schedule, Status,
     What,
 };
-use mailspool::runner::{Budget, Runner};
-use mailspool::spool::{self, Spool};
-use mailspool::transport::{BoxFuture, Maildir, Message, Pipe, Relay, Session, Transport};
+use mailspool::testing::runner::{Budget, Runner};
+use mailspool::testing::spool::{self, Spool};
+use mailspool::testing::transport::{BoxFuture, Maildir, Message, Pipe, Relay, Session, Transport};
 use tempfile::TempDir;
 
 use super::judge::Fate;

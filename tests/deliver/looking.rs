@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use jiff::Timestamp;
-use mailspool::spool::{Destination, Down, Spool};
+use mailspool::testing::spool::{Destination, Down, Spool};
 
 use super::dns::{Dns, Mood};
 use super::everything_by;

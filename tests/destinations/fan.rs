@@ -6,12 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::Entrance;
-use mailspool::operator::{Acted, act, wake};
-use mailspool::queue::{Action, By, Outcome, Pattern, Routes, Rule, Then};
-use mailspool::runner::{Budget, Runner, RunnerBuilder};
-use mailspool::spool::{Changed, Listing, Queue, Spool, Suspension, Target};
-use mailspool::transport::Relay;
+use mailspool::testing::message::Entrance;
+use mailspool::testing::operator::{Acted, act, wake};
+use mailspool::testing::queue::{Action, By, Outcome, Pattern, Routes, Rule, Then};
+use mailspool::testing::runner::{Budget, Runner, RunnerBuilder};
+use mailspool::testing::spool::{Changed, Listing, Queue, Spool, Suspension, Target};
+use mailspool::testing::transport::Relay;
 
 use super::Scene;
 use super::world::{HOST, accept, findings};
@@ -22,7 +22,7 @@ fn hosts(count: usize) -> Vec<String> {
 
 impl Scene {
     /// Accepts one message with a recipient at each host.
-    pub fn fan_out(&self, hosts: &[String]) -> mailspool::message::QueueId {
+    pub fn fan_out(&self, hosts: &[String]) -> mailspool::testing::message::QueueId {
         let to: Vec<String> = hosts.iter().map(|host| format!("r@{host}")).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
         accept(&self.spool, Entrance::Active, "fan", "s@sender.test", &to)

@@ -1,7 +1,7 @@
 //! Hosts of destinations: the next host is tried in the same attempt, and each host is recorded and counted
 //! separately, for all its destinations.
 
-use mailspool::queue::Status;
+use mailspool::testing::queue::Status;
 
 use super::sink::{Mood, Sink, relay};
 use super::{Scene, findings};
@@ -179,8 +179,8 @@ fn an_answer_that_is_lost_ends_the_round() {
     scene.runner_by(relay(&[&first, &second])).pass().unwrap();
     assert_eq!(second.seen().connections, 0);
     let events = scene.state(id).events;
-    let unknown = |event: &mailspool::queue::Event| {
-        matches!(&event.what, mailspool::queue::What::Outcome { results, .. }
+    let unknown = |event: &mailspool::testing::queue::Event| {
+        matches!(&event.what, mailspool::testing::queue::What::Outcome { results, .. }
             if results[0].status == Status::Unknown)
     };
     assert!(events.iter().any(unknown), "{events:?}");

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use mailspool::message::{Address, EnhancedCode};
-use mailspool::queue::Outcome;
-use mailspool::transport::{BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport};
+use mailspool::testing::message::{Address, EnhancedCode};
+use mailspool::testing::queue::Outcome;
+use mailspool::testing::transport::{
+    BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport,
+};
 
 /// The duration of a connect and of a message, long enough for others to begin meanwhile.
 const DELAY: Duration = Duration::from_millis(5);

@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use mailspool::dns::{Host, Resolver};
-use mailspool::smtp::{HelloName, Settings};
-use mailspool::transport::{Smtp, Target};
+use mailspool::testing::dns::{Host, Resolver};
+use mailspool::testing::smtp::{HelloName, Settings};
+use mailspool::testing::transport::{Smtp, Target};
 
 #[derive(Clone, Copy, Default)]
 pub struct Seen {

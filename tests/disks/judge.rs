@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use mailspool::message::{Block, Seal, SealHasher};
+use mailspool::testing::message::{Block, Seal, SealHasher};
 
 use super::program::crowd::{Random, delivered, hurry, release};
 use super::program::{Site, files, names};

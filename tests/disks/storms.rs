@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
-use mailspool::disk;
-use mailspool::queue::Bucket;
+use mailspool::testing::disk;
+use mailspool::testing::queue::Bucket;
 
 use super::ground::{Disk, Ground, Kind};
 use super::program::{files, names, until};

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailspool::accept::{Acceptor, Error};
-use mailspool::disk::{Call, Seam};
-use mailspool::message::{Entrance, QueueId};
-use mailspool::spool::Spool;
+use mailspool::testing::accept::{Acceptor, Error};
+use mailspool::testing::disk::{Call, Seam};
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::spool::Spool;
 
 use super::errnos::Seen;
 use super::explore::explore;
@@ -99,7 +99,7 @@ fn calls(template: &Path, entrance: Entrance, input: &[u8], case: Case) -> Vec<S
 fn all_faults(entrance: Entrance) {
     let dir = tempdir();
     let template = dir.path().join("spool");
-    Spool::create(&template, None).unwrap();
+    Spool::create(&template).unwrap();
     let small = text("small");
     let seen = calls(&template, entrance, &small, Case::clean());
     let mut cases = all_cases(&seen, None);
@@ -137,7 +137,7 @@ fn accept_from_an_mta() {
 fn accept_with_short_reads_and_writes() {
     let dir = tempdir();
     let template = dir.path().join("spool");
-    Spool::create(&template, None).unwrap();
+    Spool::create(&template).unwrap();
     let mut large = text("large");
     large.extend(b"0123456789 abcdefghijklmnopqrstuvwxyz\n".repeat(4000));
     let case = Case {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::Seam;
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::{Acted, act, flush};
-use mailspool::queue::{Action, By, Hold, State, Then};
-use mailspool::spool::{Claim, Queue, Spool};
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::{Acted, act, flush};
+use mailspool::testing::queue::{Action, By, Hold, State, Then};
+use mailspool::testing::spool::{Claim, Queue, Spool};
 use tempfile::TempDir;
 
 use super::errnos::Seen;
@@ -45,7 +45,7 @@ impl QueueScene {
     fn new(before: Option<&Action>) -> QueueScene {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let spool = Spool::create(&path, None).unwrap();
+        let spool = Spool::create(&path).unwrap();
         let start = Timestamp::now();
         let new = |name: &str| {
             accept(
@@ -126,7 +126,7 @@ impl QueueScene {
         let spool = Spool::open(&path).unwrap();
         let problems = |spool: &Spool| -> Vec<_> {
             let mut found = findings(spool);
-            found.retain(|finding| finding.level > mailspool::operator::Level::Note);
+            found.retain(|finding| finding.level > mailspool::testing::operator::Level::Note);
             found
         };
         assert_eq!(problems(&spool), []);
@@ -199,7 +199,7 @@ impl QueueScene {
         assert_eq!(
             findings(spool)
                 .iter()
-                .filter(|finding| finding.level > mailspool::operator::Level::Note)
+                .filter(|finding| finding.level > mailspool::testing::operator::Level::Note)
                 .count(),
             0
         );

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::Seam;
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::{Acted, Level, act, check};
-use mailspool::queue::{Action, Routes, Status, What};
-use mailspool::runner::{Budget, Error, Runner, Summary};
-use mailspool::spool::{Destination, Queue, Spool};
-use mailspool::transport::Relay;
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::{Acted, Level, act, check};
+use mailspool::testing::queue::{Action, Routes, Status, What};
+use mailspool::testing::runner::{Budget, Error, Runner, Summary};
+use mailspool::testing::spool::{Destination, Queue, Spool};
+use mailspool::testing::transport::Relay;
 use tempfile::TempDir;
 
 use super::errnos::Seen;
@@ -116,7 +116,7 @@ impl Hosts {
     /// The queue before the first attempt.
     fn new() -> Hosts {
         let dir = tempdir();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let start = Timestamp::now();
         let send = |(name, to): (&str, &[&str])| {
             accept(&spool, Entrance::Active, name, "s@sender.test", to)

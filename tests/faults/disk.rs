@@ -8,10 +8,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mailspool::accept::Acceptor;
-use mailspool::disk::Disk;
-use mailspool::message::Entrance;
-use mailspool::spool::Spool;
+use mailspool::testing::accept::Acceptor;
+use mailspool::testing::disk::Disk;
+use mailspool::testing::message::Entrance;
+use mailspool::testing::spool::Spool;
 use tempfile::TempDir;
 
 use super::world::{limits, request, text};
@@ -102,14 +102,16 @@ fn accept(spool: &Spool) -> Result<(), String> {
 fn nothing_is_accepted_that_a_real_disk_did_not_take() {
     for journal in ["^has_journal", "has_journal"] {
         let disk = Mount::new(journal);
-        let spool = Spool::create(&disk.top().join("spool"), None).unwrap();
+        let spool = Spool::create(&disk.top().join("spool")).unwrap();
         // From here on, every block except data is allocated.
         accept(&spool).unwrap();
         run("sync", &["-f", &disk.top().display().to_string()]);
         disk.fill();
         let error = accept(&spool).unwrap_err();
         println!("{journal}: {error}");
-        let active = spool.ids_in(mailspool::spool::Queue::Active).unwrap();
+        let active = spool
+            .ids_in(mailspool::testing::spool::Queue::Active)
+            .unwrap();
         assert_eq!(active.len(), 1);
         disk.empty();
         drop(spool);

@@ -6,7 +6,7 @@
 
 use std::path::{Component, Path};
 
-use mailspool::disk::Call;
+use mailspool::testing::disk::Call;
 use nix::errno::Errno::{self, *};
 
 /// What an injector knows about a call.

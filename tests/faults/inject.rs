@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mailspool::disk::{Call, Seam, Verdict};
+use mailspool::testing::disk::{Call, Seam, Verdict};
 use nix::errno::Errno;
 
 use super::errnos::Seen;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Acceptor, Error};
-use mailspool::disk::Seam;
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::act;
-use mailspool::queue::{Action, Bucket, By};
-use mailspool::spool::{Queue, Spool};
+use mailspool::testing::accept::{Acceptor, Error};
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::act;
+use mailspool::testing::queue::{Action, Bucket, By};
+use mailspool::testing::spool::{Queue, Spool};
 use tempfile::TempDir;
 
 use super::explore::explore;
@@ -46,7 +46,7 @@ impl Scene {
     fn new(prepare: impl FnOnce(&Spool) -> Option<QueueId>) -> Scene {
         let dir = tempdir();
         let template = dir.path().join("spool");
-        let spool = Spool::create(&template, None).unwrap();
+        let spool = Spool::create(&template).unwrap();
         Scene {
             first: prepare(&spool),
             is_done: !spool.ids_in(Queue::Done).unwrap().is_empty(),

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Acceptor, Request};
-use mailspool::disk::{self, Seam};
-use mailspool::message::Entrance;
-use mailspool::operator::{Finding, Level, check, row};
-use mailspool::spool::Spool;
+use mailspool::testing::accept::{Acceptor, Request};
+use mailspool::testing::disk::{self, Seam};
+use mailspool::testing::message::Entrance;
+use mailspool::testing::operator::{Finding, Level, check, row};
+use mailspool::testing::spool::Spool;
 use nix::errno::Errno;
 
 use super::errnos::Seen;
@@ -94,7 +94,7 @@ fn a_look_at_many_messages_costs_as_much_for_each() {
     let calls = |count: usize| -> [usize; 2] {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let acceptor = Acceptor::new(Spool::create(&path, None).unwrap(), limits());
+        let acceptor = Acceptor::new(Spool::create(&path).unwrap(), limits());
         for minutes in 1..=count {
             let hour = SignedDuration::from_hours(1) + SignedDuration::from_mins(minutes as i64);
             let request = Request {
@@ -157,7 +157,7 @@ fn a_check_takes_nothing_for_damaged_that_cannot_be_read() {
 /// Rubbish of every kind that a repair handles.
 fn untidy(path: &Path, queue: &QueueScene) {
     let write = |name: String| fs::write(path.join(name), "left").unwrap();
-    let gone = mailspool::accept::new_id(queue.start);
+    let gone = mailspool::testing::accept::new_id(queue.start);
     for dir in [
         "info/sender",
         "info/recipients",

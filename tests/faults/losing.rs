@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mailspool::disk::{Call, Seam, Verdict};
+use mailspool::testing::disk::{Call, Seam, Verdict};
 use nix::errno::Errno;
 
 use super::inject::Injector;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::Entrance;
-use mailspool::spool::Spool;
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::Entrance;
+use mailspool::testing::spool::Spool;
 use nix::errno::Errno;
 
 use super::accept::hand_in;
@@ -107,7 +107,7 @@ fn accepted(template: &Path, entrance: Entrance, case: &Case) -> String {
 fn lost_in_acceptance() {
     let dir = tempdir();
     let template = dir.path().join("spool");
-    Spool::create(&template, None).unwrap();
+    Spool::create(&template).unwrap();
     for entrance in [Entrance::Active, Entrance::Incoming] {
         let scratch = Scratch::copy(&template);
         let seam = Injector::new(Case::clean());
@@ -202,7 +202,7 @@ fn what_is_only_synced_again_is_lost() {
         }
     }
     let seam = Arc::new(Syncs(seam));
-    let through = mailspool::disk::Disk::open(dir.path(), Some(seam)).unwrap();
+    let through = mailspool::testing::disk::Disk::open(dir.path(), Some(seam)).unwrap();
     let write = |name: &str| {
         let file = through.create(Path::new(name)).unwrap();
         through.write_all(&file, b"text").unwrap();

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Barrier};
 
-use mailspool::disk::Seam;
-use mailspool::message::Entrance;
-use mailspool::operator::Level;
-use mailspool::spool::Spool;
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::Entrance;
+use mailspool::testing::operator::Level;
+use mailspool::testing::spool::Spool;
 
 use super::explore::explore;
 use super::inject::{Case, Injector, all_cases, sample};
@@ -15,10 +15,10 @@ fn judge(case: &Case) -> String {
     let dir = tempdir();
     let path = dir.path().join("above/spool");
     let seam: Arc<dyn Seam> = Injector::new(*case);
-    let first = Spool::create(&path, Some(seam)).is_ok();
+    let first = Spool::create_through(&path, Some(seam)).is_ok();
     // A half-made spool does not open.
     assert!(!first || Spool::open(&path).is_ok());
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     let found = findings(&spool);
     assert!(
         found.iter().all(|finding| finding.level == Level::Note),
@@ -44,7 +44,7 @@ fn making_a_spool() {
     let dir = tempdir();
     let seam = Injector::new(Case::clean());
     let through: Arc<dyn Seam> = seam.clone();
-    Spool::create(&dir.path().join("above/spool"), Some(through)).unwrap();
+    Spool::create_through(&dir.path().join("above/spool"), Some(through)).unwrap();
     let seen = seam.seen();
     let cases = sample(all_cases(&seen, None), 300);
     let tally = explore("make", &cases, judge);
@@ -63,7 +63,7 @@ fn any_number_make_a_spool_at_once() {
             for _ in 0..AT_ONCE {
                 scope.spawn(|| {
                     start.wait();
-                    let spool = Spool::create(&path, None).unwrap();
+                    let spool = Spool::create(&path).unwrap();
                     accept(
                         &spool,
                         Entrance::Active,

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mailspool::disk::Seam;
-use mailspool::message::QueueId;
-use mailspool::operator::{Acted, Finding, Level, Repair, act, check};
-use mailspool::queue::{Action, Bucket, Hold, QueueUntil, Then};
-use mailspool::runner::{Error, RunnerBuilder, Summary};
-use mailspool::spool::{Queue, Spool};
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::QueueId;
+use mailspool::testing::operator::{Acted, Finding, Level, Repair, act, check};
+use mailspool::testing::queue::{Action, Bucket, Hold, QueueUntil, Then};
+use mailspool::testing::runner::{Error, RunnerBuilder, Summary};
+use mailspool::testing::spool::{Queue, Spool};
 use nix::errno::Errno;
 
 use super::errnos::Seen;

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::{Acted, act};
-use mailspool::queue::{
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::{Acted, act};
+use mailspool::testing::queue::{
     Action, By, DelayAges, Event, FailedAttempt, Handover, Outcome, RecipientResult, RetryPolicy,
     Schedule, Status, Then, What,
 };
-use mailspool::spool::{Claim, Entry, Queue, Spool};
+use mailspool::testing::spool::{Claim, Entry, Queue, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
 
@@ -124,9 +124,9 @@ impl QueueScene {
     pub fn new() -> QueueScene {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let spool = Spool::create(&path, None).unwrap();
+        let spool = Spool::create(&path).unwrap();
         let start = Timestamp::now();
-        let unset = mailspool::accept::new_id(start);
+        let unset = mailspool::testing::accept::new_id(start);
         let mut queue = QueueScene {
             dir,
             start,
@@ -247,7 +247,7 @@ impl QueueScene {
     fn with_notice(&mut self, name: &'static str, recorded: bool) {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let spool = Spool::create(&path, None).unwrap();
+        let spool = Spool::create(&path).unwrap();
         let sender = format!("{name}@sender.test");
         self.add(&spool, name, &sender, &[("p@no.test", End::Told)]);
         let clock = Clock::at(self.start);
@@ -346,7 +346,7 @@ impl QueueScene {
             let spool = dying(path, at, false);
             let sender = format!("{name}@sender.test");
             let request = super::world::request(Entrance::Active, &sender, to);
-            let acceptor = mailspool::accept::Acceptor::new(spool, super::world::limits());
+            let acceptor = mailspool::testing::accept::Acceptor::new(spool, super::world::limits());
             acceptor.accept(request, text(name).as_slice()).unwrap_err();
             *ids().difference(&before).next().unwrap()
         };
@@ -395,7 +395,7 @@ impl QueueScene {
         self.write(&path("recipients", "whole"), "i@ok.te");
         self.write(&path("sender", "again"), "elsewhere@sender.test\n");
         self.write(&path("transport", "thawed"), "\0\0\0");
-        let gone = mailspool::accept::new_id(self.start);
+        let gone = mailspool::testing::accept::new_id(self.start);
         self.write(&format!("info/sender/{gone}"), "gone@sender.test\n");
         // Without `state/boot`, the next run assumes that the view is from an earlier boot.
         fs::remove_file(self.path().join("state/boot")).unwrap();
@@ -448,7 +448,7 @@ impl QueueScene {
         let acted = act(spool, &[held], &freeze, self.start).unwrap();
         assert_eq!(acted, [(held, Acted::Requested)]);
         drop(hand);
-        let gone = mailspool::accept::new_id(self.start);
+        let gone = mailspool::testing::accept::new_id(self.start);
         fs::write(path.join(format!("requests/{gone}")), "{}").unwrap();
 
         self.corrupt = self.add(

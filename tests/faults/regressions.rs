@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{EnhancedCode, Entrance};
-use mailspool::operator::{Acted, Level, act, check};
-use mailspool::queue::{Action, By, Outcome, Routes, Then};
-use mailspool::runner::Runner;
-use mailspool::spool::{Queue, Served, Spool};
-use mailspool::transport::Relay;
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::{EnhancedCode, Entrance};
+use mailspool::testing::operator::{Acted, Level, act, check};
+use mailspool::testing::queue::{Action, By, Outcome, Routes, Then};
+use mailspool::testing::runner::Runner;
+use mailspool::testing::spool::{Queue, Served, Spool};
+use mailspool::testing::transport::Relay;
 use nix::errno::Errno;
 
 use super::world::{Clock, HOST, Ledger, accept, files, runner, tempdir};
@@ -35,7 +35,7 @@ fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
     for action in [Action::Retry(by()), freeze] {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let spool = Spool::create(&path, None).unwrap();
+        let spool = Spool::create(&path).unwrap();
         accept(
             &spool,
             Entrance::Active,
@@ -71,7 +71,7 @@ fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
 fn what_is_in_hand_is_finished_when_the_scan_fails() {
     let dir = tempdir();
     let path = dir.path().join("spool");
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     accept(
         &spool,
         Entrance::Active,
@@ -124,7 +124,7 @@ impl Seam for FailsRmdir {
 fn a_staged_notice_moves_on_after_a_durable_record() {
     let dir = tempdir();
     let path = dir.path().join("spool");
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     let id = accept(
         &spool,
         Entrance::Active,
@@ -204,7 +204,7 @@ fn a_delivery_is_recorded_although_the_rename_to_done_fails() {
     }
     let dir = tempdir();
     let path = dir.path().join("spool");
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     accept(
         &spool,
         Entrance::Active,
@@ -271,7 +271,7 @@ fn what_the_holder_carried_out_is_not_refused() {
     for action in [discard(), Action::Bounce(by())] {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let spool = Spool::create(&path, None).unwrap();
+        let spool = Spool::create(&path).unwrap();
         let id = accept(
             &spool,
             Entrance::Active,
@@ -299,7 +299,7 @@ fn what_the_holder_carried_out_is_not_refused() {
 fn an_operator_looks_for_requests_too() {
     let dir = tempdir();
     let path = dir.path().join("spool");
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     let id = accept(
         &spool,
         Entrance::Active,
@@ -331,7 +331,7 @@ fn an_operator_looks_for_requests_too() {
 fn a_repair_leaves_what_is_being_forgotten() {
     let dir = tempdir();
     let path = dir.path().join("spool");
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     let id = accept(
         &spool,
         Entrance::Active,
@@ -360,7 +360,7 @@ fn a_repair_leaves_what_is_being_forgotten() {
 fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
     let dir = tempdir();
     let path = dir.path().join("spool");
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     let id = accept(
         &spool,
         Entrance::Active,
@@ -387,19 +387,19 @@ fn a_bucket_that_goes_between_mkdir_and_open_is_made_again() {
 /// It removes that name only, whatever state the message and its history are in.
 #[test]
 fn a_sweeper_removes_no_message_that_has_left_new() {
-    let what = mailspool::queue::What::Action(Action::Retry(by()));
+    let what = mailspool::testing::queue::What::Action(Action::Retry(by()));
     let at = Timestamp::now();
     // An intact line after a damaged one: an interrupted write cannot leave that.
     let history = [
         b"damaged\n",
-        &mailspool::queue::Event { at, what }.line()[..],
+        &mailspool::testing::queue::Event { at, what }.line()[..],
     ]
     .concat();
     let damages: [(&str, &[u8]); 3] = [("", b""), ("history", &history), ("active", b"damaged")];
     for (damaged, bytes) in damages {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let spool = Spool::create(&path, None).unwrap();
+        let spool = Spool::create(&path).unwrap();
         let id = accept(
             &spool,
             Entrance::Active,
@@ -442,7 +442,7 @@ fn a_sweeper_removes_no_message_that_has_left_new() {
 fn a_notice_does_not_wait_for_a_removed_origin() {
     let dir = tempdir();
     let path = dir.path().join("spool");
-    let spool = Spool::create(&path, None).unwrap();
+    let spool = Spool::create(&path).unwrap();
     let origin = accept(
         &spool,
         Entrance::Active,
@@ -488,7 +488,7 @@ fn what_is_let_go_is_tried_in_the_same_millisecond() {
     let at = Timestamp::from_nanosecond(i128::from(end)).unwrap();
     for action in [Action::Thaw(by()), Action::Retry(by())] {
         let dir = tempdir();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let id = accept(
             &spool,
             Entrance::Active,

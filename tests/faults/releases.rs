@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Acceptor, Request};
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::{Level, check};
-use mailspool::queue::Bucket;
-use mailspool::runner::Summary;
-use mailspool::spool::{Queue, Spool};
+use mailspool::testing::accept::{Acceptor, Request};
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::{Level, check};
+use mailspool::testing::queue::Bucket;
+use mailspool::testing::runner::Summary;
+use mailspool::testing::spool::{Queue, Spool};
 use tempfile::TempDir;
 
 use super::explore::explore;
@@ -54,7 +54,7 @@ impl Scene {
         let dir = tempdir();
         let start = Timestamp::now();
         let spool = dir.path().join("spool");
-        Spool::create(&spool, None).unwrap();
+        Spool::create(&spool).unwrap();
         // Otherwise the first pass reads every message, to show it in `info/`.
         fs::copy("/proc/sys/kernel/random/boot_id", spool.join("state/boot")).unwrap();
         let scene = Scene {
@@ -197,7 +197,7 @@ fn what_is_remembered_of_releases_may_be_lost_or_damaged() {
         }),
         ("other messages", |scene, path, _| {
             let bucket = Bucket::for_time(scene.release(0));
-            let id = mailspool::accept::new_id(scene.start);
+            let id = mailspool::testing::accept::new_id(scene.start);
             write_whole(path, &format!("{bucket} {id}\n"));
         }),
     ];

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::{Entrance, QueueId};
-use mailspool::runner::{Error, Summary};
-use mailspool::spool::{Queue, Spool};
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::runner::{Error, Summary};
+use mailspool::testing::spool::{Queue, Spool};
 use nix::errno::Errno;
 use tempfile::TempDir;
 
@@ -82,7 +82,7 @@ impl Scene {
     pub fn new(to: &[&str]) -> Scene {
         let dir = tempdir();
         let path = dir.path().join("spool");
-        let spool = Spool::create(&path, None).unwrap();
+        let spool = Spool::create(&path).unwrap();
         let start = Timestamp::now();
         Scene {
             _dir: dir,

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::{self, Seam};
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::{Acted, Level, act, check, wake};
-use mailspool::queue::{Action, Bucket};
-use mailspool::runner::Summary;
-use mailspool::spool::{Changed, Queue, Spool, Suspension, Target};
+use mailspool::testing::disk::{self, Seam};
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::{Acted, Level, act, check, wake};
+use mailspool::testing::queue::{Action, Bucket};
+use mailspool::testing::runner::Summary;
+use mailspool::testing::spool::{Changed, Queue, Spool, Suspension, Target};
 use tempfile::TempDir;
 
 use super::errnos::Seen;
@@ -55,7 +55,7 @@ impl Deed {
 impl QueueScene {
     fn new(deed: Deed, target: &Target) -> QueueScene {
         let dir = tempdir();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let mail: [(&str, &[&str]); 3] = [
             ("both", &[TO, OTHER]),
             ("suspended", &[TO]),

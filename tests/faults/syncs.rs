@@ -8,13 +8,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
-use mailspool::disk::Call;
-use mailspool::message::{EnhancedCode, Entrance};
-use mailspool::operator::{Acted, act, check};
-use mailspool::queue::{Action, Bucket, Outcome, Routes, Then};
-use mailspool::runner::{Budget, Error, Runner, Summary};
-use mailspool::spool::Queue;
-use mailspool::transport::Relay;
+use mailspool::testing::disk::Call;
+use mailspool::testing::message::{EnhancedCode, Entrance};
+use mailspool::testing::operator::{Acted, act, check};
+use mailspool::testing::queue::{Action, Bucket, Outcome, Routes, Then};
+use mailspool::testing::runner::{Budget, Error, Runner, Summary};
+use mailspool::testing::spool::Queue;
+use mailspool::testing::transport::Relay;
 
 use super::queue::by;
 use super::scene::{Fails, Scene};

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailspool::disk::Seam;
-use mailspool::message::Entrance;
-use mailspool::operator::{Level, check};
-use mailspool::spool::Spool;
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::Entrance;
+use mailspool::testing::operator::{Level, check};
+use mailspool::testing::spool::Spool;
 use nix::errno::Errno;
 
 use super::accept::hand_in;
@@ -65,7 +65,7 @@ fn accepted(template: &Path, case: &Case) -> String {
 fn a_view_refuses_no_mail() {
     let dir = tempdir();
     let template = dir.path().join("spool");
-    Spool::create(&template, None).unwrap();
+    Spool::create(&template).unwrap();
     let seen = {
         let dir = Scratch::copy(&template);
         let seam = Injector::new(Case::clean());

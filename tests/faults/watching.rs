@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use mailspool::runner::{Budget, RunnerBuilder, Summary};
+use mailspool::testing::runner::{Budget, RunnerBuilder, Summary};
 
 use super::explore::explore;
 use super::inject::{Case, all_cases, sample};
 use super::queue::QueueScene;
 
 /// Runs long enough for every due message. The clock that decides what is due stands still.
-fn watch(runner: RunnerBuilder) -> Result<Summary, mailspool::runner::Error> {
+fn watch(runner: RunnerBuilder) -> Result<Summary, mailspool::testing::runner::Error> {
     let budget = Budget {
         jobs: 1,
         max_messages: None,

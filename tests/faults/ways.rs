@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mailspool::disk::Seam;
-use mailspool::message::{Entrance, QueueId};
-use mailspool::queue::{Pattern, Routes, Rule};
-use mailspool::runner::{Error, Runner};
-use mailspool::spool::{Queue, Spool};
-use mailspool::transport::{Maildir, Pipe};
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::queue::{Pattern, Routes, Rule};
+use mailspool::testing::runner::{Error, Runner};
+use mailspool::testing::spool::{Queue, Spool};
+use mailspool::testing::transport::{Maildir, Pipe};
 use tempfile::TempDir;
 
 use super::explore::explore;
@@ -33,7 +33,7 @@ struct Ways {
 impl Ways {
     fn new() -> Ways {
         let dir = tempdir();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let new = |name, to: &[&'static str]| {
             let id = accept(&spool, Entrance::Active, name, "s@sender.test", to);
             (id, name, to.to_vec())
@@ -124,9 +124,10 @@ impl Ways {
             "{held:?}, but {ended:?}"
         );
         for (id, _) in held {
-            let thaw = mailspool::queue::Action::Thaw(super::queue::by("looked at"));
-            let acted = mailspool::operator::act(&spool, &[*id], &thaw, clock.now()).unwrap();
-            assert_eq!(acted, [(*id, mailspool::operator::Acted::Done)]);
+            let thaw = mailspool::testing::queue::Action::Thaw(super::queue::by("looked at"));
+            let acted =
+                mailspool::testing::operator::act(&spool, &[*id], &thaw, clock.now()).unwrap();
+            assert_eq!(acted, [(*id, mailspool::testing::operator::Acted::Done)]);
         }
         let mut rounds = 0;
         while !files(spool.path()).is_empty() {

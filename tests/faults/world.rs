@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Accepted, Acceptor, Error as Refused, Limits, Request};
-use mailspool::message::{
+use mailspool::testing::accept::{Accepted, Acceptor, Error as Refused, Limits, Request};
+use mailspool::testing::message::{
     Address, Dsn, EnhancedCode, Entrance, QueueId, RecipientDsn, ReversePath, SubmissionKey,
 };
-use mailspool::operator::{Finding, check};
-use mailspool::queue::{Outcome, Routes};
-use mailspool::runner::{Budget, Runner, RunnerBuilder};
-use mailspool::spool::Spool;
-use mailspool::transport::{Message, Relay};
+use mailspool::testing::operator::{Finding, check};
+use mailspool::testing::queue::{Outcome, Routes};
+use mailspool::testing::runner::{Budget, Runner, RunnerBuilder};
+use mailspool::testing::spool::Spool;
+use mailspool::testing::transport::{Message, Relay};
 use tempfile::TempDir;
 
 pub const HOST: &str = "test.example";

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use mailspool::message::Address;
+use mailspool::testing::message::Address;
 
 use crate::guard::{Snapshot, assert_terminal, watch, watched};
 use crate::program::{Site, route};

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use mailspool::message::{Seal, block};
+use mailspool::testing::message::{Seal, block};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::guard::{assert_terminal, watched};

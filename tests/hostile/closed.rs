@@ -157,7 +157,7 @@ fn a_message_in_a_closed_directory_is_not_gone() {
     let keys = spool.join("keys");
     let hour = names(&keys)
         .into_iter()
-        .find(|name| name.parse::<mailspool::queue::Bucket>().is_ok())
+        .find(|name| name.parse::<mailspool::testing::queue::Bucket>().is_ok())
         .unwrap();
     let hash = names(&keys.join(&hour)).pop().unwrap();
     fs::rename(keys.join(&hour).join(&hash), keys.join("new").join(&hash)).unwrap();

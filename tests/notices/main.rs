@@ -21,13 +21,13 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::Body;
-use mailspool::message::{
+use mailspool::testing::disk::Body;
+use mailspool::testing::message::{
     Address, EnhancedCode, NoticeKind, OriginalRecipient, QueueId, RecipientDsn, Reply, Ret,
 };
-use mailspool::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wording};
-use mailspool::queue::RecipientState;
-use mailspool::queue::state::Fate;
+use mailspool::testing::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wording};
+use mailspool::testing::queue::RecipientState;
+use mailspool::testing::queue::state::Fate;
 use serde_json::{Value, json};
 
 const MESSAGE: &str = "\
@@ -498,7 +498,7 @@ fn a_notice_in_seven_bits() {
     let notice = Notice::of(NoticeKind::Bounce, message.as_bytes())
         .failed("a@users.test", said(550, "5.1.1", "no such user"));
     let id = QueueId::new(accepted() + SignedDuration::from_hours(4), [2; 10]);
-    let seven = mailspool::message::seven_bit::in_seven_bits(id, &notice.bytes()).unwrap();
+    let seven = mailspool::testing::message::seven_bit::in_seven_bits(id, &notice.bytes()).unwrap();
     assert!(seven.is_ascii());
     let read = read(&seven);
     assert_eq!(

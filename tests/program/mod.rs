@@ -16,9 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mailspool::accept::{Acceptor, Limits, Request};
-use mailspool::message::{Address, Dsn, Entrance, ReversePath, Seal};
-use mailspool::spool::Spool;
+use mailspool::testing::accept::{Acceptor, Limits, Request};
+use mailspool::testing::message::{Address, Dsn, Entrance, ReversePath, Seal};
+use mailspool::testing::spool::Spool;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

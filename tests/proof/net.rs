@@ -4,9 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailspool::message::{Address, EnhancedCode};
-use mailspool::queue::{Outcome, Pattern, Rule};
-use mailspool::transport::{BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport};
+use mailspool::testing::message::{Address, EnhancedCode};
+use mailspool::testing::queue::{Outcome, Pattern, Rule};
+use mailspool::testing::transport::{
+    BoxFuture, Hosts, Message, NextHost, OnUnknown, Session, Transport,
+};
 
 /// The domains that are hosts, with the transport for each.
 const HOSTS: [(&str, &str); 7] = [

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::Entrance;
-use mailspool::queue::{Action, QueueUntil, Then};
-use mailspool::spool::{Queue, Spool};
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::Entrance;
+use mailspool::testing::queue::{Action, QueueUntil, Then};
+use mailspool::testing::spool::{Queue, Spool};
 use nix::errno::Errno;
 
 use super::explore::Bound;

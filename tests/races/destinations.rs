@@ -1,7 +1,7 @@
 //! Two processes and hosts that are down, or that limit their connections.
 
-use mailspool::queue::{Action, QueueUntil};
-use mailspool::spool::{Destination, Down, Queue};
+use mailspool::testing::queue::{Action, QueueUntil};
+use mailspool::testing::spool::{Destination, Down, Queue};
 
 use super::explore::Bound;
 use super::net::Net;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use mailspool::message::QueueId;
-use mailspool::queue::{Action, Then};
-use mailspool::spool::Queue;
+use mailspool::testing::message::QueueId;
+use mailspool::testing::queue::{Action, Then};
+use mailspool::testing::spool::Queue;
 
 use super::explore::Bound;
 use super::programs::{pass, submitting, sweeping};

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use mailspool::message::Entrance;
-use mailspool::operator::Level;
-use mailspool::spool::Queue;
+use mailspool::testing::message::Entrance;
+use mailspool::testing::operator::Level;
+use mailspool::testing::spool::Queue;
 
 use super::explore::Bound;
 use super::programs::{accepting, checking, listing, pass};

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use mailspool::message::Entrance;
-use mailspool::spool::Spool;
+use mailspool::testing::message::Entrance;
+use mailspool::testing::spool::Spool;
 
 use super::explore::Bound;
 use super::shared::{accept, files};
@@ -11,7 +11,7 @@ use super::stage::{Pair, Program, Said, Stage};
 
 fn make() -> Program {
     Box::new(|case, seam| {
-        let made = Spool::create(&case.path, Some(seam));
+        let made = Spool::create_through(&case.path, Some(seam));
         made.map(|_| Said::Made).map_err(|error| error.to_string())
     })
 }
@@ -23,7 +23,7 @@ fn two_make_a_spool() {
         let left = files(&case.path);
         let staged = |path: &PathBuf| path.extension().is_some_and(|part| part == "part");
         assert!(left.iter().all(staged), "{left:?}");
-        let spool = Spool::create(&case.path, None).unwrap();
+        let spool = Spool::create(&case.path).unwrap();
         case.nothing_wrong();
         accept(
             &spool,

@@ -3,10 +3,10 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use mailspool::message::QueueId;
-use mailspool::operator::Acted;
-use mailspool::queue::{Action, Then};
-use mailspool::spool::Queue;
+use mailspool::testing::message::QueueId;
+use mailspool::testing::operator::Acted;
+use mailspool::testing::queue::{Action, Then};
+use mailspool::testing::spool::Queue;
 
 use super::explore::Bound;
 use super::orders::carried_out;

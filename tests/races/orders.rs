@@ -1,8 +1,8 @@
 //! An operator during a run, and two operators.
 
-use mailspool::operator::Acted;
-use mailspool::queue::{Action, Then};
-use mailspool::spool::Queue;
+use mailspool::testing::operator::Acted;
+use mailspool::testing::queue::{Action, Then};
+use mailspool::testing::spool::Queue;
 
 use super::explore::Bound;
 use super::programs::{flushing, order, pass};

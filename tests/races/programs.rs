@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::accept::{Acceptor, Error as Refused};
-use mailspool::disk::Seam;
-use mailspool::message::Entrance;
-use mailspool::operator::{act, check, flush, wake};
-use mailspool::queue::{Action, FailedAttempt, RetryPolicy};
-use mailspool::spool::{Queue, Spool, Suspension, Target};
+use mailspool::testing::accept::{Acceptor, Error as Refused};
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::Entrance;
+use mailspool::testing::operator::{act, check, flush, wake};
+use mailspool::testing::queue::{Action, FailedAttempt, RetryPolicy};
+use mailspool::testing::spool::{Queue, Spool, Suspension, Target};
 
 use super::shared::{Clock, configured, limits, request, submit, text};
 use super::stage::{Case, Program, Said, Stage, by};

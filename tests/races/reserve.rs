@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::message::Entrance;
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::message::Entrance;
 use nix::errno::Errno;
 
 use super::explore::Bound;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::disk::Seam;
-use mailspool::message::{Entrance, QueueId};
-use mailspool::operator::{Acted, Finding, Level, act};
-use mailspool::queue::{Action, By, QueueUntil, Routes};
-use mailspool::runner::{MessageOutcome, RunnerBuilder, Summary};
-use mailspool::spool::{Changed, Claim, Listing, Locked, Queue, Spool};
+use mailspool::testing::disk::Seam;
+use mailspool::testing::message::{Entrance, QueueId};
+use mailspool::testing::operator::{Acted, Finding, Level, act};
+use mailspool::testing::queue::{Action, By, QueueUntil, Routes};
+use mailspool::testing::runner::{MessageOutcome, RunnerBuilder, Summary};
+use mailspool::testing::spool::{Changed, Claim, Listing, Locked, Queue, Spool};
 use tempfile::TempDir;
 
 use super::explore::{Bound, Explored, caught, explore};
@@ -133,7 +133,7 @@ impl Stage {
             together: None,
         };
         // The state after the first run of a boot: the runs of a pair neither repair the view nor fill the reserve.
-        let spool = Spool::create(&stage.path(), None).unwrap();
+        let spool = Spool::create(&stage.path()).unwrap();
         assert!(spool.repair_views().is_empty());
         assert!(spool.fill_reserve().unwrap());
         prepare(&mut stage);

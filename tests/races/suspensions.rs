@@ -1,7 +1,7 @@
 //! An operator that suspends or resumes, during a run, and two such operators.
 
 use jiff::Timestamp;
-use mailspool::spool::{Changed, Queue, Standing};
+use mailspool::testing::spool::{Changed, Queue, Standing};
 
 use super::explore::Bound;
 use super::programs::{pass, resuming, suspending, suspension};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use mailspool::disk::{Call, Seam, Verdict};
-use mailspool::queue::{Action, QueueUntil, Then};
+use mailspool::testing::disk::{Call, Seam, Verdict};
+use mailspool::testing::queue::{Action, QueueUntil, Then};
 use nix::errno::Errno;
 
 use super::attempts::staged;

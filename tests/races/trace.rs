@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use mailspool::message::QueueId;
+use mailspool::testing::message::QueueId;
 
 use super::touch::{Sees, Touched};
 use super::turns::{Choice, Op};

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailspool::disk::{Call, Seam, Verdict};
+use mailspool::testing::disk::{Call, Seam, Verdict};
 use nix::errno::Errno;
 
 /// How long a process with the turn may take between two calls; beyond that the test aborts.

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use mailspool::message::Entrance;
-use mailspool::queue::{Action, Then};
+use mailspool::testing::message::Entrance;
+use mailspool::testing::queue::{Action, Then};
 
 use super::explore::Bound;
 use super::looks::LOOKS;

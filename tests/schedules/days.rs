@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::queue::Bucket;
+use mailspool::testing::queue::Bucket;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

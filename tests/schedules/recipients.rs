@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
-use mailspool::message::{EnhancedCode, Entrance, QueueId};
-use mailspool::queue::{
+use mailspool::testing::message::{EnhancedCode, Entrance, QueueId};
+use mailspool::testing::queue::{
     Bucket, By, DelayAges, Glob, Hold, Outcome, Pattern, ReplyRule, Routes, Rule, Schedule,
     Schedules, Then,
 };
-use mailspool::runner::{Runner, Summary};
-use mailspool::spool::{Changed, Queue, Spool, Suspension, Target};
-use mailspool::transport::Relay;
+use mailspool::testing::runner::{Runner, Summary};
+use mailspool::testing::spool::{Changed, Queue, Spool, Suspension, Target};
+use mailspool::testing::transport::Relay;
 use tempfile::TempDir;
 
 use super::world::{HOST, accept, findings, tempdir};
@@ -73,7 +73,7 @@ impl Scene {
     fn new(schedules: Schedules) -> Scene {
         let dir = tempdir();
         Scene {
-            spool: Spool::create(&dir.path().join("spool"), None).unwrap(),
+            spool: Spool::create(&dir.path().join("spool")).unwrap(),
             _dir: dir,
             clock: Clock(Arc::new(Mutex::new(Timestamp::now()))),
             tried: Tried::default(),
@@ -94,7 +94,7 @@ impl Scene {
         let relay = || {
             let (tried, clock) = (Arc::clone(&self.tried), self.clock.clone());
             Relay::new(move |_, recipients| {
-                let deliver = |to: &mailspool::message::Address| {
+                let deliver = |to: &mailspool::testing::message::Address| {
                     let mut tried = tried.lock().unwrap();
                     let of = tried.entry(to.to_string()).or_default();
                     of.push(clock.now());

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use mailspool::queue::Status::{Delivered, Failed};
-use mailspool::smtp::{Client, Protocol};
+use mailspool::testing::queue::Status::{Delivered, Failed};
+use mailspool::testing::smtp::{Client, Protocol};
 use tokio::net::TcpStream;
 
 use super::servers::store::Store;

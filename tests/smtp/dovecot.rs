@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use mailspool::queue::Status::{Deferred, Delivered, Failed};
-use mailspool::smtp::{Client, Protocol, Step};
+use mailspool::testing::queue::Status::{Deferred, Delivered, Failed};
+use mailspool::testing::smtp::{Client, Protocol, Step};
 use tokio::net::UnixStream;
 
 use super::servers::dovecot::Dovecot;

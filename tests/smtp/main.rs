@@ -28,9 +28,11 @@ use std::future::Future;
 use std::io;
 use std::time::{Duration, Instant};
 
-use mailspool::message::{Address, ReversePath};
-use mailspool::queue::Status;
-use mailspool::smtp::{Client, HelloName, Protocol, Settings, Shape, Transaction, Verdict};
+use mailspool::testing::message::{Address, ReversePath};
+use mailspool::testing::queue::Status;
+use mailspool::testing::smtp::{
+    Client, HelloName, Protocol, Settings, Shape, Transaction, Verdict,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use site::PATIENCE;

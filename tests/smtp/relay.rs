@@ -1,8 +1,10 @@
 //! Postfix: TLS, certificates, authentication.
 
-use mailspool::message::{Address, Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, ReversePath};
-use mailspool::queue::Status::{Deferred, Delivered, Failed};
-use mailspool::smtp::{
+use mailspool::testing::message::{
+    Address, Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, ReversePath,
+};
+use mailspool::testing::queue::Status::{Deferred, Delivered, Failed};
+use mailspool::testing::smtp::{
     Client, Credentials, Login, Mechanism, OpenError, Protocol, Roots, Settings, Shape, Tls,
     TlsPolicy, TlsSettings, Transaction,
 };

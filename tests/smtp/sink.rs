@@ -1,7 +1,7 @@
 //! smtp-sink, Postfix's test server: it refuses, replies 421 and disconnects at any chosen step.
 
-use mailspool::queue::Status::{self, Deferred, Delivered, Failed, Unknown};
-use mailspool::smtp::{Client, Protocol};
+use mailspool::testing::queue::Status::{self, Deferred, Delivered, Failed, Unknown};
+use mailspool::testing::smtp::{Client, Protocol};
 use tokio::net::UnixStream;
 
 use super::servers::sink::Sink;

@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn of_who_moved_on_from_everywhere_one_name_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&dir.path().join("spool"), None).unwrap();
+        let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let id = QueueId::new(Timestamp::UNIX_EPOCH, [1; 10]);
         let seen = [Queue::New, Queue::Incoming, Queue::Active, Queue::Done];
         for count in 1..=seen.len() {

@@ -12,7 +12,7 @@ impl Scene {
     fn new() -> Scene {
         let dir = tempfile::tempdir().unwrap();
         Scene {
-            spool: Spool::create(&dir.path().join("spool"), None).unwrap(),
+            spool: Spool::create(&dir.path().join("spool")).unwrap(),
             _dir: dir,
             connections: Arc::default(),
             destination: Destination {

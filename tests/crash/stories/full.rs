@@ -1,6 +1,6 @@
 //! A full disk, and an outcome that cannot be recorded.
 
-use mailspool::disk::Call;
+use mailspool::testing::disk::Call;
 use nix::errno::Errno;
 
 use super::super::judge::End::{Delivered, Gone, Told};

@@ -1,6 +1,6 @@
 //! Mail on its way: accepted, tried, delivered, reported, forgotten.
 
-use mailspool::message::Entrance;
+use mailspool::testing::message::Entrance;
 
 use super::super::judge::End::{Delivered, Frozen, Gone, Heard, Told, Warned};
 use super::super::log::Step;

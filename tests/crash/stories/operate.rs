@@ -1,8 +1,8 @@
 //! Operators' actions, at once or by request.
 
 use jiff::SignedDuration;
-use mailspool::message::Entrance;
-use mailspool::queue::{Action, Then};
+use mailspool::testing::message::Entrance;
+use mailspool::testing::queue::{Action, Then};
 
 use super::super::judge::End::{Delivered, Frozen, Gone, Told};
 use super::super::judge::{End, Fate};

@@ -1,8 +1,8 @@
 //! Two processes at once.
 
 use jiff::SignedDuration;
-use mailspool::message::Entrance;
-use mailspool::queue::{Action, Then};
+use mailspool::testing::message::Entrance;
+use mailspool::testing::queue::{Action, Then};
 
 use super::super::judge::End::{Both, Delivered, Frozen, Gone, Told, Warned};
 use super::super::judge::{Fate, RESUMED};

@@ -1,7 +1,7 @@
 //! Mail with a release time.
 
 use jiff::SignedDuration;
-use mailspool::queue::Action;
+use mailspool::testing::queue::Action;
 
 use super::super::judge::End::{Delivered, Frozen};
 use super::super::stage::{Stage, by};

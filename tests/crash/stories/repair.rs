@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use mailspool::message::QueueId;
-use mailspool::queue::Action;
+use mailspool::testing::message::QueueId;
+use mailspool::testing::queue::Action;
 
 use super::super::judge::End::{Corrupt, Delivered};
 use super::super::stage::{Stage, by};
