@@ -1,8 +1,8 @@
-//! The command line: parses, opens, calls the library, and says how it went.
+//! The command line: parses the arguments, opens the spool, calls the library, reports the result.
 //!
-//! `receive` is a contract with an MTA and is told apart before anything else is done: whatever
-//! goes wrong in it, bad usage and a panic included, ends in 75, because an MTA turns most
-//! other statuses into a bounce.
+//! `receive` is a contract with an MTA, so it is recognized before anything else is done. Every
+//! unexpected failure in it, bad usage and a panic included, exits with 75, because an MTA turns
+//! most other statuses into a bounce.
 
 mod act;
 mod args;
@@ -36,10 +36,10 @@ use std::io::IsTerminal;
 use args::{Args, Command};
 use exit::Failure;
 
-/// Runs the program with these arguments, the first of which is its name. The status to exit with.
+/// Runs the program with `arguments`, the first of which is its name, and returns the exit status.
 pub fn main(arguments: Vec<OsString>) -> u8 {
-    // Nothing unwinds out of Rust. The panics of `others` do not come here, and for an MTA only 75 says that
-    // it keeps the message.
+    // No panic may unwind into C. `others` catches its own panics, so a panic caught here is one of
+    // `receive`: 75 is the only status that makes the MTA keep the message.
     let code = std::panic::catch_unwind(|| {
         start::prepare();
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
@@ -61,8 +61,8 @@ fn receive(arguments: Vec<OsString>) -> u8 {
         Ok(args) => args,
         Err(error) => {
             exit::say_usage_to_mta(&error);
-            // Help that an MTA has asked for, by a recipient such as `-h@example.org`, is no
-            // acceptance: only a person at a terminal gets a 0 for it.
+            // A recipient such as `-h@example.org` makes an MTA ask for help, which must not count as
+            // acceptance: help exits with 0 only at a terminal.
             let asked = !error.use_stderr() && std::io::stdin().is_terminal();
             return if asked { 0 } else { exit::EX_TEMPFAIL };
         }
@@ -89,7 +89,7 @@ fn others(arguments: Vec<OsString>) -> u8 {
             };
         }
     };
-    // A panic has been reported by now; it gets the status of an internal error.
+    // The panic hook has already reported a panic; exit with the status of an internal error.
     match std::panic::catch_unwind(|| dispatch(&args)) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => exit::complain(&failure),

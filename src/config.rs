@@ -1,8 +1,7 @@
-//! The configuration: TOML, every key with a default, an unknown key an error that names its
+//! The configuration: a TOML file. Every key has a default. An unknown key is an error that names its
 //! line.
 //!
-//! Reading only validates. What comes out are plain values; the top of the program turns them
-//! into transports, routes and limits.
+//! Parsing only validates and returns plain values. `cli` turns them into transports, routes and limits.
 
 mod dns;
 mod login;
@@ -33,15 +32,15 @@ pub use login::{Secret, WireLogin};
 pub use notice::{Notices, TextFile};
 pub use wire::{OnUnknown, Wire, WireTls};
 
-/// What a new spool's `config.toml` says. Without any configuration the same holds.
+/// The contents of a new spool's `config.toml`. Without a configuration file the same applies.
 pub const DEFAULT: &str = include_str!("config/default.toml");
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Our name.
+    /// The name of this host.
     pub hostname: String,
-    /// Whom people may ask.
+    /// The contact address in notices.
     pub postmaster: Address,
     /// `[accept]`.
     pub accept: Accept,
@@ -51,12 +50,12 @@ pub struct Config {
     pub retry: Schedules,
     /// `[notice]`.
     pub notices: Notices,
-    /// `[frozen]`'s lifetime: how long frozen mail is kept that failed and of which nobody can be
-    /// told.
+    /// `[frozen]`'s lifetime: how long to keep mail that was frozen because it failed and has no sender to
+    /// notify. None means for ever.
     pub frozen_lifetime: Option<SignedDuration>,
     /// `[log]`.
     pub log: Log,
-    /// How long a discarded message can be taken back.
+    /// How long a discarded message can be restored.
     pub discard_keep: SignedDuration,
     /// `[dns]`.
     pub dns: Dns,
@@ -71,23 +70,23 @@ pub struct Config {
 pub struct Accept {
     /// The most octets of a message.
     pub max_size: u64,
-    /// Octets that must stay free.
+    /// Octets that must stay free on the file system.
     pub min_free: u64,
-    /// Inodes that must stay free.
+    /// Inodes that must stay free on the file system.
     pub min_free_inodes: u64,
-    /// The most `Received:` fields.
+    /// The most `Received:` fields of a message.
     pub hop_limit: usize,
     /// Whether `receive` starts an attempt at once.
     pub attempt: Attempt,
-    /// The longest that `receive` may take altogether.
+    /// The longest that `receive` may take in total.
     pub timeout: Duration,
-    /// How long a submission's key is known.
+    /// How long a submission's key is remembered.
     pub key_lifetime: SignedDuration,
-    /// How far ahead a release may be.
+    /// How far in the future a release may be.
     pub max_hold: SignedDuration,
 }
 
-/// When `receive` has a message attempted.
+/// When a message from `receive` is attempted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attempt {
@@ -101,9 +100,9 @@ pub enum Attempt {
 /// `[run]`: how a run works.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Messages in hand at once.
+    /// Concurrent transactions of a run.
     pub jobs: usize,
-    /// Background attempts at once, over all processes.
+    /// Concurrent background attempts, over all processes.
     pub background: usize,
 }
 
@@ -111,17 +110,17 @@ pub struct Run {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// To whom.
+    /// The log.
     pub to: LogTo,
-    /// In which form.
+    /// The form of a line.
     pub format: LogFormat,
 }
 
-/// Who gets the log lines.
+/// Where log lines go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogTo {
-    /// journald if it is there, else syslog if that is there, else standard error.
+    /// journald if it exists, else syslog if that exists, else standard error.
     #[default]
     Auto,
     /// Standard error.
@@ -130,7 +129,7 @@ pub enum LogTo {
     Syslog,
     /// journald.
     Journald,
-    /// Nobody.
+    /// Nowhere.
     None,
 }
 
@@ -141,7 +140,7 @@ pub enum LogFormat {
     /// `name=value` pairs.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -152,31 +151,31 @@ pub enum Transport {
     Maildir {
         /// The Maildir.
         path: PathBuf,
-        /// Messages being written at once, over all processes.
+        /// Messages written concurrently, over all processes.
         concurrency: usize,
     },
     /// Through a program.
     Pipe {
         /// The argument vector.
         command: Vec<String>,
-        /// Who runs it.
+        /// The user that runs it; none for the user of the run.
         user: Option<String>,
         /// The longest it may take for one recipient.
         timeout: Duration,
-        /// Commands at once, over all processes.
+        /// Concurrent commands, over all processes.
         concurrency: usize,
     },
     /// To other hosts.
     Wire(Box<Wire>),
 }
 
-/// Why a configuration cannot be used, with the line where that can be said.
+/// Why a configuration cannot be used, with the line if it is known.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
 
 impl Config {
-    /// Reads a configuration. `name` is what error messages call it.
+    /// Parses a configuration. Error messages begin with `name`.
     pub fn parse(text: &str, name: &str) -> Result<Config, Error> {
         let text = &without_comments(text);
         let text = Text { text, name };
@@ -185,7 +184,7 @@ impl Config {
             Some(given) => text.hostname(given)?,
             None => system_hostname(),
         };
-        // It stands in headers and in EHLO, which are ASCII.
+        // Headers and EHLO, which contain the name, are ASCII.
         let hostname = if hostname.is_ascii() {
             hostname
         } else {
@@ -231,13 +230,13 @@ impl Config {
     }
 }
 
-/// The text with an empty line for each line that is a comment, as far as that can be told by simple
-/// means. A configuration is read for each message that comes in, and most of one is comments, which
-/// the parser reads octet by octet.
+/// Returns the text with comment lines replaced by empty lines, as far as a simple scan can tell them.
+/// Each submission reads the configuration, which is mostly comments, and the parser reads those octet
+/// by octet.
 fn without_comments(text: &str) -> Cow<'_, str> {
-    // A control character in a comment is an error, which the parser finds.
+    // A control character in a comment is an error that the parser must find.
     let is_wrong = |byte: u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n');
-    // All of it is looked at, many octets at once: an early end would have each looked at alone.
+    // Scan all of the text without an early exit, so that the compiler vectorizes the loop.
     if text
         .bytes()
         .fold(false, |wrong, byte| wrong | is_wrong(byte))
@@ -249,7 +248,7 @@ fn without_comments(text: &str) -> Cow<'_, str> {
     for line in text.split_inclusive('\n') {
         let is_comment = !may_be_in_text && line.starts_with('#');
         rest.push_str(if is_comment { "\n" } else { line });
-        // From here on what looks like a comment may be a line of a text of several lines.
+        // After this line, what looks like a comment may be a line of a multi-line string.
         may_be_in_text |=
             !is_comment && ["\"\"\"", "'''"].iter().any(|quotes| line.contains(quotes));
     }
@@ -280,7 +279,7 @@ impl Text<'_> {
         if let Err(error) = domain::to_ascii(name) {
             return Err(self.error(given.span(), error));
         }
-        // It stands after the local names that are handed in.
+        // It is appended to submitted addresses that have no domain.
         match domain::check(name) {
             Ok(()) => Ok(name.clone()),
             Err(_) => Err(self.error(given.span(), "not a host name")),
@@ -336,7 +335,7 @@ impl Text<'_> {
         };
         let mut others = raw.keys().filter(|(key, _)| *key != "retry");
         if let Some((key, span)) = others.find(|(key, _)| !keys.contains(key)) {
-            return Err(self.error(span, format!("`{key}` is no key of type {kind:?}")));
+            return Err(self.error(span, format!("`{key}` is not a key of type {kind:?}")));
         }
         let missing =
             |key: &str| self.error(raw.r#type.span(), format!("type {kind:?} needs `{key}`"));
@@ -367,7 +366,7 @@ impl Text<'_> {
         }
     }
 
-    /// How much is done at once, for all types.
+    /// Returns the concurrency of a transport of any type.
     fn concurrency(&self, raw: &RawTransport) -> Result<usize, Error> {
         match &raw.concurrency {
             Some(given) => self.at_least_one(given, "concurrency"),
@@ -406,7 +405,7 @@ impl Text<'_> {
         Ok(Routes(rules))
     }
 
-    /// A domain, `.domain` or `*.domain` for all domains below it, `*` for every domain.
+    /// Parses a domain, `.domain` or `*.domain` for all domains below it, or `*` for every domain.
     fn domains(&self, given: &Spanned<String>, text: &str) -> Result<Pattern, Error> {
         if text == "*" {
             return Ok(Pattern::Any);
@@ -420,8 +419,8 @@ impl Text<'_> {
         })
     }
 
-    /// A sender's address, `@domain` for all of a domain (`@.domain` for those below it), `<>` for
-    /// the null sender.
+    /// Parses a sender's address, `@domain` for all senders of a domain (`@.domain` for those below it),
+    /// or `<>` for the null sender.
     fn senders(&self, given: &Spanned<String>) -> Result<Pattern, Error> {
         match given.get_ref().as_str() {
             "<>" => Ok(Pattern::Null),

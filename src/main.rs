@@ -1,14 +1,14 @@
-//! The program. See the crate's documentation, and `mailspool help`.
+//! The program's entry point. See the crate's documentation and `mailspool help`.
 //!
-//! It begins where C does. What the standard library does before its `main` is of use to long-lived
-//! processes and a tenth of the time of a submission; what of it is needed, `cli` does.
+//! The program defines C's `main` itself. The standard library's setup before its own `main` serves
+//! long-lived processes and takes a tenth of a submission's time; `cli` does the needed part.
 
 #![no_main]
 
 use std::ffi::{CStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
 
-/// The C library calls it with the arguments of the process.
+/// Runs the program and returns its exit status. The C library calls it with the process's arguments.
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {

@@ -159,7 +159,7 @@ fn show_says_that_no_notice_was_sent() {
     let id = send(&site, &["-N", "never"], &["b@no.test", "d@later.test"]);
     site.run().ok();
     let shown = site.program(["show", &id], b"").ok();
-    let line = "  notify never; so nobody is told that it failed\n";
+    let line = "  notify never; no notice of the failure is sent\n";
     assert_eq!(shown.matches(line).count(), 1, "{shown}");
     assert_eq!(site.row()["status"], "scheduled");
     // A bounce by an operator sends no notice either.

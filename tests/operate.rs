@@ -332,7 +332,7 @@ fn discarded_and_taken_back() {
     let discarded = site.program(["discard", &id], b"").ok();
     assert!(
         discarded.starts_with(&format!(
-            "{id} discarded; `mailspool retry` takes it back until "
+            "{id} discarded; `mailspool retry` restores it until "
         )),
         "{discarded}"
     );
@@ -360,7 +360,10 @@ fn bounced_by_hand() {
             b"",
         )
         .ok();
-    assert_eq!(said, format!("{id} given up; its sender will be told.\n"));
+    assert_eq!(
+        said,
+        format!("{id} bounced; its sender will be notified.\n")
+    );
     assert_eq!(site.row()["status"], "will-be-bounced");
     site.run().ok();
     site.is_clean_and_empty();
@@ -567,7 +570,7 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
         assert_eq!(
             said.ok(),
             format!(
-                "{} being worked on; it will be done as soon as that ends.\n",
+                "{} in use; it will be done as soon as the message is free.\n",
                 busy.id
             )
         );
@@ -577,7 +580,10 @@ fn an_action_on_a_message_in_hand_waits_for_the_hand_to_be_empty() {
         );
         let other = busy.act("freeze");
         assert_eq!(other.code, 75, "{other}");
-        assert!(other.text().contains("another request waits"), "{other}");
+        assert!(
+            other.text().contains("another request is pending"),
+            "{other}"
+        );
         busy.finish();
         let row = busy.site.row();
         assert_eq!(
@@ -833,7 +839,7 @@ fn looking_and_holding_back_go_on_with_a_mistake_in_the_configuration() {
     );
     warned(&["destinations"], 0);
     warned(&["destinations", "clear"], 0);
-    let unknown = "its routes are not known, for the configuration cannot be used.\n";
+    let unknown = "its routes are unknown, because the configuration cannot be used.\n";
     for (suspend, count) in [
         (&["suspend", "example.test"][..], "at least 1 message in"),
         (
@@ -857,7 +863,7 @@ fn looking_and_holding_back_go_on_with_a_mistake_in_the_configuration() {
     warned(&["thaw", &id], 0);
     let retried = site.program(["retry", &id], b"");
     assert!(
-        retried.err.contains("nothing is tried by this command"),
+        retried.err.contains("this command attempts nothing"),
         "{retried}"
     );
     warned(&["flush"], 0);

@@ -19,7 +19,7 @@ struct Watch {
 }
 
 /// The log line when another configuration is in effect.
-const IN_FORCE: &str = "the configuration is read again, and in force";
+const IN_FORCE: &str = "the configuration has been read again and is in force";
 const LAST_GOOD: &str = "the last good one stays in force";
 
 impl Watch {
@@ -125,7 +125,7 @@ fn a_changed_log_is_in_force() {
     assert_eq!(line["message"], IN_FORCE);
     // No log: the line that announces the change is the last one.
     fs::write(config(&site), logging(&site, "to = 'none'")).unwrap();
-    watch.until("from now on lines go where it says", 2);
+    watch.until("this is the last line in this log", 2);
     let before = said();
     arrives_in(&site, "first");
     watch.signal(Signal::SIGHUP);
@@ -213,14 +213,14 @@ fn what_is_resumed_under_a_mistake_is_delivered_by_the_run_that_stays() {
     let said = resumed.ok();
     assert!(
         said.ends_with(
-            "2 messages made due: all that were put off, for which of them it concerns is not known.\n"
+            "2 messages made due: all suspended mail, because its routes are unknown.\n"
         ),
         "{said}"
     );
     assert!(
         resumed
             .err
-            .contains("a run that stays goes on by its last good one"),
+            .contains("`run --watch` goes on with its last good one"),
         "{resumed}"
     );
     let new = site.dir().join("first/new");

@@ -298,7 +298,7 @@ fn a_pipe_does_not_run_as_its_user_by_a_name_that_others_can_change() {
         }
         let check = site.run(&["--config", config, "config", "check"], "");
         let words = String::from_utf8_lossy(&check.stderr);
-        let is_why = words.contains("only by a configuration that no one else can change: ");
+        let is_why = words.contains("only if root alone can change the configuration: ");
         assert!(
             is_why || words.contains("ermission denied"),
             "{what}: {words}"
@@ -555,7 +555,7 @@ fn root_uses_no_file_that_others_could_exchange() {
         let words = String::from_utf8_lossy(&check.stderr);
         assert_eq!(check.status.code(), Some(78), "{keys}: {words}");
         assert!(
-            words.contains("root uses only what no one else can change"),
+            words.contains("root uses only what root alone can change"),
             "{words}"
         );
         let shown = site.run(&["config", "notices"], "");
@@ -567,7 +567,7 @@ fn root_uses_no_file_that_others_could_exchange() {
         site.run(&["run"], "");
         let list = site.ok(&["list", "--json"], "");
         assert!(
-            list.contains("root uses only what no one else can change"),
+            list.contains("root uses only what root alone can change"),
             "{list}"
         );
     }

@@ -475,7 +475,7 @@ fn a_corrupt_message_is_put_aside_and_can_come_back() {
     harm(&site, &bad);
     let run = site.run();
     assert_eq!(run.code, 75, "{run}");
-    assert!(run.err.contains("1 message put into corrupt/"), "{run}");
+    assert!(run.err.contains("1 message moved to corrupt/"), "{run}");
     assert_eq!(site.boxed().len(), 1, "the run goes on");
     assert_eq!(
         names(&site.spool().join("corrupt")),

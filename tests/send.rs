@@ -69,7 +69,8 @@ fn for_later_is_a_time_that_is_not_past() {
 fn for_later_it_is_left_alone_until_an_operator_releases_it() {
     let site = Site::with_box();
     let sent = send_at(&site, "+2h");
-    let goes = |text: &str| text.starts_with("mailspool: goes in 2h, 2") && text.ends_with('\n');
+    let goes =
+        |text: &str| text.starts_with("mailspool: to be sent in 2h, 2") && text.ends_with('\n');
     assert!(goes(&sent.err), "{}", sent.err);
     let id = sent.ok();
     let id = id.trim_end();

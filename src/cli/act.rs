@@ -72,7 +72,7 @@ pub(super) fn discard(global: &Global, args: &Discard) -> Result<u8, Failure> {
     }
     let until = after(site.config.discard_keep)?;
     let done = format!(
-        "discarded; `mailspool retry` takes it back until {}",
+        "discarded; `mailspool retry` restores it until {}",
         table::time(until)
     );
     act(
@@ -95,7 +95,7 @@ pub(super) fn bounce(global: &Global, args: &Act) -> Result<u8, Failure> {
         &args.ids,
         &args.how,
         &action,
-        "given up; its sender will be told",
+        "bounced; its sender will be notified",
     )
 }
 
@@ -121,7 +121,7 @@ pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
     if let Ok(count) = &flushed {
         say(&format!("{} made due.\n", table::messages(*count)));
     }
-    // After an error, too: the other messages are due.
+    // Also after an error: the other messages are due.
     if !args.how.queue_only {
         background::attempt(&site, global);
     }
@@ -138,7 +138,7 @@ fn by(site: &Site, how: &How) -> By {
     by_caller(site, how.reason.as_deref())
 }
 
-/// Whoever called us, and why.
+/// Returns the calling user and the reason, for the history.
 pub(super) fn by_caller(site: &Site, reason: Option<&str>) -> By {
     let reason = reason.map(crate::message::printable);
     By {
@@ -160,7 +160,7 @@ fn act(
     action: &Action,
     done: &str,
 ) -> Result<u8, Failure> {
-    // All of them are looked up before anything is done to any of them.
+    // Look up every id before acting on any.
     let found: Result<Vec<QueueId>, Failure> =
         parts.iter().map(|part| one(&site.spool, part)).collect();
     let mut ids = found?;
@@ -177,11 +177,11 @@ fn act(
         let (words, code) = match acted {
             Acted::Done => (done.to_owned(), 0),
             Acted::Requested => (
-                "being worked on; it will be done as soon as that ends".to_owned(),
+                "in use; it will be done as soon as the message is free".to_owned(),
                 0,
             ),
             Acted::OtherWaits => (
-                "being worked on, and another request waits; try again".to_owned(),
+                "in use, and another request is pending; try again".to_owned(),
                 EX_TEMPFAIL,
             ),
             Acted::Absent => ("gone".to_owned(), EX_UNAVAILABLE),
@@ -192,7 +192,7 @@ fn act(
             (0, Action::Retry(_) | Action::Thaw(_)) => waiting.suspended(&site.spool, id),
             _ => Ok(None),
         };
-        // It is done whatever becomes of this question, and the next one's turn comes.
+        // The action is done even if this lookup fails; go on with the next message.
         say(&match waits {
             Ok(Some(why)) => format!("{id} {words}, but waits: {why}.\n"),
             Ok(None) => format!("{id} {words}.\n"),

@@ -1,4 +1,6 @@
-//! What can be said on the command line.
+//! The command line's syntax.
+
+mod help;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -10,11 +12,9 @@ use jiff::Timestamp;
 use crate::message::{NoticeKind, Notify, Ret};
 
 /// A mail spool that is nothing but files.
-///
-/// Takes mail from an MTA's pipe (`receive`) or from people and programs (`send`), keeps it
-/// durably, and has short-lived runners deliver it (`run`).
 #[derive(Debug, Parser)]
 #[command(name = "mailspool", version, max_term_width = 100)]
+#[command(after_help = help::PROGRAM)]
 pub(super) struct Args {
     #[command(flatten)]
     pub global: Global,
@@ -25,18 +25,16 @@ pub(super) struct Args {
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Global {
-    /// The spool [env: MAILSPOOL_SPOOL; default: /var/spool/mailspool where it exists, else mailspool
-    /// in $XDG_STATE_HOME or ~/.local/state]
-    #[arg(long, value_name = "DIR", global = true)]
+    /// Use this spool [env: MAILSPOOL_SPOOL]
+    #[arg(long, value_name = "DIR", global = true, display_order = 900)]
     pub spool: Option<PathBuf>,
-    /// The configuration [env: MAILSPOOL_CONFIG; default: /etc/mailspool/config.toml where it exists
-    /// and the spool is /var/spool/mailspool, else config.toml in the spool]
-    #[arg(long, value_name = "FILE", global = true)]
+    /// Use this configuration [env: MAILSPOOL_CONFIG]
+    #[arg(long, value_name = "FILE", global = true, display_order = 901)]
     pub config: Option<PathBuf>,
 }
 
 impl Args {
-    /// Reads the command line, and what it leaves unsaid from the environment.
+    /// Parses the command line. Missing global options come from the environment.
     pub fn read(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
         let entrance = if is_entrance(&arguments) {
             Entrance::try_parse_from(&arguments).ok()
@@ -59,7 +57,8 @@ impl Args {
 }
 
 impl Global {
-    /// An empty variable is as none: clap's own variables would make it an error.
+    /// Sets missing options from the environment. An empty variable counts as unset; with clap's own
+    /// support for variables it would be an error.
     fn fill_in(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
         let path = |name| variable(name).filter(|value| !value.is_empty());
         let or = |given: &mut Option<PathBuf>, name| {
@@ -70,8 +69,8 @@ impl Global {
     }
 }
 
-/// The part of the command line that submissions use: making the rest is a third of the instructions of
-/// one. What it does not understand goes to the whole, which says why.
+/// The part of the command line that submissions use. Building the rest would take a third of a
+/// submission's instructions. What this parser rejects goes to the full parser, which reports the error.
 #[derive(Debug, Parser)]
 #[command(name = "mailspool", disable_help_subcommand = true)]
 struct Entrance {
@@ -89,61 +88,81 @@ enum DoorCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a spool, with a configuration to begin with
+    /// Create a spool with the default configuration
+    #[command(after_help = help::INIT)]
     Init(Init),
-    /// Accept a message from standard input for delivery, and print its id
+    /// Accept a message from standard input and print its id
+    #[command(after_help = help::SEND)]
     Send(Send),
-    /// Accept a message from an MTA's pipe; exits 0, 75 (try again) or 65 (never)
+    /// Accept a message from an MTA's pipe
+    #[command(after_help = help::RECEIVE)]
     Receive(Receive),
-    /// Attempt everything that is due
+    /// Attempt every message that is due
+    #[command(after_help = help::RUN)]
     Run(Run),
-    /// List the queue
+    /// List the messages in the queue
+    #[command(after_help = help::LIST)]
     List(List),
     /// Count the messages in the queue
+    #[command(after_help = help::COUNT)]
     Count(Count),
     /// Show one message: envelope, recipients, history
+    #[command(after_help = help::SHOW)]
     Show(Show),
-    /// Try messages at once, also those for later; takes back discarded and mended corrupt ones
+    /// Attempt messages now, or restore discarded ones
+    #[command(after_help = help::RETRY)]
     Retry(Act),
-    /// Try everything at once that is deferred by trouble
+    /// Attempt every deferred message now
+    #[command(after_help = help::FLUSH)]
     Flush(Flush),
     /// Hold messages: no attempts until they are thawed
+    #[command(after_help = help::FREEZE)]
     Freeze(Freeze),
-    /// Let frozen messages go, and try them at once, or at the time of their release
+    /// Release frozen messages and attempt them now
+    #[command(after_help = help::THAW)]
     Thaw(Act),
-    /// Take messages out of the queue; nobody is told
+    /// Remove messages from the queue without a notice to the sender
+    #[command(after_help = help::DISCARD)]
     Discard(Discard),
-    /// Give messages up and tell their senders
+    /// Fail messages and notify their senders
+    #[command(after_help = help::BOUNCE)]
     Bounce(Act),
-    /// Hold back all mail for a destination or by a transport: it is accepted, and waits
+    /// Hold all mail for a destination or by a transport
+    #[command(after_help = help::SUSPEND)]
     Suspend(Suspend),
-    /// Let mail go that was suspended, and try at once what has waited
+    /// Release suspended mail and attempt it now
+    #[command(after_help = help::RESUME)]
     Resume(Resume),
-    /// Say which way mail for an address goes, and why
+    /// Show the route of mail for an address, and why
+    #[command(after_help = help::ROUTE)]
     Route(Route),
-    /// Print the times at which a message accepted now would be tried, and why then
+    /// Show when a message accepted now would be attempted, and why
+    #[command(after_help = help::SCHEDULE)]
     Schedule(Schedule),
-    /// Connect to where mail for an address goes next, and say what is there; exits 0, 75 (mail would
-    /// be deferred) or 69 (it would bounce, or there is no host to ask)
+    /// Connect to the next host for an address and show what it offers
+    #[command(after_help = help::PROBE)]
     Probe(Probe),
-    /// List the destinations that are down or suspended, or forget that they are down
+    /// List the destinations that are down or suspended
+    #[command(after_help = help::DESTINATIONS)]
     Destinations(Destinations),
     /// Account for every file in the spool
+    #[command(after_help = help::CHECK)]
     Check(Check),
-    /// Show the configuration that is in force, or check it
+    /// Show the configuration in force, or check it
+    #[command(after_help = help::CONFIG)]
     Config(Config),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {
-    /// The spool's owner; everything that root does in it is done as this user
+    /// Owner of the spool; root works in it as this user
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Send {
-    /// The sender; `<>` for none [default: the user]
+    /// Sender, or `<>` for none [default: the calling user]
     #[arg(
         short = 'f',
         long = "from",
@@ -151,24 +170,22 @@ pub(super) struct Send {
         allow_hyphen_values = true
     )]
     pub from: Option<OsString>,
-    /// Take recipients from To, Cc and Bcc too, or from Resent-To, Resent-Cc and Resent-Bcc
+    /// Also take recipients from the message's header
     #[arg(short = 't', long = "read-recipients")]
     pub from_header: bool,
-    /// Only store; the next run delivers
+    /// Only store the message; the next run delivers it
     #[arg(long)]
     pub queue_only: bool,
-    /// Deliver not before this time: `18:00` (the next), `tomorrow 8:00`, `2026-11-23 08:00`, all local;
-    /// `2026-11-23T08:00Z`; or `+2h` from now. `retry` releases it before
+    /// Hold the message until this time
     #[arg(long, value_name = "TIME", value_parser = super::time::moment_ahead)]
     pub at: Option<Timestamp>,
-    /// Deliver by this transport, whatever the routes say
+    /// Deliver by this transport, regardless of the routes
     #[arg(long, value_name = "NAME")]
     pub transport: Option<String>,
-    /// Name the submission, by up to 256 octets: another one with the same name, within
-    /// accept.key_lifetime, is the same one; it prints the first one's id and queues nothing
+    /// Name the submission; a repetition queues nothing
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub key: Option<OsString>,
-    /// The recipients, each argument a list as in a header: `Joe <joe@example.net>, root`
+    /// Recipients; each argument is a list: `Joe <joe@example.net>, root`
     #[arg(value_name = "RCPT")]
     pub recipients: Vec<OsString>,
     #[command(flatten)]
@@ -177,8 +194,7 @@ pub(super) struct Send {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Receive {
-    /// The sender; `<>` or nothing for the null sender [default: $SENDER, which Exim and others
-    /// set for the commands they pipe to]
+    /// Sender; `<>` or empty for none [default: $SENDER]
     #[arg(
         short = 'f',
         long = "from",
@@ -186,92 +202,88 @@ pub(super) struct Receive {
         allow_hyphen_values = true
     )]
     pub from: Option<OsString>,
-    /// Name the submission, by up to 256 octets such as the MTA's queue id (Postfix:
-    /// ${queue_id}): another one with the same name and the same recipients, within
-    /// accept.key_lifetime, is the same one, and queues nothing
+    /// Name the submission; a repetition queues nothing
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub key: Option<OsString>,
-    /// The recipients, each argument the address of one (RFC 5321)
+    /// Recipients, one address per argument (RFC 5321)
     #[arg(value_name = "RCPT", required = true)]
     pub recipients: Vec<OsString>,
     #[command(flatten)]
     pub dsn_params: DsnParams,
 }
 
-/// Of what the sender wants to hear (RFC 3461).
+/// DSN parameters (RFC 3461).
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Notices to the sender")]
 pub(super) struct DsnParams {
-    /// When to tell the sender: `never`, or some of `success,failure,delay` [default: of failures, and
-    /// of delays as the configuration says]
+    /// Events to notify of: success,failure,delay, or never
     #[arg(short = 'N', long, value_name = "WHEN")]
     pub notify: Option<Notify>,
-    /// How much of the message to return if it fails: `full` or `hdrs`
+    /// Part of a failed message to return: full or hdrs
     #[arg(short = 'R', long, value_name = "HOW")]
     pub ret: Option<Ret>,
-    /// The sender's own mark for the message, which notices repeat; nothing is none
+    /// Identifier that notices repeat; empty means unset
     #[arg(short = 'V', long, value_name = "TEXT", allow_hyphen_values = true)]
     pub envid: Option<String>,
-    /// To whom the sender wrote, such as `rfc822;you@example.net`; for each recipient one, in their
-    /// order, where an empty address says nothing
+    /// Original recipient; one per RCPT, in their order
     #[arg(long, value_name = "TYPE;ADDR")]
     pub orcpt: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
-    /// Messages in hand at once [default: run.jobs of the configuration, 20]
+    /// Run up to N transactions at once [default: run.jobs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub jobs: Option<u32>,
-    /// Stop after so many messages
+    /// Stop after N messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_messages: Option<u64>,
-    /// Take no further message after this time, such as 50s or 5m
+    /// Start no further message after this time, such as 5m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub max_time: Option<Duration>,
-    /// Stay, and deliver what comes in
+    /// Keep running, and deliver mail as it comes in
     #[arg(long)]
     pub watch: bool,
-    /// Print nothing if there was no trouble
+    /// Print nothing unless there was trouble
     #[arg(short, long)]
     pub quiet: bool,
-    /// Run in one of the slots for background attempts, or not at all
+    /// Run in a slot for background attempts, or do nothing if none is free
     #[arg(long, hide = true)]
     pub in_slot: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Count {
-    /// A JSON object with a number for each queue
+    /// Print a JSON object with a count for each queue
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
-    /// Any unambiguous part of an id, such as its last characters
+    /// Any unambiguous part of the id, such as its last characters
     pub id: String,
-    /// A JSON object
+    /// Print a JSON object
     #[arg(long, conflicts_with_all = ["headers", "message"])]
     pub json: bool,
-    /// The message's header, as it is
+    /// Print the message's header unchanged
     #[arg(long, conflicts_with = "message")]
     pub headers: bool,
-    /// The whole message, as it is
+    /// Print the whole message unchanged
     #[arg(long)]
     pub message: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Act {
-    /// Any unambiguous parts of ids, such as their last characters
+    /// Unambiguous parts of ids, such as their last characters
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]
@@ -282,7 +294,7 @@ pub(super) struct Act {
 pub(super) struct Freeze {
     #[command(flatten)]
     pub act: Act,
-    /// Thaw by itself after this time, such as 2h or 3d
+    /// Thaw automatically after this time, such as 2h or 3d
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
 }
@@ -291,22 +303,21 @@ pub(super) struct Freeze {
 pub(super) struct Discard {
     #[command(flatten)]
     pub act: Act,
-    /// Forget them at once: they cannot be taken back. It needs no room on the disk
+    /// Delete them at once; they cannot be restored
     #[arg(long)]
     pub now: bool,
 }
 
-/// What is suspended or resumed.
+/// The targets to suspend or resume.
 #[derive(Debug, clap::Args)]
 pub(super) struct Names {
-    /// Recipients' domains (example.net), or destinations as `destinations` and `route` have them,
-    /// with or without their transport and port (relay:relay.example.net:587, relay.example.net)
+    /// Domains of recipients, or destinations as `route` shows them
     #[arg(required_unless_present = "all", value_name = "NAME")]
     pub names: Vec<String>,
-    /// The names are those of transports
+    /// The names are names of transports
     #[arg(long)]
     pub transport: bool,
-    /// All mail, whatever it is and wherever it goes
+    /// All mail, without a name
     #[arg(long, conflicts_with_all = ["names", "transport"])]
     pub all: bool,
 }
@@ -315,10 +326,10 @@ pub(super) struct Names {
 pub(super) struct Suspend {
     #[command(flatten)]
     pub names: Names,
-    /// Let it go by itself after this time, such as 2h or 3d
+    /// Resume automatically after this time, such as 2h or 3d
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
-    /// Why, for whoever wonders
+    /// Record this reason; `destinations` shows it
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 }
@@ -340,10 +351,10 @@ pub(super) struct Flush {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct How {
-    /// Why, for the message's history
+    /// Record this reason in the message's history
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long)]
     pub dry_run: bool,
     /// Start no attempt in the background
@@ -353,54 +364,53 @@ pub(super) struct How {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
-    /// Mend what can be mended: move it to where it can be looked at, remove nothing but what
-    /// never got a name, correct modes
+    /// Repair what can be repaired
     #[arg(long)]
     pub repair: bool,
-    /// Only say what would be done
+    /// Only print what --repair would do
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
-    /// One JSON object a line: a finding, then the messages of each state, then the sums
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Route {
-    /// The addresses
+    /// Addresses of recipients
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<OsString>,
-    /// The sender, which routes may ask for; `<>` is the null sender [default: you]
+    /// Sender, or `<>` for none [default: the calling user]
     #[arg(short, long, value_name = "ADDRESS")]
     pub from: Option<OsString>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Schedule {
-    /// The recipient's address; without one, the schedule of all mail that has no other
+    /// Address of the recipient [default: show the default schedule]
     pub address: Option<OsString>,
-    /// The sender, which routes may ask for [default: you, or the null sender with --bounce]
+    /// Sender, or `<>` for none [default: the calling user]
     #[arg(short, long, value_name = "ADDRESS", conflicts_with = "bounce")]
     pub from: Option<OsString>,
     /// For mail from the null sender, such as a bounce
     #[arg(long)]
     pub bounce: bool,
-    /// A JSON object
+    /// Print a JSON object
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Probe {
-    /// The address
+    /// Address of the recipient
     pub address: OsString,
-    /// The sender, which routes may ask for; `<>` is the null sender [default: you]
+    /// Sender, or `<>` for none [default: the calling user]
     #[arg(short, long, value_name = "ADDRESS")]
     pub from: Option<OsString>,
-    /// A JSON object
+    /// Print a JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -410,16 +420,17 @@ pub(super) struct Probe {
 pub(super) struct Destinations {
     #[command(subcommand)]
     pub what: Option<DestinationsCommand>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DestinationsCommand {
-    /// Forget that destinations are down: their mail is tried when it is due
+    /// Forget that destinations are down
+    #[command(after_help = help::DESTINATIONS_CLEAR)]
     Clear {
-        /// Destinations as they are listed, with or without their transport; none: all
+        /// Destinations as listed, with or without transport [default: all]
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
@@ -433,26 +444,25 @@ pub(super) struct Config {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Find mistakes
+    /// Find mistakes in the configuration
+    #[command(after_help = help::CONFIG_CHECK)]
     Check,
-    /// Print what the sender of a message would get: an example of each notice, in the words that
-    /// are in force
+    /// Print an example of each notice to senders
+    #[command(after_help = help::CONFIG_NOTICES)]
     Notices {
         /// Only this kind
         kind: Option<Kind>,
     },
-    /// Print the configuration to begin with
+    /// Print the configuration that a new spool starts with
+    #[command(after_help = help::CONFIG_DEFAULT)]
     Default,
 }
 
-/// A kind of notice.
+/// A kind of notice. (Comments on the variants would make clap double-space the help.)
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(super) enum Kind {
-    /// Of mail that cannot be delivered
     Bounce,
-    /// Of mail that could not be delivered yet
     Delay,
-    /// Of mail that was delivered, for those who asked for it
     Success,
 }
 
@@ -466,18 +476,18 @@ impl From<Kind> for NoticeKind {
     }
 }
 
-/// Whether these arguments call `receive`, judged as simply as possible: before anything that
+/// Whether these arguments call `receive`. The test is simple, because it runs before anything that
 /// could fail.
 pub(super) fn is_receive(arguments: &[OsString]) -> bool {
     command_word(arguments).is_some_and(|word| word == OsStr::new("receive"))
 }
 
-/// Whether arguments are those of a submission.
+/// Whether these arguments call `send` or `receive`.
 fn is_entrance(arguments: &[OsString]) -> bool {
     is_receive(arguments) || command_word(arguments).is_some_and(|word| word == OsStr::new("send"))
 }
 
-/// The word that stands where a command does.
+/// Returns the first argument that is neither an option nor the value of a global option.
 fn command_word(arguments: &[OsString]) -> Option<&OsString> {
     let mut rest = arguments.iter().skip(1);
     while let Some(argument) = rest.next() {
@@ -501,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_is_as_none() {
+    fn an_empty_variable_counts_as_unset() {
         let given = |value: &'static str| {
             let mut global = Global {
                 spool: None,
@@ -515,9 +525,9 @@ mod tests {
         assert_eq!(given("there"), (Some("there".into()), config));
     }
 
-    /// The short way reads a submission as the long one does, or leaves it to that.
+    /// The short parser gives the same result as the full parser, or rejects the line.
     #[test]
-    fn both_ways_read_a_submission_alike() {
+    fn both_parsers_read_a_submission_alike() {
         for line in [
             "m send -f a@x b@x",
             "m --spool /s send -t -N success,delay --at +2h --key k -- -b@x c@x",
@@ -545,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn receive_is_told_apart() {
+    fn receive_is_recognized() {
         let is = |text: &str| {
             let words = text.split(' ').map(OsString::from).collect::<Vec<_>>();
             is_receive(&words)

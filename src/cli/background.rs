@@ -1,4 +1,4 @@
-//! Attempts in the background: at once, detached, and not too many.
+//! Background attempts: immediate, detached, and limited in number.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -9,15 +9,15 @@ use super::site::Site;
 use crate::runner::{has_resident, slot_is_free};
 use crate::transport::detach;
 
-/// Starts a run in the background, if a slot is free. If none is, the runs that hold them look
-/// again after letting go, and find what was queued before this call. So does a run that stays (see
-/// `run/reaper.rs`).
+/// Starts a run in the background if a slot is free. Otherwise the runs that hold the slots look at
+/// the queue again after they release them, so they find what was queued before this call. So does a
+/// resident run (see `run/reaper.rs`).
 ///
-/// The message is in the queue already, so no trouble here is worth more than a log line.
+/// The message is already in the queue, so a failure here is only logged.
 pub(super) fn attempt(site: &Site, global: &Global) {
     if let Some(mistake) = &site.mistake {
-        let text = "mailspool: nothing is tried by this command, for the configuration cannot be \
-                    used; a run that stays goes on by its last good one\n";
+        let text = "mailspool: this command attempts nothing, because the configuration cannot be \
+                    used; `run --watch` goes on with its last good one\n";
         write_once(io::stderr(), text);
         return tracing::warn!(mistake, "no attempt in the background");
     }
@@ -32,7 +32,7 @@ pub(super) fn attempt(site: &Site, global: &Global) {
         Err(error) => return tracing::warn!(%error, "no attempt in the background"),
     }
     let Ok(program) = std::env::current_exe() else {
-        return tracing::warn!("no attempt in the background: where is this program?");
+        return tracing::warn!("no attempt in the background: the program's path is unknown");
     };
     let mut command = Command::new(program);
     command.arg("--spool").arg(site.spool.path());
@@ -44,8 +44,8 @@ pub(super) fn attempt(site: &Site, global: &Global) {
     command
         .args(["run", "--in-slot", "--quiet"])
         .current_dir("/");
-    // None of our descriptors: a reader of our output waits for all that hold it, and so does a
-    // process that waits for a lock which our caller has.
+    // Pass on none of our streams: a reader of our output waits until every holder has closed it, and so
+    // does a process that waits for a lock of our caller's.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -16,7 +16,7 @@ use super::table;
 use crate::message::printable;
 use crate::operator::{Finding, Level, RowStatus, Tallied, Tally, check as look, tally};
 
-/// Of names that are not ours, so many of a directory are shown; `--json` has them all.
+/// The most foreign names that are shown of one directory; the rest is only counted. `--json` lists all.
 const MAX_ALIKE: usize = 10;
 
 /// `mailspool check`.
@@ -27,7 +27,7 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<u8, Failure> {
     let now = Timestamp::now();
     let Tallied { tallies, unread } = tally(&site.spool, now);
     let mut sums = Sums::of(&findings, &tallies);
-    // What stands in the way has been found, or was in the way for a moment.
+    // A remaining problem explains what cannot be read. Without one, the failure itself is the error.
     sums.uncounted = unread.len();
     if let (Some(error), false) = (unread.into_iter().next(), findings.iter().any(is_left)) {
         return Err(error.into());
@@ -50,14 +50,14 @@ pub(super) fn check(global: &Global, args: &Check) -> Result<u8, Failure> {
     })
 }
 
-/// What it comes to.
+/// The totals of a check.
 #[derive(Serialize)]
 struct Sums {
-    /// Those that can be counted.
+    /// Messages that could be counted.
     messages: usize,
-    /// Messages and directories that cannot be looked at; how many messages are in them is not known.
+    /// Messages and directories that could not be read; how many messages they hold is unknown.
     uncounted: usize,
-    /// Those that are left.
+    /// Problems that remain.
     problems: usize,
     repaired: usize,
 }
@@ -79,7 +79,7 @@ impl Sums {
         let messages = match self.uncounted {
             0 => table::messages(self.messages),
             _ => format!(
-                "{} and what cannot be counted",
+                "{} and some that cannot be counted",
                 table::messages(self.messages)
             ),
         };
@@ -90,7 +90,7 @@ impl Sums {
         };
         let repaired = match self.repaired {
             0 => String::new(),
-            count => format!(", {count} mended"),
+            count => format!(", {count} repaired"),
         };
         let left = if self.repaired > 0 && self.problems > 0 {
             " left"
@@ -101,12 +101,12 @@ impl Sums {
     }
 }
 
-/// Whether a finding is a problem still.
+/// Whether a finding is a problem that remains.
 fn is_left(finding: &Finding) -> bool {
     finding.level == Level::Problem && finding.repaired != Some(true)
 }
 
-/// Each finding on a line of its own, what it is below it.
+/// Formats the findings: a line with the path, and the explanation on the line below.
 fn paragraphs(findings: &[Finding]) -> String {
     let mut text = String::new();
     let mut alike: BTreeMap<(&Path, &str), usize> = BTreeMap::new();
@@ -147,17 +147,17 @@ fn paragraph(finding: &Finding) -> String {
     )
 }
 
-/// What is, would be, or was not done.
+/// What the repair did, would do, or could not do.
 fn repair(finding: &Finding) -> Option<String> {
     let repair = finding.repair.as_ref()?;
     Some(match finding.repaired {
         None => format!("--repair {}", repair.does()),
         Some(true) => repair.done(),
-        Some(false) => "not mended: it has changed, or somebody has it in hand".to_owned(),
+        Some(false) => "not repaired: it has changed or is in use".to_owned(),
     })
 }
 
-/// Where the messages stand.
+/// Formats how many messages each queue and status has.
 fn table_of(tallies: &[Tally], now: Timestamp) -> String {
     if tallies.is_empty() {
         return String::new();
@@ -168,7 +168,7 @@ fn table_of(tallies: &[Tally], now: Timestamp) -> String {
         (RowStatus::Incoming | RowStatus::Active | RowStatus::WillBeBounced, None) => {
             "next run".to_owned()
         }
-        (_, None) => "never by itself".to_owned(),
+        (_, None) => "on request".to_owned(),
     };
     let cells = |tally: &Tally| {
         let cells = [

@@ -62,7 +62,7 @@ fn examples(site: &Site, kind: Option<Kind>) -> Result<(), Failure> {
         Ok::<_, Failure>(String::from_utf8_lossy(&example).into_owned())
     };
     match kind {
-        // Alone, it is a message that can be saved and opened with a mail program.
+        // One kind alone is a complete message, which can be saved and opened with a mail program.
         Some(kind) => say(&example(kind.into())?),
         None => {
             for kind in [NoticeKind::Bounce, NoticeKind::Delay, NoticeKind::Success] {
@@ -77,16 +77,16 @@ fn examples(site: &Site, kind: Option<Kind>) -> Result<(), Failure> {
     }
 }
 
-/// The configuration with every default filled in, as TOML.
+/// Returns the configuration as TOML, with every default filled in.
 fn in_force(site: &Site) -> Result<String, Failure> {
     let mut text = String::new();
-    // A comment ends where its line does.
+    // A comment ends at the line end, so control characters are escaped.
     let mut comment = |words: &str| text += &format!("# {}\n", printable(words));
     comment(&format!("spool: {}", site.spool.path().display()));
     match (&site.mistake, &site.config_file) {
         (Some(mistake), _) => comment(&format!("the defaults, because of a mistake: {mistake}")),
         (None, Some(file)) => comment(&format!("configuration: {}", file.display())),
-        (None, None) => comment("configuration: the default, without a file"),
+        (None, None) => comment("configuration: the default; there is no file"),
     }
     for name in site.config.with_password() {
         comment(&format!("transport.{name}.password: not shown"));

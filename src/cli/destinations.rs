@@ -1,4 +1,4 @@
-//! `destinations`: those that are down or suspended, and what that means for messages.
+//! `destinations`: which are down or suspended, and which messages wait for that reason.
 
 use std::io::{self, BufWriter};
 
@@ -39,14 +39,14 @@ pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<u8, F
     Ok(0)
 }
 
-/// What is suspended now, by name.
+/// Returns the suspensions in force, sorted by name.
 fn suspended(spool: &Spool, now: Timestamp) -> disk::Result<Vec<Standing>> {
     let mut all = spool.suspensions()?;
     all.retain(|suspension| !suspension.is_over(now));
     Ok(all)
 }
 
-/// One that is down or suspended, as JSON has it.
+/// A destination that is down, or a suspension, as a JSON line.
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 enum Line<'a> {
@@ -54,7 +54,7 @@ enum Line<'a> {
     Suspended {
         transport: Option<&'a str>,
         destination: Option<&'a str>,
-        /// All mail; then the two above are null.
+        /// Whether all mail is suspended; then the two fields above are null.
         all: bool,
         since: Option<Timestamp>,
         until: Option<Timestamp>,
@@ -143,7 +143,7 @@ fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
                 .any(|name| *name == whole || domain::is_same(name, &down.destination.next_hop))
     };
     let named: Vec<&Down> = all.iter().filter(named).collect();
-    // With a destination go the hosts by which it is down: it would wait for them.
+    // Also clear the hosts that made a destination be down: it would wait for them.
     let is_host_of = |host: &&Down| {
         let of = |down: &&Down| {
             let hosts = down.hosts.iter();
@@ -159,17 +159,17 @@ fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
         .filter(is_host_of);
     let mut text = String::new();
     for down in named.iter().copied().chain(hosts) {
-        // Somebody who has just reached it has forgotten it before us.
+        // Another process that has just reached it may have removed the record already.
         spool.forget_down(&down.destination)?;
         text += &format!(
-            "{} is tried again.\n",
+            "{} is attempted again.\n",
             printable(&down.destination.to_string())
         );
     }
     match (text.is_empty(), names.is_empty()) {
         (true, true) => print("All destinations are up.\n"),
         (true, false) => {
-            let text = "no destination of that name is down";
+            let text = "no destination with that name is down";
             return Err(Failure::new(EX_UNAVAILABLE, text));
         }
         (false, _) => print(&text),
@@ -177,7 +177,7 @@ fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Says of messages that wait for a destination why they do.
+/// Explains why messages wait for a destination.
 pub(super) struct Waiting<'a> {
     site: &'a Site,
     down: Vec<Down>,
@@ -188,21 +188,21 @@ impl Waiting<'_> {
     pub fn look(site: &Site) -> Waiting<'_> {
         Waiting {
             site,
-            // A help only: a listing does not fail for want of it.
+            // This only adds explanations: a listing does not fail without them.
             down: site.spool.all_down().unwrap_or_default(),
             suspended: suspended(&site.spool, Timestamp::now()).unwrap_or_default(),
         }
     }
 
-    /// Gives a message that waits because its mail is suspended that for a reason, and a deferred
-    /// one without a reason of its own the destination's.
+    /// Sets the reason in a message's row: the suspension if its mail is suspended, else, for a deferred
+    /// message without a reason, that the destination is down.
     pub fn explain(&self, row: &mut Row, view: &View) {
         let Ok(content) = &view.content else { return };
         if let RowStatus::Incoming | RowStatus::Active | RowStatus::Scheduled = row.status
             && let Some(one) = self.suspends(content)
         {
             row.last_error = Some(suspend::describe(one));
-            // Another look is taken before, and that is no attempt.
+            // A run looks at the message before the suspension ends, but that is no attempt.
             if let Some(end) = self.all_suspended(content) {
                 row.next_attempt =
                     end.map(|end| row.next_attempt.map_or(end, |next| next.max(end)));
@@ -220,12 +220,12 @@ impl Waiting<'_> {
             .next();
     }
 
-    /// Why a message waits that an operator wants tried, if its mail is suspended.
+    /// Returns why a message waits although an operator requested an attempt, if its mail is suspended.
     pub fn suspended(&self, spool: &Spool, id: QueueId) -> Result<Option<String>, Failure> {
         if self.suspended.is_empty() {
             return Ok(None);
         }
-        // A help only: of one that is not found nothing is said.
+        // This is only a hint: a message that is not found gets none.
         let Some(place) = spool.locate(id)?.queue() else {
             return Ok(None);
         };
@@ -235,13 +235,13 @@ impl Waiting<'_> {
         Ok(one.map(suspend::describe))
     }
 
-    /// What suspends the mail of somebody who is left.
+    /// Returns the first suspension that holds a pending recipient's mail.
     fn suspends(&self, content: &Content) -> Option<&Standing> {
         self.of_left(content).flatten().next()
     }
 
-    /// If the mail of everybody who is left is suspended: when that of the first of them may go,
-    /// if it does so by itself.
+    /// Returns the earliest end of the suspensions if they hold the mail of every pending recipient. The
+    /// inner value is none if no suspension has an end.
     fn all_suspended(&self, content: &Content) -> Option<Option<Timestamp>> {
         let all: Option<Vec<&Standing>> = self.of_left(content).collect();
         Some(
@@ -251,7 +251,7 @@ impl Waiting<'_> {
         )
     }
 
-    /// What suspends the mail of each who is left.
+    /// Returns, for each pending recipient, the suspension that holds its mail.
     fn of_left(&self, content: &Content) -> impl Iterator<Item = Option<&Standing>> {
         let wanted = content.envelope.submission.transport.as_deref();
         let left = content
@@ -260,7 +260,7 @@ impl Waiting<'_> {
             .iter()
             .filter(|recipient| recipient.is_left());
         left.map(move |recipient| {
-            // None of them is asked which way it goes where nothing is suspended.
+            // Do not compute a way if nothing is suspended.
             let of = || {
                 Way::of(
                     self.site,
@@ -274,7 +274,7 @@ impl Waiting<'_> {
         })
     }
 
-    /// What is remembered of where this recipient's mail goes next.
+    /// Returns the outage record of the destination that this recipient's mail would take.
     fn of(&self, envelope: &Envelope, to: &Address) -> Option<&Down> {
         let wanted = envelope.submission.transport.as_deref();
         let way = Way::of(self.site, wanted, &envelope.sender, to);
@@ -285,7 +285,7 @@ impl Waiting<'_> {
     }
 }
 
-/// That a destination is down, and why.
+/// Formats that a destination is down, since when and why.
 pub(super) fn describe_down(down: &Down) -> String {
     printable(&format!(
         "destination {} is down since {}: {}",

@@ -1,4 +1,4 @@
-//! Failures and exit statuses: the one place where an error becomes words and a number.
+//! Failures and exit statuses: the only place where an error becomes a text and a status.
 
 use std::fmt;
 use std::io::Write;
@@ -24,13 +24,12 @@ pub(super) const EX_TEMPFAIL: u8 = 75;
 pub(super) const EX_NOPERM: u8 = 77;
 pub(super) const EX_CONFIG: u8 = 78;
 
-/// Something went wrong: what, and with which status the program ends.
+/// A failure: its text, and the status the program exits with.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub status: u8,
     pub text: String,
-    /// The message itself can never be accepted, and the text begins with an enhanced status
-    /// code that says why.
+    /// The message itself can never be accepted. The text then begins with an enhanced status code.
     pub permanent: bool,
 }
 
@@ -102,15 +101,15 @@ impl From<runner::Error> for Failure {
     }
 }
 
-/// Says what went wrong, to a person.
+/// Prints a failure on standard error and returns its status.
 pub(super) fn complain(failure: &Failure) -> u8 {
     write_once(std::io::stderr(), &format!("mailspool: {}\n", failure.text));
     failure.status
 }
 
-/// Says what went wrong, to an MTA. What can never be accepted begins with its enhanced status
-/// code, on standard output, and nothing comes before it; everything else is 75, with words
-/// that cannot be taken for such a code.
+/// Reports a failure to an MTA and returns the status: 65 for a permanent failure, otherwise 75. A
+/// permanent failure goes to standard output and begins with its enhanced status code, with nothing
+/// before it. Any other text goes to standard error and cannot be mistaken for such a code.
 pub(super) fn refuse(failure: &Failure) -> u8 {
     if failure.permanent {
         write_once(std::io::stdout(), &format!("{}\n", failure.text));
@@ -120,16 +119,15 @@ pub(super) fn refuse(failure: &Failure) -> u8 {
     EX_TEMPFAIL
 }
 
-/// How long a reader that takes nothing is waited for.
+/// How long to wait for a reader that takes nothing; after that the rest of the text is dropped.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Streams, by their numbers, that are not read: what else goes there is left out.
+/// Bit set of the descriptors that nothing reads; later text for them is dropped.
 static NOT_READ: AtomicU32 = AtomicU32::new(0);
 
-/// Writes what is beside the point, for the status is what counts: a stream may be closed, not
-/// block, or be a pipe that nothing reads. Its failure is no news, and it never waits for long:
-/// what is said here is often said after something has become durable, when the process must come
-/// to its end.
+/// Writes a text that is secondary to the exit status. The stream may be closed, nonblocking, or a
+/// pipe that nothing reads. A failure is ignored, and the wait is short: often a message has already
+/// become durable, and then the process must end.
 pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
     let number = to.as_fd().as_raw_fd().unsigned_abs().min(31);
     if NOT_READ.load(Ordering::SeqCst) & 1 << number != 0 {
@@ -141,8 +139,8 @@ pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
         return;
     }
     let to = Arc::new(to);
-    // A write can block whatever was known of the stream before. Then the thread stays in it until the
-    // process ends.
+    // A write can block regardless of any earlier check, so a thread does it. A blocked thread stays in
+    // the write until the process ends.
     let (progress, heard) = mpsc::channel();
     let (writer, bytes) = (Arc::clone(&to), text.to_vec());
     let write = move || pour(&*writer, &bytes, || progress.send(()).is_ok());
@@ -165,14 +163,14 @@ pub(super) fn write_once(to: impl AsFd + Send + Sync + 'static, text: &str) {
     if is_stuck {
         NOT_READ.fetch_or(1 << number, Ordering::SeqCst);
         if number == 1 {
-            let text = "mailspool: standard output is not read; the rest is left out\n";
+            let text = "mailspool: standard output is not read; the rest is dropped\n";
             write_once(std::io::stderr(), text);
         }
     }
 }
 
-/// Writes what a stream takes at once, and says how much that was: nothing where the kernel cannot
-/// promise not to wait, such as with a terminal. It spares a thread.
+/// Writes as much as the stream takes without blocking, and returns how many octets that was: 0 if the
+/// kernel cannot guarantee it, such as for a terminal. It often saves the thread.
 #[allow(unsafe_code)]
 fn write_without_waiting(to: &impl AsFd, bytes: &[u8]) -> usize {
     let piece = libc::iovec {
@@ -180,7 +178,7 @@ fn write_without_waiting(to: &impl AsFd, bytes: &[u8]) -> usize {
         iov_len: bytes.len(),
     };
     // SAFETY: the one vector that is passed points to `bytes`, which are only read and outlive the
-    // call. The offset -1 writes where the stream stands.
+    // call. The offset -1 means the stream's current position.
     let written = unsafe {
         libc::pwritev2(
             to.as_fd().as_raw_fd(),
@@ -193,9 +191,9 @@ fn write_without_waiting(to: &impl AsFd, bytes: &[u8]) -> usize {
     usize::try_from(written).unwrap_or(0)
 }
 
-/// Writes piece by piece, asking before each whether to go on.
+/// Writes piece by piece, while `go_on` returns true before each piece.
 fn pour(to: &impl AsFd, mut bytes: &[u8], mut go_on: impl FnMut() -> bool) {
-    /// No pipe that has room takes less of it without blocking (PIPE_BUF).
+    /// Octets that a pipe which polls as writable takes without blocking (PIPE_BUF).
     const PIECE: usize = 4096;
     while !bytes.is_empty() && go_on() {
         match nix::unistd::write(to, &bytes[..bytes.len().min(PIECE)]) {
@@ -207,27 +205,27 @@ fn pour(to: &impl AsFd, mut bytes: &[u8], mut go_on: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until a stream has room, not for long.
+/// Waits up to [`PATIENCE`] until a stream has room; whether it has.
 fn has_room(to: &impl AsFd) -> bool {
     let mut room = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
     let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
     poll(&mut room, patience).is_ok_and(|ready| ready > 0)
 }
 
-/// Prints what was asked for, and waits as long as its reader needs: it may be a pager.
+/// Prints a command's output. Waits as long as the reader needs, because it may be a pager.
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    // A closed pipe is a reader that has seen enough.
+    // A closed pipe means that the reader needs no more.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Says what is wrong with the usage, or prints the help that was asked for.
+/// Prints a usage error, or the help that was asked for.
 pub(super) fn say_usage(error: &clap::Error) {
-    // A closed pipe behind `--help` is no trouble.
+    // Ignore a closed pipe, such as of `--help | head`.
     let _ = error.print();
 }
 
-/// The same for an MTA, which is not waited for.
+/// The same for an MTA, without waiting for it to read.
 pub(super) fn say_usage_to_mta(error: &clap::Error) {
     let text = error.render().to_string();
     if error.use_stderr() {
@@ -237,23 +235,23 @@ pub(super) fn say_usage_to_mta(error: &clap::Error) {
     }
 }
 
-/// Ends this process from whatever thread: no command goes on without it, and the log gets
-/// its last lines.
+/// Ends this process from any thread. Kills its commands, so that none outlives it, and finishes the
+/// log.
 pub(super) fn leave(status: u8) -> ! {
     crate::transport::end_commands();
     super::log::finish();
     std::process::exit(i32::from(status))
 }
 
-/// Whether the message that this process takes in is durable. Nothing fails after that.
+/// Whether the message that this process accepts is durable. After that the process exits with 0.
 static IS_DURABLE: AtomicBool = AtomicBool::new(false);
 
-/// From now on this process does not fail, not even by a panic: its message is durable.
+/// Makes this process exit with 0 from now on, even after a panic, because its message is durable.
 pub(super) fn no_failure_from_now_on() {
     IS_DURABLE.store(true, Ordering::SeqCst);
 }
 
-/// The status to end with for a mistake of ours.
+/// Returns the exit status after a panic: 0 if the message is durable, else `status`.
 pub(super) fn after_panic(status: u8) -> u8 {
     if IS_DURABLE.load(Ordering::SeqCst) {
         0
@@ -262,8 +260,8 @@ pub(super) fn after_panic(status: u8) -> u8 {
     }
 }
 
-/// Has a panic end the whole process with a status, whichever thread it is in. (A panic in a
-/// delivery is caught before it gets here; this is for the rest.)
+/// Installs a panic hook that reports the panic. With `EX_TEMPFAIL` it also ends the process, whichever
+/// thread panicked. (A panic in a delivery is caught before it gets here.)
 pub(super) fn panics_end_in(status: u8) {
     std::panic::set_hook(Box::new(move |panic| {
         let text = format!("mailspool: internal error: {panic}\n");
@@ -274,8 +272,9 @@ pub(super) fn panics_end_in(status: u8) {
     }));
 }
 
-/// A file that may not grow (`ulimit -f`) is an error like a full disk, not a death: some MTAs make
-/// a bounce of that. Not for a process that starts commands: they would inherit it.
+/// Ignores SIGXFSZ, so that the file size limit (`ulimit -f`) is an error like a full disk and does not
+/// kill the process: some MTAs bounce the message if a signal kills their command. Not for processes
+/// that start commands, because these would inherit it.
 #[allow(unsafe_code)]
 pub(super) fn outlive_file_size_limit() {
     use nix::sys::signal::{SigHandler, Signal, signal};

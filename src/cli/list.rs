@@ -22,12 +22,12 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
     let mut listing = site.spool.listing();
     let waiting = Waiting::look(&site);
     let mut out = BufWriter::new(io::stdout().lock());
-    // However many messages there are, only their ids and places are kept, and a page of the table.
+    // Memory holds only the ids and queues of all messages, and one page of the table.
     let (mut page, mut columns) = (Vec::new(), table::Columns::under(HEADING));
     if !args.json {
         put(&mut out, &heading(listing.messages.len()))?;
     }
-    // The others are shown all the same; what could not be read is said when they have been.
+    // Show the readable messages first, then report what could not be read.
     let mut unread = std::mem::take(&mut listing.unread);
     for (id, place) in &listing.messages {
         let view = match site.spool.view(*id, *place, &listing) {
@@ -56,17 +56,17 @@ pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
     said_unread(&unread)
 }
 
-/// Says what a look could not read, after what it could: each on a line of its own.
+/// Returns what could not be read as a failure, one line per path.
 fn said_unread(unread: &[disk::Error]) -> Result<(), Failure> {
     if unread.is_empty() {
         return Ok(());
     }
     let lines: Vec<String> = unread.iter().map(|error| error.to_string()).collect();
-    let text = format!("{}\nwhat is in there is not shown", lines.join("\n"));
+    let text = format!("{}\nwhat these contain is not shown", lines.join("\n"));
     Err(Failure::new(EX_TEMPFAIL, text))
 }
 
-/// The words that scripts have matched for years.
+/// Returns the heading. Its wording is stable, because scripts match it.
 fn heading(count: usize) -> String {
     match count {
         0 => "There is no message in queue.\n".to_owned(),
@@ -77,12 +77,12 @@ fn heading(count: usize) -> String {
 
 const HEADING: &[&str] = &["ID", "Age", "Size", "From", "To", "Status", "Next"];
 
-/// Rows of the table that are measured and written together.
+/// Rows of the table that are measured and written together. Later pages may have wider columns.
 const PAGE: usize = 100;
 
-/// The cells of a message's row, and the line below it.
+/// Returns the cells of a message's row, and the note below it.
 fn cells(row: &Row, now: Timestamp) -> table::Line {
-    /// Longer addresses are cut; `show` and `--json` have them whole.
+    /// Characters of an address; longer ones are cut. `show` and `--json` print the whole address.
     const ADDRESS: usize = 36;
     let sender = row.sender.as_deref().map_or("?".to_owned(), table::address);
     let next = row.next_attempt.or(discarded_at(row));
@@ -100,7 +100,7 @@ fn cells(row: &Row, now: Timestamp) -> table::Line {
     (cells, (!below.is_empty()).then(|| below.join("; ")))
 }
 
-/// Since when a message has been in use, and by which process of this host.
+/// Formats since when a message is in use, and by which process of this host.
 pub(super) fn in_use(row: &Row) -> Option<String> {
     let process = row.process?;
     let since = (row.since).map_or(String::new(), |since| {
@@ -109,13 +109,13 @@ pub(super) fn in_use(row: &Row) -> Option<String> {
     Some(format!("{since}by process {process}"))
 }
 
-/// When it is discarded, if nobody does anything.
+/// Returns when a frozen message is discarded unless an operator acts.
 fn discarded_at(row: &Row) -> Option<Timestamp> {
     let hold = row.hold.as_ref()?;
     hold.until.filter(|_| hold.then == Some(Then::Discard))
 }
 
-/// The status, and of what is frozen what comes next.
+/// Returns the status, and for a frozen message also that it will be discarded.
 fn status_label(row: &Row) -> &'static str {
     match row.status {
         RowStatus::Frozen if discarded_at(row).is_some() => "Frozen, will be discarded",
@@ -123,7 +123,8 @@ fn status_label(row: &Row) -> &'static str {
     }
 }
 
-/// The recipients who are not done: the first by name, the others by number.
+/// Formats the pending recipients: the first address and the number of others. If none is pending,
+/// the failed ones.
 fn to(row: &Row) -> String {
     let named = |done: &[&str]| -> Vec<_> {
         row.recipients
@@ -176,7 +177,7 @@ pub(super) fn json_line(
     put(out, &format!("{text}\n"))
 }
 
-/// Writes to standard output. Whoever stops reading has seen enough.
+/// Writes to standard output. A closed pipe ends the process with 0: the reader needs no more.
 pub(super) fn put(out: &mut impl Write, text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -191,7 +192,7 @@ pub(super) fn finish(mut out: impl Write) -> Result<(), Failure> {
     }
 }
 
-/// One line about a message that is held up, for `show`.
+/// Formats the status line of `show`.
 pub(super) fn status_text(row: &Row, now: Timestamp) -> String {
     let mut text = status_label(row).to_owned();
     if let Some(at) = discarded_at(row) {

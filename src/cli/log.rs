@@ -1,4 +1,4 @@
-//! Where log lines go, and that each of them is one line.
+//! Where log lines go. Each event is exactly one line.
 //!
 //! Nothing here waits for a log: see [`buffer`].
 
@@ -28,7 +28,7 @@ use journald::{Journald, Socket};
 /// Whether standard error may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Quiet {
-    /// It may.
+    /// Yes.
     No,
     /// Only if the configuration says so.
     UnlessAsked,
@@ -36,11 +36,11 @@ pub(super) enum Quiet {
     Always,
 }
 
-/// Where libc's syslog() writes to.
+/// The socket that libc's syslog() writes to.
 const SYSLOG: &str = "/dev/log";
 
-/// Starts logging as configured. If what was chosen is not there, lines go to standard error, if that
-/// may be written to.
+/// Starts logging as configured. If the configured log does not exist, lines go to standard error, if
+/// that may be written to.
 pub(super) fn start(log: &Log, quiet: Quiet) {
     let opened = open(log, quiet).or_else(|error| match (error, quiet) {
         (NoLog::Absent(_), _) => open(&to_stderr_instead(log, quiet), quiet),
@@ -52,12 +52,12 @@ pub(super) fn start(log: &Log, quiet: Quiet) {
         }
         Opened::nothing()
     });
-    // Only a run stays long enough for `[log]` to change. Others that log nowhere need nothing of this.
+    // Only a run lives long enough for `[log]` to change. Any other process without a log is done here.
     if opened.output.is_none() && quiet != Quiet::No {
         return;
     }
     let (layer, handle) = reload::Layer::new(opened.layer);
-    // A subscriber that is set already is a program's that this is part of; it stays.
+    // If an embedding program has already set a subscriber, keep that one.
     let subscriber = tracing_subscriber::registry().with(layer);
     let _ = subscriber.with(LevelFilter::INFO).try_init();
     *started() = Some(Started {
@@ -68,18 +68,18 @@ pub(super) fn start(log: &Log, quiet: Quiet) {
     });
 }
 
-/// Logs as configured from now on, if that is not so already. Lines that were said before are given a
-/// moment to reach the log that was, which is not waited for longer than at the end of a process.
+/// Switches to the log that `log` describes, if it differs. Earlier lines get time to reach the previous
+/// log, at most as long as at the end of a process.
 ///
 /// # Errors
-/// If what is chosen is not there, or cannot be written to. Then everything stays as it was.
+/// If the new log does not exist or cannot be opened. Then the previous log stays in use.
 pub(super) fn change(log: &Log) -> Result<(), NoLog> {
     let (quiet, handle) = match &*started() {
         Some(now) if now.log != *log => (now.quiet, now.handle.clone()),
         _ => return Ok(()),
     };
     let opened = open(log, quiet)?;
-    tracing::info!("[log] has changed: from now on lines go where it says");
+    tracing::info!("[log] has changed: this is the last line in this log");
     handle
         .reload(opened.layer)
         .map_err(|error| NoLog::Failed(io::Error::other(error)))?;
@@ -94,7 +94,7 @@ pub(super) fn change(log: &Log) -> Result<(), NoLog> {
     if lost > 0 {
         tracing::warn!(
             lines = lost,
-            "lines were lost: the log before this one did not take them"
+            "log lines were lost: the previous log did not take them"
         );
     }
     Ok(())
@@ -103,10 +103,10 @@ pub(super) fn change(log: &Log) -> Result<(), NoLog> {
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoLog {
-    /// Nothing reads it on this machine.
-    #[error("{0} is not there")]
+    /// The log's socket does not exist on this machine.
+    #[error("{0} does not exist")]
     Absent(&'static str),
-    /// The system did not let us have it.
+    /// Opening the log failed.
     #[error(transparent)]
     Failed(#[from] io::Error),
 }
@@ -129,11 +129,11 @@ impl Opened {
     }
 }
 
-/// Where lines wait.
+/// The buffer of an open log.
 #[derive(Clone)]
 struct Buffered {
     buffer: Arc<Buffer>,
-    /// Whether losses may be told on standard error, and are not in vain there.
+    /// Whether to report lost lines on standard error. Not if that is the log itself, or an MTA reads it.
     tells: bool,
 }
 
@@ -171,7 +171,7 @@ fn open(log: &Log, quiet: Quiet) -> Result<Opened, NoLog> {
     }
 }
 
-/// What is done where nothing else takes lines.
+/// Returns the fallback if no log exists: standard error for a run, otherwise no log.
 fn to_stderr_instead(log: &Log, quiet: Quiet) -> Log {
     let to = match quiet {
         Quiet::No => LogTo::Stderr,
@@ -201,7 +201,7 @@ fn lines(format: LogFormat, target: Target, tells: bool) -> io::Result<Opened> {
     })
 }
 
-/// How this process logs, once it does.
+/// How this process logs; none before logging starts.
 static STARTED: Mutex<Option<Started>> = Mutex::new(None);
 
 struct Started {
@@ -215,8 +215,8 @@ fn started() -> MutexGuard<'static, Option<Started>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives lines that are still on their way a moment, before the process ends. What the log does
-/// not take by then is lost, and told on standard error where that may be written to.
+/// Waits briefly for buffered lines before the process ends. Lines that the log has not taken by then
+/// are lost; their number is printed on standard error if that may be written to.
 pub(super) fn finish() {
     let output = started().as_ref().and_then(|now| now.output.clone());
     let Some(Buffered { buffer, tells }) = output else {
@@ -230,15 +230,15 @@ pub(super) fn finish() {
     }
 }
 
-/// The progress bar that log lines on standard error make way for, if there is one.
+/// The progress bar that is suspended while a log line goes to standard error.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
-/// Has log lines on standard error go above a progress bar.
+/// Makes log lines on standard error appear above this progress bar.
 pub(super) fn above(bar: &ProgressBar) {
     let _ = BAR.set(bar.clone());
 }
 
-/// Takes whole lines.
+/// A log that takes whole lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Stderr,
@@ -258,8 +258,8 @@ impl Sink for Target {
     }
 }
 
-/// Writes to standard error as long as it takes. The handle of the standard library is not locked:
-/// whatever else this process has to say there would wait for us.
+/// Writes to standard error, however long that takes. Does not lock the standard library's handle,
+/// because other threads that print to it would wait.
 fn to_stderr(mut bytes: &[u8]) -> io::Result<()> {
     let stderr = io::stderr();
     while !bytes.is_empty() {
@@ -277,7 +277,7 @@ fn to_stderr(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes lines of a format.
+/// Turns formatted events into lines for the buffer.
 struct Lines {
     buffer: Arc<Buffer>,
     format: LogFormat,
@@ -303,7 +303,7 @@ impl<'a> MakeWriter<'a> for Lines {
 struct Draft<'a>(&'a Lines, Severity);
 
 impl Write for Draft<'_> {
-    /// One event, with its line end.
+    /// Queues one event, which ends with a line end.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Draft(lines, severity) = self;
         let text = String::from_utf8_lossy(bytes);
@@ -320,9 +320,9 @@ impl Write for Draft<'_> {
     }
 }
 
-/// The text with everything that would end a line, move the cursor or reorder text escaped, as
-/// `\u{...}` or as JSON has it. Much is quoted and escaped already; this is for what is not, such
-/// as the error of a path, and what JSON allows within its quotes.
+/// Returns the text with every character escaped that would end a line, move the cursor or reorder
+/// text, as `\u{...}` or as in JSON. Most fields are already quoted and escaped. This covers the rest,
+/// such as the error of a path, and characters that JSON allows within quotes.
 fn visible(text: &str, format: LogFormat) -> String {
     let is_harmless = |c: char| c == ' ' || printable(c.encode_utf8(&mut [0; 4])).contains(c);
     if text.chars().all(is_harmless) {
@@ -333,7 +333,7 @@ fn visible(text: &str, format: LogFormat) -> String {
         match (is_harmless(c), format) {
             (true, _) => out.push(c),
             (false, LogFormat::Text) => out.extend(c.escape_unicode()),
-            // None of them is beyond four digits.
+            // None of these characters needs more than four digits.
             (false, LogFormat::Json) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
         }
     }

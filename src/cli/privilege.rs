@@ -1,10 +1,9 @@
-//! Users: who called, and root's way down to the spool's owner.
+//! Users: the caller, and how root becomes the spool's owner.
 //!
-//! Root never touches a spool that belongs to another user: its owner could not work on files that
-//! root makes in it, and links that its owner puts there would lead root anywhere. So the effective
-//! user changes first of all, before anything is opened that the spool or the configuration names;
-//! and later, when the configuration has been read, the other user ids follow for good, unless a
-//! pipe needs to run its command as another user.
+//! Root never touches a spool that belongs to another user. The owner could not work on files that
+//! root creates in it, and the owner's links could lead root anywhere. So the effective user changes
+//! first, before anything is opened that the spool or the configuration names. After the configuration
+//! is read, the other user ids change too, for good, unless a pipe runs its command as another user.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +18,7 @@ use super::trust::{self, Reached, Way};
 use crate::disk::Disk;
 use crate::users::User;
 
-/// Who called the program.
+/// The user that called the program.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub name: String,
@@ -27,7 +26,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The real user, by name if there is one; the one before sudo if sudo says so.
+    /// Returns the real user, by name if it has one.
     pub fn look() -> Result<Caller, Failure> {
         let uid = unistd::getuid();
         let name = match User::numbered(uid) {
@@ -41,7 +40,7 @@ impl Caller {
         self.uid.is_root()
     }
 
-    /// The caller's name for the record, with who was behind it.
+    /// Returns the caller's name for the history. For root under sudo, the user that called sudo.
     pub fn with_sudo(&self) -> String {
         let sudo = std::env::var("SUDO_USER").ok().filter(|_| self.is_root());
         match sudo {
@@ -51,10 +50,11 @@ impl Caller {
     }
 }
 
-/// Acts as the spool's owner from now on, if we are root; false if there is no spool's directory.
+/// Changes root's effective user to the spool's owner. Returns false if the spool's directory does not
+/// exist.
 ///
-/// Root stays root only in a spool of its own, and only if no one else can have put it there:
-/// another spool of root's, with another configuration, could be in its place.
+/// Root stays root only in a spool that root owns, and only if no other user can have put it there:
+/// another user could put another spool of root's, with another configuration, in its place.
 pub(super) fn become_owner(spool: &Path) -> Result<bool, Failure> {
     if !unistd::geteuid().is_root() {
         return Ok(true);
@@ -69,7 +69,7 @@ pub(super) fn become_owner(spool: &Path) -> Result<bool, Failure> {
     match reached.doubt {
         Some(doubt) if uid.is_root() => {
             let text = format!(
-                "{}: {doubt}; root works in a spool of its own only where no one else could put another",
+                "{}: {doubt}; root works in root's spool only if no other user can replace it",
                 spool.display()
             );
             Err(Failure::new(EX_NOPERM, text))
@@ -99,13 +99,13 @@ fn act_as(uid: Uid, gid: Gid) -> Result<(), Failure> {
     change().map_err(denied)
 }
 
-/// Gives root up for good, unless it is kept for pipes that change users.
+/// Drops root for good, unless it is kept for pipes that change users.
 pub(super) fn give_up_root(keep_root: bool) -> Result<(), Failure> {
     let (uid, gid) = (unistd::geteuid(), unistd::getegid());
     if keep_root || !unistd::getuid().is_root() || uid.is_root() {
         return Ok(());
     }
-    let denied = |error| Failure::new(EX_TEMPFAIL, format!("giving up root: {error}"));
+    let denied = |error| Failure::new(EX_TEMPFAIL, format!("dropping root: {error}"));
     unistd::seteuid(Uid::from_raw(0)).map_err(denied)?;
     unistd::setresgid(gid, gid, gid).map_err(denied)?;
     unistd::setresuid(uid, uid, uid).map_err(denied)
@@ -120,17 +120,17 @@ pub(super) fn can_become_root() -> bool {
     })
 }
 
-/// Makes the spool's directory as root, if it is missing, for this user or for root, and acts as the
-/// spool's owner from now on. Without root it does nothing.
+/// Creates a missing spool directory as root, owned by `owner` or by root, and changes the effective
+/// user to the spool's owner. Does nothing if the caller is not root.
 ///
-/// Root makes directories only where no one else can put anything else in their place; below a
-/// directory that others can write to, the spool's owner has to make them.
+/// Root creates directories only where no other user can replace them. Below a directory that others
+/// can write to, the spool's owner has to create them.
 pub(super) fn make_directory(spool: &Path, owner: Option<&str>) -> Result<(), Failure> {
     if !unistd::geteuid().is_root() {
         return match owner {
             None => Ok(()),
             Some(_) => {
-                let text = "only root can make a spool for another user";
+                let text = "only root can create a spool for another user";
                 Err(Failure::new(EX_NOPERM, text))
             }
         };
@@ -153,8 +153,8 @@ pub(super) fn make_directory(spool: &Path, owner: Option<&str>) -> Result<(), Fa
             None => Ok(Disk::create_root(spool, None, None)?),
             Some(doubt) => {
                 let text = format!(
-                    "{} is not made: {doubt}, and root makes nothing there; run as that user, or see \
-                     `init --user`",
+                    "{} is not created: {doubt}, and root creates nothing there; run as that user, or \
+                     use `init --user`",
                     spool.display()
                 );
                 Err(Failure::new(EX_NOPERM, text))
@@ -163,7 +163,8 @@ pub(super) fn make_directory(spool: &Path, owner: Option<&str>) -> Result<(), Fa
     }
 }
 
-/// Gives an empty directory of root's, such as an `init` leaves that was cut off, to the spool's owner.
+/// Changes the owner of an empty directory of root's to the spool's owner. An interrupted `init` leaves
+/// such a directory.
 fn give(reached: &Reached, owner: &User) -> io::Result<()> {
     if reached.doubt.is_some() || fstat(&reached.fd)?.st_uid != 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `probe`: connects to where mail for an address goes next, and says what is there.
+//! `probe`: connects to the next hop for an address and shows what it offers.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use crate::queue::Outcome;
 use crate::smtp::TlsInfo;
 use crate::transport::{Probed, Transport as _};
 
-/// What a connection showed, as JSON has it; what does not exist is null.
+/// What a connection showed, as JSON. Absent values are null.
 #[derive(Serialize)]
 struct Shown {
     address: String,
@@ -26,7 +26,7 @@ struct Shown {
     greeting: Option<String>,
     capabilities: Vec<String>,
     tls: Option<ShownTls>,
-    /// How we authenticated.
+    /// The mechanism of our authentication.
     auth: Option<&'static str>,
     error: Option<String>,
     #[serde(skip)]
@@ -88,7 +88,8 @@ fn wire<'a>(
     match config.transports.get(name) {
         Some(Transport::Wire(wire)) => Ok((name, wire)),
         _ => {
-            let text = format!("{address} goes by the transport {name:?}: there is no host to ask");
+            let text =
+                format!("{address} goes by the transport {name:?}, which has no host to probe");
             Err(Failure::new(EX_UNAVAILABLE, text))
         }
     }

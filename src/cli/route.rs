@@ -1,4 +1,4 @@
-//! `route`: which way mail for an address goes, and why.
+//! `route`: the route of mail for an address, and why.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter};
@@ -21,7 +21,7 @@ use crate::smtp::{Protocol, TlsPolicy};
 use crate::spool::Destination;
 use crate::transport::Transport as _;
 
-/// Which way it is, as JSON has it; what does not exist is null.
+/// The route of one address, as JSON. Absent values are null.
 #[derive(Serialize)]
 struct Way {
     address: String,
@@ -34,9 +34,9 @@ struct Way {
     hosts: Vec<String>,
     tls: Option<String>,
     down: Option<String>,
-    /// That its mail is suspended, and why.
+    /// The suspension of its mail, with its reason.
     suspended: Option<String>,
-    /// What keeps mail from going there.
+    /// Why mail cannot go there.
     error: Option<String>,
     #[serde(skip)]
     status: u8,
@@ -67,14 +67,14 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<u8, Failure> {
     Ok(status)
 }
 
-/// An address of the command line; a bare name is one of ours.
+/// Parses an address of the command line. A bare name gets our hostname.
 pub(super) fn address(given: &OsString, config: &Config) -> Result<Address, Failure> {
     let parsed = Address::from_bytes(given.as_bytes());
     let whole = parsed.and_then(|address| address.qualified(&config.hostname));
     whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
 }
 
-/// The sender that the command line names; without one, the user who calls.
+/// Returns the sender of the command line, or the caller.
 pub(super) fn sender(given: Option<&OsString>, site: &Site) -> Result<ReversePath, Failure> {
     let Some(given) = given else {
         return caller(site);
@@ -84,7 +84,7 @@ pub(super) fn sender(given: Option<&OsString>, site: &Site) -> Result<ReversePat
     whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
 }
 
-/// The user who calls, as a sender.
+/// Returns the calling user as a sender.
 pub(super) fn caller(site: &Site) -> Result<ReversePath, Failure> {
     let name = &site.caller.name;
     let whole = Address::of_user(name).and_then(|address| address.qualified(&site.config.hostname));
@@ -194,7 +194,7 @@ fn on_wire(
     Ok(())
 }
 
-/// Whether a host, as it is written, names its port.
+/// Whether a host's text includes a port.
 fn has_port(host: &str) -> bool {
     match host.rsplit_once(']') {
         Some((_, rest)) => rest.starts_with(':'),
@@ -214,7 +214,7 @@ impl Way {
     }
 }
 
-/// What becomes of mail that has this outcome, and the exit status that says so.
+/// Returns the exit status for an outcome, and a text that says what happens to the mail.
 pub(super) fn refusal(outcome: &Outcome) -> (u8, String) {
     let (status, becomes) = match outcome.status {
         Status::Failed => (EX_UNAVAILABLE, "it is bounced"),
@@ -240,11 +240,11 @@ pub(super) fn because(number: usize, rule: &Rule) -> String {
     format!("[[route]] number {} ({recipient}{sender})", number + 1)
 }
 
-/// What is asked of TLS, in words.
+/// Describes the TLS policy.
 fn tls(wire: &Wire) -> String {
     let policy = match wire.tls.policy {
         TlsPolicy::None => "none",
-        TlsPolicy::Opportunistic => "opportunistic: used where it is offered, not verified",
+        TlsPolicy::Opportunistic => "opportunistic: used if offered, not verified",
         TlsPolicy::Required => "required, not verified",
         TlsPolicy::Verified => "required and verified",
     };
@@ -281,7 +281,7 @@ fn text(way: &Way) -> String {
         line("Down", down);
     }
     if let Some(error) = &way.error {
-        line("But", error);
+        line("Error", error);
     }
     text
 }

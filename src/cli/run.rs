@@ -24,13 +24,13 @@ use progress::Bar;
 use signals::{Control, act_on_signals};
 use watch::Watching;
 
-/// What a run that stays waits for.
+/// An event that a resident run waits for.
 enum Happening {
-    /// The configuration is to be read again.
+    /// Read the configuration again.
     Reload,
-    /// The run is to end.
+    /// End the run.
     Stop,
-    /// A runner has come to its end.
+    /// A runner has ended.
     Ended(Result<Summary, Error>),
 }
 
@@ -54,7 +54,8 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<u8, Failure> {
     };
     let summary = match (args.watch, args.in_slot) {
         (true, _) => {
-            // As process 1 it has no other to reap what `send` starts in the background.
+            // No other process would reap background attempts if this is process 1. While the resident slot
+            // is taken, `send` starts none.
             let residence = match std::process::id() {
                 1 => residence(&site.spool)?,
                 _ => None,
@@ -80,20 +81,18 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<u8, Failure> {
     let mut trouble = Vec::new();
     if summary.corrupt > 0 {
         let count = table::messages(summary.corrupt as usize);
-        trouble.push(format!(
-            "{count} put into corrupt/ (`mailspool list` says why)"
-        ));
+        trouble.push(format!("{count} moved to corrupt/ (see `mailspool list`)"));
     }
     if summary.trouble > 0 {
         let count = table::messages(summary.trouble as usize);
-        trouble.push(format!("{count} could not be worked on (the log says why)"));
+        trouble.push(format!("{count} could not be processed (see the log)"));
     }
     if summary.unread > 0 {
         let count = match summary.unread {
             1 => "1 directory or file of the spool".to_owned(),
             count => format!("{count} directories and files of the spool"),
         };
-        trouble.push(format!("{count} could not be read (the log says why)"));
+        trouble.push(format!("{count} could not be read (see the log)"));
     }
     if trouble.is_empty() {
         Ok(0)
@@ -110,7 +109,7 @@ fn budget(site: &Site, args: &Run) -> Budget {
     }
 }
 
-/// An attempt in the background, which stays if nothing would reap it.
+/// Runs a background attempt. It stays as the resident run if nothing would reap it.
 fn in_slot(site: Site, watching: Watching<'_>) -> Result<Summary, Failure> {
     let runner = runner(&site).budget(budget(&site, watching.args)).build();
     watching.control.add(runner.stop_handle());
@@ -126,8 +125,8 @@ fn in_slot(site: Site, watching: Watching<'_>) -> Result<Summary, Failure> {
     Ok(summary)
 }
 
-/// The place of the process that stays, unless another has it. One that only looks whether it is taken
-/// is in the way for a moment.
+/// Takes the resident slot; none if another process holds it. Retries briefly, because a process that
+/// only checks whether the slot is taken locks it for a moment.
 fn residence(spool: &Spool) -> Result<Option<Slot>, Failure> {
     const TRIES: usize = 20;
     for _ in 0..TRIES {
@@ -139,7 +138,7 @@ fn residence(spool: &Spool) -> Result<Option<Slot>, Failure> {
     Ok(None)
 }
 
-/// The summary in one line.
+/// Formats the summary in one line.
 fn summary_line(summary: &Summary) -> String {
     let Summary {
         messages,
@@ -162,11 +161,7 @@ fn summary_line(summary: &Summary) -> String {
     let mut text =
         format!("{messages} {plural}: {delivered} delivered, {deferred} deferred, {failed} failed");
     let notice = if *notices == 1 { "notice" } else { "notices" };
-    for (count, what) in [
-        (notices, notice),
-        (frozen, "frozen"),
-        (busy, "in other hands"),
-    ] {
+    for (count, what) in [(notices, notice), (frozen, "frozen"), (busy, "in use")] {
         if *count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }

@@ -1,4 +1,4 @@
-//! `schedule`: when a message accepted now would be tried, and why then.
+//! `schedule`: when a message accepted now would be attempted, and why.
 
 use std::io::{self, BufWriter};
 
@@ -15,14 +15,14 @@ use crate::config::Config;
 use crate::message::{Address, ReversePath, printable};
 use crate::queue::{ReplyRule, Schedule, Whose};
 
-/// All of it, as JSON has it; what does not exist is null, spans of time are seconds.
+/// The schedule as JSON. Absent values are null; durations are in seconds.
 #[derive(Serialize)]
 struct Plan {
     address: Option<String>,
     /// The number of the `[[route]]`, counted from 1.
     route: Option<usize>,
     transport: Option<String>,
-    /// Where in the configuration the schedule stands.
+    /// The place of the schedule in the configuration.
     schedule: String,
     because: String,
     null_sender: bool,
@@ -32,7 +32,7 @@ struct Plan {
     cap: Option<i64>,
     attempts: Vec<Attempt>,
     rules: Vec<Rule>,
-    /// What comes after the last attempt: `bounced` or `frozen`.
+    /// What happens to the message if the last attempt fails: `bounced` or `frozen`.
     then: &'static str,
     #[serde(skip)]
     way: Option<String>,
@@ -44,9 +44,9 @@ struct Plan {
 struct Attempt {
     number: usize,
     age: i64,
-    /// At the earliest.
+    /// The earliest time.
     time: Timestamp,
-    /// At the latest, by jitter.
+    /// The latest time, with all jitter.
     latest: Timestamp,
     #[serde(skip)]
     exact: (SignedDuration, SignedDuration),
@@ -90,22 +90,22 @@ fn plan(config: &Config, sender: &ReversePath, to: Option<Address>, accepted: Ti
         .and_then(|to| config.routes.rule_for(sender, to));
     let transport = rule.map(|(_, rule)| rule.transport.as_str());
     let domain = to.as_ref().and_then(Address::domain);
-    let (schedule, whose) = schedules.choose(bounce, domain, transport);
+    let (schedule, source) = schedules.choose(bounce, domain, transport);
     let (null, _) = schedules.choose(true, domain, transport);
     let name = |name: Option<&str>| printable(name.unwrap_or_default());
-    let (place, because_of) = match whose {
+    let (place, because_of) = match source {
         Whose::Domain => (
             format!("[[retry.domain]] {}", name(domain)),
-            "the domain has its own".to_owned(),
+            "the domain has a schedule".to_owned(),
         ),
         Whose::Transport => (
             format!("[transport.{}.retry]", name(transport)),
-            "the transport has its own, and the domain has none".to_owned(),
+            "the transport has a schedule and the domain has none".to_owned(),
         ),
         Whose::Default => ("[retry]".to_owned(), others(domain, transport)),
     };
     let default = *schedules.default_schedule() == Schedule::default();
-    let because_of = if whose == Whose::Default && default {
+    let because_of = if source == Whose::Default && default {
         format!("{because_of}; it is the default")
     } else {
         because_of
@@ -133,17 +133,17 @@ fn plan(config: &Config, sender: &ReversePath, to: Option<Address>, accepted: Ti
     }
 }
 
-/// Who has no schedule of his own.
+/// Explains why the default schedule applies.
 fn others(domain: Option<&str>, transport: Option<&str>) -> String {
     match (domain, transport) {
-        (None, None) => "for all mail that has no other".to_owned(),
-        (Some(_), None) => "the domain has none of its own".to_owned(),
-        (None, Some(_)) => "the transport has none of its own".to_owned(),
-        (Some(_), Some(_)) => "neither the domain nor the transport has its own".to_owned(),
+        (None, None) => "for all mail without another schedule".to_owned(),
+        (Some(_), None) => "the domain has no schedule".to_owned(),
+        (None, Some(_)) => "the transport has no schedule".to_owned(),
+        (Some(_), Some(_)) => "neither the domain nor the transport has a schedule".to_owned(),
     }
 }
 
-/// The first attempt, at once, and those of the schedule.
+/// Returns the first attempt, which is immediate, and those of the schedule.
 fn attempts(schedule: &Schedule, accepted: Timestamp) -> Vec<Attempt> {
     let zero = SignedDuration::ZERO;
     let mut before = zero;
@@ -165,7 +165,7 @@ fn attempts(schedule: &Schedule, accepted: Timestamp) -> Vec<Attempt> {
         .collect()
 }
 
-/// The rules, their delays no longer than any of this schedule.
+/// Returns the rules, with their delays limited to the schedule's cap.
 fn rules(rules: &[ReplyRule], schedule: &Schedule) -> Vec<Rule> {
     let rule = |rule: &ReplyRule| Rule {
         status: rule.status.as_ref().map(ToString::to_string),
@@ -238,13 +238,13 @@ fn text(plan: &Plan) -> String {
     text
 }
 
-/// What the table does not say.
+/// Returns the lines below the table.
 fn notes(plan: &Plan) -> Vec<String> {
     let mut notes = Vec::new();
     if plan.jitter > 0.0 && plan.attempts.len() > 2 {
         let percent = (plan.jitter * 1000.0).round() / 10.0;
         notes.push(format!(
-            "Each may come up to {percent} % of its delay later (jitter), but the last; runs begin at \
+            "Each but the last may be up to {percent} % of its delay later (jitter); runs begin at \
              whole minutes."
         ));
     }

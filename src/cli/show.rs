@@ -18,7 +18,7 @@ use crate::queue::state::Fate;
 use crate::queue::{Action, Event, RecipientResult, RecipientState, Status, Then, What};
 use crate::spool::{Content, Listing, Located, Spool, View};
 
-/// `show --json`: a row of the listing, what the submitter wanted, and the history.
+/// `show --json`: the row of the listing, the submission's parameters, and the history.
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
@@ -28,12 +28,12 @@ struct Shown<'a> {
     history: &'a [Event],
 }
 
-/// What a submitter may want besides delivery.
+/// Parameters of the submission that the row of the listing does not have.
 #[derive(Default, Serialize)]
 struct Wishes {
-    /// Not to be attempted before; none when that is over.
+    /// The time before which no attempt is made; none once it has passed.
     release: Option<Timestamp>,
-    /// The name of the submission.
+    /// The submission's key.
     key: Option<String>,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
     finish(out)
 }
 
-/// The message that a part of an id means.
+/// Returns the only message with this part in its id.
 pub(super) fn one(spool: &Spool, part: &str) -> Result<QueueId, Failure> {
     match find(spool, part)? {
         Found::One(id) => Ok(id),
@@ -119,7 +119,8 @@ pub(super) fn view(spool: &Spool, id: QueueId) -> Result<View, Failure> {
     spool.view(id, queue, &listing)?.ok_or_else(gone)
 }
 
-/// The bytes as they are; what they do to a terminal is the caller's wish.
+/// Writes the message or its header unchanged, without escaping for a terminal: the option requests
+/// the raw bytes.
 fn raw(spool: &Spool, view: &View, headers: bool, out: &mut impl Write) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(EX_TEMPFAIL, error);
     let mut reader = spool.body(view.id, view.queue)?.reader();
@@ -216,13 +217,13 @@ fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -
     text
 }
 
-/// What the sender wants to hear of a recipient, and whether that is why he is not told.
+/// Formats a recipient's DSN parameters, and whether NOTIFY suppressed the notice of its failure.
 fn wishes(recipient: &RecipientState) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(notify) = recipient.dsn.notify {
         let untold = match recipient.fate {
             Fate::Failed { .. } if !recipient.dsn.wants_failure() => {
-                "; so nobody is told that it failed"
+                "; no notice of the failure is sent"
             }
             _ => "",
         };
@@ -261,21 +262,21 @@ fn event_lines(what: &What) -> Vec<String> {
                 recipients.len()
             )]
         }
-        What::Notice { kind, id: None, .. } => vec![format!("no {} was wanted", kind.as_str())],
+        What::Notice { kind, id: None, .. } => vec![format!("no {} was requested", kind.as_str())],
         What::Action(action) => {
             let by = action.by();
             let why = by
                 .reason
                 .as_deref()
                 .map(|why| format!(": {}", printable(why)));
-            let who = printable(&by.by);
+            let operator = printable(&by.by);
             let (verb, why) = (action.as_str(), why.unwrap_or_default());
-            vec![format!("{verb} by {who}{}{why}", action_until(action))]
+            vec![format!("{verb} by {operator}{}{why}", action_until(action))]
         }
     }
 }
 
-/// Until when an action holds a message back, and what happens then.
+/// Formats until when an action holds a message, and what happens then.
 fn action_until(action: &Action) -> String {
     let (until, then) = match action {
         Action::Freeze { until, then, .. } => (*until, *then),
@@ -284,7 +285,7 @@ fn action_until(action: &Action) -> String {
     };
     match (until, action) {
         (None, _) => String::new(),
-        // It is discarded now, and can be taken back until then.
+        // The message is discarded already, and can be restored until then.
         (Some(until), Action::Discard { .. }) => format!(" until {}", table::time(until)),
         (Some(until), _) => end(until, then),
     }

@@ -1,4 +1,4 @@
-//! Where we are: which spool, which configuration, as which user.
+//! The site of a command: the spool, the configuration and the user.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
@@ -14,11 +14,10 @@ use crate::config::{self, Config};
 use crate::message::printable;
 use crate::spool::{self, Spool};
 
-/// The spool of a system.
+/// The system's spool.
 const SYSTEM_SPOOL: &str = "/var/spool/mailspool";
 
-/// Where a system keeps the configuration of its spool. It is no name in the spool, so root can
-/// believe it.
+/// The configuration of the system's spool. It is outside the spool, so that root can trust it.
 const SYSTEM_CONFIG: &str = "/etc/mailspool/config.toml";
 
 /// An open spool with its configuration.
@@ -26,25 +25,26 @@ pub(super) struct Site {
     pub spool: Spool,
     pub config: Config,
     pub caller: Caller,
-    /// Where the configuration stands; none: it is the default.
+    /// The configuration's file; none if it is the default.
     pub config_file: Option<PathBuf>,
-    /// What its file was when it was read.
+    /// The metadata of the file when it was read.
     pub config_was: Option<Metadata>,
-    /// Why the configuration cannot be used. Then `config` has every default, and no route.
+    /// Why the configuration cannot be used. Then `config` has every default and no route.
     pub mistake: Option<String>,
-    /// Why a root that called us runs no command as another user; none: it does.
+    /// Why pipes may not run commands as another user for root; none if they may.
     pub no_switch: Option<String>,
-    /// Whether everybody can read the configuration.
+    /// Whether the configuration is world-readable.
     pub is_config_exposed: bool,
 }
 
-/// No configuration is longer.
+/// The most octets of a configuration; a longer one is an error.
 const MAX_CONFIG: u64 = 1 << 20;
 
 /// What to do when there is no spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IfMissing {
-    /// Make the default one. One that was named is not made: a slip of the pen would swallow mail.
+    /// Create the default spool. A spool that was named is not created: with a typing mistake in the name,
+    /// mail would vanish in a wrong spool.
     MakeDefault,
     Fail,
 }
@@ -55,7 +55,7 @@ impl Site {
     /// Root drops to the spool's owner before anything in the spool is opened.
     ///
     /// # Errors
-    /// A configuration that cannot be used is an error, too: this is for what needs it.
+    /// Also if the configuration cannot be used: this is for commands that need it.
     pub fn open(global: &Global, if_missing: IfMissing) -> Result<Site, Failure> {
         let (spool, caller) = spool(global, if_missing)?;
         let read = read(global, &spool, &caller)?;
@@ -63,8 +63,8 @@ impl Site {
         Ok(Site::of(spool, caller, read))
     }
 
-    /// The same for what needs no configuration: looking at the queue, and acting on it. If it cannot
-    /// be used, that is said on standard error.
+    /// The same for commands that need no configuration, which show the queue or act on it. If the
+    /// configuration cannot be used, a warning goes to standard error.
     pub fn look(global: &Global) -> Result<Site, Failure> {
         let (spool, caller) = spool(global, IfMissing::Fail)?;
         let (read, mistake) = match read(global, &spool, &caller) {
@@ -75,7 +75,7 @@ impl Site {
         let mut site = Site::of(spool, caller, read);
         if let Some(mistake) = &mistake {
             let text = format!(
-                "mailspool: warning: {}; until it is mended the defaults hold, without a route\n",
+                "mailspool: warning: {}; until it is corrected, the defaults apply, without a route\n",
                 printable(mistake)
             );
             write_once(std::io::stderr(), &text);
@@ -84,12 +84,12 @@ impl Site {
         Ok(site)
     }
 
-    /// The same site with its configuration read again, for a process that stays. Users are no longer
-    /// switched if the process has given root up since.
+    /// Returns the same site with its configuration read again, for a resident process. Commands no
+    /// longer switch users if the process has dropped root since.
     ///
     /// # Errors
-    /// A configuration that cannot be used, or that switches users and is no longer root's word
-    /// while this one is.
+    /// If the configuration cannot be used, or if it switches users and others than root can now change
+    /// it, while only root could change the present one.
     pub fn reread(&self, global: &Global) -> Result<Site, Failure> {
         let mut read = read(global, &self.spool, &self.caller)?;
         if let (None, Some(why)) = (&self.no_switch, &read.no_switch)
@@ -99,7 +99,7 @@ impl Site {
             return Err(Failure::new(EX_CONFIG, text));
         }
         if read.no_switch.is_none() && !privilege::can_become_root() {
-            read.no_switch = Some("root was given up when this process started".to_owned());
+            read.no_switch = Some("this process dropped root when it started".to_owned());
         }
         Ok(Site::of(self.spool.clone(), self.caller.clone(), read))
     }
@@ -117,7 +117,7 @@ impl Site {
         }
     }
 
-    /// What acceptance needs of the configuration.
+    /// Returns the limits for acceptance.
     pub fn limits(&self) -> Limits {
         let accept = &self.config.accept;
         Limits {
@@ -139,7 +139,7 @@ fn config_switches_user(config: &Config) -> bool {
     config.transports.values().any(switches)
 }
 
-/// The spool, and who called. Root has become its owner.
+/// Opens the spool and returns it with the caller. Root becomes the spool's owner.
 fn spool(global: &Global, if_missing: IfMissing) -> Result<(Spool, Caller), Failure> {
     let path = spool_path(global)?;
     let caller = Caller::look()?;
@@ -159,13 +159,14 @@ fn spool(global: &Global, if_missing: IfMissing) -> Result<(Spool, Caller), Fail
     Ok((spool, caller))
 }
 
-/// The spool's directory, absolute: background attempts start elsewhere.
+/// Returns the spool's directory as an absolute path, because background attempts run in another
+/// working directory.
 pub(super) fn spool_path(global: &Global) -> Result<PathBuf, Failure> {
     let path = match &global.spool {
         Some(path) => path.clone(),
         None if Path::new(SYSTEM_SPOOL).is_dir() => PathBuf::from(SYSTEM_SPOOL),
         None => {
-            // A relative one would be another spool in each directory. XDG says to ignore it.
+            // Ignore a relative path, as XDG requires: it would be another spool in each directory.
             let absolute = |name| {
                 let path = PathBuf::from(std::env::var_os(name)?);
                 path.is_absolute().then_some(path)
@@ -181,8 +182,8 @@ pub(super) fn spool_path(global: &Global) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|error| Failure::new(EX_TEMPFAIL, error))
 }
 
-/// Makes a spool and puts a configuration in it to begin with, unless there is one elsewhere or in
-/// it already.
+/// Creates a spool, and the default configuration in it unless a configuration exists in it or
+/// elsewhere.
 pub(super) fn make(path: &Path, global: &Global) -> Result<Spool, Failure> {
     let spool = Spool::create(path)?;
     if Source::of(global, &spool)?.is_none() {
@@ -191,20 +192,21 @@ pub(super) fn make(path: &Path, global: &Global) -> Result<Spool, Failure> {
     Ok(spool)
 }
 
-/// Where a configuration is.
+/// The place of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
-    /// Where the command line or the environment says.
+    /// Named by the command line or the environment.
     Named(PathBuf),
-    /// Where the system's is, for the system's spool.
+    /// The system's configuration, for the system's spool.
     System(PathBuf),
     /// In the spool.
     InSpool(PathBuf),
 }
 
 impl Source {
-    /// None if there is no configuration. One that is named or linked and missing is an error in
-    /// reading it: without it mail would go elsewhere.
+    /// Returns where the configuration is; none if there is none. A configuration that is named, or a
+    /// dangling link, is returned although it is missing. Reading it then fails, because mail would go
+    /// elsewhere without it.
     fn of(global: &Global, spool: &Spool) -> Result<Option<Source>, Failure> {
         if let Some(path) = &global.config {
             return Ok(Some(Source::Named(path.clone())));
@@ -224,7 +226,7 @@ impl Source {
     }
 }
 
-/// Whether a spool is the system's, by whatever name.
+/// Whether a spool is the system's, under any name.
 fn is_systems(spool: &Spool) -> Result<bool, Failure> {
     let Ok(system) = std::fs::metadata(SYSTEM_SPOOL) else {
         return Ok(false);
@@ -233,7 +235,7 @@ fn is_systems(spool: &Spool) -> Result<bool, Failure> {
     Ok(ours.is_some_and(|ours| ours.identity == (system.dev(), system.ino())))
 }
 
-/// A configuration as it was read.
+/// A configuration and how it was read.
 struct Read {
     config: Config,
     file: Option<PathBuf>,
@@ -243,7 +245,7 @@ struct Read {
 }
 
 impl Read {
-    /// What is in force without a configuration that can be used: nothing is said of where mail goes.
+    /// Returns what applies if the configuration cannot be used: the defaults, without a route.
     fn without(spool: &Spool) -> Result<Read, Failure> {
         let name = spool.path().display().to_string();
         Ok(Read {
@@ -256,18 +258,18 @@ impl Read {
     }
 }
 
-/// A configuration's file.
+/// An opened configuration file.
 struct Opened {
     file: File,
-    /// Why others than root could have put it there.
+    /// Why others than root could have put the file there.
     doubt: Option<String>,
     no_switch: Option<String>,
 }
 
 impl Opened {
     fn open(path: &Path, is_named: bool, caller: &Caller) -> io::Result<Opened> {
-        // The one that is named may be the pipe of a shell's `<(...)`; the others are files, and a
-        // pipe in their place must hold nothing up.
+        // A named configuration may be the pipe of a shell's `<(...)`. The others are files, and a pipe in
+        // their place must not block.
         let wait = if is_named { Wait::Allowed } else { Wait::Never };
         if !caller.is_root() && !nix::unistd::geteuid().is_root() {
             let mut options = File::options();
@@ -290,7 +292,7 @@ impl Opened {
     }
 }
 
-/// Reads the configuration, as the spool's owner: no error and no command can then show the owner
+/// Reads the configuration as the spool's owner, so that neither an error nor a command shows the owner
 /// what only root can read.
 fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure> {
     let Some(source) = Source::of(global, spool)? else {
@@ -298,7 +300,7 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
             config: Config::parse(config::DEFAULT, "default configuration")?,
             file: None,
             was: None,
-            no_switch: Some("it has no file".to_owned()),
+            no_switch: Some("the configuration has no file".to_owned()),
             is_exposed: false,
         });
     };
@@ -319,7 +321,7 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
     })?;
     let is_root = nix::unistd::geteuid().is_root();
     if let Some(doubt) = doubt.filter(|_| is_root && !is_named) {
-        let what = format!("{doubt}; root does not work by a configuration that others can change");
+        let what = format!("{doubt}; root does not use a configuration that others can change");
         return Err(wrong(&what));
     }
     let metadata = file.metadata().map_err(|error| wrong(&error))?;
@@ -341,8 +343,8 @@ fn read(global: &Global, spool: &Spool, caller: &Caller) -> Result<Read, Failure
     })
 }
 
-/// Whether a configuration that cannot be opened is a mistake of the administrator's, and not a
-/// shortage of the system's that may soon be over.
+/// Whether the failure to open a configuration is the administrator's mistake. Otherwise it is a
+/// shortage of the system, which may be temporary.
 fn is_ours(error: &io::Error) -> bool {
     use libc::{EINTR, EIO, EMFILE, ENFILE, ENOMEM};
     let shortages = [EINTR, EIO, EMFILE, ENFILE, ENOMEM];

@@ -1,14 +1,14 @@
-//! What a process needs before anything else is done in it: see `src/main.rs`.
+//! The setup of the process, before anything else: see `src/main.rs`.
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-/// Opens the standard streams that are closed, has a closed pipe be an error and not a death, and
-/// has the kernel keep the statuses of our children for us.
+/// Opens the standard streams that are closed, ignores SIGPIPE so that a closed pipe is an error, and
+/// resets SIGCHLD so that the statuses of children are available.
 ///
-/// A file that was opened in the place of a standard stream would get what is written there: words
-/// for an MTA would stand in a message. A caller that ignores SIGCHLD passes that on, and then no status
-/// of a child is ever known: where users are asked of getent, no message would be taken.
+/// Without the streams, a file could get the descriptor of one, and text for an MTA would be written
+/// into a message. A caller that ignores SIGCHLD passes that on, and then no status of a child is
+/// known: where `getent` looks up users, no message would be accepted.
 #[allow(unsafe_code)]
 pub(super) fn prepare() {
     for stream in 0..3 {

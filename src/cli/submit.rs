@@ -1,4 +1,4 @@
-//! `send` and `receive`: the two doors.
+//! `send` and `receive`: the two entrances.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
@@ -24,15 +24,15 @@ use crate::message::{
     ReversePath, SubmissionKey, list,
 };
 
-/// The status of a recipient's address that is none (RFC 3463, 3.2).
+/// The enhanced status code for an invalid recipient address (RFC 3463, 3.2).
 const BAD_RECIPIENT: EnhancedCode = EnhancedCode::new(5, 1, 3);
 
-/// The status of a sender's address that is none.
+/// The enhanced status code for an invalid sender address.
 const BAD_SENDER: EnhancedCode = EnhancedCode::new(5, 1, 7);
 
 /// `mailspool receive`.
 pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
-    // Reading the configuration that has the limit may take long as well.
+    // Reading the configuration, which contains the real limit, may also take long.
     let watchdog = Watchdog::start(Some(Duration::from_secs(600)))?;
     let site = Site::open(global, IfMissing::Fail)?;
     watchdog.set_limit(site.config.accept.timeout);
@@ -63,7 +63,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
     };
     let accepted = acceptor(&site, &watchdog).submit(request, io::stdin().lock());
     let accepted = accepted.map_err(|error| refused(error.into()))?;
-    // It is ours, also if it was before: nothing that happens now may look like a failure.
+    // The message is durable, now or from an earlier submission. Nothing may look like a failure from here.
     watchdog.commit();
     if site.config.accept.attempt == Attempt::Now && !accepted.repeated {
         background::attempt(&site, global);
@@ -71,7 +71,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes messages in. From the moment at which one is durable the watchdog knows.
+/// Returns an acceptor that tells the watchdog as soon as the message is durable.
 fn acceptor(site: &Site, watchdog: &Watchdog) -> Acceptor {
     let watchdog = watchdog.clone();
     Acceptor::new(site.spool.clone(), site.limits()).when_durable(move || watchdog.commit())
@@ -103,7 +103,7 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     if stdin.is_terminal() {
         write_once(
             io::stderr(),
-            "Type the message; end with Ctrl-D on a line of its own.\n",
+            "Type the message; end it with Ctrl-D on an empty line.\n",
         );
     }
     let mut input: Box<dyn Read> = Box::new(stdin.lock());
@@ -134,12 +134,15 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     watchdog.commit();
     write_once(io::stdout(), &format!("{}\n", accepted.id));
     if let Some(release) = args.at.filter(|_| !accepted.repeated) {
-        // Programs read the id; this is for people.
+        // Standard output has only the id, for programs.
         let left = table::span(release.duration_since(Timestamp::now()));
-        let text = format!("mailspool: goes in {left}, {}\n", table::time(release));
+        let text = format!(
+            "mailspool: to be sent in {left}, {}\n",
+            table::time(release)
+        );
         write_once(io::stderr(), &text);
     }
-    // What is released later is not due.
+    // A message with a later release is not due.
     let is_due = args.at.is_none_or(|release| release <= Timestamp::now());
     if !args.queue_only && !accepted.repeated && is_due {
         background::attempt(&site, global);
@@ -147,10 +150,10 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The most octets of a header that recipients are taken from.
+/// The most octets of a header that recipients are taken from; a longer header is an error.
 const MAX_HEADER: usize = 4 << 20;
 
-/// What a person or a program names as recipients: each argument is a list, as in a header.
+/// Parses the recipients of `send`. Each argument is an address list, as in a header.
 fn listed(given: &[OsString]) -> Result<Vec<Address>, Failure> {
     let mut all = Vec::with_capacity(given.len());
     for text in given {
@@ -160,7 +163,7 @@ fn listed(given: &[OsString]) -> Result<Vec<Address>, Failure> {
     Ok(all)
 }
 
-/// What a person or a program names as the sender: one address, as in a header, or none.
+/// Parses the sender of `send`: one address, as in a header, or the null sender.
 fn sender(given: &OsString) -> Result<ReversePath, Failure> {
     if matches!(given.as_bytes(), b"" | b"<>") {
         return Ok(ReversePath::Null);
@@ -169,14 +172,14 @@ fn sender(given: &OsString) -> Result<ReversePath, Failure> {
     match <[Address; 1]>::try_from(list.map_err(|error| Failure::new(EX_USAGE, error))?) {
         Ok([address]) => Ok(ReversePath::Mailbox(address)),
         Err(several) => {
-            let text = format!("{given:?}: {} senders; there can be one", several.len());
+            let text = format!("{given:?}: {} senders; only one is allowed", several.len());
             Err(Failure::new(EX_USAGE, text))
         }
     }
 }
 
-/// What an MTA names as recipients: each argument is the path of an envelope. A list would be
-/// wrong here: an MTA that does not quote hands in `"a@x,b"@y` as `a@x,b@y`.
+/// Parses the recipients of `receive`. Each argument is one envelope address, not a list: an MTA that
+/// does not quote passes `"a@x,b"@y` as `a@x,b@y`.
 fn one_each(given: &[OsString]) -> Result<Vec<Address>, Failure> {
     let parse = |text: &OsString| {
         Address::from_bytes(text.as_bytes()).map_err(|error| impossible(text, BAD_RECIPIENT, error))
@@ -184,8 +187,9 @@ fn one_each(given: &[OsString]) -> Result<Vec<Address>, Failure> {
     given.iter().map(parse).collect()
 }
 
-/// An address that no later try makes one, so that the MTA's sender is told now and not after
-/// days. No address at all is a mistake in the MTA's configuration, and defers.
+/// Returns the failure for an invalid address. It is permanent, because no retry makes the address
+/// valid, and the MTA's sender gets a bounce now and not after days. An empty address is a mistake in
+/// the MTA's configuration, and defers.
 fn impossible(given: &OsString, code: EnhancedCode, error: AddressError) -> Failure {
     let given = shortened(format!("{given:?}"), 200);
     match error {
@@ -197,15 +201,15 @@ fn impossible(given: &OsString, code: EnhancedCode, error: AddressError) -> Fail
     }
 }
 
-/// Reads what is left of a message that is refused for good: an MTA that gets a broken pipe may not
-/// look at the exit status, and it is the status that tells it what to do.
+/// Reads the rest of a message after a permanent failure. An MTA that gets a broken pipe may ignore the
+/// exit status, which tells it what to do.
 fn drain(failure: &Failure, most: u64) {
     if failure.permanent {
         let _ = io::copy(&mut io::stdin().lock().take(most), &mut io::sink());
     }
 }
 
-/// What is asked for so many recipients.
+/// Returns the DSN parameters for this number of recipients.
 fn dsn(dsn_params: &DsnParams, recipients: usize) -> Result<Dsn, Failure> {
     let DsnParams {
         notify,
@@ -238,8 +242,8 @@ fn dsn(dsn_params: &DsnParams, recipients: usize) -> Result<Dsn, Failure> {
     Ok(dsn)
 }
 
-/// An original recipient as an MTA can write it without looking: nothing behind the semicolon is
-/// none, and an address that is not ASCII has the type of those (RFC 6533).
+/// Parses an original recipient in the form that an MTA can write without checking it. Nothing after the
+/// semicolon means unset. An address that is not ASCII gets the type `utf-8` (RFC 6533).
 fn original(text: &str) -> Result<Option<OriginalRecipient>, Failure> {
     let text = match text.split_once(';') {
         Some((_, "")) => return Ok(None),

@@ -1,4 +1,4 @@
-//! `suspend` and `resume`: destinations and transports to which nothing goes.
+//! `suspend` and `resume`: destinations and transports that get no mail.
 
 mod concerned;
 
@@ -67,7 +67,7 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<u8, Failure> {
             status = EX_TEMPFAIL;
         };
         match insist(|| site.spool.resume(&target.file_name())) {
-            // What has been resumed before it is woken all the same.
+            // Go on, so that the mail of the targets resumed so far is made due.
             Err(error) => failed(error.into()),
             Ok(Changed::Busy) => failed(busy(&target)),
             Ok(Changed::Absent) => {
@@ -86,7 +86,7 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<u8, Failure> {
         return Ok(status);
     }
     let is_meant = |envelope: &Envelope, to: &Address| {
-        // Which way mail goes is not known then. What is made due in vain is put off again.
+        // Without a configuration the routes are unknown. Mail that is made due needlessly is deferred again.
         if site.mistake.is_some() {
             return true;
         }
@@ -97,28 +97,31 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<u8, Failure> {
     match operator::wake(&site.spool, &is_meant, Timestamp::now()) {
         Ok(count) => {
             let all = match site.mistake {
-                Some(_) => ": all that were put off, for which of them it concerns is not known",
+                Some(_) => ": all suspended mail, because its routes are unknown",
                 None => "",
             };
             say(&format!("{} made due{all}.\n", table::messages(count)));
         }
         Err(error) => {
-            let text = format!("{error}; what waits is tried within an hour, or `mailspool flush`");
+            let text = format!(
+                "{error}; the waiting mail is attempted within an hour, or after `mailspool flush`"
+            );
             complain(&Failure::new(EX_TEMPFAIL, text));
             status = EX_TEMPFAIL;
         }
     }
-    // After an error, too: the other messages are due.
+    // Also after an error: the other messages are due.
     if !args.queue_only {
         background::attempt(&site, global);
     }
     Ok(status)
 }
 
-/// What else holds the mail back that has been resumed, if that is not told by its name.
+/// Formats the remaining suspensions that may still hold the resumed mail: that of all mail, and every
+/// other one if all mail was resumed.
 fn still(site: &Site, resumed: &[Target]) -> String {
     let now = Timestamp::now();
-    // A help only; what is suspended is said by `destinations`.
+    // This is only a hint; `destinations` lists what is suspended.
     let all = site.spool.suspensions().unwrap_or_default();
     let all = all
         .into_iter()
@@ -133,7 +136,7 @@ fn still(site: &Site, resumed: &[Target]) -> String {
     }
 }
 
-/// Which way a recipient's mail goes, as far as the configuration says.
+/// The transport and destination of a recipient's mail, as far as the configuration tells.
 pub(super) struct Way {
     pub transport: Option<String>,
     pub destination: Option<String>,
@@ -152,7 +155,7 @@ impl Way {
         target.is_on_way(self.transport.as_deref(), self.destination.as_deref(), to)
     }
 
-    /// What suspends mail on this way: of several the last to end.
+    /// Returns the suspension that holds mail on this way; of several, the last to end.
     pub fn suspended<'a>(&self, all: &'a [Standing], to: &Address) -> Option<&'a Standing> {
         all.iter()
             .filter(|suspension| self.has(&suspension.target, to))
@@ -160,7 +163,7 @@ impl Way {
     }
 }
 
-/// That something is suspended, by whom, why and until when.
+/// Formats a suspension: by which operator, since and until when, and why.
 pub(super) fn describe(standing: &Standing) -> String {
     let name = &standing.target;
     let Some(says) = &standing.says else {
@@ -176,7 +179,7 @@ pub(super) fn describe(standing: &Standing) -> String {
     ))
 }
 
-/// What is said of a suspension that says nothing.
+/// The text for a suspension with a damaged file.
 pub(super) const DAMAGED: &str = "its file is damaged; `mailspool resume` removes it";
 
 fn open(global: &Global) -> Result<Site, Failure> {
@@ -185,14 +188,15 @@ fn open(global: &Global) -> Result<Site, Failure> {
     Ok(site)
 }
 
-/// What the names mean. What is not there, or can match nothing, may still be resumed.
+/// Parses the names. `must_be` rejects a transport that does not exist and a name that can match
+/// nothing; `resume` still accepts them.
 fn targets(site: &Site, names: &Names, must_be: bool) -> Result<Vec<Target>, Failure> {
     if names.all {
         return Ok(vec![Target::All]);
     }
     let target = |name: &String| {
         if names.transport {
-            // With a mistake in it nothing is known of transports, and mail must be held back all the same.
+            // Without a usable configuration the transports are unknown. Suspending must still work.
             let is_known = site.mistake.is_none();
             if must_be && is_known && !site.config.transports.contains_key(name) {
                 let text = format!("the configuration has no transport {name:?}");
@@ -204,7 +208,7 @@ fn targets(site: &Site, names: &Names, must_be: bool) -> Result<Vec<Target>, Fai
         match name.rsplit_once('@') {
             _ if name.trim().is_empty() => Err(wrong("not a destination")),
             Some((_, domain)) if !name.contains('/') => Err(wrong(&format!(
-                "an address is no destination; its domain is {}",
+                "an address is not a destination; its domain is {}",
                 printable(domain)
             ))),
             _ => {
@@ -219,7 +223,7 @@ fn targets(site: &Site, names: &Names, must_be: bool) -> Result<Vec<Target>, Fai
     names.names.iter().map(target).collect()
 }
 
-/// What is said when it is done. A transport's name may have been meant for one.
+/// Formats the confirmation. Adds a hint if the destination has the name of a transport.
 fn done(site: &Site, suspension: &Suspension) -> String {
     let target = &suspension.target;
     let name = printable(&target.to_string());
@@ -233,17 +237,18 @@ fn done(site: &Site, suspension: &Suspension) -> String {
     if let Target::Destination(name) = target
         && site.config.transports.contains_key(name)
     {
-        text += &format!(" That is a destination; for the transport {name}: --transport.");
+        text += &format!(" This is a destination; use --transport for the transport {name}.");
     }
     text
 }
 
-/// A time to the second: nobody wants to read more of it.
+/// Truncates a time to seconds, for readability.
 fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// Others are at it for a moment only.
+/// Retries a change for up to a second while another process locks the suspension: the lock is held only
+/// for moments.
 fn insist(mut change: impl FnMut() -> disk::Result<Changed>) -> disk::Result<Changed> {
     const TRIES: usize = 50;
     const PAUSE: Duration = Duration::from_millis(20);
@@ -258,7 +263,7 @@ fn insist(mut change: impl FnMut() -> disk::Result<Changed>) -> disk::Result<Cha
 
 fn busy(target: &Target) -> Failure {
     let name = printable(&target.to_string());
-    let text = format!("{name}: somebody else suspends or resumes it; try again");
+    let text = format!("{name}: another process is suspending or resuming it; try again");
     Failure::new(EX_TEMPFAIL, text)
 }
 

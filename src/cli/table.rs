@@ -1,28 +1,28 @@
-//! Tables and words for people.
+//! Tables and short texts for readers.
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// The cells of a row, and its note, if it has one.
+/// The cells of a row, and its note.
 pub(super) type Line = (Vec<String>, Option<String>);
 
-/// Rows under a heading, each on one line, its note on a line below it.
-/// Nothing is broken: what is in a column is copied, or has been made short.
+/// Formats rows under a heading, each on one line, with its note on the line below. Never wraps a cell:
+/// users copy cells, and the caller has shortened long ones.
 pub(super) fn table(heading: &[&str], rows: Vec<Line>) -> String {
     Columns::under(heading).page(rows)
 }
 
-/// The columns of a table that is written page by page, so that no more than a page of it is kept.
-/// Each is as wide as the widest cell so far: a page may be wider than the one above it.
+/// The columns of a table that is written page by page, so that memory holds only one page. A column is
+/// as wide as its widest cell so far, so a page may be wider than the previous one.
 pub(super) struct Columns<'a> {
-    /// Until the first page is written.
+    /// The heading, until the first page is written.
     heading: Option<&'a [&'a str]>,
     widths: Vec<u16>,
 }
 
 impl<'a> Columns<'a> {
-    /// Between two columns, in characters.
+    /// The characters between two columns.
     const GAP: u16 = 2;
 
     pub fn under(heading: &'a [&'a str]) -> Columns<'a> {
@@ -32,7 +32,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// The next rows, the first ones under the heading.
+    /// Formats the next rows, with the heading above the first page.
     pub fn page(&mut self, rows: Vec<Line>) -> String {
         let heading = self.heading.take();
         let mut table = Table::new();
@@ -67,7 +67,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// A size in at most six characters.
+/// Formats a size in octets with one unit, such as `1.5 MB`.
 pub(super) fn size(octets: u64) -> String {
     let mut value = octets as f64;
     for unit in ["B", "kB", "MB", "GB"] {
@@ -82,7 +82,7 @@ pub(super) fn size(octets: u64) -> String {
     format!("{value:.1} TB")
 }
 
-/// An age in its largest unit or two.
+/// Formats an age in its largest one or two units.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {
         ..60 => format!("{}s", seconds.max(0)),
@@ -92,7 +92,7 @@ pub(super) fn age(seconds: i64) -> String {
     }
 }
 
-/// A span of time to the second, rounded up, as it may stand in a configuration.
+/// Formats a duration in seconds, rounded up, in the syntax of the configuration.
 pub(super) fn span(duration: SignedDuration) -> String {
     let mut left = duration.as_secs() + i64::from(duration.subsec_nanos() > 0);
     if left <= 0 {
@@ -108,21 +108,21 @@ pub(super) fn span(duration: SignedDuration) -> String {
     parts.join(" ")
 }
 
-/// A time in the local zone, to the second.
+/// Formats a time in the local zone, to the second.
 pub(super) fn time(time: Timestamp) -> String {
     time.to_zoned(TimeZone::system())
         .strftime("%Y-%m-%d %H:%M:%S %z")
         .to_string()
 }
 
-/// A time, in the local zone: the day only if it is another one, the year only if the day could be
-/// taken for that of another year.
+/// Formats a time in the local zone. The day is included only if it is not today, the year only if the
+/// day could be mistaken for one of another year.
 pub(super) fn soon(time: Timestamp, now: Timestamp) -> String {
     soon_in(&TimeZone::system(), time, now)
 }
 
 fn soon_in(zone: &TimeZone, time: Timestamp, now: Timestamp) -> String {
-    /// From so far away the year is shown, as by ls(1).
+    /// Times further away than this are shown with the year, as in ls(1).
     const HALF_A_YEAR: SignedDuration = SignedDuration::from_hours(182 * 24);
     let is_far = time.duration_since(now).abs() > HALF_A_YEAR;
     let zoned = |time: Timestamp| time.to_zoned(zone.clone());
@@ -135,7 +135,7 @@ fn soon_in(zone: &TimeZone, time: Timestamp, now: Timestamp) -> String {
     then.strftime(form).to_string()
 }
 
-/// An address, or what the null sender looks like.
+/// Formats an address, or `<>` for the null sender.
 pub(super) fn address(text: &str) -> String {
     match text {
         "" => "<>".to_owned(),

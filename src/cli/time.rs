@@ -1,4 +1,4 @@
-//! Times as people write them on the command line.
+//! Parsing of times on the command line.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 
 use super::table;
 
-/// A moment that is not past: RFC 3339 with an offset or `Z`, the same with a zone in brackets, a
-/// local date and time, `today` or `tomorrow` and a local time, a local time alone, which is the next
-/// one, or `+` and a duration from now.
+/// Parses a time that is not past: RFC 3339 with an offset or `Z`, the same with a zone in brackets, a
+/// local date and time, `today` or `tomorrow` with a local time, a local time alone, which means its
+/// next occurrence, or `+` and a duration from now.
 pub(super) fn moment_ahead(text: &str) -> Result<Timestamp, String> {
     ahead(text, Timestamp::now(), TimeZone::system())
 }
@@ -32,7 +32,7 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
             .checked_add(ahead)
             .map_err(|_| "too far ahead".to_owned());
     }
-    // With a zone in brackets before without: that would be passed over.
+    // Parse with a zone in brackets first: the other parser would ignore the zone.
     if let Ok(zoned) = text.parse::<Zoned>() {
         return Ok(zoned.timestamp());
     }
@@ -41,7 +41,7 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
     }
     let wrong =
         || "write 18:00, tomorrow 8:00, 2026-11-23 08:00, 2026-11-23T08:00Z or +2h".to_owned();
-    // A date alone would be a midnight that was not written.
+    // Reject a date alone: it would mean midnight, which was not written.
     if !text.contains(':') {
         return Err(wrong());
     }
@@ -69,7 +69,7 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
     }
 }
 
-/// `18:00`, `8:00` or `18:00:30`.
+/// Parses `18:00`, `8:00` or `18:00:30`.
 fn time_of_day(text: &str) -> Option<Time> {
     let parts: Vec<&str> = text.split(':').collect();
     let number = |part: &&str| {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_is_refused_with_how_long_it_is() {
+    fn a_past_time_is_refused_and_the_error_says_by_how_much() {
         let now: Timestamp = "2026-11-22T14:00:00Z".parse().unwrap();
         let here = TimeZone::fixed(jiff::tz::offset(1));
         for (text, words) in [

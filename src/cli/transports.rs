@@ -1,8 +1,7 @@
-//! Transports as the configuration says.
+//! Builds the transports of the configuration.
 //!
-//! Certificates, keys and passwords are read here, when a run starts. What is wrong with one
-//! transport is no reason to keep the mail of the others, nor to fail its own: its mail is
-//! deferred, with the reason.
+//! Certificates, keys and passwords are read here, when a run starts. A transport that cannot be built
+//! neither stops the others nor fails its own mail: its mail is deferred with the reason.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -27,10 +26,10 @@ use crate::smtp::{
 use crate::transport::{Maildir, OnUnknown, Pipe, PipeUser, Relay, Smtp, Target, Transport};
 use crate::users::User;
 
-/// No secret, certificate or key is longer.
+/// The most octets of a secret, certificate, key or text; a longer file is an error.
 const MAX_FILE: u64 = 1 << 20;
 
-/// A runner as the configuration says.
+/// Returns a runner for the configuration.
 pub(super) fn runner(site: &Site) -> RunnerBuilder {
     let config = &site.config;
     let maker = Maker::new(site);
@@ -38,7 +37,7 @@ pub(super) fn runner(site: &Site) -> RunnerBuilder {
     for mistake in mistakes {
         tracing::error!(
             mistake,
-            "notices go out in other words than the configuration's"
+            "notices use the default wording instead of the configured one"
         );
     }
     let mut runner = Runner::builder(site.spool.clone(), config.hostname.clone())
@@ -52,7 +51,7 @@ pub(super) fn runner(site: &Site) -> RunnerBuilder {
             tracing::error!(
                 transport = name,
                 error,
-                "cannot be used: its mail is deferred"
+                "the transport cannot be used: its mail is deferred"
             );
             Arc::new(deferring(name, &error))
         });
@@ -61,7 +60,7 @@ pub(super) fn runner(site: &Site) -> RunnerBuilder {
     runner
 }
 
-/// What a run would stumble over: users, placeholders, files.
+/// Returns the mistakes that a run would find in users, placeholders and files.
 pub(super) fn mistakes(site: &Site) -> Vec<String> {
     let maker = Maker::new(site);
     let (notices, mut found) = maker.notices();
@@ -78,7 +77,7 @@ pub(super) fn mistakes(site: &Site) -> Vec<String> {
         let exposes = matches!(configured, Configured::Wire(wire) if wire.exposes());
         if exposes && site.is_config_exposed {
             say(
-                "the configuration has its password in it, and others can read it: `chmod o-r` it, \
+                "the configuration contains its password, and others can read it: run `chmod o-r`, \
                  or use `password_file`",
             );
         }
@@ -86,7 +85,7 @@ pub(super) fn mistakes(site: &Site) -> Vec<String> {
     found
 }
 
-/// What works, and other hosts may not like.
+/// Returns warnings about settings that work but that other hosts may reject.
 pub(super) fn warnings(site: &Site) -> Vec<String> {
     let warning = |(name, configured): (&String, &Configured)| match configured {
         Configured::Wire(wire) if wire.protocol == Protocol::Smtp => {
@@ -94,8 +93,8 @@ pub(super) fn warnings(site: &Site) -> Vec<String> {
             let is_qualified = hello.contains(['.', '[']) && domain::check(&hello).is_ok();
             (!is_qualified).then(|| {
                 format!(
-                    "transport.{name}: {hello:?} is said in EHLO and is no full name, for which many \
-                     servers refuse mail (RFC 5321, 4.1.4): set `hostname` or `hello`"
+                    "transport.{name}: EHLO sends {hello:?}, which is not a fully qualified name; many \
+                     servers refuse mail for that (RFC 5321, 4.1.4): set `hostname` or `hello`"
                 )
             })
         }
@@ -104,7 +103,7 @@ pub(super) fn warnings(site: &Site) -> Vec<String> {
     site.config.transports.iter().filter_map(warning).collect()
 }
 
-/// Where a recipient's mail goes next by a transport of the configuration, as the runner names it.
+/// Returns the destination of a recipient's mail by a configured transport, in the runner's form.
 pub(super) fn destination(site: &Site, transport: &str, to: &Address) -> Option<String> {
     Some(match site.config.transports.get(transport)? {
         Configured::Wire(wire) => wire.target().next_hop(to),
@@ -113,18 +112,18 @@ pub(super) fn destination(site: &Site, transport: &str, to: &Address) -> Option<
     })
 }
 
-/// What becomes of mail by a transport that cannot be used.
+/// Returns the outcome for mail by a transport that cannot be used.
 pub(super) fn unusable(why: &str) -> Outcome {
     Outcome::deferred(EnhancedCode::new(4, 3, 5), why)
 }
 
-/// Defers all mail.
+/// Returns a transport that defers all mail.
 fn deferring(name: &str, why: &str) -> Relay {
     let outcome = unusable(&format!("the transport {name:?} cannot be used: {why}"));
     Relay::new(move |_, recipients| vec![outcome.clone(); recipients.len()])
 }
 
-/// Makes transports, which share what DNS has answered.
+/// Builds transports, which share one DNS resolver.
 pub(super) struct Maker<'a> {
     site: &'a Site,
     resolver: Arc<Resolver>,
@@ -142,8 +141,8 @@ impl Maker<'_> {
         }
     }
 
-    /// What writes notices, and what is wrong with the texts that stand in files: instead of those our own
-    /// go out. A sender who hears nothing would be worse.
+    /// Returns the builder of notices, and the mistakes in text files. A text with a mistake is replaced by
+    /// the default wording: no notice at all would be worse.
     pub fn notices(&self) -> (DsnBuilder, Vec<String>) {
         let config = &self.site.config;
         let mut templates = config.notices.templates.clone();
@@ -202,7 +201,7 @@ impl Maker<'_> {
                 }
                 if runs_as_root(user.as_deref()) {
                     let program = command.first().map_or("", String::as_str);
-                    // Without a slash it is looked for in directories of the system's.
+                    // A name without a slash is searched in the system's directories.
                     if program.contains('/') {
                         only_root_changes(&Path::new("/").join(program))?;
                     }
@@ -218,21 +217,21 @@ impl Maker<'_> {
         }
     }
 
-    /// Whether a command may run as this user: as the one that it runs as anyway, or by a
-    /// configuration that is root's word.
+    /// Checks that a command may run as this user: it is the present user, or only root can change the
+    /// configuration.
     fn may_run_as(&self, name: &str) -> Result<(), String> {
         let ours = nix::unistd::geteuid();
         let is_ours = matches!(User::named(name), Ok(Some(user)) if user.uid == ours);
         match &self.site.no_switch {
             Some(why) if self.site.caller.is_root() && !is_ours => Err(format!(
-                "root runs a command as {name:?} only by a configuration that no one else can \
-                 change: {why}"
+                "root runs a command as {name:?} only if root alone can change the configuration: \
+                 {why}"
             )),
             _ => Ok(()),
         }
     }
 
-    /// Delivery to other hosts; reads the files that it needs.
+    /// Builds an SMTP or LMTP transport, and reads the files that it needs.
     pub fn smtp(&self, wire: &Wire) -> Result<Smtp, String> {
         let login = wire.login.as_ref().map(|login| self.login(login));
         let settings = Settings {
@@ -314,7 +313,7 @@ impl Maker<'_> {
         })
     }
 
-    /// The first line of a file that nobody else may read.
+    /// Reads the first line of a file that only its owner may read.
     fn secret(&self, key: &str, path: &Path) -> Result<String, String> {
         let bytes = self.read(key, path, Readers::Owner)?;
         let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8");
@@ -326,8 +325,8 @@ impl Maker<'_> {
         }
     }
 
-    /// A file that a key names, by a path that is relative to the spool. Nothing but a regular
-    /// file: a FIFO would keep the run waiting.
+    /// Reads the file that a key names. A relative path is below the spool. Only a regular file is
+    /// accepted, because a FIFO would block the run.
     fn read(&self, key: &str, path: &Path, readers: Readers) -> Result<Vec<u8>, String> {
         let path = self.site.spool.path().join(path);
         let wrong = |what: &dyn std::fmt::Display| format!("{key} {}: {what}", path.display());
@@ -335,7 +334,7 @@ impl Maker<'_> {
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open(&path).map_err(|error| match error.kind() {
-            // Root has become the spool's owner, and may wonder.
+            // Name the user, because root has become the spool's owner.
             ErrorKind::PermissionDenied => wrong(&format_args!("{error}, for {}", user())),
             _ => wrong(&error),
         })?;
@@ -361,8 +360,8 @@ impl Maker<'_> {
     }
 }
 
-/// If we are root: an error if others can change where a path leads. They could have root read what
-/// only root can read, or write where only root can write.
+/// For root, fails if others can change where a path leads. They could make root read what only root
+/// can read, or write where only root can write.
 fn trusted_by_root(path: &Path) -> Result<(), String> {
     if nix::unistd::geteuid().is_root() {
         only_root_changes(path)
@@ -374,10 +373,10 @@ fn trusted_by_root(path: &Path) -> Result<(), String> {
 fn only_root_changes(path: &Path) -> Result<(), String> {
     match trust::doubt(path) {
         Ok(Some(doubt)) => Err(format!(
-            "{}: {doubt}; root uses only what no one else can change",
+            "{}: {doubt}; root uses only what root alone can change",
             path.display()
         )),
-        // What it is that cannot be opened shows when it is used.
+        // Opening the path later reports why it cannot be opened.
         Ok(None) | Err(_) => Ok(()),
     }
 }
@@ -389,7 +388,7 @@ fn runs_as_root(user: Option<&str>) -> bool {
     }
 }
 
-/// As whom files are read.
+/// Returns the user that files are read as.
 fn user() -> String {
     let id = nix::unistd::geteuid();
     match User::numbered(id) {
@@ -398,7 +397,7 @@ fn user() -> String {
     }
 }
 
-/// Who may be able to read a file.
+/// The users that may be able to read a file.
 #[derive(Clone, Copy)]
 enum Readers {
     Any,
@@ -408,7 +407,7 @@ enum Readers {
 }
 
 impl Wire {
-    /// Who is asked.
+    /// Returns the configured hosts, or the mail exchanges of the recipient's domain.
     pub(super) fn target(&self) -> Target {
         if self.hosts.is_empty() {
             Target::Exchanges
@@ -417,15 +416,15 @@ impl Wire {
         }
     }
 
-    /// Whether who reads the configuration reads a password.
+    /// Whether the configuration contains a password.
     fn exposes(&self) -> bool {
         let login = self.login.as_ref();
         login.is_some_and(|login| matches!(login.secret, Secret::Password(_)))
     }
 }
 
-/// With this wait for each answer. The one to the whole message is never waited for less than RFC
-/// 5321 asks for: who hangs up before it sends the message twice.
+/// Returns the deadlines with this timeout for each answer. The wait for the final answer is never
+/// shorter than RFC 5321 requires: a client that disconnects earlier sends the message twice.
 fn deadlines(timeout: Option<Duration>) -> Deadlines {
     let usual = Deadlines::default();
     match timeout {

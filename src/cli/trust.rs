@@ -1,9 +1,9 @@
-//! Names that root follows, and whether anyone but root can change where they lead.
+//! Whether users other than root can change where a path leads.
 //!
-//! A path is walked one component at a time, links included, on descriptors that are held open; what
-//! is judged is what was opened, so nothing can be exchanged between the look and the use. Root
-//! trusts a path if each of its components belongs to root and can be written by no one else. An
-//! entry of a sticky directory such as `/tmp` counts, because only its owner can rename it.
+//! A path is walked one component at a time, links included, on descriptors that stay open. The check
+//! applies to the opened file, so nothing can be exchanged between check and use. Root trusts a path if
+//! each component belongs to root and only root can write to it. Root's own entry in a sticky directory
+//! such as `/tmp` is trusted too, because only its owner can rename it.
 //!
 //! The caller decides what follows from a doubt. An error means that the path could not be walked.
 
@@ -22,12 +22,12 @@ use nix::unistd::Uid;
 
 use crate::users::User;
 
-/// Links in one path; the kernel gives up after as many.
+/// The most links in one path, the same as in the kernel; more are the error ELOOP.
 const MAX_LINKS: usize = 40;
 
-/// File systems of this machine's own, on which an owner is what root once wrote there.
+/// Local file systems. There, the owner of a file is the one that this machine's kernel recorded.
 const LOCAL: &[FsType] = &[
-    statfs::EXT4_SUPER_MAGIC, // ext2 and ext3 have the same
+    statfs::EXT4_SUPER_MAGIC, // also ext2 and ext3
     statfs::XFS_SUPER_MAGIC,
     statfs::BTRFS_SUPER_MAGIC,
     statfs::F2FS_SUPER_MAGIC,
@@ -46,35 +46,35 @@ const LOCAL: &[FsType] = &[
 
 /// What a path led to.
 pub(super) struct Reached {
-    /// Opened: a file for reading, a directory with `O_PATH`.
+    /// The open descriptor: a file for reading, a directory with `O_PATH`.
     pub fd: OwnedFd,
     /// The first reason why others than root could have put it there.
     pub doubt: Option<String>,
-    /// The first component on a file system that is not of this machine's own, such as procfs, FUSE
-    /// or NFS.
+    /// The first component on a file system that is not local, such as procfs, FUSE or NFS.
     pub foreign: Option<String>,
 }
 
 impl Reached {
-    /// Why the contents need not be root's word, if that is so.
+    /// Returns why others than root could have written the contents.
     pub fn not_roots_word(&self) -> Option<&str> {
         self.doubt.as_deref().or(self.foreign.as_deref())
     }
 }
 
-/// Where a path ended.
+/// Where the walk along a path ended.
 pub(super) enum Way {
-    /// At what it names.
+    /// At the directory that the path names.
     There(Reached),
-    /// Before that: this directory has no such entry.
+    /// Earlier: this directory does not have the next entry.
     Ends(Reached),
 }
 
-/// Whether the opening of a file may wait.
+/// Whether opening a file may block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// It may, such as for the writer of a pipe.
+    /// Yes, such as until a pipe has a writer.
     Allowed,
+    /// No.
     Never,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn open(path: &Path, wait: Wait) -> io::Result<Reached> {
     Ok(walk.reached(fd))
 }
 
-/// Walks to a directory, as far as there is a way.
+/// Walks to a directory, as far as the path exists.
 pub(super) fn directory(path: &Path) -> io::Result<Way> {
     let mut walk = Walk::begin(path)?;
     match walk.walk()? {
@@ -108,12 +108,12 @@ pub(super) fn directory(path: &Path) -> io::Result<Way> {
     }
 }
 
-/// Why root should not open, make or run what a path names, if others can change where it leads. It
-/// need not be there.
+/// Returns why root should not open, create or run what a path names: others can change where it leads.
+/// The path need not exist.
 pub(super) fn doubt(path: &Path) -> io::Result<Option<String>> {
     let mut walk = Walk::begin(path)?;
     match walk.judge_the_end() {
-        // What cannot be walked now may lead elsewhere later: who can change it decides.
+        // A path that cannot be walked now may lead elsewhere later, so an earlier doubt stands.
         Err(_) if walk.doubt.is_some() => {}
         other => other?,
     }
@@ -124,20 +124,20 @@ pub(super) fn doubt(path: &Path) -> io::Result<Option<String>> {
 struct Last {
     name: OsString,
     is_missing: bool,
-    /// A link of procfs that only the kernel can follow.
+    /// A procfs link, which only the kernel can follow.
     is_magic: bool,
 }
 
 struct Walk {
     here: OwnedFd,
-    /// Others may make entries here, but not remove those of root.
+    /// Others may create entries in `here`, but not remove those of root.
     is_sticky: bool,
-    /// Of `here`, for words.
+    /// The path of `here`, for texts.
     path: PathBuf,
     rest: VecDeque<OsString>,
     links: usize,
     trusted: [Uid; 2],
-    /// The device that was judged last: all that lies on it is on the same file system.
+    /// The device that was checked last. The same device is the same file system.
     device: Option<libc::dev_t>,
     doubt: Option<String>,
     foreign: Option<String>,
@@ -147,7 +147,7 @@ impl Walk {
     fn begin(path: &Path) -> io::Result<Walk> {
         let path = std::path::absolute(path)?;
         let here = root()?;
-        // In a user namespace, root outside of it may have another number here. Its is `/`.
+        // In a user namespace, the outer root may have another uid. It is the owner of `/`.
         let stat = fstat(&here)?;
         let owner = Uid::from_raw(stat.st_uid);
         let mut walk = Walk {
@@ -178,7 +178,8 @@ impl Walk {
         self.rest = names;
     }
 
-    /// Goes on to the last directory; none if that is what the path names.
+    /// Walks to the last directory of the path. Returns the last name, or none if the path names that
+    /// directory itself.
     fn walk(&mut self) -> io::Result<Option<Last>> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         while let Some(name) = self.rest.pop_front() {
@@ -208,7 +209,7 @@ impl Walk {
                         (self.here, self.path) = (root()?, PathBuf::from("/"));
                         self.is_sticky = false;
                     }
-                    // A link to a directory may be written with a slash after it.
+                    // A slash at the end of a link's target requires a directory.
                     if target.as_os_str().as_bytes().ends_with(b"/") {
                         self.rest.push_front(".".into());
                     }
@@ -237,11 +238,11 @@ impl Walk {
         Ok(None)
     }
 
-    /// Goes as far as there is a way, and judges what is at its end.
+    /// Walks as far as the path exists, and judges the end.
     fn judge_the_end(&mut self) -> io::Result<()> {
         match self.walk()? {
             None => {}
-            // It may be made by another user before root makes it.
+            // Another user may create the entry before root does.
             Some(name) if name.is_missing && self.is_sticky => {
                 let path = self.path.display().to_string();
                 self.doubt(|| format!("others may write to {path}"));
@@ -252,8 +253,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Opens what is no directory, and judges it. Only a link of procfs is followed: a link that was
-    /// put there since [`walk`](Walk::walk) has not been judged.
+    /// Opens and judges the last name, which is not a directory. Follows only a procfs link: a link that
+    /// appeared after [`walk`](Walk::walk) has not been judged.
     fn open_last(&mut self, last: &Last, flags: OFlag) -> io::Result<OwnedFd> {
         let mut flags = flags | OFlag::O_CLOEXEC;
         flags.set(OFlag::O_NOFOLLOW, !last.is_magic);
@@ -264,7 +265,7 @@ impl Walk {
         Ok(fd)
     }
 
-    /// Judges a link in `here` by who could have made it.
+    /// Judges which users could have made a link in `here`.
     fn judge_link(&mut self, stat: &FileStat, name: &OsStr) {
         let path = self.path.join(name);
         if !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {
@@ -273,15 +274,15 @@ impl Walk {
         self.judge_name(stat, &path);
     }
 
-    /// Judges a name by whether others could have made it for what is root's: another name of a file,
-    /// or of a link, in a directory in which they may make entries.
+    /// Judges whether others could have made this name as a hard link to root's file or link. They can in
+    /// a directory where they may create entries.
     fn judge_name(&mut self, stat: &FileStat, path: &Path) {
         if self.is_sticky && kind(stat) != SFlag::S_IFDIR && stat.st_nlink > 1 {
-            self.doubt(|| format!("{} may be another file's name", path.display()));
+            self.doubt(|| format!("{} may be a hard link to another file", path.display()));
         }
     }
 
-    /// Judges what was opened at `path`.
+    /// Judges the file or directory that was opened at `path`.
     fn judge(&mut self, fd: &OwnedFd, stat: &FileStat) -> io::Result<()> {
         let path = self.path.clone();
         self.judge_name(stat, &path);
@@ -291,7 +292,7 @@ impl Walk {
         if !self.trusted.contains(&Uid::from_raw(stat.st_uid)) {
             self.doubt(|| format!("{path} belongs to {}", owner(stat)));
         } else if stat.st_mode & 0o022 != 0 && !self.is_sticky {
-            self.doubt(|| format!("others than its owner may write to {path}"));
+            self.doubt(|| format!("users other than its owner may write to {path}"));
         }
         self.is_sticky &= stat.st_mode & 0o022 != 0;
         if self.device.replace(stat.st_dev) == Some(stat.st_dev) {
@@ -299,10 +300,10 @@ impl Walk {
         }
         let kind = fstatfs(fd)?.filesystem_type();
         if !LOCAL.contains(&kind) && self.foreign.is_none() {
-            self.foreign = Some(format!("{path} is on no file system of this machine's own"));
+            self.foreign = Some(format!("{path} is not on a local file system"));
         }
         if kind == statfs::FUSE_SUPER_MAGIC && !is_mounted_by_root(stat)? {
-            self.doubt(|| format!("{path} is on a file system that a user has mounted"));
+            self.doubt(|| format!("{path} is on a file system that another user mounted"));
         }
         Ok(())
     }
@@ -329,7 +330,7 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// The owner's name, for words.
+/// Returns the owner's name, for texts.
 fn owner(stat: &FileStat) -> String {
     let uid = Uid::from_raw(stat.st_uid);
     match User::numbered(uid) {
@@ -338,7 +339,7 @@ fn owner(stat: &FileStat) -> String {
     }
 }
 
-/// Whether root mounted a FUSE file system. The user who mounts one answers what belongs to whom.
+/// Whether root mounted a FUSE file system. The user that mounts one controls which owners it reports.
 fn is_mounted_by_root(stat: &FileStat) -> io::Result<bool> {
     let device = format!("{}:{}", major(stat.st_dev), minor(stat.st_dev));
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
@@ -357,9 +358,9 @@ mod tests {
 
     use super::*;
 
-    /// The walk arrives where the kernel does.
+    /// The walk arrives at the same file as the kernel.
     #[test]
-    fn a_path_leads_where_it_leads() {
+    fn a_walk_arrives_where_the_kernel_does() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
         std::fs::create_dir(dir.path().join("below")).unwrap();
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_says_of_itself_is_not_roots_word() {
+    fn root_does_not_trust_the_contents_of_procfs() {
         for path in ["/proc/self/cmdline", "/proc/1/cmdline", "/proc/self/exe"] {
             let Ok(reached) = open(Path::new(path), Wait::Never) else {
                 continue;

@@ -1,9 +1,9 @@
-//! The end of a submission that takes too long, whatever it waits for.
+//! Ends a submission that takes too long, regardless of what it waits for.
 //!
-//! Before the commit point the process ends with 75, and its caller keeps the message. From the
-//! commit point on it ends with 0: the message is durable, and a caller that heard anything else
-//! would hand it in again. What is still to be done then is little (moving the message on, a line in
-//! the log, an attempt in the background), and the next run does what is left of it.
+//! Before the commit point the process exits with 75, and its caller keeps the message. From the commit
+//! point on it exits with 0: the message is durable, and with any other status the caller would submit
+//! it again. Little remains to be done then (moving the message on, a log line, a background attempt),
+//! and the next run does the rest.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use super::exit::{EX_TEMPFAIL, Failure, no_failure_from_now_on, write_once};
 
-/// How long a process may still take after the commit point.
+/// How long a process may take after the commit point; then it exits with 0.
 const AFTER: Duration = Duration::from_secs(5);
 
-/// How often the thread looks at the time. It is not woken when the time changes: that would be work
-/// for every process, and nearly all of them end before the first look.
+/// How often the thread checks the time. A change of the deadline does not wake it: that would cost
+/// every process, and nearly all of them end before the first check.
 const LOOKS: Duration = Duration::from_millis(500);
 
-/// Ends this process when its time is up. Cheap to clone.
+/// Ends this process after its deadline. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Watchdog {
     begun: Instant,
@@ -27,13 +27,13 @@ pub(super) struct Watchdog {
 
 #[derive(Clone, Copy)]
 struct Watch {
-    /// None: as long as it likes.
+    /// The deadline; none if the process may take as long as it needs.
     end: Option<Instant>,
     is_committed: bool,
 }
 
 impl Watchdog {
-    /// Watches over this process from now on, for ever if no limit is set.
+    /// Starts watching this process. Without a limit it has no deadline until one is set.
     pub fn start(limit: Option<Duration>) -> Result<Watchdog, Failure> {
         let begun = Instant::now();
         let watch = Arc::new(Mutex::new(Watch {
@@ -55,7 +55,7 @@ impl Watchdog {
         self.change(|watch| watch.end = self.begun.checked_add(limit));
     }
 
-    /// The message is durable: from now on this process ends with 0, and soon.
+    /// Records that the message is durable: from now on this process exits with 0, within [`AFTER`].
     pub fn commit(&self) {
         no_failure_from_now_on();
         self.change(|watch| {
@@ -78,7 +78,7 @@ fn lock(watch: &Mutex<Watch>) -> MutexGuard<'_, Watch> {
     watch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the process when its time is up.
+/// Ends the process after its deadline.
 fn keep_looking(watched: &Mutex<Watch>) {
     let mut has_warned = false;
     loop {
@@ -87,13 +87,13 @@ fn keep_looking(watched: &Mutex<Watch>) {
             .end
             .map(|end| end.saturating_duration_since(Instant::now()));
         match (left, watch.is_committed) {
-            // With the lock in hand, so that nothing is committed in between.
+            // Exit while holding the lock, so that no commit happens in between.
             (Some(Duration::ZERO), true) => std::process::exit(0),
             (Some(Duration::ZERO), false) if has_warned => {
                 std::process::exit(i32::from(EX_TEMPFAIL))
             }
             (Some(Duration::ZERO), false) => {
-                // Without it: words may take their time, and the message may become durable.
+                // Write without the lock: writing may be slow, and the message may become durable meanwhile.
                 drop(watch);
                 let text = "mailspool: taking too long; try again later\n";
                 write_once(io::stderr(), text);

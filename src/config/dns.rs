@@ -9,14 +9,14 @@ use super::Error;
 use super::raw::RawDns;
 use super::value::Text;
 
-/// `[dns]`: who is asked.
+/// `[dns]`: the servers and their timeout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
-    /// These servers; none: those of the system.
+    /// The servers to query; none means the system's.
     pub servers: Vec<SocketAddr>,
-    /// How long an answer is waited for.
+    /// How long each query waits for an answer.
     pub timeout: Duration,
-    /// Whether a mail exchange may have an address of this machine; if not, that is a loop.
+    /// Whether a mail exchange may have an address of this machine. Otherwise that is a loop, and fails.
     pub local_mx: bool,
 }
 

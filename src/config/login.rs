@@ -1,4 +1,4 @@
-//! As whom we authenticate with another host.
+//! Credentials for authentication with another host.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,20 +10,20 @@ use super::wire::{Wire, WireTls};
 use crate::dns::Host;
 use crate::smtp::{Mechanism, TlsPolicy};
 
-/// As whom we authenticate.
+/// Credentials, and how they may be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireLogin {
-    /// The name.
+    /// The user name.
     pub username: String,
-    /// With what.
+    /// The password or token.
     pub secret: Secret,
-    /// Only this way.
+    /// The only mechanism to use; none means the best that the server offers.
     pub mechanism: Option<Mechanism>,
-    /// Also over a connection that is not encrypted.
+    /// Whether to send the credentials over an unencrypted connection.
     pub in_clear: bool,
 }
 
-/// A secret, or where it stands.
+/// A secret, or the file that contains it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     /// The password itself.
@@ -96,7 +96,7 @@ impl Text<'_> {
             }
         };
         let in_clear = raw.auth_in_clear.as_ref().map(|given| *given.get_ref());
-        // Nobody listens in a socket of this machine.
+        // A socket of this machine cannot be eavesdropped on.
         let in_clear = in_clear.unwrap_or(Wire::is_local(hosts));
         if tls.policy == TlsPolicy::None && !in_clear {
             let what = "credentials need TLS; `auth_in_clear = true` sends them without";

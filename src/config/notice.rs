@@ -1,4 +1,4 @@
-//! `[notice]`: when a delay is told, what goes back of a message, and the words of notices.
+//! `[notice]`: when delay notices are sent, how much of a message is returned, and the wording.
 
 use std::path::PathBuf;
 
@@ -14,11 +14,11 @@ use crate::queue::{DelayAges, Schedule};
 /// `[notice]`.
 #[derive(Clone, Debug)]
 pub struct Notices {
-    /// The ages of a message at which a delay is told.
+    /// The ages of a message at which a delay notice is sent.
     pub delays: DelayAges,
-    /// Messages up to this size come back whole.
+    /// The most octets of a message that a notice returns whole; of larger ones, the header.
     pub return_whole: u64,
-    /// The words, but for texts in files.
+    /// The wording, except for texts in files.
     pub templates: Templates,
     /// Texts in files.
     pub files: Vec<TextFile>,
@@ -27,11 +27,11 @@ pub struct Notices {
 /// A `text_file`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextFile {
-    /// Of which notice.
+    /// The kind of notice.
     pub kind: NoticeKind,
     /// The file; a relative path is below the spool.
     pub path: PathBuf,
-    /// Where the configuration names it: its name and the line.
+    /// The place in the configuration: its name and the line.
     pub place: String,
 }
 
@@ -65,7 +65,7 @@ impl Text<'_> {
         };
         let ages: Vec<_> = given.get_ref().iter().map(|age| signed(age.0)).collect();
         if ages.iter().any(|age| *age < Schedule::SHORTEST) {
-            let what = "a delay is told at an age of at least a minute; an empty list: never";
+            let what = "a delay notice needs an age of at least a minute; [] means never";
             return Err(self.error(given.span(), what));
         }
         Ok(DelayAges::new(ages))
@@ -77,7 +77,7 @@ impl Text<'_> {
             return Err(self.error(file.span(), what));
         }
         if let (Some(after), false) = (&raw.after, kind == NoticeKind::Delay) {
-            let what = "only [notice.delay] has `after`: the others are told at once";
+            let what = "only [notice.delay] has `after`: the other notices are sent at once";
             return Err(self.error(after.span(), what));
         }
         let mut wording = Wording::of(kind);
@@ -96,12 +96,12 @@ impl Text<'_> {
         Ok(wording)
     }
 
-    /// The line is that of the mistake, where the text spans several.
+    /// Returns the error for a wording. It names the line of the mistake if the text spans several.
     fn wrong_words(&self, given: &Spanned<String>, key: &str, error: &WordingError) -> Error {
         let span = given.span();
         let source = self.text.get(span.clone()).unwrap_or("");
-        // A text in three quotes begins with its first line, or behind a line break that is no part of
-        // it. Elsewhere a text's line is no line of the file.
+        // A string in triple quotes starts after the quotes, or after a line break that is not part of it.
+        // In other strings a line of the text is not a line of the file.
         let quotes = ["\"\"\"", "'''"];
         let lines = match quotes.iter().find_map(|quotes| source.strip_prefix(quotes)) {
             Some(rest) => error.line - 1 + usize::from(rest.starts_with(['\n', '\r'])),

@@ -1,5 +1,5 @@
-//! The keys as they stand in the file, each with its place for error messages. They are read and
-//! written by the same declarations, so that what is written can be read.
+//! The keys of the file, each with its place for error messages. The same declarations read and write
+//! them, so that the written form can be read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -87,7 +87,7 @@ impl Default for RawRun {
     }
 }
 
-/// The keys of a schedule, and what else stands beside them.
+/// Declares a table with the keys of a schedule and further keys.
 macro_rules! with_schedule_keys {
     ($name:ident { $($(#[$attribute:meta])* $key:ident: $type:ty,)* }) => {
         #[derive(Default, Deserialize, Serialize)]
@@ -115,7 +115,7 @@ macro_rules! with_schedule_keys {
     };
 }
 
-/// What is said of a schedule.
+/// The keys of a schedule.
 #[derive(Clone, Copy)]
 pub(super) struct ScheduleKeys<'a> {
     pub phases: Option<&'a Spanned<Vec<RawPhase>>>,
@@ -126,7 +126,7 @@ pub(super) struct ScheduleKeys<'a> {
 }
 
 impl ScheduleKeys<'_> {
-    /// The place of the first that is there.
+    /// Returns the place of the first key that is set.
     pub fn place(&self) -> Option<Range<usize>> {
         let all = [
             self.phases.map(Spanned::span),
@@ -220,7 +220,7 @@ pub(super) struct RawWording {
     pub subject: Option<Spanned<String>>,
     pub text: Option<Spanned<String>>,
     pub text_file: Option<Spanned<PathBuf>>,
-    /// Of a delay only.
+    /// Only for `[notice.delay]`.
     pub after: Option<Spanned<Vec<Span>>>,
 }
 
@@ -259,7 +259,7 @@ pub(super) struct RawDns {
     pub local_mx: bool,
 }
 
-/// The keys of all types, and which of them a transport has.
+/// Declares the keys of all transport types, and a list of the keys that are set.
 macro_rules! transport_keys {
     ($($key:ident: $type:ty,)*) => {
         #[derive(Deserialize, Serialize)]
@@ -270,13 +270,13 @@ macro_rules! transport_keys {
         }
 
         impl RawTransport {
-            /// Each key that is there, but `type`, and its place.
+            /// Returns each key that is set, except `type`, and its place.
             pub fn keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
                 let all = [$((stringify!($key), self.$key.as_ref().map(Spanned::span)),)*];
                 all.into_iter().filter_map(|(key, span)| Some((key, span?)))
             }
 
-            /// One without any other key.
+            /// Returns a transport with no key but `type`.
             pub fn of_type(name: &str) -> RawTransport {
                 RawTransport {
                     r#type: Spanned::new(0..0, name.to_owned()),
@@ -316,9 +316,9 @@ transport_keys! {
     retry: RawTransportRetry,
 }
 
-/// A text, or a list of them.
+/// A string or a list of strings.
 #[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "a text or a list of texts")]
+#[serde(untagged, expecting = "a string or a list of strings")]
 pub(super) enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -354,14 +354,14 @@ pub(super) enum RawAuth {
     OAuthBearer,
 }
 
-/// A password. Whatever stands there is in no error message.
+/// A password. No error message contains its value, whatever its type.
 pub(super) struct RawPassword(pub String);
 
 impl<'de> Deserialize<'de> for RawPassword {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawPassword, D::Error> {
         match toml::Value::deserialize(deserializer)? {
             toml::Value::String(text) => Ok(RawPassword(text)),
-            _ => Err(D::Error::custom("a password is a text in quotes")),
+            _ => Err(D::Error::custom("a password is a string in quotes")),
         }
     }
 }

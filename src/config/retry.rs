@@ -1,4 +1,4 @@
-//! `[retry]`: schedules, whose they are, and rules for replies.
+//! `[retry]`: schedules, for which mail they apply, and rules for replies.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::queue::schedule::ScheduleError;
 use crate::queue::{Glob, Phase, ReplyRule, Rhythm, Schedule, Schedules, StatusPattern};
 
 impl Text<'_> {
-    /// All schedules. What those of transports and domains do not say is as in `[retry]`.
+    /// Returns all schedules. A transport's or domain's schedule takes missing keys from `[retry]`.
     pub(super) fn schedules(&self, raw: &Raw) -> Result<Schedules, Error> {
         let retry = raw.retry.schedule();
         let default = self.schedule(retry, &Schedule::default())?;
@@ -45,7 +45,7 @@ impl Text<'_> {
         Ok(schedules.with_null_lifetime(lifetime))
     }
 
-    /// How long frozen mail is kept that failed and of which nobody can be told.
+    /// Returns how long to keep mail that was frozen because it failed and has no sender to notify.
     pub(super) fn frozen_lifetime(&self, raw: &Raw) -> Result<Option<SignedDuration>, Error> {
         let given = &raw.frozen.lifetime;
         let lifetime = given.get_ref().0.map(|span| signed(span.0));
@@ -67,11 +67,11 @@ impl Text<'_> {
         self.hostname(name)?;
         match place {
             Some(_) => Ok(name),
-            None => Err(self.error(name.span(), "nothing is said of this domain's schedule")),
+            None => Err(self.error(name.span(), "a [[retry.domain]] needs a key of a schedule")),
         }
     }
 
-    /// A schedule of these keys; what they do not say is as in `base`.
+    /// Returns a schedule from these keys; missing keys come from `base`.
     fn schedule(&self, keys: ScheduleKeys<'_>, base: &Schedule) -> Result<Schedule, Error> {
         let rhythm = match (keys.phases, keys.delays) {
             (Some(_), Some(delays)) => {

@@ -10,10 +10,10 @@ fn error(text: &str) -> String {
 #[test]
 fn the_default_delivers_everything_to_the_outbox() {
     let config = Config::parse(DEFAULT, "default").unwrap();
-    let anybody = Address::parse("x@example.org").unwrap();
+    let recipient = Address::parse("x@example.org").unwrap();
     let name = config
         .routes
-        .transport_for(&ReversePath::Null, &anybody)
+        .transport_for(&ReversePath::Null, &recipient)
         .unwrap();
     let expected = Transport::Maildir {
         concurrency: 20,
@@ -25,7 +25,7 @@ fn the_default_delivers_everything_to_the_outbox() {
 }
 
 #[test]
-fn what_the_documentation_shows_can_be_read() {
+fn the_documented_example_can_be_read() {
     let config = Config::parse(
         r#"
         hostname = "mail.example.net"
@@ -40,7 +40,7 @@ fn what_the_documentation_shows_can_be_read() {
         [transport.tickets]
         type = "pipe"
         command = ["/bin/cat", "{recipient}"]
-        user = "nobody"
+        user = "tickets"
         timeout = "30s"
         [[route]]
         recipient = "support@example.org"
@@ -73,7 +73,7 @@ fn errors_name_their_line() {
         (
             "[transport.x]\ntype = 'maildir'\npath = 'x'\nuser = 'y'",
             4,
-            "no key of type",
+            "not a key of type",
         ),
         ("[transport.'a b']\ntype = 'maildir'\npath = 'x'", 1, "name"),
         (
@@ -112,7 +112,11 @@ fn errors_name_their_line() {
             2,
             "host name",
         ),
-        ("[[retry.domain]]\ndomain = 'a.test'", 2, "nothing is said"),
+        (
+            "[[retry.domain]]\ndomain = 'a.test'",
+            2,
+            "a key of a schedule",
+        ),
         (
             "[[retry.domain]]\ndomain = 'a.test'\ncap = '0s'",
             3,
@@ -173,9 +177,9 @@ fn errors_name_their_line() {
     }
 }
 
-/// Ages in minutes, the cap and the jitter of whose schedule it is.
+/// Each schedule takes what it does not set from `[retry]`. Ages are in minutes.
 #[test]
-fn schedules_say_what_is_different() {
+fn schedules_inherit_missing_keys() {
     let config = Config::parse(
         r#"
         [retry]
@@ -263,7 +267,7 @@ fn wire(keys: &str) -> Wire {
 }
 
 #[test]
-fn tls_is_as_strict_as_what_is_at_stake() {
+fn the_default_of_tls_depends_on_host_port_and_login() {
     use TlsPolicy::{None, Opportunistic, Required, Verified};
     let login = "username = 'u'\npassword_file = 'p'";
     for (keys, policy, implicit, port) in [
@@ -301,7 +305,7 @@ fn tls_is_as_strict_as_what_is_at_stake() {
 }
 
 #[test]
-fn credentials_go_in_clear_only_if_that_is_said_or_nobody_can_listen() {
+fn credentials_go_in_clear_only_if_configured_or_to_a_local_socket() {
     let login = "username = 'u'\npassword = 'geheim'\n";
     for (keys, in_clear) in [
         ("host = 'a.test'", false),
@@ -320,15 +324,15 @@ fn credentials_go_in_clear_only_if_that_is_said_or_nobody_can_listen() {
 fn mistakes_about_hosts_tls_and_credentials_name_their_line() {
     let login = "username = 'u'\npassword = 'geheim'";
     for (keys, line, words) in [
-        ("path = 'x'", 3, "no key of type \"smtp\""),
-        ("user = 'x'", 3, "no key of type \"smtp\""),
+        ("path = 'x'", 3, "not a key of type \"smtp\""),
+        ("user = 'x'", 3, "not a key of type \"smtp\""),
         ("host = 'a b'", 3, "\"a b\": not a host name"),
         ("host = 'ü..b'", 3, "not a valid internationalised domain"),
         ("hello = 'ü..b'", 3, "not a valid internationalised domain"),
         ("host = ['a', 'b:0']", 3, "a port is a number"),
         ("host = 'unix:lmtp'", 3, "begins with a slash"),
         ("host = []", 3, "`host` is empty"),
-        ("host = 5", 3, "a text or a list of texts"),
+        ("host = 5", 3, "a string or a list of strings"),
         ("host = ['a:465', 'b:25']", 3, "tls_implicit"),
         ("port = 0", 3, "from 1 to 65535"),
         ("port = 65536", 3, ""),
@@ -347,7 +351,7 @@ fn mistakes_about_hosts_tls_and_credentials_name_their_line() {
         (&format!("{login}\nauth = 'oauthbearer'"), 5, "token_file"),
         (&format!("{login}\nauth = 'cram-md5'"), 5, "unknown variant"),
         (&format!("{login}\ntls = 'none'"), 3, "need TLS"),
-        ("username = 'u'\npassword = 4711", 4, "a text in quotes"),
+        ("username = 'u'\npassword = 4711", 4, "a string in quotes"),
         ("username = 'u'\npassword = geheim", 4, ""),
         ("hello = 'a b'", 3, "EHLO"),
         ("max_recipients = 0", 3, "at least 1"),
@@ -413,7 +417,7 @@ fn servers_have_port_53_unless_they_name_another() {
     assert!(dns.local_mx);
 }
 
-/// What the comments show is what is meant: without its `#`, it can be read.
+/// The examples in the comments are valid: each can be read without its `#`.
 #[test]
 fn the_examples_of_the_default_can_be_read() {
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them, and errors that name their line.
+//! Sizes and durations in readable form, and errors that name their line.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use toml::Spanned;
 
 use super::Error;
 
-/// Octets: a number, or a text such as `50M`. Prefixes are powers of ten.
+/// A size in octets: a number, or a string such as `50M`. Prefixes are powers of ten.
 pub(super) struct Size(pub u64);
 
-/// A duration: a text such as `15m`, `2h`, `4d`.
+/// A duration: a string such as `15m`, `2h`, `4d`.
 #[derive(Clone, Copy)]
 pub(super) struct Span(pub Duration);
 
@@ -39,7 +39,8 @@ impl<'de> Deserialize<'de> for Size {
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Size, E> {
-                let size = u64::try_from(number).map_err(|_| E::custom("a size is not negative"));
+                let size =
+                    u64::try_from(number).map_err(|_| E::custom("a size cannot be negative"));
                 size.map(Size)
             }
 
@@ -83,7 +84,7 @@ impl<'de> Deserialize<'de> for SpanOrNever {
 }
 
 impl Serialize for Size {
-    /// As people write it, if it has a prefix without a rest.
+    /// Writes the size with the largest prefix that leaves a whole number.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const PREFIXES: [(&str, u64); 6] = [
             ("E", 1_000_000_000_000_000_000),
@@ -100,7 +101,7 @@ impl Serialize for Size {
                 serializer.collect_str(&format!("{}{prefix}", size / unit))
             }
             (None, Ok(size)) => serializer.serialize_i64(size),
-            // TOML has no greater number.
+            // TOML integers end at i64::MAX; write a larger size as a string.
             (None, Err(_)) => serializer.collect_str(&size),
         }
     }
@@ -121,7 +122,7 @@ impl Serialize for SpanOrNever {
     }
 }
 
-/// A duration as people write it, to the nanosecond: `30d`, `2h 30m`, `500ms`.
+/// Formats a duration to the nanosecond, such as `30d`, `2h 30m`, `500ms`.
 fn written(duration: Duration) -> String {
     const UNITS: [(&str, u128); 7] = [
         ("d", 86_400_000_000_000),
@@ -154,34 +155,34 @@ pub(super) struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// The name and the line of a place in the text.
+    /// Returns the name and line of a place in the text.
     pub fn place(&self, span: Range<usize>) -> String {
         let before = self.text.get(..span.start).unwrap_or("");
         let line = before.matches('\n').count() + 1;
         format!("{}:{line}", self.name)
     }
 
-    /// An error at a place in the text.
+    /// Returns an error at a place in the text.
     pub fn error(&self, span: Range<usize>, what: impl fmt::Display) -> Error {
         Error(format!("{}: {what}", self.place(span)))
     }
 
-    /// A time that is not nothing.
+    /// Returns a duration, or an error if it is zero.
     pub fn some_time(&self, given: &Spanned<Span>) -> Result<Duration, Error> {
         match given.get_ref().0 {
-            Duration::ZERO => Err(self.error(given.span(), "no time at all is too short")),
+            Duration::ZERO => Err(self.error(given.span(), "a duration of 0 is too short")),
             time => Ok(time),
         }
     }
 
-    /// An error of the parser's.
+    /// Returns an error of the TOML parser, with its place.
     pub fn unreadable(&self, error: &toml::de::Error) -> Error {
         let what = error.message().trim().replace('\n', " ");
         self.error(error.span().unwrap_or(0..0), what)
     }
 }
 
-/// Whether a byte may stand in a host name, or in an address literal.
+/// Whether a host name or an address literal may contain a byte.
 pub(super) fn is_hostname_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte) || byte >= 0x80
 }

@@ -19,31 +19,31 @@ use crate::smtp::{HelloName, MinimumTls, Protocol, TlsPolicy};
 pub struct Wire {
     /// SMTP or LMTP.
     pub protocol: Protocol,
-    /// Who is asked, in this order; nobody: the mail exchanges of the recipient's domain.
+    /// The hosts in the order of attempts; empty means the mail exchanges of the recipient's domain.
     pub hosts: Vec<Host>,
-    /// The port of hosts that name none.
+    /// The port of hosts without one.
     pub port: u16,
-    /// What is asked of TLS.
+    /// The TLS settings.
     pub tls: WireTls,
-    /// As whom we authenticate, if we do.
+    /// The credentials for AUTH; none means no authentication.
     pub login: Option<WireLogin>,
-    /// Our name.
+    /// The name in EHLO or LHLO.
     pub hello: HelloName,
     /// The most recipients of one transaction.
     pub max_recipients: usize,
     /// The most messages over one connection.
     pub max_per_connection: usize,
-    /// The most connections to one destination at once.
+    /// The most concurrent connections to one destination, and to one host.
     pub concurrency: usize,
-    /// The longest that a connection to one address may take.
+    /// The longest that connecting to one address may take.
     pub connect_timeout: Duration,
-    /// What becomes of a message of which nobody knows whether it was taken.
+    /// What to do with a message if it is unknown whether the server accepted it.
     pub on_unknown: OnUnknown,
-    /// The longest wait for an answer, if it is not to be that of RFC 5321.
+    /// The longest wait for each reply; none means the timeouts of RFC 5321.
     pub timeout: Option<Duration>,
 }
 
-/// What is asked of TLS, with the files that have to be read for it.
+/// The TLS settings, with the paths of the files to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the keys of the configuration, described there
 pub struct WireTls {
@@ -56,14 +56,14 @@ pub struct WireTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What becomes of a message of which nobody knows whether it was taken.
+/// What to do with a message if it is unknown whether the server accepted it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnknown {
-    /// It is tried again, and perhaps delivered twice.
+    /// Attempt it again; it may be delivered twice.
     #[default]
     Retry,
-    /// It waits for a person.
+    /// Freeze it until an operator acts.
     Freeze,
 }
 
@@ -97,7 +97,7 @@ pub(super) const KEYS: &[&str] = &[
 const SUBMISSIONS: u16 = 465;
 
 impl Wire {
-    /// Whether nothing leaves this machine.
+    /// Whether every host is a socket of this machine.
     pub(super) fn is_local(hosts: &[Host]) -> bool {
         let local = |host: &Host| matches!(host.name, Name::Unix(_));
         !hosts.is_empty() && hosts.iter().all(local)
@@ -194,8 +194,8 @@ impl Text<'_> {
         match (&raw.host, with.is_empty(), without.is_empty()) {
             (None, _, _) => Ok(default == Some(SUBMISSIONS) && !none),
             (Some(given), false, false) if !none => {
-                let what = "some hosts have port 465 and some have not: say `tls_implicit`, or \
-                            make two transports";
+                let what = "some hosts have port 465 and some do not: set `tls_implicit`, or \
+                            use two transports";
                 Err(self.error(given.span(), what))
             }
             (Some(_), with_is_empty, _) => Ok(!with_is_empty && !none),
@@ -213,7 +213,7 @@ impl Text<'_> {
             None if implicit => TlsPolicy::Required,
             None => TlsPolicy::Opportunistic,
         };
-        // What could have no effect is a mistake.
+        // A key that would have no effect is a mistake.
         let needs =
             |key: &str, span: Option<std::ops::Range<usize>>, has: bool, what: &str| match span {
                 Some(span) if !has => Err(self.error(span, format!("`{key}` needs {what}"))),

@@ -1,7 +1,8 @@
-//! The configuration as TOML, with every default filled in. Read again, it means the same.
+//! Writes the configuration as TOML, with every default filled in. Parsing the result gives the same
+//! configuration.
 //!
-//! It is written by the declarations that read it. Each is built whole here, so that the compiler
-//! asks for a key that was added.
+//! The same declarations read and write it. Each value is constructed with all its fields here, so that
+//! the compiler reports a field that was added.
 
 use std::time::Duration;
 
@@ -20,13 +21,13 @@ use crate::queue::{Pattern, Phase, ReplyRule, Rhythm, Rule, Schedule, Schedules}
 use crate::smtp::{Mechanism, MinimumTls, Protocol, TlsPolicy};
 
 impl Config {
-    /// The whole configuration but passwords.
+    /// Returns the whole configuration except passwords.
     pub fn to_toml(&self) -> Result<String, Error> {
         toml::to_string(&self.raw()).map_err(|error| Error(error.to_string()))
     }
 
-    /// The transports whose passwords stand in the configuration, and are not in
-    /// [`to_toml`](Config::to_toml).
+    /// Returns the transports with a password in the configuration, which [`to_toml`](Config::to_toml)
+    /// leaves out.
     pub fn with_password(&self) -> impl Iterator<Item = &str> {
         let has = |transport: &Transport| match transport {
             Transport::Wire(wire) => {
@@ -88,7 +89,7 @@ impl Config {
     }
 }
 
-/// A value without a place.
+/// Wraps a value that has no place in a text.
 fn at<T>(value: T) -> Spanned<T> {
     Spanned::new(0..0, value)
 }
@@ -125,7 +126,7 @@ fn raw_transport(transport: &Transport) -> RawTransport {
 }
 
 fn raw_wire(wire: &Wire) -> RawTransport {
-    // Nothing is left out by accident: what is new in a `Wire` is missing here.
+    // Name every field, so that the compiler reports a new field of `Wire`.
     let Wire {
         protocol,
         hosts,

@@ -397,7 +397,7 @@ fn end(child: &mut Child, command: &Command) {
 /// A reload switches to a log that exists, and keeps the old one if the new one is missing.
 #[test]
 fn a_run_that_stays_goes_from_log_to_log() {
-    const IN_FORCE: &str = "the configuration is read again, and in force";
+    const IN_FORCE: &str = "the configuration has been read again and is in force";
     let dir = tempfile::tempdir().unwrap();
     let journal = Ear::new(dir.path().join("journal"));
     let syslog = Ear::new(dir.path().join("syslog"));
@@ -413,12 +413,12 @@ fn a_run_that_stays_goes_from_log_to_log() {
     let first = site.queue(&["b@example.test"]);
     syslog.until(&format!("attempt id={first}"));
     site.configure(&text("journald"));
-    syslog.until("from now on lines go where it says");
+    syslog.until("this is the last line in this log");
     journal.until(IN_FORCE);
     let second = site.queue(&["b@example.test"]);
     journal.until(&format!("attempt id={second}"));
     site.configure(&text("syslog"));
-    journal.until("from now on lines go where it says");
+    journal.until("this is the last line in this log");
     syslog.until(IN_FORCE);
     let third = site.queue(&["b@example.test"]);
     syslog.until(&format!("attempt id={third}"));
@@ -432,7 +432,7 @@ fn a_run_that_stays_goes_from_log_to_log() {
     let first = site.queue(&["b@example.test"]);
     syslog.until(&format!("attempt id={first}"));
     site.configure(&text("journald"));
-    syslog.until("[log] cannot be used; the log stays as it was");
+    syslog.until("[log] cannot be used; the previous log stays in use");
     syslog.until(IN_FORCE);
     let second = site.queue(&["b@example.test"]);
     syslog.until(&format!("attempt id={second}"));

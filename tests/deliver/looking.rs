@@ -91,7 +91,7 @@ fn route_says_which_way_and_why() {
         Destination example.test\n    \
         Hosts       first.example.test:25\n                \
         second.example.test:25\n    \
-        TLS         opportunistic: used where it is offered, not verified\n";
+        TLS         opportunistic: used if offered, not verified\n";
     assert_eq!(shown, expected);
 }
 
@@ -177,11 +177,11 @@ fn destinations_that_are_down_are_listed_explain_and_are_cleared() {
     assert!(objects(&way.text())[0]["down"].is_string(), "{way}");
     assert_eq!(
         destinations(&["clear", "y.test"]).ok(),
-        "out:y.test is tried again.\n"
+        "out:y.test is attempted again.\n"
     );
     assert_eq!(
         destinations(&["clear", "out:x.test"]).ok(),
-        "out:x.test is tried again.\n"
+        "out:x.test is attempted again.\n"
     );
     assert_eq!(objects(&destinations(&["--json"]).ok()).len(), 1);
 }
@@ -227,6 +227,6 @@ fn a_name_without_a_domain_is_warned_of() {
         let site = Site::new(&everything_by(&keys));
         let checked = site.program(["config", "check"], b"");
         assert_eq!(checked.code, 0, "{hello}: {checked}");
-        assert_eq!(checked.err.contains("is said in EHLO"), warns, "{checked}");
+        assert_eq!(checked.err.contains("EHLO sends "), warns, "{checked}");
     }
 }

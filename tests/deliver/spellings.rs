@@ -98,7 +98,7 @@ fn all_of_them_are_one_destination_and_one_route() {
         .ok();
     assert_eq!(
         cleared,
-        "out:xn--bcher-kva.test is tried again.\nout:[127.99.99.99]:2 is tried again.\n"
+        "out:xn--bcher-kva.test is attempted again.\nout:[127.99.99.99]:2 is attempted again.\n"
     );
 
     let config = to_exchanges(&dns, 2);

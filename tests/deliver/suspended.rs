@@ -126,7 +126,7 @@ fn transports_are_suspended_by_name_and_time_lets_them_go() {
     assert!(!site.spool().join("suspended").exists());
     let hint = say(&["suspend", "two"]).ok();
     assert!(
-        hint.contains("for the transport two: --transport"),
+        hint.contains("use --transport for the transport two"),
         "{hint}"
     );
     say(&["suspend", "--transport", "two", "--for", "20s"]).ok();

@@ -177,7 +177,7 @@ fn operators_are_told_the_state_of_everything() {
     assert_eq!(last[0], "5 messages, 6 problems.", "{text}");
     assert!(
         last.iter()
-            .any(|line| line.starts_with("1         frozen    Frozen     never by itself")),
+            .any(|line| line.starts_with("1         frozen    Frozen     on request")),
         "{text}"
     );
     site.program(["check", "--repair"], b"").ok();

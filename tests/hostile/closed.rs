@@ -80,8 +80,8 @@ fn a_directory_that_cannot_be_listed_holds_nothing_else_up() {
         for _ in 0..2 {
             let run = site.run();
             assert_eq!((run.code, site.boxed().len()), (75, 3), "{dir}: {run}");
-            let said = "could not be read (the log says why)";
-            let trouble = run.err.contains(said) || run.err.contains("could not be worked on");
+            let said = "could not be read (see the log)";
+            let trouble = run.err.contains(said) || run.err.contains("could not be processed");
             assert!(trouble, "{dir}: {run}");
         }
         open(&closed);
@@ -111,7 +111,7 @@ fn looking_goes_on_where_a_directory_cannot_be_listed() {
         assert_eq!(check.code, 65, "{dir}: {check}");
         let text = check.text();
         assert!(
-            text.contains("1 message and what cannot be counted"),
+            text.contains("1 message and some that cannot be counted"),
             "{check}"
         );
         assert!(text.contains(&path), "{check}");
@@ -216,7 +216,7 @@ fn messages_that_cannot_be_opened_are_passed_over() {
             (75, 10),
             "{bad} {of}: {run}"
         );
-        let said = format!("{bad} messages could not be worked on");
+        let said = format!("{bad} messages could not be processed");
         assert!(run.err.contains(&said), "{run}");
         give_all(&site.spool(), OWNER);
         site.run().ok();

@@ -144,7 +144,7 @@ fn a_schedule_is_shown_with_its_source() {
     for part in [
         "Address     a@out.test\n",
         "Transport   out, by [[route]] number 1 (domain out.test)\n",
-        "Schedule    [transport.out.retry] (the transport has its own, and the domain has none)\n",
+        "Schedule    [transport.out.retry] (the transport has a schedule and the domain has none)\n",
         "No  Age  After  Time\n1   0s          20",
         "\n3   20m  15m    20",
         "After a reply with status 4.7 and text \"*greylist*\": 5m later while the message is younger than 1h.\n",
@@ -174,7 +174,7 @@ fn the_default_schedule_and_mail_without_a_route() {
     let text = site.program(["schedule", "a@x.test"], b"").ok();
     for part in [
         "Transport   none: no route matches\n",
-        "Schedule    [retry] (the domain has none of its own; it is the default)\n",
+        "Schedule    [retry] (the domain has no schedule; it is the default)\n",
         "\n11  2h 37m 30s   22m 30s     20",
         "\n32  4d           2h          20",
         "up to 10 % of its delay later",

@@ -1,9 +1,8 @@
-//! Lines on their way to the log: a bounded buffer, and a thread that empties it.
+//! A bounded buffer of log lines, and the thread that writes them to the log.
 //!
-//! Logging is never waited for. A log that takes nothing (a stopped journald, a full `/dev/log`, a
-//! pipe that nothing reads) blocks the thread, and nothing else: lines that no longer fit into the
-//! buffer are dropped and counted, and the next line that the log takes is followed by one that says
-//! how many were lost.
+//! Logging never waits. A log that takes nothing (a stopped journald, a full `/dev/log`, a pipe that
+//! nothing reads) blocks only this thread. Lines that no longer fit into the buffer are dropped and
+//! counted. After the next line that the log takes, a line reports how many were lost.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,38 +12,38 @@ use std::time::{Duration, Instant};
 
 use nix::syslog::Severity;
 
-/// Octets of lines that wait. A run that makes lines faster than the log takes them loses what is
-/// beyond.
+/// The capacity in octets. If a process logs faster than the log takes lines, the excess is dropped.
 const ROOM: usize = 8 << 20;
 
-/// Octets that a line counts for besides its text, so that empty ones are bounded, too.
+/// Octets that a line counts for besides its text, so that the number of empty lines is bounded too.
 const LINE: usize = 64;
 
-/// How long the end of the process waits for a log that takes no line. A log that is read takes a
-/// line in microseconds, and on a busy machine after a turn of its reader; one that took none in
-/// this time is taken for one that is not read. An MTA waits for the end of `receive`.
+/// How long the end of the process waits for the log to take one line; after that the log counts as
+/// unread. A log takes a line in microseconds, or on a busy machine as soon as its reader is scheduled.
+/// The limit is short because an MTA waits for the end of `receive`.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long it waits at most for one that does take lines, but slowly.
+/// How long the end of the process waits in total for a log that takes lines slowly; after that the rest
+/// is dropped.
 const MOST: Duration = Duration::from_secs(2);
 
-/// One event, as its sink wants it.
+/// One event, formatted for its sink.
 pub(super) struct Line {
     pub severity: Severity,
     pub bytes: Vec<u8>,
 }
 
-/// Where lines go. It may block for ever.
+/// The log that lines are written to. A write may block for ever.
 pub(super) trait Sink: Send + 'static {
     fn write(&mut self, line: &Line) -> io::Result<()>;
 }
 
-/// The lines that wait.
+/// The lines that are not yet written.
 pub(super) struct Buffer {
     state: Mutex<State>,
-    /// A line has come in.
+    /// Signalled after a line is queued.
     filled: Condvar,
-    /// The sink is through with a line.
+    /// Signalled after the sink has returned from a line.
     taken: Condvar,
     writer: OnceLock<ThreadId>,
 }
@@ -53,13 +52,13 @@ pub(super) struct Buffer {
 struct State {
     lines: VecDeque<Line>,
     octets: usize,
-    /// The sink is at a line.
+    /// The sink is writing a line.
     is_writing: bool,
-    /// Lines that the sink is through with.
+    /// Lines that the sink has written or failed to write.
     through: u64,
-    /// Lines that are lost and of which the log does not know yet.
+    /// Lost lines that are not yet reported in the log.
     lost: u64,
-    /// No more is written: the process ends, or another log has taken the place of this one.
+    /// Nothing more is written, because the process ends or another log replaces this one.
     is_closed: bool,
 }
 
@@ -82,11 +81,11 @@ impl Buffer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a line in. It is dropped if there is no room for it.
+    /// Queues a line, or drops and counts it if it does not fit.
     pub fn push(&self, line: Line) {
         let size = line.bytes.len() + LINE;
         let mut state = self.state();
-        // What the writer itself says (that lines were lost) always has room: it has just made some.
+        // The writer's own line (that lines were lost) always fits: the writer has just taken one out.
         let is_writer = self.writer.get() == Some(&thread::current().id());
         if state.is_closed || (state.octets + size > ROOM && !is_writer) {
             state.lost += 1;
@@ -117,7 +116,7 @@ impl Buffer {
             state.is_writing = false;
             state.through += 1;
             let lost = match written {
-                // Whoever closed it tells.
+                // The thread that closed the buffer reports the loss.
                 _ if state.is_closed => 0,
                 Ok(()) => std::mem::take(&mut state.lost),
                 Err(_) => {
@@ -137,8 +136,8 @@ impl Buffer {
         }
     }
 
-    /// Waits, not for long, until everything is written, and ends the thread as soon as the sink lets it.
-    /// Returns how many lines are lost of which the log does not know, and that were not told of before.
+    /// Waits briefly until everything is written, then closes the buffer; its thread ends after the
+    /// current write. Returns the number of lost lines that are not yet reported.
     pub fn finish(&self) -> u64 {
         self.finish_within(PATIENCE, MOST)
     }
@@ -172,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes a line whenever it is told to, and says which.
+    /// A sink that takes a line when the test tells it to, and passes it on.
     struct Told {
         leave: Receiver<io::Result<()>>,
         taken: Sender<Vec<u8>>,
@@ -192,7 +191,7 @@ mod tests {
         (Buffer::start(Told { leave, taken }).unwrap(), say, lines)
     }
 
-    /// Waits until everything is written, however busy the machine is.
+    /// Waits until everything is written, with time enough for a busy machine.
     fn finish(buffer: &Buffer) -> u64 {
         const LONG: Duration = Duration::from_secs(60);
         buffer.finish_within(LONG, LONG)
@@ -224,9 +223,9 @@ mod tests {
         say.send(Ok(())).unwrap();
         assert_eq!(finish(&buffer), 0);
         assert_eq!(lines.recv().unwrap(), b"1");
-        // The sink has gone with it.
+        // The thread has dropped the sink.
         assert!(lines.recv().is_err());
-        // If the sink lets it go later only, it writes nothing more.
+        // If the sink returns only after the end, the thread writes nothing more.
         let (buffer, say, lines) = told();
         buffer.push(line(b"1"));
         buffer.push(line(b"2"));
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_the_log_takes_are_waited_for() {
+    fn the_end_waits_for_a_log_that_takes_lines() {
         let (buffer, say, lines) = told();
         buffer.push(line(b"1"));
         buffer.push(line(b"2"));
@@ -254,12 +253,13 @@ mod tests {
             say.send(Ok(())).unwrap();
             assert_eq!(lines.recv().unwrap(), b"3");
         });
-        // The second was lost; that the third was written told of it.
+        // The second line was lost, which was reported after the third was written.
         assert_eq!(finish(&buffer), 0);
         late.join().unwrap();
     }
 
-    /// Fails at the second line. Its thread logs to the same buffer, as every thread of the program.
+    /// A sink that fails at the second line. Its thread logs to the same buffer, like every thread of
+    /// the program.
     struct Failing {
         lines: usize,
         buffer: Receiver<Arc<Buffer>>,
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_told_how_many_lines_it_did_not_take() {
+    fn the_log_reports_how_many_lines_were_lost() {
         let (taken, lines) = channel();
         let (own, buffer) = channel();
         let sink = Failing {

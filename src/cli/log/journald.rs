@@ -1,7 +1,7 @@
-//! Log lines for journald, by its native protocol: datagrams of fields.
+//! Log lines for journald in its native protocol: one datagram of fields per event.
 //!
-//! `MESSAGE` is the whole line, as it would stand in a file, so that `journalctl` shows it; each of
-//! its fields is one of the journal's too, such as `MAILSPOOL_ID`.
+//! `MESSAGE` is the whole line as in a log file, so that `journalctl` shows it. Each field of the event
+//! is also a journal field, such as `MAILSPOOL_ID`.
 
 use std::fmt::Debug;
 use std::io;
@@ -19,24 +19,24 @@ use super::visible;
 use crate::config::LogFormat;
 use crate::message::reply::shortened;
 
-/// Where journald listens.
+/// The socket that journald reads.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// No field is longer: all of an event has to fit into one datagram, which by default may have
-/// 200 KB.
+/// The most octets of a field; longer ones are cut. An event must fit into one datagram, at most 200 KB by
+/// default.
 const MOST: usize = 8 << 10;
 
 /// Facility "mail", as for syslog.
 const FACILITY: &str = "2";
 
-/// Takes datagrams for journald.
+/// Sends datagrams to journald.
 pub(super) struct Socket(UnixDatagram);
 
 impl Socket {
-    /// Whether journald is there.
+    /// Opens a socket, or fails if journald is not running.
     pub fn new() -> io::Result<Socket> {
         let socket = UnixDatagram::unbound()?;
-        // Not connected: a journald that starts anew is another one.
+        // Keep the socket unconnected: a restarted journald has a new socket.
         UnixDatagram::unbound()?.connect(SOCKET)?;
         Ok(Socket(socket))
     }
@@ -48,7 +48,7 @@ impl Sink for Socket {
     }
 }
 
-/// Makes a datagram of each event.
+/// A layer that turns each event into a datagram.
 pub(super) struct Journald {
     buffer: Arc<Buffer>,
     format: LogFormat,
@@ -75,7 +75,7 @@ impl<S: Subscriber> Layer<S> for Journald {
                 put(&name, &plain(value), &mut bytes);
             }
         }
-        // The datagram has its severity in it.
+        // The datagram itself contains the severity.
         let severity = Severity::LOG_INFO;
         self.buffer.push(Line { severity, bytes });
     }
@@ -90,13 +90,13 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// A field's name in the journal, unless it is the message.
+/// Returns a field's name in the journal; none for the message.
 fn journal_name(name: &str) -> Option<String> {
     let name = name.to_ascii_uppercase().replace(['.', '-'], "_");
     (name != "MESSAGE").then(|| format!("MAILSPOOL_{name}"))
 }
 
-/// Writes a field with its length before it, so that nothing in it can be taken for another.
+/// Appends a field with its length before the value, so that no value can be mistaken for another field.
 fn put(name: &str, value: &str, datagram: &mut Vec<u8>) {
     let value = shortened(value.to_owned(), MOST);
     datagram.extend_from_slice(name.as_bytes());
@@ -113,11 +113,12 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// What an event has, in its order.
+/// The fields of an event, in their order.
 #[derive(Default)]
 struct Fields(Vec<(&'static str, Value, Quoted)>);
 
-/// Whether text lines quote it: as elsewhere, what is a text and not only shown as one.
+/// Whether text lines quote a value: strings are quoted, values formatted with `Debug` are not. This
+/// matches the other logs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quoted {
     No,

@@ -1,8 +1,8 @@
-//! Follows a configuration: tells when it has changed.
+//! Follows a configuration file and reports changes.
 //!
-//! The kernel tells of changes in the directories of the file and of each link on the way to it.
-//! It does not tell everything (a directory on the way may be a link itself, or on another machine),
-//! so the file is looked at now and then as well.
+//! The kernel reports changes in the directories of the file and of each link on the way to it. It does
+//! not report all of them (a directory on the way may itself be a link, or be on another machine), so
+//! the file is also checked periodically.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -13,23 +13,25 @@ use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-/// So often it is looked at, whatever is told.
+/// How often the file is checked without a report of the kernel.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// So long it must have stayed the same: an editor may write it in several steps.
+/// How long the file must be unchanged before a change is reported, because an editor may write it in
+/// several steps.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// The most links on the way to a file, as in the kernel.
+/// The most links that are followed to a file, the same as in the kernel; directories beyond are not
+/// watched.
 const MAX_LINKS: usize = 40;
 
-/// Calls `changed` after each change of a file or of what its name leads to, from a thread of its
-/// own. It is another file than when it was read if it is not what it `was` then; none if it was
-/// absent. What is no regular file, such as the pipe of a shell's `<(...)`, cannot be followed.
+/// Starts a thread that calls `changed` after each change of the file or of what its name leads to.
+/// `was` is the file's metadata when it was read, none if it was absent; a difference counts as a
+/// change. Does nothing if the path is not a regular file, such as the pipe of a shell's `<(...)`.
 pub(super) fn follow(path: PathBuf, was: Option<&Metadata>, changed: impl Fn() + Send + 'static) {
     if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
         return;
     }
-    // Not as it is now: a change since it was read would be missed.
+    // Start from `was`, not from the present state, which would miss a change since the file was read.
     let mut known = Mark::of(was);
     let following = move || {
         let (told, news) = channel();
@@ -49,7 +51,7 @@ pub(super) fn follow(path: PathBuf, was: Option<&Metadata>, changed: impl Fn() +
                 }
             }
             known = now;
-            // It may be reached by another way now.
+            // The path may now lead through other directories.
             drop(watcher.take());
             watcher = watch(&path, &told);
             changed();
@@ -60,7 +62,7 @@ pub(super) fn follow(path: PathBuf, was: Option<&Metadata>, changed: impl Fn() +
     }
 }
 
-/// What changes with a file.
+/// Metadata that differs after a change of the file.
 #[derive(PartialEq, Eq)]
 struct Mark(Option<[i64; 7]>);
 
@@ -84,7 +86,7 @@ impl Mark {
     }
 }
 
-/// The directories in which the way to a file lies.
+/// Returns the directories of the file and of each link on the way to it.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let mut path = path.to_owned();
     let mut all = Vec::new();
@@ -102,11 +104,11 @@ fn directories(path: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// None where nothing can be told: no watches left, for example.
+/// Starts watching the directories of a path; none if that fails, for example without free watches.
 fn watch(path: &Path, told: &Sender<()>) -> Option<RecommendedWatcher> {
     let told = told.clone();
     let handler = move |event: notify::Result<notify::Event>| {
-        // That others read it, us among them, is no news.
+        // Ignore reads, including our own.
         if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
             let _ = told.send(());
         }
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_before_the_file_is_followed_is_told() {
+    fn a_change_before_the_file_is_followed_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
         for (before, after) in [

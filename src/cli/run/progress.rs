@@ -1,7 +1,7 @@
 //! The progress bar.
 //!
-//! A terminal may be stopped, or its reader slow; a runner must not wait for it with mail in hand.
-//! So a thread of its own draws, and a runner only counts.
+//! A terminal may be stopped or slow, and a runner must not wait for it while it delivers. So a separate
+//! thread draws, and the runner only counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +14,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::log;
 use crate::runner::Progress;
 
-/// How often it is drawn.
+/// The interval between drawings.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How long the end waits for the last drawing.
+/// How long dropping the bar waits for the last drawing; after that the bar may stay on the screen.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A bar that is drawn until this is dropped.
+/// A progress bar that is drawn until this value is dropped.
 pub(super) struct Bar {
     counts: Arc<Counts>,
-    /// Dropped to have it cleared.
+    /// Dropping it makes the thread clear the bar.
     stop: Option<Sender<()>>,
     cleared: Receiver<()>,
 }
@@ -35,7 +35,7 @@ struct Counts {
 }
 
 impl Bar {
-    /// Draws a bar from now on; none if the system gives no thread for it.
+    /// Starts drawing a bar; none if no thread can be started.
     pub fn start() -> Option<Bar> {
         let counts = Arc::new(Counts::default());
         let (stop, stopped) = channel();
@@ -53,7 +53,7 @@ impl Bar {
         })
     }
 
-    /// What counts for it.
+    /// Returns the observer that counts for this bar.
     pub fn observer(&self) -> impl Fn(Progress) + Send + Sync + 'static {
         let counts = Arc::clone(&self.counts);
         move |progress| {

@@ -1,43 +1,44 @@
-//! Whether a process that ends here is reaped.
+//! Whether this process would be reaped if it ended.
 //!
-//! The attempt that `send` starts in the background outlives `send`, so its parent is then process 1,
-//! or whatever else adopts orphans. Where that never waits for them, as in containers whose process 1
-//! is an application, each attempt would leave a zombie for ever, and no process can prevent that for
-//! itself. So an attempt that would not be reaped does not end: it stays, one for a spool, and
-//! delivers what comes in (see `in_slot` in `run.rs`).
+//! The attempt that `send` starts in the background outlives `send`, so process 1 or another subreaper
+//! adopts it. If the adopter never waits for its children, as in containers with an application as
+//! process 1, each attempt would leave a zombie for ever, which a process cannot prevent for itself.
+//! So an attempt that would not be reaped does not end: it stays, one per spool, and delivers what
+//! comes in (see `in_slot` in `run.rs`).
 
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long `send` may take to end after it has started us.
+/// How long to wait for the end of the `send` that started us; after that `send` counts as the parent.
 const STARTER: Duration = Duration::from_secs(10);
+/// The interval between two looks at the parent.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// A zombie that is still there after this time is not being reaped.
+/// A zombie that still exists after this time counts as never reaped.
 const REAPED: Duration = Duration::from_secs(1);
 
-/// The initial namespace of processes: its process 1 is a real init.
+/// The initial pid namespace. Its process 1 is a real init.
 const INITIAL: &str = "pid:[4026531836]";
 
-/// SIGCHLD as a bit in /proc's masks of signals.
+/// The bit of SIGCHLD in the signal masks of /proc.
 const SIGCHLD: u64 = 1 << (nix::libc::SIGCHLD - 1);
 
-/// Whether this process would be reaped if it ended now. Waits until its starter has ended. Where
-/// nothing can be known, it would be.
+/// Whether this process would be reaped if it ended now. Waits until its starter has ended. True if
+/// /proc does not show the answer.
 ///
-/// Everything is read in one /proc, which may be that of another namespace of processes than ours.
+/// Everything is read from one /proc, which may belong to another pid namespace than ours.
 pub(super) fn would_be_reaped() -> bool {
     is_initial() || adopter().is_none_or(|adopter| !is_deaf(&adopter) && zombies_go(&adopter))
 }
 
-/// Whether this is the namespace of the machine itself, whose process 1 is a real init. It is not
-/// judged: on a busy machine it may take its time to reap.
+/// Whether this is the machine's own pid namespace. Its process 1 is a real init, and is not tested
+/// further: on a busy machine it may reap slowly.
 fn is_initial() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == INITIAL)
 }
 
-/// Our parent, once that is not `send` any more.
+/// Returns our parent after `send` has ended.
 fn adopter() -> Option<Process> {
     let end = Instant::now() + STARTER;
     loop {
@@ -50,14 +51,14 @@ fn adopter() -> Option<Process> {
     }
 }
 
-/// Whether a process never hears of the end of a child: it neither handles SIGCHLD, nor ignores it
-/// (then the kernel reaps), nor blocks it (as an init does that waits for signals by other calls).
+/// Whether a process never notices the end of a child: it neither handles SIGCHLD, nor ignores it (then
+/// the kernel reaps), nor blocks it (an init may block it and wait for it with other calls).
 fn is_deaf(adopter: &Process) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", adopter.id));
     status.is_ok_and(|status| signals(&status) & SIGCHLD == 0)
 }
 
-/// The signals that the first thread of a process handles, ignores or blocks.
+/// Returns the signals that the first thread of a process handles, ignores or blocks.
 fn signals(status: &str) -> u64 {
     let mask = |line: &str| {
         let (name, mask) = line.split_once(':')?;
@@ -68,7 +69,7 @@ fn signals(status: &str) -> u64 {
     masks.fold(0, |all, mask| all | mask)
 }
 
-/// Whether zombies of this program go away that earlier attempts have left to this process.
+/// Whether the adopter reaps the zombies that earlier attempts of this program have left.
 fn zombies_go(adopter: &Process) -> bool {
     let left = zombies(adopter);
     if left.is_empty() {
@@ -96,10 +97,10 @@ struct Process {
 }
 
 impl Process {
-    /// What /proc says of a process; none if there is none.
+    /// Reads a process from /proc; none if it does not exist.
     fn read(name: &str) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
-        // The name may have blanks and parentheses in it.
+        // The name may contain blanks and parentheses.
         let (before, after) = stat.rsplit_once(") ")?;
         let (id, name) = before.split_once(" (")?;
         let mut fields = after.split(' ');

@@ -1,8 +1,8 @@
 //! Signals to a run.
 //!
-//! SIGTERM and SIGINT let it finish what is in hand; a second one ends it at once, with the commands
-//! that it runs. SIGHUP has a run that stays read its configuration again; for any other run it is a
-//! SIGTERM, unless it was ignored from the start (`nohup`).
+//! After SIGTERM or SIGINT a run finishes its transactions. A second signal ends it at once, along with
+//! its commands. SIGHUP makes a resident run read its configuration again. For any other run it acts
+//! like SIGTERM, unless it was ignored from the start (`nohup`).
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Has signals stop a runner, at once if one has come already.
+    /// Makes signals stop this runner. Stops it now if a signal has already arrived.
     pub fn add(&self, stop: Stop) {
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_stopped() {
@@ -34,12 +34,12 @@ impl Control {
         stops.push(stop);
     }
 
-    /// From now on SIGHUP is no end.
+    /// Makes SIGHUP reload the configuration from now on instead of ending the run.
     pub fn stay(&self) {
         self.stays.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a signal has come that ends the run.
+    /// Whether a signal that ends the run has arrived.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::SeqCst)
     }
@@ -54,7 +54,8 @@ impl Control {
     }
 }
 
-/// Acts on signals from now on, on a thread of its own: the others may be busy, or stuck.
+/// Starts a thread that acts on signals. It is a separate thread because the others may be busy or
+/// stuck.
 pub(super) fn act_on_signals(
     control: Arc<Control>,
     happenings: Sender<Happening>,
@@ -97,7 +98,7 @@ async fn next(signals: &mut Signals) {
     }
 }
 
-/// Whether our caller has us ignore SIGHUP. It is ignored from here until a handler is installed.
+/// Whether our caller made us ignore SIGHUP. Ignores it until a handler is installed.
 #[allow(unsafe_code)]
 fn hangup_is_ignored() -> bool {
     // SAFETY: no handler is installed.

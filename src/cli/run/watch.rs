@@ -1,8 +1,8 @@
-//! A run that stays, and reads its configuration again when that has changed.
+//! A resident run, which reads its configuration again after a change.
 //!
-//! With another configuration another runner begins. The one before takes no further message and
-//! finishes what it has in hand, beside the new one, as runners of two processes work beside each
-//! other: a command that takes long does not keep new mail waiting.
+//! A changed configuration starts a new runner. The previous runner takes no further message and
+//! finishes its transactions concurrently, as runners of two processes do. So a slow command does not
+//! delay new mail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender};
@@ -21,7 +21,7 @@ use crate::cli::transports::runner;
 use crate::runner::{Budget, Stop, Summary};
 use crate::spool::Slot;
 
-/// What a run that stays needs.
+/// The inputs of a resident run.
 pub(super) struct Watching<'a> {
     pub global: &'a Global,
     pub args: &'a Run,
@@ -31,19 +31,19 @@ pub(super) struct Watching<'a> {
     pub happenings: Receiver<Happening>,
 }
 
-/// The runners of a run that stays.
+/// The runners of a resident run.
 struct Runners {
-    /// Those that have not come to their end.
+    /// Runners that have not ended.
     running: usize,
-    /// Stops the last one.
+    /// Stops the newest runner.
     last: Option<Stop>,
     summary: Summary,
     failure: Option<Failure>,
 }
 
 impl Watching<'_> {
-    /// Works until a signal, a budget or trouble ends it. The residence is given up as soon as no more
-    /// mail is taken.
+    /// Runs until a signal, the budget or a failure ends it. Releases the resident slot as soon as it
+    /// takes no more mail.
     pub fn run(self, site: Site, mut residence: Option<Slot>) -> Result<Summary, Failure> {
         let end = self.args.max_time.map(|time| Instant::now() + time);
         let path = match &site.config_file {
@@ -63,7 +63,7 @@ impl Watching<'_> {
         };
         let mut site = site;
         self.begin(&site, &mut runners, end);
-        // The next runner waits for the end of the one before it, to know what is left of the budget.
+        // Whether the next runner waits for the end of the previous one, to know the rest of the budget.
         let mut next_waits = false;
         while runners.running > 0 {
             let Ok(happening) = self.happenings.recv() else {
@@ -75,9 +75,9 @@ impl Watching<'_> {
                 Happening::Reload => match site.reread(self.global) {
                     Ok(changed) => {
                         if let Err(error) = log::change(&changed.config.log) {
-                            tracing::error!(%error, "[log] cannot be used; the log stays as it was");
+                            tracing::error!(%error, "[log] cannot be used; the previous log stays in use");
                         }
-                        tracing::info!("the configuration is read again, and in force");
+                        tracing::info!("the configuration has been read again and is in force");
                         site = changed;
                         if let Some(last) = runners.last.take() {
                             last.stop();
@@ -99,7 +99,7 @@ impl Watching<'_> {
                         Ok(summary) => runners.summary.add(&summary),
                         Err(error) => {
                             runners.failure.get_or_insert(error.into());
-                            // The others see to what they have in hand.
+                            // The other runners finish their transactions.
                             if let Some(last) = runners.last.take() {
                                 last.stop();
                             }
@@ -125,7 +125,7 @@ impl Watching<'_> {
             || self.args.max_messages.is_some_and(used_up)
     }
 
-    /// Starts a runner on a thread of its own.
+    /// Starts a runner on a new thread.
     fn begin(&self, site: &Site, runners: &mut Runners, end: Option<Instant>) {
         let whole = budget(site, self.args);
         let used = runners.summary.messages;
@@ -143,7 +143,7 @@ impl Watching<'_> {
         runners.last = Some(runner.stop_handle());
         let say = self.say.clone();
         let work = move || {
-            // A panic has been reported by now. It ends the run as it would on the main thread.
+            // The panic hook has already reported a panic. End the run as on the main thread.
             let result = catch_unwind(AssertUnwindSafe(|| runner.watch()));
             match result {
                 Ok(result) => drop(say.send(Happening::Ended(result))),
@@ -153,7 +153,7 @@ impl Watching<'_> {
         let thread = thread::Builder::new().name("runner".to_owned()).spawn(work);
         match thread {
             Ok(_) => runners.running += 1,
-            // The others see to what they have in hand.
+            // The other runners finish their transactions.
             Err(error) => {
                 let text = format!("starting a thread: {error}");
                 let failure = Failure::new(EX_TEMPFAIL, text);

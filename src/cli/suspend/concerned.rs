@@ -1,4 +1,4 @@
-//! What a suspension concerns: routes, and messages in the queue.
+//! The routes and queued messages that a suspension concerns.
 
 use std::net::IpAddr;
 
@@ -10,20 +10,20 @@ use crate::message::{Address, ReversePath, domain, printable};
 use crate::queue::route::Pattern;
 use crate::spool::Target;
 
-/// Why a name can never be that of where mail goes, by the configuration there is.
+/// Returns why a name matches no destination that the configuration allows.
 pub(super) fn never(site: &Site, target: &Target) -> Option<String> {
     let Target::Destination(name) = target else {
         return None;
     };
     if name.contains(['*', '?']) {
-        let text = "names are whole, and no patterns; `--all` suspends everything";
+        let text = "a name is not a pattern; `--all` suspends everything";
         return Some(text.to_owned());
     }
-    // Nothing is known of transports then, and mail must be held back all the same.
+    // Without a usable configuration the transports are unknown. Suspending must still work.
     if site.mistake.is_some() {
         return None;
     }
-    // A host, socket or directory of the configuration, in any of its spellings.
+    // Accept a host, socket or directory of the configuration, in any spelling.
     if site
         .config
         .transports
@@ -41,17 +41,17 @@ pub(super) fn never(site: &Site, target: &Target) -> Option<String> {
     };
     match transport {
         None if is_domain(host) => None,
-        None => Some("no domain, and no destination of a transport".to_owned()),
+        None => Some("neither a domain nor a destination of a transport".to_owned()),
         Some(name) => match site.config.transports.contains_key(name) {
             false => Some("no transport goes to this host and port".to_owned()),
-            // It goes wherever recipients' domains lead.
+            // This transport goes to the domain of the recipient.
             true if fixed(site, name).is_none() && is_domain(host) => None,
             true => Some(format!("the transport {name:?} does not go there")),
         },
     }
 }
 
-/// A domain, or an address literal in brackets: what may stand after the `@` of a recipient.
+/// Whether a name is a domain or an address literal in brackets, as after the `@` of a recipient.
 fn is_domain(name: &str) -> bool {
     if let Some(literal) = name
         .strip_prefix('[')
@@ -80,7 +80,7 @@ fn is_domain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && name.parse::<IpAddr>().is_err()
 }
 
-/// Where a transport takes everything, whatever its recipients; none if they decide.
+/// Returns the destination of a transport if it is the same for all recipients.
 fn fixed(site: &Site, transport: &str) -> Option<String> {
     let to = |domain| Address::parse(&format!("x@{domain}")).ok();
     let to = |domain| transports::destination(site, transport, &to(domain)?);
@@ -88,7 +88,7 @@ fn fixed(site: &Site, transport: &str) -> Option<String> {
     (one == other).then_some(one)
 }
 
-/// Whether a transport takes everything to this destination.
+/// Whether a transport takes all mail to this destination.
 fn leads(site: &Site, transport: &str, target: &Target) -> bool {
     let (Some(destination), Ok(to)) = (fixed(site, transport), Address::parse("x")) else {
         return false;
@@ -96,7 +96,7 @@ fn leads(site: &Site, transport: &str, target: &Target) -> bool {
     target.is_on_way(Some(transport), Some(&destination), &to)
 }
 
-/// How many messages in the queue, and which routes, a suspension concerns.
+/// Formats how many queued messages, and which routes, a suspension concerns.
 pub(super) fn count(site: &Site, target: &Target) -> String {
     let (count, is_all) = messages(site, target);
     let is_known = site.mistake.is_none();
@@ -106,14 +106,14 @@ pub(super) fn count(site: &Site, target: &Target) -> String {
     };
     let routes = routes(site, target);
     let routes = match (is_known, routes.is_empty()) {
-        (false, _) => "its routes are not known, for the configuration cannot be used".to_owned(),
+        (false, _) => "its routes are unknown, because the configuration cannot be used".to_owned(),
         (true, true) => "no route leads there".to_owned(),
         (true, false) => format!("by {}", routes.join(", ")),
     };
     printable(&format!("It concerns {queued}; {routes}."))
 }
 
-/// The routes that lead to it, in words.
+/// Describes the routes that lead to a target.
 fn routes(site: &Site, target: &Target) -> Vec<String> {
     let domain = match target {
         Target::Destination(name) if is_domain(name) => Some(name.as_str()),
@@ -124,7 +124,7 @@ fn routes(site: &Site, target: &Target) -> Vec<String> {
         if matches!(target, Target::All) || leads(site, &rule.transport, target) {
             return true;
         }
-        // One of those it is for; of all recipients, one in the domain that is meant.
+        // Test with an example recipient of the rule. If the rule matches any domain, take the target's.
         let elsewhere = domain.unwrap_or("example.invalid");
         let sender = example(&rule.sender, "example.invalid");
         let to = match &rule.recipient {
@@ -138,7 +138,7 @@ fn routes(site: &Site, target: &Target) -> Vec<String> {
     rules.map(|(number, rule)| because(number, rule)).collect()
 }
 
-/// An address that a pattern is for, in this domain if it is for all.
+/// Returns an address that matches a pattern, in `domain` if the pattern matches every address.
 fn example(pattern: &Pattern, domain: &str) -> Option<Address> {
     let domain = match pattern {
         Pattern::Any => domain.to_owned(),
@@ -150,7 +150,7 @@ fn example(pattern: &Pattern, domain: &str) -> Option<Address> {
     Address::parse(&format!("x@{domain}")).ok()
 }
 
-/// Whether a recipient's mail from this sender goes by this route and is meant.
+/// Whether a recipient's mail from this sender takes this route and the target matches it.
 fn is_meant(
     site: &Site,
     target: &Target,
@@ -164,7 +164,8 @@ fn is_meant(
         && Way::of(site, None, &sender, to).has(target, to)
 }
 
-/// How many messages have a recipient left that is meant, and whether all could be looked at.
+/// Counts the messages with a pending recipient that the target matches. The flag tells whether every
+/// message could be read.
 fn messages(site: &Site, target: &Target) -> (usize, bool) {
     let listing = site.spool.listing();
     let mut is_all = listing.unread.is_empty() && listing.unplaced.is_empty();

@@ -1,6 +1,6 @@
 use crate::config::{Config, DEFAULT};
 
-/// What a configuration means: all of it, but where the files of notices are named.
+/// Formats all of a configuration, except the line that names a notice's text file.
 fn meaning(config: &Config) -> String {
     let mut config = config.clone();
     for file in &mut config.notices.files {
@@ -105,8 +105,8 @@ mod odd {
 
     use super::{Config, comes_back};
 
-    /// Texts that a language's own quotes get wrong: combining, invisible and control characters,
-    /// quotes, line ends, TOML's own marks.
+    /// Strings that Rust's own quoting would not preserve in TOML: combining, invisible and control
+    /// characters, quotes, line ends, TOML's syntax.
     fn text() -> impl Strategy<Value = String> {
         let marks = "[a-z\u{300}-\u{310}\u{feff}\u{200b}\u{202e}\u{85}\u{2028}\"'\\\\#=\\[\\]\n\r\t\u{1}\u{7f}é ]{0,12}";
         prop_oneof![marks, any::<String>()]
@@ -136,7 +136,7 @@ mod odd {
                 user: user.clone(),
                 timeout: format!("{nanoseconds}ns"),
             };
-            // A subject is one line, and a text ends in one.
+            // A subject is one line.
             let subject: String = subject.chars().filter(|c| !c.is_control()).collect();
             let given = format!(
                 "[accept]\nmax_size = \"{}\"\nmin_free = \"{}k\"\n\
@@ -149,7 +149,7 @@ mod odd {
                 braces(&words), quoted(&path), quoted(&format!("u{user}")), quoted(&path),
                 toml::to_string(&pipe).unwrap(),
             );
-            // What the configuration does not allow is not what is tried here.
+            // Skip what the configuration does not allow.
             if Config::parse(&given, "given").is_ok() {
                 comes_back(&given);
             }
