@@ -1,12 +1,12 @@
-//! The runner: takes what is due, attempts it, and puts every message where it belongs.
+//! The runner: takes due messages, attempts them, and moves each message to the queue where it belongs.
 //!
-//! Any number of runners work a spool side by side, in one process or many, on one host or
-//! many. They need not know of each other: the lock on a message file decides who has it, and
-//! nobody waits for one. A runner that is killed leaves nothing locked and nothing half done
-//! that the next one does not finish.
+//! Any number of runners work on a spool side by side, in one process or many, on one host or many. They
+//! need not know of each other: the lock on a message file decides which runner has the message, and no
+//! runner waits for that lock. A runner that is killed leaves nothing locked, and the next runner finishes
+//! whatever is half done.
 //!
-//! Each job is a future, which does its work in the spool where it runs, on one of some threads.
-//! [`Step`](crate::queue::Step) decides, this module carries out.
+//! Each job is a future. It does its work in the spool on the thread where it runs; there are several such
+//! threads. [`Step`](crate::queue::Step) decides, this module carries out.
 
 mod attempt;
 mod chunks;
@@ -46,8 +46,8 @@ pub use steps::MessageOutcome;
 #[cfg(feature = "cli")]
 pub(crate) use threads::runtime;
 
-/// Works a spool. Cloning is cheap and shares everything. A runner is configured by its
-/// [builder](RunnerBuilder) and not afterwards:
+/// Works on a spool. Cloning is cheap and shares everything. A runner is configured by its
+/// [builder](RunnerBuilder) and cannot be changed afterwards:
 ///
 /// ```compile_fail
 /// # fn example(runner: mailspool::testing::runner::Runner) {
@@ -59,16 +59,16 @@ pub struct Runner {
     core: Arc<Core>,
 }
 
-/// How much a runner does at once and altogether.
+/// Limits for a run.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Transactions in flight at once, and so the most messages in hand, connections and commands.
-    /// With few descriptors there are fewer.
+    /// The most transactions in flight at once. This also bounds the messages in progress, the connections
+    /// and the commands. If descriptors are scarce, the limit is lower.
     pub jobs: usize,
-    /// Messages altogether.
+    /// The most messages in the whole run.
     pub max_messages: Option<u64>,
-    /// After this time no further message is taken and no further transaction begins; those under
-    /// way are finished.
+    /// After this time the run takes no further message and begins no further transaction; those under way
+    /// are finished.
     pub max_time: Option<Duration>,
 }
 
@@ -82,67 +82,68 @@ impl Default for Budget {
     }
 }
 
-/// What a pass did. Recipients are counted where nothing else is said.
+/// What a pass did. The counts are of recipients unless stated otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Messages that were in hand.
+    /// Messages that this pass worked on.
     pub messages: u64,
-    /// Delivered.
+    /// Delivered recipients.
     pub delivered: u64,
-    /// To be tried again.
+    /// Recipients to be tried again.
     pub deferred: u64,
-    /// Failed for good.
+    /// Permanently failed recipients.
     pub failed: u64,
     /// Messages that were frozen.
     pub frozen: u64,
     /// Notices that were queued.
     pub notices: u64,
-    /// Messages that somebody else had in hand.
+    /// Messages that were locked by another process or thread.
     pub busy: u64,
-    /// Messages that were put into `corrupt/`.
+    /// Messages that were moved to `corrupt/`.
     pub corrupt: u64,
-    /// Messages that the system would not let us work on.
+    /// Messages that a system error kept from being worked on.
     pub trouble: u64,
-    /// Directories that could not be read, and other parts of the spool that are no messages.
+    /// Directories that could not be read, and other failures in the spool that do not concern one message.
     pub unread: u64,
 }
 
-/// Why a run stopped before it was through. No message is worse off for it.
+/// Why a run stopped early. No message is lost by it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file-system call on the spool itself failed.
     #[error(transparent)]
     Disk(#[from] crate::disk::Error),
-    /// Not one message was whole, and `corrupt/` has ten already: that is trouble of the spool's, not of
-    /// the messages'. So many stay where they are.
+    /// No message was intact, and `corrupt/` already has ten, so the fault lies with the spool and not with
+    /// the messages. This many messages stay where they are.
     #[error(
-        "no message is whole, and {0} that look corrupt stay where they are; does the disk read wrong? (`mailspool check`)"
+        "no message is intact, and {0} that look corrupt stay where they are; \
+         is the disk failing? (`mailspool check`)"
     )]
     TooManyCorrupt(usize),
-    /// Message after message could not be worked on, nor can the spool be written to.
+    /// Message after message could not be worked on, and a test write to the spool failed too.
     #[error("stopped: nothing can be worked on; last: {0}")]
     TooMuchTrouble(String),
-    /// An outcome could not be recorded. Going on would deliver mail without a record.
+    /// An outcome could not be recorded. Continuing would deliver mail without a record.
     #[error("stopped: the outcome for {id} could not be recorded: {why}")]
     NotRecorded {
         /// The message; it is frozen.
         id: QueueId,
-        /// Why.
+        /// The error.
         why: String,
     },
-    /// The system would give no thread or event queue.
+    /// The system refused a thread or an event queue.
     #[error("starting the runtime: {0}")]
     Runtime(#[source] std::io::Error),
 }
 
 type Observer = dyn Fn(Progress) + Send + Sync;
 
-/// What an observer is told, from any thread.
+/// What an observer is told. It may be called from any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// So many messages more are to be looked at.
+    /// This many more messages are to be examined.
     Found(u64),
-    /// One of them has been.
+    /// One of them has been examined.
     Handled,
 }
 
@@ -166,7 +167,7 @@ struct Core {
     fatal: Mutex<Option<Error>>,
 }
 
-/// Asks a runner to take no further message, to finish the transactions under way and to return.
+/// Tells a runner to take no further message, to finish the transactions under way, and to return.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     stopped: Arc<AtomicBool>,
@@ -174,7 +175,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Stops the runner. May be called from anywhere, any number of times.
+    /// Stops the runner. May be called from any thread, any number of times.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         self.wake();
@@ -191,35 +192,35 @@ impl Stop {
 }
 
 impl Runner {
-    /// How long mail is kept, frozen, that failed and of which nobody can be told, if nothing else
-    /// is said: 14 days.
+    /// How long failed mail that cannot be returned to a sender is kept frozen by default: 14 days. It is
+    /// then discarded.
     pub const FROZEN_LIFETIME: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-    /// Begins a runner for a spool, under the name `hostname`, with no transports, no routes, the
-    /// default schedules and bounces in English.
+    /// Begins a runner for a spool, under the name `hostname`, with no transports, no routes, the default
+    /// schedules and bounces in English.
     pub fn builder(spool: Spool, hostname: impl Into<String>) -> RunnerBuilder {
         RunnerBuilder::new(spool, hostname.into())
     }
 
-    /// The handle that stops this runner.
+    /// Returns the handle that stops this runner.
     pub fn stop_handle(&self) -> Stop {
         self.core.stop.clone()
     }
 
-    /// One pass: serves requests, finishes `new/` and `done/`, and attempts everything that is
-    /// due. Blocks until that is done; not to be called on a thread of an async runtime.
+    /// Makes one pass: serves requests, finishes `new/` and `done/`, and attempts everything that is due.
+    /// Blocks until that is done; do not call it on a thread of an async runtime.
     ///
     /// # Errors
-    /// See [`Error`]. What was done until then stays done.
+    /// See [`Error`]. Whatever was done before the error stays done.
     pub fn pass(&self) -> Result<Summary, Error> {
         self.drive(drive::Mode::Once).map(|(summary, _)| summary)
     }
 
-    /// Passes as long as they find something new, in one of `slots` slots that all processes
-    /// share; if all are taken it returns at once.
+    /// Makes passes as long as they find something new, in one of `slots` slots that all processes share.
+    /// If all are taken, it returns at once.
     ///
-    /// That is safe for who calls it after putting a message into the queue, a new one or one
-    /// made due: whoever held a slot at that moment looks again after letting it go.
+    /// A process that has just queued a message or made one due can therefore rely on this call: every
+    /// process that held a slot at that moment scans again after releasing it.
     pub fn pass_in_slot(&self, slots: usize) -> Result<Option<Summary>, Error> {
         let mut total: Option<Summary> = None;
         loop {
@@ -235,7 +236,7 @@ impl Runner {
         }
     }
 
-    /// Attempts one message now, if it is due and nobody has it in hand.
+    /// Attempts one message now, if it is due and no other process has it locked.
     pub fn attempt(&self, id: QueueId) -> Result<MessageOutcome, Error> {
         match self.core.spool.locate(id)? {
             Located::At(queue) => self.attempt_at(id, queue),
@@ -247,16 +248,15 @@ impl Runner {
         }
     }
 
-    /// Works on in the same process until it is stopped: wakes when something comes in, when
-    /// something is due, and now and then in case a wake-up was missed.
+    /// Keeps working in this process until it is stopped. It wakes when a message or request arrives, when
+    /// a message is due, and at intervals in case a wake-up was missed.
     #[cfg(feature = "cli")]
     pub fn watch(&self) -> Result<Summary, Error> {
         self.drive(drive::Mode::Watch).map(|(summary, _)| summary)
     }
 }
 
-/// Configures a [`Runner`]. A runner cannot be configured any more once it is built, so that no
-/// change can be lost on a clone.
+/// Configures a [`Runner`]. A built runner cannot be changed, so that no change can be lost on a clone.
 pub struct RunnerBuilder {
     core: Core,
 }
@@ -322,39 +322,39 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets when senders are told that it takes long.
+    /// Sets at which ages of a message its sender is sent a delay notice.
     #[must_use]
     pub fn delays(mut self, ages: DelayAges) -> RunnerBuilder {
         self.core.delays = ages;
         self
     }
 
-    /// Sets how long mail is kept, frozen, that failed and of which nobody can be told, before it is
-    /// discarded; none: until somebody acts. What an operator freezes, and what is frozen because
-    /// it may have been delivered or may be harmful, is never discarded.
+    /// Sets how long failed mail that cannot be returned to a sender is kept frozen before it is discarded.
+    /// With `None` it is kept until an operator acts. A message that an operator froze, or that is frozen
+    /// because it may have been delivered or may be harmful, is never discarded.
     #[must_use]
     pub fn frozen_lifetime(mut self, lifetime: Option<SignedDuration>) -> RunnerBuilder {
         self.core.frozen_lifetime = lifetime;
         self
     }
 
-    /// Sets who writes notices.
+    /// Sets what builds the text of notices.
     #[must_use]
     pub fn notices(mut self, builder: impl NoticeBuilder + 'static) -> RunnerBuilder {
         self.core.notices = Arc::new(builder);
         self
     }
 
-    /// Sets how much is done.
+    /// Sets the limits of a run.
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> RunnerBuilder {
         self.core.budget = budget;
         self
     }
 
-    /// Sets the most threads that may wait for the file system, or for a [`Relay`], at once. With
-    /// one, everything that blocks is done one after the other, in an order that is always the
-    /// same; a delivery that hangs then holds up everything.
+    /// Sets the most threads that may wait for the file system, or for a [`Relay`], at once. With one
+    /// thread, all blocking work runs one after the other, always in the same order; a delivery that hangs
+    /// then holds up everything.
     ///
     /// [`Relay`]: crate::transport::Relay
     #[must_use]
@@ -363,7 +363,7 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets somebody who is told how it goes.
+    /// Sets a function that is told of the progress.
     #[must_use]
     pub fn observer(
         mut self,
@@ -373,14 +373,14 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets the clock, for tests of what happens in days.
+    /// Sets the clock, for tests that span days.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> RunnerBuilder {
         self.core.clock = Arc::new(clock);
         self
     }
 
-    /// The runner, as configured.
+    /// Builds the runner as configured.
     pub fn build(self) -> Runner {
         Runner {
             core: Arc::new(self.core),
@@ -391,32 +391,33 @@ impl RunnerBuilder {
 /// The slots that bound background attempts.
 const SLOT_NAME: &str = "attempt";
 
-/// Whether a slot for a background attempt is free at this moment. If none is, starting one is
-/// not needed: see [`Runner::pass_in_slot`].
+/// Whether a slot for a background attempt is free at this moment. If none is free, a background attempt
+/// need not be started: see [`Runner::pass_in_slot`].
 pub fn slot_is_free(spool: &Spool, slots: usize) -> crate::disk::Result<bool> {
     Ok(spool.take_slot(SLOT_NAME, slots)?.is_some())
 }
 
-/// The slot of the process that stays, where each that ended would leave a zombie.
+/// The slot of the resident process. It exists where each process that ended would leave a zombie.
 const RESIDENT: &str = "resident";
 
-/// Takes the place of the process that stays and delivers what comes in; none if another has it.
+/// Takes the slot of the resident process, which stays and delivers what arrives. `None` if another process
+/// has it.
 pub fn take_residence(spool: &Spool) -> crate::disk::Result<Option<Slot>> {
     spool.take_slot(RESIDENT, 1)
 }
 
-/// Whether a process stays that delivers what comes in. What was queued before this call it finds.
+/// Whether a resident process delivers what arrives. It finds everything that was queued before this call.
 pub fn has_resident(spool: &Spool) -> crate::disk::Result<bool> {
     spool.slot_is_taken(RESIDENT)
 }
 
 impl Core {
-    /// The most jobs, and sessions that are kept.
+    /// The most jobs, and the most idle sessions that are kept.
     fn most_jobs(&self) -> usize {
         jobs::affordable(self.budget.jobs)
     }
 
-    /// The time, as histories have it.
+    /// The current time, in the precision that histories have.
     fn now(&self) -> Timestamp {
         history::written((self.clock)())
     }
@@ -427,8 +428,8 @@ impl Core {
         }
     }
 
-    /// Stops this run, with the first reason that comes; but one by which a message stays frozen
-    /// goes before the others, for it wants a person.
+    /// Stops this run because of an error. The first error is kept, except that `NotRecorded` replaces any
+    /// other, because it leaves a message frozen until an operator acts.
     fn fail(&self, error: Error) {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         let wants = |error: &Error| matches!(error, Error::NotRecorded { .. });
@@ -440,7 +441,7 @@ impl Core {
         self.stop.wake();
     }
 
-    /// Whether somebody wants this run to stop, or it has to.
+    /// Whether this run is to stop, because it was told to or because of an error.
     fn is_stopped(&self) -> bool {
         let fatal = || self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         self.stop.is_stopped() || fatal().is_some()

@@ -2,18 +2,18 @@
 //!
 //! [`Client`] sends messages over any asynchronous stream: [`Client::open`] greets, negotiates TLS and
 //! authenticates, [`Client::deliver`] does one transaction after the other. Below it is the protocol
-//! without I/O: [`reply`] reads replies, [`opening`] and [`exchange`] turn them into commands and
-//! verdicts, [`content`] encodes messages, [`verdict`] has the table of what means what.
+//! without I/O: [`reply`] parses replies, [`opening`] and [`exchange`] turn them into commands and
+//! verdicts, [`content`] encodes messages, [`verdict`] has the table of what each reply means.
 //!
-//! Who connects decides where: nothing here resolves names or opens sockets. He also sets
-//! `TCP_NODELAY`; a small message is two writes, its commands and its octets.
+//! The caller connects: nothing here resolves names or opens sockets. The caller also sets
+//! `TCP_NODELAY`, because a small message is two writes, its commands and its octets.
 //!
 //! | after a transaction in which | the connection |
 //! |---|---|
 //! | the message was answered, or MAIL refused | is ready |
-//! | every RCPT, or DATA, was refused | needs RSET, which goes along with the next MAIL |
-//! | the server took as many as it takes over one (MAILMAX) | is left with QUIT |
-//! | 421 was said, a deadline passed, a reply made no sense, something came that nobody asked for | is closed |
+//! | every RCPT, or DATA, was refused | needs RSET, which is sent together with the next MAIL |
+//! | the server reached its limit for one connection (MAILMAX) | is ended with QUIT |
+//! | 421 was received, a deadline passed, or a reply was malformed or unexpected | is closed |
 //!
 //! The runtime must have its time driver enabled.
 //!

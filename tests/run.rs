@@ -593,7 +593,7 @@ fn where_no_message_is_whole_only_ten_are_moved() {
         assert_eq!(run.code, 75, "{run}");
         assert!(
             run.err
-                .contains("no message is whole, and 2 that look corrupt stay"),
+                .contains("no message is intact, and 2 that look corrupt stay"),
             "{run}"
         );
         let corrupt = names(&site.spool().join("corrupt"));

@@ -1,9 +1,9 @@
-//! The hosts that take mail for a domain, with their addresses, found as they are wanted.
+//! The hosts that take mail for a domain, with their addresses, looked up on demand.
 //!
-//! Exchanges of equal preference are looked up together, before the first of them is connected to;
-//! those of the next preference are looked up only if none of these took the mail. If an exchange has
-//! an address of this machine, we are that exchange ourselves: it and every one that is no better are
-//! left out (RFC 5321, 5.1), unless the resolver was told that such exchanges are meant.
+//! Exchanges of equal preference are looked up together, before the first of them is connected to. Those of
+//! the next preference are looked up only if none of these took the mail. An exchange with an address of
+//! this machine is this host: it and every exchange that is no better are left out (RFC 5321, 5.1), unless
+//! the resolver is configured to allow such exchanges.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -18,28 +18,28 @@ use crate::queue::Outcome;
 /// A host that takes mail for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// Its name, in ASCII and without a final dot; for a domain that is an address literal, the address.
+    /// Its name, in ASCII and without a final dot. If the domain is an address literal, the address.
     pub name: String,
-    /// Its preference, the lowest first; none where it comes from no MX record.
+    /// Its preference, the lowest first; `None` if it does not come from an MX record.
     pub preference: Option<u16>,
 }
 
-/// The exchanges of a domain on the way from names to addresses.
+/// The exchanges of a domain, some already looked up.
 #[derive(Debug)]
 pub struct Exchanges {
     domain: String,
-    /// Not looked up yet, the best first.
+    /// Not looked up yet, best first.
     left: VecDeque<Exchange>,
-    /// What was found and is not told yet: a name and its address, or why it has none.
+    /// Found but not returned yet: a name and its address, or why it has none.
     found: VecDeque<Result<(String, IpAddr), Outcome>>,
-    /// Whether anything but "no such host" was told.
+    /// Whether anything but "no such host" was returned.
     is_known: bool,
     /// Names without an address.
     absent: Vec<String>,
 }
 
 impl Exchanges {
-    /// The exchanges of `domain`, the best first, as [`Resolver::exchanges`] gives them.
+    /// The exchanges of `domain`, best first, as returned by [`Resolver::exchanges`].
     pub fn new(domain: &str, exchanges: Vec<Exchange>) -> Exchanges {
         Exchanges {
             domain: domain.to_owned(),
@@ -50,8 +50,8 @@ impl Exchanges {
         }
     }
 
-    /// The next exchange and one of its addresses, or why there is none; none at the end. The
-    /// outcome fails only if nothing was found before: the domain has no exchange that exists, or
+    /// The next exchange and one of its addresses, or why there is none; `None` at the end. A failed
+    /// outcome is returned only if nothing was found before: no exchange of the domain has an address, or
     /// its best one is this machine.
     pub async fn next(&mut self, resolver: &Resolver) -> Option<Result<(String, IpAddr), Outcome>> {
         while self.found.is_empty() {
@@ -64,7 +64,7 @@ impl Exchanges {
         self.found.pop_front()
     }
 
-    /// The end; the first time, if no exchange has an address, that this is so.
+    /// The end of the list. On the first call, if no exchange has an address, an outcome that says so.
     fn nothing(&mut self) -> Option<Result<(String, IpAddr), Outcome>> {
         if std::mem::replace(&mut self.is_known, true) {
             return None;
@@ -75,7 +75,7 @@ impl Exchanges {
         Some(Err(Outcome::failed(code, text)))
     }
 
-    /// Looks up those that are best of what is left.
+    /// Looks up the best of the remaining exchanges.
     async fn look_up(&mut self, resolver: &Resolver) {
         let best = self.left.front().and_then(|exchange| exchange.preference);
         let equal = self
@@ -107,7 +107,8 @@ impl Exchanges {
         }
     }
 
-    /// One of those just looked up is this machine: neither its equals nor what comes later is asked.
+    /// Ends the list because an exchange just looked up is this machine: neither its equals nor worse ones
+    /// are asked.
     fn end_at(&mut self, name: &str, address: IpAddr) {
         self.left.clear();
         self.found.clear();
@@ -124,7 +125,7 @@ impl Exchanges {
 }
 
 impl Resolver {
-    /// Whether mail that goes to this address of an exchange would come back to this machine.
+    /// Whether mail sent to this address of an exchange would return to this machine.
     fn is_loop(&self, address: IpAddr) -> bool {
         !self.local_mx && is_local(address)
     }

@@ -1,4 +1,4 @@
-//! A host that the configuration names.
+//! A configured host.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,46 +7,46 @@ use std::str::FromStr;
 
 use crate::message::domain;
 
-/// A host, and the port if one is named: `relay.example.net`, `relay.example.net:587`,
-/// `192.0.2.1`, `[192.0.2.1]:25`, `[2001:db8::1]`, `unix:/run/dovecot/lmtp`.
+/// A host with an optional port: `relay.example.net`, `relay.example.net:587`, `192.0.2.1`,
+/// `[192.0.2.1]:25`, `[2001:db8::1]`, `unix:/run/dovecot/lmtp`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    /// Which host.
+    /// The host.
     pub name: Name,
-    /// The port; none: the protocol's own.
+    /// The port; `None` means the protocol's default.
     pub port: Option<u16>,
 }
 
 /// How a host is named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
-    /// By a name that DNS or the hosts file knows, in its ASCII form.
+    /// A name in DNS or the hosts file, in its ASCII form.
     Domain(String),
-    /// By its address.
+    /// An address.
     Address(IpAddr),
-    /// By a socket on this machine.
+    /// A socket on this machine.
     Unix(PathBuf),
 }
 
-/// Why a text names no host.
+/// Why a text does not name a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHost {
-    /// No name there.
+    /// There is no name.
     #[error("a host name is missing")]
     Empty,
-    /// A port that is none.
+    /// The port is not valid.
     #[error("a port is a number from 1 to 65535")]
     Port,
-    /// An address that is none.
+    /// The address is not valid.
     #[error("not an address: write [192.0.2.1] or [2001:db8::1]")]
     Address,
-    /// A name that is none.
+    /// The name is not valid.
     #[error("not a host name")]
     Name,
-    /// A name that is not ASCII, and has no ASCII form.
+    /// The name is not ASCII, and has no ASCII form.
     #[error("not a valid internationalised domain name (RFC 5891)")]
     Idna,
-    /// A socket's path that does not begin at the root.
+    /// The path of a socket does not begin at the root.
     #[error("a socket's path begins with a slash: unix:/run/dovecot/lmtp")]
     Path,
 }

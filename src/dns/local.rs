@@ -1,4 +1,4 @@
-//! Which addresses lead to this machine.
+//! Decides which addresses lead to this machine.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ pub(super) fn is_local(address: IpAddr) -> bool {
     if address.is_loopback() || address.is_unspecified() {
         return true;
     }
-    // A system that does not tell its addresses has none that are known.
+    // If the system does not list its interfaces, no address is known.
     let Ok(interfaces) = getifaddrs() else {
         return false;
     };
@@ -42,7 +42,7 @@ mod tests {
         ] {
             assert_eq!(is_local(address.parse().unwrap()), expected, "{address}");
         }
-        // The address that the system would use for the way out, where it has one.
+        // The address that the system would use for outgoing traffic, if it has one.
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         if socket.connect("198.51.100.1:9").is_ok() {
             let own = socket.local_addr().unwrap().ip();

@@ -1,4 +1,4 @@
-//! What DNS says of a domain and of a host.
+//! Queries DNS for a domain or a host.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
@@ -15,21 +15,21 @@ use super::host::address_literal;
 use crate::message::{EnhancedCode, domain};
 use crate::queue::Outcome;
 
-/// Asks DNS, and remembers the answers as long as they say.
+/// Queries DNS, and caches the answers for their time to live.
 #[derive(Debug)]
 pub struct Resolver {
     servers: Vec<SocketAddr>,
     timeout: Duration,
     pub(super) local_mx: bool,
-    /// For the async runtime that it was made in: it has tasks there.
+    /// Bound to the async runtime in which it was created, because it has tasks there.
     inner: Mutex<Option<(tokio::runtime::Id, TokioResolver)>>,
 }
 
-/// How long an answer is waited for, for each of the resolver's two tries.
+/// How long to wait for an answer, in each of the resolver's two tries. After both the outcome defers.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Resolver {
-    /// Asks these servers; if there are none, those of the system.
+    /// A resolver that asks these servers, or those of the system if there are none.
     #[must_use]
     pub fn new(servers: Vec<SocketAddr>) -> Resolver {
         Resolver {
@@ -40,14 +40,14 @@ impl Resolver {
         }
     }
 
-    /// Sets how long each answer is waited for.
+    /// Sets how long to wait for each answer.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Resolver {
         Resolver { timeout, ..self }
     }
 
-    /// Sets whether an exchange may have an address of this machine. Usually that is a loop, or a
-    /// domain whose owner wants our own services spoken to.
+    /// Sets whether an exchange may have an address of this machine. Usually that is a loop, or the owner
+    /// of the domain wants this host to connect to its own services.
     #[must_use]
     pub fn with_local_mx(self, local_mx: bool) -> Resolver {
         Resolver { local_mx, ..self }
@@ -83,23 +83,23 @@ impl Resolver {
                 .with_options(ResolverOpts::default())
         };
         builder.options_mut().timeout = self.timeout;
-        // An answer that does not fit, or is mangled on the way, is asked for again by TCP.
+        // Repeats a query by TCP if the answer was truncated or garbled.
         builder.options_mut().try_tcp_on_error = true;
         builder.build()
     }
 
-    /// The hosts that take mail for a domain, best first, equal ones shuffled. The domain may be
-    /// spelled in any way, the hosts are named in ASCII.
+    /// The hosts that take mail for a domain, best first, equal ones shuffled. The domain may be in any
+    /// spelling; the hosts are named in ASCII.
     ///
     /// # Errors
-    /// The outcome for everybody in that domain, by the table in [the module](super).
+    /// The outcome for every recipient in that domain, by the table in [the module](super).
     pub async fn exchanges(&self, domain: &str, own_name: &str) -> Result<Vec<Exchange>, Outcome> {
         if let Some(literal) = domain
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
         {
             let address = address_literal(literal).ok_or_else(|| {
-                let text = format!("{domain} is an address literal of no kind that is known");
+                let text = format!("{domain} is an address literal of an unknown kind");
                 Outcome::failed(EnhancedCode::new(5, 1, 2), text)
             })?;
             let name = address.to_string();
@@ -117,7 +117,7 @@ impl Resolver {
         };
         let mut found = match self.ask(domain, RecordType::MX).await {
             Answer::Records(records) => exchanges_in(records),
-            // The domain itself, if it has an address (RFC 5321, 5.1).
+            // Use the domain itself, if it has an address (RFC 5321, 5.1).
             Answer::NoneOfThese => return self.domain_itself(domain).await,
             Answer::NoSuchName => return Err(no_such_domain(domain)),
             Answer::NotAName => return Err(not_a_domain(domain)),
@@ -130,11 +130,12 @@ impl Resolver {
             let text = format!("{domain} takes no mail (null MX)");
             return Err(Outcome::failed(EnhancedCode::new(5, 1, 10), text));
         }
-        // A null MX beside others is a mistake; the others count.
+        // A null MX together with others is a mistake; the others count.
         found.retain(|exchange| !exchange.name.is_empty());
         shuffle(&mut found);
         found.sort_by_key(|exchange| exchange.preference);
-        // Mail goes closer to its destination, never back or sideways (RFC 5321, 5.1).
+        // Use only exchanges better than this host, so that mail never goes back or sideways (RFC 5321,
+        // 5.1).
         if let Some(own) = found
             .iter()
             .find(|exchange| is_same(&exchange.name, own_name))
@@ -165,11 +166,11 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a host, the families in turn.
+    /// The addresses of a host, alternating between the families.
     ///
     /// # Errors
-    /// The outcome if there are none. It always defers: the host's name stands in the
-    /// configuration, and is no recipient's mistake.
+    /// The outcome if there are none. It always defers: the host's name comes from the configuration, and is
+    /// not a mistake of the recipient.
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Outcome> {
         match self.look_up(name).await {
             Addresses::Found(addresses) => Ok(addresses),
@@ -181,7 +182,8 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a host, the families in turn; the address itself if it is named by that.
+    /// The addresses of a host, alternating between the families; the address itself if the name is an
+    /// address.
     pub(super) async fn look_up(&self, name: &str) -> Addresses {
         if let Ok(address) = name.parse() {
             return Addresses::Found(vec![address]);
@@ -229,13 +231,13 @@ impl Resolver {
             Ok(resolver) => resolver,
             Err(text) => return Answer::Trouble(text),
         };
-        // With its final dot no search list applies. A name of one label is the
-        // administrator's own, and may need it.
+        // A final dot disables the search list. A name of one label is the administrator's own, and may
+        // need it.
         let query = match name.trim_end_matches('.') {
             bare if bare.contains('.') => format!("{bare}."),
             label => label.to_owned(),
         };
-        // It is ASCII already: A-labels go as they are, even some that mean nothing.
+        // The name is ASCII already: A-labels are passed unchanged, even meaningless ones.
         let Ok(query) = Name::from_ascii(query) else {
             return Answer::NotAName;
         };
@@ -251,27 +253,27 @@ impl Resolver {
     }
 }
 
-/// What DNS says of a host.
+/// The result of looking up a host.
 pub(super) enum Addresses {
     Found(Vec<IpAddr>),
-    /// It does not exist, or has none.
+    /// The host does not exist, or has no address.
     None,
     Trouble(String),
 }
 
-/// What DNS answers.
+/// The result of a query.
 enum Answer<T> {
     Records(Vec<T>),
-    /// The name exists, and has no such records.
+    /// The name exists, but has no such records.
     NoneOfThese,
     NoSuchName,
-    /// DNS cannot even be asked for it.
+    /// DNS cannot be asked for this name.
     NotAName,
     Trouble(String),
 }
 
-/// The name exists and has no such record. An error of the server counts as "no records" for
-/// the resolver too, so its code is looked at.
+/// Whether the name exists but has no such record. The resolver reports a server error as "no records" too,
+/// so the response code is checked.
 fn is_no_data(error: &NetError) -> bool {
     use hickory_resolver::net::DnsError;
     use hickory_resolver::proto::op::ResponseCode;
@@ -320,7 +322,8 @@ fn is_same(one: &str, other: &str) -> bool {
     domain::is_same(one.trim_end_matches('.'), other.trim_end_matches('.'))
 }
 
-/// One of each in turn: a network without one of the families costs one try, not all.
+/// Alternates between the lists: on a network without one of the families, this costs one try, not all of
+/// them.
 fn alternate(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
     let most = first.len().max(second.len());
     let pair = |n| [first.get(n), second.get(n)];

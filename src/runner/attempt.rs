@@ -1,10 +1,10 @@
-//! An attempt: recipients grouped by where they go, each group one transaction.
+//! An attempt: the due recipients, grouped by destination. Each group is delivered in transactions.
 //!
-//! As many transactions are in flight as the message has jobs: one, and those that no other
-//! message wants. The message is marked as in use before the first begins, and the outcome of each is
+//! As many transactions are in flight as the message has jobs: its own job, and further jobs that no other
+//! message needs. The message is marked as in use before the first transaction begins, and each outcome is
 //! written before anything else is done with the message. When the run is to end, or an operator wants the
-//! message held, taken out or given up, no further one begins: a recipient that was not begun is due as
-//! before. What has been suspended by then is left out of further ones.
+//! message frozen, discarded or bounced, no further transaction begins: a recipient without a transaction
+//! stays due. Recipients suspended in the meantime are left out of further transactions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,23 +36,23 @@ use crate::transport::{DsnParams, Message, OnUnknown, Transport};
 /// Why a message is frozen after an attempt.
 const ANSWER_LOST: &str = "the answer to the message was lost; it may have been delivered";
 
-/// What one message did to the run.
+/// What handling one message led to.
 #[derive(Debug)]
 pub(super) struct MessageReport {
     pub settled: MessageOutcome,
     pub results: Vec<Status>,
     pub notices: Vec<QueueId>,
-    /// It waits for its turn with a destination, here.
+    /// Set if the message waits in this process for its turn with a destination.
     pub again: Option<(WaitReason, Candidate)>,
 }
 
-/// Ways that are looked at for one that a further job may go.
+/// How many pending groups are examined to find one that a further job may take.
 const MAX_LOOKS: usize = 32;
 
 /// What a candidate leads to.
 enum AttemptStart {
     Attempt(Box<Attempt>),
-    /// With the job, if it still has it.
+    /// No attempt. Includes the job, if the message still has it.
     Over(StepResult, Option<Job>),
 }
 
@@ -61,13 +61,13 @@ struct Attempt {
     entry: Entry,
     plan: AttemptPlan,
     begun: Vec<Transaction>,
-    /// The message's job, if no transaction has it.
+    /// The message's own job, if no transaction uses it.
     spare: Option<Job>,
-    /// Notices that are new in the queue already.
+    /// Notices that were queued before the attempt.
     early: Vec<QueueId>,
 }
 
-/// A part of an attempt that has been done where it may block.
+/// The state of an attempt after a blocking part of it.
 struct AttemptProgress {
     entry: Entry,
     plan: AttemptPlan,
@@ -75,27 +75,27 @@ struct AttemptProgress {
     spare: Option<Job>,
     /// Why no further transaction can begin.
     stuck: Option<String>,
-    /// An operator wants something done to the message, and no further transaction.
+    /// An operator's request for the message allows no further transaction.
     is_wanted: bool,
 }
 
-/// What became of a transaction.
+/// The result of a transaction.
 pub(super) struct TransactionResult {
     pub transport: Arc<dyn Transport>,
     /// The transport's name.
     pub name: String,
     pub outcomes: Vec<(Address, Outcome)>,
-    /// What is left to do for the same destination.
+    /// The recipients left for the same destination.
     pub rest: Option<Group>,
 }
 
-/// A transaction's outcomes, as they are recorded.
+/// The outcomes of a transaction, to be recorded together.
 #[derive(Default)]
 struct TransactionOutcomes {
-    /// By nobody, if they were known without asking.
+    /// `None` if the outcomes were known without a transaction.
     transport: Option<String>,
     outcomes: Vec<(Address, Outcome)>,
-    /// A person is to look at the message first.
+    /// The message is to be frozen until an operator looks at it.
     freeze: bool,
 }
 
@@ -113,8 +113,8 @@ impl TransactionOutcomes {
 }
 
 impl Core {
-    /// Handles one candidate from beginning to end. What may block is done in two parts, one before and
-    /// one after what goes over the network.
+    /// Handles one candidate from beginning to end. Blocking work is done in two parts: one before and one
+    /// after the network transactions.
     pub(super) async fn handle(
         self: Arc<Self>,
         candidate: Candidate,
@@ -125,7 +125,7 @@ impl Core {
         let mut results = Vec::new();
         let core = Arc::clone(&self);
         let jobs = Arc::clone(job.jobs());
-        // The job is given back at the end: what this message leaves to be done comes before the next
+        // The job is released at the end, so that what this message leaves to do comes before the next
         // message.
         let (next, _job) =
             match blocking(Syncs::Seldom, move || core.start_attempt(candidate, job)).await {
@@ -140,11 +140,11 @@ impl Core {
                 (MessageOutcome::Left, notices)
             }
             StepResult::Finished(has_history, notices) => {
-                // With none to take it the next run finishes `done/`.
+                // If the finisher is gone, the next run finishes `done/`.
                 let _ = finisher.send((id, has_history));
                 (MessageOutcome::Finished, notices)
             }
-            // Never behind an attempt: see `after_attempt`.
+            // Never happens after an attempt: see `after_attempt`.
             StepResult::Attempt(_, _, notices) => (MessageOutcome::Left, notices),
         };
         if again.is_some()
@@ -163,8 +163,8 @@ impl Core {
         }
     }
 
-    /// A panic is a mistake of ours, and no message's fault: the message is where it was, and
-    /// counts as interrupted.
+    /// Reports a panic. A panic is a bug of this program, not a fault of the message: the message is where
+    /// it was, and counts as interrupted.
     pub(super) fn panicked(&self, id: QueueId) -> MessageReport {
         MessageReport {
             settled: self.trouble(id, "the program panicked"),
@@ -174,11 +174,11 @@ impl Core {
         }
     }
 
-    /// Takes a candidate, and begins its attempt if one is due.
+    /// Locks a candidate, and begins its attempt if one is due.
     fn start_attempt(&self, candidate: Candidate, job: Job) -> AttemptStart {
         let (next, job) = match self.take(candidate) {
-            StepResult::Attempt(entry, who, notices) => {
-                match self.begin(*entry, &who, notices, job) {
+            StepResult::Attempt(entry, due, notices) => {
+                match self.begin(*entry, &due, notices, job) {
                     AttemptStart::Over(next, job) => (next, job),
                     attempt => return attempt,
                 }
@@ -188,8 +188,8 @@ impl Core {
         AttemptStart::Over(self.serve_late_request(candidate.id, next), job)
     }
 
-    /// The lock is free now; an operator may have left a wish while it was not. Before the
-    /// message is forgotten: what is forgotten has no request.
+    /// Serves a request that an operator left while the message was locked. Must run before the message is
+    /// forgotten: a forgotten message has no request.
     fn serve_late_request(&self, id: QueueId, next: StepResult) -> StepResult {
         if let Err(error) = self.serve_request(id) {
             self.without(&error, NOT_SERVED);
@@ -234,7 +234,8 @@ impl Core {
         let mut ended = TransactionOutcomes::of(std::mem::take(&mut plan.known));
         let (mut stuck, mut is_wanted) = (None, false);
         loop {
-            // Before anybody looks whether a job is free: one that is given back then is not missed.
+            // Create this future before checking for a free job, so that a job released in between is not
+            // missed.
             let freed = jobs.freed();
             if stuck.is_some() || is_wanted || self.begins_nothing(&jobs) {
                 self.abandon(&mut plan).await;
@@ -273,13 +274,14 @@ impl Core {
             }
             tokio::select! {
                 Some((job, one)) = running.next() => {
-                    // One job is the message's own; another one it keeps for the rest if it may.
+                    // One job is the message's own. Another job is kept for the rest of the group if no
+                    // message waits for it.
                     let keeps = running.is_empty() || one.rest.is_some() && !jobs.is_wanted();
                     spare = keeps.then_some(job);
                     if let Some(group) = one.rest {
                         let mut pending = rest(group);
                         if !keeps {
-                            // Others may wait for the connection as well.
+                            // Other messages may wait for the connection too.
                             self.release_session(&mut pending).await;
                         }
                         plan.pending_groups.push_front(pending);
@@ -295,7 +297,8 @@ impl Core {
                 () = freed, if more => {}
             }
         }
-        // With it the last other owner of the lock: that is to go when the entry does.
+        // The message holds the last other reference to the lock. The lock must be released together with
+        // the entry.
         drop(running);
         drop(message);
         results.extend(ended.statuses());
@@ -319,14 +322,15 @@ impl Core {
         (concluded.await, spare)
     }
 
-    /// Whether no further transaction of a message is to begin. A lost answer, for which the message is
-    /// frozen, is the trouble of one destination: in this attempt the others still get theirs.
+    /// Whether no further transaction of a message is to begin. An outcome left unknown by a lost answer,
+    /// which freezes the message, does not count: it concerns one destination, and in this attempt the
+    /// others still get theirs.
     fn begins_nothing(&self, jobs: &Jobs) -> bool {
         self.is_stopped() || jobs.is_over()
     }
 
-    /// Gives up what has not begun: its recipients are due as before. Those that a host has put off
-    /// were tried, and what it said is known.
+    /// Gives up the groups that still wait for their turn: their recipients stay due. Recipients that a
+    /// host has put off were tried, and what the host said is their outcome.
     async fn abandon(&self, plan: &mut AttemptPlan) {
         if plan.pending_groups.is_empty() {
             return;
@@ -336,11 +340,11 @@ impl Core {
             pending.round = pending.round.anew();
             self.release_session(&mut pending).await;
         }
-        // It is due now, whatever the others wait for.
+        // The message is due now, whatever the other recipients wait for.
         plan.postponement = Postponement::default();
     }
 
-    /// Leaves the session of a way to the message that needs it next.
+    /// Releases the session or connection slot of a group to the message that needs it next.
     async fn release_session(&self, pending: &mut PendingGroup) {
         let closing = match pending.source.take() {
             Some(SessionSource::Open(open)) if open.is_second_best => Some(open),
@@ -362,7 +366,8 @@ impl Core {
         }
     }
 
-    /// Records a transaction's outcome, and begins what the message has jobs for.
+    /// Records a transaction's outcomes, and begins as many further transactions as the message has jobs
+    /// for.
     fn advance(
         &self,
         entry: Entry,
@@ -375,8 +380,8 @@ impl Core {
         let (mut entry, why) = if result.outcomes.is_empty() {
             (entry, None)
         } else {
-            // Even if it could not be recorded: the other transactions are under way, and
-            // what becomes of them is recorded, or told, as well.
+            // Also after a failure to record: the other transactions are under way, and their outcomes are
+            // recorded, or reported, as well.
             self.conclude(entry, result, false)
         };
         let (mut plan, mut spare, mut begun, mut stuck) = (plan, spare, Vec::new(), None);
@@ -391,7 +396,7 @@ impl Core {
                 }
             }
         }
-        // A job that found nothing to do is for another message.
+        // A job without a transaction is for another message.
         if others || !begun.is_empty() {
             spare = None;
         }
@@ -405,12 +410,12 @@ impl Core {
         }
     }
 
-    /// Plans the attempt; if any recipient can be tried, moves the message to `active/` and marks it as in
+    /// Plans the attempt. If any recipient can be tried, moves the message to `active/` and marks it as in
     /// use.
     fn begin(
         &self,
         mut entry: Entry,
-        who: &[usize],
+        due: &[usize],
         early: Vec<QueueId>,
         job: Job,
     ) -> AttemptStart {
@@ -419,11 +424,11 @@ impl Core {
             AttemptStart::Over(StepResult::Over(settled, early), job)
         };
         let id = entry.id();
-        let mut plan = match self.plan(&entry, who) {
+        let mut plan = match self.plan(&entry, due) {
             Ok(plan) => plan,
             Err(error) => return trouble(error, id, early, Some(job)),
         };
-        // The destination for which the message was taken comes first.
+        // Start with the destination for which the message was taken.
         if let Some(at) = plan
             .pending_groups
             .iter()
@@ -448,10 +453,11 @@ impl Core {
         }
     }
 
-    /// Takes what the next transactions need, for as many as there are jobs for. At least one begins, or no
-    /// recipient is left to be tried, if there is a spare job.
-    /// What has been suspended since the first part is left out, as at the beginning: an attempt for thousands of
-    /// destinations may take hours.
+    /// Takes the slots and sessions for the next transactions, for as many as there are jobs. If there is a
+    /// spare job, at least one transaction begins, unless no recipient is left to be tried.
+    ///
+    /// Recipients suspended since the first part are left out here as in the plan, because an attempt for
+    /// thousands of destinations may take hours.
     fn begin_some(
         &self,
         entry: &mut Entry,
@@ -462,7 +468,7 @@ impl Core {
     ) -> disk::Result<Vec<Transaction>> {
         let mut begun = Vec::new();
         let mut looks = 0;
-        // The plan has just looked before the first part.
+        // The plan has just checked the suspensions.
         let suspended = match part {
             Part::First => Suspended::default(),
             Part::Further => self.spool.suspended()?,
@@ -506,18 +512,18 @@ impl Core {
         Ok(begun)
     }
 
-    /// The attempt is over. A mark that stays is counted as one interruption.
+    /// Removes the mark of an attempt that is over. A mark that stays is counted as an interruption.
     fn end(&self, entry: &mut Entry) {
         if let Err(error) = entry.end() {
             tracing::warn!(id = %entry.id(), %error, "it stays marked as in use");
         }
     }
 
-    /// Follows a message on behind an attempt. Those who could not be tried are still due, and
-    /// that is no reason to begin anew.
+    /// Follows a message's steps after an attempt. Recipients that could not be tried are still due, but
+    /// that must not begin another attempt.
     fn after_attempt(&self, mut entry: Entry, postponement: Postponement) -> StepResult {
         let longest_delay = self.retry.longest_delay();
-        // What is finished is in use until it is gone.
+        // A finished message keeps its mark until it is gone.
         if next_step(entry.state(), self.now(), longest_delay) != Step::Finish {
             self.end(&mut entry);
         }
@@ -529,8 +535,8 @@ impl Core {
         }
     }
 
-    /// A message nobody of whom can be tried now waits here for its turn, or until then.
-    /// One that stays until later may take so long that its sender is to be told.
+    /// Puts off a message of which no recipient can be tried now: it waits in this process for its turn, or
+    /// in `deferred/` until a time. If it is put off until a time, a delay notice may be due first.
     fn postpone(&self, mut entry: Entry, postponement: Postponement) -> StepResult {
         let Postponement {
             until,
@@ -541,7 +547,7 @@ impl Core {
             return StepResult::Waits(entry.queue(), wait, Vec::new());
         }
         let Some(until) = until else {
-            // Still more to attempt at the same moment: the next pass.
+            // More can be attempted at once: leave it to the next pass.
             return StepResult::Over(MessageOutcome::Left, Vec::new());
         };
         let mut notices = Vec::new();
@@ -560,7 +566,8 @@ impl Core {
             Err(error) => self.trouble(id, &error.to_string()),
         };
         let queue = entry.queue();
-        // The lock goes first: who resumes passes over what is locked, and counts on our look.
+        // Release the lock before checking the suspensions again: the process that ends a suspension skips
+        // locked messages, and relies on this check.
         drop(entry);
         if !is_down && !self.are_in_force(&suspended) {
             self.reactivate(id, queue);
@@ -568,8 +575,8 @@ impl Core {
         StepResult::Over(settled, notices)
     }
 
-    /// Whether nobody has ended any of these suspensions. If that cannot be known, another look is
-    /// taken soon enough.
+    /// Whether all of these suspensions are still in force. If that cannot be determined, returns true: the
+    /// message is looked at again soon enough.
     fn are_in_force(&self, suspended: &BTreeSet<String>) -> bool {
         let Ok(there) = self.spool.suspended() else {
             return true;
@@ -577,8 +584,8 @@ impl Core {
         suspended.iter().all(|file| there.has(file))
     }
 
-    /// Makes due again what was put off for a suspension that is gone. Who has it in hand now looks
-    /// himself, and if it cannot be, another look is taken soon enough.
+    /// Makes a message due again that was put off for a suspension which has ended. Another process that
+    /// has it locked makes this check itself. If this fails, the message is looked at again soon enough.
     fn reactivate(&self, id: QueueId, queue: Queue) {
         if let Ok(Claim::Locked(locked)) = self.spool.lock(queue, id)
             && let Ok(mut entry) = locked.read()
@@ -588,12 +595,12 @@ impl Core {
         }
     }
 
-    /// Records the outcome of a transaction before anything else is done with the
-    /// message. Only when no recipient is left there is nothing to record: the rename to `done/`
-    /// says it all. Returns why there is something that could not be recorded, if there is.
+    /// Records the outcomes of a transaction before anything else is done with the message. If no recipient
+    /// is left, nothing needs recording, because the rename to `done/` is the record. Returns the error
+    /// text if something could not be recorded.
     ///
-    /// Where it is to freeze the message is held back, and that stands before the outcome: with the
-    /// outcome alone a kill would leave what may have been delivered to be tried again.
+    /// If the outcome freezes the message, the freeze is written before the outcome: if the outcome were
+    /// written alone, a kill would leave a possibly delivered message to be tried again.
     fn conclude(
         &self,
         mut entry: Entry,
@@ -609,7 +616,7 @@ impl Core {
         let results: Vec<RecipientResult> = outcomes
             .into_iter()
             .map(|(recipient, outcome)| {
-                // Who was not tried by any has the schedule of the one he would go by.
+                // A recipient not yet tried uses the schedule of the transport it would take.
                 let by = transport.as_deref();
                 let by = by.or_else(|| self.transport_for(&entry, &recipient));
                 recipient_result(
@@ -631,8 +638,8 @@ impl Core {
         }
         let (name, told) = (transport.clone(), results.clone());
         let (entry, why) = self.record_results(entry, now, transport, results, last);
-        // Not before it is recorded, for a log may be slow. What could not be recorded has happened
-        // all the same.
+        // Log after recording, because a log may be slow. An outcome that could not be recorded is logged
+        // too: it has happened.
         log_results(&entry, name.as_deref(), &told, now);
         if freezes {
             tracing::warn!(id = %entry.id(), reason = ANSWER_LOST, "frozen");
@@ -667,7 +674,7 @@ impl Core {
         }
         let recorded = entry
             .record_outcome(event)
-            // Held because of an outcome before this one, and that is recorded now as well.
+            // An earlier outcome froze the message; this outcome is recorded now as well.
             .and_then(|()| entry.activate());
         let why = recorded
             .err()
@@ -675,15 +682,15 @@ impl Core {
         (entry, why)
     }
 
-    /// A message that is done and could not be renamed to `done/`. That rename was to be the
-    /// record of its last outcome; now its block must be. Where there was no room for the name, it is forgotten
-    /// where it stands.
+    /// Handles a finished message that could not be renamed to `done/`. That rename was to be the record of
+    /// the last outcome, so the message's block must record it instead. If the disk had no room for the new
+    /// name, the message is removed where it is.
     pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> MessageOutcome {
         let id = entry.id();
         let said = entry.say_done();
         match &said {
             Ok(()) if !error.is_full() => return self.trouble(id, &error.to_string()),
-            // A disk that has no room for that either may take an unlink.
+            // A disk that has no room for this either may still permit an unlink.
             Err(failed) if !failed.is_full() => {
                 return match entry.say_in_history() {
                     Ok(()) => self.trouble(id, &failed.to_string()),
@@ -700,8 +707,8 @@ impl Core {
         }
     }
 
-    /// The end of a message that nothing could say. If nothing was delivered at the end, as where an operator
-    /// discards it, the next run may come to the same end.
+    /// Handles a finished message if its end could not be recorded in any way. If it ended without a
+    /// delivery, for example because an operator discarded it, the next run may safely reach the same end.
     fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> MessageOutcome {
         if entry.owes_something() {
             MessageOutcome::Trouble(self.not_recorded(entry, error))
@@ -710,9 +717,10 @@ impl Core {
         }
     }
 
-    /// An outcome that cannot be recorded must not be followed by another attempt: the message
-    /// is frozen, by its place alone, and the run stops, unless there was no room: that is no reason for
-    /// others to fail. Where it cannot be frozen either it would be delivered again, and so would the others.
+    /// Handles an outcome that could not be recorded. No other attempt may follow it: the message is frozen
+    /// by moving it to `frozen/`, without a record, and the run stops. If only room was missing, the run
+    /// goes on, because that need not affect other messages. If the message cannot be frozen either, the
+    /// run stops in any case: this message would be delivered again, and so would others.
     fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
         let (id, why) = (entry.id(), error.to_string());
         let held = entry.hold_unrecorded();
@@ -720,7 +728,7 @@ impl Core {
         if let Err(error) = &held {
             tracing::error!(%id, %error, "nor could it be frozen");
         }
-        // Without room other messages can be delivered and recorded.
+        // Without room, other messages can still be delivered and recorded.
         if !error.is_full() || held.is_err() {
             self.fail(Error::NotRecorded {
                 id,
@@ -731,16 +739,16 @@ impl Core {
     }
 }
 
-/// Which part of an attempt begins.
+/// The part of an attempt that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     First,
-    /// Others of the same message, whose turn has come.
+    /// Later groups of the same message.
     Further,
 }
 
-/// Whether an operator wants a message held, taken out or given up. What cannot be read is looked at after the
-/// attempt.
+/// Whether an operator's request wants a message frozen, discarded or bounced. A request that cannot be
+/// read is handled after the attempt.
 fn is_wanted(entry: &Entry) -> bool {
     let action = entry.request().ok().and_then(|(_, action)| action);
     action.is_some_and(|action| {
@@ -752,8 +760,9 @@ fn is_wanted(entry: &Entry) -> bool {
     })
 }
 
-/// Whether the end of an attempt with these results is synced. The rename to `done/` says that all have it,
-/// and deferrals may be lost; a partial outcome is synced, and so is what its sender is told of a failure.
+/// Whether the end of an attempt with these results is synced. It is not if all recipients were delivered,
+/// because the rename to `done/` records that, nor if all were deferred, because deferrals may be lost. A
+/// partial outcome is synced, and so is a failure, because its sender is notified.
 fn syncs_at_the_end(results: &[Status]) -> Syncs {
     let all = |status| results.iter().all(|result| *result == status);
     if all(Status::Delivered) || all(Status::Deferred) {
@@ -763,7 +772,7 @@ fn syncs_at_the_end(results: &[Status]) -> Syncs {
     }
 }
 
-/// What a transaction has left to do.
+/// The pending group for what a transaction has left to do.
 fn rest(group: Group) -> PendingGroup {
     PendingGroup {
         transport: group.transport,

@@ -1,33 +1,33 @@
-//! The recipients of one destination, as many together as one transaction takes.
+//! The recipients of one destination, split into chunks of as many as one transaction takes.
 
 use std::collections::VecDeque;
 
 use crate::message::Address;
 
-/// One transaction's recipients after the other's.
+/// The recipients of successive transactions.
 #[derive(Default)]
 pub(super) struct Chunks {
     chunks: VecDeque<Vec<Address>>,
 }
 
 impl Chunks {
-    /// Takes those of the next transaction; none at the end.
+    /// Takes the recipients of the next transaction; empty at the end.
     pub fn take_first(&mut self) -> Vec<Address> {
         self.chunks.pop_front().unwrap_or_default()
     }
 
-    /// Puts a transaction before all others.
+    /// Puts recipients first, as the next transaction.
     pub fn put_first(&mut self, recipients: Vec<Address>) {
         self.chunks.push_front(recipients);
     }
 
-    /// Takes all of them.
+    /// Takes the recipients of all transactions.
     pub fn take_all(&mut self) -> impl Iterator<Item = Address> {
         let all = std::mem::take(self).chunks;
         all.into_iter().flatten()
     }
 
-    /// Takes those who are chosen out of all transactions.
+    /// Removes the chosen recipients from all transactions.
     pub fn take_out(&mut self, mut is_chosen: impl FnMut(&Address) -> bool) {
         let chunks = std::mem::take(self).chunks.into_iter();
         let left = |mut one: Vec<Address>| {

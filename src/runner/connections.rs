@@ -1,11 +1,11 @@
-//! Destinations that are spoken to over connections, and their hosts: which answer, which are down,
-//! and how many connections there are. A connection has a permit for the destination it was opened
-//! for, and one for its host, unless the two are the same.
+//! Destinations that are reached over connections, and their hosts: which answer, which are down, and how
+//! many connections there are. A connection has a slot for the destination it was opened for, and a slot
+//! for its host, unless the two are the same.
 //!
-//! What is remembered of a destination lies in the spool ([`Down`]); here is what this process
-//! knows of it. Nothing of it costs a system call per message: a look at the memory is worth
-//! [`FRESH`] and is not taken at all while a connection stands, and a place among those who
-//! may speak to the destination is taken per connection.
+//! The recorded state of a destination is in the spool ([`Down`]); this module keeps what this process
+//! knows of it. None of this costs a system call per message: recorded state that was read is valid for
+//! [`FRESH`] and is not read at all while a connection is open, and a connection slot is taken once per
+//! connection.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -19,19 +19,19 @@ use tokio::time::Instant;
 use crate::message::QueueId;
 use crate::spool::{Destination, Down, Forgotten, Slot, Spool};
 
-/// So long a look at the memory is believed, and so long a destination is let alone that takes no
-/// more connections.
+/// How long a cached down state stays valid, and how long a destination that takes no more connections is
+/// not asked for another. After that the spool is read again.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// So long after the last look a destination is known. One whose connections stood longer is
-/// looked at anew when it is wanted again.
+/// How long after the last read the state of a destination is kept. After that it is read again when it is
+/// needed.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// So long after a warning about the memory or the slots the next one of its kind comes.
+/// The minimum time between two warnings of the same kind about recorded states or slots.
 const SAID: Duration = Duration::from_secs(3600);
 
-/// After so many messages in a row over which it broke off, a host is down. One message alone may
-/// be to blame for that, and so may two that are alike.
+/// A host is down after it breaks off over this many messages in a row. A single message may be the cause
+/// itself, and so may two similar ones.
 const STUMBLES: u32 = 3;
 
 /// What this process knows of all destinations.
@@ -39,66 +39,70 @@ const STUMBLES: u32 = 3;
 pub(super) struct Connections {
     known: Mutex<HashMap<Destination, Known>>,
     changed: Notify,
-    /// For those who wait for their turn with a host.
+    /// Wakes the transactions that wait for their turn with a host.
     turned: Notify,
-    /// When it was last said what cannot be had.
+    /// When each kind of failure was last reported.
     said: Mutex<HashMap<StateOp, Instant>>,
 }
 
-/// What the spool does for destinations. None of it is needed: whoever cannot have it says so,
-/// and goes without.
+/// Operations on the spool that help with destinations. None is required: a process that fails at one
+/// reports it and continues without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum StateOp {
-    /// To know whether a destination is down.
+    /// Reading whether a destination is down.
     Recall,
-    /// To remember that it is.
+    /// Recording that a destination is down.
     Remember,
-    /// To forget that.
+    /// Removing that record.
     Forget,
-    /// To be the only one who probes.
+    /// Taking the only probe of a destination.
     Probe,
-    /// To be one of so many who speak to it.
+    /// Taking a connection slot.
     Connection,
-    /// To be one of so many who use its transport.
+    /// Taking a slot of the transport.
     TransportSlot,
 }
 
 impl StateOp {
     fn without(self) -> &'static str {
         match self {
-            StateOp::Recall => "not known whether it is down; taken to be up",
-            StateOp::Remember => "not remembered to be down, so every process finds that out",
-            StateOp::Forget => "not forgotten to be down, so others wait for its probe",
+            StateOp::Recall => "cannot read whether it is down; taken to be up",
+            StateOp::Remember => "cannot record that it is down, so every process has to find out",
+            StateOp::Forget => {
+                "cannot remove the record that it is down, so others wait for a probe"
+            }
             StateOp::Probe => "probed without a slot; another process may do so too",
-            StateOp::TransportSlot => "served without a slot; other processes do not count it",
-            StateOp::Connection => "spoken to without a slot; other processes do not count it",
+            StateOp::TransportSlot => {
+                "used without a transport slot; other processes do not count it"
+            }
+            StateOp::Connection => "connected to without a slot; other processes do not count it",
         }
     }
 }
 
-/// What this process knows of one.
+/// What this process knows of one destination.
 #[derive(Default)]
 struct Known {
     looked: Option<Instant>,
     down: Option<Down>,
-    /// That could not be written down, so no look can show it.
+    /// The down state could not be recorded, so reading the spool cannot show it.
     is_unwritten: bool,
-    /// What is written down says nothing, and goes as soon as the destination answers.
+    /// The recorded state is damaged. It is removed as soon as the destination answers.
     is_damaged: bool,
-    /// It has answered since it failed last.
+    /// The destination has answered since it last failed.
     answered: bool,
-    /// One of ours opens the first connection, for all who wait.
+    /// A transaction of this process is opening the first connection; all others wait for it.
     first: bool,
-    /// Our connections: being opened, busy or idle.
+    /// Connections of this process: being opened, busy or idle.
     open: usize,
-    /// Those of them that stand.
+    /// Of these, established connections.
     standing: usize,
-    /// Those of them that nobody uses.
+    /// Of these, idle connections.
     idle: usize,
-    /// So many messages in a row it has broken off over, and which was the last.
+    /// How many messages in a row the destination has broken off over, and the last of them.
     stumbles: u32,
     stumbled_over: Option<QueueId>,
-    /// It takes no more connections than this, as far as was seen; until then.
+    /// The most connections that the destination was seen to take, valid until the instant.
     limit: Option<(usize, Instant)>,
 }
 
@@ -106,13 +110,13 @@ struct Known {
 pub(super) enum Gate {
     /// It may open a connection.
     Open(ConnectionSlot),
-    /// It is down and is left alone.
+    /// The destination is down; no connection is tried.
     Down(Down),
-    /// It is down, and another process finds out at this moment whether it still is.
+    /// The destination is down, and another process is probing it.
     Probed,
-    /// One of our own has to be done with it first.
+    /// Another transaction of this process has to be done with the destination first.
     Wait,
-    /// Others have all the connections there may be.
+    /// Other processes have all the connections.
     Full,
 }
 
@@ -122,7 +126,7 @@ pub(super) struct ConnectionSlot {
     destination: Destination,
     lock: Option<Slot>,
     probe: Option<Slot>,
-    /// Whether it finds out if the destination is still down, with a slot for that or without.
+    /// Whether this connection probes a destination that is down, with a probe slot or without.
     probes: bool,
     first: bool,
     standing: bool,
@@ -141,14 +145,15 @@ impl Known {
         self.open >= self.limit(most, Instant::now())
     }
 
-    /// Nobody is at it, and what is known may be out of date.
+    /// Whether the recorded state is to be read again: no connection is open or being opened, and what is
+    /// known may be out of date.
     fn wants_a_look(&self) -> bool {
         let fresh = |looked: Instant| looked.elapsed() < FRESH;
         self.standing == 0 && !self.first && !self.looked.is_some_and(fresh)
     }
 }
 
-/// Whether nobody connects to it now, not even for a message that was `retried`.
+/// Whether no connection is tried now, not even for a message that an operator `retried`.
 fn is_left_alone(down: &Down, now: Timestamp, retried: Option<Timestamp>) -> bool {
     down.is_left_alone(now) && retried.is_none_or(|at| at <= down.tried)
 }
@@ -158,7 +163,7 @@ impl Connections {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run begins: what was seen in the one before counts only where a connection stands.
+    /// Forgets at the beginning of a run what the previous run saw, except where a connection is open.
     pub fn begin(&self) {
         self.known().retain(|_, known| known.open > 0);
         self.said().clear();
@@ -168,7 +173,8 @@ impl Connections {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something cannot be had, and is gone without. That is said, and not again for each message.
+    /// Warns that an operation failed and the process continues without it. The warning is not repeated for
+    /// each message.
     pub fn go_without(&self, operation: StateOp, destination: &Destination, error: &dyn Display) {
         let now = Instant::now();
         let mut said = self.said();
@@ -181,7 +187,7 @@ impl Connections {
         }
     }
 
-    /// What is remembered of a destination, and whether that is damaged.
+    /// Reads the recorded state of a destination, and whether that state is damaged.
     fn recall(
         &self,
         spool: &Spool,
@@ -197,8 +203,7 @@ impl Connections {
         }
     }
 
-    /// Forgets those that nobody asks about any more: whoever stays for months speaks to very
-    /// many.
+    /// Forgets destinations that are no longer used: a resident process reaches very many over months.
     pub fn tidy(&self) {
         let is_new = |looked: Instant| looked.elapsed() < KEPT;
         self.known()
@@ -210,8 +215,8 @@ impl Connections {
         self.known().len()
     }
 
-    /// Asks for a connection. An operator who wanted the message `retried` after the
-    /// destination was tried last has it tried again. Runs where it may block.
+    /// Asks for a connection. If an operator `retried` the message after the destination was last tried,
+    /// the destination is tried again. May block.
     pub fn ask(
         self: &Arc<Connections>,
         spool: &Spool,
@@ -279,7 +284,7 @@ impl Connections {
                 Ok(None) => return Gate::Probed,
                 Err(error) => self.go_without(StateOp::Probe, destination, &error),
             }
-            // Somebody may have been through with it between our look and now.
+            // Another process may have finished a probe since the state was read.
             match self.recall(spool, destination, now).0 {
                 Some(down) if is_left_alone(&down, now, retried) => {
                     slot.failed(down.clone(), true);
@@ -300,7 +305,7 @@ impl Connections {
                 return Gate::Open(slot);
             }
         }
-        // Without the one that was to be.
+        // Give up this slot before counting the others.
         slot.retire();
         match self.limit(destination, 0) {
             0 => Gate::Full,
@@ -308,7 +313,8 @@ impl Connections {
         }
     }
 
-    /// It takes no more connections than we have, without `these` of ours; how many that is.
+    /// Limits the destination to the connections that this process has, not counting `these`. Returns how
+    /// many that is.
     fn limit(&self, destination: &Destination, these: usize) -> usize {
         let mut known = self.known();
         let Some(known) = known.get_mut(destination) else {
@@ -319,8 +325,8 @@ impl Connections {
         open
     }
 
-    /// Whether one more message may be taken for a destination that takes `most` connections,
-    /// for which `in_hand` are in hand.
+    /// Whether one more message may be taken for a destination that takes `most` connections, if `in_hand`
+    /// messages are in progress for it.
     pub fn has_room(
         &self,
         destination: &Destination,
@@ -348,14 +354,14 @@ impl Connections {
         }
     }
 
-    /// Whether it has answered since it failed last.
+    /// Whether the destination has answered since it last failed.
     pub fn answers(&self, destination: &Destination) -> bool {
         self.known()
             .get(destination)
             .is_some_and(|known| known.answered)
     }
 
-    /// Returns when more may be possible than before.
+    /// Returns when more connections may be possible than before.
     pub async fn changed(&self) {
         let until = self.next_change();
         tokio::select! {
@@ -369,7 +375,7 @@ impl Connections {
         let known = self.known();
         let limits = known.values().filter_map(|known| known.limit);
         let ends = limits.map(|(_, until)| until).filter(|end| *end > now);
-        // In case that something was missed.
+        // In case a change was missed.
         ends.min().unwrap_or(now + FRESH)
     }
 
@@ -379,7 +385,7 @@ impl Connections {
         }
     }
 
-    /// Returns when a host may take one more than before, or after a while.
+    /// Returns when a host may take one more connection than before, or after [`FRESH`].
     pub async fn turned(&self, turned: impl Future<Output = ()>) {
         tokio::select! {
             () = turned => {}
@@ -387,7 +393,8 @@ impl Connections {
         }
     }
 
-    /// What [`turned`](Hops::turned) waits for. To be had before the look that fails.
+    /// What [`turned`](Hops::turned) waits for. Create it before the attempt that may fail, so that no
+    /// wake-up is missed.
     pub fn turn(&self) -> tokio::sync::futures::Notified<'_> {
         self.turned.notified()
     }
@@ -399,7 +406,7 @@ impl Connections {
 }
 
 impl ConnectionSlot {
-    /// The destination has answered. Returns whether something else is remembered of it.
+    /// Notes that the destination has answered. Returns whether its recorded state says otherwise.
     pub fn answered(&mut self, standing: bool) -> bool {
         let mut was_down = false;
         let first = std::mem::take(&mut self.first);
@@ -416,7 +423,8 @@ impl ConnectionSlot {
         was_down
     }
 
-    /// The connection stands, and is used: others need not wait until that is over.
+    /// Notes that the connection is established and its first message takes long: other transactions need
+    /// not wait for its end.
     pub fn goes_on(&mut self) {
         let first = std::mem::take(&mut self.first);
         self.connections.update(&self.destination, |known| {
@@ -428,8 +436,8 @@ impl ConnectionSlot {
         self.connections.wake();
     }
 
-    /// It broke off over this message, or has dealt with one. Returns whether it has broken off over
-    /// so many in a row that it fails.
+    /// Notes that the host broke off over this message, or, with `None`, that it dealt with one. Returns
+    /// whether it has broken off over so many in a row that it is down.
     pub fn stumbles(&self, over: Option<QueueId>) -> bool {
         let mut fails = false;
         self.connections.update(&self.destination, |known| {
@@ -442,7 +450,7 @@ impl ConnectionSlot {
         fails
     }
 
-    /// The connection is closed, and another one is to take its place.
+    /// Notes that the connection is closed and another one is to replace it.
     pub fn fell(&mut self) {
         if std::mem::take(&mut self.standing) {
             self.connections.update(&self.destination, |known| {
@@ -451,8 +459,9 @@ impl ConnectionSlot {
         }
     }
 
-    /// No connection came about, or none that is of use. Whether the destination is down then: not if
-    /// others of ours stand, and any of them was of use; it takes no more of them than that.
+    /// Whether the destination is down after a connection could not be opened, or was of no use. It is not
+    /// down if this process has other established connections and it has not broken off over too many
+    /// messages; then it is limited to those connections.
     pub fn is_down(&self) -> bool {
         let is_of_use = |known: &Known| known.standing > 0 && known.stumbles < STUMBLES;
         if !self
@@ -467,12 +476,13 @@ impl ConnectionSlot {
         false
     }
 
-    /// Whether this is the one that finds out whether a destination is still down.
+    /// Whether this connection probes a destination that is down.
     pub fn is_probe(&self) -> bool {
         self.probes
     }
 
-    /// The destination is down, and that is remembered in the spool now, or only here.
+    /// Notes that the destination is down. `is_written` says whether the spool records that, or only this
+    /// process knows it.
     pub fn failed(&mut self, down: Down, is_written: bool) {
         let first = std::mem::take(&mut self.first);
         self.connections.update(&self.destination, |known| {
@@ -486,7 +496,7 @@ impl ConnectionSlot {
         self.connections.wake();
     }
 
-    /// The connection is not used, or used again.
+    /// Notes whether the connection is idle.
     pub fn set_idle(&mut self, idle: bool) {
         if self.idle != idle {
             self.idle = idle;
@@ -503,18 +513,18 @@ impl ConnectionSlot {
         }
     }
 
-    /// What it is about.
+    /// The destination or host that this is for.
     pub fn destination(&self) -> &Destination {
         &self.destination
     }
 
-    /// Whoever else wanted to know whether the destination is down may look.
+    /// Ends the probe, so that other processes may read the state. Returns the slot of the probe.
     pub fn end_probe(&mut self) -> Option<Slot> {
         self.probes = false;
         self.probe.take()
     }
 
-    /// The connection is closed, and the files that stood for it go. Runs where it may block.
+    /// Removes the files of the slots after the connection is closed. May block.
     pub fn retire(mut self) {
         for lock in [self.lock.take(), self.probe.take()].into_iter().flatten() {
             lock.retire();
@@ -525,13 +535,14 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.set_idle(false);
-        // Before somebody is told that there is room.
+        // Release the locks before waking others.
         drop((self.lock.take(), self.probe.take()));
         self.connections.update(&self.destination, |known| {
             known.open = known.open.saturating_sub(1);
             known.standing = known.standing.saturating_sub(usize::from(self.standing));
             known.first &= !self.first;
-            // Who stands alone finds out first whether it still answers.
+            // The last connection is gone: the next one finds out first whether the destination still
+            // answers.
             known.answered &= known.standing > 0 || !self.standing;
         });
         self.connections.wake();

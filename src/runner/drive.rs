@@ -1,4 +1,4 @@
-//! Drives a pass, or passes without end: scans, hands out candidates, collects results.
+//! Drives a pass, or passes without end: scans, assigns candidates to jobs, collects results.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -22,15 +22,15 @@ use crate::message::QueueId;
 use crate::queue::{QueueUntil, Status};
 use crate::spool::{Destination, Queue};
 
-/// So long after a look a run in a slot looks again.
+/// How long after a scan a run in a slot scans again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long to go on.
+/// How long a run lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Until everything that is due has been looked at once.
+    /// Until everything that is due has been examined once.
     Once,
-    /// The same, and everything that was in hand is remembered.
+    /// The same; the run also remembers every message that it worked on.
     InSlot,
     /// Until stopped.
     #[cfg(feature = "cli")]
@@ -49,15 +49,15 @@ struct Drive {
     closing: JoinSet<()>,
     mode: Mode,
     summary: Summary,
-    /// Everything that was in hand and may stand where it stood; only a run in a slot wants to
-    /// know.
+    /// Messages that this run worked on and that may still be in the same queue. Only a run in a slot needs
+    /// this.
     seen: Option<HashSet<QueueId>>,
-    /// When a run in a slot looks again while it has something in hand: what comes in meanwhile
-    /// must not wait for a delivery that hangs.
+    /// When a run in a slot scans again while it still has jobs: a new message must not wait for a delivery
+    /// that hangs.
     next_look: Option<Instant>,
 }
 
-/// A scan under way, on a thread of its own.
+/// A scan under way on a separate thread.
 struct Scan {
     batches: UnboundedReceiver<Batch>,
     task: JoinHandle<()>,
@@ -100,7 +100,7 @@ impl Runner {
 }
 
 impl Core {
-    /// Handles one candidate from beginning to end, whatever happens.
+    /// Handles one candidate from beginning to end, and survives a panic.
     async fn handle_caught(
         self: Arc<Self>,
         candidate: Candidate,
@@ -113,15 +113,15 @@ impl Core {
         report.unwrap_or_else(|_| core.panicked(candidate.id))
     }
 
-    /// Why the run had to stop, if it may go on when that is over: not where an outcome could not be
-    /// recorded.
+    /// Takes the error that stopped the run, if the run may continue once its cause is gone. It may not if
+    /// an outcome could not be recorded.
     #[cfg(feature = "cli")]
     fn recoverable(&self) -> Option<Error> {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         fatal.take_if(|error| !matches!(error, Error::NotRecorded { .. }))
     }
 
-    /// A run begins: what was seen in the one before counts only where it still stands.
+    /// Forgets what the previous run saw, except for connections that are still open.
     fn forget_looks(&self) {
         self.connections.begin();
         self.transport_slots.begin();
@@ -133,14 +133,15 @@ impl Core {
         Jobs::new(self.budget.jobs, deadline)
     }
 
-    /// Whether it is not known of a destination whether it answers.
+    /// Whether it is unknown if a destination answers.
     pub(super) fn is_strange(&self, destination: &Destination) -> bool {
         let transport = self.transports.get(&destination.transport);
         transport.is_some_and(|transport| transport.connections().is_some())
             && !self.connections.answers(destination)
     }
 
-    /// Whether one more message may be taken for a destination, as far as is known without asking.
+    /// Whether one more message may be taken for a destination, as far as is known without asking the
+    /// spool.
     fn has_room(&self, destination: &Destination, jobs: &Jobs, now: jiff::Timestamp) -> bool {
         let Some(transport) = self.transports.get(&destination.transport) else {
             return true;
@@ -153,7 +154,7 @@ impl Core {
             })
     }
 
-    /// Why the run had to stop, if it had to. With that said, the next one may try again.
+    /// Takes the error that stopped the run, if there is one. It is cleared, so the next run may try again.
     fn verdict(&self) -> Result<(), Error> {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(error) = fatal.take() else {
@@ -218,7 +219,7 @@ impl Drive {
                 let event = self.next(over).await;
                 self.react(event).await;
             }
-            // What looked corrupt before a whole message was read.
+            // Messages that looked corrupt before an intact message was read.
             let suspects = self.core.troubles.take_suspects();
             if suspects.is_empty() {
                 return;
@@ -249,8 +250,8 @@ impl Drive {
             }
             self.hand_out();
             let (scanning, busy) = (self.scan.is_some(), self.is_busy(over));
-            // Whatever loses the race here is waited for again: each of these can be dropped
-            // at any point without losing anything.
+            // An event that loses this race is awaited again: each of these futures can be dropped at any
+            // point without losing anything.
             let deadline = self.jobs.deadline();
             let event = tokio::select! {
                 event = self.next(over), if busy => event,
@@ -266,9 +267,9 @@ impl Drive {
         }
     }
 
-    /// Nothing succeeds, and what was in hand has been seen to its end, because an attempt that is
-    /// dropped may have delivered without a record: how long to wait before the
-    /// next look. None if this run is to end.
+    /// How long to wait before the next scan after nothing succeeded, or `None` if this run is to end. By
+    /// now every attempt has finished, because an attempt that is dropped may have delivered without a
+    /// record.
     #[cfg(feature = "cli")]
     fn recover(&mut self) -> Option<Duration> {
         if self.core.stop.is_stopped() {
@@ -287,14 +288,14 @@ impl Drive {
         self.scan.is_some() || !self.tasks.is_empty() || (!self.lanes.is_empty() && !over)
     }
 
-    /// Something is under way, or stays open for what may come.
+    /// Whether anything is under way, or a session is kept open for further messages.
     #[cfg(feature = "cli")]
     fn is_busy(&self, over: bool) -> bool {
         self.is_under_way(over) || self.core.sessions.next_end().is_some()
     }
 
-    /// No further message is taken: the budget is used up, or the run is to stop. A job can change
-    /// that at any moment, so each turn decides by one look.
+    /// Whether no further message is taken: the budget is used up, or the run is to stop. A job can change
+    /// that at any moment, so each turn of the loop calls this once.
     fn is_over(&self) -> bool {
         let used_up = |most: u64| self.summary.messages + self.tasks.len() as u64 >= most;
         self.core.is_stopped()
@@ -313,7 +314,7 @@ impl Drive {
         self.scan = Some(Scan { batches, task });
     }
 
-    /// Hands out what can be handed out.
+    /// Assigns candidates to free jobs.
     fn hand_out(&mut self) {
         let now = self.core.now();
         let (core, jobs) = (Arc::clone(&self.core), Arc::clone(&self.jobs));
@@ -332,7 +333,7 @@ impl Drive {
             let work = Arc::clone(&self.core).handle_caught(candidate, self.finisher.clone(), job);
             self.tasks.spawn(async move { (candidate.id, work.await) });
         }
-        // Messages with many destinations leave the next free job to one that waits.
+        // Messages with many destinations leave the next free job to a waiting message.
         let wanted = match jobs.has_free() {
             _ if self.is_over() => Wanted::Nothing,
             false if self.lanes.next_have(room) => Wanted::Any,
@@ -350,7 +351,7 @@ impl Drive {
         jobs.set_wanted(wanted);
     }
 
-    /// Waits for one thing to happen. Something must be under way.
+    /// Waits for the next event. Something must be under way.
     async fn next(&mut self, over: bool) -> RunEvent {
         let Drive {
             scan,
@@ -401,7 +402,7 @@ impl Drive {
             }
             RunEvent::Wake => self.start_scan(),
             RunEvent::Idle => {
-                // Others are waiting for their places; we do not wait for a goodbye.
+                // Other messages wait for these connection slots, so closing does not block this loop.
                 for open in self.core.sessions.ended() {
                     self.closing.spawn(open.close());
                 }
@@ -411,8 +412,8 @@ impl Drive {
         }
     }
 
-    /// What has been put where it belongs does not stand in the way of another look: if it is
-    /// in the queue again by then, an operator has made it due.
+    /// Forgets that a message was seen once it has been moved to another queue: if it is queued again by
+    /// then, an operator has made it due.
     fn forget_seen(&mut self, id: QueueId, settled: &MessageOutcome) {
         let moved = matches!(
             settled,
@@ -437,12 +438,12 @@ impl Drive {
 
     async fn end_scan(&mut self) {
         if let Some(scan) = self.scan.take() {
-            // A scan that panicked has found what it has found.
+            // A scan that panicked has still sent what it found before.
             let _ = scan.task.await;
         }
     }
 
-    /// Notices that were just written are mail like any other.
+    /// Adds notices that were just written to the lanes. They are ordinary mail.
     async fn queue_notices(&mut self, notices: Vec<QueueId>) {
         self.summary.notices += notices.len() as u64;
         if notices.is_empty() {
@@ -463,8 +464,8 @@ impl Drive {
         }
     }
 
-    /// A message that could not go on now, or not with all of its recipients. Where all the
-    /// connections to a destination, or all the places of a transport, are others', a single pass
+    /// Keeps a message that could not be attempted now, or not for all of its recipients. If other
+    /// processes have all the connections to a destination, or all the slots of a transport, a single pass
     /// does not wait for them.
     fn again(&mut self, report: &MessageReport, wait: WaitReason, candidate: Candidate) {
         self.count_results(&report.results);
@@ -492,7 +493,7 @@ impl Drive {
         let summary = &mut self.summary;
         match &report.settled {
             MessageOutcome::Absent => return,
-            // Some were tried before the run was to end.
+            // Otherwise some recipients were tried before the run was to end.
             MessageOutcome::Left if report.results.is_empty() => return,
             MessageOutcome::Busy => summary.busy += 1,
             MessageOutcome::Corrupt(_) => summary.corrupt += 1,

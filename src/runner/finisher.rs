@@ -1,4 +1,4 @@
-//! Forgets finished messages in groups: one barrier for all that finished meanwhile.
+//! Forgets finished messages in groups, with one barrier for each group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,27 +8,28 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::{Core, Error};
 use crate::message::QueueId;
 
-/// A message that stands in `done/`, and whether it has a history.
+/// A message in `done/`, and whether it has a history.
 pub(super) type Finished = (QueueId, bool);
 
-/// Where finished messages are handed in.
+/// The channel for finished messages.
 pub(super) type Finisher = UnboundedSender<Finished>;
 
-/// At least so long between two barriers while messages keep finishing; what waits is safe in
-/// `done/`, and a power cut in the meantime at worst delivers it again.
+/// The minimum time between two barriers while messages keep finishing. Waiting messages are safe in
+/// `done/`; at worst, a power cut in the meantime delivers them again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The most messages behind one barrier.
+/// The most messages that one barrier covers. Further ones wait for the next barrier.
 const GROUP: usize = 1000;
 
-/// Starts the task that forgets. It ends when everybody who could hand something in is gone
-/// and everything has been forgotten.
+/// Starts the task that forgets finished messages. It ends when every sender is dropped and every message
+/// has been forgotten.
 pub(super) fn start(core: Arc<Core>) -> (Finisher, tokio::task::JoinHandle<()>) {
     let (send, receive) = unbounded_channel();
     (send, tokio::spawn(forget(core, receive)))
 }
 
-/// Collects what finishes during the pause, and cuts it short when nothing more can come.
+/// Collects messages that finish during the pause. Ends early if the group is full or the channel is
+/// closed.
 async fn gather(finished: &mut UnboundedReceiver<Finished>, group: &mut Vec<Finished>) {
     let end = tokio::time::Instant::now() + PAUSE;
     while group.len() < GROUP {
@@ -44,7 +45,7 @@ async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
     let mut group = Vec::new();
     let mut trusted = true;
     while !group.is_empty() || finished.recv_many(&mut group, GROUP).await > 0 {
-        // After a barrier that failed, one that succeeds may say nothing.
+        // After a failed barrier, the success of a later one may mean nothing.
         if !trusted {
             group.clear();
             continue;
@@ -59,12 +60,12 @@ async fn forget(core: Arc<Core>, mut finished: UnboundedReceiver<Finished>) {
                     core.unread(&error, "left in done/");
                 }
             }
-            // Below a directory that we may not read everything else goes on.
+            // A permission error in one directory does not stop the rest of the run.
             Ok(Err(error)) if error.is_denied() => {
                 trusted = false;
                 core.unread(&error, "finished messages stay in done/");
             }
-            // They stand in `done/`: the next run finishes them, if the disk lets it.
+            // The messages stay in `done/`: the next run finishes them, if the disk permits.
             Ok(Err(error)) => {
                 trusted = false;
                 core.fail(Error::Disk(error));

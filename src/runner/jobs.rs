@@ -1,8 +1,9 @@
-//! Jobs: a transaction in flight is a job, whatever message it is for, and a run has so many.
+//! Jobs: a job is the right to one transaction in flight, for any message. A run has a fixed number of
+//! jobs.
 //!
-//! A message in hand has one job from beginning to end, and further ones, for other destinations
-//! of its own, as long as no other message waits for a job. A job is never waited for by a message
-//! that has one: it goes on with that, so two messages cannot wait for each other.
+//! A message in progress has one job from beginning to end. It gets further jobs, for its other
+//! destinations, as long as no other message waits for a job. A message that has a job never waits for
+//! another: it continues with the one it has, so two messages cannot wait for each other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use crate::spool::Destination;
 use crate::transport::descriptors_for_copies;
 
 /// Descriptors that a job may need: message, history, slots, a connection or a command's pipes, and a
-/// session that is kept after it.
+/// session that is kept after the job.
 const DESCRIPTORS_EACH: u64 = 10;
 
 /// Descriptors for everything else: the spool, the runtime, logs, a barrier.
@@ -24,11 +25,11 @@ const DESCRIPTORS_BESIDES: u64 = 100;
 /// The jobs of a run.
 pub(super) struct Jobs {
     most: usize,
-    /// Nothing begins after this.
+    /// No transaction begins after this instant.
     deadline: Option<Instant>,
     counts: Mutex<Counts>,
     freed: Notify,
-    /// The same, for the one that hands out messages.
+    /// The same, for the loop that assigns messages to jobs.
     freed_one: Notify,
 }
 
@@ -39,15 +40,16 @@ struct Counts {
     wanted: Wanted,
 }
 
-/// What messages wait for that have no job.
+/// What kind of job the waiting messages need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// For nothing that a job would change.
+    /// No message waits for a job.
     #[default]
     Nothing,
-    /// For a job that strangers may have: those have theirs, and others are free.
+    /// A job for a destination not known to answer: those destinations have their share of jobs already,
+    /// while other jobs are free.
     Strangers,
-    /// For any job.
+    /// Any job.
     Any,
 }
 
@@ -58,7 +60,7 @@ pub(super) struct Job {
 }
 
 impl Jobs {
-    /// So many at once, or as many as there are descriptors for.
+    /// Creates `most` jobs, or fewer if there are not enough descriptors.
     pub fn new(most: usize, deadline: Option<Instant>) -> Arc<Jobs> {
         Arc::new(Jobs {
             most: affordable(most),
@@ -73,8 +75,8 @@ impl Jobs {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The most for one destination: one job in four is kept from any single one, so that one that
-    /// hangs leaves room for the others.
+    /// The most jobs for one destination. A quarter of the jobs is withheld from any single destination, so
+    /// that one that hangs leaves room for the others.
     fn most_each(&self) -> usize {
         match self.most {
             ..4 => self.most.div_ceil(2),
@@ -82,19 +84,19 @@ impl Jobs {
         }
     }
 
-    /// Whether one of them is free.
+    /// Whether a job is free.
     pub fn has_free(&self) -> bool {
         self.counts().all < self.most
     }
 
-    /// How many are for a destination.
+    /// How many jobs are for a destination.
     pub fn count(&self, destination: &Destination) -> usize {
         self.counts().count(destination)
     }
 
-    /// Whether one more may be for this destination. A stranger is one of which it is not known
-    /// whether it answers: all of them together have half of the jobs, so that a hundred dead
-    /// hosts leave room for the others.
+    /// Whether one more job may be for this destination. A strange destination is one not known to answer.
+    /// All strange destinations together get half of the jobs, so that a hundred dead hosts leave room for
+    /// the others.
     pub fn may_have(
         &self,
         destination: &Destination,
@@ -121,14 +123,14 @@ impl Jobs {
             && (!is_strange(destination) || strangers() < self.most.div_ceil(2))
     }
 
-    /// A job for a message that has none.
+    /// Takes a job for a message that has none.
     pub fn take(self: &Arc<Jobs>, destination: Destination) -> Job {
         self.counts().add(&destination);
         let jobs = Arc::clone(self);
         Job { jobs, destination }
     }
 
-    /// A further job for a message that has one; none while another message wants it.
+    /// Takes a further job for a message that has one. Returns `None` while another message needs it.
     pub fn take_further(
         self: &Arc<Jobs>,
         destination: &Destination,
@@ -148,13 +150,13 @@ impl Jobs {
         Some(Job { jobs, destination })
     }
 
-    /// Whether a message may ask for a further one at all.
+    /// Whether a message may ask for a further job at all.
     pub fn has_further(&self) -> bool {
         let counts = self.counts();
         counts.all < self.most && counts.wanted != Wanted::Any
     }
 
-    /// Messages wait for this.
+    /// Sets what kind of job messages wait for.
     pub fn set_wanted(&self, wanted: Wanted) {
         let before = std::mem::replace(&mut self.counts().wanted, wanted);
         if before != wanted {
@@ -167,23 +169,23 @@ impl Jobs {
         self.counts().wanted == Wanted::Any
     }
 
-    /// Whether the time of the run is over.
+    /// Whether the time limit of the run has passed.
     pub fn is_over(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// When that is.
+    /// The end of the run's time limit.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Returns when one has been given back since this was asked last.
+    /// Returns when a job has been released since the last call.
     pub async fn freed_one(&self) {
         self.freed_one.notified().await;
     }
 
-    /// Returns when one has been given back since this future was made.
+    /// Returns when a job has been released since this future was created.
     pub fn freed(&self) -> tokio::sync::futures::Notified<'_> {
         self.freed.notified()
     }
@@ -214,17 +216,17 @@ impl Counts {
 }
 
 impl Job {
-    /// The jobs it is one of.
+    /// The set of jobs that this one belongs to.
     pub fn jobs(&self) -> &Arc<Jobs> {
         &self.jobs
     }
 
-    /// The destination it is for.
+    /// The destination that this job is for.
     pub fn destination(&self) -> &Destination {
         &self.destination
     }
 
-    /// It is for another destination from now on.
+    /// Assigns the job to another destination.
     pub fn turn_to(&mut self, destination: &Destination) {
         if self.destination != *destination {
             let mut counts = self.jobs.counts();
@@ -243,8 +245,8 @@ impl Drop for Job {
     }
 }
 
-/// At most `most`, and not more than the limit of descriptors allows: a message that finds none left
-/// would not be tried.
+/// Returns `most`, or fewer if the descriptor limit allows only fewer: a message that finds no descriptor
+/// left would not be tried.
 pub(super) fn affordable(most: usize) -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     let besides = DESCRIPTORS_BESIDES.saturating_add(descriptors_for_copies(limit));
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_all_that_nobody_else_wants() {
+    fn a_message_has_all_jobs_that_no_other_message_wants() {
         let jobs = Jobs::new(3, None);
         let first = jobs.take(destination("a"));
         let second = jobs.take_further(&destination("b"), known);

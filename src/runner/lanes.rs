@@ -5,26 +5,26 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use crate::message::QueueId;
 use crate::spool::{Destination, Queue};
 
-/// A message that may be due, and where it was seen.
+/// A message that may be due, and the queue in which it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub id: QueueId,
     pub queue: Queue,
 }
 
-/// What is waiting, by destination. A thousand messages for one destination do not hold up the
-/// one for another: lanes take turns.
+/// Waiting messages by destination. Lanes take turns, so a thousand messages for one destination do not
+/// delay the one message for another.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     waiting: HashMap<Destination, VecDeque<Candidate>>,
     turns: VecDeque<Destination>,
     waiting_count: usize,
-    /// Who waits or is in hand.
+    /// Messages that wait or are in progress.
     known: HashSet<QueueId>,
 }
 
 impl Lanes {
-    /// Adds a candidate to its destination's lane, unless it waits or is in hand already.
+    /// Adds a candidate to its destination's lane, unless it waits or is in progress already.
     pub fn push(&mut self, lane: Destination, candidate: Candidate) -> bool {
         if !self.known.insert(candidate.id) {
             return false;
@@ -38,7 +38,7 @@ impl Lanes {
         true
     }
 
-    /// Puts back a candidate that was taken and put down, as the next of its destination.
+    /// Puts back a candidate after `put_down`, first in its lane.
     pub fn push_back_in(&mut self, lane: Destination, candidate: Candidate) {
         if !self.known.insert(candidate.id) {
             return;
@@ -51,7 +51,7 @@ impl Lanes {
         waiting.push_front(candidate);
     }
 
-    /// Lets go everybody who waits for a destination, and says how many they are.
+    /// Removes all candidates that wait for a destination. Returns how many there were.
     pub fn dismiss(&mut self, lane: &Destination) -> usize {
         let waiting = self.waiting.remove(lane).unwrap_or_default();
         self.turns.retain(|turn| turn != lane);
@@ -62,14 +62,14 @@ impl Lanes {
         waiting.len()
     }
 
-    /// Lets go everybody who waits for a destination of a transport, and says how many they are.
+    /// Removes all candidates that wait for a destination of a transport. Returns how many there were.
     pub fn dismiss_all(&mut self, transport: &str) -> usize {
         let lanes: Vec<Destination> = self.turns.iter().cloned().collect();
         let its = lanes.iter().filter(|lane| lane.transport == transport);
         its.map(|lane| self.dismiss(lane)).sum()
     }
 
-    /// The next candidate of the next lane that has room for one more.
+    /// Takes the next candidate of the next lane that has room for one more.
     pub fn take(
         &mut self,
         room: impl Fn(&Destination) -> bool,
@@ -97,23 +97,23 @@ impl Lanes {
         None
     }
 
-    /// Whether one of the next lanes has room. Not of all: there may be very many.
+    /// Whether one of the next lanes has room. Not all lanes are checked, because there may be very many.
     pub fn next_have(&self, room: impl Fn(&Destination) -> bool) -> bool {
         const MAX_LOOKS: usize = 32;
         self.turns.iter().take(MAX_LOOKS).any(room)
     }
 
-    /// A candidate that was taken is no longer in hand.
+    /// Notes that a candidate is no longer in progress.
     pub fn put_down(&mut self, id: QueueId) {
         self.known.remove(&id);
     }
 
-    /// Nobody waits.
+    /// Whether no candidate waits.
     pub fn is_empty(&self) -> bool {
         self.waiting_count == 0
     }
 
-    /// Who waits or is in hand.
+    /// Messages that wait or are in progress.
     pub fn known(&self) -> &HashSet<QueueId> {
         &self.known
     }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_put_back_is_the_next_one() {
+    fn a_candidate_put_back_is_the_next_one() {
         let mut lanes = Lanes::default();
         for n in 0..3 {
             lanes.push(destination("a"), candidate(n));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_dismissed_may_come_again() {
+    fn a_dismissed_candidate_may_come_again() {
         let mut lanes = Lanes::default();
         for n in 0..3 {
             lanes.push(destination("a"), candidate(n));

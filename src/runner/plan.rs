@@ -1,9 +1,8 @@
-//! What can be tried of a message now: who goes where, for whom nobody is found, whose destination
-//! takes nothing at the moment, and whose mail is suspended.
+//! What can be tried of a message now: which recipients go to which destination, which have no route, which
+//! destinations take nothing at the moment, and which mail is suspended.
 //!
-//! A plan costs nothing but memory. What a transaction needs (a place of its transport, a
-//! connection) is taken when its turn comes, so a message to thousands of destinations has as
-//! many of each as it has jobs.
+//! A plan needs nothing but memory. What a transaction needs (a transport slot, a connection) is taken when
+//! its turn comes, so a message to thousands of destinations holds only as many of each as it has jobs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,24 +25,24 @@ use crate::queue::{Action, Outcome, RecipientState, What};
 use crate::spool::{Destination, Down, Entry, Standing, Suspended};
 use crate::transport::Transport;
 
-/// So much later another look is taken at a destination that another process probes.
+/// How long to wait before asking again about a destination that another process is probing.
 pub(super) const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
-/// Recipients that share a way out, and whose turn has not come.
+/// Recipients of one destination that wait for their turn.
 pub(super) struct PendingGroup {
     pub transport: Arc<dyn Transport>,
     pub destination: Destination,
-    /// One transaction after the other.
+    /// Sent in successive transactions.
     pub chunks: Chunks,
-    /// What the transaction before left.
+    /// The session or connection slot that the previous transaction left.
     pub source: Option<SessionSource>,
-    /// The hosts that the first of the transactions has come to.
+    /// The hosts that the first of the transactions has reached.
     pub round: Round,
 }
 
 impl PendingGroup {
-    /// What hosts have said of the recipients that they put off, if no other host is asked for them
-    /// now. They were tried, so this is their outcome.
+    /// Takes the outcomes of recipients that hosts have put off, if no other host is asked for them now.
+    /// They were tried, so what the hosts said is their outcome.
     pub fn said(&mut self) -> Vec<(Address, Outcome)> {
         if self.round.is_under_way() {
             ended(self.chunks.take_first(), &self.round)
@@ -52,7 +51,7 @@ impl PendingGroup {
         }
     }
 
-    /// Gives up for now. Runs where it may block.
+    /// Gives up for now. May block.
     fn give_up(&mut self, plan: &mut AttemptPlan) {
         plan.known.extend(self.said());
         if let Some(SessionSource::Slot(slot)) = self.source.take() {
@@ -61,67 +60,67 @@ impl PendingGroup {
     }
 }
 
-/// A transaction whose turn has come, and what it needs.
+/// A transaction that is about to run, and what it needs.
 pub(super) struct Transaction {
-    /// Goes before the job does: the message that gets the job may want a place.
+    /// Released before the job: the message that gets the job may need a transport slot.
     pub transport_slot: Option<transport_slots::TransportSlot>,
     pub job: Job,
     pub group: Group,
 }
 
-/// Recipients that share a way out.
+/// Recipients of one destination.
 pub(super) struct Group {
     pub transport: Arc<dyn Transport>,
     pub destination: Destination,
-    /// One transaction after the other.
+    /// Sent in successive transactions.
     pub chunks: Chunks,
     pub source: SessionSource,
-    /// The hosts that the first of the transactions has come to.
+    /// The hosts that the first of the transactions has reached.
     pub round: Round,
 }
 
-/// How a group gets to its session.
+/// How a group gets its session.
 pub(super) enum SessionSource {
-    /// By one that is open.
+    /// It uses an open session.
     Open(Open),
-    /// By opening one.
+    /// It opens a session.
     Slot(super::connections::ConnectionSlot),
-    /// Its transport keeps no connection.
+    /// The transport keeps no connections.
     NoSlot,
 }
 
-/// What is tried of a message, and what is not.
+/// Which recipients of a message are tried, and which are not.
 pub(super) struct AttemptPlan {
-    /// Whose turn is to come.
+    /// Groups that wait for their turn.
     pub pending_groups: VecDeque<PendingGroup>,
-    /// Whose outcome is known without asking anybody, and not recorded yet.
+    /// Outcomes known without a transaction and not recorded yet.
     pub known: Vec<(Address, Outcome)>,
     pub postponement: Postponement,
-    /// On which nobody is left. Their sessions are for other messages.
+    /// Groups without a recipient left. Their sessions are for other messages.
     pub over: Vec<PendingGroup>,
-    /// When an operator wanted the message tried, if it has not been since.
+    /// When an operator last retried the message, if it has not been tried since.
     retried: Option<Timestamp>,
 }
 
-/// When the rest of a message can be tried.
+/// When the remaining recipients can be tried.
 #[derive(Debug, Default)]
 pub(super) struct Postponement {
-    /// Destinations are down, or suspended, until then.
+    /// The earliest end of an outage or suspension.
     pub until: Option<Timestamp>,
-    /// What suspends some of them, by its files.
+    /// The files of the suspensions that hold some recipients.
     pub suspended: BTreeSet<String>,
-    /// It waits for its turn.
+    /// Set if the message waits for its turn.
     pub wait: Option<WaitReason>,
 }
 
-/// What a message waits for, in its destination's lane.
+/// What a message waits for in its destination's lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WaitReason {
     /// For another message of this process.
     Turn(Destination),
     /// For a connection of another process.
     Full(Destination),
-    /// For a place of this hop's transport, all of which are other processes'.
+    /// For a slot of this destination's transport; other processes have them all.
     TransportSlot(Destination),
 }
 
@@ -132,11 +131,11 @@ impl Postponement {
 }
 
 impl Core {
-    /// Plans an attempt for these recipients. Runs where it may block.
+    /// Plans an attempt for these recipients. May block.
     ///
     /// # Errors
-    /// If it cannot be known what is suspended: then nobody is tried.
-    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<AttemptPlan> {
+    /// If it cannot be determined what is suspended; then no recipient is tried.
+    pub(super) fn plan(&self, entry: &Entry, due: &[usize]) -> disk::Result<AttemptPlan> {
         let suspended = self.spool.suspended()?;
         let mut plan = AttemptPlan {
             pending_groups: VecDeque::new(),
@@ -146,7 +145,7 @@ impl Core {
             retried: retried(entry),
         };
         let mut destinations: BTreeMap<Destination, Vec<Address>> = BTreeMap::new();
-        for n in who {
+        for n in due {
             let recipient = &entry.state().recipients[*n].address;
             let name = self.transport_for(entry, recipient);
             let transport = name.and_then(|name| self.transports.get(name));
@@ -190,7 +189,7 @@ impl Core {
                 };
                 match transport.connections() {
                     Some(_) => plan.pending_groups.push_back(pending(chunks.collect())),
-                    // Nothing is saved by one after the other.
+                    // Successive transactions would share nothing.
                     None => plan.pending_groups.extend(
                         chunks
                             .by_ref()
@@ -202,7 +201,7 @@ impl Core {
         Ok(plan)
     }
 
-    /// Leaves out a recipient whose mail is suspended.
+    /// Leaves out a recipient of suspended mail.
     fn leave_out(
         &self,
         plan: &mut AttemptPlan,
@@ -222,8 +221,8 @@ impl Core {
         plan.postponement.suspended.insert(one.file);
     }
 
-    /// Leaves out of a way those whose mail has been suspended since the attempt began; the way, if anybody
-    /// is left on it. A recipient whom a host has put off was tried, and what it said is known.
+    /// Removes recipients that were suspended after the attempt began. Returns the group if any recipient
+    /// is left. A recipient that a host has put off was tried, and what the host said is its outcome.
     pub(super) fn still_free(
         &self,
         plan: &mut AttemptPlan,
@@ -266,8 +265,8 @@ impl Core {
         Some(pending)
     }
 
-    /// When another look is taken at a message whose mail is suspended: at the end of that, and
-    /// never further away than for one whose destination is down.
+    /// When a message with suspended mail is looked at again: at the end of the suspension, but no later
+    /// than it would be if its destination were down.
     fn look_again(&self, suspended: &Standing, now: Timestamp) -> Timestamp {
         let most = [Down::LONGEST, self.retry.longest_delay()];
         let most = most.into_iter().flat_map(|time| now.saturating_add(time));
@@ -275,7 +274,8 @@ impl Core {
         until.unwrap_or(now)
     }
 
-    /// The transport for a recipient, now: what the submitter named, else what the routes say.
+    /// The transport for a recipient at present: the one that the submitter named, otherwise the one that
+    /// the routes select.
     pub(super) fn transport_for<'a>(
         &'a self,
         entry: &'a Entry,
@@ -288,8 +288,8 @@ impl Core {
         })
     }
 
-    /// Takes what a way's next transaction needs. If it is not to be had, the plan says what that
-    /// means for its recipients. Runs where it may block.
+    /// Takes what the next transaction of a group needs. If it is not available, the plan is updated to say
+    /// what that means for the recipients. May block.
     pub(super) fn take_slots(
         &self,
         plan: &mut AttemptPlan,
@@ -365,7 +365,7 @@ impl Core {
                 for one in recipients {
                     match self.put_off(entry, one, destination, &outcome, down.probe, now) {
                         Some(until) => plan.postponement.until(until),
-                        // Its time is up, and what happened last is why.
+                        // The recipient's lifetime is over; the destination's last failure is the reason.
                         None => plan.known.push((one.clone(), outcome.clone())),
                     }
                 }
@@ -375,7 +375,8 @@ impl Core {
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 1), "being probed");
                 for one in recipients {
                     let until = self.put_off(entry, one, destination, &outcome, later, now);
-                    // At the end of its time it is not the probe's result that decides.
+                    // A recipient at the end of its lifetime waits too: "being probed" must not be the outcome
+                    // that fails it.
                     plan.postponement.until(until.unwrap_or(later));
                 }
             }
@@ -389,10 +390,10 @@ impl Core {
         None
     }
 
-    /// Until when a recipient waits for a destination that is down until `probe`, for this reason:
-    /// never beyond its own last attempt, and never where a run would take it for a clock's
-    /// mistake. None if its time is up; or if its sender is to be told by now that it takes long, and
-    /// nothing is recorded that he could be told.
+    /// Until when a recipient waits for a destination that is down until `probe`. The time is not after the
+    /// recipient's own last attempt, nor so far ahead that a run would take it for a clock error. `None` if
+    /// the recipient's lifetime is over, or if a delay notice is due and no outcome is recorded that the
+    /// notice could report.
     fn put_off(
         &self,
         entry: &Entry,
@@ -417,8 +418,8 @@ impl Core {
         ends.into_iter().flatten().min()
     }
 
-    /// When the sender is to be told that it takes long, if the recipient was never tried: then what
-    /// keeps it from that is recorded as its outcome, for there is nothing else that he could be told.
+    /// When a delay notice is due for a recipient that was never tried. Whatever prevents the attempt is
+    /// then recorded as its outcome, because the notice has nothing else to report.
     fn warn_untried(
         &self,
         entry: &Entry,
@@ -430,7 +431,8 @@ impl Core {
         warn_time(entry.state(), one, &self.delays, now)
     }
 
-    /// Until when a message rests that has only these recipients left who are due.
+    /// When a message is due again if all its due recipients are put off until `until`: earlier than that
+    /// if another recipient or a delay notice is due before.
     pub(super) fn rest_until(&self, entry: &Entry, until: Timestamp) -> Timestamp {
         let now = self.now();
         let times = |recipient: &RecipientState| match recipient.fate {
@@ -443,7 +445,7 @@ impl Core {
     }
 }
 
-/// When an operator last wanted the message tried, if it has not been since.
+/// When an operator last retried the message, if it has not been tried since.
 fn retried(entry: &Entry) -> Option<Timestamp> {
     let last = entry.events().last()?;
     match &last.what {
@@ -452,13 +454,14 @@ fn retried(entry: &Entry) -> Option<Timestamp> {
     }
 }
 
-/// That mail is suspended, as the outcome for those who were not tried. Why is the operators' own.
+/// The outcome for recipients that are not tried because of a suspension. The operator's reason is not
+/// disclosed.
 fn held() -> Outcome {
-    let text = "mail on this way is held for the time being";
+    let text = "mail for this destination is held at present";
     Outcome::deferred(EnhancedCode::new(4, 3, 2), text)
 }
 
-/// What happened last at a destination, as the outcome for those who were not tried.
+/// The outcome for recipients that are not tried because their destination is down: its last failure.
 fn down_outcome(down: &Down) -> Outcome {
     match EnhancedCode::at_start_of(&down.reply) {
         Some((code, text)) if code.class == 4 => Outcome::deferred(code, text),

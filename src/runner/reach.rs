@@ -1,4 +1,4 @@
-//! A session with the next host of a destination that can be reached.
+//! Opens a session with the next reachable host of a destination.
 
 use std::sync::Arc;
 
@@ -15,33 +15,33 @@ use crate::queue::{Outcome, Status};
 use crate::spool::{Destination, Down};
 use crate::transport::{NextHost, Session, Transport};
 
-/// So many times, about a second apart, a host is asked for that other processes have all the
-/// connections of; then it is passed over.
+/// How often, about a second apart, to ask for a connection to a host while other processes have all of
+/// them. After that the host is passed over.
 const PATIENCE: u32 = 10;
 
-/// What came of the hosts.
+/// The result of going through the hosts.
 pub(super) enum Reached {
     Open(Open),
-    /// A host listened before, and no other one is left: with the right to the next connection.
+    /// A host listened before, and no other host is left. Carries the slot for the next connection.
     NoOther(ConnectionSlot),
-    /// No host listened: the same for every recipient of the destination.
+    /// No host listened. The outcome is the same for every recipient of the destination.
     Nobody(Outcome),
 }
 
 /// Whether a host may be connected to.
 enum Entry {
     Slot(ConnectionSlot),
-    /// There is a session with it.
+    /// A session with it is already open.
     Idle(Open),
     Down(Down),
-    /// Another process finds out at this moment whether it is down.
+    /// Another process is probing it at this moment.
     Probed,
     /// No connection to it was free in time.
     Busy,
 }
 
 impl Core {
-    /// Opens a session with the next host, or takes one that is open; remembers which hosts are down.
+    /// Opens a session with the next host, or takes an open one. Records which hosts are down.
     pub(super) async fn reach(
         self: &Arc<Self>,
         transport: &dyn Transport,
@@ -62,7 +62,7 @@ impl Core {
             };
             let at = destination.host(host.key());
             let most = transport.connections().unwrap_or(usize::MAX);
-            // The destination may be the host itself, and its permit is there.
+            // If the destination is the host itself, `slot` is the host's slot.
             let entry = if at == *destination {
                 None
             } else {
@@ -128,7 +128,7 @@ impl Core {
         self.nobody(round, slot).await
     }
 
-    /// The same for a destination that is a host itself: it is asked once.
+    /// The same for a destination that is a host itself: it is tried once.
     async fn reach_only(
         self: &Arc<Self>,
         transport: &dyn Transport,
@@ -158,8 +158,9 @@ impl Core {
         }
     }
 
-    /// Waits until a host may be connected to. That another one of ours opens the first connection
-    /// to it, or that it has as many as it may, is no reason to ask a host that is not as good.
+    /// Waits until a host may be connected to. If another transaction of this process is opening the first
+    /// connection to it, or the host has as many connections as permitted, waiting is better than trying a
+    /// less preferred host.
     async fn enter(
         self: &Arc<Self>,
         at: &Destination,
@@ -191,10 +192,10 @@ impl Core {
                 Ok(Gate::Down(down)) => return Entry::Down(down),
                 Ok(Gate::Probed) => return Entry::Probed,
                 Ok(Gate::Wait) => {}
-                // What other processes do cannot be seen: they may have been stopped.
+                // What other processes do cannot be seen: they may be stopped.
                 Ok(Gate::Full) if full >= PATIENCE => return Entry::Busy,
                 Ok(Gate::Full) => full += 1,
-                // A panic of ours: the host is not to blame.
+                // A panic is a bug of this program: the host is not to blame.
                 Err(_) => return Entry::Busy,
             }
             if end.is_some_and(|end| Instant::now() + FRESH >= end) {
@@ -204,7 +205,7 @@ impl Core {
         }
     }
 
-    /// Closes a session with a host that is idle under another name of it, if there is one.
+    /// Closes an idle session with this host that was opened under any name. Returns whether there was one.
     async fn close_idle(&self, at: &Destination) -> bool {
         let open = self.sessions.take_any_to(at);
         match open {
@@ -214,7 +215,7 @@ impl Core {
         true
     }
 
-    /// DNS or the transport says that no mail for the destination is taken at all.
+    /// Handles a permanent refusal: DNS or the transport says that the destination takes no mail at all.
     async fn refused(self: &Arc<Self>, mut slot: ConnectionSlot, outcome: Outcome) -> Reached {
         let was_down = slot.answered(false);
         if let Some(slot) = self.answers(slot, was_down).await {
@@ -223,7 +224,7 @@ impl Core {
         Reached::Nobody(outcome)
     }
 
-    /// No host is left. If none listened, the destination is down.
+    /// Ends a round without a host left. If none listened, the destination is down.
     pub(super) async fn nobody(
         self: &Arc<Self>,
         round: &mut Round,
@@ -233,8 +234,8 @@ impl Core {
             return Reached::NoOther(slot);
         }
         let outcome = round.outcome_of_all();
-        // One that has other connections, whose hosts are only busy, or that has more of them than
-        // were asked is not down: its next message passes over those that are.
+        // A destination is not down if it has other connections, if its hosts are only busy, or if it has
+        // more hosts than were asked: its next message passes over the hosts that are down.
         if round.is_second_best || round.is_cut || !slot.is_down() {
             retire(slot).await;
             return Reached::Nobody(outcome);
@@ -245,7 +246,8 @@ impl Core {
         Reached::Nobody(outcome)
     }
 
-    /// A host failed, or could not be connected to: it is down unless other connections to it stand.
+    /// Handles a host that failed or could not be connected to: it is down unless other connections to it
+    /// are open.
     pub(super) async fn host_failed(
         self: &Arc<Self>,
         slot: ConnectionSlot,
@@ -263,7 +265,7 @@ impl Core {
         }
     }
 
-    /// Remembers that a destination or a host is down, and gives up its connection.
+    /// Records that a destination or a host is down, and releases its connection slot.
     async fn is_down(
         self: &Arc<Self>,
         mut slot: ConnectionSlot,
@@ -274,7 +276,7 @@ impl Core {
         let core = Arc::clone(self);
         let told = tokio::task::spawn_blocking(move || {
             let down = core.remember_down(&mut slot, &reply, hosts, probe);
-            // First what is remembered, then others may look.
+            // Record the down state before ending the probe, so that other processes read it.
             if let Some(probe) = slot.end_probe() {
                 probe.retire();
             }
@@ -295,11 +297,11 @@ impl Core {
         let before = self.spool.down(&destination);
         let mut is_written = true;
         let down = match before {
-            // Another process found it out at the same time.
+            // Another process found the outage at the same time.
             Some(down) if down.is_left_alone(now) && !slot.is_probe() => down,
             before => {
                 let mut down = Down::again(before, &destination, reply, now);
-                // As soon as one of its hosts is probed.
+                // The destination is probed as soon as one of its hosts is.
                 down.probe = probe.map_or(down.probe, |probe| probe.min(now + Down::LONGEST));
                 down.hosts = hosts;
                 if let Err(error) = self.spool.remember_down(&down) {
@@ -316,7 +318,7 @@ impl Core {
         down
     }
 
-    /// Forgets that a destination or a host was down: it listens. Returns the permit.
+    /// Removes the record that a destination or host is down, because it listens. Returns the slot.
     pub(super) async fn answers(
         self: &Arc<Self>,
         slot: ConnectionSlot,
@@ -357,8 +359,7 @@ async fn connect(host: &dyn NextHost, end: Option<Instant>) -> Result<Box<dyn Se
     in_time(host.connect(), host.remote(), end).await
 }
 
-/// Opens a session before the end. Nobody has been told of the message yet: whatever happens,
-/// the outcome is known.
+/// Opens a session before `end`. The message has not been sent yet, so a timeout has a known outcome.
 pub(super) async fn in_time(
     connection: impl Future<Output = Result<Box<dyn Session>, Outcome>>,
     name: &str,

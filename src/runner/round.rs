@@ -1,12 +1,11 @@
-//! A round: the hosts of a destination, asked one after the other for the recipients of one
-//! transaction.
+//! A round: the hosts of a destination, asked one after the other for the recipients of one transaction.
 //!
-//! A host is left for the next one if it cannot be connected to, fails, or puts recipients off. It is
-//! asked once in a round, under however many names it is listed. What a host has taken or refused for
-//! good is recorded before the next one is asked; only recipients that were put off go on. A round
-//! ends when no recipient is left, when the hosts are over, after [`MAX_HOSTS`] connections, or when it has
-//! taken as long as one host may take: then those who are left are deferred, in the words of the
-//! host that said something about them.
+//! The round goes on to the next host if a host cannot be connected to, fails, or puts recipients off. A
+//! host is asked once in a round, even if it is listed under several names. What a host has accepted or
+//! permanently refused is recorded before the next host is asked; only recipients that were put off go on.
+//! A round ends when no recipient is left, when no host is left, after [`MAX_HOSTS`] connections, or when
+//! it has taken as long as one host may take. The remaining recipients are then deferred, with the reply of
+//! the host that said something about them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,30 +17,30 @@ use crate::queue::{Outcome, Status};
 use crate::spool::Destination;
 use crate::transport::{Hosts, MAX_HOSTS, NextHost, Transport};
 
-/// How far a transaction has come among the hosts of its destination.
+/// The progress of a transaction through the hosts of its destination.
 pub(super) struct Round {
-    /// When an operator last wanted the message tried.
+    /// When an operator last retried the message.
     pub retried: Option<Timestamp>,
     hosts: Option<Box<dyn Hosts>>,
-    /// Found, and not asked yet.
+    /// Found but not yet asked.
     next: Option<Box<dyn NextHost>>,
     /// Hosts that were asked or passed over.
     seen: HashSet<String>,
-    /// So many of them were connected to.
+    /// How many of them were connected to.
     asked: usize,
-    /// From then on no further host is asked.
+    /// After this instant no further host is asked.
     until: Option<Instant>,
-    /// What was said of those who are left.
+    /// The best outcome so far for a single remaining recipient.
     said: HashMap<Address, Outcome>,
-    /// What was said of all of them.
+    /// The best outcome so far for all of them.
     last: Option<Outcome>,
     /// A host has listened.
     pub listened: bool,
-    /// A host that is not down was left for another one.
+    /// A host that is not down was left for another host.
     pub is_second_best: bool,
     /// It ended before all hosts were asked.
     pub is_cut: bool,
-    /// The hosts that are down, and when the first of them is probed.
+    /// The hosts that are down, and the earliest time at which one of them is probed.
     pub down: Vec<String>,
     pub probe: Option<Timestamp>,
 }
@@ -65,32 +64,32 @@ impl Round {
         }
     }
 
-    /// One for the next transaction of the same group.
+    /// A round for the next transaction of the same group.
     pub fn anew(&self) -> Round {
         Round::new(self.retried)
     }
 
-    /// Whether a host has put recipients off, and another one is to be asked for them.
+    /// Whether a host has put recipients off, and another host is to be asked for them.
     pub fn is_under_way(&self) -> bool {
         self.last.is_some() || !self.said.is_empty()
     }
 
-    /// The round is under way, and no further host is asked after `end`, unless that was set before.
+    /// Starts the round. No further host is asked after `end`, unless an earlier call has set that time.
     pub fn begin(&mut self, end: Option<Instant>) {
         if self.until.is_none() {
             self.until = end;
         }
     }
 
-    /// A session with this host was open.
+    /// Notes that a session with this host was already open.
     pub fn came_to(&mut self, key: &str) {
         self.seen.insert(key.to_owned());
         self.asked += 1;
     }
 
-    /// Whether there is another host to ask; looks it up.
+    /// Whether there is another host to ask. Looks it up.
     pub async fn has_next(&mut self, transport: &dyn Transport, destination: &Destination) -> bool {
-        // A host without a list is the only one.
+        // A destination without a host list has a single host.
         if self.hosts.is_none() && transport.hosts_for(&destination.next_hop).is_none() {
             return false;
         }
@@ -101,8 +100,8 @@ impl Round {
         true
     }
 
-    /// The next host that can be asked; none at the end. An error, before a host has listened, says that
-    /// no mail for the destination is taken at all.
+    /// The next host to ask; `None` at the end. An error says that the destination takes no mail at all; it
+    /// is returned only before a host has listened.
     pub async fn next(
         &mut self,
         transport: &dyn Transport,
@@ -131,23 +130,23 @@ impl Round {
         }
     }
 
-    /// Whether no host was connected to.
+    /// Whether no host was connected to yet.
     pub fn is_first(&self) -> bool {
         self.asked == 0
     }
 
-    /// The host that `next` gave is connected to.
+    /// Notes that the host from `next` is connected to.
     pub fn ask(&mut self) {
         self.asked += 1;
     }
 
-    /// A host is down, until then at least.
+    /// Notes that a host is down until `probe`, at least.
     pub fn is_down(&mut self, key: &str, probe: Timestamp) {
         self.down.push(key.to_owned());
         self.probe = Some(self.probe.map_or(probe, |first| first.min(probe)));
     }
 
-    /// Something is said of all who are left.
+    /// Notes an outcome for all remaining recipients.
     pub fn tell_all(&mut self, outcome: Outcome) {
         tracing::debug!(reply = outcome.reply.to_string(), "the next host is asked");
         let tells = self.last.as_ref().is_none_or(|last| tells(&outcome, last));
@@ -156,7 +155,7 @@ impl Round {
         }
     }
 
-    /// Something is said of one of them.
+    /// Notes an outcome for one of them.
     pub fn tell(&mut self, recipient: Address, outcome: Outcome) {
         let last = self.said.get(&recipient);
         if last.is_none_or(|last| tells(&outcome, last)) {
@@ -164,7 +163,7 @@ impl Round {
         }
     }
 
-    /// What becomes of one who is left at the end.
+    /// The final outcome for one remaining recipient.
     pub fn outcome(&self, recipient: &Address) -> Outcome {
         match (self.said.get(recipient), &self.last) {
             (Some(said), Some(last)) if last.reply.remote.is_some() && !is_told(said) => {
@@ -175,7 +174,7 @@ impl Round {
         }
     }
 
-    /// What becomes of all if no host listened.
+    /// The final outcome for all recipients if no host listened.
     pub fn outcome_of_all(&self) -> Outcome {
         self.last.clone().unwrap_or_else(|| {
             Outcome::deferred(EnhancedCode::new(4, 4, 4), "there is no host to ask")
@@ -183,8 +182,8 @@ impl Round {
     }
 }
 
-/// Whether an outcome takes the place of an earlier one: what a server says tells more than that
-/// another one cannot be reached.
+/// Whether an outcome replaces an earlier one. A server's reply says more than that another host cannot be
+/// reached.
 fn tells(outcome: &Outcome, before: &Outcome) -> bool {
     is_told(outcome) || !is_told(before)
 }

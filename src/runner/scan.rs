@@ -1,4 +1,4 @@
-//! What there is to do: requests, leftovers, and everything that is due.
+//! Finds work: requests, leftovers, and everything that is due.
 
 use std::collections::HashSet;
 
@@ -10,35 +10,33 @@ use crate::message::{QueueId, ReversePath};
 use crate::queue::Bucket;
 use crate::spool::{BucketQueue, Destination, Queue, Swept};
 
-/// Candidates with their lanes, a handful at a time.
+/// Candidates with their lanes, in small batches.
 pub(super) type Batch = Vec<(Destination, Candidate)>;
 
 const BATCH: usize = 64;
 
-/// What is said of a suspension that has run out and stays; it suspends nothing.
+/// The log text for expired suspensions that cannot be removed. They suspend nothing.
 const ENDED: &str = "suspensions that have run out could not be removed";
 
-/// What is said of a directory that cannot be listed.
+/// The log text for a directory that cannot be listed.
 const NOT_READ: &str = "passed over";
 
-/// What is said of a request that could not be served. It waits, and its message is worked on all the
-/// same.
+/// The log text for a request that could not be served. It waits, and its message is worked on meanwhile.
 pub(super) const NOT_SERVED: &str = "a request could not be served";
 
-/// What is said if nothing can be kept of messages that wait for their release.
+/// The log text for a failure to keep the list of messages that wait for their release.
 const NO_RELEASES: &str = "each message that waits for its release is looked at by each run";
 
 impl Core {
-    /// Does what needs no attempt, then sends everything that may be due. Runs where it may
-    /// block.
+    /// Does the work that needs no attempt, then sends every message that may be due. May block.
     ///
-    /// Whoever came in last and whoever has waited longest take turns, so that neither a flood
-    /// of new mail nor a heap of old mail can use up a runner's budget alone.
+    /// New messages and those that have waited longest alternate, so that neither a flood of new
+    /// mail nor a backlog of old mail can use up a runner's budget alone.
     pub(super) fn scan(&self, known: &HashSet<QueueId>, out: &UnboundedSender<Batch>) {
         let spool = &self.spool;
         match spool.fill_reserve() {
             Ok(true) => {}
-            Ok(false) => tracing::warn!("the disk is full: the reserve is not"),
+            Ok(false) => tracing::warn!("the disk is full: the reserve could not be filled"),
             Err(error) => self.without(&error, "nothing is kept in reserve for a full disk"),
         }
         for id in self.or_unread(spool.requests()) {
@@ -52,17 +50,17 @@ impl Core {
                     self.unread(&error, "left in done/");
                 }
             }
-            // They stay in `done/`, where they harm nobody.
+            // They stay in `done/`, where they do no harm.
             Err(error) => self.unread(&error, "done/ could not be finished"),
         }
         self.end_suspensions();
         self.sweep();
         for error in spool.repair_views() {
-            // Nothing decides by the view.
+            // No decision depends on the view.
             self.without(&error, "info/ does not show every message");
         }
         for error in spool.purge_keys(self.now()) {
-            // What is known too long does no harm.
+            // Keys that are kept too long do no harm.
             self.unread(&error, "keys/ could not be tidied up");
         }
         let (mut due, drained) = self.due();
@@ -84,13 +82,13 @@ impl Core {
                 batch.push((self.lane(candidate), candidate));
             }
             if over || batch.len() >= BATCH {
-                // Nobody listens any more: the run was stopped.
+                // The receiver is closed: the run was stopped.
                 if out.send(std::mem::take(&mut batch)).is_err() || over {
                     break;
                 }
             }
         }
-        // Buckets that were empty when we came, or that a run before us emptied.
+        // Buckets that were already empty, or that an earlier run emptied.
         for queue in drained {
             if let Err(error) = spool.remove_empty_buckets(&[queue]) {
                 self.unread(&error, "an empty bucket could not be removed");
@@ -98,7 +96,7 @@ impl Core {
         }
     }
 
-    /// What was read, or nothing; what could not be is said, and everything else goes on.
+    /// Returns what was read, or the default after a failure, which is reported. The scan goes on.
     fn or_unread<T: Default>(&self, read: crate::disk::Result<T>) -> T {
         read.unwrap_or_else(|error| {
             self.unread(&error, NOT_READ);
@@ -106,8 +104,7 @@ impl Core {
         })
     }
 
-    /// Tidies away suspensions that have run out. Nothing depends on it: what has run out suspends
-    /// nothing.
+    /// Removes expired suspensions. Nothing depends on it: an expired suspension suspends nothing.
     fn end_suspensions(&self) {
         match self.spool.end_suspensions(self.now()) {
             Ok((ended, failed)) => {
@@ -125,7 +122,7 @@ impl Core {
         }
     }
 
-    /// Everything in buckets that are due, earliest first, and the buckets.
+    /// Lists the messages in buckets that are due, earliest first, and those buckets.
     fn due(&self) -> (Vec<Candidate>, Vec<Queue>) {
         let (now, longest) = (self.now(), self.retry.longest_delay());
         let (mut due, mut queues) = (Vec::new(), Vec::new());
@@ -137,7 +134,7 @@ impl Core {
             for bucket in self.buckets(kept) {
                 let open = match kept {
                     BucketQueue::Deferred => bucket.is_open(now, longest),
-                    // A hold is as long as somebody wanted it to be.
+                    // Hold times have no upper limit: an operator chooses them.
                     BucketQueue::Frozen | BucketQueue::Discarded => {
                         bucket.due().is_some_and(|due| due <= now)
                     }
@@ -154,7 +151,7 @@ impl Core {
                     }
                 };
                 if bucket.due().is_some_and(|due| due > now) {
-                    // So far ahead are mistakes of a clock, and what is to be released then.
+                    // A time this far ahead is a clock error, or the message is to be released then.
                     releases.take_out(&self.spool, bucket, &mut ids);
                 } else {
                     queues.push(queue);
@@ -168,7 +165,7 @@ impl Core {
         (due, queues)
     }
 
-    /// The buckets that can be seen.
+    /// The buckets that can be listed.
     fn buckets(&self, kept: BucketQueue) -> Vec<Bucket> {
         let mut unread = Vec::new();
         let buckets = self.spool.buckets_there(kept, &mut unread);
@@ -178,7 +175,7 @@ impl Core {
         buckets
     }
 
-    /// Finishes `new/` and `staged/`. A file that cannot be judged now stays for the next run.
+    /// Finishes `new/` and `staged/`. A file that cannot be classified now is left for the next run.
     fn sweep(&self) {
         for queue in [Queue::New, Queue::Staged] {
             let dir = queue.as_str();
@@ -203,8 +200,9 @@ impl Core {
         }
     }
 
-    /// The lane of a message: where its first recipient goes. The others may go elsewhere, but
-    /// a message is one piece of work. What cannot be read is found out when it is taken.
+    /// The lane of a message: the destination of its first recipient. The others may have other
+    /// destinations, but one job handles the message. A message that cannot be read is handled when it is
+    /// taken.
     pub(super) fn lane(&self, candidate: Candidate) -> Destination {
         if let Some(destination) = self.only_destination() {
             return destination;
@@ -231,7 +229,7 @@ impl Core {
         }
     }
 
-    /// Where everything goes, if that does not depend on the message.
+    /// The destination of every message, if it does not depend on the message.
     fn only_destination(&self) -> Option<Destination> {
         let name = self.routes.only_transport()?;
         let next_hop = self.transports.get(name)?.only_next_hop()?;
@@ -241,8 +239,8 @@ impl Core {
         })
     }
 
-    /// Whether the queue has something that this process has not looked at. What is still in
-    /// `new/` is not counted: whoever moves it on sees to its attempt.
+    /// Whether the queue has a message that this process has not seen. `new/` is not counted: the process
+    /// that moves a message on from there ensures its attempt.
     pub(super) fn anything_besides(&self, seen: &HashSet<QueueId>) -> bool {
         let queues = [Queue::Incoming, Queue::Active];
         queues.into_iter().any(|queue| {

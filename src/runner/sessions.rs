@@ -1,4 +1,4 @@
-//! Sessions that are open and idle, for the next message to the same destination.
+//! Open idle sessions, kept for the next message to the same destination.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -10,27 +10,28 @@ use super::connections::ConnectionSlot;
 use crate::spool::Destination;
 use crate::transport::Session;
 
-/// So long an idle session is kept: others may wait for its place.
+/// How long an idle session is kept. After that it is closed, because other processes may wait for its
+/// slot.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// A session, and the right to its connection if it has one.
+/// A session, and its connection slots if it has any.
 pub(super) struct Open {
     pub session: Box<dyn Session>,
-    /// For its destination.
+    /// The slot for its destination.
     pub slot: Option<ConnectionSlot>,
-    /// For its host, where that is another thing.
+    /// The slot for its host, if the host is not the destination itself.
     pub host: Option<Box<HostSlot>>,
-    /// Nothing was delivered over it for this destination.
+    /// Nothing has been delivered over it for this destination yet.
     pub is_new: bool,
-    /// A better host listens, and was left for the sake of a few recipients: this session is not
-    /// for those of other messages.
+    /// A better host listens, and this one was asked only because that host put a few recipients off. The
+    /// session is not used for other messages.
     pub is_second_best: bool,
 }
 
-/// The right to a connection to a host.
+/// The slot for a connection to a host.
 pub(super) struct HostSlot {
     pub slot: ConnectionSlot,
-    /// How log lines name it: connections to one address under two names are two.
+    /// The host's name in log lines: connections to one address under two names are distinct.
     pub name: String,
 }
 
@@ -40,14 +41,14 @@ struct Idle {
     since: Instant,
 }
 
-/// Idle sessions, the one used last at the back.
+/// Idle sessions, the most recently used last.
 #[derive(Default)]
 pub(super) struct Sessions {
     idle: Mutex<VecDeque<Idle>>,
 }
 
 impl Open {
-    /// No longer one that a message might use.
+    /// Marks the session as no longer idle.
     fn taken(mut self) -> Open {
         self.set_idle(false);
         self
@@ -60,14 +61,14 @@ impl Open {
         }
     }
 
-    /// Says goodbye; only then may somebody else have the place.
+    /// Ends the session, and only then releases its slots for other processes.
     pub async fn close(self) {
         if let Some(slot) = self.leave().await {
             retire(slot).await;
         }
     }
 
-    /// The same, but the right to a connection to the destination stays.
+    /// The same, but keeps the connection slot for the destination.
     pub async fn leave(self) -> Option<ConnectionSlot> {
         self.session.close().await;
         if let Some(host) = self.host {
@@ -81,9 +82,9 @@ impl Open {
     }
 }
 
-/// Gives up the right to a connection that is closed.
+/// Releases the slot of a closed connection.
 pub(super) async fn retire(slot: ConnectionSlot) {
-    // `retire` cannot panic; if it did, the place would still be free.
+    // `retire` cannot panic; if it did, the slot would still be released.
     let _ = tokio::task::spawn_blocking(move || slot.retire()).await;
 }
 
@@ -92,7 +93,7 @@ impl Sessions {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an idle session to a hop, the one used last.
+    /// Takes the most recently used idle session to a destination.
     pub fn take(&self, destination: &Destination) -> Option<Open> {
         let mut idle = self.idle();
         let at = idle
@@ -101,12 +102,12 @@ impl Sessions {
         idle.remove(at).map(|idle| idle.open.taken())
     }
 
-    /// Takes an idle session to a host under this name, whatever destination it was opened for.
+    /// Takes an idle session to a host under this name, for whichever destination it was opened.
     pub fn take_to(&self, host: &Destination, name: &str) -> Option<Open> {
         self.take_where(|seat| seat.slot.destination() == host && seat.name == name)
     }
 
-    /// The same under any name.
+    /// Takes an idle session to a host under any name.
     pub fn take_any_to(&self, host: &Destination) -> Option<Open> {
         self.take_where(|seat| seat.slot.destination() == host)
     }
@@ -119,13 +120,13 @@ impl Sessions {
         idle.remove(at).map(|idle| idle.open.taken())
     }
 
-    /// Keeps a session that may be used again. At most `most` are kept; the one that was idle
-    /// longest is returned, to be closed.
+    /// Keeps a session for reuse. At most `most` are kept; the session that has been idle longest is
+    /// returned, to be closed.
     #[must_use]
     pub fn keep(&self, destination: Destination, mut open: Open, most: usize) -> Option<Open> {
         let since = Instant::now();
         let mut idle = self.idle();
-        // It is to be had by the time that others hear of it.
+        // The lock on the list is held, so the session is in it before a woken transaction can look.
         open.set_idle(true);
         idle.push_back(Idle {
             destination,
@@ -139,15 +140,15 @@ impl Sessions {
         }
     }
 
-    /// When the session that is idle longest has been so for too long.
+    /// When the session that has been idle longest is to be closed.
     pub fn next_end(&self) -> Option<Instant> {
-        // Only a connection costs anybody anything.
+        // A session without a connection slot occupies no connection, so it need not be closed.
         let idle = self.idle();
         let first = idle.iter().find(|idle| idle.open.slot.is_some());
         first.map(|idle| idle.since + IDLE)
     }
 
-    /// Those that have been idle for too long.
+    /// Takes the sessions that have been idle too long.
     pub fn ended(&self) -> Vec<Open> {
         let mut idle = self.idle();
         let (ended, left) = std::mem::take(&mut *idle)
@@ -159,7 +160,7 @@ impl Sessions {
         ended.into_iter().map(|idle| idle.open.taken()).collect()
     }
 
-    /// Closes them all.
+    /// Closes all sessions.
     pub async fn close(&self) {
         let idle = std::mem::take(&mut *self.idle());
         for one in idle {

@@ -1,4 +1,4 @@
-//! One message: take it, follow its steps, put it where it belongs.
+//! One message: lock it, follow its steps, move it to the queue where it belongs.
 
 use jiff::SignedDuration;
 
@@ -15,42 +15,42 @@ use crate::queue::{
 };
 use crate::spool::{Claim, Entry, Queue, Served, Unreadable};
 
-/// So long after an interruption at the end of its lifetime a recipient is tried once more.
+/// When a recipient is tried once more after an interruption at the end of its lifetime.
 const ONCE_MORE: SignedDuration = SignedDuration::from_mins(15);
 
-/// What became of one message that was looked at.
+/// The result of working on one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageOutcome {
-    /// It is not there.
+    /// The message does not exist.
     Absent,
-    /// Somebody else has it in hand.
+    /// Another process has it locked.
     Busy,
-    /// It is due, but this run takes nothing more: it is where it was.
+    /// It is due, but this run takes nothing more. It stays where it was.
     Left,
-    /// Everything about it is done.
+    /// It is finished.
     Finished,
-    /// It rests, until then or until somebody acts.
+    /// It rests until a time, or until an operator acts.
     Resting(QueueUntil),
-    /// It was put into `corrupt/`, for this reason.
+    /// It was moved to `corrupt/`, for this reason.
     Corrupt(String),
-    /// The system would not let us; it is where it was.
+    /// A system error prevented the work. It stays where it was.
     Trouble(String),
 }
 
-/// Where following the steps led.
+/// The result of following the steps.
 pub(super) enum StepResult {
-    /// These recipients are to be tried now; these notices are new in the queue.
+    /// These recipients are to be tried now. The notices are new in the queue.
     Attempt(Box<Entry>, Vec<usize>, Vec<QueueId>),
-    /// It stands there and waits for its turn with a destination.
+    /// It waits in this queue for its turn with a destination.
     Waits(Queue, WaitReason, Vec<QueueId>),
-    /// Nothing is left to do here; these notices are new in the queue.
+    /// No step is left for now. The notices are new in the queue.
     Over(MessageOutcome, Vec<QueueId>),
-    /// It stands in `done/`; whether it has a history, and the new notices.
+    /// It is in `done/`. Includes whether it has a history, and the new notices.
     Finished(bool, Vec<QueueId>),
 }
 
 impl StepResult {
-    /// With notices that were made before.
+    /// Adds notices that were queued earlier.
     pub fn with(mut self, mut early: Vec<QueueId>) -> StepResult {
         let (StepResult::Attempt(_, _, notices)
         | StepResult::Waits(_, _, notices)
@@ -62,7 +62,7 @@ impl StepResult {
 }
 
 impl Core {
-    /// Takes a candidate and follows its steps up to an attempt, if one is due.
+    /// Locks a candidate and follows its steps up to an attempt, if one is due.
     pub(super) fn take(&self, candidate: Candidate) -> StepResult {
         let Candidate { id, queue } = candidate;
         let settled = |settled| StepResult::Over(settled, Vec::new());
@@ -93,18 +93,18 @@ impl Core {
         }
     }
 
-    /// Carries out a message's steps until one is an attempt, or there are none.
+    /// Carries out a message's steps until one is an attempt, or none is left.
     pub(super) fn follow(&self, mut entry: Entry) -> StepResult {
         let id = entry.id();
         let mut notices = Vec::new();
         loop {
             let step = next_step(entry.state(), self.now(), self.retry.longest_delay());
             let done = match step {
-                Step::Attempt(who) if !self.is_stopped() => {
-                    return StepResult::Attempt(Box::new(entry), who, notices);
+                Step::Attempt(due) if !self.is_stopped() => {
+                    return StepResult::Attempt(Box::new(entry), due, notices);
                 }
                 Step::Attempt(_) => return StepResult::Over(MessageOutcome::Left, notices),
-                Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
+                Step::Interrupted(tried) => self.record_interruption(&mut entry, &tried),
                 Step::Freeze(reason) => self.record_freeze(&mut entry, reason, None),
                 Step::FreezeFailed(reason) => {
                     let end = self.end_of_frozen();
@@ -151,7 +151,8 @@ impl Core {
         }
     }
 
-    /// Tells a sender; the notice, if there is one. Else what became of the message.
+    /// Queues a notice to the sender. Returns the notice's id if one is sent; the error is the result for
+    /// the message.
     pub(super) fn notify_sender(
         &self,
         entry: &mut Entry,
@@ -186,8 +187,8 @@ impl Core {
         entry.record_durably(self.now(), What::Action(action))
     }
 
-    /// When a message is discarded that is frozen now because it failed. Rounded up to the hour, so
-    /// that there is no bucket for each minute of a fortnight, which every run lists.
+    /// When a message that is frozen now because it failed is to be discarded. Rounded up to the hour:
+    /// otherwise there would be a bucket for each minute of two weeks, and each run lists all buckets.
     fn end_of_frozen(&self) -> Option<jiff::Timestamp> {
         const HOUR: i64 = 3600;
         let lifetime = self.frozen_lifetime?;
@@ -199,7 +200,7 @@ impl Core {
         Some(jiff::Timestamp::from_second(hours * HOUR).unwrap_or(end))
     }
 
-    /// Freezes a message by rule: until a person lets it go, or until it is discarded.
+    /// Freezes a message by rule, until an operator releases it or until it is discarded.
     fn record_freeze(
         &self,
         entry: &mut Entry,
@@ -220,14 +221,14 @@ impl Core {
         Ok(())
     }
 
-    /// Counts the interruption, records it, and only then takes the mark away. It is a deferral: that is
-    /// not synced.
-    fn record_interruption(&self, entry: &mut Entry, who: &[usize]) -> disk::Result<()> {
+    /// Counts the interruption, records it, and only then removes the mark. The record is a deferral, so it
+    /// is not synced.
+    fn record_interruption(&self, entry: &mut Entry, tried: &[usize]) -> disk::Result<()> {
         let now = self.now();
         let delay = self.retry.longest_delay().min(ONCE_MORE);
         let once_more = now.saturating_add(delay).unwrap_or(now);
         entry.count_interruption()?;
-        let results: Vec<RecipientResult> = who
+        let results: Vec<RecipientResult> = tried
             .iter()
             .map(|n| {
                 let recipient = &entry.state().recipients[*n].address;
@@ -242,7 +243,8 @@ impl Core {
                     &self.delays,
                     now,
                 );
-                // A mark that a restore or a hand set must not bounce a message: no host said anything of this recipient.
+                // No host said anything about this recipient. The mark may come from a restore or a manual
+                // edit, and must not bounce the message.
                 match result.next {
                     Some(_) => result,
                     None => RecipientResult {
@@ -260,8 +262,9 @@ impl Core {
             transport,
             results: results.clone(),
         };
-        // Where it cannot be written the mark stays, and the next holder finds it: else the recipient would be
-        // tried at once, as if nothing had happened. Without room that is all that can be done.
+        // If the record cannot be written, the mark stays, and the next process to lock the message finds
+        // it: without the mark the recipient would be tried at once, as if nothing had happened. If the
+        // disk is full, removing the mark is all that can be done.
         let recorded = match entry.record(now, outcome) {
             Err(full) if full.is_full() => Ok(()),
             other => other,
@@ -271,7 +274,7 @@ impl Core {
         ended
     }
 
-    /// Serves the request for a message, if one waits and nobody has the message in hand.
+    /// Serves the waiting request for a message, unless another process has the message locked.
     pub(super) fn serve_request(&self, id: QueueId) -> disk::Result<()> {
         match self.spool.serve_request(id, self.now())? {
             Served::Nothing => {}
@@ -291,7 +294,7 @@ impl Core {
     }
 }
 
-/// Says of a message that is forgotten without having been delivered why it is.
+/// Logs why a message that is about to be forgotten was not delivered.
 fn log_end(entry: &Entry) {
     let id = entry.id();
     match &entry.state().hold {
@@ -307,7 +310,7 @@ fn log_end(entry: &Entry) {
                 .filter(|recipient| recipient.is_untold());
             let to: Vec<&str> = failed.map(|recipient| recipient.address.as_str()).collect();
             let (to, reason) = (to.join(", "), &by.reason);
-            let text = "discarded: nobody looked at it while it was frozen";
+            let text = "discarded: no operator acted on it while it was frozen";
             tracing::warn!(%id, from, to, frozen = %since, reason, "{text}");
         }
         Hold::None => {}
@@ -321,7 +324,7 @@ fn from(entry: &Entry) -> &str {
     }
 }
 
-/// One log line for each recipient of an attempt, after the attempt has been recorded.
+/// Logs one line for each recipient of an attempt, after the attempt has been recorded.
 pub(super) fn log_results(
     entry: &Entry,
     transport: Option<&str>,
@@ -350,7 +353,7 @@ pub(super) fn log_results(
         let relay = relay.map_or("none", String::as_str);
         let transport = transport.unwrap_or("none");
         let reply = result.reply.to_string();
-        // Whoever looks for the bounce finds here that there is none.
+        // The log shows an operator searching for the bounce that there is none.
         let unwanted = result.status == crate::queue::Status::Failed
             && entry.envelope().sender != ReversePath::Null
             && (entry.state().recipient(&result.recipient))

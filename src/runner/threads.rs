@@ -1,11 +1,12 @@
 //! The threads of a run.
 //!
-//! A job does what it has to do in the spool on the thread on which it is: to hand that to another and
-//! back takes as long as all that it does for a delivery. What is to be synced goes to threads that may
-//! wait, so that as many syncs as jobs can be under way, and few flushes serve them.
+//! A job does its spool work on its current thread: a hand-over to another thread and back takes as long as
+//! all the spool work of a delivery. Work that syncs goes to threads that may wait, so that as many syncs
+//! as jobs can be under way at once, and a few flushes serve them all.
 //!
-//! Commands die with the thread that starts them (`transport/pipe/child.rs`). The threads of jobs start them, and
-//! stay until the run ends. So none of these may be exchanged while it waits (tokio's `block_in_place`).
+//! A command is killed when the thread that started it ends (`transport/pipe/child.rs`). The job threads
+//! start the commands, and stay until the run ends. So a job thread must not be replaced while it waits
+//! (tokio's `block_in_place`).
 
 use std::sync::Mutex;
 
@@ -15,21 +16,21 @@ use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use super::jobs::affordable;
 use super::{Core, Error};
 
-/// Threads for jobs, which are made when a run begins. One more is for what hands the jobs out.
+/// The most job threads, created when a run begins. One more thread assigns the jobs.
 const MAX_WORKERS: usize = 4;
 
-/// Threads that look for work, that forget what is finished, and that wait for a sync.
+/// Threads that scan, that forget finished messages, and that wait for a sync.
 const BESIDES_WORKERS: usize = 3;
 
-/// A runtime on this thread, or why there cannot be one.
+/// Returns a runtime on this thread, or why there cannot be one.
 #[cfg(feature = "cli")]
 pub(crate) fn runtime() -> Result<Runtime, Error> {
     room_for_threads(1)?;
     build(&mut Builder::new_current_thread())
 }
 
-/// A runtime for so many jobs at once. Where address space is limited the threads that there is room for
-/// now would leave none for the work.
+/// Returns a runtime for this many jobs at once. If address space is limited, the job threads that fit now
+/// would leave no room for the work, so there are none.
 fn runtime_for(jobs: usize) -> Result<Runtime, Error> {
     let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
     let workers = if is_limited {
@@ -43,14 +44,14 @@ fn runtime_for(jobs: usize) -> Result<Runtime, Error> {
     }
 }
 
-/// tokio panics where the system gives it no descriptor; so that is tried before.
+/// Builds a runtime. tokio panics if the system refuses a descriptor, so that is tested first.
 fn build(builder: &mut Builder) -> Result<Runtime, Error> {
     room_for_descriptors().map_err(Error::Runtime)?;
     builder.enable_all().build().map_err(Error::Runtime)
 }
 
 fn room_for_descriptors() -> std::io::Result<()> {
-    /// What a runtime and its signal handling open, and some for the work itself.
+    /// What a runtime and its signal handling open, plus some for the work itself.
     const DESCRIPTORS: usize = 16;
     let pipes = (0..DESCRIPTORS / 2).map(|_| nix::unistd::pipe());
     let pipes = pipes.collect::<nix::Result<Vec<_>>>()?;
@@ -58,8 +59,8 @@ fn room_for_descriptors() -> std::io::Result<()> {
     Ok(())
 }
 
-/// How many threads there can be at once, up to `most`, at least one. tokio panics where it cannot
-/// have any, and waits for ever for those that it counts on.
+/// How many threads can exist at once, between one and `most`. tokio panics if it cannot have any thread,
+/// and waits forever for threads that it counts on.
 fn room_for_threads(most: usize) -> Result<usize, Error> {
     let hold = Mutex::new(());
     std::thread::scope(|scope| {
@@ -76,7 +77,7 @@ fn room_for_threads(most: usize) -> Result<usize, Error> {
         }
         drop(held);
         let count = threads.len();
-        // The scope would wait for what they do, and not for their end.
+        // The scope would wait for the closures to return, but not for the threads to end.
         for thread in threads {
             let _ = thread.join();
         }
@@ -84,16 +85,16 @@ fn room_for_threads(most: usize) -> Result<usize, Error> {
     })
 }
 
-/// Whether a part of a job waits for a sync.
+/// How often a part of a job waits for a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syncs {
-    /// Not as a rule.
+    /// Usually not.
     Seldom,
     Often,
 }
 
-/// Does a part of a job that may block: here, or, where it syncs or there is one thread for all jobs, on a
-/// thread of its own.
+/// Runs a part of a job that may block. It runs on this thread, or on a separate thread if it syncs or if
+/// all jobs share one thread.
 pub(super) async fn blocking<T: Send + 'static>(
     syncs: Syncs,
     work: impl FnOnce() -> T + Send + 'static,
@@ -107,7 +108,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl Core {
-    /// Carries out a piece of work and what it starts.
+    /// Runs a future, and the tasks that it starts, to the end.
     pub(super) fn work<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -119,10 +120,11 @@ impl Core {
             }
             None => runtime_for(affordable(self.budget.jobs)),
         }?;
-        // Whatever ends what a task waits for goes on with it. The thread here would have to be woken.
+        // A spawned task continues on the thread that ends its wait. This thread would have to be woken
+        // first.
         let task = runtime.spawn(work);
         let result = runtime.block_on(task);
-        // Threads that still wait for a file system that hangs are not waited for.
+        // Do not wait for threads that hang in a file system call.
         runtime.shutdown_background();
         Ok(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
     }

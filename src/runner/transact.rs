@@ -1,10 +1,10 @@
-//! One transaction: over a session that is open, or over a new one.
+//! One transaction, over an open session or over a new one.
 //!
-//! Recipients that a host puts off go on to the next host of the destination, in a transaction of their own,
-//! which begins after what this host has taken is recorded: see [`round`](super::round). That a host
-//! listens is known when the first message got past MAIL, or took its time: until then no second
-//! connection is opened, and a host that is down is not forgotten to be. A host that breaks off later
-//! may do so over the message; after several messages in a row it is down all the same.
+//! Recipients that a host puts off go on to the next host of the destination, in a separate transaction
+//! that begins after this host's outcomes are recorded: see [`round`](super::round). A host is known to
+//! listen once its first message gets past MAIL or takes long. Until then no second connection is opened,
+//! and the record of a host that is down is kept. A host that breaks off later may do so because of the
+//! message; after several such messages in a row it is down nevertheless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,17 +25,17 @@ use crate::queue::{Outcome, Status};
 use crate::spool::Destination;
 use crate::transport::{Message, Standing, Transport};
 
-/// What a transaction left.
+/// What a transaction leaves.
 struct TransactionRest {
     outcomes: Vec<(Address, Outcome)>,
     chunks: Chunks,
-    /// How the next one gets to its session; none if there is none, or if none is needed.
+    /// The session or slot for the next transaction. `None` if there is none, or none is needed.
     source: Option<SessionSource>,
     round: Round,
 }
 
 impl Core {
-    /// The next transaction of a group, within the transport's deadline.
+    /// Runs the next transaction of a group, within the transport's deadline.
     pub(super) async fn transact(
         self: &Arc<Self>,
         message: &Message,
@@ -77,7 +77,7 @@ impl Core {
             }
         };
         let left = match reached {
-            // For all of them: the next transaction would get the same answer.
+            // This applies to all recipients: the next transaction would get the same answer.
             Reached::Nobody(outcome) => {
                 let all = recipients.into_iter().chain(chunks.take_all());
                 let outcomes = all.map(|chunk| (chunk, outcome.clone())).collect();
@@ -126,7 +126,7 @@ impl Core {
         }
     }
 
-    /// Sends the message, and says how the recipients are left.
+    /// Sends the message, and returns the outcomes and what is left.
     async fn deliver(
         self: &Arc<Self>,
         message: &Message,
@@ -138,7 +138,8 @@ impl Core {
     ) -> TransactionRest {
         let (outcomes, standing) = send(message, &target, &mut open, &recipients).await;
         let standing = judge(standing, &open, message);
-        // One that broke off may do so again: until a message goes through, no others go beside it.
+        // A host that broke off may do so again: until a message gets through, it gets no parallel
+        // connections.
         let broke_off = standing == Standing::Stumbles && !open.session.is_reusable();
         if standing != Standing::Fails && !broke_off {
             open = self.answered(open).await;
@@ -197,7 +198,7 @@ impl Core {
         }
     }
 
-    /// The host listens, and so does its destination.
+    /// Notes that the host and its destination listen.
     async fn answered(self: &Arc<Self>, mut open: Open) -> Open {
         if !std::mem::take(&mut open.is_new) {
             return open;
@@ -215,9 +216,8 @@ impl Core {
         open
     }
 
-    /// Closes a session with a host that failed; returns the right to a connection to the
-    /// destination, for the next host. After the last transaction there is none: a destination that is
-    /// the host itself is down.
+    /// Closes a session with a failed host. Returns the connection slot for the destination, for the next
+    /// host. After the last transaction it returns none; if the destination is the host itself, it is down.
     async fn give_up(
         self: &Arc<Self>,
         mut open: Open,
@@ -225,7 +225,7 @@ impl Core {
         failure: Outcome,
         is_last: bool,
     ) -> Option<ConnectionSlot> {
-        // Of those it was not asked for yet it is known that they do not have the message.
+        // The recipients not yet named to this host certainly did not get the message.
         let failure = Outcome {
             status: Status::Deferred,
             ..failure
@@ -255,8 +255,8 @@ impl Core {
         None
     }
 
-    /// What becomes of a session after a transaction; how the next one of the same group gets
-    /// to its own, if there is `more`.
+    /// Keeps or closes a session after a transaction. If the group has `more`, returns how its next
+    /// transaction gets a session.
     async fn hand_back(
         &self,
         destination: &Destination,
@@ -282,7 +282,7 @@ impl Core {
     }
 }
 
-/// Where a transaction goes, and how long it may take.
+/// The target of a transaction, and its time limit.
 struct TransactionTarget<'a> {
     transport: &'a dyn Transport,
     destination: &'a Destination,
@@ -290,9 +290,9 @@ struct TransactionTarget<'a> {
     end: Option<Instant>,
 }
 
-/// Sends the message; an outcome for each recipient, and what they show of the host. If the first
-/// message of a session takes its time, the host has taken MAIL, and the next connection to it need
-/// not wait; unless this is a probe: then all others wait for its end.
+/// Sends the message. Returns an outcome for each recipient, and what they show about the host. If the
+/// first message of a session takes long, the host has accepted MAIL, and further connections to it need
+/// not wait any longer. A probe is the exception: all others wait for its end.
 async fn send(
     message: &Message,
     target: &TransactionTarget<'_>,
@@ -334,7 +334,7 @@ async fn send(
     }
 }
 
-/// What a transaction shows of the host, together with those before it.
+/// What a transaction and those before it show about the host.
 fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
     let over = match standing {
         Standing::Stumbles => Some(message.id),
@@ -348,7 +348,7 @@ fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
     }
 }
 
-/// What becomes of those who are left when no other host is.
+/// The outcomes of the remaining recipients when no host is left.
 pub(super) fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)> {
     let pair = |address: Address| {
         let outcome = round.outcome(&address);
@@ -360,7 +360,7 @@ pub(super) fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)
 fn pair(recipients: Vec<Address>, outcomes: Vec<Outcome>) -> Vec<(Address, Outcome)> {
     let missing = || {
         let code = EnhancedCode::new(4, 3, 0);
-        Outcome::deferred(code, "the transport did not say what became of it")
+        Outcome::deferred(code, "the transport returned no outcome for the recipient")
     };
     let mut outcomes = outcomes.into_iter();
     let with = |recipient| (recipient, outcomes.next().unwrap_or_else(missing));

@@ -1,10 +1,9 @@
-//! Places: how many transactions a transport has at once, over all processes and whatever their
-//! destination. A command that hangs, and a run that begins each minute, must not add up to
+//! Transport slots: they bound how many transactions a transport has at once, over all processes and
+//! destinations. Without them, a command that hangs and a run that begins each minute would add up to
 //! hundreds of commands.
 //!
-//! A place is taken for each transaction and given back with it, so that no process keeps one
-//! that it does not use. Within a process nothing is asked of the file system while it is known
-//! that there is none.
+//! A slot is taken for each transaction and released with it, so that no process keeps a slot that it does
+//! not use. While a process knows that no slot is free, it does not ask the file system.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +14,10 @@ use tokio::time::Instant;
 use super::connections::{Connections, StateOp};
 use crate::spool::{Destination, Slot, Spool};
 
-/// So long after other processes had all places another look is taken.
+/// How long to wait before asking again after other processes had all slots.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The places that this process has, by transport.
+/// The transport slots that this process has, by transport.
 #[derive(Default)]
 pub(super) struct TransportSlots {
     pools: Mutex<HashMap<String, Pool>>,
@@ -27,27 +26,27 @@ pub(super) struct TransportSlots {
 #[derive(Default)]
 struct Pool {
     taken: usize,
-    /// Where the search begins: a slot that was ours a moment ago is probably free.
+    /// Where the search begins: a slot that this process has just released is probably free.
     first: usize,
-    /// Other processes have those that we do not have, as far as was seen; until then.
+    /// Until when the slots that this process does not have are taken to be used by other processes.
     full: Option<Instant>,
 }
 
-/// One place, until it is dropped.
+/// One slot, until it is dropped.
 pub(super) struct TransportSlot {
     slots: Arc<TransportSlots>,
     transport: String,
-    /// None where it could not be had for an error of the system's.
+    /// `None` if a system error kept it from being locked.
     lock: Option<Slot>,
 }
 
-/// Whether there is a place.
+/// Whether a slot is free.
 pub(super) enum SlotAnswer {
-    /// There is.
+    /// A slot was taken.
     Taken(TransportSlot),
-    /// One of our own has to be done first.
+    /// Another transaction of this process has to end first.
     Wait,
-    /// Other processes have all of them.
+    /// Other processes have all slots.
     Full,
 }
 
@@ -56,18 +55,18 @@ impl TransportSlots {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run begins: what was seen in the one before counts no longer.
+    /// Forgets at the beginning of a run what the previous run saw.
     pub fn begin(&self) {
         self.pools().values_mut().for_each(|pool| pool.full = None);
     }
 
-    /// Whether one may be had, as far as is known without asking.
+    /// Whether a slot may be free, as far as is known without asking the file system.
     pub fn has_room(&self, transport: &str, most: usize) -> bool {
         let pools = self.pools();
         pools.get(transport).is_none_or(|pool| pool.has_room(most))
     }
 
-    /// Takes one of the `most` places of a hop's transport. Runs where it may block.
+    /// Takes one of the `most` slots of a destination's transport. May block.
     pub fn take(
         self: &Arc<TransportSlots>,
         spool: &Spool,
@@ -85,7 +84,7 @@ impl TransportSlots {
             pool.taken += 1;
             pool.first
         };
-        // Gives it back if there is none.
+        // Dropping this undoes the count if no slot is free.
         let mut slot = TransportSlot {
             slots: Arc::clone(self),
             transport: name.clone(),
@@ -122,7 +121,7 @@ impl Pool {
 impl Drop for TransportSlot {
     fn drop(&mut self) {
         let number = self.lock.as_ref().map(Slot::number);
-        // Before one of ours is told that there is room.
+        // Unlock before the count shows this process that there is room.
         drop(self.lock.take());
         let mut pools = self.slots.pools();
         if let Some(pool) = pools.get_mut(&self.transport) {

@@ -1,13 +1,13 @@
-//! Trouble: what cannot be worked on is said once, remembered for the run, and passed over.
+//! Trouble: a failure to work on something is reported once, remembered for the run, and passed over.
 //!
-//! No number of messages, directories or requests that cannot be worked on ends a run: only the spool
-//! itself does. After ten troubles in a row, and then after twice as many each time, the run asks the
-//! spool for what every message needs ([`Spool::probe`]). If that fails, nothing can succeed, and
-//! the run ends; a watching one waits and goes on.
+//! No number of messages, directories or requests that cannot be worked on ends a run; only a failure of
+//! the spool itself does. After ten failures in a row, and then each time after twice as many, the run
+//! tests the operations that every message needs ([`Spool::probe`]). If that test fails, nothing can
+//! succeed, and the run ends; a watching run waits and continues.
 //!
-//! A message that is corrupt is put into `corrupt/` once this run has read a whole one, or as long
-//! as fewer than ten stand there. If the envelopes of all messages are away, all look corrupt, and
-//! then no more than ten are moved, by however many runs; the others stay where they are.
+//! A corrupt message is moved to `corrupt/` once this run has read an intact message, or while `corrupt/`
+//! holds fewer than ten. If the envelopes of all messages are missing, all look corrupt; then no more than
+//! ten are moved, however many runs there are, and the others stay where they are.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
@@ -22,18 +22,20 @@ use crate::disk;
 use crate::message::QueueId;
 use crate::spool::Queue;
 
-/// After so many troubles in a row the spool is asked; beyond it, after twice as many each time.
+/// The number of failures in a row after which the spool is tested. The next tests follow at twice that
+/// number, and so on.
 const FIRST_PROBE: u32 = 10;
 
-/// So many corrupt messages are moved without a whole one having been read.
+/// While no intact message has been read, corrupt messages are moved to `corrupt/` until it holds this
+/// many. Further ones stay where they are.
 pub(super) const CORRUPT_LIMIT: usize = 10;
 
-/// A watching run looks again at what it could not work on after this time, then after twice as long
-/// each time, up to [`LONGEST_PAUSE`].
+/// When a watching run looks again at what it could not work on. The pause doubles each time, up to
+/// [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// So long at most a watching run waits when nothing at all succeeds.
+/// The longest pause of a watching run while nothing at all succeeds.
 #[cfg(feature = "cli")]
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
@@ -43,16 +45,17 @@ pub(super) struct Troubles(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Hashes of what has been said.
+    /// Hashes of the reported texts.
     said: HashSet<u64>,
     messages: HashMap<QueueId, Passed>,
     /// Directories and requests.
     others: HashSet<PathBuf>,
     in_a_row: u32,
     next_probe: u32,
-    /// A message was read whole.
+    /// An intact message was read.
     whole: bool,
-    /// What stood in `corrupt/` when this run first wanted to know, and what it has moved there since.
+    /// How many messages `corrupt/` held when this run first checked, plus those that it has moved there
+    /// since.
     in_corrupt: Option<usize>,
     /// Messages that look corrupt, left where they are.
     suspects: Vec<Candidate>,
@@ -66,7 +69,7 @@ struct Passed {
     until: Instant,
 }
 
-/// What a run could not work on, in numbers.
+/// The number of things that a run could not work on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count {
     pub messages: u64,
@@ -80,7 +83,7 @@ impl Troubles {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run begins: what the one before could not work on may have been mended.
+    /// Resets at the beginning of a run: the earlier failures may have been repaired.
     pub fn begin(&self) {
         *self.state() = State::default();
     }
@@ -93,7 +96,7 @@ impl Troubles {
         passed.map(|(id, _)| *id).collect()
     }
 
-    /// When the first of them is looked at again.
+    /// When the first of them is to be looked at again.
     #[cfg(feature = "cli")]
     pub fn next_look(&self) -> Option<Instant> {
         let state = self.state();
@@ -109,7 +112,7 @@ impl Troubles {
         }
     }
 
-    /// The messages that look corrupt, once they may be moved.
+    /// Takes the messages that look corrupt, if they may be moved by now.
     pub fn take_suspects(&self) -> Vec<Candidate> {
         let mut state = self.state();
         if !state.whole {
@@ -122,19 +125,19 @@ impl Troubles {
         suspects
     }
 
-    /// A message was worked on to its end.
+    /// Notes that a message was worked on successfully.
     pub fn succeeded(&self, id: QueueId) {
         let mut state = self.state();
         state.messages.remove(&id);
         (state.in_a_row, state.next_probe, state.rests) = (0, 0, 0);
     }
 
-    /// A message was read whole: those that are corrupt are so by themselves.
+    /// Notes that an intact message was read. From now on a corrupt message is at fault itself.
     pub fn read_whole(&self) {
         self.state().whole = true;
     }
 
-    /// How long to wait now that nothing succeeds: longer each time.
+    /// How long to wait after nothing succeeded. The pause doubles each time.
     #[cfg(feature = "cli")]
     pub fn rest(&self) -> Duration {
         let mut state = self.state();
@@ -147,7 +150,7 @@ impl Troubles {
 }
 
 impl State {
-    /// Whether a text is said for the first time.
+    /// Whether a text is reported for the first time.
     fn is_news(&mut self, text: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
@@ -164,7 +167,7 @@ impl State {
         self.messages.insert(id, Passed { pause, until });
     }
 
-    /// Whether it is time to ask the spool.
+    /// Counts a failure. Returns whether it is time to test the spool.
     fn is_probe_due(&mut self) -> bool {
         self.in_a_row += 1;
         let due = self.next_probe.max(FIRST_PROBE);
@@ -177,7 +180,7 @@ impl State {
 }
 
 impl Core {
-    /// A message could not be worked on; it is where it was.
+    /// Reports that a message could not be worked on. The message is where it was.
     pub(super) fn trouble(&self, id: QueueId, text: &str) -> MessageOutcome {
         let mut state = self.troubles.state();
         state.pass_over(id);
@@ -192,7 +195,7 @@ impl Core {
         MessageOutcome::Trouble(text.to_owned())
     }
 
-    /// A directory could not be read, or something else of the spool that is no message.
+    /// Reports that a directory, or something else in the spool that is not a message, could not be read.
     pub(super) fn unread(&self, error: &disk::Error, what: &str) {
         let text = error.to_string();
         let mut state = self.troubles.state();
@@ -206,7 +209,7 @@ impl Core {
         }
     }
 
-    /// A help could not be had. Nothing depends on it, so it is said, and is no trouble.
+    /// Reports that an optional operation failed. Nothing depends on it, so it does not count as trouble.
     pub(super) fn without(&self, error: &disk::Error, what: &str) {
         let text = error.to_string();
         if self.troubles.state().is_news(&text) {
@@ -221,10 +224,10 @@ impl Core {
         }
     }
 
-    /// Whether a message that is corrupt may be moved to `corrupt/`; if not, it is remembered.
+    /// Whether a corrupt message may be moved to `corrupt/`. If not, it is remembered.
     pub(super) fn may_quarantine(&self, candidate: Candidate) -> bool {
         let known = self.troubles.state().in_corrupt;
-        // What cannot be listed has no room.
+        // If `corrupt/` cannot be listed, it is taken to be full.
         let standing = known.unwrap_or_else(|| {
             let there = self.spool.ids_in(Queue::Corrupt);
             there.map_or(CORRUPT_LIMIT, |ids| ids.len())

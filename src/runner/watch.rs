@@ -1,5 +1,4 @@
-//! What wakes a watching runner. Nothing depends on it: whatever it misses, the next look at
-//! the clock finds.
+//! Wakes a watching runner. Nothing depends on it: whatever it misses, the next timed scan finds.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,24 +10,24 @@ use tokio::time::Instant;
 
 use super::Core;
 
-/// At least so often everything is looked at, even if nothing is reported.
+/// The longest time between two scans, even if nothing is reported.
 const RESCAN: Duration = Duration::from_secs(30);
-/// So often where nothing can be reported: no watches left, or a network file system.
+/// The same if nothing can be reported: no watches are left, or the file system is remote.
 const RESCAN_BLIND: Duration = Duration::from_secs(5);
-/// So long a look at least is apart from the one before, if nothing is reported.
+/// The shortest time between two scans if nothing is reported.
 const SOON: Duration = Duration::from_secs(1);
-/// Whatever comes in shortly after something else is found by the same look.
+/// How long to wait after a report, so that one scan finds what arrives together.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Watches the directories in which messages and requests appear.
 pub(super) struct Watch<'a> {
     core: &'a Core,
     events: Receiver<()>,
-    /// Something was reported and not yet looked at.
+    /// Something was reported and has not been looked at.
     reported: bool,
     next_look: Instant,
     rescan: Duration,
-    /// Kept alive: it stops reporting when it is dropped.
+    /// Kept alive, because it stops reporting when it is dropped.
     _watcher: Option<RecommendedWatcher>,
 }
 
@@ -54,10 +53,10 @@ impl Watch<'_> {
         }
     }
 
-    /// Returns when it is time to look again. Dropped while it waits, it forgets nothing.
+    /// Returns when it is time to scan again. A call that is dropped while it waits loses nothing.
     pub async fn wake(&mut self) {
         if !self.reported {
-            // The sender lives as long as the watcher; without one, only the clock wakes us.
+            // The sender lives as long as the watcher. Without a watcher, only the clock wakes this task.
             let reported = async {
                 if self.events.recv().await.is_none() {
                     std::future::pending::<()>().await;
@@ -72,7 +71,7 @@ impl Watch<'_> {
             self.reported = false;
         }
         let look = Instant::now() + self.until_due().min(self.rescan);
-        // What could not be worked on is looked at again at its time.
+        // What could not be worked on is looked at again when its pause is over.
         let again = self.core.troubles.next_look().map(Instant::from_std);
         let again = again.map(|again| again.max(Instant::now() + SOON));
         self.next_look = again.map_or(look, |again| again.min(look));
@@ -83,7 +82,7 @@ impl Watch<'_> {
             return self.rescan;
         };
         let left = due.duration_since(self.core.now());
-        // Never at once: what is due and stays (a message in somebody's hand) must not spin.
+        // Never zero: a message that is due but locked by another process must not cause a busy loop.
         Duration::try_from(left)
             .unwrap_or(Duration::ZERO)
             .max(Duration::from_secs(1))
@@ -91,8 +90,8 @@ impl Watch<'_> {
 }
 
 fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> {
-    // Only what comes in is news; so are an overflow, which says that something may have been
-    // missed, and errors. A full channel means that a look is due already.
+    // Only arrivals matter, and so do errors and an overflow, after which events may be missing. If the
+    // channel is full, a scan is due already.
     let handler = move |event: notify::Result<notify::Event>| {
         let news = event.map_or(true, |event| {
             let came_in = match event.kind {
@@ -107,7 +106,7 @@ fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> 
         }
     };
     let mut watcher = notify::recommended_watcher(handler)?;
-    // In `deferred/` a bucket appears: something may be due sooner than what we know of.
+    // A new bucket in `deferred/` may be due sooner than the known buckets.
     for dir in ["incoming", "active", "deferred", "requests"] {
         let path = core.spool.path().join(Path::new(dir));
         watcher.watch(&path, RecursiveMode::NonRecursive)?;

@@ -1,29 +1,29 @@
-//! What a server says it can do, in answer to EHLO or LHLO (RFC 5321 4.1.1.1).
+//! The capabilities in a server's reply to EHLO or LHLO (RFC 5321 4.1.1.1).
 
 use super::reply::ServerReply;
 use crate::message::printable;
 
-/// The extensions that a server offers. None of them after HELO.
+/// The extensions that a server offers. None after HELO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Commands may be sent before the last one is answered (RFC 2920).
+    /// Commands may be sent before the previous one is answered (RFC 2920).
     pub pipelining: bool,
-    /// SIZE is understood (RFC 1870).
+    /// SIZE is supported (RFC 1870).
     pub size: bool,
-    /// The most octets of a message, if the server says.
+    /// The most octets of a message, if the server states a limit.
     pub max_size: Option<u64>,
     /// 8-bit bodies may be declared (RFC 6152).
     pub eight_bit_mime: bool,
     /// Addresses and headers may be UTF-8 (RFC 6531).
     pub smtp_utf8: bool,
-    /// Notices may be asked for (RFC 3461).
+    /// DSN parameters are supported (RFC 3461).
     pub dsn: bool,
-    /// BDAT is understood (RFC 3030).
+    /// BDAT is supported (RFC 3030).
     pub chunking: bool,
-    /// Octets that are no text may be declared, and sent with BDAT (RFC 3030).
+    /// Content that is not text may be declared, and sent with BDAT (RFC 3030).
     pub binary_mime: bool,
-    /// The most recipients of a transaction, the most domains among them, and the most
-    /// transactions of a connection, if the server says (RFC 9422).
+    /// The most recipients of a transaction, the most domains among them, and the most transactions of a
+    /// connection, if the server states a limit (RFC 9422).
     pub max_recipients: Option<u64>,
     /// See [`Capabilities::max_recipients`].
     pub max_domains: Option<u64>,
@@ -31,18 +31,18 @@ pub struct Capabilities {
     pub max_mails: Option<u64>,
     /// TLS is offered (RFC 3207).
     pub start_tls: bool,
-    /// The SASL mechanisms, in capitals (RFC 4954).
+    /// The SASL mechanisms, in upper case (RFC 4954).
     pub auth: Vec<String>,
-    /// All lines but the first, free of control characters: for people.
+    /// All lines except the first, without control characters, for display.
     pub lines: Vec<String>,
 }
 
 impl Capabilities {
-    /// Reads the lines of a reply; the first is the server's name.
+    /// Parses the lines of a reply; the first is the server's name.
     pub fn of(reply: &ServerReply) -> Capabilities {
         let mut caps = Capabilities::default();
         for line in reply.lines.iter().skip(1) {
-            // Some servers end with an empty one.
+            // Some servers end with an empty line.
             if !line.trim().is_empty() {
                 caps.add(printable(line));
             }
@@ -66,7 +66,7 @@ impl Capabilities {
             "DSN" => self.dsn = true,
             "BINARYMIME" => self.binary_mime = true,
             "LIMITS" => {
-                // Of words that are no limit, or one that we do not know, nothing is to be made.
+                // Ignore words that are not a limit, or are an unknown one.
                 for (name, value) in line.split_ascii_whitespace().filter_map(limit) {
                     match name.to_ascii_uppercase().as_str() {
                         "RCPTMAX" => self.max_recipients = Some(value),
@@ -92,7 +92,7 @@ impl Capabilities {
     }
 }
 
-/// A name and its number, which is one to six digits and not zero (RFC 9422 4).
+/// A name and its number, which has one to six digits and is not zero (RFC 9422 4).
 fn limit(word: &str) -> Option<(&str, u64)> {
     let (name, value) = word.split_once('=')?;
     let is_number = (1..=6).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! A connection: the protocol of [`opening`](super::opening) and [`exchange`](super::exchange)
-//! over an asynchronous stream.
+//! A connection: runs the protocol of [`opening`](super::opening) and [`exchange`](super::exchange) over an
+//! asynchronous stream.
 
 mod body;
 #[cfg(test)]
@@ -21,18 +21,18 @@ use super::transaction::Transaction;
 use super::verdict::{Scope, Trouble, Verdict};
 use super::wire::{Stream, Wire, Wrote, deadline};
 
-/// How a server is spoken to. Serves for any number of connections.
+/// The settings of a connection. Can be used for any number of connections.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// SMTP or LMTP.
     pub protocol: Protocol,
-    /// Our name.
+    /// The client's name.
     pub hello: HelloName,
-    /// What is asked of TLS.
+    /// The TLS settings.
     pub tls: Tls,
-    /// As whom we authenticate, if we do.
+    /// The credentials, if the client authenticates.
     pub login: Option<Login>,
-    /// How long the steps may take.
+    /// The time limits of the steps.
     pub deadlines: Deadlines,
 }
 
@@ -48,7 +48,7 @@ impl Settings {
         }
     }
 
-    /// The same without TLS: for a new connection after [`OpenError::may_go_in_clear`].
+    /// The same settings without TLS: for a new connection after [`OpenError::may_go_in_clear`].
     pub fn in_clear(&self) -> Settings {
         Settings {
             tls: Tls::none(),
@@ -60,32 +60,32 @@ impl Settings {
 /// What is known of a session, for logs and probes.
 #[derive(Clone, Debug)]
 pub struct SessionInfo {
-    /// What the server said first.
+    /// The server's greeting.
     pub greeting: String,
-    /// What it offers, within TLS if there is any.
+    /// The server's capabilities; those inside TLS if TLS is used.
     pub capabilities: Capabilities,
-    /// TLS, if there is any.
+    /// TLS, if it is used.
     pub tls: Option<TlsInfo>,
-    /// How we authenticated, if we did.
+    /// The authentication mechanism, if the client authenticated.
     pub mechanism: Option<Mechanism>,
 }
 
 /// What is known of a session's TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsInfo {
-    /// Such as `TLSv1_3`.
+    /// For example `TLSv1_3`.
     pub version: String,
-    /// Such as `TLS13_AES_256_GCM_SHA384`.
+    /// For example `TLS13_AES_256_GCM_SHA384`.
     pub cipher: String,
-    /// Whether the certificate is one for the server's name.
+    /// Whether the certificate was verified against the server's name.
     pub is_verified: bool,
     /// The server's certificate, in DER.
     pub certificate: Vec<u8>,
 }
 
-/// A connection on which messages can be sent, one after the other.
+/// A connection over which messages can be sent, one after another.
 ///
-/// A future of this type that is dropped before its end leaves a connection that is not reusable.
+/// If a future of this type is dropped before its end, the connection is not reusable.
 pub struct Client<S> {
     wire: Wire<S>,
     remote: String,
@@ -93,19 +93,19 @@ pub struct Client<S> {
     deadlines: Deadlines,
     info: SessionInfo,
     after: After,
-    /// Transactions in which something was said.
+    /// The transactions in which a command was sent.
     begun: u64,
     block: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Opens a session on a new connection to the server `host`: greeting, TLS, authentication.
-    /// `host` is the name that TLS verifies, unless [`Tls`] has another, and stands in outcomes.
+    /// Opens a session on a new connection to the server `host`: greeting, TLS, authentication. `host` is
+    /// the name that TLS verifies, unless [`Tls`] has another, and the name in outcomes.
     pub async fn open(stream: S, host: &str, settings: &Settings) -> Result<Client<S>, OpenError> {
         let mut wire = Wire::new(stream);
         let opened = open(&mut wire, host, settings).await;
         if matches!(opened, Err(OpenError::Refused(_))) {
-            // It answers, so it may be told; whether it listens is its own affair.
+            // The server answers, so send QUIT, without waiting for the reply.
             let until = deadline(settings.deadlines.quit);
             wire.out.clear();
             wire.out.extend_from_slice(b"QUIT\r\n");
@@ -129,15 +129,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         &self.info
     }
 
-    /// Whether another message may be sent: the connection is good, and the server takes as many
-    /// (MAILMAX of RFC 9422).
+    /// Whether another message may be sent: the connection works, and the server's limit of messages
+    /// (MAILMAX of RFC 9422) is not reached.
     pub fn is_reusable(&self) -> bool {
         let most = self.info.capabilities.max_mails;
         self.after != After::Close && most.is_none_or(|most| self.begun < most)
     }
 
-    /// Whether the server is still there, as far as it has said. To be asked before a connection
-    /// that was idle is used again: most servers close them after some minutes.
+    /// Whether the server has not closed the connection, as far as is known. Call it before reusing an idle
+    /// connection: most servers close those after some minutes.
     pub async fn is_alive(&mut self) -> bool {
         if self.is_reusable() && !matches!(self.wire.unasked().await, Ok(None)) {
             self.after = After::Close;
@@ -145,9 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.is_reusable()
     }
 
-    /// Sends one message; one verdict for each recipient, in their order. `message` is read once,
-    /// from the beginning, in place, by blocking reads: it is in memory, or was read a moment ago.
-    /// It must be the one that the transaction's shape was taken of.
+    /// Sends one message. Returns one verdict for each recipient, in their order. `message` is read once
+    /// from the beginning, in place, by blocking reads, so it must be in memory or recently read. The
+    /// transaction's shape must be of this message.
     pub async fn deliver(
         &mut self,
         transaction: &Transaction<'_>,
@@ -175,7 +175,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 }
                 ExchangeNext::Reply(step) => {
                     let within = self.deadlines.of(step);
-                    // The answer to the message has its own time, whatever is left of the whole.
+                    // The wait for the final answer has a separate time limit, independent of the rest of
+                    // the transaction.
                     let until = match step {
                         Step::End => deadline(within),
                         _ => until,
@@ -202,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             };
         }
         let (verdicts, after) = exchange.finish();
-        // Somebody who says more than was asked would be misunderstood in the next transaction.
+        // An unexpected reply would be taken for a reply in the next transaction.
         self.after = if self.wire.has_input() {
             After::Close
         } else {
@@ -211,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         verdicts
     }
 
-    /// Says goodbye and closes the connection. Waits no longer than the deadline for QUIT.
+    /// Sends QUIT and closes the connection. Waits no longer than the deadline for QUIT.
     pub async fn quit(mut self) {
         let within = self.deadlines.quit;
         let until = deadline(within);
@@ -226,14 +227,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let _ = tokio::time::timeout_at(until, goodbye).await;
     }
 
-    /// Why no transaction can begin, if none can.
+    /// Why no transaction can begin, or `None` if one can.
     async fn before_mail(&mut self, before: After) -> Option<Verdict> {
         if before == After::Close {
             return Some(Verdict::of_trouble(&Trouble::Lost, Step::Mail));
         }
         let trouble = match self.wire.unasked().await {
             Ok(None) => return None,
-            // Nobody has asked about a message yet: this is about the host.
+            // No command for a message has been sent, so this reply is about the host.
             Ok(Some(reply)) => {
                 match Verdict::of_reply(&reply, Step::Reset, Scope::Host, &self.remote) {
                     Some(verdict) => return Some(verdict),
@@ -266,8 +267,8 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         has = tls.protection();
     }
     let (mut opening, mut next) = Opening::new(terms, has);
-    // TLS is there, and nothing was heard through it: a server that does not like our side of the
-    // handshake says so only now.
+    // TLS is established, but nothing was received over it: a server that rejects this side of the
+    // handshake reports that only now.
     let mut is_on_trial = false;
     loop {
         next = match next {

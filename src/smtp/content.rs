@@ -1,96 +1,97 @@
-//! A message's octets as they go over the wire: every line ends in CRLF, and none but the last
-//! begins with a lone dot.
+//! The octets of a message on the wire: every line ends in CRLF, and only the last line begins with a dot that is
+//! not doubled.
 //!
-//! A line ends at LF, and any run of CRs directly before that LF belongs to the line's end. So
-//! acceptance sees the lines of a header, and so does this. A lone CR, anywhere else, ends no line:
+//! A line ends at LF, and any run of CRs directly before that LF is part of the line's end. Acceptance splits the
+//! header into lines in the same way. A lone CR anywhere else does not end a line:
 //!
-//! | a lone CR | goes as |
+//! | a lone CR | is sent as |
 //! |---|---|
 //! | in the header | a blank, because a server that takes it for a line's end would see another field |
-//! | in the body, in [`Framing::Counted`] | it is |
+//! | in the body, in [`Framing::Counted`] | CR |
 //! | in the body, otherwise | CRLF |
 //!
 //! Servers disagree about where a message ends: some take a bare LF or CR for a line's end, some
-//! drop NULs before they look. A message that has a dot between two such ends would be two messages
+//! drop NULs before they look. A message with a dot between two such ends would be two messages
 //! for them, and the second one forged. So DATA carries CRLF and no other CR or LF, and dots are
-//! doubled after that. NULs are left out of it, as RFC 5321 4.1.1.4 has no place for them; in the
+//! doubled after that conversion. NULs are left out of it, because RFC 5321 4.1.1.4 does not permit them; in the
 //! header they become blanks, so that no line becomes empty and ends the header. In
 //! [`Framing::Counted`] NULs and lone CRs stay: there the length ends the message.
 //!
-//! DATA carries no line of more than [`MAX_LINE`] octets either: longer ones are folded as Postfix
-//! folds them. A signed message is not folded: its signature would break, and most servers take
+//! DATA carries no line of more than [`MAX_LINE`] octets either: longer ones are folded the way Postfix
+//! folds them. A signed message is not folded: its signature would break, and most servers accept
 //! long lines.
 
 use std::io::{self, Read};
 
 use memchr::memchr2;
 
-/// How a message goes, and how its end is told.
+/// How a message is sent, and how its end is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// DATA: a dot on a line of its own, other leading dots doubled, long lines folded.
+    /// DATA: ended by a lone dot, other leading dots doubled, long lines folded.
     Dots,
-    /// The same with long lines as they are.
+    /// The same, but long lines are not folded.
     Unfolded,
-    /// BDAT: octets are counted beforehand.
+    /// BDAT: the number of octets is sent first.
     Counted,
 }
 
-/// What has to be known of a message before it is sent, from one reading of it.
+/// What must be known of a message before it is sent, from reading it once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Octets of the message as it is read. One that has more or fewer when it is sent has changed,
-    /// or cannot be read to its end, and is never ended as if it were whole.
+    /// Octets of the message as it is read. If the number differs when the message is sent, it has changed
+    /// or cannot be read to its end, and is never ended as if it were complete.
     pub octets: u64,
     /// Octets in [`Framing::Counted`].
     pub size: u64,
-    /// Octets by DATA, doubled dots not counted (RFC 1870).
+    /// Octets in DATA, doubled dots not counted (RFC 1870).
     pub size_in_data: u64,
-    /// Somewhere is an octet above 127.
+    /// It has an octet above 127.
     pub has_eight_bit: bool,
-    /// There are NULs.
+    /// It has a NUL.
     pub has_nul: bool,
-    /// There is a CR in the body that belongs to no line's end.
+    /// Its body has a CR that is not part of a line's end.
     pub has_lone_cr: bool,
-    /// The longest line, without its end.
+    /// Octets of the longest line, without its end.
     pub longest_line: u64,
-    /// There is a signature (DKIM, ARC) that a changed line would break.
+    /// It has a signature (DKIM, ARC) that a changed line would break.
     pub is_signed: bool,
 }
 
-/// The most octets of a line, without its end, that DATA promises to carry (RFC 5321 4.5.3.1.6).
-/// A doubled dot does not count.
+/// The most octets of a line, without its end, that DATA must carry (RFC 5321 4.5.3.1.6). A doubled dot
+/// does not count. Longer lines are folded.
 pub const MAX_LINE: u64 = 998;
 
-/// The longest line of ASCII of which one knows, without looking, that a character of UTF-8 may
-/// follow: such a character has four octets at most.
+/// Octets up to which a line certainly has room for one more UTF-8 character, which has at most four
+/// octets.
 const SAFE_LINE: u64 = MAX_LINE - 3;
 
-/// What a line is folded with, as in Postfix. The blank keeps a header's line what it is, and a
-/// MIME boundary from appearing.
+/// What folds a line, as in Postfix. The blank makes a header line continue, and keeps a new line from
+/// being a MIME boundary.
 const FOLD: &[u8] = b"\r\n ";
 
-/// Fields whose signatures are about the octets of the body.
+/// Fields with signatures that cover the octets of the body.
 const SIGNATURES: [&str; 3] = [
     "DKIM-Signature",
     "ARC-Message-Signature",
     "DomainKey-Signature",
 ];
 
-/// Octets read at a time. The C library tidies up all its memory whenever it gets 64 KiB back.
+/// Octets read at a time. It is below 64 KiB because the C library consolidates its heap whenever 64 KiB are
+/// freed.
 const BLOCK: usize = 16 * 1024;
 
 /// Splits a stream of octets into lines.
 #[derive(Debug, Default)]
 struct Lines {
-    /// CRs of which is not known yet whether LF follows.
+    /// CRs that are not known to precede an LF.
     crs: usize,
 }
 
 enum Piece<'a> {
-    /// Neither CR nor LF is in it.
+    /// Text without CR and LF.
     Text(&'a [u8]),
-    /// A CR that belongs to no line's end.
+    /// A CR that is not part of a line's end.
     LoneCr,
     End,
 }
@@ -120,21 +121,20 @@ impl Lines {
         }
     }
 
-    /// Whether CRs stand at the end of the message. The LF that is missing there is added, so they
-    /// belong to that line's end.
+    /// Whether the message ends in CRs. The missing LF is added, so they are part of that line's end.
     fn ends_in_cr(&self) -> bool {
         self.crs > 0
     }
 }
 
-/// Turns a message into what is sent, block by block.
+/// Encodes a message for sending, block by block.
 #[derive(Debug)]
 pub struct Encoder {
     lines: Lines,
     pieces: Pieces,
 }
 
-/// Turns pieces of lines into what is sent.
+/// Encodes pieces of lines.
 #[derive(Debug)]
 struct Pieces {
     framing: Framing,
@@ -142,7 +142,7 @@ struct Pieces {
     in_header: bool,
 }
 
-/// Where to: sent, or only counted.
+/// The output: sent, or only counted.
 trait Out {
     fn add(&mut self, bytes: &[u8]);
 }
@@ -162,12 +162,12 @@ impl Out for Count {
     }
 }
 
-/// The line that is being written.
+/// The line being written.
 #[derive(Debug, Default)]
 struct Line {
     /// Its octets, without a doubled dot.
     length: u64,
-    /// Dots that were doubled and lines that were folded, in the whole message.
+    /// Doubled dots and folded lines in the whole message.
     doubled: u64,
     folded: u64,
 }
@@ -181,13 +181,13 @@ impl Encoder {
         }
     }
 
-    /// Encodes the next octets of the message after what is in `out`.
+    /// Encodes the next octets of the message and appends them to `out`.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let Encoder { lines, pieces } = self;
         lines.push(bytes, |piece| pieces.push(&piece, out));
     }
 
-    /// The end of the message: its last line's, if that has none, and the lone dot.
+    /// Writes the end of the message: the end of its last line if that is missing, and the lone dot.
     pub fn finish(mut self, out: &mut Vec<u8>) {
         self.pieces.end_line(self.lines.ends_in_cr(), out);
         if self.pieces.framing != Framing::Counted {
@@ -250,8 +250,8 @@ impl Line {
         }
     }
 
-    /// Adds text, folded before the character that would make the line too long. Looks at each
-    /// octet alone, so that it does not matter in what blocks a message comes.
+    /// Adds text, folded before the character that would make the line too long. It examines each octet
+    /// separately, so that the division of a message into blocks makes no difference.
     fn fold(&mut self, mut text: &[u8], out: &mut impl Out) {
         while let Some(first) = text.first() {
             let safe = SAFE_LINE.saturating_sub(self.length);
@@ -287,7 +287,7 @@ impl Line {
 }
 
 impl Shape {
-    /// Reads a message to its end.
+    /// Measures a message by reading it to its end.
     pub fn of(mut message: impl Read) -> io::Result<Shape> {
         let mut measure = Measure::new();
         let mut block = vec![0; BLOCK];
@@ -306,14 +306,14 @@ struct Measure {
     lines: Lines,
     shape: Shape,
     line: u64,
-    /// None after the header.
+    /// `None` after the header.
     name: Option<FieldName>,
-    /// What DATA would carry is counted as it would be made.
+    /// Runs the encoding of DATA, to count what it would produce.
     data: Pieces,
     made: Count,
 }
 
-/// The beginning of a header's line.
+/// The beginning of a header line.
 #[derive(Default)]
 struct FieldName(Vec<u8>);
 
@@ -397,7 +397,7 @@ impl Measure {
 }
 
 impl FieldName {
-    /// Octets that are kept: more than any name in [`SIGNATURES`] and its colon have.
+    /// Octets that are kept: more than any name in [`SIGNATURES`] with its colon.
     const MAX: usize = 64;
 
     fn push(&mut self, text: &[u8]) {

@@ -1,8 +1,10 @@
-//! One transaction, without I/O: replies in, commands out, a verdict for each recipient at the end.
+//! One transaction, without I/O: takes replies, produces commands, and has a verdict for each recipient at
+//! the end.
 //!
-//! With PIPELINING everything up to DATA is one write, and replies are taken in their order as they
-//! come. A verdict once given stands: who was refused keeps that reply, whatever happens later.
-//! Whoever has none at the end of the message gets the answer to it; in LMTP each has his own.
+//! With PIPELINING everything up to DATA is one write, and replies are handled in order as they arrive. A
+//! verdict is final: a refused recipient keeps that reply, whatever happens later. A recipient without a
+//! verdict at the end of the message gets the answer to the message; in LMTP each such recipient has a
+//! separate answer.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,28 +20,28 @@ use crate::message::{EnhancedCode, domain};
 /// What comes next in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeNext {
-    /// Send what was written, and give the reply to [`Exchange::on_reply`].
+    /// Send what was written, and pass the reply to [`Exchange::on_reply`].
     Reply(Step),
-    /// Send what was written and the message behind it, then call [`Exchange::on_sent`]. Nothing
-    /// may have come in behind the last reply, and a reply that comes before everything is sent
-    /// goes to [`Exchange::on_early_reply`].
+    /// Send what was written and then the message, then call [`Exchange::on_sent`]. No input may remain
+    /// after the last reply. A reply that arrives before everything is sent goes to
+    /// [`Exchange::on_early_reply`].
     Body(Framing),
     /// Every recipient has a verdict.
     Done,
 }
 
-/// In what state a transaction leaves the connection.
+/// The state in which a transaction leaves the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// The next MAIL may follow.
     Ready,
-    /// RSET has to come first. It goes in one write with the next MAIL where that may be.
+    /// RSET has to come first. It is sent in one write with the next MAIL if possible.
     Reset,
-    /// It is of no use any more, and must be closed.
+    /// The connection is unusable and must be closed.
     Close,
 }
 
-/// A transaction that is going on.
+/// A transaction in progress.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     transaction: &'a Transaction<'a>,
@@ -48,16 +50,16 @@ pub struct Exchange<'a> {
     remote: &'a str,
     framing: Framing,
     verdicts: Vec<Option<Verdict>>,
-    /// Commands to be sent, and commands that were sent and are not answered yet.
+    /// Commands to be sent, and commands sent but not answered yet.
     unsent: VecDeque<Command>,
     sent: VecDeque<Command>,
-    /// Recipients that the server took, in their order.
+    /// Recipients that the server accepted, in their order.
     accepted: VecDeque<usize>,
-    /// MAIL was refused. What follows means nothing.
+    /// MAIL was refused. The answers to what follows mean nothing.
     is_refused: bool,
     /// The message is being sent.
     in_body: bool,
-    /// The server says goodbye.
+    /// The server is closing the connection.
     is_closing: bool,
     after: After,
 }
@@ -70,13 +72,14 @@ enum Command {
     Data,
     /// The end of the message.
     End,
-    /// The end of a message that nobody gets: DATA was taken although no recipient was.
+    /// The end of a message without recipients: DATA was accepted although no recipient was.
     LoneDot,
 }
 
 impl<'a> Exchange<'a> {
-    /// Begins a transaction on a connection that the last one left as `before`; appends the first
-    /// commands to `out`. What cannot be sent to this server at all has its verdict at once.
+    /// Begins a transaction on a connection that the last one left as `before`, and appends the first
+    /// commands to `out`. A recipient or message that this server cannot be sent at all gets its verdict at
+    /// once.
     pub fn begin(
         transaction: &'a Transaction<'a>,
         caps: &'a Capabilities,
@@ -119,7 +122,7 @@ impl<'a> Exchange<'a> {
         (exchange, next)
     }
 
-    /// Takes a reply; appends the next commands to `out`.
+    /// Handles a reply; appends the next commands to `out`.
     pub fn on_reply(&mut self, reply: &ServerReply, out: &mut Vec<u8>) -> ExchangeNext {
         let Some(command) = self.sent.pop_front() else {
             return self.misplaced(reply, Step::Mail);
@@ -139,7 +142,7 @@ impl<'a> Exchange<'a> {
                 if reply.class() == 3 {
                     return self.misplaced(reply, Step::Mail);
                 }
-                // Nothing is open that RSET would end; but more replies may be on their way.
+                // No transaction is open, so RSET is not needed; but more replies may be on their way.
                 let next = self.refuse_all(reply, Step::Mail, After::Ready);
                 if self.sent.is_empty() {
                     return next;
@@ -156,15 +159,16 @@ impl<'a> Exchange<'a> {
         self.go_on(out)
     }
 
-    /// All of the message is with the operating system, its end included: from here on the
-    /// server may have it.
+    /// Notes that the operating system has the whole message with its end: from now on the server may have
+    /// it.
     pub fn on_sent(&mut self) -> ExchangeNext {
         self.in_body = false;
         self.sent.push_back(Command::End);
         ExchangeNext::Reply(Step::End)
     }
 
-    /// A reply came before the message was sent to its end. The server does not have it.
+    /// Handles a reply that arrived before the whole message was sent. The server does not have the
+    /// message.
     pub fn on_early_reply(&mut self, reply: &ServerReply) -> ExchangeNext {
         match reply.class() {
             4 | 5 => self.refuse_all(reply, Step::Body, After::Close),
@@ -172,7 +176,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The connection cannot be used any more.
+    /// Notes that the connection cannot be used any more.
     pub fn on_trouble(&mut self, trouble: &Trouble) -> ExchangeNext {
         let step = match self.sent.front() {
             _ if self.in_body => Step::Body,
@@ -182,7 +186,7 @@ impl<'a> Exchange<'a> {
         self.give_up(trouble, step)
     }
 
-    /// The verdicts, in the order of the recipients, and the state of the connection.
+    /// Returns the verdicts, in the order of the recipients, and the state of the connection.
     pub fn finish(self) -> (Vec<Verdict>, After) {
         let lost = || Verdict::of_trouble(&Trouble::Lost, Step::Mail);
         let verdicts = self.verdicts.into_iter();
@@ -241,7 +245,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Recipients beyond what the server takes in one transaction, of which it need not be told.
+    /// Leaves out the recipients beyond the server's limits for one transaction, without sending them.
     fn leave_what_is_beyond_limits(&mut self) {
         let most = self.caps.max_recipients.unwrap_or(u64::MAX);
         let most_domains = self.caps.max_domains.unwrap_or(u64::MAX);
@@ -272,10 +276,10 @@ impl<'a> Exchange<'a> {
         self.verdicts.iter().enumerate().filter_map(open)
     }
 
-    /// Sends what may be sent now: all of it, or one command.
+    /// Writes the commands that may be sent now: all, or only the next one.
     fn go_on(&mut self, out: &mut Vec<u8>) -> ExchangeNext {
         if self.sent.is_empty() {
-            // Nobody is left to whom DATA or BDAT would go.
+            // No recipient is left for DATA or BDAT.
             let is_before_body = self.unsent.front().is_none_or(|c| *c == Command::Data);
             if is_before_body && (self.accepted.is_empty() || self.is_refused) {
                 return self.finished(After::Reset);
@@ -302,11 +306,10 @@ impl<'a> Exchange<'a> {
         match command {
             Command::Reset => out.extend_from_slice(b"RSET\r\n"),
             Command::Mail => {
-                // Only an address that is UTF-8 is declared so. A header that is UTF-8 goes as any
-                // other octets above 127, as from Postfix with mail for which nobody asked for
-                // SMTPUTF8. Servers take such a header undeclared; declared, it would be returned
-                // by the first server on the way that does not offer SMTPUTF8, such as the mail
-                // store behind a relay that does.
+                // Only a UTF-8 address is declared. A UTF-8 header is sent like other octets above 127, as
+                // Postfix does with mail submitted without SMTPUTF8. Servers accept such a header
+                // undeclared. Declared, the message would be returned by the first server on the path
+                // without SMTPUTF8, such as the mail store after a relay that has it.
                 let is_utf8 =
                     |index: usize| needs_utf8(self.transaction.recipients[index].on_wire());
                 let utf8 = self.caps.smtp_utf8
@@ -326,18 +329,19 @@ impl<'a> Exchange<'a> {
         ExchangeNext::Body(self.framing)
     }
 
-    /// The answer to DATA.
+    /// Handles the answer to DATA.
     fn on_go_ahead(&mut self, reply: &ServerReply, out: &mut Vec<u8>) -> ExchangeNext {
         match (reply.class(), self.accepted.is_empty(), self.is_refused) {
             (3, false, false) => self.begin_body(),
-            // Pipelined, and nobody was taken: the message that is asked for has to be ended, and
-            // the answer to that is nobody's (RFC 2920 3.1). In LMTP there would be none.
+            // Pipelined, and no recipient was accepted: the requested message has to be ended, and the
+            // answer to that counts for no recipient (RFC 2920 3.1). In LMTP there would be no answer.
             (3, true, _) if self.protocol == Protocol::Smtp => {
                 self.write(Command::LoneDot, out);
                 self.sent.push_back(Command::LoneDot);
                 ExchangeNext::Reply(Step::End)
             }
-            // MAIL was refused and a recipient taken: who would get the empty message?
+            // MAIL was refused but a recipient accepted: the empty message might be delivered to it, so
+            // close the connection.
             (3, ..) => self.finished(After::Close),
             (2, ..) => self.misplaced(reply, Step::Data),
             _ if self.is_refused => self.finished(After::Ready),
@@ -345,7 +349,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// An answer to the message: everybody's, or in LMTP the next one's.
+    /// Handles an answer to the message: for all recipients, or in LMTP for the next one.
     fn on_answer(&mut self, reply: &ServerReply) -> ExchangeNext {
         if reply.class() == 3 {
             return self.misplaced(reply, Step::End);
@@ -362,7 +366,8 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
-        // The server is going, but in LMTP it may have answered for the others already.
+        // The server is closing the connection, but in LMTP it may already have answered for the other
+        // recipients.
         self.is_closing |= reply.code == 421;
         if !self.accepted.is_empty() {
             self.sent.push_back(Command::End);

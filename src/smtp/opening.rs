@@ -1,5 +1,5 @@
-//! The way from a new connection to the first MAIL: greeting, EHLO, STARTTLS, AUTH. Without I/O:
-//! replies in, commands out.
+//! The opening of a connection up to the first MAIL: greeting, EHLO, STARTTLS, AUTH. Without I/O: takes
+//! replies, produces commands.
 
 use std::fmt;
 
@@ -14,30 +14,31 @@ use super::verdict::{Scope, Trouble, Verdict};
 use crate::message::{EnhancedCode, printable};
 use crate::queue::Outcome;
 
-/// The longest command line that every server takes (RFC 5321 4.5.3.1.4).
+/// Octets of the longest command line that every server accepts (RFC 5321 4.5.3.1.4). A longer AUTH command
+/// is split.
 const MAX_COMMAND: usize = 512;
 
-/// Which protocol is spoken.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// SMTP (RFC 5321): one answer to a message.
     #[default]
     Smtp,
-    /// LMTP (RFC 2033): an answer for each recipient that was accepted.
+    /// LMTP (RFC 2033): an answer for each accepted recipient.
     Lmtp,
 }
 
-/// What we call ourselves: a domain or an address literal.
+/// The client's name: a domain or an address literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloName(String);
 
-/// The name cannot be said in EHLO.
+/// The name cannot be sent in EHLO.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be said in EHLO: it must be ASCII without blanks")]
+#[error("{0:?} cannot be sent in EHLO: it must be ASCII without blanks")]
 pub struct NotAName(String);
 
 impl HelloName {
-    /// Takes a name that is not empty, ASCII, and without blanks and control characters.
+    /// Checks that the name is not empty, is ASCII, and has no blanks or control characters.
     pub fn parse(name: &str) -> Result<HelloName, NotAName> {
         if !name.is_empty() && name.len() <= 255 && name.bytes().all(|b| b.is_ascii_graphic()) {
             Ok(HelloName(name.to_owned()))
@@ -53,33 +54,33 @@ impl fmt::Display for HelloName {
     }
 }
 
-/// What is to become of STARTTLS.
+/// Whether STARTTLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartTls {
     /// It is not used.
     Never,
     /// It is used if it is offered.
     IfOffered,
-    /// Without it nothing goes.
+    /// It is required.
     Always,
 }
 
-/// What an opening is to reach.
+/// What an opening has to negotiate.
 #[derive(Clone, Debug)]
 pub struct Terms<'a> {
     /// The protocol.
     pub protocol: Protocol,
-    /// Our name.
+    /// The client's name.
     pub hello: &'a HelloName,
     /// Whether TLS is to be negotiated.
     pub start_tls: StartTls,
-    /// As whom we authenticate, if we do.
+    /// The credentials, if the client authenticates.
     pub login: Option<&'a Login>,
-    /// The server's name, for its replies.
+    /// The server's name, for the outcomes.
     pub remote: &'a str,
 }
 
-/// Why a connection did not come to the first MAIL. All of it defers: see [`super::verdict`].
+/// Why an opening did not reach the first MAIL. All of these defer: see [`super::verdict`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The server refused a step.
@@ -88,24 +89,24 @@ pub enum OpenError {
     /// The connection or the server's side of the protocol failed.
     #[error("{trouble} while {step}")]
     Trouble {
-        /// Where.
+        /// The step.
         step: Step,
-        /// What.
+        /// The failure.
         trouble: Trouble,
     },
-    /// TLS is required, and not offered.
+    /// TLS is required but not offered.
     #[error("TLS is required, and the server does not offer it")]
     NoTls,
-    /// Somebody said something before TLS that would be taken for said within it.
+    /// Input arrived before TLS that would be taken for input inside TLS. It may have been injected.
     #[error("the server said something between STARTTLS and TLS")]
     Injected,
-    /// TLS could not be negotiated; with `verified`, the certificate is not the server's.
+    /// TLS could not be negotiated. With `verified`, the certificate may not be the server's.
     #[error("TLS: {0}")]
     Tls(String),
-    /// The same, where TLS is not required: a new connection may do without.
+    /// The same if TLS is not required: a new connection may do without it.
     #[error("TLS: {0}")]
     OptionalTls(String),
-    /// We could not authenticate.
+    /// Authentication failed on the client's side.
     #[error("{0}")]
     Sasl(#[from] SaslError),
 }
@@ -116,7 +117,7 @@ impl OpenError {
         matches!(self, OpenError::OptionalTls(_))
     }
 
-    /// What it means for every recipient.
+    /// The verdict for every recipient.
     pub fn verdict(&self) -> Verdict {
         let (code, step) = match self {
             OpenError::Refused(verdict) => return verdict.clone(),
@@ -137,16 +138,15 @@ impl OpenError {
 /// What comes next in an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpeningNext {
-    /// Send what was written, and give the reply to [`Opening::on_reply`].
+    /// Send what was written, and pass the reply to [`Opening::on_reply`].
     Reply(Step),
-    /// Negotiate TLS. Nothing may have come in behind the last reply. Then call
-    /// [`Opening::on_encrypted`].
+    /// Negotiate TLS. No input may remain after the last reply. Then call [`Opening::on_encrypted`].
     Encrypt,
     /// MAIL may follow.
     Ready,
 }
 
-/// An opening.
+/// An opening in progress.
 #[derive(Debug)]
 pub struct Opening<'a> {
     terms: Terms<'a>,
@@ -157,7 +157,7 @@ pub struct Opening<'a> {
     mechanism: Option<Mechanism>,
 }
 
-/// What is waited for.
+/// The reply that is expected next.
 #[derive(Debug)]
 enum State {
     Greeting,
@@ -168,19 +168,19 @@ enum State {
     Over,
 }
 
-/// What is to become of our first words in an authentication, in Base64.
+/// The client's initial response in an authentication, in Base64.
 #[derive(Debug)]
 enum First {
-    /// The server asks for them.
+    /// To be sent when the server asks for it.
     Unsaid(Vec<u8>),
-    /// They went along with AUTH.
+    /// Sent together with AUTH.
     Said(Vec<u8>),
-    /// There are none, or they were answered.
+    /// There is none, or it was answered.
     Done,
 }
 
 impl<'a> Opening<'a> {
-    /// An opening that waits for the greeting on a connection with this protection.
+    /// An opening that waits for the greeting, on a connection with this protection.
     pub fn new(terms: Terms<'a>, has: Protection) -> (Opening<'a>, OpeningNext) {
         let opening = Opening {
             terms,
@@ -193,7 +193,7 @@ impl<'a> Opening<'a> {
         (opening, OpeningNext::Reply(Step::Greeting))
     }
 
-    /// Takes a reply; appends the next command to `out`.
+    /// Handles a reply; appends the next command to `out`.
     pub fn on_reply(
         &mut self,
         reply: &ServerReply,
@@ -231,14 +231,15 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// TLS is there. What the server said before is forgotten: anybody could have said it.
+    /// Notes that TLS is established. Everything that the server said before is discarded: an attacker
+    /// could have sent it.
     pub fn on_encrypted(&mut self, has: Protection, out: &mut Vec<u8>) -> OpeningNext {
         self.has = has;
         self.capabilities = Capabilities::default();
         self.hello(out)
     }
 
-    /// What the server can do, what it said first, and how we authenticated.
+    /// The server's capabilities, its greeting, and the authentication mechanism that was used.
     pub fn finish(self) -> (Capabilities, String, Option<Mechanism>) {
         (self.capabilities, self.greeting, self.mechanism)
     }
@@ -284,7 +285,7 @@ impl<'a> Opening<'a> {
                 out.extend_from_slice(&first);
                 First::Said(first)
             }
-            // Long ones, tokens, are asked for first (RFC 4954 4).
+            // A long response (a token) waits until the server asks for it (RFC 4954 4).
             Some(first) => First::Unsaid(first),
             None => First::Done,
         };
@@ -302,8 +303,8 @@ impl<'a> Opening<'a> {
     ) -> Result<OpeningNext, OpenError> {
         match (reply.code, first) {
             (334, First::Unsaid(first)) => out.extend_from_slice(&first),
-            // Some servers do not look at what went along with AUTH, and ask for it. A challenge of
-            // PLAIN can be nothing else; of the others, one that is empty.
+            // Some servers ignore the response sent with AUTH, and ask for it. For PLAIN any challenge
+            // means that; for the other mechanisms, an empty one.
             (334, First::Said(first))
                 if reply.text().trim().is_empty() || self.mechanism == Some(Mechanism::Plain) =>
             {
@@ -312,7 +313,7 @@ impl<'a> Opening<'a> {
             (334, _) => {
                 let challenge = BASE64
                     .decode(reply.text().trim())
-                    // Some servers ask for the password of LOGIN in plain words.
+                    // Some servers ask for the password of LOGIN in plain text, without Base64.
                     .or_else(|error| match sasl {
                         Sasl::Login { .. } => Ok(Vec::new()),
                         _ => Err(error),

@@ -1,4 +1,4 @@
-//! Certificates and keys as files have them.
+//! Certificates and keys from PEM files.
 
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -9,22 +9,22 @@ impl Roots {
     /// The certificates of a PEM file.
     ///
     /// # Errors
-    /// There is none in it, or one that cannot be read.
+    /// The file has no certificate, or one that cannot be read.
     pub fn from_pem(pem: &[u8]) -> Result<Roots, TlsError> {
         certificates(pem).map(Roots::These)
     }
 }
 
 impl ClientIdentity {
-    /// The certificates of one PEM file, ours first, and the key of another.
+    /// The certificates of one PEM file, the client's own first, and the key of another.
     ///
     /// # Errors
-    /// One of them is missing, or cannot be read.
+    /// A certificate or the key is missing, or cannot be read.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<ClientIdentity, TlsError> {
         let key = PrivateKeyDer::from_pem_slice(key);
         Ok(ClientIdentity {
             chain: certificates(chain)?,
-            // The error could say what stands in the file.
+            // Drop the error, because it could quote the content of the file.
             key: key.map_err(|_| TlsError::Pem("private key"))?,
         })
     }

@@ -1,24 +1,24 @@
-//! A server's replies, read from whatever pieces the network gives (RFC 5321 4.2, RFC 2034).
+//! A server's replies, parsed from any pieces in which they arrive (RFC 5321 4.2, RFC 2034).
 //!
-//! Text may be anything, and is only shortened: 100 KB on a line, NULs and Latin-1 do not change what
-//! the code says. The form has to be right. Whoever mixes codes within one reply, or forgets what
-//! stands behind them, may mean any of two things, and guessing would lose or double mail.
+//! Text may be anything and is only shortened: 100 KB on a line, NULs and Latin-1 do not change what the
+//! code means. The form has to be right. A server that mixes codes within one reply, or omits what follows
+//! them, is ambiguous, and guessing would lose mail or deliver it twice.
 //!
-//! Two things are mended, because they have one meaning only. The code says of what class a reply is,
-//! and an enhanced code of another class says what it is about: `451 5.7.3` is 4.7.3. And a line
-//! without a code within a greeting or the answer to EHLO ([`Form::Lenient`]) says nothing: no other
-//! command is under way then whose answer it could hide. Postfix ignores it, too.
+//! Two errors are repaired, because they have only one meaning. The code decides the class of a reply, and
+//! an enhanced code of another class only its subject: `451 5.7.3` is 4.7.3. And a line without a code
+//! within a greeting or the answer to EHLO ([`Form::Lenient`]) is ignored, as in Postfix: no other command
+//! is under way then to which it could be the answer.
 
 use super::step::Step;
 use crate::message::{EnhancedCode, Reply};
 
-/// Octets of a line that are kept. RFC 5321 promises 512.
+/// Octets of a line that are kept; the rest is dropped. RFC 5321 promises 512.
 const MAX_LINE: usize = 8 * 1024;
 
-/// Octets of one reply that are kept, over all its lines.
+/// Octets of one reply that are kept, over all its lines; the rest is dropped.
 const MAX_KEPT: usize = 64 * 1024;
 
-/// Octets of one reply that are read. Whoever says more says it to keep us busy.
+/// Octets of one reply that are read. A longer reply is an error: it only keeps the client busy.
 const MAX_REPLY: usize = 1024 * 1024;
 
 /// A whole reply.
@@ -26,17 +26,17 @@ const MAX_REPLY: usize = 1024 * 1024;
 pub struct ServerReply {
     /// 200 to 599.
     pub code: u16,
-    /// The enhanced status code, if there was one, with the class of the code.
+    /// The enhanced status code, if there is one, with the class of the code.
     pub enhanced: Option<EnhancedCode>,
-    /// The text of every line, without the codes; long ones are cut. Control characters are
-    /// still in it.
+    /// The text of every line, without the codes; long ones are cut. Control characters are not removed.
     pub lines: Vec<String>,
 }
 
-/// Why something is not a reply.
+/// Why input is not a reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// A line does not begin with a code from 200 to 599 and then a blank, a hyphen or its end.
+    /// A line does not begin with a code from 200 to 599 followed by a blank, a hyphen or the end of the
+    /// line.
     #[error("not a reply: {0:?}")]
     Form(String),
     /// The lines of one reply have different codes.
@@ -44,7 +44,7 @@ pub enum ReplyError {
     Mixed {
         /// The first line's code.
         first: u16,
-        /// A later one's.
+        /// The differing code of a later line.
         then: u16,
     },
     /// More than a megabyte.
@@ -52,18 +52,18 @@ pub enum ReplyError {
     TooLong,
 }
 
-/// How closely a reply is looked at.
+/// How strictly a reply is parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
-    /// Every line has the code.
+    /// Every line must have the code.
     #[default]
     Strict,
-    /// Lines between the first and the last may have none. What they say does not count.
+    /// Lines between the first and the last may lack it. They are ignored.
     Lenient,
 }
 
 impl Form {
-    /// How closely the answer to a step is looked at.
+    /// How strictly the answer to a step is parsed.
     pub fn of(step: Step) -> Form {
         match step {
             Step::Greeting | Step::Hello => Form::Lenient,
@@ -72,7 +72,7 @@ impl Form {
     }
 }
 
-/// Puts replies together.
+/// Assembles replies.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
     form: Form,
@@ -95,20 +95,20 @@ impl ServerReply {
         self.lines.join(" ")
     }
 
-    /// The reply as an outcome has it.
+    /// Returns the reply in the form used in outcomes.
     pub fn to_reply(&self, remote: &str) -> Reply {
         Reply::of_server(self.code, self.enhanced, self.text(), remote)
     }
 }
 
 impl ReplyParser {
-    /// How the next lines are to be looked at.
+    /// Sets how strictly the following lines are parsed.
     pub fn expect(&mut self, form: Form) {
         self.form = form;
     }
 
-    /// Takes octets until a reply is complete. Says how many it took; the others belong to the
-    /// next reply. After an error nothing that follows can be understood.
+    /// Takes octets until a reply is complete. Returns how many it took; the others belong to the next
+    /// reply. After an error, nothing that follows can be interpreted.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(usize, Option<ServerReply>), ReplyError> {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -130,12 +130,12 @@ impl ReplyParser {
         Ok((taken, None))
     }
 
-    /// Whether nothing of a reply has come in.
+    /// Whether no part of a reply is buffered.
     pub fn is_empty(&self) -> bool {
         self.read == 0
     }
 
-    /// Takes the line; says whether it is the reply's last.
+    /// Handles a complete line. Returns whether it is the last of the reply.
     fn end_line(&mut self) -> Result<bool, ReplyError> {
         let line = std::mem::take(&mut self.line);
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
@@ -157,7 +157,7 @@ impl ReplyParser {
             }
             _ => &text,
         };
-        // A line counts also if nothing is on it: there is an end to how many are kept.
+        // An empty line counts too, so that the number of kept lines is bounded.
         if self.kept < MAX_KEPT {
             self.kept += text.len() + 8;
             self.lines.push(text.to_owned());
@@ -176,8 +176,8 @@ impl ReplyParser {
     }
 }
 
-/// Whether an enhanced code belongs to a reply of this class. One of another class does if its
-/// subject is a registered one (RFC 3463): `450 2.38.1` may be about a version.
+/// Whether an enhanced code belongs to a reply of this class. A code of another class does if its subject
+/// is registered (RFC 3463): `450 2.38.1` may be about a version.
 fn is_about_this(enhanced: EnhancedCode, class: u16) -> bool {
     u16::from(enhanced.class) == class || enhanced.subject <= 7
 }
@@ -228,17 +228,17 @@ mod tests {
             (b"250\r\n", 250, None, ""),
             (b"250 \r\n", 250, None, ""),
             (b"250 2.1.0\r\n", 250, Some("2.1.0"), ""),
-            // Whose class contradicts the reply, says only what it is about.
+            // A code with a class that contradicts the reply gives only the subject.
             (b"450 5.1.1 hm\r\n", 450, Some("4.1.1"), "hm"),
             (b"451 5.7.3 no\r\n", 451, Some("4.7.3"), "no"),
             (b"550 4.2.2 full\r\n", 550, Some("5.2.2"), "full"),
             (b"554 2.0.0 no\r\n", 554, Some("5.0.0"), "no"),
             (b"250 4.0.0 ok\r\n", 250, Some("2.0.0"), "ok"),
             (b"451-5.7.3 a\r\n451 4.7.3 b\r\n", 451, Some("4.7.3"), "a b"),
-            // No enhanced code has a class of 1 or 3: this is text.
+            // No enhanced code has class 1 or 3, so this is text.
             (b"450 3.1.1 hm\r\n", 450, None, "3.1.1 hm"),
             (b"450 2.38.1 hm\r\n", 450, None, "2.38.1 hm"),
-            // A second, different one too: it is somebody else's, quoted.
+            // A second, different code too: it is quoted from another server.
             (
                 b"550-5.1.1 a\r\n550 5.2.2 b\r\n",
                 550,
@@ -324,7 +324,8 @@ mod tests {
         let reply = hello(bytes).unwrap().1.unwrap();
         assert_eq!(reply.lines, ["mx", "DSN", "SIZE"]);
         assert!(matches!(read(bytes), Err(ReplyError::Form(_))));
-        // The first line says what it is; other codes have two meanings; and there is an end to it.
+        // The first line must identify a reply, a second code would be ambiguous, and the length is
+        // limited.
         for bytes in [&b"SSH-2.0\r\n"[..], b"mx\r\n250 mx\r\n"] {
             assert!(matches!(hello(bytes), Err(ReplyError::Form(_))));
         }

@@ -1,4 +1,4 @@
-//! Who we are, said so that the server believes it (RFC 4954; RFC 4616, 5802, 7628, 7677; XOAUTH2).
+//! Authentication of the client (RFC 4954; RFC 4616, 5802, 7628, 7677; XOAUTH2).
 
 mod scram;
 
@@ -6,91 +6,91 @@ use std::fmt;
 
 use self::scram::Scram;
 
-/// What a connection must have before credentials go over it.
+/// The protection that a connection must have before credentials are sent over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protection {
-    /// Nothing: a loopback address, or a socket in the file system.
+    /// None: a loopback address, or a Unix socket.
     Clear,
-    /// Encryption. Somebody on the way who gives himself out for the server gets a password, but
-    /// for SCRAM-SHA-256.
+    /// Encryption. An attacker on the path that impersonates the server gets a password, except with
+    /// SCRAM-SHA-256.
     #[default]
     Encrypted,
     /// Encryption, and a certificate that was verified.
     Verified,
 }
 
-/// A way to authenticate.
+/// An authentication mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
-    /// Neither side shows the other the password, and both prove that they know it.
+    /// Neither side reveals the password, and both prove that they know it.
     ScramSha256,
-    /// User and password.
+    /// User and password in one message.
     Plain,
-    /// The same, one after the other.
+    /// User and password in two messages.
     Login,
-    /// User and an access token, as Google and Microsoft do it.
+    /// User and access token, in the form of Google and Microsoft.
     XOAuth2,
-    /// The same, as RFC 7628 does it.
+    /// User and access token, in the form of RFC 7628.
     OAuthBearer,
 }
 
-/// What we authenticate with.
+/// The credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// For SCRAM-SHA-256, PLAIN and LOGIN: the first that the server offers.
+    /// For SCRAM-SHA-256, PLAIN and LOGIN: the first of these that the server offers.
     Password {
-        /// The name.
+        /// The user name.
         user: String,
         /// The password.
         password: String,
     },
-    /// For XOAUTH2 and OAUTHBEARER: the first that the server offers.
+    /// For XOAUTH2 and OAUTHBEARER: the first of these that the server offers.
     Token {
-        /// The name.
+        /// The user name.
         user: String,
-        /// The access token, as it came from its issuer.
+        /// The access token as issued.
         token: String,
     },
 }
 
-/// Authentication as one server wants it.
+/// The credentials for a server, and how to use them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// What we authenticate with.
+    /// The credentials.
     pub credentials: Credentials,
-    /// Only this way, whatever else is offered.
+    /// Use only this mechanism, whatever else is offered.
     pub mechanism: Option<Mechanism>,
-    /// What the connection must have.
+    /// The protection that the connection must have.
     pub needs: Protection,
 }
 
-/// Why authentication cannot go on.
+/// Why authentication cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SaslError {
-    /// No way that the credentials serve for is offered.
+    /// The server offers no mechanism for these credentials.
     #[error("the server offers no usable way to authenticate (it offers: {0})")]
     NoMechanism(String),
-    /// The connection is not as safe as the credentials need.
+    /// The connection has less protection than the credentials need.
     #[error("credentials are not sent over a connection that is {0}")]
     Unprotected(&'static str),
-    /// A NUL or an octet 1, which would end a field.
+    /// A NUL or an octet 1, either of which would end a field.
     #[error("the credentials contain a control character")]
     Control,
-    /// What came is not Base64, or not what the mechanism says.
+    /// The challenge is not Base64, or not what the mechanism specifies.
     #[error("the server's side of {0} is not understood")]
     Garbled(&'static str),
-    /// The number of iterations is one that weakens the password, or keeps us busy.
+    /// The number of iterations is so low that it weakens the password, or so high that it wastes time.
     #[error("the server asks for {0} iterations of SCRAM-SHA-256")]
     Iterations(u32),
-    /// The server does not know the password that it says it accepted.
+    /// The server accepted the password but did not prove that it knows it.
     #[error("the server did not prove that it knows the password")]
     Impostor,
-    /// There are no random numbers.
+    /// No random numbers are available.
     #[error("no random numbers")]
     NoRandom,
 }
 
-/// One authentication that is going on.
+/// An authentication in progress.
 #[derive(Debug)]
 pub(super) enum Sasl {
     Said(Mechanism),
@@ -99,7 +99,7 @@ pub(super) enum Sasl {
 }
 
 impl Login {
-    /// Authentication over any encrypted connection, in the best way that is offered.
+    /// Authentication over any encrypted connection, with the best mechanism that is offered.
     pub fn new(credentials: Credentials) -> Login {
         Login {
             credentials,
@@ -108,7 +108,7 @@ impl Login {
         }
     }
 
-    /// Decides for a way, and gives the first words of it, if it begins with ours.
+    /// Selects a mechanism, and returns its initial response, if it has one.
     pub(super) fn begin(
         &self,
         offered: &[String],
@@ -161,7 +161,7 @@ impl Login {
                 (Sasl::Said(mechanism), Some(first.into_bytes()))
             }
             Mechanism::OAuthBearer => {
-                // The two that would end the name are written otherwise (RFC 5801 4).
+                // Escape the two characters that would end the name (RFC 5801 4).
                 let name = user.replace('=', "=3D").replace(',', "=2C");
                 let first = format!("n,a={name},\x01auth=Bearer {secret}\x01\x01");
                 (Sasl::Said(mechanism), Some(first.into_bytes()))
@@ -172,15 +172,15 @@ impl Login {
 }
 
 impl Sasl {
-    /// The answer to a challenge behind the first words.
+    /// Returns the answer to a challenge after the initial response.
     pub(super) fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslError> {
         match self {
-            // The challenge says what is wrong, and an empty answer brings the refusal.
+            // The challenge describes the error; an empty answer makes the server refuse.
             Sasl::Said(Mechanism::XOAuth2) => Ok(Vec::new()),
-            // The same, where the answer is an octet 1 (RFC 7628 3.2.3).
+            // The same, but the answer is an octet 1 (RFC 7628 3.2.3).
             Sasl::Said(Mechanism::OAuthBearer) => Ok(vec![1]),
             Sasl::Said(mechanism) => Err(SaslError::Garbled(mechanism.name())),
-            // What the server asks with differs ("Username:", "User Name\0"), the order does not.
+            // The text of the prompts differs ("Username:", "User Name\0"), but their order does not.
             Sasl::Login { answers, given } => {
                 let answer = answers.get(*given).cloned();
                 *given += 1;
@@ -191,7 +191,7 @@ impl Sasl {
         }
     }
 
-    /// Whether success may be believed.
+    /// Checks whether a reported success can be trusted.
     pub(super) fn succeed(&self) -> Result<(), SaslError> {
         match self {
             Sasl::Scram(scram) if !scram.is_proven() => Err(SaslError::Impostor),
@@ -201,7 +201,7 @@ impl Sasl {
 }
 
 impl Mechanism {
-    /// Its name, as EHLO and AUTH have it.
+    /// Its name in EHLO and AUTH.
     pub fn name(self) -> &'static str {
         match self {
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
@@ -214,7 +214,7 @@ impl Mechanism {
 }
 
 impl fmt::Debug for Credentials {
-    /// Without the secret: a debug print ends up in a log.
+    /// Omits the secret, because debug output may end up in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, user) = match self {
             Credentials::Password { user, .. } => ("Password", user),

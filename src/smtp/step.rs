@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-/// What is being waited for.
+/// The step in which the client waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// The server's first words.
+    /// The server's greeting.
     Greeting,
     /// The answer to EHLO, HELO or LHLO.
     Hello,
@@ -14,7 +14,7 @@ pub enum Step {
     StartTls,
     /// The TLS handshake.
     Handshake,
-    /// An answer in the course of AUTH.
+    /// An answer during AUTH.
     Auth,
     /// The answer to RSET.
     Reset,
@@ -22,7 +22,7 @@ pub enum Step {
     Mail,
     /// The answer to RCPT.
     Rcpt,
-    /// The go-ahead for DATA.
+    /// The 354 answer to DATA.
     Data,
     /// Room for the next octets of the message.
     Body,
@@ -52,9 +52,8 @@ impl fmt::Display for Step {
     }
 }
 
-/// How long each step may take. For [`Step::Body`] that is the time without progress, for every
-/// other the time until the reply is whole: a server that sends an octet now and then gains
-/// nothing by it.
+/// The time limits of the steps. For [`Step::Body`] it limits the time without progress, for every other
+/// step the time until the reply is complete: sending an octet now and then does not extend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// For the greeting.
@@ -63,7 +62,7 @@ pub struct Deadlines {
     pub command: Duration,
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// For each answer in the course of AUTH.
+    /// For each answer during AUTH.
     pub auth: Duration,
     /// For MAIL.
     pub mail: Duration,
@@ -71,25 +70,25 @@ pub struct Deadlines {
     pub rcpt: Duration,
     /// For DATA.
     pub data: Duration,
-    /// For the server to take any octets of the message.
+    /// For the server to accept any octets of the message.
     pub block: Duration,
-    /// For the answer to the whole message. A short one doubles mail: a server may need minutes
-    /// to scan a message, and delivers it although nobody listens any more.
+    /// For the answer to the whole message. A short limit causes duplicates: a server may take minutes to
+    /// scan a message, and delivers it although the client has stopped waiting.
     pub end: Duration,
-    /// For QUIT, where nothing depends on the answer.
+    /// For QUIT. Nothing depends on the answer.
     pub quit: Duration,
     /// For everything from the greeting until the first MAIL.
     pub opening: Duration,
-    /// For a whole transaction until the end of the message is sent, not counting `rate`. The
-    /// answer then has its own time, whatever is left of this.
+    /// For a whole transaction until the end of the message is sent, not counting the time for `rate`. The
+    /// wait for the answer is limited separately.
     pub transaction: Duration,
-    /// Octets a second that a message goes at least, in the long run.
+    /// The minimum average rate for a message, in octets per second.
     pub rate: u64,
 }
 
 impl Default for Deadlines {
-    /// What RFC 5321 asks for, and 10 minutes for the opening, 30 and 2 kB a second for a
-    /// transaction.
+    /// The limits of RFC 5321, with 10 minutes for the opening, and 30 minutes plus the time at 2 kB per
+    /// second for a transaction.
     fn default() -> Deadlines {
         let minutes = |count: u64| Duration::from_secs(count * 60);
         Deadlines {
@@ -111,7 +110,7 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
-    /// The time for a step.
+    /// The limit for a step.
     pub fn of(&self, step: Step) -> Duration {
         match step {
             Step::Greeting => self.greeting,
@@ -127,15 +126,14 @@ impl Deadlines {
         }
     }
 
-    /// The time from the first command of a transaction to the last octet of a message of this
-    /// size.
+    /// The limit from the first command of a transaction to the last octet of a message of this size.
     pub fn sending(&self, size: u64) -> Duration {
         let long_run = Duration::from_secs(size / self.rate.max(1));
         self.transaction.saturating_add(long_run)
     }
 
-    /// The longest that a transaction can take, if each of `answers` to the message comes as late
-    /// as it may: one for SMTP, one for each recipient for LMTP.
+    /// The longest time that a transaction can take, if each of `answers` to the message comes as late as
+    /// permitted: one answer for SMTP, one for each recipient for LMTP.
     pub fn longest(&self, size: u64, answers: u32) -> Duration {
         let end = self.end.saturating_mul(answers.max(1));
         self.sending(size).saturating_add(end)

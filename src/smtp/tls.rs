@@ -1,6 +1,6 @@
-//! TLS: what is asked of it, and the rustls configuration that does so.
+//! TLS: its settings, and the rustls configuration for them.
 //!
-//! rustls knows TLS 1.2 and 1.3 and nothing older, and only ciphers that are thought safe.
+//! rustls supports TLS 1.2 and 1.3 only, and only ciphers that are considered safe.
 
 use std::io;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use super::opening::StartTls;
 use super::sasl::Protection;
 use crate::message::domain;
 
-/// How much is asked of TLS.
+/// How TLS is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsPolicy {
     /// It is not used.
     None,
-    /// It is used if it is offered; nothing is verified. Whoever listens only, hears nothing.
-    /// If it cannot be negotiated, the message may go in clear over a new connection.
+    /// It is used if it is offered, and nothing is verified. This protects against passive listening only.
+    /// If TLS cannot be negotiated, the message may be sent in clear over a new connection.
     #[default]
     Opportunistic,
-    /// Nothing goes in clear; nothing is verified.
+    /// Nothing is sent in clear, and nothing is verified.
     Required,
-    /// Nothing goes to anybody but a server with a valid certificate for its name.
+    /// Mail is sent only to a server with a valid certificate for its name.
     Verified,
 }
 
-/// The oldest version that will do.
+/// The oldest acceptable version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MinimumTls {
     /// TLS 1.2.
@@ -48,62 +48,61 @@ pub enum MinimumTls {
     V1_3,
 }
 
-/// Whose certificates are believed.
+/// The trusted root certificates.
 #[derive(Clone, Debug, Default)]
 pub enum Roots {
-    /// Those that the system believes; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
+    /// Those of the system. `SSL_CERT_FILE` and `SSL_CERT_DIR` override them.
     #[default]
     System,
-    /// These, in DER.
+    /// These certificates, in DER.
     These(Vec<CertificateDer<'static>>),
 }
 
-/// A certificate of our own, for servers that ask for one.
+/// A client certificate, for servers that ask for one.
 #[derive(Debug)]
 pub struct ClientIdentity {
-    /// The certificate, and those between it and its root.
+    /// The certificate, followed by those between it and its root.
     pub chain: Vec<CertificateDer<'static>>,
     /// Its key.
     pub key: PrivateKeyDer<'static>,
 }
 
-/// What TLS is to be like.
+/// The TLS settings.
 #[derive(Debug, Default)]
 pub struct TlsSettings {
-    /// How much is asked.
+    /// How TLS is used.
     pub policy: TlsPolicy,
-    /// From the first octet (RFC 8314, port 465), instead of by STARTTLS. Then it is never left
-    /// out, whatever the policy.
+    /// TLS begins with the first octet (RFC 8314, port 465), instead of after STARTTLS. It is then
+    /// mandatory under every policy.
     pub implicit: bool,
-    /// The oldest version.
+    /// The oldest acceptable version.
     pub minimum: MinimumTls,
-    /// Whose certificates are believed, if they are verified.
+    /// The trusted root certificates, for a policy that verifies.
     pub roots: Roots,
-    /// The name that the certificate has to have, a domain or an IP address, if that is not the
-    /// server's.
+    /// The name that the certificate must have, a domain or an IP address, if it differs from the server's.
     pub name: Option<String>,
-    /// Our own certificate.
+    /// The client certificate.
     pub identity: Option<ClientIdentity>,
 }
 
-/// Why TLS cannot be as it is asked for.
+/// Why TLS cannot be configured as requested.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// No root certificates were found: nothing could be verified.
+    /// No root certificates were found, so nothing could be verified.
     #[error("no root certificates: {0}")]
     NoRoots(String),
     /// The name is neither a domain nor an address.
     #[error("{0:?} is neither a domain nor an IP address")]
     Name(String),
-    /// A file has not what it should have.
+    /// The file lacks the expected object.
     #[error("there is no usable {0} in it (PEM)")]
     Pem(&'static str),
-    /// rustls does not take a certificate or a key.
+    /// rustls rejects a certificate or a key.
     #[error("a certificate or key cannot be used: {0}")]
     Unusable(#[from] Error),
 }
 
-/// TLS ready to be used for any number of connections, which resume each other's sessions.
+/// A TLS configuration for any number of connections. The connections can resume each other's sessions.
 #[derive(Clone, Debug)]
 pub struct Tls {
     policy: TlsPolicy,
@@ -123,7 +122,7 @@ impl Tls {
         }
     }
 
-    /// TLS as it is asked for. Reads the system's certificates if they are needed.
+    /// TLS with these settings. Reads the system's certificates if they are needed.
     pub fn new(settings: TlsSettings) -> Result<Tls, TlsError> {
         if settings.policy == TlsPolicy::None && !settings.implicit {
             return Ok(Tls::none());
@@ -164,7 +163,7 @@ impl Tls {
         })
     }
 
-    /// How much is asked.
+    /// How TLS is used.
     pub fn policy(&self) -> TlsPolicy {
         self.policy
     }
@@ -174,7 +173,7 @@ impl Tls {
         self.implicit
     }
 
-    /// Whether a failure to negotiate may be answered by a new connection in clear.
+    /// Whether a new connection in clear may be tried after a failure to negotiate TLS.
     pub fn may_be_left_out(&self) -> bool {
         self.policy == TlsPolicy::Opportunistic && !self.implicit
     }
@@ -187,7 +186,7 @@ impl Tls {
         }
     }
 
-    /// What a negotiated connection has.
+    /// The protection of a negotiated connection.
     pub(super) fn protection(&self) -> Protection {
         match self.policy {
             TlsPolicy::Verified => Protection::Verified,
@@ -195,7 +194,7 @@ impl Tls {
         }
     }
 
-    /// The configuration, and the name to be verified and to be sent to a server with many names.
+    /// The configuration for a host, and the name to verify and to send as SNI.
     pub(super) fn for_host(
         &self,
         host: &str,
@@ -203,7 +202,7 @@ impl Tls {
         let name = match self.name.clone().or_else(|| server_name(host)) {
             Some(name) => name,
             None if self.policy == TlsPolicy::Verified => return Err(TlsError::Name(host.into())),
-            // Nobody looks at it, and an address is not sent.
+            // This name is not verified, and an address is not sent as SNI.
             None => ServerName::IpAddress(IpAddr::V4([127, 0, 0, 1].into())),
         };
         match &self.config {
@@ -223,8 +222,8 @@ impl Roots {
                 (found.certs, found.errors)
             }
         };
-        // The system has some that rustls does not take; one file that cannot be read is no
-        // reason to believe none of the others.
+        // The system may have certificates that rustls rejects, and one unreadable file must not disable
+        // the others.
         store.add_parsable_certificates(certificates);
         if store.is_empty() {
             Err(TlsError::NoRoots(match errors.first() {
@@ -237,7 +236,7 @@ impl Roots {
     }
 }
 
-/// A host as TLS has it: DNS names in A-labels and without the final dot, addresses also in
+/// A host in the form that TLS needs: DNS names in A-labels and without the final dot. Addresses may be in
 /// brackets.
 fn server_name(host: &str) -> Option<ServerName<'static>> {
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -248,7 +247,7 @@ fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(ascii.into_owned()).ok()
 }
 
-/// Why a handshake failed, for people: rustls says much of it in names of its own.
+/// Describes why a handshake failed, for people: much of rustls's own text consists of its internal names.
 pub(super) fn handshake_error(error: &io::Error) -> String {
     use CertificateError as Why;
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
@@ -261,18 +260,18 @@ pub(super) fn handshake_error(error: &io::Error) -> String {
             return format!("the server ended the handshake: {alert:?}");
         }
         Some(Error::PeerIncompatible(what)) => {
-            return format!("the server has no version or cipher of TLS that will do: {what:?}");
+            return format!("the server supports no acceptable version or cipher of TLS: {what:?}");
         }
         _ => return error.to_string(),
     };
     let text = match why {
-        Why::UnknownIssuer => "is signed by nobody who is trusted here".to_owned(),
+        Why::UnknownIssuer => "is not signed by a trusted authority".to_owned(),
         Why::BadSignature => "is not signed by the authority that it names".to_owned(),
         Why::NotValidForNameContext {
             expected,
             presented,
         } => {
-            // They come as rustls shows them: `DnsName("mx.example.net")`.
+            // rustls shows the names as `DnsName("mx.example.net")`.
             let bare = |name: &String| match name.strip_prefix("DnsName(\"") {
                 Some(name) => name.trim_end_matches("\")").to_owned(),
                 None => name.clone(),
@@ -288,18 +287,17 @@ pub(super) fn handshake_error(error: &io::Error) -> String {
         Why::Expired | Why::ExpiredContext { .. } => "has expired".to_owned(),
         Why::NotValidYet | Why::NotValidYetContext { .. } => "is not valid yet".to_owned(),
         Why::Revoked => "has been revoked".to_owned(),
-        // Its type is of a crate below rustls.
+        // The type of this error is in a crate below rustls.
         Why::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "is an authority's and no server's (one that signs itself must not say CA:TRUE)"
-                .to_owned()
+            "is an authority's, not a server's (a self-signed one must not have CA:TRUE)".to_owned()
         }
         other => format!("cannot be used: {other}"),
     };
     format!("the server's certificate {text}")
 }
 
-/// Believes every certificate. Signatures are not checked either: whoever sits on the way has a
-/// certificate and a key of his own, and some old servers' certificates cannot even be parsed.
+/// Accepts every certificate. Signatures are not checked either: an attacker on the path has a certificate
+/// and a key too, and the certificates of some old servers cannot even be parsed.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

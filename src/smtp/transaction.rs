@@ -1,4 +1,4 @@
-//! One message for some recipients, and the commands that say so (RFC 5321, RFC 3461).
+//! One message for some recipients, and the commands for it (RFC 5321, RFC 3461).
 
 use std::borrow::Cow;
 
@@ -8,28 +8,28 @@ use crate::message::domain::NotADomain;
 use crate::message::dsn::encoded_envid;
 use crate::message::{Address, Dsn, RecipientDsn, Ret, ReversePath};
 
-/// What is to be sent, but for the message itself.
+/// What is to be sent, without the message itself.
 #[derive(Clone, Debug)]
 pub struct Transaction<'a> {
-    /// Where notices go.
+    /// The address for notices.
     pub sender: &'a ReversePath,
-    /// To whom; each has an outcome of its own.
+    /// The recipients; each gets a separate outcome.
     pub recipients: &'a [Address],
-    /// What the message is like. Measured once, it serves all transactions with that message.
+    /// The shape of the message. It is measured once for all transactions with that message.
     pub shape: Shape,
-    /// What notices the next server is asked for, if it offers DSN ([`Capabilities::dsn`] tells; where
-    /// it does not, whoever is last to know the wishes has to tell). One that cannot be said, because it
-    /// is too long or not ASCII, is dropped: no message fails for it. By default nothing is asked.
+    /// The DSN parameters, sent if the next server offers DSN ([`Capabilities::dsn`] tells). If it does
+    /// not, the client has to send the notices itself. A parameter that cannot be sent, because it is too
+    /// long or not ASCII, is dropped: no message fails for it. By default there are none.
     pub dsn: Option<&'a Dsn>,
 }
 
 impl Transaction<'_> {
-    /// How the message goes: by DATA, unless it is one that DATA has no way for, with NULs, lone CRs
-    /// or overlong lines, and the server offers BDAT.
+    /// How the message is sent: by DATA, unless it has NULs, lone CRs or overlong lines, which DATA cannot
+    /// carry, and the server offers BDAT.
     ///
-    /// BDAT would save the dots of every message, but is used by few, and its bugs show late. It
-    /// is not sent ahead of the replies to RCPT either: a connection lost then would leave every
-    /// outcome unknown.
+    /// BDAT would save doubling the dots of every message, but few clients use it, and its bugs show late.
+    /// It is not sent before the replies to RCPT either: a connection lost then would leave every outcome
+    /// unknown.
     pub fn framing(&self, caps: &Capabilities) -> Framing {
         let Shape {
             has_nul,
@@ -45,7 +45,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Octets of the message as it goes.
+    /// Octets of the message as sent.
     pub fn size(&self, framing: Framing) -> u64 {
         match framing {
             Framing::Counted => self.shape.size,
@@ -63,10 +63,10 @@ impl Transaction<'_> {
         if caps.size {
             out.extend_from_slice(format!(" SIZE={}", self.size(framing)).as_bytes());
         }
-        // What goes by BDAT is no text, and is declared so where that may be (RFC 3030 3). Without
-        // 8BITMIME an 8-bit message goes as it is, as from Exim and qmail. Postfix would recode it,
-        // which breaks signatures; to fail it would return mail that practically every server
-        // takes. The same goes for BINARYMIME.
+        // A message sent by BDAT is not text, and is declared so if possible (RFC 3030 3). Without 8BITMIME
+        // an 8-bit message is sent unchanged, as by Exim and qmail. Postfix would recode it, which breaks
+        // signatures; failing it would return mail that practically every server accepts. The same holds
+        // for BINARYMIME.
         if framing == Framing::Counted && caps.binary_mime {
             out.extend_from_slice(b" BODY=BINARYMIME");
         } else if caps.eight_bit_mime && self.shape.has_eight_bit {
@@ -104,7 +104,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Whether such an address goes to servers that offer SMTPUTF8 only.
+/// Whether an address can be sent only to a server with SMTPUTF8.
 pub(super) fn needs_utf8(on_wire: Result<Cow<'_, str>, NotADomain>) -> bool {
     on_wire.is_ok_and(|address| !address.is_ascii())
 }
@@ -126,8 +126,8 @@ fn write_wishes(dsn: &RecipientDsn, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether an address can stand between `<` and `>` and mean itself. Much that the grammar
-/// forbids can; a blank or a bracket outside of quotes would be read as a parameter.
+/// Whether an address can be written between `<` and `>` without ambiguity. This permits much that the
+/// grammar forbids, but a blank or a bracket outside quotes would be read as a parameter.
 pub fn is_path(address: &str) -> bool {
     let (mut quoted, mut escaped) = (false, false);
     for c in address.chars() {
@@ -239,9 +239,9 @@ mod tests {
         assert_eq!(written(|out| write_wishes(&smuggled, out)), "");
     }
 
-    /// Postfix answers 501 to a mark that is not ASCII once it is decoded.
+    /// Postfix answers 501 to an ENVID that is not ASCII once decoded.
     #[test]
-    fn a_wish_that_cannot_be_said_is_dropped() {
+    fn a_parameter_that_cannot_be_sent_is_dropped() {
         for envid in ["", "ö", "a\nb", &"x".repeat(101)] {
             let dsn = Dsn {
                 envid: Some(envid.into()),

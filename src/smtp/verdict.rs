@@ -1,36 +1,36 @@
-//! What a server's words, or its silence, mean for a recipient.
+//! What a server's reply, or the lack of one, means for a recipient.
 //!
 //! | what happened | outcome | scope |
 //! |---|---|---|
-//! | any trouble, or 4xx or 5xx, before the first MAIL | deferred | host |
+//! | any failure, or 4xx or 5xx, before the first MAIL | deferred | host |
 //! | 2xx for the message (LMTP: for this recipient) | delivered | |
 //! | 4xx | deferred | see below |
 //! | 5xx for MAIL, DATA, the message | failed | message |
 //! | 5xx for RCPT | failed | recipient |
 //! | 452 for RCPT, alone or with x.5.3; any 4xx with x.5.3 | deferred | limit |
-//! | 552 for RCPT, alone or with x.5.3; any 5xx with x.5.3; after the server took others | deferred | limit |
+//! | 552 for RCPT, alone or with x.5.3; any 5xx with x.5.3; after the server accepted others | deferred | limit |
 //! | 452 for MAIL, alone; any 4xx with x.3.1 or x.3.2 | deferred | host |
 //! | 523, 525, 530, 534, 535, 538 | deferred | host; for RCPT recipient |
 //! | 421 | deferred | host |
 //! | connection lost, deadline, no valid reply, before the message's last octet is sent | deferred | host |
 //! | the same after it | unknown | host |
-//! | larger than the server's SIZE; the sender needs SMTPUTF8 and the server has none | failed | message |
-//! | the same of a recipient | failed | recipient |
+//! | larger than the server's SIZE; the sender needs SMTPUTF8 and the server lacks it | failed | message |
+//! | the same for a recipient | failed | recipient |
 //! | more recipients, or domains, than the server's LIMITS | deferred | limit |
 //! | the address cannot be written into a command | failed | recipient |
 //!
-//! A greeting of 5xx, a refused HELO, STARTTLS or AUTH defers, as in Postfix: it says something
-//! about that host, or about us, that the sender can do nothing about; another MX may be more
-//! friendly, and whoever mends it finds the mail still there. The same is true of codes that ask for
-//! authentication or TLS (RFC 4954 6, RFC 5248), whatever they answer: the configuration lacks it. The
-//! enhanced code never decides that: `550 5.7.8` is also said about a sender.
+//! A greeting of 5xx, or a refused HELO, STARTTLS or AUTH, defers, as in Postfix. It concerns the host or this
+//! client, and the sender can do nothing about it. Another MX may accept the mail, and after a repair the mail is
+//! still there. The same is true of codes that ask for authentication or TLS (RFC 4954 6, RFC 5248), in answer to
+//! any command: the configuration lacks it. The enhanced code never decides that, because `550 5.7.8` is also used
+//! about a sender.
 //!
-//! A 552 for RCPT meant "too many recipients" once (RFC 5321 4.5.3.1.10), and means "the mailbox is
-//! full" today. It can mean the first only if the server took recipients in the same transaction: then
-//! the others are sent in another one, whose first recipient shows what it meant.
+//! A 552 for RCPT originally meant "too many recipients" (RFC 5321 4.5.3.1.10); today it means "the mailbox is
+//! full". It can have the first meaning only if the server accepted recipients in the same transaction. In that
+//! case the others are sent in another transaction, and the reply to its first recipient shows which was meant.
 //!
-//! A 452 for MAIL is about the server's disk, or about this session, in which it takes no more
-//! messages. Neither is the message's fault.
+//! A 452 for MAIL concerns the server's disk, or this session, in which the server accepts no more messages.
+//! Neither is the message's fault.
 
 use std::time::Duration;
 
@@ -40,34 +40,34 @@ use crate::message::reply::in_seconds;
 use crate::message::{EnhancedCode, Reply};
 use crate::queue::{Handover, Outcome, Status};
 
-/// Whose trouble an outcome is, and so what else may be tried.
+/// What an outcome concerns, and so what else may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// The host's or the connection's: another host may do better, other mail for this one may
-    /// fare no better.
+    /// The host or the connection: another host may do better, while other mail for this host may fare no
+    /// better.
     Host,
-    /// This message's: other messages to the same host may go.
+    /// This message: other messages to the same host may be sent.
     Message,
-    /// This recipient's.
+    /// This recipient.
     Recipient,
-    /// The server takes no more recipients in this transaction: if it took any, those that are
-    /// left may be sent at once in another one.
+    /// The server accepts no more recipients in this transaction. If it accepted any, the remaining ones
+    /// may be sent at once in another transaction.
     Limit,
 }
 
-/// What became of a recipient, and in answer to what.
+/// The result for a recipient, and the step that decided it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Verdict {
-    /// Delivered, deferred, failed or unknown, in whose words.
+    /// Delivered, deferred, failed or unknown, with the deciding reply.
     pub outcome: Outcome,
-    /// Whose trouble it is. For what was delivered, whose answer.
+    /// What the outcome concerns. For a delivered recipient, what the answer was about.
     pub scope: Scope,
     /// The step that decided.
     pub step: Step,
 }
 
-/// Why a session cannot go on, apart from what the server says about it.
+/// Why a session cannot continue, apart from the server's replies.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// The end of the stream.
@@ -79,19 +79,19 @@ pub enum Trouble {
     /// A deadline passed.
     #[error("timed out after {}", in_seconds(*.0))]
     TimedOut(Duration),
-    /// What came is no reply.
+    /// The input is not a reply.
     #[error("the server does not speak SMTP: {0}")]
     Garbled(#[from] ReplyError),
-    /// A reply that makes no sense here, or one to nothing.
+    /// A reply that is not valid here, or an unexpected one.
     #[error("the server gave an answer that does not belong here: {0:?}")]
     Misplaced(String),
-    /// The message cannot be read, or has another length than before.
+    /// The message cannot be read, or its length has changed.
     #[error("the message cannot be read: {0}")]
     Message(String),
 }
 
 impl Trouble {
-    /// A reply in the wrong place.
+    /// The failure for a reply that is not valid here.
     pub fn misplaced(reply: &ServerReply) -> Trouble {
         Trouble::Misplaced(reply.to_reply("").to_string())
     }
@@ -106,7 +106,7 @@ impl Trouble {
 }
 
 impl Verdict {
-    /// What trouble means: the outcome is unknown if the server may have the whole message.
+    /// The verdict for a failure. The outcome is unknown if the server may have the whole message.
     pub fn of_trouble(trouble: &Trouble, step: Step) -> Verdict {
         let text = format!("{trouble} while {step}");
         let outcome = match step {
@@ -124,8 +124,8 @@ impl Verdict {
         }
     }
 
-    /// What a reply means in answer to this step. None if it belongs to nothing: 3xx, or 2xx where
-    /// that is no answer to the message.
+    /// The verdict for a reply in this step. `None` if the reply is not valid there: 3xx, or 2xx except as
+    /// an answer to the message.
     pub fn of_reply(
         reply: &ServerReply,
         step: Step,
@@ -135,7 +135,7 @@ impl Verdict {
         Verdict::in_turn(reply, step, scope, remote, false)
     }
 
-    /// The same, where the server may have taken recipients in this transaction before.
+    /// The same, if the server may have accepted recipients earlier in this transaction.
     pub fn in_turn(
         reply: &ServerReply,
         step: Step,
@@ -156,7 +156,7 @@ impl Verdict {
         })
     }
 
-    /// Not in this transaction: the server's LIMITS say that it would refuse.
+    /// The verdict for a recipient left out of this transaction because of the server's LIMITS.
     pub fn beyond_limit(text: &str) -> Verdict {
         Verdict {
             outcome: Outcome::deferred(EnhancedCode::new(4, 5, 3), text),
@@ -165,7 +165,7 @@ impl Verdict {
         }
     }
 
-    /// Never, for a reason of ours, before anything was said.
+    /// The verdict for a recipient that this client refuses to send, before any command.
     pub fn unsendable(enhanced: EnhancedCode, text: &str, scope: Scope, step: Step) -> Verdict {
         Verdict {
             outcome: Outcome::failed(enhanced, text),
@@ -175,7 +175,7 @@ impl Verdict {
     }
 }
 
-/// For a domain whose only MX is `.`: it accepts no mail (RFC 7505).
+/// The outcome for a domain with `.` as its only MX: it accepts no mail (RFC 7505).
 pub fn null_mx(domain: &str) -> Outcome {
     let reply = Reply::local(
         EnhancedCode::new(5, 1, 10),
@@ -249,7 +249,7 @@ mod tests {
         for (text, step, expected) in [
             ("554 no", Step::Greeting, Some((Deferred, Host))),
             ("521 never", Step::Greeting, Some((Deferred, Host))),
-            ("550 who", Step::Hello, Some((Deferred, Host))),
+            ("550 unknown", Step::Hello, Some((Deferred, Host))),
             ("535 5.7.8 no", Step::Auth, Some((Deferred, Host))),
             ("502 no", Step::Reset, Some((Deferred, Host))),
             ("250 ok", Step::Mail, None),
@@ -259,7 +259,7 @@ mod tests {
             ("552 5.3.4 big", Step::Mail, Some((Failed, Message))),
             ("421 bye", Step::Rcpt, Some((Deferred, Host))),
             ("450 grey", Step::Rcpt, Some((Deferred, Message))),
-            ("550 5.1.1 who", Step::Rcpt, Some((Failed, Message))),
+            ("550 5.1.1 unknown", Step::Rcpt, Some((Failed, Message))),
             ("552 full", Step::Rcpt, Some((Failed, Message))),
             ("552 5.5.3 too many", Step::Rcpt, Some((Failed, Message))),
             ("550 5.5.3 too many", Step::Rcpt, Some((Failed, Message))),
@@ -302,7 +302,7 @@ mod tests {
             ("552 5.5.3 too many", Step::Rcpt, (Deferred, Limit)),
             ("550 5.5.3 too many", Step::Rcpt, (Deferred, Limit)),
             ("552 5.2.2 full", Step::Rcpt, (Failed, Recipient)),
-            ("550 5.1.1 who", Step::Rcpt, (Failed, Recipient)),
+            ("550 5.1.1 unknown", Step::Rcpt, (Failed, Recipient)),
             ("552 5.5.3 too many", Step::End, (Failed, Recipient)),
         ] {
             let verdict = Verdict::in_turn(&reply(text), step, Recipient, "mx", true).unwrap();
@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Whatever the enhanced code, the code decides, and the outcome has one class.
+    /// Whatever the enhanced code is, the code decides, and the outcome has a single class.
     #[test]
     fn a_code_that_contradicts_the_reply_decides_nothing() {
         use Status::*;
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn only_silence_behind_the_message_is_unknown() {
+    fn only_silence_after_the_message_is_unknown() {
         for (step, status) in [
             (Step::Data, Status::Deferred),
             (Step::Body, Status::Deferred),

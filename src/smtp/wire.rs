@@ -1,9 +1,8 @@
 //! Octets between the protocol and a stream: buffers, TLS, deadlines.
 //!
-//! What is to be sent is written and what comes is read at the same time, always: a server that
-//! answers a thousand pipelined RCPTs while we write them would else fill its window, and both sides
-//! would wait for each other; and one that refuses a message half way has said why before our
-//! writes fail.
+//! Writing and reading always happen at the same time. Otherwise a server that answers a thousand pipelined
+//! RCPTs while the client writes them would fill its window, and both sides would wait for each other. And
+//! if a server refuses a message half way, its reply is read before the writes fail.
 
 use std::future::poll_fn;
 use std::io;
@@ -29,7 +28,7 @@ const READ: usize = 4096;
 pub(super) enum Stream<S> {
     Clear(S),
     Tls(Box<TlsStream<S>>),
-    /// The handshake did not end.
+    /// The handshake did not complete.
     Gone,
 }
 
@@ -37,22 +36,22 @@ pub(super) enum Stream<S> {
 pub(super) struct Wire<S> {
     stream: Stream<S>,
     parser: ReplyParser,
-    /// What was read and not parsed yet: `input[at..end]`.
+    /// Octets read but not parsed yet: `input[at..end]`.
     input: Box<[u8; READ]>,
     at: usize,
     end: usize,
-    /// What is to be sent: `out[written..]`. Whoever adds to it waits for it to be written.
+    /// Octets to be sent: `out[written..]`. The code that appends to it also waits until it is written.
     pub(super) out: Vec<u8>,
     written: usize,
     needs_flush: bool,
-    /// Why nothing can be written any more. The server's last words may still be read.
+    /// The error after which nothing more can be written. The server's last reply may still be read.
     write_error: Option<io::Error>,
 }
 
-/// What has come of writing a block.
+/// The result of writing a block.
 pub(super) enum Wrote {
     All,
-    /// The server said something before that.
+    /// A reply arrived before everything was written.
     Reply(ServerReply),
 }
 
@@ -71,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Sends what is in `out`, and waits for a reply of this form.
+    /// Sends the contents of `out`, and waits for a reply of this form.
     pub(super) async fn reply(
         &mut self,
         form: Form,
@@ -79,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         until: Instant,
     ) -> Result<ServerReply, Trouble> {
         self.parser.expect(form);
-        // What is here already needs no clock.
+        // A reply already received needs no timeout.
         if let Some(reply) = self.parse()? {
             return Ok(reply);
         }
@@ -90,8 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             .unwrap_or_else(|_| Err(self.timed_out(begun)))
     }
 
-    /// Writes all of `out`, each progress within its time; flushing is left to the next
-    /// [`reply`](Wire::reply). Anything that comes in ends it.
+    /// Writes all of `out`; `within` limits the time without progress. Flushing is left to the next
+    /// [`reply`](Wire::reply). Any reply ends the write.
     pub(super) async fn write(
         &mut self,
         within: Duration,
@@ -115,10 +114,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Whether something has come in, without waiting, that nobody has asked for: its reply, the
-    /// end of the stream, or nothing.
+    /// Checks for unexpected input without waiting. Returns the reply, an error at the end of the stream,
+    /// or `None`.
     pub(super) async fn unasked(&mut self) -> Result<Option<ServerReply>, Trouble> {
-        // The runtime looks at its sockets before it comes back.
+        // The runtime polls its sockets before this returns.
         tokio::task::yield_now().await;
         if let Some(reply) = self.parse()? {
             return Ok(Some(reply));
@@ -140,13 +139,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Whether the server answers before it is asked: something has come in, and nothing of what
-    /// is to be sent has gone out.
+    /// Whether the server answers too early: input has arrived, but nothing of `out` was sent.
     pub(super) fn is_ahead(&self) -> bool {
         self.has_input() && self.written == 0 && !self.out.is_empty()
     }
 
-    /// Whether there is input that was not asked for yet.
+    /// Whether there is unexpected input.
     pub(super) fn has_input(&self) -> bool {
         self.at < self.end || !self.parser.is_empty()
     }
@@ -166,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let (config, name) = tls.for_host(host).map_err(|error| failed(&error))?;
         let stream = match std::mem::replace(&mut self.stream, Stream::Gone) {
             Stream::Clear(stream) => stream,
-            _ => return Err(failed(&"it is already there")),
+            _ => return Err(failed(&"TLS is already established")),
         };
         let end = until.min(deadline(within));
         let begun = Instant::now();
@@ -198,7 +196,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         .await
     }
 
-    /// Whoever cannot be written to any more may still have had something to say.
+    /// The error after a deadline. A failed write is reported rather than the timeout: it was only held
+    /// back so that the server's last reply could be read.
     fn timed_out(&mut self, begun: Instant) -> Trouble {
         match self.write_error.take() {
             Some(error) => broke(&error),
@@ -213,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerReply, Trouble>> {
-        // The result is looked at below: first what the server has said, if it has.
+        // The result is checked below, because a reply from the server takes precedence.
         let _ = self.poll_write_out(cx);
         loop {
             ready!(self.poll_read(cx))?;
@@ -223,8 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Reads before it writes: what is found then came before the octets that are written now,
-    /// and what comes after the last of them is no early reply any more.
+    /// Reads before it writes: a reply found then arrived before the octets that are written now. A reply
+    /// after the last octets is not an early one.
     fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
@@ -236,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     return Poll::Ready(Ok(Some(reply)));
                 }
             }
-            // Half a reply: nothing more is said before the rest is here.
+            // Part of a reply has arrived: write nothing more before the rest.
             if self.has_input() || self.write_error.is_some() {
                 return Poll::Pending;
             }
@@ -244,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if self.write_error.is_none() {
                 break;
             }
-            // Then its last words, if there are any.
+            // Writing failed: read the server's last reply, if there is one.
         }
         if self.written > before || self.written == self.out.len() {
             Poll::Ready(Ok(None))
@@ -253,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Reads into the empty input buffer. The end of the stream is trouble.
+    /// Reads into the empty input buffer. The end of the stream is an error.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Trouble>> {
         if self.at < self.end {
             return Poll::Ready(Ok(()));
@@ -275,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         })
     }
 
-    /// Writes and flushes all there is.
+    /// Writes and flushes everything.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.written < self.out.len() {
             ready!(self.poll_write(cx));
@@ -329,7 +328,7 @@ fn broke(error: &io::Error) -> Trouble {
     }
 }
 
-/// Now and so much, or, where that is beyond what the clock has, in a year.
+/// The instant after this duration, or after a year if the duration is longer.
 pub(super) fn deadline(within: Duration) -> Instant {
     let now = Instant::now();
     let year = Duration::from_secs(365 * 24 * 3600);

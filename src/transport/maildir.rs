@@ -1,26 +1,24 @@
 //! Delivery into a Maildir.
 //!
-//! A copy is written to `tmp/`, made durable, renamed to `new/`, and `new/` is made durable;
-//! only then is it delivered. The two barriers have different work and neither can go: without
-//! the first a power cut may leave a name in `new/` whose data never reached the disk, and a
-//! reader sees a torn message; without the second the name itself may be gone although success
-//! was reported. All copies of one message share both.
+//! A copy is written to `tmp/` and made durable, then it is renamed to `new/`, and `new/` is made durable;
+//! only then is it delivered. Both barriers are needed. Without the first, a power cut may leave a name in
+//! `new/` although its data never reached the disk, and a reader sees a torn message. Without the second, the name
+//! itself may be lost although success was reported. All copies of one message share both barriers.
 //!
-//! A copy's name in `new/` is a function of queue id and recipient. An attempt that was
-//! interrupted after its rename, or whose second barrier failed, is made again under the same
-//! name: a message written anew replaces the first, and `new/` has it once, however often a
-//! broken disk makes us try. `cur/` is not searched for it. That would be a listing for each
-//! message, and proves nothing, since a reader may have moved or removed the copy; what is
-//! doubled then is what at-least-once delivery always may double, and readers that go by the
-//! unique name see one message even so.
+//! A copy's name in `new/` is a function of queue id and recipient. If an attempt was interrupted after its
+//! rename, or its second barrier failed, the next attempt uses the same name: the new file replaces the
+//! first, and `new/` has the message once, however often a broken disk forces another attempt. `cur/` is
+//! not searched for the copy. That would take a listing for each message and prove nothing, because a
+//! reader may have moved or removed the copy. This is the duplicate that at-least-once delivery always
+//! permits, and a reader that compares unique names still sees one message.
 //!
-//! The name in `tmp/` is another one each time, made with `O_EXCL`. With one fixed name, two
-//! holders of the same message (a spool restored on a second host) could rename the file that
-//! the other has only half written. What a killed attempt leaves in `tmp/` is removed by
-//! readers after 36 hours, as the specification has it (<https://cr.yp.to/proto/maildir.html>).
+//! The name in `tmp/` is different each time, created with `O_EXCL`. With a fixed name, two processes that
+//! have the same message (a spool restored on a second host) could each rename the file that the other has
+//! only half written. A killed attempt leaves its file in `tmp/`; readers remove it after 36 hours, as the
+//! specification says (<https://cr.yp.to/proto/maildir.html>).
 //!
-//! Every trouble defers. No copy of ours stays in `tmp/` after one, and a copy that has
-//! reached `new/` stays there: it is whole, and a reader may have seen it.
+//! Every failure defers. It leaves no file of this transport in `tmp/`. A copy that has reached `new/`
+//! stays there: it is complete, and a reader may have seen it.
 
 mod name;
 pub(super) mod room;
@@ -43,13 +41,12 @@ use crate::disk::{self, Disk, File, Kind, Seam};
 use crate::message::{Address, EnhancedCode, QueueId};
 use crate::queue::{Outcome, Status};
 
-/// Octets of a message in memory at once.
+/// Octets of a message in memory at once. A longer message is copied block by block.
 const BLOCK: usize = 128 * 1024;
 
-/// Delivers into one Maildir: a file in `new/` for each recipient, the message with
-/// `Return-Path` and `Delivered-To` fields above it and without those `Return-Path` fields that it came
-/// with. It is delivered when it is durable there.
-/// Every trouble defers.
+/// Delivers into one Maildir: one file in `new/` for each recipient. The file has `Return-Path` and
+/// `Delivered-To` fields, then the message without its own `Return-Path` fields. The message is delivered
+/// once it is durable there. Every failure defers.
 #[derive(Clone)]
 pub struct Maildir {
     path: PathBuf,
@@ -76,12 +73,11 @@ struct Copy {
 }
 
 impl Maildir {
-    /// How many messages are written at once over all processes, where nothing else is said.
+    /// The default for how many messages are written at once over all processes. Further ones wait.
     pub const CONCURRENCY: usize = 20;
 
-    /// The Maildir at `path`. It is made on first use; the directory above it must exist,
-    /// because a missing one is more likely a mistake or a disk that is not mounted.
-    /// `hostname` becomes part of the file names.
+    /// The Maildir at `path`. It is created on first use, but its parent directory must exist: a missing
+    /// parent is more likely a mistake or an unmounted disk. `hostname` becomes part of the file names.
     pub fn new(path: PathBuf, hostname: String) -> Maildir {
         Maildir {
             path,
@@ -91,21 +87,20 @@ impl Maildir {
         }
     }
 
-    /// The same with another number of messages that are written at once, over all processes that
-    /// work on the spool.
+    /// Sets how many messages are written at once, over all processes that work on the spool.
     #[must_use]
     pub fn with_concurrency(mut self, most: usize) -> Maildir {
         self.concurrency = most.max(1);
         self
     }
 
-    /// The same, with a test's hand on its file-system calls.
+    /// Sets a hook into the file-system calls, for tests.
     pub fn with_seam(mut self, seam: Option<Arc<dyn Seam>>) -> Maildir {
         self.seam = seam;
         self
     }
 
-    /// The name under which a recipient's copy of a message comes into `new/`.
+    /// The name of a recipient's copy of a message in `new/`.
     pub fn copy_name(&self, id: QueueId, recipient: &Address) -> String {
         copy_name(id, recipient, &self.host)
     }
@@ -123,8 +118,8 @@ impl Maildir {
         })
     }
 
-    /// Makes what is missing. `cur/` comes last, when the rest is durable: whoever finds it
-    /// need not make anything durable again that another process has only just made.
+    /// Creates the missing directories. `cur/` comes last, after the rest is durable: a process that finds
+    /// `cur/` need not sync anything that another process has just created.
     fn make(&self) -> Result<Disk, Outcome> {
         self.make_base()?;
         let disk = Disk::open(&self.path, self.seam.clone()).map_err(|e| deferral(&e))?;
@@ -139,13 +134,13 @@ impl Maildir {
         if is_complete(&disk)? {
             Ok(disk)
         } else {
-            Err(misconfigured(&self.path, "disappears while it is made"))
+            Err(misconfigured(&self.path, "disappears while it is created"))
         }
     }
 
     fn make_base(&self) -> Result<(), Outcome> {
-        // `/` and what ends in `..` have no name and cannot be made; opening tells whether
-        // they are there.
+        // `/` and a path ending in `..` have no name and cannot be created. Opening the Maildir shows
+        // whether they exist.
         let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return Ok(());
         };
@@ -157,22 +152,25 @@ impl Maildir {
         let above = match Disk::open(parent, self.seam.clone()) {
             Ok(above) => above,
             Err(error) if error.is_absent() => {
-                return Err(misconfigured(parent, "is missing, the Maildir's parent"));
+                return Err(misconfigured(
+                    parent,
+                    "is missing (the Maildir's parent directory)",
+                ));
             }
-            // We could not have made anything in there either, so nothing of ours awaits
-            // being made durable; if the Maildir is missing, opening it says so.
+            // This process could not have created anything in there, so it has nothing to make durable. If
+            // the Maildir is missing, opening it fails.
             Err(error) if error.is(Errno::EACCES) => return Ok(()),
             Err(error) => return Err(deferral(&error)),
         };
         let made = above.mkdir(Path::new(name));
-        // Durable also when it was there: who made it may not have come so far yet.
+        // Sync also if the directory existed: the process that created it may not have synced it yet.
         made.and_then(|_| above.durable(&[], &[Path::new(".")]))
             .map_err(|error| deferral(&error))
     }
 }
 
 impl Mailbox {
-    /// Delivers one message; one outcome for each recipient, in their order.
+    /// Delivers one message. Returns one outcome for each recipient, in their order.
     fn deliver(&self, message: &Message, recipients: &[Address]) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         while outcomes.len() < recipients.len() {
@@ -211,11 +209,11 @@ impl Mailbox {
             let tmp = format!("tmp/{unique}P{process}N{count}.{}", self.host);
             match self.disk.create(Path::new(&tmp)) {
                 Ok(file) => return Ok(Copy { file, name }),
-                // Somebody's, not to be touched: a process with the same number, on another
-                // host or before us.
+                // This file belongs to another process: one with the same number, on another host or
+                // earlier on this one. Leave it alone.
                 Err(error) if error.is(Errno::EEXIST) && tries < TRIES => tries += 1,
                 Err(error) => {
-                    // Over a network it may have been made although the answer was lost.
+                    // Over a network, the file may have been created although the answer was lost.
                     if !error.is(Errno::EEXIST) {
                         self.remove(Path::new(&tmp));
                     }
@@ -225,8 +223,8 @@ impl Mailbox {
         }
     }
 
-    /// Writes the message, read once, to all copies. A copy that cannot be written becomes its
-    /// outcome; the error is one of reading the message.
+    /// Writes the message, read once, to all copies. A copy that cannot be written becomes its outcome; the
+    /// returned error is a failure to read the message.
     fn write(
         &self,
         message: &Message,
@@ -247,7 +245,8 @@ impl Mailbox {
             for (slot, recipient) in copies.iter_mut().zip(recipients) {
                 let Ok(copy) = slot else { continue };
                 let written = if heads {
-                    // In one write with what follows: most messages need no other.
+                    // Write the header fields together with the first block: most messages need no other
+                    // write.
 
                     let head = delivery.head(message, Some(recipient));
                     let bytes = [head.as_bytes(), &block].concat();
@@ -267,7 +266,7 @@ impl Mailbox {
         }
     }
 
-    /// Takes the copies to `new/`, with the barriers before and behind.
+    /// Moves the copies to `new/`, with a barrier before and one after.
     fn commit(&self, copies: &mut [Result<Copy, Outcome>]) {
         let files: Vec<&File> = copies.iter().flatten().map(|copy| &copy.file).collect();
         if files.is_empty() {
@@ -305,7 +304,7 @@ impl Mailbox {
         }
     }
 
-    /// Removes a file of ours from `tmp/`. If that fails too, a reader will do it.
+    /// Removes a file of this transport from `tmp/`. If that fails too, a reader removes it later.
     fn remove(&self, tmp: &Path) {
         if let Err(error) = self.disk.unlink(tmp) {
             tracing::warn!(%error, "a file was left in the Maildir's tmp");
@@ -350,7 +349,7 @@ impl Transport for Maildir {
 }
 
 impl Session for MaildirSession {
-    /// A call under way goes on when the future is dropped; it holds the message until it ends.
+    /// A call under way continues if the future is dropped; it holds the message until it ends.
     fn deliver<'a>(
         &'a mut self,
         message: &'a Message,
@@ -364,8 +363,8 @@ impl Session for MaildirSession {
                 Ok(outcomes) => outcomes,
                 Err(_) => vec![panicked(); recipients.len()],
             };
-            // The next message finds out by opening it again whether the Maildir is still
-            // there: a directory that was removed stays removed for who holds it open.
+            // The next message opens the Maildir again to see whether it still exists: for a process that
+            // holds a removed directory open, it stays removed.
             self.is_sound = outcomes
                 .iter()
                 .all(|outcome| outcome.status == Status::Delivered);
@@ -378,7 +377,7 @@ impl Session for MaildirSession {
     }
 }
 
-/// Whether the three directories are there. A link would take the messages out of the Maildir.
+/// Checks that the three directories exist. A symbolic link would take messages out of the Maildir.
 fn is_complete(disk: &Disk) -> Result<bool, Outcome> {
     let stat = |name: &str| disk.stat(Path::new(name)).map_err(|error| deferral(&error));
     for name in ["tmp", "new", "cur"] {
@@ -411,5 +410,5 @@ fn misconfigured(path: &Path, what: &str) -> Outcome {
 
 fn panicked() -> Outcome {
     let code = EnhancedCode::new(4, 3, 0);
-    Outcome::deferred(code, "delivery to the maildir broke off")
+    Outcome::deferred(code, "delivery to the maildir was interrupted")
 }

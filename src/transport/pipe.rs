@@ -1,8 +1,8 @@
 //! Delivery by a program that reads the message on its standard input.
 //!
-//! What a command may rely on is said at [`Pipe`]. What we rely on: nobody who failed to be
-//! run or to end in time has failed a message; all of that defers. And a command never sees its input
-//! end before the message does: it is not started before all of it can be given.
+//! [`Pipe`] says what a command may rely on. The rules of this module: a command that could not be run or
+//! did not end in time has not failed the message, so all of that defers. A command never sees its input
+//! end before the message does: it is not started before all of the message is ready for it.
 
 mod child;
 mod run;
@@ -29,11 +29,11 @@ pub(crate) use self::child::detach;
 pub use self::run::end_commands;
 pub use self::user::PipeUser;
 
-/// What the command finds in `PATH`: a mail program's own, not the caller's.
+/// `PATH` for the command: the usual one for system programs, not the caller's.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Delivers by running a command, given as an argument vector; no shell sees it. It runs once
-/// for each recipient, one after the other, so that each has an outcome of its own. It gets
+/// Delivers by running a command, given as an argument vector; no shell sees it. It runs once for each recipient,
+/// one after the other, so that each has a separate outcome. It gets
 ///
 /// - its arguments, with `{sender}`, `{recipient}` and `{id}` filled in (`{{` and `}}` are
 ///   braces). A value stays within its argument, whatever it contains, and the program's own
@@ -41,17 +41,17 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ///   programs that know it, or write `--to={recipient}`. The null sender is an empty text;
 /// - a clean environment: `PATH`, `LANG`, `HOME`, `USER` and `LOGNAME` of the user it runs as,
 ///   and `SENDER`, `RECIPIENT` and `MAILSPOOL_ID`;
-/// - `/` as its directory, a session of its own without terminal, and the descriptors 0, 1
-///   and 2 only;
+/// - `/` as its directory, its own session without a terminal, and the descriptors 0, 1 and 2
+///   only;
 /// - on standard input a `Return-Path` field and then the message, byte by byte but for the
-///   `Return-Path` fields that it came with. It is a file without a name, which the command may seek
-///   in, and always has all of the message, whatever becomes of this process.
+///   `Return-Path` fields that it arrived with. This is a file without a name. The command may seek
+///   in it, and it always holds the whole message, whatever happens to this process.
 ///
-/// Its exit status decides whether it has taken the message, see [`Outcome::of_exit`]. What it
-/// leaves in the background is not killed when it ends by itself, and not waited for.
+/// The exit status decides whether the command has taken the message, see [`Outcome::of_exit`]. Processes that it
+/// leaves in the background are neither killed nor waited for if the command ends by itself.
 ///
-/// A command is killed when the thread that started it ends, which is the one that polls the
-/// session's future: that thread has to live as long as the future.
+/// A command is killed when the thread that started it ends. That is the thread that polls the session's future, so
+/// this thread has to live as long as the future.
 ///
 /// The runtime must have its I/O and time drivers enabled.
 #[derive(Clone, Debug)]
@@ -64,23 +64,23 @@ struct Setup {
     program: String,
     arguments: Vec<Argument>,
     user: Option<PipeUser>,
-    /// The user of this process, if it has been looked up in advance.
+    /// The user of this process, if it was looked up in advance.
     own: Option<Option<PipeUser>>,
     timeout: Duration,
     descriptors: Option<u64>,
     concurrency: usize,
 }
 
-/// Why a command or its user cannot be.
+/// Why a command or its user is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum PipeError {
     /// No program is named.
     #[error("the command is empty")]
     Empty,
-    /// The program's name has a placeholder: whoever writes the mail would choose the program.
+    /// The program's name has a placeholder: the sender of a mail would choose the program.
     #[error("the program itself cannot be a placeholder: {0:?}")]
     Program(String),
-    /// A word in braces that is none of the three.
+    /// A word in braces other than the three placeholders.
     #[error(
         "{argument:?}: {{{word}}} is not one of {{sender}}, {{recipient}}, {{id}}; \
          a brace itself is written twice"
@@ -91,21 +91,21 @@ pub enum PipeError {
         /// The word.
         word: String,
     },
-    /// A single brace without its other half.
+    /// An unmatched brace.
     #[error("{0:?}: a brace is not closed, or not opened; a brace itself is written twice")]
     Brace(String),
-    /// A NUL, which no argument can have.
+    /// A NUL, which no argument can contain.
     #[error("{0:?}: an argument cannot contain a NUL")]
     Nul(String),
-    /// The system does not know the user.
+    /// The user does not exist.
     #[error("there is no user {0:?}")]
     NoSuchUser(String),
-    /// The system could not say whether it knows the user.
+    /// The user could not be looked up.
     #[error("cannot look up user {name:?}: {source}")]
     User {
         /// The user.
         name: String,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
 }
@@ -113,15 +113,15 @@ pub enum PipeError {
 struct PipeSession {
     setup: Arc<Setup>,
     identity: Identity,
-    /// Whose `HOME` and `USER` the command gets; none for a user without an entry.
+    /// The user for `HOME` and `USER`; `None` for a user without an entry.
     login: Option<PipeUser>,
 }
 
 impl Pipe {
-    /// How long a command may take, where nothing else is said.
+    /// The default time limit for a command. After it the command is killed and the recipient deferred.
     pub const TIMEOUT: Duration = Duration::from_secs(600);
 
-    /// How many commands run at once over all processes, where nothing else is said.
+    /// The default for how many commands run at once over all processes. Further ones wait.
     pub const CONCURRENCY: usize = 20;
 
     /// A transport that runs `command`: the program, by path or by name, and its arguments.
@@ -151,23 +151,23 @@ impl Pipe {
         })
     }
 
-    /// The same, run as this user instead of the one that runs the program.
+    /// Runs the command as this user instead of the one that this process runs as.
     #[must_use]
     pub fn with_user(mut self, user: PipeUser) -> Pipe {
         Arc::make_mut(&mut self.setup).user = Some(user);
         self
     }
 
-    /// The same with another time for each run. Then the command and all it has started in
-    /// its process group is ended, and the recipient deferred.
+    /// Sets the time limit for each run. After it, the command and everything that it has started in its
+    /// process group is killed, and the recipient is deferred.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Pipe {
         Arc::make_mut(&mut self.setup).timeout = timeout;
         self
     }
 
-    /// The same, with the user of this process looked up now. Otherwise that is done for each
-    /// session, while a message is in hand; and the user database may be a network away.
+    /// Looks up the user of this process now. Otherwise this is done for each session, while a message is
+    /// locked, and the user database may be reached over a network.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -180,23 +180,22 @@ impl Pipe {
         Ok(self)
     }
 
-    /// The same with a soft limit of descriptors for the command, where that of this process has been
-    /// raised: some programs close each descriptor that they might have.
+    /// Sets a soft descriptor limit for the command, for a process that has raised its own: some programs
+    /// close every descriptor up to the limit.
     #[must_use]
     pub fn with_descriptors(mut self, limit: u64) -> Pipe {
         Arc::make_mut(&mut self.setup).descriptors = Some(limit);
         self
     }
 
-    /// The same with another number of commands that run at once, over all processes that work on
-    /// the spool.
+    /// Sets how many commands run at once, over all processes that work on the spool.
     #[must_use]
     pub fn with_concurrency(mut self, most: usize) -> Pipe {
         Arc::make_mut(&mut self.setup).concurrency = most.max(1);
         self
     }
 
-    /// The argument vector that is run for a recipient, the program first.
+    /// The argument vector for a recipient, the program first.
     pub fn argv(&self, id: QueueId, sender: &ReversePath, recipient: &Address) -> Vec<String> {
         let id = id.to_string();
         let values = Values {
@@ -216,13 +215,13 @@ impl Setup {
 }
 
 impl Transport for Pipe {
-    /// The recipient's domain. Recipients of a command have nothing in common, but no domain
-    /// should keep all jobs busy.
+    /// The recipient's domain. The recipients of a command share nothing, but no domain should take all
+    /// jobs.
     fn next_hop(&self, recipient: &Address) -> String {
         domain::key(recipient.domain().unwrap_or("")).into_owned()
     }
 
-    /// None: each run has its own, and how many runs there are the size does not tell.
+    /// None: each run has its own limit, and the size does not tell how many runs there are.
     fn deadline(&self, _size: u64) -> Option<Duration> {
         None
     }
@@ -231,18 +230,21 @@ impl Transport for Pipe {
         Some(self.setup.concurrency)
     }
 
-    /// Decides as whom the command will run; nothing runs yet.
+    /// Decides which user the command will run as. Nothing runs yet.
     fn connect<'a>(
         &'a self,
         _destination: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         let setup = Arc::clone(&self.setup);
         Box::pin(async move {
-            // The user database may be a network away.
+            // The user database may be reached over a network.
             let opened = tokio::task::spawn_blocking(move || PipeSession::open(setup)).await;
             let session = opened.unwrap_or_else(|_| {
                 let code = EnhancedCode::new(4, 3, 0);
-                Err(Outcome::deferred(code, "looking up the user broke off"))
+                Err(Outcome::deferred(
+                    code,
+                    "looking up the user was interrupted",
+                ))
             })?;
             Ok(Box::new(session) as Box<dyn Session>)
         })
@@ -268,7 +270,7 @@ impl PipeSession {
     /// One run, for one recipient.
     async fn run(&self, message: &Message, recipient: &Address) -> Outcome {
         let limit = self.setup.timeout;
-        // A disk that hangs must not keep the message for ever; nothing has been told of it yet.
+        // A disk that hangs must not hold the message forever. The command does not have the message yet.
         let input = match tokio::time::timeout(limit, input(message)).await {
             Ok(Ok(input)) => input,
             Ok(Err(error)) => {
@@ -299,7 +301,7 @@ impl PipeSession {
                 );
                 defer(EnhancedCode::new(4, 4, 2), text)
             }
-            // It ran to some end, and nobody will ever say to which.
+            // The command ended in an unknown way.
             Err(Trouble::Lost(error)) => {
                 Outcome::unknown(format!("cannot wait for {program}: {error}"))
             }
@@ -339,14 +341,14 @@ impl Setup {
         use io::ErrorKind as Kind;
         let is_setup = match error.kind() {
             Kind::NotFound | Kind::PermissionDenied | Kind::NotADirectory => true,
-            // Our own words: the user cannot be had.
+            // The error is from this module: the process cannot change to the user.
             Kind::Other => true,
             _ => error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32),
         };
         let code = if is_setup {
             EnhancedCode::new(4, 3, 5)
         } else {
-            // Descriptors, processes, memory: they come back by themselves.
+            // Descriptors, processes, memory: they become available again without intervention.
             EnhancedCode::new(4, 3, 0)
         };
         let text = match &self.user {

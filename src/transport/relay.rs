@@ -1,4 +1,4 @@
-//! A transport that is a function of the program this library is part of.
+//! A transport that calls a function of the embedding program.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A transport that calls `deliver` for each message, with all its recipients in one
-    /// domain at once. It returns one outcome for each recipient, in their order; a missing
-    /// one, and a panic, defer.
+    /// A transport that calls `deliver` for each message and domain, with all its recipients in that
+    /// domain. `deliver` returns one outcome for each recipient, in their order. A missing outcome defers,
+    /// and so does a panic.
     pub fn new(
         deliver: impl Fn(&Message, &[Address]) -> Vec<Outcome> + Send + Sync + 'static,
     ) -> Relay {
@@ -29,8 +29,8 @@ impl Relay {
         }
     }
 
-    /// The same, called at most so often at once, over all processes that work on the spool. Unless
-    /// this is said, runners call it as often as they have jobs.
+    /// Sets how many calls may run at once, over all processes that work on the spool. By default, each
+    /// runner makes as many as it has jobs.
     #[must_use]
     pub fn with_concurrency(mut self, most: usize) -> Relay {
         self.concurrency = Some(most.max(1));
@@ -74,7 +74,7 @@ impl Session for Relay {
             outcomes.truncate(recipients.len());
             outcomes.resize_with(recipients.len(), || {
                 let code = EnhancedCode::new(4, 3, 0);
-                Outcome::deferred(code, "the relay did not say what became of it")
+                Outcome::deferred(code, "the relay returned no outcome for the recipient")
             });
             outcomes
         })

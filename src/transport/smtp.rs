@@ -1,8 +1,8 @@
 //! Delivery to another host by SMTP or LMTP.
 //!
-//! [`dns`](crate::dns) says which hosts are asked and in which order, [`smtp`](crate::smtp) speaks to
-//! them. Here is what lies between: the hosts in their order, and a [`Session`] with one of them
-//! that sends one message after the other.
+//! [`dns`](crate::dns) says which hosts are asked and in which order, [`smtp`](crate::smtp) implements the
+//! protocol. This module connects the two: it lists the hosts of a destination, and its [`Session`] with a
+//! host sends one message after another.
 
 mod connection;
 mod content;
@@ -28,18 +28,18 @@ use session::SmtpSession;
 pub enum Target {
     /// The mail exchanges of the recipient's domain.
     Exchanges,
-    /// These, in their order.
+    /// These hosts, in their order.
     Hosts(Vec<Host>),
 }
 
 impl Target {
-    /// Where a recipient's mail goes next, as [`Transport::destination`] has it.
+    /// The next hop of a recipient's mail, as in [`Transport::destination`].
     pub fn next_hop(&self, recipient: &Address) -> String {
         let domain = || domain::key(recipient.domain().unwrap_or_default()).into_owned();
         self.only_next_hop().unwrap_or_else(domain)
     }
 
-    /// The destination of every recipient, if it does not depend on them.
+    /// The next hop of every recipient, if it does not depend on the recipient.
     pub fn only_next_hop(&self) -> Option<String> {
         match self {
             Target::Exchanges => None,
@@ -53,7 +53,7 @@ impl Target {
 
 /// Delivers to other hosts. Cloning is cheap.
 ///
-/// To a smarthost, with a password that is sent to nobody but a server with a valid certificate:
+/// To a smarthost, with a password that is sent only to a server with a valid certificate:
 ///
 /// ```no_run
 /// # fn example(spool: mailspool::testing::spool::Spool) -> Result<(), Box<dyn std::error::Error>> {
@@ -106,21 +106,21 @@ struct Inner {
     on_unknown: OnUnknown,
 }
 
-/// Configures an [`Smtp`], which cannot be changed any more once it is built.
+/// Configures an [`Smtp`]. A built one cannot be changed.
 #[derive(Debug)]
 pub struct SmtpBuilder {
     inner: Inner,
 }
 
 impl SmtpBuilder {
-    /// Sets the port, for hosts that name none.
+    /// Sets the port for hosts that are configured without one.
     #[must_use]
     pub fn port(mut self, port: u16) -> SmtpBuilder {
         self.inner.port = port;
         self
     }
 
-    /// Sets how long a connection to one address may take.
+    /// Sets the time limit for a connection to one address.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> SmtpBuilder {
         self.inner.connect_timeout = timeout;
@@ -134,7 +134,7 @@ impl SmtpBuilder {
         self
     }
 
-    /// Sets the most messages that go over one connection.
+    /// Sets the most messages over one connection.
     #[must_use]
     pub fn max_per_connection(mut self, most: usize) -> SmtpBuilder {
         self.inner.max_per_connection = most.max(1);
@@ -148,14 +148,14 @@ impl SmtpBuilder {
         self
     }
 
-    /// Sets what becomes of a message after the answer to it was lost.
+    /// Sets what happens to a message after the answer to it was lost.
     #[must_use]
     pub fn on_unknown(mut self, on_unknown: OnUnknown) -> SmtpBuilder {
         self.inner.on_unknown = on_unknown;
         self
     }
 
-    /// The transport, as configured.
+    /// Builds the transport as configured.
     pub fn build(self) -> Smtp {
         Smtp {
             inner: Arc::new(self.inner),
@@ -164,8 +164,8 @@ impl SmtpBuilder {
 }
 
 impl Smtp {
-    /// Begins a transport that delivers as `settings` say. `own_name` is the name under which other
-    /// hosts may know us as a mail exchange.
+    /// Begins a transport that delivers according to `settings`. `own_name` is the name by which MX records
+    /// may refer to this host.
     pub fn builder(
         target: Target,
         settings: Settings,
@@ -193,7 +193,7 @@ impl Smtp {
         }
     }
 
-    /// Connects, as for a delivery, and says to whom and what was negotiated; or why not.
+    /// Connects as for a delivery. Returns the host and what was negotiated.
     pub async fn probe(&self, next_hop: &str) -> Result<Probed, Outcome> {
         let (peer, connection) = self.first(next_hop).await?;
         let probed = Probed {
@@ -204,7 +204,7 @@ impl Smtp {
         Ok(probed)
     }
 
-    /// The hosts that would be asked for a destination, in their order.
+    /// Returns the hosts that would be asked for a destination, in their order.
     pub async fn hosts(&self, next_hop: &str) -> Result<Vec<String>, Outcome> {
         match &self.inner.target {
             Target::Hosts(hosts) => Ok(hosts.iter().map(Host::to_string).collect()),
@@ -225,8 +225,8 @@ impl Smtp {
         }
     }
 
-    /// The first host that can be connected to. The outcome is the last one's: earlier hosts are
-    /// the better ones, but the last is what we would have been content with.
+    /// Connects to the first host that can be connected to. If none can, the outcome is the last host's:
+    /// the last is the least preferred host, but it would still have been acceptable.
     async fn first(&self, next_hop: &str) -> Result<(Peer, Connection), Outcome> {
         let mut hosts = SmtpHosts::new(self.clone(), next_hop);
         let mut last = None;
@@ -255,7 +255,7 @@ impl Smtp {
 pub struct Probed {
     /// The host and its address, as in log lines.
     pub remote: String,
-    /// What it said and offers.
+    /// The server's greeting and capabilities.
     pub info: crate::smtp::SessionInfo,
 }
 
@@ -275,8 +275,8 @@ impl Transport for Smtp {
             ..
         } = &*self.inner;
         let deadlines = settings.deadlines;
-        // Twice: a connection that was left open may turn out to be dead, and a server without
-        // working TLS is connected to again in clear.
+        // Twice, because an idle connection may turn out to be dead, and because a server without working
+        // TLS is connected to again in clear.
         let opening = (*connect_timeout + deadlines.opening) * 2;
         let answers = match settings.protocol {
             Protocol::Smtp => 1,

@@ -1,9 +1,9 @@
-//! What final delivery writes above a message, and takes out of it (RFC 5321, 4.4).
+//! What final delivery adds above a message, and removes from it (RFC 5321, 4.4).
 //!
-//! A message has one `Return-Path`: its sender's, from the delivery that is final. One that it came
-//! with is another delivery's, or invented, and a program that sends notices would believe it. So it
-//! goes, wherever it stands in the header. `Delivered-To` stays: it names the mailboxes that the
-//! message has been through, which is how others find a loop.
+//! A message has one `Return-Path`: that of the final delivery, with the sender. A `Return-Path` that it
+//! arrived with is from another delivery or forged, and a program that sends notices would use it. So it is
+//! removed, wherever it is in the header. `Delivered-To` stays: it names the mailboxes that the message has
+//! passed, which is how other programs detect a loop.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// At the message's beginning.
+    /// Starts at the beginning of the message.
     pub fn new() -> Delivery {
         Delivery {
             strip: WithoutField::new("Return-Path"),
@@ -26,14 +26,14 @@ impl Delivery {
         }
     }
 
-    /// What is delivered of the next block of a message. `is_last` says that nothing follows it.
+    /// Returns what is delivered for the next block of a message. `is_last` says that no block follows.
     pub fn push<'a>(&mut self, block: &'a [u8], is_last: bool) -> Cow<'a, [u8]> {
         self.end.get_or_insert_with(|| header::line_ending(block));
         self.strip.push(block, is_last)
     }
 
-    /// The fields above the message, in its line ending: after the first block. Addresses that have no
-    /// room in a line are left out.
+    /// Returns the fields above the message, with the line ending of the message; call it after the first
+    /// block. Addresses that do not fit in a line are left out.
     pub fn head(&self, message: &Message, recipient: Option<&Address>) -> String {
         let end = self.end.unwrap_or("\n");
         let mut head = String::new();

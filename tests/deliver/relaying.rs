@@ -154,7 +154,7 @@ fn the_right_password_delivers_and_a_wrong_one_never_bounces() {
     for (keys, why) in [
         (
             keys.replace("tls_ca", "# tls_ca"),
-            "is signed by nobody who is trusted here",
+            "is not signed by a trusted authority",
         ),
         (
             keys.replace("mx.relay.test", "mx.other.test"),

@@ -269,7 +269,7 @@ fn mail_of_the_null_sender_is_frozen_after_a_day_of_it() {
         "1 message: 0 delivered, 0 deferred, 0 failed.\n"
     );
     for words in [
-        "discarded: nobody looked at it",
+        "discarded: no operator acted on it",
         "a@dead.test",
         "its time is up",
     ] {

@@ -51,7 +51,7 @@ impl Scene {
     }
 }
 
-// By a clock that stands: for how long something is believed depends on no machine's load.
+// Time is paused: how long a state stays valid must not depend on the load of the machine.
 #[tokio::test(start_paused = true)]
 async fn the_first_connection_opens_the_way_for_the_others() {
     let scene = Scene::new();
@@ -68,7 +68,7 @@ async fn the_first_connection_opens_the_way_for_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_the_first_place_lets_the_next_one_try() {
+async fn the_next_one_may_try_after_the_first_gives_up() {
     let scene = Scene::new();
     drop(scene.open(3));
     assert!(scene.has_room(0) && !scene.has_room(1));
@@ -76,7 +76,7 @@ async fn whoever_gives_up_the_first_place_lets_the_next_one_try() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_down_is_left_alone_by_all_but_whom_an_operator_sends() {
+async fn a_down_destination_is_tried_only_for_a_retried_message() {
     let scene = Scene::new();
     let mut first = scene.open(3);
     let down = scene.down();
@@ -94,7 +94,7 @@ async fn what_is_down_is_left_alone_by_all_but_whom_an_operator_sends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_probes_over_all_processes() {
+async fn only_one_process_probes() {
     let mut scene = Scene::new();
     scene.now = scene.down().probe;
     let mut probe = scene.open(3);
@@ -103,7 +103,7 @@ async fn one_probes_over_all_processes() {
     let other = Arc::new(Connections::default());
     let asked = other.ask(&scene.spool, &scene.destination, 3, scene.now, None);
     assert!(matches!(asked, Gate::Probed));
-    // It was down, and that is to be forgotten.
+    // The recorded down state is to be removed.
     assert!(probe.answered(true));
     assert!(scene.has_room(2));
 }
@@ -123,7 +123,7 @@ async fn others_may_have_all_the_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_refusal_beside_connections_that_stand_is_a_limit() {
+async fn one_refusal_beside_open_connections_is_a_limit() {
     let scene = Scene::new();
     let mut first = scene.open(3);
     first.answered(true);
@@ -136,7 +136,7 @@ async fn one_refusal_beside_connections_that_stand_is_a_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stands_no_longer_is_asked_anew() {
+async fn a_destination_without_a_connection_is_asked_anew() {
     let scene = Scene::new();
     let mut first = scene.open(3);
     first.answered(true);
@@ -145,7 +145,7 @@ async fn who_stands_no_longer_is_asked_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_no_longer_spoken_to_is_forgotten() {
+async fn an_unused_destination_is_forgotten() {
     let mut scene = Scene::new();
     let mut standing = scene.open(3);
     standing.answered(true);

@@ -1,4 +1,4 @@
-//! A message on its way: read, encoded, written, and broken off as soon as something is wrong.
+//! Sends a message: reads, encodes and writes it, and stops as soon as something is wrong.
 
 use std::io::{self, Read};
 
@@ -10,24 +10,24 @@ use super::super::step::Deadlines;
 use super::super::verdict::Trouble;
 use super::super::wire::{Wire, Wrote};
 
-/// Octets of a message that are read at a time, and how many are written at a time. What is
-/// smaller goes in one write, its end included.
+/// Octets of a message that are read at a time, and octets that are written at a time. A smaller message is
+/// sent in one write together with its end.
 const READ: usize = 16 * 1024;
 const WRITE: usize = 64 * 1024;
 
-/// A message that is being sent.
+/// A message being sent.
 pub(super) struct Body<'a, R> {
     pub framing: Framing,
-    /// What it was like when it was measured. Any other length would make a whole message of the
-    /// beginning of one, commands of a message, or a message of commands.
+    /// The shape when the message was measured. With another length, a truncated message would count as
+    /// complete, a message would be taken for commands, or commands for a message.
     pub shape: Shape,
     pub message: &'a mut R,
     pub block: &'a mut Vec<u8>,
 }
 
 impl<R: Read> Body<'_, R> {
-    /// Sends it behind what is in the wire's buffer. [`Wrote::All`] means that the operating
-    /// system has the end of it, or may have.
+    /// Sends the message after the contents of the wire's buffer. [`Wrote::All`] means that the operating
+    /// system has the end of the message, or may have it.
     pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(
         self,
         wire: &mut Wire<S>,
@@ -50,15 +50,15 @@ impl<R: Read> Body<'_, R> {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(Trouble::Message(error.to_string())),
                 }
-                // The last octets never go without the end: a server that has counted all of
-                // them may answer.
+                // The last octets are never sent without the end: a server that has counted all of them may
+                // answer.
                 if wire.out.len() >= WRITE && unread > 0 {
                     break false;
                 }
             };
             match is_over {
-                // The server never hears the end of a message that was not read to its end: the
-                // connection is dropped instead, whatever of it has gone out.
+                // The server never receives the end of a message that could not be read to its end: the
+                // connection is dropped instead, however much of the message was sent.
                 true if unread > 0 => return Err(changed()),
                 true => encoding.finish(&mut wire.out),
                 false => encoder = Some(encoding),

@@ -1,5 +1,5 @@
-//! The client against servers that keep to a script, over a stream in memory and in a time that
-//! passes only when everybody waits.
+//! Tests of the client against scripted servers, over an in-memory stream and with paused time, which
+//! advances only while every task waits.
 
 mod server;
 mod sessions;
@@ -29,7 +29,7 @@ fn settings(protocol: Protocol) -> Settings {
     }
 }
 
-/// A session whose server is the test itself, which offers this.
+/// A session with these capabilities. The test itself acts as the server.
 async fn by_hand(offers: &str) -> (Client<DuplexStream>, DuplexStream) {
     let (ours, mut theirs) = duplex(1000);
     let settings = settings(Protocol::Smtp);
@@ -47,7 +47,7 @@ async fn say(stream: &mut DuplexStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
-/// What comes next, or nothing at the end.
+/// Reads what the client sends next; empty at the end.
 async fn hear(stream: &mut DuplexStream) -> String {
     let mut input = [0; 1000];
     let got = stream.read(&mut input).await.unwrap();

@@ -1,4 +1,4 @@
-//! What servers make of a message, those included that see lines where there are none.
+//! How servers interpret a sent message, including those that see additional line ends.
 
 use super::*;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn shape(pieces: &[&[u8]]) -> Shape {
     measure.finish()
 }
 
-/// What the encoder promises to deliver, said in the plainest way: line by line.
+/// What the encoder promises to deliver, computed in the simplest way: line by line.
 fn normalised(bytes: &[u8], framing: Framing) -> Vec<u8> {
     let mut out = Vec::new();
     let mut in_header = true;
@@ -39,7 +39,7 @@ fn normalised(bytes: &[u8], framing: Framing) -> Vec<u8> {
                 (byte, _) => made.push(*byte),
             }
         }
-        // A last line of which nothing is left is none.
+        // A last line that becomes empty is dropped.
         let is_open = !made.is_empty() && !made.ends_with(b"\r\n");
         if line.ends_with(b"\n") || line.ends_with(b"\r") || is_open {
             made.extend(b"\r\n");
@@ -52,7 +52,7 @@ fn normalised(bytes: &[u8], framing: Framing) -> Vec<u8> {
     }
 }
 
-/// Lines of more than 998 octets folded, in no character of UTF-8.
+/// Folds lines of more than 998 octets, never within a UTF-8 character.
 fn folded(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -76,8 +76,8 @@ fn folded(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What a server makes of it, for whom `ends` are ends of lines, and that may drop NULs first:
-/// the message, and what is left behind it.
+/// How a server interprets the input if it takes `ends` for ends of lines and may drop NULs first: the
+/// message, and what is left after it.
 fn received(wire: &[u8], ends: &[&[u8]], drops_nul: bool) -> (Vec<u8>, Vec<u8>) {
     let wire: Vec<u8> = wire
         .iter()
@@ -174,13 +174,13 @@ fn lines_end_in_crlf_and_only_a_missing_end_is_added() {
 #[test]
 fn a_lone_cr_makes_no_field_and_ends_no_header() {
     for (message, in_data, counted) in [
-        // Another field, for a server that takes a CR for the end of a line.
+        // This would be another field for a server that takes a CR for the end of a line.
         (
             &b"Subject: a\rBcc: b\n\nbody\n"[..],
             &b"Subject: a Bcc: b\r\n\r\nbody\r\n"[..],
             &b"Subject: a Bcc: b\r\n\r\nbody\r\n"[..],
         ),
-        // The end of the header, for the same.
+        // This would be the end of the header for such a server.
         (
             b"A: 1\r\r\nB: 2\r\r\r\n\r\nbody\n",
             b"A: 1\r\nB: 2\r\n\r\nbody\r\n",
@@ -188,13 +188,13 @@ fn a_lone_cr_makes_no_field_and_ends_no_header() {
         ),
         (b"A: 1\r\rbody\n", b"A: 1  body\r\n", b"A: 1  body\r\n"),
         (b"\rA: 1\n\nb", b" A: 1\r\n\r\nb\r\n", b" A: 1\r\n\r\nb\r\n"),
-        // Lines of which nothing would be left.
+        // Lines that would become empty.
         (
             b"A: 1\n\0\n\r\0\nB: 2\n\nb",
             b"A: 1\r\n \r\n  \r\nB: 2\r\n\r\nb\r\n",
             b"A: 1\r\n\0\r\n \0\r\nB: 2\r\n\r\nb\r\n",
         ),
-        // In the body it is a line's end, unless the octets are counted.
+        // In the body it ends a line, unless the octets are counted.
         (
             b"\na\rb\r\r\nc\r\rd\n",
             b"\r\na\r\nb\r\nc\r\n\r\nd\r\n",
@@ -221,7 +221,7 @@ fn a_line_that_is_too_long_is_folded_between_characters() {
         fold(&x(998 + 997 + 1)),
         [x(998), b"\r\n ".to_vec(), x(997), b"\r\n ".to_vec(), x(1)].concat()
     );
-    // The doubled dot does not count, and a dot after the fold is none at the beginning.
+    // The doubled dot does not count, and a dot after the fold is not at the beginning of a line.
     assert_eq!(
         fold(&[b".".to_vec(), x(997), b".".to_vec()].concat()),
         [b"..".to_vec(), x(997), b"\r\n .".to_vec()].concat()
@@ -236,7 +236,7 @@ fn a_line_that_is_too_long_is_folded_between_characters() {
         let text = [x(before - 1), letter.clone()].concat();
         assert_eq!(fold(&text), text);
     }
-    // Not in a signed message, and not where the octets are counted.
+    // A signed message and counted octets are not folded.
     for framing in [Framing::Unfolded, Framing::Counted] {
         let out = encode(framing, &[&x(3000)]);
         assert!(out.starts_with(&[x(3000), b"\r\n".to_vec()].concat()));

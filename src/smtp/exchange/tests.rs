@@ -1,5 +1,5 @@
-//! Each way a transaction can go: what was said, to whom what happened, what the connection is
-//! good for then.
+//! Every course of a transaction: the commands sent, the verdicts, and the state of the connection
+//! afterwards.
 
 use super::super::content::Shape;
 use super::super::reply::ReplyParser;
@@ -30,15 +30,15 @@ const fn caps(pipelining: bool, chunking: bool) -> Capabilities {
     }
 }
 
-/// A play: the server's lines, where `!` is a lost connection, `*` the body, and `*` with a reply
-/// behind it one that comes before the body's end.
+/// A scripted transaction: the server's lines. `!` is a lost connection, `*` the body, and `*` followed by
+/// a reply is a reply before the end of the body.
 struct Play {
     name: &'static str,
     protocol: Protocol,
     caps: Capabilities,
     recipients: usize,
     script: &'static [&'static str],
-    /// What we say, without the addresses.
+    /// What the client sends, without the addresses.
     said: &'static str,
     verdicts: &'static [(Status, &'static str, Scope, Step)],
     after: After,
@@ -127,7 +127,7 @@ const LOST_AT_END: &str =
     "4.4.2 the connection was lost while waiting for the answer to the end of the message";
 
 #[test]
-fn what_becomes_of_everybody() {
+fn the_verdict_of_every_recipient() {
     use Protocol::*;
     let plays = [
         Play {
@@ -150,7 +150,7 @@ fn what_becomes_of_everybody() {
             recipients: 4,
             script: &[
                 "250 a",
-                "550 5.1.1 who",
+                "550 5.1.1 unknown",
                 "450 4.7.1 grey",
                 "250 c",
                 "452 4.5.3 many",
@@ -160,7 +160,7 @@ fn what_becomes_of_everybody() {
             ],
             said: "MRRRRDATA*",
             verdicts: &[
-                (Failed, "550 5.1.1 who", Scope::Recipient, Step::Rcpt),
+                (Failed, "550 5.1.1 unknown", Scope::Recipient, Step::Rcpt),
                 (Deferred, "450 4.7.1 grey", Scope::Recipient, Step::Rcpt),
                 (Delivered, "250 k", Scope::Message, Step::End),
                 (Deferred, "452 4.5.3 many", Scope::Limit, Step::Rcpt),
@@ -168,7 +168,7 @@ fn what_becomes_of_everybody() {
             after: After::Ready,
         },
         Play {
-            name: "one by one, and DATA for nobody is not said",
+            name: "one by one, and DATA without a recipient is not sent",
             protocol: Smtp,
             caps: NOTHING,
             recipients: 2,
@@ -181,7 +181,7 @@ fn what_becomes_of_everybody() {
             after: After::Reset,
         },
         Play {
-            name: "nobody was taken, but DATA: a lone dot, and its 250 is nobody's",
+            name: "only DATA was accepted: a lone dot, and its 250 counts for no recipient",
             protocol: Smtp,
             caps: PIPELINING,
             recipients: 1,
@@ -201,7 +201,7 @@ fn what_becomes_of_everybody() {
             after: After::Close,
         },
         Play {
-            name: "the same in LMTP, where nobody would answer",
+            name: "the same in LMTP, where no answer would come",
             protocol: Lmtp,
             caps: PIPELINING,
             recipients: 1,
@@ -244,7 +244,7 @@ fn what_becomes_of_everybody() {
             after: After::Ready,
         },
         Play {
-            name: "MAIL refused and a recipient taken: no empty message for him",
+            name: "MAIL refused and a recipient accepted: no empty message",
             protocol: Smtp,
             caps: PIPELINING,
             recipients: 1,
@@ -340,7 +340,7 @@ fn what_becomes_of_everybody() {
             after: After::Close,
         },
         Play {
-            name: "lost behind the body: nobody knows",
+            name: "lost after the body: unknown",
             protocol: Smtp,
             caps: PIPELINING,
             recipients: 2,
@@ -470,7 +470,7 @@ fn what_becomes_of_everybody() {
             after: After::Close,
         },
         Play {
-            name: "LMTP with 421 for the first of two is closed behind the second",
+            name: "LMTP with 421 for the first of two is closed after the second",
             protocol: Lmtp,
             caps: PIPELINING,
             recipients: 2,
@@ -496,7 +496,7 @@ fn what_becomes_of_everybody() {
             after: After::Ready,
         },
         Play {
-            name: "BDAT for nobody is not sent",
+            name: "BDAT without a recipient is not sent",
             protocol: Smtp,
             caps: CHUNKING,
             recipients: 1,
@@ -510,7 +510,7 @@ fn what_becomes_of_everybody() {
 }
 
 #[test]
-fn too_many_are_only_those_after_others_and_a_login_that_is_asked_for_fails_nobody() {
+fn only_recipients_after_others_are_too_many_and_a_required_login_fails_no_recipient() {
     use Protocol::*;
     let too_many = |name: &'static str, protocol: Protocol, caps: Capabilities| Play {
         name,
@@ -678,7 +678,7 @@ fn what_cannot_go_is_not_tried() {
 }
 
 #[test]
-fn who_cannot_be_written_to_does_not_hold_up_the_others() {
+fn an_unwritable_address_does_not_hold_up_the_others() {
     let (said, verdicts, ..) = begin(
         "s@a",
         &["ö@b", "r@b"],
@@ -709,7 +709,8 @@ fn smtputf8_is_declared_only_where_it_is_needed() {
         let (said, ..) = begin("s@a", &[recipient], shape, &caps, After::Ready);
         assert_eq!(said.lines().next(), Some(mail));
     }
-    // A header alone needs no SMTPUTF8, offered or not: it goes as other octets above 127.
+    // A UTF-8 header alone does not need SMTPUTF8, whether offered or not: it is sent like other octets
+    // above 127.
     let header = Shape::of("Subject: gr\u{fc}n\n\nx\n".as_bytes()).unwrap();
     let (said, ..) = begin("s@a", &["r@b"], header, &caps, After::Ready);
     let mail = said.lines().next();
@@ -717,7 +718,7 @@ fn smtputf8_is_declared_only_where_it_is_needed() {
     let (said, verdicts, ..) = begin("s@a", &["r@b"], header, &PIPELINING, After::Ready);
     assert_eq!(said, "MAIL FROM:<s@a>\r\nRCPT TO:<r@b>\r\nDATA\r\n");
     assert_eq!(verdicts[0].outcome.status, Deferred, "only for now");
-    // An 8-bit message to a server that does not know the word goes as it is.
+    // An 8-bit message is sent unchanged to a server without 8BITMIME.
     let (said, ..) = begin("s@a", &["r@b"], eight_bit, &NOTHING, After::Ready);
     assert_eq!(said, "MAIL FROM:<s@a>\r\n");
 }
@@ -762,8 +763,8 @@ fn a_reset_goes_along_where_it_may() {
     assert_eq!(said, "RSET\r\n");
 }
 
-/// Whatever is said in whatever order, it comes to an end, everybody has a verdict, nobody has the
-/// message who was not asked about after it, and nobody fails without a 5xx.
+/// Whatever the server says, in whatever order, the transaction ends and every recipient has a verdict. No
+/// recipient is delivered or unknown unless the message was sent, and none fails without a 5xx.
 #[test]
 fn no_conversation_goes_astray() {
     use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Each way an opening can go.
+//! Every course of an opening.
 
 use super::super::reply::ReplyParser;
 use super::super::sasl::Credentials;
@@ -21,8 +21,8 @@ fn password(needs: Protection) -> Login {
     }
 }
 
-/// Plays the server's lines; TLS is there whenever it is asked for. What we said, with `<TLS>` where
-/// we asked for TLS, and how it ended.
+/// Plays the server's lines, with TLS established whenever it is asked for. Returns what the client sent,
+/// with `<TLS>` where it asked for TLS, and the result.
 fn play(
     protocol: Protocol,
     start_tls: StartTls,
@@ -130,8 +130,8 @@ fn refusals_are_the_hosts_and_defer() {
         (Never, &["220 hi", "451 later"], "451 later"),
         (
             Never,
-            &["220 hi", "502 no", "550 who are you"],
-            "550 who are you",
+            &["220 hi", "502 no", "550 not welcome"],
+            "550 not welcome",
         ),
         (
             Always,
@@ -185,7 +185,7 @@ fn authentication() {
     assert_eq!(said, "EHLO me.example; AUTH LOGIN; dQ==; cA==; ");
     end.unwrap();
 
-    // Nothing is said in clear, and nothing that was offered in clear counts.
+    // Nothing is sent in clear, and capabilities offered in clear do not count.
     let encrypted = password(Protection::Encrypted);
     let script = &["220 hi", "250-mx|250 AUTH PLAIN"];
     let (said, end) = play(
@@ -212,14 +212,14 @@ fn authentication() {
         Err(OpenError::Sasl(SaslError::NoMechanism(_)))
     ));
 
-    // Refused, it is for us to mend, and no mail is lost by it.
+    // A refusal is a matter for the operator, and no mail is lost.
     let script = &["220 hi", "250-mx|250 AUTH PLAIN", "535 5.7.8 wrong"];
     let (_, end) = play(Protocol::Smtp, StartTls::Never, Some(&clear), script);
     let verdict = end.unwrap_err().verdict();
     assert_eq!(verdict.outcome.reply.to_string(), "535 5.7.8 wrong");
     assert_eq!(verdict.outcome.status, Status::Deferred);
 
-    // A server that knows nothing of SCRAM's proof and says yes.
+    // A server that does not know SCRAM's proof but accepts.
     let script = &["220 hi", "250-mx|250 AUTH SCRAM-SHA-256", "235 ok"];
     let (_, end) = play(Protocol::Smtp, StartTls::Never, Some(&clear), script);
     assert_eq!(end.unwrap_err(), OpenError::Sasl(SaslError::Impostor));
@@ -281,7 +281,7 @@ fn first_words_that_were_not_heard_are_said_again_once() {
         );
         assert!(end.is_ok(), "{mechanism}: {end:?}");
     }
-    // What is asked in words can be nothing else in PLAIN; asked twice, it is something else.
+    // In PLAIN any textual challenge asks for the response; a second one is something else.
     let script = &[
         "220 hi",
         "250-mx|250 AUTH PLAIN",
@@ -291,7 +291,7 @@ fn first_words_that_were_not_heard_are_said_again_once() {
     let (said, end) = play(Protocol::Smtp, StartTls::Never, Some(&password), script);
     assert_eq!(said, "EHLO me.example; AUTH PLAIN AHUAcA==; AHUAcA==; ");
     assert!(matches!(end, Err(OpenError::Sasl(SaslError::Garbled(_)))));
-    // An error that a token brought is acknowledged, and brings the refusal.
+    // The error for a rejected token is acknowledged, then the server refuses.
     for (mechanism, answer) in [("XOAUTH2", ""), ("OAUTHBEARER", "AQ==")] {
         let offer = format!("250-mx|250 AUTH {mechanism}");
         let script = &["220 hi", &offer, "334 eyJ9", "535 5.7.8 no"];

@@ -12,14 +12,15 @@ use super::SaslError;
 
 const NAME: &str = "SCRAM-SHA-256";
 
-/// RFC 7677 has the least. A server that asks for fewer could guess passwords from what it gets.
-/// One that asks for more than the most keeps us busy for a second at each connection.
+/// The accepted numbers of iterations. The lower bound is from RFC 7677: with fewer, the server could guess
+/// the password from the client's proof. With more than the upper bound, each connection would compute for
+/// about a second.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 
 /// `n,,` in Base64: no channel binding.
 const NO_BINDING: &str = "biws";
 
-/// One authentication.
+/// An authentication in progress.
 pub(in crate::smtp) struct Scram {
     password: String,
     nonce: String,
@@ -28,9 +29,9 @@ pub(in crate::smtp) struct Scram {
 }
 
 enum State {
-    /// The first message is on its way.
+    /// The first message was sent.
     First,
-    /// The proof is on its way; what the server has to sign with it.
+    /// The proof was sent. Holds what the server has to prove in return.
     Proof(hmac::Tag),
     /// The server has proved that it knows the password.
     Proven,
@@ -46,7 +47,7 @@ pub(super) fn nonce() -> Result<String, SaslError> {
 }
 
 impl Scram {
-    /// An authentication and its first message.
+    /// Begins an authentication. Returns it with its first message.
     pub(super) fn new(user: &str, password: &str, nonce: String) -> (Scram, String) {
         let user = prepared(user).replace('=', "=3D").replace(',', "=2C");
         let first = format!("n={user},r={nonce}");
@@ -67,7 +68,7 @@ impl Scram {
             State::Proof(expected) => {
                 let signature = field(challenge, "v").and_then(|text| BASE64.decode(text).ok());
                 let signature = signature.ok_or(SaslError::Impostor)?;
-                // Nobody can learn from how long this takes: it is the server's own value.
+                // The comparison need not take constant time: the server computed this value itself.
                 if signature != expected.as_ref() {
                     return Err(SaslError::Impostor);
                 }
@@ -84,7 +85,7 @@ impl Scram {
 
     fn prove(&mut self, challenge: &str) -> Result<String, SaslError> {
         let garbled = SaslError::Garbled(NAME);
-        // An extension that we must understand, and do not.
+        // An extension that must be understood, but is not.
         if field(challenge, "m").is_some() {
             return Err(garbled);
         }
@@ -94,7 +95,7 @@ impl Scram {
         let count: u32 = field(challenge, "i")
             .and_then(|count| count.parse().ok())
             .ok_or(garbled.clone())?;
-        // The server's part must be there too: else an old answer could be played again.
+        // The server's part of the nonce must be present too: otherwise an old answer could be replayed.
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return Err(garbled);
         }
@@ -136,7 +137,8 @@ fn field<'a>(message: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// SASLprep (RFC 4013). What it forbids goes as it is: the server that stored it did the same.
+/// SASLprep (RFC 4013). A text with forbidden characters is used unchanged: the server that stored the
+/// password did the same.
 fn prepared(text: &str) -> String {
     match stringprep::saslprep(text) {
         Ok(prepared) => prepared.into_owned(),
@@ -145,7 +147,7 @@ fn prepared(text: &str) -> String {
 }
 
 impl fmt::Debug for Scram {
-    /// Without the password.
+    /// Omits the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scram").finish_non_exhaustive()
     }
@@ -155,7 +157,7 @@ impl fmt::Debug for Scram {
 mod tests {
     use super::*;
 
-    /// The example of RFC 7677 3.
+    /// The example of RFC 7677 section 3.
     fn example() -> Scram {
         let (scram, first) = Scram::new("user", "pencil", "rOprNGfwEbeRWgbNEkqO".into());
         assert_eq!(first, "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");

@@ -6,25 +6,25 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::message::{Address, QueueId};
 
-/// Octets of the host name in a file name. With time, id and recipient before it and a
-/// reader's flags behind it, a name stays well below the 255 that file systems allow.
+/// Octets of the host name in a file name. A longer host name is cut. With time, id and recipient before it
+/// and a reader's flags after it, a name stays well below the 255 octets that file systems allow.
 const MAX_HOST: usize = 64;
 
-/// What makes a copy's name unique: the time of acceptance, the queue id, and the recipient as
-/// 128 bits. Two addresses with the same bits do not happen; whoever computes them gets one
-/// copy of his own message instead of two.
+/// What makes a copy's name unique: the time of acceptance, the queue id, and a 128-bit hash of the
+/// recipient. Two addresses do not collide by chance; a submitter that computes a collision gets one copy
+/// of its own message instead of two.
 pub(super) fn unique_part(id: QueueId, recipient: &Address) -> String {
     let seconds = id.accepted().as_second();
     let recipient = xxh3_128(recipient.as_str().as_bytes());
     format!("{seconds}.Q{id}R{recipient:032x}")
 }
 
-/// A copy's name in `new/`, on a host whose name is [`safe_host`].
+/// The name of a copy in `new/`. `host` comes from [`safe_host`].
 pub(super) fn copy_name(id: QueueId, recipient: &Address, host: &str) -> String {
     format!("{}.{host}", unique_part(id, recipient))
 }
 
-/// The host name without what has a meaning in a path or a Maildir name.
+/// Escapes the characters of a host name that have a meaning in a path or a Maildir name.
 pub(super) fn safe_host(hostname: &str) -> String {
     let mut host = String::new();
     for c in hostname.chars() {

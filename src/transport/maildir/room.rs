@@ -1,32 +1,33 @@
-//! Room for copies: how many are open at once in this process, whatever their messages.
+//! Limits how many copies are open at once in this process, over all messages.
 //!
-//! The copies of a message share the barriers, so many at once are cheap. Each takes a descriptor,
-//! and twenty messages to hundreds of recipients each must not take all that the process has.
+//! The copies of a message share the barriers, so writing many at once is cheap. But each takes a
+//! descriptor, and twenty messages to hundreds of recipients each must not take all descriptors of the
+//! process.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The most copies of one message that are open at once.
+/// The most copies of one message that are open at once. Further ones are written afterwards.
 pub(super) const MOST: usize = 64;
 
 /// Copies that are open in this process.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Descriptors that copies may take, of this limit. The rest is for everything else.
+/// How many of `limit` descriptors copies may take. The rest is for everything else.
 pub(crate) fn descriptors_for_copies(limit: u64) -> u64 {
     limit / 4
 }
 
-/// Room for some copies of a message, until it is dropped.
+/// The right to keep some copies of a message open, until it is dropped.
 pub(super) struct Room<'a> {
     copies: usize,
     open: &'a AtomicUsize,
 }
 
 impl Room<'_> {
-    /// Room for at most so many, and for one at least: what a message needs to be delivered at all
-    /// is counted with its job.
+    /// Takes room for at most `wanted` copies, but always for one: the descriptor for a single copy is
+    /// counted with the job.
     pub fn take(wanted: usize) -> Room<'static> {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
         let all = usize::try_from(descriptors_for_copies(limit)).unwrap_or(usize::MAX);
@@ -34,7 +35,7 @@ impl Room<'_> {
     }
 
     fn of(all: usize, wanted: usize, open: &AtomicUsize) -> Room<'_> {
-        // Half of what is left, so that the next message has room, too.
+        // Grant half of what is left, so that the next message has room too.
         let granted = |open: usize| {
             let left = all.saturating_sub(open);
             wanted.min(MOST).min((left / 2).max(1))
@@ -46,7 +47,7 @@ impl Room<'_> {
         Room { copies, open }
     }
 
-    /// For how many.
+    /// The number of copies that fit.
     pub fn copies(&self) -> usize {
         self.copies
     }

@@ -38,7 +38,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(future)
 }
 
-/// One message through a session of its own.
+/// Delivers one message through a session of its own.
 fn deliver(maildir: &Maildir, message: &Message, recipients: &[Address]) -> Vec<Outcome> {
     block_on(async {
         match maildir.connect("").await {
@@ -248,18 +248,18 @@ fn a_maildir_that_is_removed_is_made_again_for_the_next_message() {
     );
 }
 
-/// What a [`Faults`] does to its call.
+/// What [`Faults`] does to a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     /// The call fails.
     Once(Errno),
-    /// It is made and fails all the same.
+    /// The call is made, but reports a failure.
     Lie(Errno),
-    /// It fails, and all after it.
+    /// The call fails, and so do all later ones.
     Ever(Errno),
 }
 
-/// Fails the nth call, keeps a record of all, and cuts writes to 50 octets.
+/// Fails the nth call, records all calls, and cuts writes to 50 octets.
 struct Faults {
     at: usize,
     fault: Fault,
@@ -298,7 +298,7 @@ impl Seam for Faults {
 
 const BYTES: &[u8] = b"Subject: a message\n\nthat takes more than one write of fifty octets\n";
 
-/// Delivers with a fault at the nth call; false if there are not so many calls.
+/// Delivers with a fault at the nth call. Returns false if there are fewer calls.
 fn try_fault(at: usize, fault: Fault) -> bool {
     let (dir, path) = spool_and_box();
     let message = message(dir.path(), 1, b"a@b", BYTES);
@@ -327,7 +327,7 @@ fn try_fault(at: usize, fault: Fault) -> bool {
     if !matches!(fault, Fault::Ever(_)) {
         assert_eq!(names(&path.join("tmp")), BTreeSet::new(), "{case}");
     }
-    // Whatever happened, the next attempt mends it, and nothing is there twice.
+    // The next attempt repairs whatever happened, and nothing is there twice.
     let outcomes = deliver(&maildir, &message, &to);
     assert_eq!(statuses(&outcomes), [Status::Delivered; 2], "{case}");
     assert_eq!(names(&path.join("new")).len(), 2, "{case}");
@@ -338,7 +338,7 @@ fn try_fault(at: usize, fault: Fault) -> bool {
 fn a_call_that_fails_never_loses_doubles_or_tears() {
     for errno in [Errno::ENOSPC, Errno::EIO, Errno::EINTR, Errno::EMFILE] {
         for fault in [Fault::Once(errno), Fault::Lie(errno), Fault::Ever(errno)] {
-            // An interrupted call was not made; that much a kernel can be believed.
+            // A kernel does not make a call that it reports as interrupted.
             if fault == Fault::Lie(Errno::EINTR) {
                 continue;
             }

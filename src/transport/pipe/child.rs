@@ -1,4 +1,4 @@
-//! What a child of this process does before it becomes a program.
+//! What a child of this process does between fork and exec.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -13,13 +13,14 @@ use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 
-/// Descriptors up to this one are looked at one by one where the kernel cannot do it at once.
+/// Where the kernel cannot mark all descriptors in one call, those below this number are marked one by one.
+/// Higher ones are missed.
 const MAX_DESCRIPTORS: i32 = 65_536;
 
-/// Lets the child run `step` before it becomes the program, which then has the descriptors 0, 1 and
-/// 2 only. Ours would not be inherited anyway; this is about those that the caller of this
-/// program has left open: a lock of flock(1), the pipe of a job server. `step` makes system
-/// calls and nothing else.
+/// Makes the child run `step` before exec, and gives the program the descriptors 0, 1 and 2 only.
+/// Descriptors of this process are not inherited anyway; this closes those that the caller of this process
+/// has left open, such as a flock(1) lock or the pipe of a job server. `step` makes system calls and
+/// nothing else.
 #[allow(unsafe_code)]
 pub(super) fn before_exec(
     command: &mut Command,
@@ -29,18 +30,18 @@ pub(super) fn before_exec(
         close_above_2();
         step()
     };
-    // SAFETY: between fork and exec, of a process with threads, only async-signal-safe
-    // functions may be called. All closures given to this function make system calls
-    // through nix, on values made before the fork; they neither allocate nor lock, an errno
-    // becomes an io::Error without allocation, and nothing is dropped.
+    // SAFETY: between fork and exec in a process with threads, only async-signal-safe functions may be
+    // called. All closures given to this function make system calls through nix, on values made before the
+    // fork; they neither allocate nor lock, an errno becomes an io::Error without allocation, and nothing
+    // is dropped.
     unsafe { command.pre_exec(child) };
 }
 
-/// Marks all descriptors above 2 as to be closed when the child becomes the program. The standard
-/// library needs one of them until then.
+/// Marks all descriptors above 2 as close-on-exec. They stay open until then, because the standard library
+/// needs one.
 #[allow(unsafe_code)]
 fn close_above_2() {
-    // SAFETY: the call takes three numbers and changes nothing but flags of descriptors.
+    // SAFETY: the call takes three numbers and only changes flags of descriptors.
     let done = unsafe {
         syscall(
             SYS_close_range,
@@ -54,19 +55,19 @@ fn close_above_2() {
     }
     // Kernels before 5.11.
     for fd in 3..MAX_DESCRIPTORS {
-        // SAFETY: the call changes nothing but a flag of a descriptor, if there is one.
+        // SAFETY: the call only changes a flag of a descriptor, if that exists.
         unsafe { fcntl(fd, F_SETFD, FD_CLOEXEC) };
     }
 }
 
-/// Ends with the thread that started it, at once. To be called after the user ids have been
-/// changed, since that undoes it; `parent` is the process that forked.
+/// Makes the kernel kill this process when the thread that started it ends. Call it after changing the user
+/// ids, which cancels it. `parent` is the process that forked.
 pub(super) fn die_with(parent: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() == parent {
         Ok(())
     } else {
-        // It ended before the call above, which then does nothing.
+        // The parent ended before the call above, which then has no effect.
         Err(Errno::ESRCH.into())
     }
 }
@@ -76,13 +77,13 @@ pub(super) fn parent() -> Pid {
     getpid()
 }
 
-/// Sets the limit of descriptors.
+/// Sets the descriptor limits.
 pub(super) fn limit_descriptors(soft: rlim_t, hard: rlim_t) -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?)
 }
 
-/// Has a command run on its own in the background: in a session of its own, out of reach of our
-/// terminal's signals, with the descriptors 0, 1 and 2 only.
+/// Makes a command run detached in the background: in its own session, so that no signal of this terminal
+/// reaches it, with the descriptors 0, 1 and 2 only.
 #[cfg(feature = "cli")]
 pub(crate) fn detach(command: &mut Command) {
     before_exec(command, || {
@@ -92,7 +93,7 @@ pub(crate) fn detach(command: &mut Command) {
     });
 }
 
-/// `receive` ignores the signal that a file has reached its limit; commands must not.
+/// `receive` ignores the signal for a file at its size limit; commands must not.
 #[cfg(feature = "cli")]
 #[allow(unsafe_code)]
 fn default_file_size_signal() {

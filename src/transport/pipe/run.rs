@@ -1,16 +1,15 @@
-//! One run of a command: it is given the message, heard, waited for, and killed where it must be.
+//! One run of a command: starts it, reads its output, waits for it, and kills it where necessary.
 //!
-//! Its standard input is a complete copy of the message (`disk/copy.rs`), so that whatever becomes
-//! of this process, no reader takes a part of the message for all of it. The process is the leader of
-//! its process group, and the kernel kills it when the thread that started it ends, however that
-//! comes about. (Not where it runs as another user than that thread, nor if it is a set-user-ID
-//! program: then it may outlive us, with the whole message.) The group is signalled only while
-//! the leader has not been waited for: until then no other process can get its number.
+//! Its standard input is a complete copy of the message (`disk/copy.rs`), so that whatever happens to this
+//! process, no reader takes a part of the message for all of it. The command is the leader of its process
+//! group. The kernel kills it when the thread that started it ends for any reason. (This does not hold if
+//! the command runs as another user than that thread, or is a set-user-ID program: then it may outlive this
+//! process, with the whole message.) The group is signalled only while the leader has not been waited for:
+//! until then no other process can get its number.
 //!
-//! What a command leaves behind when it ends by itself is not killed: a script may have
-//! started work in the background that it has already reported as delivered, and killing that
-//! would lose mail. It is not waited for either: a process that keeps the output open is
-//! listened to for [`LINGER`] and not longer.
+//! Processes that a command leaves when it ends by itself are not killed: a script may have started
+//! background work that it has already reported as delivered, and killing that would lose mail. They are
+//! not waited for either: if a process keeps the output open, it is read for [`LINGER`] and no longer.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,21 +32,24 @@ use super::user::Identity;
 use crate::queue::outcome::Exit;
 use crate::transport::trace::Delivery;
 
-/// Octets of output that are kept. A reply has room for 1000; the rest is what cleaning takes.
+/// Octets of output that are kept; the rest is read and discarded. A reply has room for 1000; the remainder
+/// allows for what cleaning removes.
 const MAX_OUTPUT: usize = 8 * 1024;
 
-/// How long output is still listened to after the command has ended.
+/// How long output is still read after the command has ended.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long a command has to clean up between SIGTERM and SIGKILL, and how often it is looked
-/// whether it has.
+/// How long a command has to clean up between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How often to check during that time whether it has ended.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// How long a killed process may take to go. One that waits for a dead disk does not.
+/// How long to wait for a killed process to disappear. A process that waits for a dead disk may not
+/// disappear; it is then left running with a warning.
 const BURIAL: Duration = Duration::from_secs(5);
 
-/// A command that runs. Dropped, it is killed with its process group.
+/// A running command. If dropped, it is killed with its process group.
 pub(super) struct Running {
     child: Child,
     identity: Identity,
@@ -55,14 +57,14 @@ pub(super) struct Running {
     output: Vec<u8>,
 }
 
-/// Why nobody knows how a command would have ended.
+/// Why it is unknown how a command ended.
 pub(super) enum Trouble {
     TimedOut,
-    /// The system does not tell how the command ended.
+    /// The system does not report how the command ended.
     Lost(io::Error),
 }
 
-/// What a command is given: the message below its header lines. Read where it may block.
+/// Returns the input for a command: the header lines followed by the message. May block.
 pub(super) async fn input(message: &Message) -> io::Result<OwnedFd> {
     let message = message.clone();
     let copying = tokio::task::spawn_blocking(move || {
@@ -80,8 +82,7 @@ pub(super) async fn input(message: &Message) -> io::Result<OwnedFd> {
 }
 
 impl Running {
-    /// Starts a command. What it writes to standard output and standard error arrives in the
-    /// order in which it wrote it.
+    /// Starts a command. Its standard output and standard error arrive in the order of its writes.
     pub(super) fn spawn(
         mut command: Command,
         input: OwnedFd,
@@ -94,8 +95,8 @@ impl Running {
         identity.apply_to(&mut command, descriptors);
         let stdout = ChildStdout::from(OwnedFd::from(ours));
         let stdout = tokio::process::ChildStdout::from_std(stdout)?;
-        // The command goes at the end of this statement, and with it our copies of the other
-        // end of its output, without which that would never end.
+        // The command is dropped at the end of this statement, and with it this process's copies of the
+        // other end of the output pipe, without which the output would never end.
         let child = tokio::process::Command::from(command).spawn()?;
         let running = Running {
             child,
@@ -110,8 +111,7 @@ impl Running {
         }
     }
 
-    /// Hears the command until it has ended. In every other case it is dead, or as good as that,
-    /// before this returns.
+    /// Reads the command's output until it has ended. Otherwise it is killed before this returns.
     pub(super) async fn attend(&mut self, limit: Duration) -> Result<Exit, Trouble> {
         let ended = self.hear(limit).await;
         if ended.is_err() {
@@ -133,7 +133,7 @@ impl Running {
         let ended = match tokio::time::timeout_at(deadline, select(end, said)).await {
             Err(_) => return Err(Trouble::TimedOut),
             Ok(Either::Left((ended, said))) => {
-                // What is still to be heard is welcome, and not needed.
+                // The remaining output is optional.
                 let _ = timeout(LINGER, said).await;
                 ended
             }
@@ -144,19 +144,19 @@ impl Running {
         ended.map_err(Trouble::Lost)
     }
 
-    /// What the command has said so far.
+    /// The command's output so far.
     pub(super) fn output(&self) -> String {
         String::from_utf8_lossy(&self.output).into_owned()
     }
 
-    /// The process group, as long as the number is certainly the command's: it has not been
-    /// waited for, by us or (where SIGCHLD is ignored) by the kernel.
+    /// The process group, if the number certainly belongs to the command: it has not been waited for, by
+    /// this process or (if SIGCHLD is ignored) by the kernel.
     fn group(&self) -> Option<Pid> {
         let leader = Pid::from_raw(i32::try_from(self.child.id()?).ok()?);
         glance(leader).is_ok().then_some(leader)
     }
 
-    /// Ends the command and its process group: politely, then not, and buries it.
+    /// Kills the command and its process group, with SIGTERM first, and waits for the command.
     async fn kill(&mut self) {
         let Some(group) = self.group() else { return };
         self.identity.signal(group, Signal::SIGTERM);
@@ -165,10 +165,10 @@ impl Running {
             sleep(GLANCE).await;
             waited += GLANCE;
         }
-        // The leader's end is not the group's.
+        // Other processes of the group may outlive the leader.
         self.identity.signal(group, Signal::SIGKILL);
         if timeout(BURIAL, self.child.wait()).await.is_err() {
-            tracing::warn!(%group, "a killed command does not go away");
+            tracing::warn!(%group, "a killed command does not end");
         }
     }
 }
@@ -187,7 +187,7 @@ impl Drop for Running {
     }
 }
 
-/// The commands of this process, for its end.
+/// The commands of this process, for when it ends.
 static COMMANDS: Mutex<Commands> = Mutex::new(Commands {
     running: Vec::new(),
     is_over: false,
@@ -202,16 +202,15 @@ fn commands() -> MutexGuard<'static, Commands> {
     COMMANDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts a process group among those of this process; false if those are being ended.
+/// Adds a process group to those of this process. Returns false if those are being killed.
 fn enlist(group: Pid, identity: &Identity) -> bool {
     let mut commands = commands();
     commands.running.push((group, identity.clone()));
     !commands.is_over
 }
 
-/// Kills the process groups of all commands that this process runs, and lets no other run: for a
-/// process that ends at once, without waiting for what it has begun. What these commands would have
-/// done counts as interrupted.
+/// Kills the process groups of all commands of this process, and prevents further runs. For a process that
+/// ends at once, without waiting for what it has begun. The unfinished commands count as interrupted.
 pub fn end_commands() {
     let mut commands = commands();
     commands.is_over = true;
@@ -222,8 +221,8 @@ pub fn end_commands() {
     }
 }
 
-/// Reads what the command says, to the end, and keeps the beginning: the command must not
-/// wait for a reader of the rest. Its output is a courtesy; that it cannot be read decides nothing.
+/// Reads the command's output to its end, and keeps the beginning: the command must not block on a full
+/// pipe. The output is optional, so a read error decides nothing.
 async fn keep(stdout: &mut tokio::process::ChildStdout, kept: &mut Vec<u8>) {
     let mut bytes = vec![0; 16 * 1024];
     while let Ok(got @ 1..) = stdout.read(&mut bytes).await {
@@ -232,7 +231,7 @@ async fn keep(stdout: &mut tokio::process::ChildStdout, kept: &mut Vec<u8>) {
     }
 }
 
-/// Looks at a child, which stays to be waited for; an error if it is none of ours.
+/// Returns the state of a child without reaping it; an error if it is not a child of this process.
 fn glance(child: Pid) -> nix::Result<WaitStatus> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::Pid(child), flags)

@@ -1,9 +1,9 @@
-//! An argument of a command, with places for what is only known at delivery.
+//! An argument of a command, with placeholders for what is known only at delivery.
 
 use super::PipeError;
 use crate::message::template::{Template, TemplateError};
 
-/// One argument. Filled in, it is one argument still.
+/// One argument. Filled in, it is still one argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Argument(Template<Place>);
 
@@ -14,7 +14,7 @@ enum Place {
     Id,
 }
 
-/// What goes into the places.
+/// The values for the placeholders.
 pub(super) struct Values<'a> {
     pub(super) sender: &'a str,
     pub(super) recipient: &'a str,
@@ -36,12 +36,12 @@ impl Argument {
         })
     }
 
-    /// The text, if there is nothing to fill in.
+    /// The text, if it has no placeholder.
     pub(super) fn constant(&self) -> Option<String> {
         self.0.constant().map(str::to_owned)
     }
 
-    /// The argument as the command gets it.
+    /// The argument that the command gets.
     pub(super) fn fill(&self, values: &Values<'_>) -> String {
         self.0.fill(|place| match place {
             Place::Sender => values.sender.to_owned(),

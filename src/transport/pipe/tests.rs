@@ -77,7 +77,7 @@ fn said(text: &str) -> String {
     run(&format!("{text}; exit 75")).reply.text
 }
 
-/// Processes of a group; those that are dead and wait for an inattentive parent do not count.
+/// The number of processes in a group. Dead ones that their parent has not reaped do not count.
 fn living(group: Pid) -> usize {
     let is_one = |stat: &str| {
         let (_, fields) = stat.rsplit_once(") ")?;
@@ -158,8 +158,8 @@ fn the_child_has_what_it_should_and_nothing_else() {
              RECIPIENT=b@example.org SENDER=a@example.org USER={name}"
         )
     );
-    // The shell's own, not those of ls, which has the directory open.
-    // One that the caller of this process left open is among those that are not there.
+    // List the shell's own descriptors, not those of `ls`, which has the directory open. A descriptor that
+    // the caller of this process left open must be missing.
     let left = fs::File::open("/dev/null").unwrap();
     nix::fcntl::fcntl(&left, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     assert_eq!(said("ls /proc/$$/fd"), "0 1 2");
@@ -179,7 +179,7 @@ fn the_child_has_what_it_should_and_nothing_else() {
         said("grep ^SigBlk: /proc/self/status"),
         "SigBlk: 0000000000000000"
     );
-    // Process group and session are its own; it has no terminal.
+    // It has its own process group and session, and no terminal.
     let ids = said("echo $$; cut -d' ' -f5-7 /proc/$$/stat");
     let ids: Vec<_> = ids.split(' ').collect();
     assert_eq!(ids, [ids[0], ids[0], ids[0], "0"]);

@@ -1,9 +1,9 @@
-//! As whom a command runs, and what the child does before it becomes the command.
+//! Which user a command runs as, and what the child does before exec.
 //!
-//! A process started as root drops to the spool's owner by `seteuid` and keeps root as its
-//! saved user id only where the configuration needs it for commands. No command may inherit
-//! that: a child settles all three ids, whoever it runs as. Root is regained in children only,
-//! never in the process itself, whose threads would all be root for that moment.
+//! A process started as root changes to the spool's owner with `seteuid` and keeps root as its saved user
+//! id only if the configuration needs it for commands. No command may inherit that: a child sets all three
+//! ids, whichever user it runs as. Root is regained in children only, never in the process itself, where
+//! all threads would be root for that moment.
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,7 +20,7 @@ use super::PipeError;
 use super::child::{before_exec, die_with, limit_descriptors, parent};
 use crate::users::User;
 
-/// A user of this system, with all groups.
+/// A user of this system, with all its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipeUser {
     name: String,
@@ -30,18 +30,18 @@ pub struct PipeUser {
     home: PathBuf,
 }
 
-/// What a child does to its user and group ids before it becomes the command.
+/// What a child does to its user and group ids before exec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// Nothing: all three are what they should be.
+    /// Nothing: all three ids are right already.
     AsIs,
-    /// It gives up what real and saved ids would let it become again. Supplementary groups
-    /// stay as they are: who drops root sets them.
+    /// It gives up the real and saved ids, through which it could regain privileges. Supplementary groups
+    /// stay: the code that drops root sets them.
     Settled { uid: Uid, gid: Gid },
     /// It becomes another user.
     Other {
         user: PipeUser,
-        /// Its effective user id is not root's, but another of the three is.
+        /// Its effective user id is not root, but another of the three ids is.
         regain: bool,
     },
 }
@@ -60,7 +60,7 @@ impl PipeUser {
         }
     }
 
-    /// The user that this process runs as; none without an entry for it.
+    /// The user that this process runs as; `None` if it has no entry.
     pub(super) fn effective() -> io::Result<Option<PipeUser>> {
         let user = User::numbered(Uid::effective())?;
         user.map(with_groups).transpose()
@@ -87,7 +87,7 @@ fn with_groups(user: User) -> io::Result<PipeUser> {
 }
 
 impl Identity {
-    /// For a command of this process.
+    /// The identity for a command of this process.
     pub(super) fn of_process(user: Option<&PipeUser>) -> io::Result<Identity> {
         let identity = Identity::decide(&getresuid()?, &getresgid()?, user);
         identity.ok_or_else(|| {
@@ -96,8 +96,8 @@ impl Identity {
         })
     }
 
-    /// What a process with these ids does for a command that is to run as `user`, or as the
-    /// process itself; none if it cannot.
+    /// What a process with these ids does for a command that is to run as `user`, or as the process itself.
+    /// `None` if it cannot do so.
     fn decide(uids: &ResUid, gids: &ResGid, user: Option<&PipeUser>) -> Option<Identity> {
         let all = [uids.real, uids.effective, uids.saved];
         let settled = || {
@@ -127,9 +127,8 @@ impl Identity {
         }
     }
 
-    /// Lets a command run in a session of its own (its process group has the number of the
-    /// process) as this identity, with this soft limit of descriptors. It dies with the thread that
-    /// starts it.
+    /// Makes a command run in its own session (its process group has the number of the process) as this
+    /// identity, with this soft descriptor limit. It is killed when the thread that starts it ends.
     pub(super) fn apply_to(&self, command: &mut Command, descriptors: Option<u64>) {
         let identity = self.clone();
         let parent = parent();
@@ -147,12 +146,12 @@ impl Identity {
         });
     }
 
-    /// System calls and nothing else: see [`before_exec`].
+    /// Makes system calls and nothing else: see [`before_exec`].
     fn assume(&self) -> nix::Result<()> {
         match self {
             Identity::AsIs => Ok(()),
             Identity::Settled { uid, gid } => {
-                // Groups first: without a root among the user ids it may be too late.
+                // Groups first: after the user ids have changed it may be too late.
                 setresgid(*gid, *gid, *gid)?;
                 setresuid(*uid, *uid, *uid)
             }
@@ -167,8 +166,8 @@ impl Identity {
         }
     }
 
-    /// Sends a signal to the process group of a command with this identity. That it has none
-    /// left is not an error; what a signal cannot reach shows in waiting for it.
+    /// Sends a signal to the process group of a command with this identity. An empty group is not an error.
+    /// If the signal reaches nothing, waiting for the command shows it.
     pub(super) fn signal(&self, group: Pid, signal: Signal) {
         let sent = match self {
             Identity::Other { regain: true, .. } => signal_as_root(group, signal),
@@ -181,8 +180,8 @@ impl Identity {
     }
 }
 
-/// A child that regains root, sends the signal, and ends without ever becoming a program: its
-/// last step before that always fails, and the error says how the signal went.
+/// Sends a signal as root, through a child that regains root, sends it, and ends before exec: its last step
+/// always fails, and the error tells whether the signal was sent.
 fn signal_as_root(group: Pid, signal: Signal) -> nix::Result<()> {
     let mut command = Command::new("/");
     before_exec(&mut command, move || {
@@ -263,8 +262,8 @@ mod tests {
 
     #[test]
     fn users_are_looked_up_by_name() {
-        let nobody = PipeUser::lookup("nobody").unwrap();
-        assert!(nobody.groups.contains(&nobody.gid));
+        let looked_up = PipeUser::lookup("nobody").unwrap();
+        assert!(looked_up.groups.contains(&looked_up.gid));
         assert!(matches!(
             PipeUser::lookup("no such user"),
             Err(PipeError::NoSuchUser(_))

@@ -14,7 +14,7 @@ use crate::message::reply::in_seconds;
 use crate::queue::Outcome;
 use crate::smtp::{Client, Settings};
 
-/// Whatever a session runs over.
+/// The stream under a session.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -25,7 +25,7 @@ pub(super) struct Connection {
 }
 
 impl Inner {
-    /// Connects, and goes on until the first MAIL may be said.
+    /// Connects, and completes the opening up to the first MAIL.
     pub async fn open(&self, peer: &Peer) -> Result<Connection, Outcome> {
         let open = async |settings: &Settings| {
             let stream = self.stream(peer).await?;
@@ -34,7 +34,7 @@ impl Inner {
         let remote = &peer.remote;
         let opened = match open(&self.settings).await? {
             Err(error) if error.may_go_in_clear() => {
-                tracing::debug!(remote, %error, "going on in clear");
+                tracing::debug!(remote, %error, "continuing without TLS");
                 open(&self.settings.in_clear()).await?
             }
             opened => opened,
@@ -43,7 +43,7 @@ impl Inner {
             Ok(client) => Ok(Connection { client }),
             Err(error) => {
                 let mut outcome = error.verdict().outcome;
-                // Whose fault it is has to be seen where there are several hosts.
+                // The reply must name the host, because there may be several.
                 if outcome.reply.remote.is_none() {
                     outcome.reply.text = format!("{remote}: {}", outcome.reply.text);
                 }
@@ -77,8 +77,8 @@ impl Inner {
     }
 }
 
-/// Connects to a socket in the file system. A server whose queue of connections is full is waited for, as
-/// by a call that blocks: one that does not block says EAGAIN at once.
+/// Connects to a Unix socket. If the server's connection backlog is full, retries until it has room, like a
+/// blocking connect: a non-blocking one returns EAGAIN at once.
 async fn unix(path: &Path) -> std::io::Result<UnixStream> {
     const PAUSE: Duration = Duration::from_millis(10);
     loop {
@@ -93,9 +93,9 @@ async fn unix(path: &Path) -> std::io::Result<UnixStream> {
 mod tests {
     use super::*;
 
-    /// Ten at once to a server with a queue of one: each was put off but the first two.
+    /// Ten connections at once to a server with a backlog of one: all but the first two were deferred.
     #[tokio::test]
-    async fn a_server_whose_queue_is_full_is_waited_for() {
+    async fn a_server_with_a_full_backlog_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let socket = tokio::net::UnixSocket::new_stream().unwrap();
@@ -104,7 +104,7 @@ mod tests {
         let all = (0..10).map(|_| unix(&path));
         let connected = futures_util::future::join_all(all);
         let accepted = async {
-            // Nothing is accepted before the queue is full.
+            // Accept nothing until the backlog is full.
             while UnixStream::connect(&path).await.is_ok() {}
             let mut streams = Vec::new();
             loop {

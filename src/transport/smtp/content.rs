@@ -1,4 +1,5 @@
-//! What is sent of a message, and what it is like. A notice of ours in eight bits has two forms.
+//! The content that is sent for a message, and its shape. A notice with 8-bit content has a second, 7-bit
+//! form.
 
 use std::io::{self, Read as _};
 
@@ -8,26 +9,27 @@ use crate::message::seven_bit::{in_seven_bits, is_notice};
 use crate::smtp::Shape;
 use crate::transport::Message;
 
-/// What is larger is measured where it may block: it may have to come from the disk.
+/// Octets up to which a message is measured in place. Larger ones are measured on a thread that may block,
+/// because they may have to be read from the disk.
 const SMALL: u64 = 256 << 10;
 
-/// The header of a notice ends before.
+/// Octets within which the header of a notice ends.
 const MAX_HEADER: u64 = 16 << 10;
 
-/// A message, measured once for all transactions.
+/// A message, measured once for all its transactions.
 #[derive(Clone)]
 pub(super) struct Content {
     shape: Shape,
     body: Body,
-    /// What goes to a server that does not offer 8BITMIME, if that is another form.
+    /// The form for a server without 8BITMIME, if it differs.
     seven_bits: Option<(Shape, Body)>,
 }
 
 impl Content {
-    /// Reads a message.
+    /// Reads and measures a message.
     ///
     /// # Errors
-    /// It cannot be read, in words.
+    /// The message cannot be read; the error text.
     pub async fn of(message: &Message) -> Result<Content, String> {
         if message.body.size() <= SMALL {
             return Content::read(message).map_err(|error| error.to_string());
@@ -54,7 +56,7 @@ impl Content {
         })
     }
 
-    /// The form for a server, and a reader at its beginning.
+    /// The form for a server, and a reader positioned at its beginning.
     pub fn form(&self, eight_bit_mime: bool) -> (Shape, BodyReader) {
         match &self.seven_bits {
             Some((shape, body)) if !eight_bit_mime => (*shape, body.reader()),

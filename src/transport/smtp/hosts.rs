@@ -1,4 +1,4 @@
-//! The hosts of a destination, one address after the other, found as they are wanted.
+//! The hosts of a destination, one address after another, looked up on demand.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::queue::Outcome;
 use crate::smtp::TlsPolicy;
 use crate::transport::{BoxFuture, Hosts, NextHost, Session};
 
-/// One thing to connect to.
+/// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Tcp(SocketAddr),
@@ -31,12 +31,12 @@ impl fmt::Display for Endpoint {
 /// A host at one of its addresses.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// The name that its certificate is for.
+    /// The name that its certificate must have.
     pub name: String,
     pub endpoint: Endpoint,
     /// The host and its address: `mx.example.net[192.0.2.1]:25`.
     pub remote: String,
-    /// What it shares its connections and its failures with.
+    /// The key under which its connections are counted and its outages recorded.
     key: String,
 }
 
@@ -48,9 +48,9 @@ pub(super) struct SmtpHosts {
     found: VecDeque<Peer>,
 }
 
-/// Where the next ones come from.
+/// The source of further hosts.
 enum Source {
-    /// They have not been looked up yet.
+    /// Not looked up yet.
     Fresh,
     Exchanges(Exchanges),
     Configured(VecDeque<Host>),
@@ -66,7 +66,7 @@ impl SmtpHosts {
         }
     }
 
-    /// The next host at one of its addresses, or why one has none; none at the end.
+    /// The next host at one of its addresses, or why one has none; `None` at the end.
     pub async fn next_peer(&mut self) -> Option<Result<Peer, Outcome>> {
         let inner = &self.transport.inner;
         loop {
@@ -112,7 +112,7 @@ impl Inner {
 
     fn exchange(&self, name: String, address: IpAddr) -> Peer {
         let endpoint = Endpoint::Tcp(SocketAddr::new(address, self.port));
-        // An address literal has no other name.
+        // An address literal has no separate name.
         let remote = match name.parse::<IpAddr>() {
             Ok(_) => endpoint.to_string(),
             Err(_) => format!("{name}{endpoint}"),
@@ -120,11 +120,11 @@ impl Inner {
         self.peer(name, endpoint, remote)
     }
 
-    /// A host that the configuration names, at each of its addresses.
+    /// A configured host, at each of its addresses.
     async fn peers(&self, host: &Host) -> Result<Vec<Peer>, Outcome> {
         let port = host.port.unwrap_or(self.port);
         let tcp = |address: IpAddr| Endpoint::Tcp(SocketAddr::new(address, port));
-        // By its own words: where it is the only one, it and the destination are the same.
+        // The key is the configured text: for a single host it equals the key of the destination.
         let only = |name: String, endpoint: Endpoint| {
             let remote = endpoint.to_string();
             let key = host.to_string();
@@ -150,7 +150,7 @@ impl Inner {
     }
 
     fn peer(&self, name: String, endpoint: Endpoint, remote: String) -> Peer {
-        // A certificate that is wrong for one name may be right for another one of the same host.
+        // A certificate that is wrong for one name may be right for another name of the same host.
         let key = match self.settings.tls.policy() {
             TlsPolicy::Verified => remote.clone(),
             _ => endpoint.to_string(),
@@ -177,7 +177,7 @@ impl Hosts for SmtpHosts {
     }
 }
 
-/// A host, and how it is spoken to.
+/// A host, and the transport that connects to it.
 struct SmtpHost {
     transport: Smtp,
     peer: Peer,

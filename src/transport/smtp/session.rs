@@ -1,4 +1,4 @@
-//! Messages to one host, over one connection, and over a new one where the old one takes no more.
+//! Sends messages to one host, over one connection, and over a new one if that one takes no more.
 
 use super::Smtp;
 use super::connection::Connection;
@@ -13,13 +13,13 @@ use crate::transport::{BoxFuture, Message, Session, Standing};
 pub(super) struct SmtpSession {
     transport: Smtp,
     peer: Peer,
-    /// None after one that broke, until it is needed again.
+    /// `None` after it broke, until it is needed again.
     connection: Option<Connection>,
-    /// Messages that went over it.
+    /// The messages sent over it.
     used: usize,
-    /// It has taken MAIL for one of them.
+    /// The server has accepted MAIL for one of them.
     took_mail: bool,
-    /// What the last message showed of the host.
+    /// What the last message showed about the host.
     standing: Standing,
 }
 
@@ -71,8 +71,8 @@ impl SmtpSession {
                 Err(outcome) => vec![of_trouble(outcome); these.len()],
             };
             self.standing = standing(&verdicts);
-            // A server that took some and no more takes the others in a transaction of their own,
-            // unless the host fails: then it would fail in each of these.
+            // If a server limits the recipients of a transaction, the others go in a further transaction.
+            // If the host fails, they do not: it would fail again each time.
             let fails = |verdict: &&Verdict| verdict.scope == Scope::Host;
             let deferred = |verdict: &&Verdict| verdict.outcome.status == Status::Deferred;
             let failure = verdicts.iter().filter(fails).find(deferred);
@@ -93,8 +93,8 @@ impl SmtpSession {
         }
     }
 
-    /// Who has what this connection took. A mail store that does not offer DSN is the end of the
-    /// way; one that does tells itself.
+    /// What delivery over this connection means for success notices. A server with DSN sends them itself;
+    /// delivery by LMTP without DSN is final; delivery by SMTP without DSN is a relay.
     fn handover(&self) -> Handover {
         let info = self
             .connection
@@ -110,8 +110,8 @@ impl SmtpSession {
         }
     }
 
-    /// One transaction. A connection that was used before may have been closed by the server, or
-    /// have had as many messages as the server likes: then this one goes over a new connection.
+    /// Runs one transaction. If an idle connection was closed by the server, or has reached the number of
+    /// messages that the server accepts, the transaction is repeated over a new connection.
     async fn transact(
         &mut self,
         transaction: &Transaction<'_>,
@@ -128,7 +128,7 @@ impl SmtpSession {
                 return Ok(verdicts);
             }
         }
-        // A new one, which has no past that could be to blame.
+        // A new connection has no history that could cause the deferral.
         if let Some(old) = self.connection.take() {
             old.client.quit().await;
         }
@@ -141,8 +141,8 @@ impl SmtpSession {
         Ok(verdicts)
     }
 
-    /// The most messages that go over this connection: what the configuration says, and what the
-    /// server does (MAILMAX of RFC 9422).
+    /// The most messages over this connection: the lower of the configured limit and the server's (MAILMAX
+    /// of RFC 9422).
     fn most(&self) -> usize {
         let most = self.transport.inner.max_per_connection;
         let info = self
@@ -155,12 +155,11 @@ impl SmtpSession {
     }
 }
 
-/// Whether the server has heard nothing of the message but MAIL, and puts it off for a reason that
-/// may be the connection's: it is closed, does not end the transaction before, or has had enough
-/// messages.
+/// Whether the server knows nothing of the message but MAIL, and defers it for a reason that may lie in the
+/// connection: it is closed, it does not end the previous transaction, or it has carried too many messages.
 ///
-/// Only a connection that took a message can have had enough of them: a host that puts off each MAIL
-/// gets no new connection for each.
+/// Only a connection that took a message can have carried too many. Otherwise a host that defers each MAIL
+/// would get a new connection for each.
 fn is_unheard(verdict: &Verdict, took_mail: bool) -> bool {
     let is_the_connections = match (verdict.step, verdict.outcome.reply.code) {
         (Step::Reset, _) | (Step::Mail, None | Some(421)) => true,
@@ -177,8 +176,8 @@ fn is_after_mail(verdict: &Verdict) -> bool {
     )
 }
 
-/// What a transaction shows of the host. Trouble after MAIL was taken may be about this message: a
-/// server that breaks down over its content takes others. Recipients beyond a limit show nothing.
+/// What a transaction shows about the host. A failure after MAIL was accepted may be due to this message: a
+/// server that breaks down over its content may accept others. Recipients beyond a limit show nothing.
 fn standing(verdicts: &[Verdict]) -> Standing {
     let told = || {
         verdicts
@@ -205,7 +204,7 @@ fn standing(verdicts: &[Verdict]) -> Standing {
     }
 }
 
-/// One transaction with the message in the form that this server takes.
+/// Runs one transaction, with the form of the message that this server accepts.
 async fn send_over(
     connection: &mut Connection,
     transaction: &Transaction<'_>,
@@ -270,7 +269,7 @@ mod tests {
             (Step::Rcpt, Stumbles),
             (Step::Data, Stumbles),
             (Step::Body, Stumbles),
-            // Nothing is known of the message then.
+            // The outcome of the message is unknown then.
             (Step::End, Stumbles),
         ] {
             let verdict = Verdict::of_trouble(&Trouble::Lost, step);
@@ -278,7 +277,7 @@ mod tests {
         }
         let unread = Verdict::of_trouble(&Trouble::Message("EIO".into()), Step::Body);
         assert_eq!(standing(&[unread]), NotAsked);
-        // Recipients that it was not told of show nothing, and one that was taken shows that it works.
+        // Recipients that were not sent show nothing, and an accepted one shows that the host works.
         let lost = |step| Verdict::of_trouble(&Trouble::Lost, step);
         let beyond = Verdict::beyond_limit("one at once");
         assert_eq!(standing(&[lost(Step::Mail), beyond.clone()]), Fails);

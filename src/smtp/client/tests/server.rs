@@ -1,4 +1,4 @@
-//! A server that does one thing wrong.
+//! A server that misbehaves once.
 
 use std::future::pending;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::io::{
 };
 use tokio::time::sleep;
 
-/// Where in a session.
+/// A point in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
     Greeting,
@@ -23,22 +23,22 @@ pub(super) enum At {
     Nowhere,
 }
 
-/// What is done there instead of the right thing.
+/// The misbehaviour at that point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     /// The connection is dropped.
     Drop,
-    /// Nothing more is said, heard or closed.
+    /// Nothing more is sent, read or closed.
     Stall,
-    /// This is said instead, and the session goes on.
+    /// This is sent instead, and the session continues.
     Say(&'static str),
-    /// The right thing is said, and this with it.
+    /// The correct reply is sent together with this.
     Also(&'static str),
-    /// This is said, and the connection dropped.
+    /// This is sent, and the connection is dropped.
     SayAndDrop(&'static str),
-    /// The right thing, an octet at a time, each after some time.
+    /// The correct reply, one octet at a time with a pause after each.
     Slowly(Duration),
-    /// The right code, and 100 KB of text.
+    /// The correct code, with 100 KB of text.
     AtLength,
 }
 
@@ -47,11 +47,11 @@ pub(super) struct Server {
     pub lmtp: bool,
     pub at: At,
     pub deed: Deed,
-    /// More lines for EHLO.
+    /// More lines for the reply to EHLO.
     pub offers: &'static [&'static str],
 }
 
-/// What a server has seen.
+/// What a server has received.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub commands: Vec<String>,
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// Serves until the connection is over.
+    /// Serves until the connection ends.
     pub(super) async fn serve<S>(&self, stream: S) -> Seen
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -113,19 +113,20 @@ impl Server {
                 "RCPT" => {
                     let is_first = recipients == 0 && !command.contains("second");
                     let at = if is_first { At::Rcpt } else { At::Nowhere };
-                    let is_refused = command.contains("nobody")
+                    let is_refused = command.contains("unknown")
                         || at == self.at
                             && matches!(self.deed, Deed::Say(text) if !text.starts_with('2'));
                     recipients += usize::from(!is_refused);
-                    let reply = if command.contains("nobody") {
-                        "550 5.1.1 nobody"
+                    let reply = if command.contains("unknown") {
+                        "550 5.1.1 unknown"
                     } else {
                         "250 2.1.5 ok"
                     };
                     self.say(stream, at, reply).await?;
                 }
                 "DATA" if recipients == 0 && self.at != At::Data => {
-                    self.say(stream, At::Nowhere, "503 5.5.1 for whom?").await?;
+                    self.say(stream, At::Nowhere, "503 5.5.1 no recipient")
+                        .await?;
                 }
                 "DATA" => {
                     self.say(stream, At::Data, "354 go ahead").await?;
@@ -200,7 +201,7 @@ impl Server {
                 Ok(())
             }
             Deed::AtLength => {
-                // The last line of an EHLO's reply, or the only one.
+                // The last line of the reply to EHLO, or the only line.
                 let long = format!("{reply} {}", "x".repeat(100_000));
                 stream.write_all(line(&long).as_bytes()).await
             }
@@ -208,7 +209,7 @@ impl Server {
     }
 }
 
-/// Reads to the lone dot, and takes out the dots that were put in.
+/// Reads up to the lone dot, and removes the doubled dots.
 async fn read_message<S>(stream: &mut BufReader<S>) -> std::io::Result<Vec<u8>>
 where
     S: AsyncRead + Unpin,

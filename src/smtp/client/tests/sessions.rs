@@ -1,5 +1,4 @@
-//! Sessions with servers that do nothing wrong: how few writes there are, and how a connection is
-//! used again.
+//! Sessions with correct servers: how few writes there are, and how a connection is reused.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,7 +69,7 @@ async fn a_small_message_is_two_writes() {
     assert_eq!(seen.messages, [RECEIVED; 3]);
 }
 
-/// A session is used behind `dyn`, in futures that move between threads.
+/// A session is used as `dyn`, in futures that move between threads.
 #[tokio::test(start_paused = true)]
 async fn deliveries_move_between_threads() {
     fn is_send<T: Send>(value: T) -> T {
@@ -93,13 +92,13 @@ async fn a_connection_is_used_again_after_refusals() {
         let mut client = Client::open(ours, "mx", &settings(Protocol::Smtp))
             .await
             .unwrap();
-        let refused = send(&mut client, &["nobody@b"], MESSAGE).await;
+        let refused = send(&mut client, &["unknown@b"], MESSAGE).await;
         assert_eq!(statuses(&refused), [Failed]);
         assert_eq!(refused[0].outcome.reply.remote.as_deref(), Some("mx"));
         assert!(client.is_alive().await);
-        let verdicts = send(&mut client, &["a@b", "nobody@b"], MESSAGE).await;
+        let verdicts = send(&mut client, &["a@b", "unknown@b"], MESSAGE).await;
         assert_eq!(statuses(&verdicts), [Delivered, Failed]);
-        // No RSET behind a message that was answered.
+        // No RSET after a message that was answered.
         let verdicts = send(&mut client, &["a@b"], MESSAGE).await;
         assert_eq!(statuses(&verdicts), [Delivered]);
         client.quit().await;
@@ -111,8 +110,8 @@ async fn a_connection_is_used_again_after_refusals() {
     }
 }
 
-/// A server that answers while it is still being written to, through a pipe that holds almost
-/// nothing: whoever only wrote would wait for ever.
+/// The server answers while the client is still writing, through a pipe that holds almost nothing: a client
+/// that only wrote would wait forever.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_recipients_through_a_small_pipe() {
     for lmtp in [false, true] {
@@ -125,7 +124,7 @@ async fn a_thousand_recipients_through_a_small_pipe() {
         let mut client = Client::open(ours, "mx", &settings(protocol)).await.unwrap();
         let all: Vec<_> = (0..1000)
             .map(|n| match n % 10 {
-                3 => format!("nobody{n}@b"),
+                3 => format!("unknown{n}@b"),
                 _ => format!("{n}@b"),
             })
             .collect();
@@ -234,9 +233,9 @@ async fn a_connection_carries_no_more_transactions_than_the_server_takes() {
     let mut client = Client::open(ours, "mx", &settings(Protocol::Smtp))
         .await
         .unwrap();
-    // A message of which the server is not told does not count.
-    let nobody = send(&mut client, &["\u{f6}@b"], MESSAGE).await;
-    assert_eq!(statuses(&nobody), [Failed]);
+    // A message that is not sent to the server does not count.
+    let unsendable = send(&mut client, &["\u{f6}@b"], MESSAGE).await;
+    assert_eq!(statuses(&unsendable), [Failed]);
     for is_reusable in [true, false] {
         let verdicts = send(&mut client, &["a@b"], MESSAGE).await;
         assert_eq!(statuses(&verdicts), [Delivered]);

@@ -13,7 +13,7 @@ use super::super::super::tls::{ClientIdentity, MinimumTls, Roots, TlsSettings};
 use super::server::Server;
 use super::*;
 
-/// A root, and what it signs.
+/// A root, and the certificates that it signs.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -43,9 +43,9 @@ struct Manner {
     implicit: bool,
     only_tls_1_2: bool,
     asks_for_certificate: bool,
-    /// Nonsense instead of a handshake.
+    /// It sends garbage instead of a handshake.
     is_broken: bool,
-    /// Something in clear behind the go-ahead.
+    /// It sends something in clear after the go-ahead.
     injects: bool,
 }
 
@@ -71,7 +71,7 @@ fn acceptor(authority: &Authority, name: &str, manner: Manner) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
 }
 
-/// Opens a session with such a server and sends a message; what the session was like.
+/// Opens a session with such a server and sends a message. Returns the session's properties.
 async fn session(
     authority: &Authority,
     manner: Manner,
@@ -99,7 +99,7 @@ async fn session(
             stream.write_all(go).await.unwrap();
         }
         if manner.is_broken {
-            // Not before it was asked: that would be taken for an injection.
+            // Wait for the client: earlier output would be taken for an injection.
             let _ = stream.read_u8().await;
             let _ = stream.write_all(b"this is not TLS at all\r\n").await;
             let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -112,7 +112,7 @@ async fn session(
             Server::good().serve(stream).await;
             return;
         }
-        // The greeting was said before TLS.
+        // The greeting was sent before TLS.
         let mut first = [0; 17];
         if stream.read_exact(&mut first).await.is_ok() {
             assert_eq!(&first, b"EHLO me.example\r\n");
@@ -166,7 +166,7 @@ async fn a_verified_server_has_a_certificate_for_its_name() {
     let info = session(&authority, Manner::default(), verified(authority.root())).await;
     assert!(info.unwrap().tls.unwrap().is_verified);
 
-    // Another name, and another root.
+    // Another name, then another root.
     let other_name = TlsSettings {
         name: Some("other.example".into()),
         ..verified(authority.root())
@@ -256,7 +256,7 @@ async fn tls_from_the_first_octet() {
 }
 
 #[tokio::test]
-async fn a_server_may_ask_who_we_are() {
+async fn a_server_may_ask_for_a_certificate() {
     let authority = Authority::new();
     let manner = Manner {
         asks_for_certificate: true,
@@ -268,7 +268,7 @@ async fn a_server_may_ask_who_we_are() {
         ..with(TlsPolicy::Required)
     };
     session(&authority, manner, settings).await.unwrap();
-    // Refused: with TLS 1.3 we learn that only when we listen for the answer to EHLO.
+    // Rejected: with TLS 1.3 the client learns that only when it reads the answer to EHLO.
     let error = session(&authority, manner, with(TlsPolicy::Required)).await;
     assert!(!error.unwrap_err().may_go_in_clear());
     let error = session(&authority, manner, with(TlsPolicy::Opportunistic)).await;

@@ -1,4 +1,4 @@
-//! Everything that a server can do wrong at every step, and what becomes of the recipients then.
+//! Every way in which a server can misbehave at every step, and the outcomes of the recipients.
 
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
@@ -16,8 +16,8 @@ const STEPS: [At; 6] = [
     At::End,
 ];
 
-/// Two recipients and a message: their statuses, what the server saw, and whether the connection
-/// is reusable.
+/// Sends a message to two recipients. Returns their verdicts, what the server received, and whether the
+/// connection is reusable.
 async fn attempt(server: Server, room: usize, message: &[u8]) -> (Vec<Verdict>, Seen, bool) {
     let protocol = if server.lmtp {
         Protocol::Lmtp
@@ -35,7 +35,7 @@ async fn attempt(server: Server, room: usize, message: &[u8]) -> (Vec<Verdict>, 
             }
         }
     };
-    // The server may stall for ever: it is over when the client is.
+    // The server may stall forever: it ends when the client does.
     let mut seen = None;
     let serving = server.serve(theirs);
     tokio::pin!(client, serving);
@@ -48,7 +48,7 @@ async fn attempt(server: Server, room: usize, message: &[u8]) -> (Vec<Verdict>, 
     (verdicts, seen.unwrap_or_default(), reusable)
 }
 
-/// What the table in `verdict` makes of it, for both recipients.
+/// The statuses of both recipients according to the table in `verdict`.
 fn expected(at: At, deed: Deed, lmtp: bool) -> [Status; 2] {
     let silence = match at {
         At::End => Unknown,
@@ -56,10 +56,10 @@ fn expected(at: At, deed: Deed, lmtp: bool) -> [Status; 2] {
     };
     match deed {
         Deed::Slowly(_) | Deed::AtLength => [Delivered; 2],
-        // Only behind an answer that decides everything an extra one does no harm.
+        // An additional reply is harmless only after the answer that decides everything.
         Deed::Also(_) => match at {
             At::End if !lmtp => [Delivered; 2],
-            // Whose answer it is, is for the server to say: it gave two.
+            // The server gave two answers, so it decides which recipient each is for.
             At::End => [Delivered; 2],
             _ => [Deferred; 2],
         },
@@ -131,9 +131,9 @@ async fn every_deed_at_every_step() {
     }
 }
 
-/// The same goes for the last octet of a counted message as for a lone dot.
+/// The last octet of a counted message has the same effect as a lone dot.
 #[tokio::test(start_paused = true)]
-async fn silence_behind_a_counted_message_is_unknown_too() {
+async fn silence_after_a_counted_message_is_unknown_too() {
     for (deed, status) in [
         (Deed::Drop, Unknown),
         (Deed::Stall, Unknown),
@@ -199,7 +199,7 @@ async fn each_step_waits_as_long_as_the_rfc_says() {
             ..Server::good()
         };
         let begun = Instant::now();
-        // Far more than fits into the stream.
+        // Far more than the stream holds.
         let message = b"line\r\n".repeat(10_000);
         let (verdicts, ..) = attempt(server, 100, &message).await;
         assert_eq!(begun.elapsed().as_secs(), seconds, "{at:?}");
@@ -208,9 +208,9 @@ async fn each_step_waits_as_long_as_the_rfc_says() {
     }
 }
 
-/// Octets that drip in keep no connection: each answer has its deadline as a whole.
+/// Octets that arrive one by one do not keep a connection open: each answer has a deadline as a whole.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_drips_is_not_waited_for() {
+async fn an_answer_octet_by_octet_is_not_waited_for() {
     let server = Server {
         at: At::Mail,
         deed: Deed::Slowly(Duration::from_secs(60)),
@@ -222,9 +222,9 @@ async fn an_answer_that_drips_is_not_waited_for() {
     assert_eq!(begun.elapsed().as_secs(), 300);
 }
 
-/// Each octet is progress, but the whole has an end too, and it scales with the size.
+/// Each octet is progress, but the whole transfer is limited too, in proportion to the size.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_drinks_in_sips_does_not_hold_a_message_for_ever() {
+async fn a_server_that_reads_slowly_does_not_hold_a_message_forever() {
     let (mut client, mut theirs) = by_hand("HELP").await;
     let sipping = async move {
         for answer in ["250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
@@ -276,9 +276,10 @@ async fn a_message_refused_half_way_is_refused() {
     }
 }
 
-/// Over TCP, what a server leaves unread when it closes makes our writes fail. It has said why.
+/// Over TCP, input that a server leaves unread when it closes makes the client's writes fail. The server
+/// has sent the reason before.
 #[tokio::test]
-async fn last_words_are_heard_through_a_reset() {
+async fn the_last_reply_is_read_despite_a_reset() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     for _ in 0..10 {
@@ -303,7 +304,7 @@ async fn last_words_are_heard_through_a_reset() {
     }
 }
 
-/// Half an answer before the end of the message does not become a whole one behind it.
+/// Half an answer before the end of the message does not become a whole one after it.
 #[tokio::test(start_paused = true)]
 async fn half_an_early_answer_is_no_answer() {
     let (mut client, mut theirs) = by_hand("PIPELINING").await;
@@ -323,7 +324,7 @@ async fn half_an_early_answer_is_no_answer() {
     assert_eq!(more, "", "nothing of the message was sent");
 }
 
-/// The runner's own deadline: the future is dropped, and the connection is of no use any more.
+/// The runner's own deadline: the future is dropped, and the connection cannot be reused.
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_is_dropped_leaves_no_reusable_connection() {
     let server = Server {
@@ -352,7 +353,7 @@ async fn a_message_that_cannot_be_read_is_not_ended() {
             Err(io::Error::other("bad sector"))
         }
     }
-    // Also one that is longer or shorter than it was measured.
+    // The same for a message that is longer or shorter than measured.
     let half = &b"a\0b\r\n"[..];
     let readers: [(&[&str], Box<dyn Read>); 6] = [
         (&[], Box::new(half)),
@@ -391,7 +392,7 @@ async fn a_message_that_cannot_be_read_is_not_ended() {
     }
 }
 
-/// One whose beginning has gone out already, in more than one write.
+/// A message with a beginning already sent in more than one write.
 #[tokio::test(start_paused = true)]
 async fn a_long_message_that_ends_early_is_not_ended() {
     let message = b"Subject: x\n\n0123456789\n".repeat(10_000);
@@ -417,7 +418,7 @@ async fn a_long_message_that_ends_early_is_not_ended() {
     }
 }
 
-/// However its end falls among the writes.
+/// Wherever its end falls among the writes.
 #[tokio::test(start_paused = true)]
 async fn a_counted_message_of_any_length_arrives() {
     for length in [16_384, 65_535, 65_536, 65_537, 131_072] {
@@ -444,7 +445,7 @@ async fn a_counted_message_of_any_length_arrives() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// A server that says anything at any time, whatever it is told.
+    /// The server sends anything at any time, whatever the client sends.
     #[test]
     fn whatever_a_server_says_it_comes_to_an_end(
         says in prop::collection::vec(

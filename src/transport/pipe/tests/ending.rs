@@ -1,4 +1,4 @@
-//! How a run ends that does not end well, and what is left of it.
+//! Runs that end abnormally, and what they leave.
 
 use std::sync::{Mutex, mpsc};
 
@@ -8,8 +8,8 @@ use nix::sys::signal::killpg;
 use super::*;
 use crate::disk::{Call, Verdict};
 
-/// Nothing here takes as long, unless it waits for the command's own end. No shorter time tells anything on
-/// a busy machine.
+/// The limit for waits. Nothing here takes as long, unless it waits for the command's own end. A shorter
+/// time would prove nothing on a busy machine.
 const WAITED: Duration = Duration::from_secs(30);
 
 #[test]
@@ -20,7 +20,7 @@ fn at_the_deadline_the_whole_group_is_killed() {
             "echo $$ >$1/pid; echo waiting; sleep 60 & exec >&- 2>&-; sleep 60",
             false,
         ),
-        // It is asked to end before it is killed.
+        // It gets SIGTERM before it is killed.
         (
             "trap 'echo >$1/asked; exit 1' TERM; echo $$ >$1/pid; echo waiting; sleep 60 & wait",
             true,
@@ -32,7 +32,7 @@ fn at_the_deadline_the_whole_group_is_killed() {
         ("echo $$ >$1/pid; echo waiting; kill -STOP $$", false),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        // It has said so by then.
+        // By then it has written its output.
         let limit = Duration::from_secs(2);
         let start = Instant::now();
         let outcome = run_with(&dir, &script(&dir, text).with_timeout(limit), SHORT);
@@ -51,7 +51,7 @@ fn what_a_command_leaves_in_the_background_neither_holds_us_nor_is_killed() {
     for text in [
         "echo $$ >$1/pid; sleep 60 & echo well; exit 0",
         "echo $$ >$1/pid; sleep 60 >/dev/null 2>&1 & exit 0",
-        // Holds the input, and does not read it.
+        // Holds the input open without reading it.
         "echo $$ >$1/pid; exec 3<&0; sleep 60 >/dev/null 2>&1 & exit 0",
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ fn what_a_command_leaves_in_the_background_neither_holds_us_nor_is_killed() {
     }
 }
 
-/// Lets the first read of a message pass and then waits for leave, or fails.
+/// Lets the first read of a message pass, then waits for permission, or fails.
 struct Gate {
     leave: Mutex<mpsc::Receiver<()>>,
     reads: Mutex<usize>,
@@ -104,7 +104,7 @@ impl Seam for Gate {
     }
 }
 
-/// Takes the end of its input for the end of the message, as every command does.
+/// Takes the end of its input for the end of the message, like every command.
 const BELIEVER: &str = "trap 'exit 1' TERM; echo $$ >$1/pid; cat >$1/whole; sleep 60";
 
 #[test]
@@ -124,7 +124,7 @@ fn dropping_the_future_kills_the_group() {
             () = begun => {}
         }
         assert_dies(group_in(&dir));
-        // Nothing but the runtime waits for it now, and it does.
+        // Only the runtime waits for it now, and it does.
         let process = format!("/proc/{}", group_in(&dir));
         let until = Instant::now() + Duration::from_secs(5);
         while Path::new(&process).exists() {
@@ -154,7 +154,7 @@ fn a_message_that_cannot_be_read_to_its_end_starts_no_command() {
         assert_eq!(outcome.status, Status::Deferred);
         assert!(!dir.path().join("pid").exists(), "it was started");
     }
-    // Nor does one whose file is shorter than it was.
+    // The same for a file that is shorter than it was.
     let dir = tempfile::tempdir().unwrap();
     let mut message = message_with(dir.path(), SHORT, None);
     let disk = Disk::open(dir.path(), None).unwrap();
@@ -169,7 +169,7 @@ fn a_message_that_cannot_be_read_to_its_end_starts_no_command() {
     assert!(!dir.path().join("pid").exists(), "it was started");
 }
 
-/// It is the thread that counts: the process goes on.
+/// The command depends on the thread, not on the process, which goes on.
 #[test]
 fn a_command_dies_with_the_thread_that_runs_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn a_command_dies_with_the_thread_that_runs_it() {
                 _ = &mut running => panic!("it has ended"),
                 () = begun => {}
             }
-            // As in a process that is killed, nothing is dropped.
+            // Drop nothing, as in a process that is killed.
             std::mem::forget(running);
         });
         std::mem::forget(runtime);

@@ -1,4 +1,4 @@
-//! As whom a command runs. These tests need root.
+//! Which user a command runs as. These tests need root.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,7 +9,7 @@ use super::*;
 const IDS: &str = "cat >/dev/null; grep -E '^(Uid|Gid|Groups|CapPrm|CapEff):' /proc/self/status; \
     echo $USER $LOGNAME $HOME; exit 75";
 
-/// What [`IDS`] says in a process that is this user and nobody else any more.
+/// The output of [`IDS`] in a process with only this user's ids.
 fn ids_of(user: &PipeUser, groups: &str) -> String {
     let entry = nix::unistd::User::from_name(user.name()).unwrap().unwrap();
     let (uid, gid, name) = (entry.uid, entry.gid, &entry.name);
@@ -32,19 +32,19 @@ fn open_to_all(dir: &TempDir) {
 fn root_runs_a_command_as_another_user() {
     must_be_root();
     let dir = tempfile::tempdir().unwrap();
-    let nobody = PipeUser::lookup("nobody").unwrap();
-    let pipe = script(&dir, IDS).with_user(nobody.clone());
+    let other = PipeUser::lookup("nobody").unwrap();
+    let pipe = script(&dir, IDS).with_user(other.clone());
     let said = run_with(&dir, &pipe, SHORT).reply.text;
-    assert_eq!(said, ids_of(&nobody, "Groups: 65534"));
+    assert_eq!(said, ids_of(&other, "Groups: 65534"));
     open_to_all(&dir);
     let endless = "echo $$ >$1/pid; sleep 60 & sleep 60";
-    let pipe = script(&dir, endless).with_user(nobody);
+    let pipe = script(&dir, endless).with_user(other);
     let outcome = run_with(&dir, &pipe.with_timeout(Duration::from_secs(2)), SHORT);
     assert_eq!(outcome.status, Status::Deferred);
     assert_dies(group_in(&dir));
 }
 
-/// Ids belong to a process: this test runs itself again in one that can spare them.
+/// Ids belong to a process, so this test runs itself again in a separate process.
 fn in_another_process(name: &str) -> bool {
     const MARK: &str = "MAILSPOOL_TEST_PROCESS";
     must_be_root();
@@ -63,8 +63,9 @@ fn in_another_process(name: &str) -> bool {
     false
 }
 
-/// As nobody, with another user as real and saved one: what `seteuid` leaves.
-fn become_nobody(besides: u32) {
+/// Changes the effective user to the unprivileged user 65534, and the real and saved user to another one,
+/// as `seteuid` does.
+fn drop_privileges(besides: u32) {
     let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
     nix::unistd::setgroups(&[gid]).unwrap();
     setresgid(Gid::from_raw(besides), gid, Gid::from_raw(besides)).unwrap();
@@ -80,16 +81,16 @@ fn with_root_in_reserve_a_command_gets_its_user_and_never_root() {
     open_to_all(&dir);
     let message = message_with(dir.path(), SHORT, None);
     let run = |pipe: &Pipe| block_on(outcomes(pipe, &message, &["b@x"])).remove(0);
-    become_nobody(0);
-    let nobody = PipeUser::lookup("nobody").unwrap();
+    drop_privileges(0);
+    let other = PipeUser::lookup("nobody").unwrap();
     let daemon = PipeUser::lookup("daemon").unwrap();
     let pipe = script(&dir, IDS);
-    let expected = ids_of(&nobody, "Groups: 65534");
+    let expected = ids_of(&other, "Groups: 65534");
     assert_eq!(run(&pipe).reply.text, expected);
-    assert_eq!(run(&pipe.clone().with_user(nobody)).reply.text, expected);
+    assert_eq!(run(&pipe.clone().with_user(other)).reply.text, expected);
     let expected = ids_of(&daemon, "Groups: 1");
     assert_eq!(run(&pipe.with_user(daemon.clone())).reply.text, expected);
-    // Killing takes root again, since the process is another user's.
+    // Killing takes root, because the process belongs to another user.
     let endless = "echo $$ >$1/pid; sleep 60 & sleep 60";
     let pipe = script(&dir, endless).with_user(daemon.clone());
     let limit = Duration::from_secs(2);
@@ -114,7 +115,7 @@ fn without_root_another_user_is_out_of_reach() {
     let dir = tempfile::tempdir().unwrap();
     open_to_all(&dir);
     let message = message_with(dir.path(), SHORT, None);
-    become_nobody(65534);
+    drop_privileges(65534);
     let daemon = PipeUser::lookup("daemon").unwrap();
     let pipe = script(&dir, "exit 0").with_user(daemon);
     let outcome = block_on(outcomes(&pipe, &message, &["b@x"])).remove(0);
@@ -123,8 +124,8 @@ fn without_root_another_user_is_out_of_reach() {
         "4.3.5 cannot run sh as daemon: user 65534 cannot become another"
     );
     assert_eq!(outcome.status, Status::Deferred);
-    let nobody = PipeUser::lookup("nobody").unwrap();
-    let pipe = script(&dir, "exit 0").with_user(nobody);
+    let other = PipeUser::lookup("nobody").unwrap();
+    let pipe = script(&dir, "exit 0").with_user(other);
     let outcome = block_on(outcomes(&pipe, &message, &["b@x"])).remove(0);
     assert_eq!(outcome.status, Status::Delivered);
 }
