@@ -144,6 +144,7 @@ impl Acceptor {
 
     /// Takes a message in. When this returns an id, the message and its envelope are durable,
     /// directory entries included, and the message stands in `incoming/` or `active/`.
+    #[cfg(feature = "testing")]
     pub fn accept(&self, request: Request, input: impl Read) -> Result<QueueId, Error> {
         self.submit(request, input).map(|accepted| accepted.id)
     }

@@ -182,7 +182,7 @@ impl Config {
         let raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
         let hostname = match &raw.hostname {
             Some(given) => text.hostname(given)?,
-            None => system_hostname(),
+            None => crate::hostname::of_system(),
         };
         // Headers and EHLO, which contain the name, are ASCII.
         let hostname = if hostname.is_ascii() {
@@ -259,21 +259,10 @@ fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-fn system_hostname() -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    let name = name.to_string_lossy();
-    let usable = name.bytes().all(value::is_hostname_byte) && domain::check(&name).is_ok();
-    if usable {
-        name.into_owned()
-    } else {
-        "localhost".to_owned()
-    }
-}
-
 impl Text<'_> {
     fn hostname(&self, given: &Spanned<String>) -> Result<String, Error> {
         let name = given.get_ref();
-        if name.is_empty() || !name.bytes().all(value::is_hostname_byte) {
+        if name.is_empty() || !name.bytes().all(crate::hostname::is_allowed) {
             return Err(self.error(given.span(), "not a host name"));
         }
         if let Err(error) = domain::to_ascii(name) {

@@ -22,6 +22,10 @@ mod host;
 mod local;
 mod resolver;
 
-pub use exchanges::{Exchange, Exchanges};
-pub use host::{BadHost, Host, Name};
+#[cfg(feature = "testing")]
+pub use exchanges::Exchange;
+pub use exchanges::Exchanges;
+#[cfg(feature = "testing")]
+pub use host::BadHost;
+pub use host::{Host, Name};
 pub use resolver::Resolver;

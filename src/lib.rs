@@ -23,6 +23,9 @@
 //! many destinations. [`transport::Relay`] makes a transport of a function. Events are reported through `tracing`;
 //! the library never prints.
 
+// Without the program, parts of the inside that only it needs are unused.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+
 mod accept;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -32,6 +35,8 @@ mod config;
 mod disk;
 #[cfg(feature = "smtp")]
 mod dns;
+mod embed;
+mod hostname;
 mod message;
 mod notice;
 mod operator;
@@ -42,6 +47,43 @@ mod smtp;
 mod spool;
 mod transport;
 mod users;
+
+pub use disk::{Body, BodyReader};
+pub use embed::{
+    Accepted, Acceptor, Entry, Error, ErrorKind, Listing, Runner, RunnerBuilder, Spool, Submission,
+};
+pub use jiff;
+pub use message::{
+    Address, AddressError, EnhancedCode, NoticeKind, Notify, QueueId, Reply, Ret, ReversePath,
+};
+pub use notice::NoticeBuilder;
+pub use operator::{Acted, HoldRow, RecipientRow, Row, RowStatus};
+pub use queue::{Action, By, FailedAttempt, Handover, Outcome, RetryPolicy, Status, Then};
+pub use runner::{MessageOutcome, Progress, Stop, Summary};
+pub use transport::{Message, OnUnknown, Session, Standing, Transport};
+
+/// The transports that come with the crate, and what one of your own may need.
+pub mod transports {
+    #[cfg(feature = "smtp")]
+    pub use crate::embed::{Security, Smtp, SmtpBuilder};
+    pub use crate::transport::{
+        BoxFuture, FromFn, Hosts, Maildir, NextHost, Pipe, PipeError, PipeUser, from_fn,
+    };
+}
+
+/// Routes and retry schedules.
+pub mod policies {
+    pub use crate::queue::{
+        Pattern, Phase, ReplyRule, Rhythm, Routes, Rule, Schedule, ScheduleError, Schedules,
+    };
+}
+
+/// What writes notices.
+pub mod notices {
+    pub use crate::notice::{
+        Action, DsnBuilder, Report, Reported, Silent, Templates, Wording, WordingError,
+    };
+}
 
 /// The inside, for this project's own tests, benchmarks and fuzzers. It changes without notice.
 #[cfg(feature = "testing")]

@@ -24,10 +24,14 @@ pub mod template;
 mod xtext;
 
 pub use address::{Address, AddressError, ReversePath};
-pub use block::{Block, BlockError, Mark};
+#[cfg(feature = "testing")]
+pub use block::BlockError;
+pub use block::{Block, Mark};
 pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};
 pub use envelope::{Entrance, Envelope, NoticeKind, Origin, Submission};
 pub use id::QueueId;
-pub use key::{KeyError, Keyed, SubmissionKey};
+#[cfg(feature = "testing")]
+pub use key::KeyError;
+pub use key::{Keyed, SubmissionKey};
 pub use reply::{EnhancedCode, Reply, harmless, printable};
 pub use seal::{Seal, SealHasher};

@@ -19,7 +19,9 @@ use crate::spool::{
     refusal,
 };
 
-pub use check::{Finding, Level, Repair, Tallied, Tally, check, tally};
+#[cfg(feature = "testing")]
+pub use check::Repair;
+pub use check::{Finding, Level, Tallied, Tally, check, tally};
 pub use find::{Found, find};
 pub use row::{HoldRow, RecipientRow, Row, RowStatus, row};
 pub use wake::wake;

@@ -16,7 +16,9 @@ pub mod step;
 pub use bucket::Bucket;
 pub use delay::DelayAges;
 pub use fold::Fold;
-pub use history::{Action, By, Event, History, HistoryError, RecipientResult, Then, What};
+#[cfg(feature = "testing")]
+pub use history::HistoryError;
+pub use history::{Action, By, Event, History, RecipientResult, Then, What};
 pub use outcome::{Handover, Outcome, Status};
 pub use reply_rule::{Glob, ReplyRule, StatusPattern};
 pub use retry::{FailedAttempt, RetryPolicy, Schedules, Whose};

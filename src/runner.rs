@@ -25,7 +25,6 @@ mod threads;
 mod transact;
 mod transport_slots;
 mod trouble;
-#[cfg(feature = "cli")]
 mod watch;
 
 use std::collections::HashMap;
@@ -250,7 +249,6 @@ impl Runner {
 
     /// Keeps working in this process until it is stopped. It wakes when a message or request arrives, when
     /// a message is due, and at intervals in case a wake-up was missed.
-    #[cfg(feature = "cli")]
     pub fn watch(&self) -> Result<Summary, Error> {
         self.drive(drive::Mode::Watch).map(|(summary, _)| summary)
     }
@@ -287,6 +285,7 @@ impl RunnerBuilder {
     }
 
     /// Adds a transport under a name.
+    #[cfg(feature = "testing")]
     #[must_use]
     pub fn transport(
         self,
@@ -352,11 +351,11 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets the most threads that may wait for the file system, or for a [`Relay`], at once. With one
+    /// Sets the most threads that may wait for the file system, or for a [`from_fn`], at once. With one
     /// thread, all blocking work runs one after the other, always in the same order; a delivery that hangs
     /// then holds up everything.
     ///
-    /// [`Relay`]: crate::transport::Relay
+    /// [`from_fn`]: crate::transport::from_fn
     #[must_use]
     pub fn threads(mut self, most: usize) -> RunnerBuilder {
         self.core.threads = Some(most.max(1));

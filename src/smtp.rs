@@ -65,12 +65,19 @@ pub mod transaction;
 pub mod verdict;
 mod wire;
 
+#[cfg(feature = "testing")]
 pub use capabilities::Capabilities;
 pub use client::{Client, SessionInfo, Settings, TlsInfo};
 pub use content::Shape;
-pub use opening::{HelloName, OpenError, Protocol};
+#[cfg(feature = "testing")]
+pub use opening::OpenError;
+pub use opening::{HelloName, Protocol};
 pub use sasl::{Credentials, Login, Mechanism, Protection};
 pub use step::{Deadlines, Step};
-pub use tls::{ClientIdentity, MinimumTls, Roots, Tls, TlsError, TlsPolicy, TlsSettings};
+#[cfg(feature = "testing")]
+pub use tls::TlsError;
+pub use tls::{ClientIdentity, MinimumTls, Roots, Tls, TlsPolicy, TlsSettings};
 pub use transaction::Transaction;
-pub use verdict::{Scope, Trouble, Verdict, null_mx};
+pub use verdict::{Scope, Verdict};
+#[cfg(feature = "testing")]
+pub use verdict::{Trouble, null_mx};

@@ -33,10 +33,15 @@ use crate::disk::{self, Disk, Kind, Seam};
 pub use destinations::{Destination, Down, Forgotten};
 pub use draft::{Draft, Staged, Staging};
 pub use entry::{Entry, apply, refusal};
-pub use keys::{Holder, KeyLock};
+pub use keys::Holder;
+#[cfg(feature = "testing")]
+pub use keys::KeyLock;
 pub use layout::{BucketQueue, Queue};
-pub use lock::{Claim, Locked, Unreadable};
+#[cfg(feature = "testing")]
+pub use lock::Locked;
+pub use lock::{Claim, Unreadable};
 pub use part::Leftover;
+#[cfg(feature = "testing")]
 pub use releases::Releases;
 pub(crate) use releases::{FILE as RELEASES, Wrong as WrongReleases};
 pub use requests::{Posted, Served};

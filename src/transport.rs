@@ -4,9 +4,9 @@
 //! a transport without connections, a session costs nothing. A failure inside a transport that is not the
 //! fault of the recipient is a deferral; no transport fails a message for a problem of its own.
 
+mod from_fn;
 mod maildir;
 mod pipe;
-mod relay;
 #[cfg(feature = "smtp")]
 mod smtp;
 mod trace;
@@ -21,14 +21,16 @@ use crate::disk::Body;
 use crate::message::{Address, Dsn, QueueId, RecipientDsn, ReversePath};
 use crate::queue::{Outcome, RecipientState, State};
 
+pub use from_fn::{FromFn, from_fn};
 pub use maildir::Maildir;
 pub(crate) use maildir::room::descriptors_for_copies;
 #[cfg(feature = "cli")]
 pub(crate) use pipe::detach;
 pub use pipe::{Pipe, PipeError, PipeUser, end_commands};
-pub use relay::Relay;
+#[cfg(feature = "testing")]
+pub use smtp::SmtpBuilder;
 #[cfg(feature = "smtp")]
-pub use smtp::{Probed, Smtp, SmtpBuilder, Target};
+pub use smtp::{Probed, Smtp, Target};
 
 /// A boxed future, as traits used through `dyn` need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

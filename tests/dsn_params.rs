@@ -18,7 +18,7 @@ use mailspool::testing::notice::{Action, NoticeBuilder, Report};
 use mailspool::testing::queue::{Handover, Outcome, Routes};
 use mailspool::testing::runner::Runner;
 use mailspool::testing::spool::{Queue, Spool};
-use mailspool::testing::transport::Relay;
+use mailspool::testing::transport::from_fn;
 use program::{BOX, LETTER, Site, pipe, route};
 
 /// Returns a configuration that delivers to all domains except `no.test`, which fails, and `later.test`, which
@@ -269,7 +269,7 @@ fn ten_thousand_recipients_with_different_dsn_parameters_are_accepted() {
 
     let notices = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&notices);
-    let relay = Relay::new(move |message, recipients| {
+    let relay = from_fn(move |message, recipients| {
         if message.sender == ReversePath::Null {
             let mut text = String::new();
             message.body.reader().read_to_string(&mut text).unwrap();
@@ -372,7 +372,7 @@ fn a_custom_builder_may_write_no_notice_of_any_kind() {
         let kinds: Arc<Mutex<Vec<Kind>>> = Arc::default();
         let pass = |hours: i64| {
             let count = Arc::clone(&told);
-            let relay = Relay::new(move |message, recipients| {
+            let relay = from_fn(move |message, recipients| {
                 *count.lock().unwrap() += usize::from(message.sender == ReversePath::Null);
                 let code = |class| EnhancedCode::new(class, 0, 0);
                 let outcome = |to: &Address| match to.domain() {

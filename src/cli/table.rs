@@ -110,7 +110,7 @@ pub(super) fn span(duration: SignedDuration) -> String {
 
 /// Formats a time in the local zone, to the second.
 pub(super) fn time(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::system())
+    time.to_zoned_datetime(TimeZone::system())
         .strftime("%Y-%m-%d %H:%M:%S %z")
         .to_string()
 }
@@ -125,7 +125,7 @@ fn soon_in(zone: &TimeZone, time: Timestamp, now: Timestamp) -> String {
     /// Times further away than this are shown with the year, as in ls(1).
     const HALF_A_YEAR: SignedDuration = SignedDuration::from_hours(182 * 24);
     let is_far = time.duration_since(now).abs() > HALF_A_YEAR;
-    let zoned = |time: Timestamp| time.to_zoned(zone.clone());
+    let zoned = |time: Timestamp| time.to_zoned_datetime(zone.clone());
     let (then, now) = (zoned(time), zoned(now));
     let form = match then.date() == now.date() {
         true => "%H:%M",

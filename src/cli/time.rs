@@ -2,7 +2,7 @@
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
+use jiff::{SignedDuration, Timestamp, ToSpan, ZonedDateTime};
 
 use super::table;
 
@@ -17,7 +17,9 @@ fn ahead(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String
     let time = read(text.trim(), now, here.clone())?;
     if time < now {
         let past = table::span(now.duration_since(time));
-        let time = time.to_zoned(here).strftime("%Y-%m-%d %H:%M:%S %z");
+        let time = time
+            .to_zoned_datetime(here)
+            .strftime("%Y-%m-%d %H:%M:%S %z");
         return Err(format!("{time} is past, by {past}"));
     }
     Ok(time)
@@ -33,7 +35,7 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
             .map_err(|_| "too far ahead".to_owned());
     }
     // Parse with a zone in brackets first: the other parser would ignore the zone.
-    if let Ok(zoned) = text.parse::<Zoned>() {
+    if let Ok(zoned) = text.parse::<ZonedDateTime>() {
         return Ok(zoned.timestamp());
     }
     if let Ok(time) = text.parse::<Timestamp>() {
@@ -46,11 +48,11 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
         return Err(wrong());
     }
     let local = |local: DateTime| {
-        let zoned = local.to_zoned(here.clone());
+        let zoned = local.to_zoned_datetime(here.clone());
         let zoned = zoned.map_err(|error| error.to_string())?;
         Ok(zoned.timestamp())
     };
-    let today = now.to_zoned(here.clone()).date();
+    let today = now.to_zoned_datetime(here.clone()).date();
     let next = |day: Date| day.checked_add(1.day()).map_err(|error| error.to_string());
     if let Some(time) = time_of_day(text) {
         let time_today = local(today.to_datetime(time))?;

@@ -23,7 +23,9 @@ use crate::smtp::{
     ClientIdentity, Credentials, Deadlines, Login, Protection, Protocol, Roots, Settings, Tls,
     TlsSettings,
 };
-use crate::transport::{Maildir, OnUnknown, Pipe, PipeUser, Relay, Smtp, Target, Transport};
+use crate::transport::{
+    FromFn, Maildir, OnUnknown, Pipe, PipeUser, Smtp, Target, Transport, from_fn,
+};
 use crate::users::User;
 
 /// The most octets of a secret, certificate, key or text; a longer file is an error.
@@ -118,9 +120,9 @@ pub(super) fn unusable(why: &str) -> Outcome {
 }
 
 /// Returns a transport that defers all mail.
-fn deferring(name: &str, why: &str) -> Relay {
+fn deferring(name: &str, why: &str) -> FromFn {
     let outcome = unusable(&format!("the transport {name:?} cannot be used: {why}"));
-    Relay::new(move |_, recipients| vec![outcome.clone(); recipients.len()])
+    from_fn(move |_, recipients| vec![outcome.clone(); recipients.len()])
 }
 
 /// Builds transports, which share one DNS resolver.

@@ -181,8 +181,3 @@ impl Text<'_> {
         self.error(error.span().unwrap_or(0..0), what)
     }
 }
-
-/// Whether a host name or an address literal may contain a byte.
-pub(super) fn is_hostname_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte) || byte >= 0x80
-}

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use super::domain::{self, NotADomain};
 use super::reply::is_unprintable;
@@ -362,7 +363,51 @@ impl ReversePath {
     }
 }
 
+impl FromStr for Address {
+    type Err = AddressError;
+
+    /// As [`Address::parse`].
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        Address::parse(text)
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<Address, AddressError> {
+        Address::parse(text)
+    }
+}
+
+impl FromStr for ReversePath {
+    type Err = AddressError;
+
+    /// Parses a mailbox; the empty text and `<>` are the null sender.
+    fn from_str(text: &str) -> Result<ReversePath, AddressError> {
+        match text {
+            "" | "<>" => Ok(ReversePath::Null),
+            _ => Address::parse(text).map(ReversePath::Mailbox),
+        }
+    }
+}
+
+impl TryFrom<&str> for ReversePath {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<ReversePath, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<Address> for ReversePath {
+    fn from(address: Address) -> ReversePath {
+        ReversePath::Mailbox(address)
+    }
+}
+
 /// Removes addresses that name the same mailbox as an earlier one. Keeps the order.
+#[cfg(feature = "testing")]
 pub fn without_repeats(recipients: Vec<Address>) -> Vec<Address> {
     without_repeats_of(recipients, |address| address)
 }

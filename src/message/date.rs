@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 /// Formats a date as RFC 5322 requires, in UTC, so that no time zone file is needed.
 pub fn rfc5322(time: Timestamp) -> String {
-    let zoned = time.to_zoned(TimeZone::UTC);
+    let zoned = time.to_zoned_datetime(TimeZone::UTC);
     jiff::fmt::rfc2822::to_string(&zoned).unwrap_or_default()
 }
 

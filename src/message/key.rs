@@ -60,6 +60,7 @@ impl SubmissionKey {
     }
 
     /// The octets.
+    #[cfg(feature = "testing")]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -92,6 +92,26 @@ impl RowStatus {
     }
 }
 
+/// One line for people: id, status, size in octets, sender and recipients, and the last error.
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sender = match self.sender.as_deref() {
+            None => "unknown",
+            Some("") => "<>",
+            Some(sender) => sender,
+        };
+        let (id, status, size) = (&self.id, self.status.label(), self.size);
+        write!(f, "{id}  {status}  {size}  {}  ->", printable(sender))?;
+        for recipient in &self.recipients {
+            write!(f, " {}", printable(&recipient.address))?;
+        }
+        match &self.last_error {
+            Some(error) => write!(f, ": {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The row of a message.
 pub fn row(view: &View, now: Timestamp) -> Row {
     let id = view.id;

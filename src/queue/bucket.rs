@@ -70,7 +70,7 @@ impl fmt::Display for Bucket {
         let Some(due) = self.due() else {
             return f.write_str("never");
         };
-        let utc = due.to_zoned(TimeZone::UTC);
+        let utc = due.to_zoned_datetime(TimeZone::UTC);
         let (date, hour, minute) = (utc.date(), utc.hour(), utc.minute());
         write!(f, "{date}T{hour:02}{minute:02}Z")
     }
@@ -89,7 +89,9 @@ impl FromStr for Bucket {
         }
         let spelled = format!("{}:{}:00", &text[..13], &text[13..15]);
         let time: DateTime = spelled.parse().map_err(|_| NotABucket)?;
-        let zoned = time.to_zoned(TimeZone::UTC).map_err(|_| NotABucket)?;
+        let zoned = time
+            .to_zoned_datetime(TimeZone::UTC)
+            .map_err(|_| NotABucket)?;
         let minute = zoned.timestamp().as_second().div_euclid(60);
         let bucket = Bucket::At(minute);
         if minute >= 0 && bucket.to_string() == text {

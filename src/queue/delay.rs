@@ -24,6 +24,7 @@ impl DelayAges {
     }
 
     /// No notices.
+    #[cfg(feature = "testing")]
     pub fn never() -> DelayAges {
         DelayAges(Vec::new())
     }

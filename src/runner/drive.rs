@@ -33,7 +33,6 @@ pub(super) enum Mode {
     /// The same; the run also remembers every message that it worked on.
     InSlot,
     /// Until stopped.
-    #[cfg(feature = "cli")]
     Watch,
 }
 
@@ -115,7 +114,6 @@ impl Core {
 
     /// Takes the error that stopped the run, if the run may continue once its cause is gone. It may not if
     /// an outcome could not be recorded.
-    #[cfg(feature = "cli")]
     fn recoverable(&self) -> Option<Error> {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         fatal.take_if(|error| !matches!(error, Error::NotRecorded { .. }))
@@ -184,7 +182,6 @@ impl Drive {
         };
         match mode {
             Mode::Once | Mode::InSlot => drive.once().await,
-            #[cfg(feature = "cli")]
             Mode::Watch => drive.watch().await,
         }
         let Drive {
@@ -233,7 +230,6 @@ impl Drive {
         }
     }
 
-    #[cfg(feature = "cli")]
     async fn watch(&mut self) {
         let core = Arc::clone(&self.core);
         let mut watch = super::watch::Watch::new(&core);
@@ -270,7 +266,6 @@ impl Drive {
     /// How long to wait before the next scan after nothing succeeded, or `None` if this run is to end. By
     /// now every attempt has finished, because an attempt that is dropped may have delivered without a
     /// record.
-    #[cfg(feature = "cli")]
     fn recover(&mut self) -> Option<Duration> {
         if self.core.stop.is_stopped() {
             return None;
@@ -289,7 +284,6 @@ impl Drive {
     }
 
     /// Whether anything is under way, or a session is kept open for further messages.
-    #[cfg(feature = "cli")]
     fn is_busy(&self, over: bool) -> bool {
         self.is_under_way(over) || self.core.sessions.next_end().is_some()
     }

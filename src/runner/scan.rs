@@ -250,7 +250,6 @@ impl Core {
     }
 
     /// When the next bucket is due.
-    #[cfg(feature = "cli")]
     pub(super) fn next_due(&self) -> Option<jiff::Timestamp> {
         let firsts = BucketQueue::ALL.map(|kept| self.buckets(kept).iter().find_map(Bucket::due));
         firsts.into_iter().flatten().min()

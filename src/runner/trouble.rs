@@ -36,7 +36,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The longest pause of a watching run while nothing at all succeeds.
-#[cfg(feature = "cli")]
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// What a run could not work on.
@@ -97,7 +96,6 @@ impl Troubles {
     }
 
     /// When the first of them is to be looked at again.
-    #[cfg(feature = "cli")]
     pub fn next_look(&self) -> Option<Instant> {
         let state = self.state();
         state.messages.values().map(|value| value.until).min()
@@ -138,7 +136,6 @@ impl Troubles {
     }
 
     /// How long to wait after nothing succeeded. The pause doubles each time.
-    #[cfg(feature = "cli")]
     pub fn rest(&self) -> Duration {
         let mut state = self.state();
         let rest = FIRST_PAUSE.saturating_mul(1 << state.rests.min(16));

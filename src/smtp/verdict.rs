@@ -36,8 +36,10 @@ use std::time::Duration;
 
 use super::reply::{ReplyError, ServerReply};
 use super::step::Step;
+use crate::message::EnhancedCode;
+#[cfg(feature = "testing")]
+use crate::message::Reply;
 use crate::message::reply::in_seconds;
-use crate::message::{EnhancedCode, Reply};
 use crate::queue::{Handover, Outcome, Status};
 
 /// What an outcome concerns, and so what else may be tried.
@@ -176,6 +178,7 @@ impl Verdict {
 }
 
 /// The outcome for a domain with `.` as its only MX: it accepts no mail (RFC 7505).
+#[cfg(feature = "testing")]
 pub fn null_mx(domain: &str) -> Outcome {
     let reply = Reply::local(
         EnhancedCode::new(5, 1, 10),

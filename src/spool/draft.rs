@@ -166,6 +166,7 @@ impl Draft {
     }
 
     /// Octets of the message so far.
+    #[cfg(feature = "testing")]
     pub fn size(&self) -> u64 {
         self.hasher.size()
     }

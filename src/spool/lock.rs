@@ -272,11 +272,13 @@ impl Spool {
 
 impl Locked {
     /// The message.
+    #[cfg(feature = "testing")]
     pub fn id(&self) -> QueueId {
         self.id
     }
 
     /// Where it stands.
+    #[cfg(feature = "testing")]
     pub fn queue(&self) -> Queue {
         self.queue
     }

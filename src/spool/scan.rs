@@ -108,6 +108,7 @@ type Read = Result<(Seal, Content), String>;
 
 impl Listing {
     /// Those in `deferred/` that are due before a time.
+    #[cfg(feature = "testing")]
     pub fn deferred_before(&self, time: Timestamp) -> impl Iterator<Item = (QueueId, Queue)> {
         let due = move |queue: &Queue| match queue {
             Queue::Deferred(bucket) => bucket.due().is_some_and(|due| due < time),
@@ -338,6 +339,7 @@ impl Spool {
     ///
     /// # Errors
     /// Of the first thing that could not be looked at.
+    #[cfg(feature = "testing")]
     pub fn messages(&self) -> disk::Result<Vec<(QueueId, Queue)>> {
         let listing = self.listing();
         match listing.unread.into_iter().next() {

@@ -33,7 +33,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The next hop of a recipient's mail, as in [`Transport::destination`].
+    /// The next hop of a recipient's mail, as in [`Transport::next_hop`].
     pub fn next_hop(&self, recipient: &Address) -> String {
         let domain = || domain::key(recipient.domain().unwrap_or_default()).into_owned();
         self.only_next_hop().unwrap_or_else(domain)

@@ -16,7 +16,9 @@ use mailspool::testing::queue::{
 };
 use mailspool::testing::runner::{Budget, Runner};
 use mailspool::testing::spool::{self, Spool};
-use mailspool::testing::transport::{BoxFuture, Maildir, Message, Pipe, Relay, Session, Transport};
+use mailspool::testing::transport::{
+    BoxFuture, Maildir, Message, Pipe, Session, Transport, from_fn,
+};
 use tempfile::TempDir;
 
 use super::judge::Fate;
@@ -233,7 +235,7 @@ impl Site<'_> {
     pub fn runner(&self, spool: Spool) -> Runner {
         let (ledger, at, time) = (self.ledger.clone(), self.clock.clone(), self.clock.clone());
         let start = self.start;
-        let relay = Relay::new(move |message, recipients| {
+        let relay = from_fn(move |message, recipients| {
             let age = at.now().duration_since(start);
             let young = |minutes| age < SignedDuration::from_mins(minutes);
             let outcome = |to: &Address| match to.domain() {

@@ -11,7 +11,7 @@ use mailspool::testing::operator::{Acted, act, wake};
 use mailspool::testing::queue::{Action, By, Outcome, Pattern, Routes, Rule, Then};
 use mailspool::testing::runner::{Budget, Runner, RunnerBuilder};
 use mailspool::testing::spool::{Changed, Listing, Queue, Spool, Suspension, Target};
-use mailspool::testing::transport::Relay;
+use mailspool::testing::transport::{FromFn, from_fn};
 
 use super::Scene;
 use super::world::{HOST, accept, findings};
@@ -77,7 +77,7 @@ fn a_message_to_many_hosts_leaves_a_job_to_others() {
     silent.iter().for_each(|host| scene.net.hang(host, true));
     scene.fan_out(&silent);
     thread::scope(|scope| {
-        let near = Relay::new(|_, to| vec![Outcome::delivered("taken"); to.len()]);
+        let near = from_fn(|_, to| vec![Outcome::delivered("taken"); to.len()]);
         let near_by = Rule::new(Pattern::Domain("near.test".into()), "near");
         let routes = [vec![near_by], Routes::all_by("net").0].concat();
         let runner = scene.with_jobs(4).transport("near", near);
@@ -241,9 +241,9 @@ fn a_message_that_is_taken_back_during_its_attempt_goes_to_no_further_host() {
 }
 
 /// A transport that counts its concurrent uses.
-fn counting(most: &Arc<AtomicUsize>) -> Relay {
+fn counting(most: &Arc<AtomicUsize>) -> FromFn {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::clone(most));
-    Relay::new(move |_, recipients| {
+    from_fn(move |_, recipients| {
         most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
         thread::sleep(Duration::from_millis(2));
         now.fetch_sub(1, SeqCst);

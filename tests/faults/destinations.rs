@@ -12,7 +12,7 @@ use mailspool::testing::operator::{Acted, Level, act, check};
 use mailspool::testing::queue::{Action, Routes, Status, What};
 use mailspool::testing::runner::{Budget, Error, Runner, Summary};
 use mailspool::testing::spool::{Destination, Queue, Spool};
-use mailspool::testing::transport::Relay;
+use mailspool::testing::transport::from_fn;
 use tempfile::TempDir;
 
 use super::errnos::Seen;
@@ -78,7 +78,7 @@ impl Around {
 
     fn runner(&self, spool: Spool) -> Runner {
         let (ledger, clock) = (self.ledger.clone(), self.clock.clone());
-        let relay = Relay::new(move |message, recipients| {
+        let relay = from_fn(move |message, recipients| {
             let all = recipients.iter();
             all.map(|to| ledger.deliver(message, to)).collect()
         });

@@ -11,7 +11,7 @@ use mailspool::testing::operator::{Acted, Level, act, check};
 use mailspool::testing::queue::{Action, By, Outcome, Routes, Then};
 use mailspool::testing::runner::Runner;
 use mailspool::testing::spool::{Queue, Served, Spool};
-use mailspool::testing::transport::Relay;
+use mailspool::testing::transport::from_fn;
 use nix::errno::Errno;
 
 use super::world::{Clock, HOST, Ledger, accept, files, runner, tempdir};
@@ -45,7 +45,7 @@ fn a_request_does_not_bring_back_what_was_delivered_meanwhile() {
         );
         let answers = Arc::new(Mutex::new(Vec::new()));
         let (asked, there) = (Arc::clone(&answers), spool.clone());
-        let relay = Relay::new(move |message, _| {
+        let relay = from_fn(move |message, _| {
             let acted = act(&there, &[message.id], &action, Timestamp::now()).unwrap();
             asked.lock().unwrap().extend(acted);
             vec![Outcome::delivered("taken")]
@@ -86,7 +86,7 @@ fn what_is_in_hand_is_finished_when_the_scan_fails() {
         delivery: Mutex::new(delivery),
     };
     let spool = Spool::open_through(&path, Some(Arc::new(seam))).unwrap();
-    let relay = Relay::new(move |_, _| {
+    let relay = from_fn(move |_, _| {
         begun.send(()).unwrap();
         // Gives the scan time to fail meanwhile. If it does not, the test shows nothing.
         std::thread::sleep(Duration::from_millis(100));
@@ -133,7 +133,7 @@ fn a_staged_notice_moves_on_after_a_durable_record() {
         &["a@no.test"],
     );
     let pass = |seam: Arc<dyn Seam>| {
-        let relay = Relay::new(|_, recipients| {
+        let relay = from_fn(|_, recipients| {
             let code = EnhancedCode::new(5, 1, 1);
             vec![Outcome::failed(code, "no"); recipients.len()]
         });

@@ -14,7 +14,7 @@ use mailspool::testing::operator::{Acted, act, check};
 use mailspool::testing::queue::{Action, Bucket, Outcome, Routes, Then};
 use mailspool::testing::runner::{Budget, Error, Runner, Summary};
 use mailspool::testing::spool::Queue;
-use mailspool::testing::transport::Relay;
+use mailspool::testing::transport::from_fn;
 
 use super::queue::by;
 use super::scene::{Fails, Scene};
@@ -181,7 +181,7 @@ fn two_transactions(repaired: bool) -> (Scene, Result<Summary, Error>) {
     });
     let told: Mutex<Receiver<()>> = Mutex::new(told);
     let ledger = scene.ledger.clone();
-    let relay = Relay::new(move |message, recipients| {
+    let relay = from_fn(move |message, recipients| {
         let to = &recipients[0];
         match to.domain().unwrap() {
             "later.test" => {
@@ -247,7 +247,7 @@ fn a_deferral_after_what_could_not_be_recorded_holds_the_message_back() {
     });
     let told: Mutex<Receiver<()>> = Mutex::new(told);
     let ledger = scene.ledger.clone();
-    let relay = Relay::new(move |message, recipients| {
+    let relay = from_fn(move |message, recipients| {
         let to = &recipients[0];
         if to.domain() == Some("later.test") {
             told.lock().unwrap().recv().unwrap();

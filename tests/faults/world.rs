@@ -16,7 +16,7 @@ use mailspool::testing::operator::{Finding, check};
 use mailspool::testing::queue::{Outcome, Routes};
 use mailspool::testing::runner::{Budget, Runner, RunnerBuilder};
 use mailspool::testing::spool::Spool;
-use mailspool::testing::transport::{Message, Relay};
+use mailspool::testing::transport::{Message, from_fn};
 use tempfile::TempDir;
 
 pub const HOST: &str = "test.example";
@@ -280,7 +280,7 @@ pub fn runner(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) ->
 /// The same runner as a builder, for a test that adds to it.
 pub fn configured(spool: Spool, ledger: &Ledger, clock: &Clock, start: Timestamp) -> RunnerBuilder {
     let (ledger, at, time) = (ledger.clone(), clock.clone(), clock.clone());
-    let relay = Relay::new(move |message, recipients| {
+    let relay = from_fn(move |message, recipients| {
         let age = at.now().duration_since(start);
         let outcome = |to: &Address| match to.domain() {
             Some("no.test" | "never.test" | "hush.test") => {

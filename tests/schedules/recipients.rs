@@ -11,7 +11,7 @@ use mailspool::testing::queue::{
 };
 use mailspool::testing::runner::{Runner, Summary};
 use mailspool::testing::spool::{Changed, Queue, Spool, Suspension, Target};
-use mailspool::testing::transport::Relay;
+use mailspool::testing::transport::from_fn;
 use tempfile::TempDir;
 
 use super::world::{HOST, accept, findings, tempdir};
@@ -93,7 +93,7 @@ impl Scene {
     fn pass(&self) -> Summary {
         let relay = || {
             let (tried, clock) = (Arc::clone(&self.tried), self.clock.clone());
-            Relay::new(move |_, recipients| {
+            from_fn(move |_, recipients| {
                 let deliver = |to: &mailspool::testing::message::Address| {
                     let mut tried = tried.lock().unwrap();
                     let of = tried.entry(to.to_string()).or_default();

@@ -233,7 +233,7 @@ pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
 
 /// A time for people. In UTC: no file about time zones needs to be read for it.
 pub(super) fn time(at: Timestamp) -> String {
-    let at = at.to_zoned(TimeZone::UTC);
+    let at = at.to_zoned_datetime(TimeZone::UTC);
     at.strftime("%-d %B %Y, %H:%M UTC").to_string()
 }
 

@@ -7,38 +7,38 @@ use super::{BoxFuture, Message, Session, Transport};
 use crate::message::{Address, EnhancedCode, domain};
 use crate::queue::Outcome;
 
+/// Makes a transport of a function of the program this library is part of. It is called for each message,
+/// with all its recipients in one domain at once, in a thread where it may block. It returns one outcome per
+/// recipient, in order. A missing outcome, and a panic, defer.
+pub fn from_fn(
+    deliver: impl Fn(&Message, &[Address]) -> Vec<Outcome> + Send + Sync + 'static,
+) -> FromFn {
+    FromFn {
+        deliver: Arc::new(deliver),
+        concurrency: None,
+    }
+}
+
 type Deliver = dyn Fn(&Message, &[Address]) -> Vec<Outcome> + Send + Sync;
 
 /// Delivers by calling a function, on a thread where it may block.
 #[derive(Clone)]
-pub struct Relay {
+pub struct FromFn {
     deliver: Arc<Deliver>,
     concurrency: Option<usize>,
 }
 
-impl Relay {
-    /// A transport that calls `deliver` for each message and domain, with all its recipients in that
-    /// domain. `deliver` returns one outcome for each recipient, in their order. A missing outcome defers,
-    /// and so does a panic.
-    pub fn new(
-        deliver: impl Fn(&Message, &[Address]) -> Vec<Outcome> + Send + Sync + 'static,
-    ) -> Relay {
-        Relay {
-            deliver: Arc::new(deliver),
-            concurrency: None,
-        }
-    }
-
+impl FromFn {
     /// Sets how many calls may run at once, over all processes that work on the spool. By default, each
     /// runner makes as many as it has jobs.
     #[must_use]
-    pub fn with_concurrency(mut self, most: usize) -> Relay {
+    pub fn with_concurrency(mut self, most: usize) -> FromFn {
         self.concurrency = Some(most.max(1));
         self
     }
 }
 
-impl Transport for Relay {
+impl Transport for FromFn {
     fn next_hop(&self, recipient: &Address) -> String {
         domain::key(recipient.domain().unwrap_or("")).into_owned()
     }
@@ -60,7 +60,7 @@ impl Transport for Relay {
     }
 }
 
-impl Session for Relay {
+impl Session for FromFn {
     fn deliver<'a>(
         &'a mut self,
         message: &'a Message,
@@ -74,7 +74,7 @@ impl Session for Relay {
             outcomes.truncate(recipients.len());
             outcomes.resize_with(recipients.len(), || {
                 let code = EnhancedCode::new(4, 3, 0);
-                Outcome::deferred(code, "the relay returned no outcome for the recipient")
+                Outcome::deferred(code, "the function returned no outcome for the recipient")
             });
             outcomes
         })

@@ -1,0 +1,259 @@
+//! Delivery to other hosts, as an embedding program configures it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Error, ErrorKind};
+use crate::dns::{Host, Resolver};
+use crate::message::Address;
+use crate::queue::Outcome;
+use crate::smtp::{Credentials, HelloName, Login, Protocol, Settings, Tls, TlsPolicy, TlsSettings};
+use crate::transport::{self as inner, BoxFuture, Hosts, OnUnknown, Session, Target, Transport};
+
+/// Delivers to other hosts by SMTP or LMTP. Cloning is cheap.
+///
+/// To the mail exchanges of each recipient's domain, with TLS where it is offered:
+///
+/// ```
+/// # fn main() -> Result<(), mailspool::Error> {
+/// let smtp = mailspool::transports::Smtp::builder("app.example.org").build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// To a relay, with a password that is sent only to a server with a valid certificate:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let password = "secret";
+/// let relay = mailspool::transports::Smtp::builder("app.example.org")
+///     .host("relay.example.net:587")
+///     .login("app", password)
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Smtp(inner::Smtp);
+
+/// How connections are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Security {
+    /// No TLS.
+    None,
+    /// TLS if the server offers it, with any certificate. A listener on the line learns nothing; an attacker
+    /// who changes what is on the line can read the mail.
+    Opportunistic,
+    /// TLS, with any certificate, or no delivery.
+    Required,
+    /// TLS with a valid certificate for the server's name, or no delivery.
+    Verified,
+}
+
+/// Configures an [`Smtp`].
+#[derive(Debug)]
+#[must_use]
+pub struct SmtpBuilder {
+    hello: String,
+    hosts: Vec<String>,
+    port: Option<u16>,
+    is_lmtp: bool,
+    is_implicit: bool,
+    security: Option<Security>,
+    login: Option<Credentials>,
+    connect_timeout: Option<Duration>,
+    max_recipients: Option<usize>,
+    max_per_connection: Option<usize>,
+    concurrency: Option<usize>,
+    on_unknown: OnUnknown,
+}
+
+impl Smtp {
+    /// Starts to configure delivery to the mail exchanges of each recipient's domain, under the name `hello`.
+    pub fn builder(hello: impl Into<String>) -> SmtpBuilder {
+        SmtpBuilder {
+            hello: hello.into(),
+            hosts: Vec::new(),
+            port: None,
+            is_lmtp: false,
+            is_implicit: false,
+            security: None,
+            login: None,
+            connect_timeout: None,
+            max_recipients: None,
+            max_per_connection: None,
+            concurrency: None,
+            on_unknown: OnUnknown::Retry,
+        }
+    }
+}
+
+impl SmtpBuilder {
+    /// Adds a host that takes all mail instead of the mail exchanges: `name`, `name:port`, an address literal
+    /// in brackets, or `unix:/path`. Hosts are asked in order. Unless [`security`](SmtpBuilder::security) is set,
+    /// TLS with a valid certificate is required.
+    pub fn host(mut self, host: impl Into<String>) -> SmtpBuilder {
+        self.hosts.push(host.into());
+        self
+    }
+
+    /// Sets the port of hosts without one; by default 25, with [`implicit_tls`](SmtpBuilder::implicit_tls)
+    /// 465, with [`lmtp`](SmtpBuilder::lmtp) 24.
+    pub fn port(mut self, port: u16) -> SmtpBuilder {
+        self.port = Some(port);
+        self
+    }
+
+    /// Speaks LMTP (RFC 2033).
+    pub fn lmtp(mut self) -> SmtpBuilder {
+        self.is_lmtp = true;
+        self
+    }
+
+    /// Sets how connections are protected; by default [`Security::Opportunistic`] to mail exchanges, and
+    /// [`Security::Verified`] to hosts that are named.
+    pub fn security(mut self, security: Security) -> SmtpBuilder {
+        self.security = Some(security);
+        self
+    }
+
+    /// Begins TLS with the connection, without STARTTLS (RFC 8314).
+    pub fn implicit_tls(mut self) -> SmtpBuilder {
+        self.is_implicit = true;
+        self
+    }
+
+    /// Authenticates with a password. It is sent only over a connection with a valid certificate.
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> SmtpBuilder {
+        self.login = Some(Credentials::Password {
+            user: user.into(),
+            password: password.into(),
+        });
+        self
+    }
+
+    /// Sets how long a connection to one address may take to open; 30 seconds by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> SmtpBuilder {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the most recipients of one transaction; 100 by default.
+    pub fn max_recipients(mut self, most: usize) -> SmtpBuilder {
+        self.max_recipients = Some(most);
+        self
+    }
+
+    /// Sets the most messages over one connection; 100 by default.
+    pub fn max_per_connection(mut self, most: usize) -> SmtpBuilder {
+        self.max_per_connection = Some(most);
+        self
+    }
+
+    /// Sets the most connections to one destination, and to one host, over all processes; 20 by default.
+    pub fn concurrency(mut self, most: usize) -> SmtpBuilder {
+        self.concurrency = Some(most);
+        self
+    }
+
+    /// Sets what happens to a message after the answer to it was lost.
+    pub fn on_unknown(mut self, on_unknown: OnUnknown) -> SmtpBuilder {
+        self.on_unknown = on_unknown;
+        self
+    }
+
+    /// Returns the transport.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] if a name or a host is invalid.
+    pub fn build(self) -> Result<Smtp, Error> {
+        fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+            Error::new(ErrorKind::Misconfigured, error)
+        }
+        let security = self.security.unwrap_or(if self.hosts.is_empty() {
+            Security::Opportunistic
+        } else {
+            Security::Verified
+        });
+        let mut settings = Settings::new(HelloName::parse(&self.hello).map_err(wrong)?);
+        if self.is_lmtp {
+            settings.protocol = Protocol::Lmtp;
+        }
+        settings.tls = Tls::new(TlsSettings {
+            policy: match security {
+                Security::None => TlsPolicy::None,
+                Security::Opportunistic => TlsPolicy::Opportunistic,
+                Security::Required => TlsPolicy::Required,
+                Security::Verified => TlsPolicy::Verified,
+            },
+            implicit: self.is_implicit,
+            ..TlsSettings::default()
+        })
+        .map_err(wrong)?;
+        settings.login = self.login.map(Login::new);
+        let hosts = self.hosts.iter().map(|host| host.parse::<Host>());
+        let hosts = hosts.collect::<Result<Vec<Host>, _>>().map_err(wrong)?;
+        let target = if hosts.is_empty() {
+            Target::Exchanges
+        } else {
+            Target::Hosts(hosts)
+        };
+        let resolver = Arc::new(Resolver::new(Vec::new()));
+        let mut smtp = inner::Smtp::builder(target, settings, resolver, self.hello)
+            .on_unknown(self.on_unknown);
+        if let Some(port) = self.port {
+            smtp = smtp.port(port);
+        }
+        if let Some(timeout) = self.connect_timeout {
+            smtp = smtp.connect_timeout(timeout);
+        }
+        if let Some(most) = self.max_recipients {
+            smtp = smtp.max_recipients(most);
+        }
+        if let Some(most) = self.max_per_connection {
+            smtp = smtp.max_per_connection(most);
+        }
+        if let Some(most) = self.concurrency {
+            smtp = smtp.concurrency(most);
+        }
+        Ok(Smtp(smtp.build()))
+    }
+}
+
+impl Transport for Smtp {
+    fn next_hop(&self, recipient: &Address) -> String {
+        self.0.next_hop(recipient)
+    }
+
+    fn only_next_hop(&self) -> Option<String> {
+        self.0.only_next_hop()
+    }
+
+    fn deadline(&self, size: u64) -> Option<Duration> {
+        self.0.deadline(size)
+    }
+
+    fn max_recipients(&self) -> usize {
+        self.0.max_recipients()
+    }
+
+    fn connections(&self) -> Option<usize> {
+        self.0.connections()
+    }
+
+    fn on_unknown(&self) -> OnUnknown {
+        self.0.on_unknown()
+    }
+
+    fn hosts_for(&self, next_hop: &str) -> Option<Box<dyn Hosts>> {
+        self.0.hosts_for(next_hop)
+    }
+
+    fn connect<'a>(
+        &'a self,
+        next_hop: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
+        self.0.connect(next_hop)
+    }
+}
