@@ -1,4 +1,4 @@
-"""What accepting one message a process costs: mailspool, the floor, dma, Postfix.
+"""The cost of accepting one message for each process: mailspool, the floor, dma, Postfix.
 
   floor      benches/floor.c: one file, fsync, rename, fsync of the directory
   mailspool  mailspool --spool DIR send --queue-only -f a@example.org -- b@example.org
@@ -7,13 +7,13 @@
              writes it once more before it can be delivered, does not run
 
 Interleaved rounds, the message on standard input. With --beside, also one message at a time while another
-program dirties gigabytes on the same file system: what it has written is not to be waited for.
+program dirties gigabytes on the same file system: acceptance must not wait for that program's data.
 
-dma is not installed (it would displace the system's mail server): its Debian package is fetched and
-unpacked into a temporary directory. Its configuration and queue have fixed places; this moves to a
-mount namespace of its own and mounts private directories there. Nothing of the system's is changed,
-and the mounts are gone with the last process. Without root or apt-get, dma is left out; without root
-or Debian's postfix, Postfix is.
+dma is not installed (it would replace the system's mail server): its Debian package is fetched and
+unpacked into a temporary directory. Its configuration and queue have fixed paths, so this script enters a
+private mount namespace and mounts private directories there. The system is not changed, and the mounts
+are gone with the last process. Without root or apt-get, dma is left out; without root or Debian's postfix,
+Postfix is.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ from common import median, percentile
 
 SENDER, RECIPIENT = "a@example.org", "b@example.org"
 
-# Seconds between two messages beside the writer.
+# Seconds between two messages while the writer runs.
 INTERVAL = 0.05
 
-# Runs as a process of its own: rewrites one file, unsynced, at most so many bytes a second.
+# Runs as a separate process: rewrites one file, unsynced, at most `rate` bytes a second.
 WRITER = """
 import os, sys, time
 path, size, rate, seconds = sys.argv[1], *map(int, sys.argv[2:])
@@ -83,7 +83,7 @@ class Dma:
         private.mkdir(mode=0o755)
         (private / "mailname").write_text("bench.example.org\n")
         (private / "dma.conf").write_text(f"MAILNAME {self.CONFIGURATION}/mailname\nDEFER\n")
-        # It reads /etc as the user mail, perhaps by links through here.
+        # dma reads /etc as the user mail, perhaps by links through this directory.
         os.chmod(work, 0o711)
         for point in (self.CONFIGURATION, self.QUEUE):
             make_mount_point(point, work, stack)
@@ -92,7 +92,7 @@ class Dma:
     @contextlib.contextmanager
     def ready(self, place):
         with common.fresh_directory(place) as directory:
-            # dma gives root up for user and group mail.
+            # dma changes from root to user and group mail.
             shutil.chown(directory, "root", "mail")
             directory.chmod(0o2770)
             with common.mounted("--bind", directory, self.QUEUE):
@@ -162,21 +162,21 @@ inet_protocols = ipv4
 
 
 def make_mount_point(path, work, stack):
-    """Makes a directory in a place of the system's that only this namespace sees: where it is
-    missing, its parent is covered by links to what is behind."""
+    """Makes a directory at a path of the system, visible in this namespace only. If it is missing, a tmpfs
+    covers its parent, with links to the parent's contents."""
     if path.is_dir():
         return
-    behind = pathlib.Path(work) / ("behind" + str(path.parent).replace("/", "-"))
-    behind.mkdir()
-    stack.enter_context(common.mounted("--bind", path.parent, behind))
+    covered = pathlib.Path(work) / ("covered" + str(path.parent).replace("/", "-"))
+    covered.mkdir()
+    stack.enter_context(common.mounted("--bind", path.parent, covered))
     stack.enter_context(common.mounted("-t", "tmpfs", "-o", "mode=755", "tmpfs", path.parent))
-    for name in os.listdir(behind):
-        (path.parent / name).symlink_to(behind / name)
+    for name in os.listdir(covered):
+        (path.parent / name).symlink_to(covered / name)
     path.mkdir()
 
 
 def fetch_dma(work):
-    """The path of a dma that can be run, or else (None, why not)."""
+    """(path of a dma that can be run, None), or else (None, why not)."""
     if not common.in_namespace():
         return None, "it takes root and unshare(1)"
     package = pathlib.Path(work) / "dma"
@@ -200,11 +200,11 @@ def add_arguments(parser):
     parser.add_argument("--program", action="append", metavar="[NAME=]FILE", default=[],
                         help="measure this mailspool; several are compared [default: build it]")
     parser.add_argument("--beside", action="store_true",
-                        help="also one message at a time beside a program that dirties the disk")
+                        help="also one message at a time while a program dirties the disk")
     parser.add_argument("--beside-seconds", type=int, default=5,
                         help="for each program [default: 5]")
     parser.add_argument("--beside-megabytes", type=int, default=2048,
-                        help="that are written again and again [default: 2048]")
+                        help="rewritten by that program [default: 2048]")
     parser.add_argument("--beside-rate", type=int, default=300, help="MB/s [default: 300]")
 
 
@@ -219,12 +219,12 @@ def measure(options, programs, message, place, title):
     device, runs = common.Device(place), {}
     for number in range(options.rounds):
         for at_once in options.at_once:
-            # Each round starts with another, so that none always follows the same neighbour.
+            # Each round starts with another program, so that none always follows the same one.
             turn = number % len(programs)
             for program in programs[turn:] + programs[:turn]:
                 with program.ready(place) as argv:
-                    # One before the clock starts: a spool may have to be made first. And nothing
-                    # of other programs' is waiting to be written.
+                    # One message before the clock starts: a spool may have to be made first. The sync
+                    # leaves no data of other programs to be written.
                     common.run_processes(argv, message, 1, 1, device)
                     os.sync()
                     result = common.run_processes(argv, message, options.messages, at_once, device)
@@ -237,7 +237,7 @@ def measure(options, programs, message, place, title):
     def ratios(name, other, pick):
         if (other, options.at_once[0]) not in runs or name == other:
             return "–"
-        # Round by round, so that a slow minute of the disk is in both.
+        # Round by round, so that a slow minute of the disk affects both.
         return " / ".join(
             "{:.2f}".format(median([pick(a) / pick(b)
                                     for a, b in zip(runs[name, n], runs[other, n])]))
@@ -288,7 +288,7 @@ def measure_beside(options, programs, message, place):
         ms = [s * 1000 for s in run.latencies]
         rows.append([program.name, run.count, f"{percentile(ms, 0.5):.1f}",
                      f"{percentile(ms, 0.99):.1f}", f"{max(ms):.0f}", dirty])
-    print(f"A message every {INTERVAL * 1000:.0f} ms beside a program that dirties "
+    print(f"A message every {INTERVAL * 1000:.0f} ms while a program dirties "
           f"{options.beside_rate} MB/s in a file of {megabytes} MB:\n")
     common.print_table(["", "messages", "p50 ms", "p99 ms", "max ms", "MB dirty at start"], rows)
 

@@ -1,8 +1,8 @@
-"""What the benchmarks share: building programs, running many short processes at once, counting
-what the device was asked to do, file systems in loop devices, tables.
+"""Shared by the benchmarks: building programs, running many short processes at once, counting the
+requests to the device, file systems in loop devices, tables.
 
-Standard library only. Nothing here outlives the script: every resource is entered into an
-ExitStack, and signals that end the script unwind it.
+Standard library only. Nothing here outlives the script: every resource is entered into an ExitStack,
+and signals that end the script unwind it.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ def fail(text):
 def add_arguments(parser, rounds):
     """The options that every benchmark has."""
     parser.add_argument("--fs", default="native",
-                        help="of native (that of --dir), " + ", ".join(FILE_SYSTEMS)
-                        + " in loop devices, with commas [default: native]")
+                        help="native (that of --dir), " + ", ".join(FILE_SYSTEMS)
+                        + " in loop devices; several with commas [default: native]")
     parser.add_argument("--dir", default="/var/tmp",
                         help="where spools and images go [default: /var/tmp]")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"[default: {rounds}]")
@@ -43,7 +43,7 @@ def add_arguments(parser, rounds):
 
 
 def add_process_arguments(parser, messages):
-    """The options of those that run a process for each message."""
+    """The options of the benchmarks that run a process for each message."""
     parser.add_argument("--messages", type=int, default=messages,
                         help=f"for a figure [default: {messages}]")
     parser.add_argument("--at-once", default=[1, 8, 32], type=numbers,
@@ -56,11 +56,11 @@ def numbers(text):
 
 @contextlib.contextmanager
 def working_directory(options):
-    """(ExitStack, temporary directory), after a look at what was asked for."""
+    """(ExitStack, temporary directory), after a check of the options."""
     options.fs = options.fs.split(",")
     for kind in options.fs:
         if kind != "native" and kind not in FILE_SYSTEMS:
-            fail(f"{kind}: no such file system here")
+            fail(f"{kind}: unknown file system")
     if options.fs != ["native"] and os.geteuid() != 0:
         fail("loop devices take root; --fs native does not")
     for name in ("MAILSPOOL_SPOOL", "MAILSPOOL_CONFIG"):
@@ -71,7 +71,7 @@ def working_directory(options):
 
 
 def places(options, work, megabytes=1024):
-    """(directory, what to call it) for each file system that was asked for."""
+    """(directory, heading) for each file system in the options."""
     image = None
     for kind in options.fs:
         if kind == "native":
@@ -104,7 +104,7 @@ def in_namespace():
 
 
 def enter_namespace():
-    """Starts this script again where its mounts are seen by nobody else."""
+    """Starts this script again in a mount namespace, so that its mounts are private."""
     if os.geteuid() != 0 or in_namespace() or not shutil.which("unshare"):
         return
     os.environ[IN_NAMESPACE] = "1"
@@ -117,7 +117,7 @@ def cleanup():
     """An ExitStack that also unwinds when the script is told to end."""
 
     def unwind(number, _frame):
-        for ignored in ENDING:  # a second one must not stop the unwinding
+        for ignored in ENDING:  # a second signal must not stop the unwinding
             signal.signal(ignored, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
@@ -137,7 +137,7 @@ def build_c(name, directory):
 
 
 def cargo_build(*what):
-    """Builds in release mode; the executable's path."""
+    """Builds in release mode; returns the executable's path."""
     command = ["cargo", "build", "--release", "--quiet", "--message-format=json", *what]
     built = subprocess.run(command, cwd=SOURCES.parent, stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:
@@ -147,7 +147,7 @@ def cargo_build(*what):
 
 
 def build_mailspool():
-    """As it is meant to be used; its path."""
+    """Builds the program as for use; returns its path."""
     built = subprocess.run([SOURCES.parent / "scripts" / "build"], stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:
         fail("cannot build mailspool")
@@ -158,7 +158,7 @@ def build_mailspool():
 
 
 class Run:
-    """What one cell of a table was measured to be: `count` processes, `at_once` at a time."""
+    """The measurement for one cell of a table: `count` processes, `at_once` at a time."""
 
     def __init__(self, count, wall, cpu, latencies, flushes, writes):
         self.count = count
@@ -173,7 +173,7 @@ def run_processes(argv, message, count, at_once, device, seconds=None,
                   interval=0.0):
     """Runs argv `count` times (or until `seconds` are over), each with the message on standard
     input, never more than `at_once` at a time, each `interval` seconds after one has ended. The
-    driver is one thread that spawns and waits: its cost is the same for every program compared."""
+    driver is one thread that spawns and waits: it costs the same for every program compared."""
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, message, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
@@ -193,14 +193,14 @@ def run_processes(argv, message, count, at_once, device, seconds=None,
             pid, status, usage = os.wait4(-1, 0)
             at = running.pop(pid, None)
             if at is None:
-                continue  # a background program of ours
+                continue  # a background program of this script
             latencies.append(time.monotonic() - at)
             cpu += usage.ru_utime + usage.ru_stime
             if status != 0:
                 fail(f"{' '.join(argv)}: wait status {status}")
             time.sleep(interval)
     finally:
-        for pid in running:  # they hold the file system that is to be unmounted
+        for pid in running:  # they use the file system that is to be unmounted
             os.waitpid(pid, 0)
     wall = time.monotonic() - begin
     after = device.counts()
@@ -211,8 +211,8 @@ def run_processes(argv, message, count, at_once, device, seconds=None,
 
 
 class Device:
-    """The block device under a path, for its counters of flushes and writes. On a disk that
-    others use too they count what others do as well; a loop device is ours alone."""
+    """The block device under a path, for its counters of flushes and writes. On a shared disk they
+    also count the requests of other processes; a loop device is private."""
 
     def __init__(self, path):
         self.stat = None
@@ -226,7 +226,7 @@ class Device:
         self.name = stat.name
 
     def counts(self):
-        """(flush requests, writes) completed; a flush is no write. See Documentation/block/stat.rst."""
+        """(flush requests, writes) completed; a flush is not a write. See Documentation/block/stat.rst."""
         if self.stat is None:
             return 0, 0
         fields = [int(word) for word in self.stat.read_text().split()]
@@ -246,7 +246,7 @@ def mount_of(path):
 
 
 def source_number(path):
-    """major:minor of the device mounted there; btrfs shows st_dev numbers that are no device's."""
+    """major:minor of the mounted device. btrfs has st_dev numbers without a device."""
     source = mount_of(path)[1]
     try:
         number = os.stat(source).st_rdev
@@ -270,8 +270,8 @@ FILE_SYSTEMS = {
 
 
 class LoopImage:
-    """A file, really written so that its blocks are allocated, behind a loop device that goes
-    around the page cache: with it, a flush of the loop device would write other data back too."""
+    """A file in a loop device. The file is really written, so that its blocks are allocated. The loop device
+    bypasses the page cache: otherwise a flush of the loop device would write other data back too."""
 
     def __init__(self, directory, megabytes):
         self.file = pathlib.Path(directory) / "image"
@@ -310,8 +310,8 @@ def syncfs(path):
 
 @contextlib.contextmanager
 def fresh_directory(parent, subdirectories=()):
-    """An empty directory that is on disk, and gone and forgotten afterwards: what one cell leaves
-    behind must not be written on the next one's time."""
+    """An empty directory that is durable, and durably removed afterwards: the data of one cell must not
+    be written during the next one."""
     directory = pathlib.Path(parent) / f"spool-{os.getpid()}-{time.monotonic_ns()}"
     for name in ("", *subdirectories):
         (directory / name).mkdir(parents=True)

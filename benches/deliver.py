@@ -1,14 +1,14 @@
-"""What delivering a full queue costs, over SMTP, over LMTP or into a Maildir: mailspool, Postfix, and
+"""The cost of delivering a full queue, over SMTP, over LMTP or into a Maildir: mailspool, Postfix, and
 the limit.
 
-  mailspool    mailspool run, a transport with `host` and so many connections, or one with `path`
+  mailspool    mailspool run, a transport with `host` and N connections, or one with `path`
   Postfix      a private instance with the same messages deferred, from `postqueue -f` until the last
-               one is removed; so many connections at once from the beginning, kept open
-               for the next message, no pause between the queue's parts; virtual(8) for a Maildir
-  smtp-source  -d: so many connections, each used again; no queue, no disk: what the sink takes
+               one is removed; N connections at once from the beginning, kept open for the next
+               message, no pause between the parts of the queue; virtual(8) for a Maildir
+  smtp-source  -d: N connections, each used again; no queue, no disk: the limit of the sink
 
-All to one smtp-sink on loopback, or into one Maildir, in interleaved rounds. Each queue holds the messages durably before
-the clock starts. It takes root, which Postfix needs to start, and Debian's postfix.
+All deliver to one smtp-sink on loopback, or into one Maildir, in interleaved rounds. Each queue holds the
+messages durably before the clock starts. Needs root, because Postfix does, and Debian's postfix.
 """
 
 import contextlib
@@ -25,6 +25,9 @@ import run
 from common import median
 
 SINK, SOURCE, POSTFIX = "/usr/sbin/smtp-sink", "/usr/sbin/smtp-source", "/usr/sbin/postfix"
+# The account that the sink runs as, and that owns Postfix's Maildir.
+USER = "nobody"
+# Seconds; a longer wait fails the benchmark.
 PATIENCE = 600
 
 
@@ -49,7 +52,7 @@ def until(what, holds, pause=0.01):
     begin = time.monotonic()
     while not holds():
         if time.monotonic() - begin > PATIENCE:
-            common.fail(f"waited in vain until {what}")
+            common.fail(f"timed out waiting until {what}")
         time.sleep(pause)
 
 
@@ -63,7 +66,7 @@ def sink(by):
     """The port of a new smtp-sink."""
     port = free_port()
     protocol = ["-L"] if by == "lmtp" else []
-    argv = [SINK, *protocol, "-u", "nobody", f"127.0.0.1:{port}", "1000"]
+    argv = [SINK, *protocol, "-u", USER, f"127.0.0.1:{port}", "1000"]
     with subprocess.Popen(argv) as process:
         try:
             until("smtp-sink listens", lambda: listens(port))
@@ -122,7 +125,7 @@ class Postfix:
         with common.fresh_directory(place) as directory:
             common.open_to_all(directory)
             with self.running(directory, port, connections) as (control, log, own_port):
-                # Everything waits: its transport is deferred.
+                # All messages wait, because their transport is deferred.
                 self.source.send(own_port, 20)
                 taken = lambda: log.read_bytes().count(b"status=deferred") >= self.source.count
                 until("Postfix has deferred all messages", taken, 0.1)
@@ -157,20 +160,20 @@ class Postfix:
         for name in ("conf", "queue", "data", "box"):
             (directory / name).mkdir()
         os.chown(directory / "data", pwd.getpwnam("postfix").pw_uid, -1)
-        nobody = pwd.getpwnam("nobody")
-        os.chown(directory / "box", nobody.pw_uid, nobody.pw_gid)
+        owner = pwd.getpwnam(USER)
+        os.chown(directory / "box", owner.pw_uid, owner.pw_gid)
         ways = {"smtp": f"smtp:[127.0.0.1]:{port}", "lmtp": f"lmtp:inet:127.0.0.1:{port}",
                 "maildir": "virtual"}
         way = ways[self.source.by]
         fill = {"DIR": directory, "OWN": own_port, "PORT": port, "MANY": connections, "WAY": way,
-                "NAME": way.split(":")[0], "UID": nobody.pw_uid, "GID": nobody.pw_gid}
+                "NAME": way.split(":")[0], "UID": owner.pw_uid, "GID": owner.pw_gid}
         for name, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
             for word, value in fill.items():
                 text = text.replace(word, str(value))
             (directory / "conf" / name).write_text(text)
 
         def control(name, *arguments):
-            with tempfile.TemporaryFile() as said:  # the daemon inherits it
+            with tempfile.TemporaryFile() as said:  # a file, because the daemon inherits it
                 argv = [f"/usr/sbin/{name}", "-c", directory / "conf", *arguments]
                 if subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                                   cwd="/").returncode != 0:
@@ -245,7 +248,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 def main(options):
     if os.geteuid() != 0 or not os.path.exists(POSTFIX):
-        common.fail("it takes root and Debian's postfix")
+        common.fail("this benchmark needs root and Debian's postfix")
     program = os.path.abspath(options.program) if options.program else common.build_mailspool()
     load = common.cargo_build("--example", "load")
     with common.working_directory(options) as (stack, work):
@@ -266,7 +269,7 @@ def measure(options, ways, place):
     times = {}
     for number in range(options.rounds):
         for connections in options.connections:
-            # Each round starts with another.
+            # Each round starts with another program.
             turn = number % len(ways)
             names = list(ways)[turn:] + list(ways)[:turn]
             for name in names:

@@ -1,10 +1,9 @@
 /*
  * floor DIR <message
  *
- * The least a process can do that takes a message and may say "yours no more": read it from
- * standard input, write one file, fsync it, rename it into place, fsync the directory, exit 0.
- * No envelope, no id that anybody can rely on, no lock. It is what the accept path is measured
- * against: a queue program is as fast as its distance from this one.
+ * The minimum that a process must do before it may report a message as accepted: read it from
+ * standard input, write one file, fsync it, rename it, fsync the directory, exit 0. No envelope,
+ * no reliable id, no lock. The accept path is measured against this program.
  *
  * Build: gcc -O2 -static -o floor floor.c (static, because loading shared libraries would cost
  * more than everything else here). Any failure is EX_TEMPFAIL (75).

@@ -1,9 +1,9 @@
-"""What a run over a queue costs, and what looking at a queue costs.
+"""The cost of a run over a queue, and of commands that look at a queue.
 
-A run over so many queued messages, each to one recipient, into the Maildir of the configuration
-that a new spool has, and with a transport that does nothing (examples/load.rs), so that what is
-left is the queue's own work. Then run, list and count over so many messages that are deferred and
-not due. Then the bounce of a message to so many recipients, which send -t took from its header.
+First, a run over N queued messages, each to one recipient: into the Maildir of a new spool's
+configuration, and with a transport that does nothing (examples/load.rs), which leaves only the
+queue's own work. Then run, list and count over N messages that are deferred and not due. Then the
+bounce of a message to N recipients, which send -t took from its header.
 """
 
 import os
@@ -32,7 +32,7 @@ def add_arguments(parser):
 
 
 class Queue:
-    """A spool with messages, made in memory where that can be, and copied for every run."""
+    """A spool with messages, made in memory if possible, and copied for every run."""
 
     def __init__(self, load, directory, count, size, deferred=False):
         self.count, self.path = count, pathlib.Path(directory) / f"queue-{count}-{deferred}"
@@ -96,7 +96,7 @@ def measure_idle(options, program, queue, place):
         spool = queue.copy_to(directory)
         for words in ("run --quiet", "count", "list", "list --json"):
             argv = [program, "--spool", spool, *words.split()]
-            once(argv, device)  # the cache is warm, as it is on a system that does this often
+            once(argv, device)  # warms the cache, as on a system that runs this often
             some = [once(argv, device) for _ in range(options.rounds * 2 + 1)]
             rows.append([words, f"{median([1000 / run.rate for run in some]):.1f}",
                          f"{median([run.cpu_ms for run in some]):.1f}", system_calls(argv)])
@@ -105,7 +105,7 @@ def measure_idle(options, program, queue, place):
 
 
 def measured(argv, letter=None):
-    """(wall ms, CPU ms, megabytes at the most, standard output) of one process."""
+    """(wall ms, CPU ms, peak megabytes, standard output) of one process."""
     begin = time.monotonic()
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout:
         stdin.write(letter or b"")
@@ -142,7 +142,7 @@ def measure_bounces(options, program, place):
             rows.append([what, f"{count:,}", *(f"{median([one[n] for one in some]):.0f}"
                                                for n in range(3)),
                          f"{size / 1e6:.1f}" if what == "run" else "–"])
-    print("A message to many, taken in and bounced:\n")
+    print("A message to many recipients, accepted and bounced:\n")
     common.print_table(["command", "recipients", "wall ms", "CPU ms", "memory MB", "bounce MB"], rows)
 
 

@@ -1,4 +1,4 @@
-//! Load for benchmarks: fills a spool, and runs over it with a transport that does nothing.
+//! Load for benchmarks: fills a spool, or runs over it with a transport that does nothing.
 //!
 //! ```sh
 //! cargo run --release --example load -- fill DIR 10000 4096     # accept 10,000 messages of 4 KB
@@ -21,7 +21,7 @@ use mailspool::testing::transport::{BoxFuture, Message, Session, Transport};
 
 const HOSTNAME: &str = "load.example.org";
 
-/// Takes everything, or nothing, at once.
+/// A transport that returns the same outcome for every recipient at once.
 #[derive(Clone)]
 struct Nothing(Outcome);
 
@@ -46,10 +46,10 @@ impl Session for Nothing {
     }
 }
 
-/// Messages to 100 mailboxes, each a destination of its own. Says how many a second were accepted.
+/// Accepts messages to 100 mailboxes, each a separate destination. Prints how many a second were accepted.
 fn fill(path: &Path, count: usize, size: usize, threads: usize) -> Result<(), Box<dyn Error>> {
     let spool = Spool::create(path)?;
-    // The first run after a boot looks through all of `info/`, which is not to be measured.
+    // The first run after a boot reads all of `info/`, which must not be measured.
     let nothing = Runner::builder(spool.clone(), HOSTNAME).build();
     nothing.pass()?;
     let begun = Instant::now();

@@ -1,5 +1,5 @@
-//! A whole message through the library: accepted by either door, read back under the lock, and
-//! forgotten. What is added is known; no other byte changes.
+//! A whole message through the library: accepted by either entrance, read back under the lock, and
+//! removed. Only known fields are added or removed; no other octet changes.
 #![no_main]
 
 use std::io::Read;
@@ -12,7 +12,7 @@ use mailspool::testing::message::recipients::BLIND_FIELDS;
 use mailspool::testing::message::{Entrance, ReversePath};
 use mailspool::testing::spool::{Claim, Located, Spool};
 
-/// The spool is made once and stays; every message leaves it again.
+/// Returns the spool, which is made once and kept; every message is removed from it again.
 fn spool() -> &'static Spool {
     static SPOOL: OnceLock<(tempfile::TempDir, Spool)> = OnceLock::new();
     &SPOOL.get_or_init(help::spool).1
@@ -65,7 +65,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(matches!(spool().locate(id).unwrap(), Located::Absent));
 });
 
-/// The input without the envelope block of a message file that is handed in again.
+/// Returns the input without the envelope block of a message file that is submitted again.
 fn without_block(input: &[u8]) -> &[u8] {
     let mut rest = input;
     let mut prefix = &b"Mailspool-Seal: "[..];
@@ -77,8 +77,8 @@ fn without_block(input: &[u8]) -> &[u8] {
     rest
 }
 
-/// The message is the input below `Received:`. By the door of programs it has `Date:`,
-/// `Message-ID:` and `From:` where they were missing, and no blind fields; and there is an empty line.
+/// Asserts that the message is the input below `Received:`. From `send` it has `Date:`, `Message-ID:` and
+/// `From:` even if they were missing, and no blind fields. An empty line ends the header.
 fn assert_added(stored: &[u8], input: &[u8], entrance: Entrance) {
     let blind: &[&str] = if entrance == Entrance::Active {
         &BLIND_FIELDS
@@ -97,7 +97,7 @@ fn assert_added(stored: &[u8], input: &[u8], entrance: Entrance) {
             }
             Part::TakenOut(length) => at += length,
             Part::End(_) => break,
-            Part::Separators(_) | Part::Undecided => unreachable!("it was all there"),
+            Part::Separators(_) | Part::Undecided => unreachable!("the input was complete"),
         }
     }
     let body = &input[at..];
@@ -110,19 +110,16 @@ fn assert_added(stored: &[u8], input: &[u8], entrance: Entrance) {
     if entrance == Entrance::Active {
         assert!(after.date && after.message_id && after.from);
     }
-    let behind = &stored[end.header..];
+    let after_header = &stored[end.header..];
     let eol = line_ending(input).as_bytes();
-    // With a body there is always an empty line before it; the body is the same, byte by byte.
-    assert!(behind.ends_with(body));
-    let between = &behind[..behind.len() - body.len()];
+    // A body always has an empty line before it, and is unchanged.
+    assert!(after_header.ends_with(body));
+    let between = &after_header[..after_header.len() - body.len()];
     assert!(between.is_empty() || between == eol, "{between:?}");
     let at = stored[..end.header]
         .windows(header.len().max(1))
         .position(|part| part == header);
-    assert!(
-        header.is_empty() || at.is_some(),
-        "the header is there as it came"
-    );
+    assert!(header.is_empty() || at.is_some(), "the header is unchanged");
 }
 
 /// Reads a few octets at a time.

@@ -1,4 +1,4 @@
-//! Addresses as command lines and files give them, and as a spool has them.
+//! Addresses from command lines and files, and addresses stored in a spool.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -24,10 +24,10 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(Address::parse(&bracketed).as_ref(), Ok(&address));
     }
     assert_eq!(harmless(text), text, "it needs no cleaning");
-    // Nothing is added, and what is taken off stands around it.
+    // The address is a part of the input: characters are only removed around it.
     let given = std::str::from_utf8(bytes).unwrap();
     assert!(given.contains(text), "{given:?} {text:?}");
-    // It is a list of one, alone and among others.
+    // It is a list of one address, and an element of a longer list.
     let listed = list::parse_line(text.as_bytes());
     assert_eq!(listed.as_deref(), Ok(std::slice::from_ref(&address)));
     let around = format!("a@x.test, Name <{text}>,\r\n b@x.test");
@@ -50,9 +50,9 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(Address::parse(qualified.as_str()).as_ref(), Ok(&qualified));
         assert_eq!(qualified.clone().qualified("mail.test"), Ok(qualified));
     }
-    // What goes out without SMTPUTF8 is ASCII, names the same mailbox, and is no more than that.
+    // The address sent without SMTPUTF8 is ASCII, names the same mailbox, and has no other characters.
     match address.on_wire() {
-        // A-labels are longer than what they stand for.
+        // A-labels are longer than their U-labels.
         Ok(wire) if wire.len() > Address::MAX_LEN => {}
         Ok(wire) => {
             let ours = Address::parse(&wire).unwrap();
@@ -75,7 +75,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Whatever a spool may hold reads back as it is, and can be asked anything.
+/// Asserts that any address a spool may hold reads back unchanged, and that no method panics.
 fn stored(bytes: &[u8]) {
     let Ok(address) = std::str::from_utf8(bytes)
         .map_err(|_| ())
@@ -87,7 +87,7 @@ fn stored(bytes: &[u8]) {
     assert_eq!(text.as_bytes(), bytes);
     assert!(!text.is_empty() && text.len() <= Address::MAX_LEN);
     assert!(!text.chars().any(char::is_control));
-    // No address is taken for another one, or for a wish, in an envelope block.
+    // In an envelope block, no address reads as another address or as a DSN parameter.
     let mut envelope = help::envelope("a@x.test", &["b@x.test", "c@x.test"]);
     envelope.recipients[0] = address.clone();
     let mut bytes = block::open(help::id(), &envelope);

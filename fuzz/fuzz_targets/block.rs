@@ -1,14 +1,14 @@
-//! The envelope block of a message file: what is read is written again the same, nothing else is read, and
-//! any bit that flips is seen, but where the file changes in place.
+//! The envelope block of a message file: a block that is read is written again unchanged, no other spelling is
+//! read, and any flipped bit is detected, except where the file changes in place.
 //!
-//! An input is a block, with its seal or without, and a number that says which bit flips.
+//! An input is a block, with its seal or without, and a number that selects the bit to flip.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use mailspool::testing::message::block::{self, MAX_BLOCK};
 use mailspool::testing::message::{Block, Mark, Seal};
 
-/// The message that a block is sealed for here.
+/// Octets of the message that the blocks are sealed for.
 const SIZE: u64 = 999_999_999_999_999;
 const MESSAGE: u128 = 7 << 120;
 
@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(read) = Block::parse(lines) {
         assert_only_spelling(&read, lines);
     }
-    // No input guesses 128 bits. So it is sealed here, and what is left is the grammar.
+    // No input guesses 128 bits. So seal the block here; the input varies only the grammar.
     let below = match Seal::parse(lines) {
         Ok(_) => &lines[Seal::WIDTH..],
         Err(_) => lines,
@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
     assert_flip_is_seen(&read, bytes, bit);
 });
 
-/// Whatever the numbers of a first line say, they are possible ones, and in their one spelling.
+/// Asserts that a first line that is read has possible numbers, in their only spelling.
 fn assert_bounded(bytes: &[u8]) {
     if let Ok(seal) = Seal::parse(bytes) {
         assert_eq!(seal.line().as_bytes(), &bytes[..Seal::WIDTH]);
@@ -50,7 +50,7 @@ fn assert_bounded(bytes: &[u8]) {
     }
 }
 
-/// The same octets come out when what was read is written: as at acceptance, and with what has changed since.
+/// Asserts that a block that was read is written as the same octets: as at acceptance, with later changes.
 fn assert_only_spelling(read: &Block, bytes: &[u8]) {
     let count = read.envelope.recipients.len();
     assert!(count > 0 && read.finished.len() == count);
@@ -77,7 +77,7 @@ fn assert_only_spelling(read: &Block, bytes: &[u8]) {
     assert_eq!(written, bytes);
 }
 
-/// The view has a line for each recipient, and no line of it is another's text.
+/// Asserts that the view has a line for each recipient, and only lines of known form.
 fn assert_shown(read: &Block) {
     let view = read.envelope.view();
     assert_eq!(view.sender.matches('\n').count(), 1);

@@ -1,4 +1,4 @@
-//! The names of buckets, and the bucket of every time there is.
+//! The names of buckets, and the bucket of every possible time.
 #![no_main]
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
             assert_eq!(Bucket::for_time(due), bucket);
         }
     }
-    // Seconds since the epoch, with or without a fraction, or a time as RFC 3339 has it.
+    // Seconds since the epoch, with or without a fraction, or a time of RFC 3339.
     let seconds: Option<f64> = text.parse().ok();
     let time = seconds.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
     let time = time.and_then(|time| Timestamp::from_duration(time).ok());

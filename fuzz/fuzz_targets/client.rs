@@ -1,7 +1,7 @@
-//! The SMTP and LMTP client, on a connection whose server says anything, at any moment.
+//! The SMTP and LMTP client, on a connection to a server that says anything, at any moment.
 //!
-//! What was said is understood once more, by other means: nobody has a message without the server's
-//! word for it, nobody is sent one in clear where TLS is required, and it comes to an end.
+//! A separate parser reads the conversation again: no recipient is delivered without the server's reply for it,
+//! no message is sent in clear if TLS is required, and the conversation ends.
 #![no_main]
 
 use std::io;
@@ -17,18 +17,18 @@ use mailspool::testing::smtp::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// As often a connection is looked at for each octet of the server's, and altogether.
+/// Polls of a connection in all; more mean that the client loops.
 const LOOKS: usize = 20_000;
-/// As often a patient server is looked at before it says something unasked: more often than the
-/// client looks before it writes. Only somebody who waits for a reply looks so often.
+/// Polls before a patient server says something unasked. The client polls less often before it writes, and
+/// as often only if it waits for a reply.
 const PATIENCE: usize = 5;
 
-/// A connection to a server that keeps to a script.
+/// A connection to a server that follows a script.
 struct Line {
     pieces: Vec<Vec<u8>>,
     next: usize,
     plan: Plan,
-    /// The client has written something since the last piece, or has looked so often without.
+    /// Polls since the last piece; `PATIENCE` if the client has written since then.
     asked: usize,
     looks: usize,
     said: Arc<Mutex<(Vec<u8>, Vec<u8>)>>,
@@ -47,11 +47,11 @@ impl AsyncRead for Line {
             return match self.plan.end & 3 {
                 0 | 1 => Poll::Ready(Ok(())),
                 2 => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                // It says nothing more: time passes.
+                // The server says nothing more: time passes.
                 _ => Poll::Pending,
             };
         }
-        // Some servers wait until they are asked, at least a little.
+        // Some servers wait for a command, at least for some polls.
         if self.asked < PATIENCE && self.plan.end & 4 == 0 && next > 0 {
             self.asked += 1;
             cx.waker().wake_by_ref();
@@ -80,7 +80,7 @@ impl AsyncWrite for Line {
         self.looks += 1;
         assert!(self.looks < LOOKS, "no end of it");
         let mut said = self.said.lock().unwrap();
-        // Some break when so much has been written.
+        // Some connections break after a number of octets.
         let room = match self.plan.end & 8 {
             0 => usize::MAX,
             _ => usize::from(self.plan.end) * 10,
@@ -109,7 +109,7 @@ impl AsyncWrite for Line {
 }
 
 thread_local! {
-    /// For TLS as it is wanted: it takes a while to make.
+    /// The TLS settings of each policy, made once because that is slow.
     static TLS: [Tls; 3] = {
         let with = |policy| Tls::new(TlsSettings {
             policy,
@@ -138,7 +138,7 @@ fuzz_target!(|input: &[u8]| {
         login: plan.login.clone(),
         ..Settings::new(HelloName::parse("me.test").unwrap())
     };
-    // Time passes only when everybody waits.
+    // Time passes only if client and server both wait.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     let sender = ReversePath::parse(b"s@a.test").unwrap();
@@ -164,12 +164,12 @@ fuzz_target!(|input: &[u8]| {
         all
     });
     let (sent, got) = said.lock().unwrap().clone();
-    // What is written is bounded by what there is to say.
+    // The client's output is bounded.
     assert!(sent.len() < 20_000, "{} octets", sent.len());
     let start_tls = sent.windows(10).position(|ten| ten == b"STARTTLS\r\n");
     let clear = match start_tls {
-        // What comes behind it is TLS, or nothing in words: nothing here can answer it. Whoever
-        // may go without it says more where it is refused.
+        // After STARTTLS the client sends TLS records, and no server here can answer them. With optional TLS,
+        // the client continues in clear if STARTTLS is refused.
         Some(at) if plan.tls == 2 => &sent[..at + 10],
         _ => &sent[..],
     };
@@ -208,7 +208,7 @@ fuzz_target!(|input: &[u8]| {
         if plan.is_cut() {
             Said::judge_cut(said, &verdicts);
         }
-        // Line by line, and only when it is asked, nothing comes too early to count.
+        // If the server sends line by line, and only when asked, no reply comes too early to count.
         let is_orderly = plan.pieces & 7 == 0 && plan.end & 12 == 0;
         if let Some(said) = said.filter(|_| is_orderly) {
             said.judge_taken(plan.protocol, &plan.recipients, &verdicts);

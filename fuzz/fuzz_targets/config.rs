@@ -1,4 +1,4 @@
-//! `config.toml`: every mistake is an error that names its line; what is read can be used.
+//! `config.toml`: every mistake is an error that names its line; a configuration that is read can be used.
 #![no_main]
 
 use jiff::SignedDuration;
@@ -13,8 +13,8 @@ fuzz_target!(|text: &str| {
         Err(error) => return assert_names_its_line(&error.to_string(), text),
     };
     assert!(config.run.jobs > 0);
-    let anybody = Address::parse("b@example.net").unwrap();
-    if let Some(name) = config.routes.transport_for(&ReversePath::Null, &anybody) {
+    let recipient = Address::parse("b@example.net").unwrap();
+    if let Some(name) = config.routes.transport_for(&ReversePath::Null, &recipient) {
         assert!(config.transports.contains_key(name), "a route to nowhere");
     }
     assert!(config.postmaster.as_str().contains('@'));
@@ -27,8 +27,8 @@ fuzz_target!(|text: &str| {
                 id,
                 begin: id.accepted(),
                 sender: &ReversePath::Null,
-                recipient: &anybody,
-                transport: config.routes.transport_for(&ReversePath::Null, &anybody),
+                recipient: &recipient,
+                transport: config.routes.transport_for(&ReversePath::Null, &recipient),
                 attempts,
                 status: outcome.status,
                 reply: &outcome.reply,

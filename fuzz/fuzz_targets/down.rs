@@ -1,7 +1,7 @@
-//! `state/down/`: what is remembered of a destination holds nothing up for longer than an hour, and
-//! what it says is about the destination that has that name.
+//! `state/down/`: the record of a destination delays mail for at most an hour, and is about the destination
+//! that has its name.
 //!
-//! An input is a transport, a destination, and what a file about them says.
+//! An input is a transport, a destination, and the content of the file about them.
 #![no_main]
 
 use std::fs;
@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
             let longest = help::now() + Down::LONGEST;
             let is_bounded = down.probe <= longest || !down.is_left_alone(help::now());
             assert!(is_bounded, "{down:?}");
-            // Found down once more, and written again.
+            // The destination is down once more, and the record is rewritten.
             let again = Down::again(Some(down), &destination, &reply, help::now());
             spool.remember_down(&again).unwrap();
             assert_eq!(spool.down(&destination), Some(again));

@@ -1,4 +1,4 @@
-//! The scan of a header that streams by, and what is taken out of one.
+//! The scan of a header in a stream, and the fields that it removes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
     let is_blind = |name: &[u8]| BLIND_FIELDS.iter().any(|one| is(name, one));
     assert!(fields(kept).all(|(name, _)| !is_blind(name)));
     assert!(fields(out).all(|(name, _)| is_blind(name)));
-    // A header that was found is one: read again by itself, it is header throughout.
+    // A header that was found reads as a header throughout if it is read again by itself.
     for part in [kept, out] {
         let again = HeaderScan::default().push(part, true);
         assert_eq!(
@@ -56,7 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
     let header = &bytes[separators.len()..bytes.len() - rest.len()];
     let received = fields(header).filter(|(name, _)| is(name, "Received"));
     assert_eq!(received.count(), whole.hops);
-    // What reads a header that is stored sees the same fields.
+    // A scan of the stored header finds the same fields.
     let stored = HeaderScan::default().push(&bytes[separators.len()..], true);
     assert_eq!(stored.header, header.len());
     assert_eq!(stored.end, Some(*end));
@@ -76,7 +76,7 @@ struct Found {
     rest: Vec<u8>,
     end: HeaderEnd,
     hops: usize,
-    /// Whether there are `Date`, `From` and `Message-ID`.
+    /// Whether the header has `Date`, `From` and `Message-ID`.
     seen: [bool; 3],
 }
 
@@ -94,7 +94,7 @@ fn scan(bytes: &[u8], piece: usize) -> Found {
                     have < bytes.len(),
                     "the end of the input is the end of the header"
                 );
-                // What is held back is bounded, or a stream could be held back for ever.
+                // The octets held back are bounded, so that no stream is held back for ever.
                 let held = have - done;
                 assert!(
                     held <= HeaderScan::MAX_HELD + piece.min(bytes.len()),

@@ -1,4 +1,4 @@
-//! `history`: torn ends, what events mean, and where a message goes from there, whatever its block says.
+//! `history`: torn ends, the meaning of events, and the next steps of the message, whatever its block says.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,14 +10,14 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     assert!(history.whole <= bytes.len());
-    // What comes after the torn place is cut off; what is left says the same.
-    let kept = History::parse(&bytes[..history.whole]).expect("a part of what could be read");
+    // Everything from the torn line on is cut off; the rest reads the same.
+    let kept = History::parse(&bytes[..history.whole]).expect("a prefix of a readable history");
     assert_eq!(kept, history);
     let written: Vec<u8> = history.events.iter().flat_map(Event::line).collect();
     let again = History::parse(&written).expect("what we write we can read");
     assert_eq!(again.events, history.events);
     assert_eq!(again.whole, written.len());
-    // A power cut may leave less of it, or zeroes. Whatever is read then was written.
+    // A power cut may leave a shorter file, or zeroes. Every event that is read then was written.
     for end in [written.len() / 3, written.len() - written.len() / 5] {
         let mut torn = written[..end].to_vec();
         let cut = History::parse(&torn).expect("a torn end is no damage");
@@ -28,14 +28,14 @@ fuzz_target!(|bytes: &[u8]| {
     }
 
     for sender in ["", "a@example.org"] {
-        // Some are named in the history, one is not.
+        // The history names some of the recipients, and one not.
         let mut envelope = help::envelope(sender, &["b@example.net", "c@x", "d@y"]);
-        // Of one nothing is to be told, of another everything.
-        let wishes = ["never", "success,failure,delay"].map(|words| RecipientDsn {
+        // No notices for one recipient, all for another.
+        let parameters = ["never", "success,failure,delay"].map(|words| RecipientDsn {
             notify: words.parse().ok(),
             original: None,
         });
-        envelope.submission.dsn.recipients = wishes.to_vec();
+        envelope.submission.dsn.recipients = parameters.to_vec();
         let mut block = help::block(&envelope);
         let state = assert_folded(State::new(help::id(), &envelope), &history.events);
         assert_eq!(state, State::read(&block, &history.events));
@@ -43,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = state.last_error();
         help::follow_steps(state, help::now());
 
-        // An octet counts, whatever the history says or has lost, and so do the state line and the bit.
+        // The octets, the state line and the bit count, whatever the history says or has lost.
         block.finished[1] = true;
         block.mark.interrupted = 2;
         let mut state = State::read(&block, &history.events);
@@ -57,7 +57,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Takes one event after the other.
+/// Returns the state after all events, applied one by one.
 fn assert_folded(mut state: State, events: &[Event]) -> State {
     for event in events {
         state.apply(event);

@@ -1,4 +1,4 @@
-//! Queue ids, and parts of them as people type them.
+//! Queue ids, and parts of them as operators type them.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -24,7 +24,7 @@ fn queue() -> &'static Queue {
             let accepted = acceptor.accept(help::request(), &b"Subject: x\n\n"[..]);
             accepted.unwrap()
         };
-        // Those of one millisecond are in no order.
+        // Ids of one millisecond have no order.
         let mut ids: Vec<QueueId> = (0..4).map(accept).collect();
         ids.sort_unstable();
         Queue {
@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
         assert!((0.0..1.0).contains(&id.fraction(7)));
         let _ = id.accepted();
     }
-    // A part of an id that is there, or anything at all.
+    // A part of an existing id, or any text.
     let queue = queue();
     let one = queue.ids[which % queue.ids.len()].to_string();
     let from = from % one.len();

@@ -1,8 +1,8 @@
-//! `keys/`: any octets are a key, a record that was not written so is none, and whose key it is
-//! is told.
+//! `keys/`: any octets are a key, a record with changed octets does not count, and a repeated submission gets
+//! the id of the message that has the key.
 //!
-//! An input is a key, another one, and what the record of the first becomes: nothing leaves it as it
-//! is, else each octet changes one of its octets.
+//! An input is a key, another key, and the changes to the record of the first: each octet changes one octet of
+//! the record, and an empty part leaves it unchanged.
 #![no_main]
 
 use std::fs;
@@ -22,7 +22,7 @@ fn submit(spool: &Spool, key: &SubmissionKey) -> Accepted {
     acceptor.submit(request, &b"Subject: x\n\n"[..]).unwrap()
 }
 
-/// The only record in a bucket.
+/// Returns the path of the only record in a bucket.
 fn record(spool: &Path) -> PathBuf {
     let buckets = fs::read_dir(spool.join("keys")).unwrap().flatten();
     let others = ["new", "lock"].map(Into::<std::ffi::OsString>::into);
@@ -60,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
     let again = submit(&spool, &key);
     assert_eq!(again.repeated, bytes == written);
     assert_eq!(again.id == first.id, again.repeated);
-    // It has the key now, whoever had it.
+    // The last accepted message has the key, whether the record was damaged or not.
     let last = submit(&spool, &key);
     assert_eq!((last.id, last.repeated), (again.id, true));
 

@@ -1,5 +1,5 @@
-//! File names in a Maildir, and the argument vector of a pipe: nothing an address says gets out
-//! of its place.
+//! File names in a Maildir, and the argument vector of a pipe: no address escapes from its file name or its
+//! argument.
 #![no_main]
 
 use std::path::{Component, Path};
@@ -40,7 +40,7 @@ fuzz_target!(|input: &str| {
             assert_eq!(given, filled);
         }
     }
-    // The program is the configuration's, whatever the mail says.
+    // The program is the one in the configuration, whatever the addresses.
     let other = pipe.argv(
         help::id(),
         &ReversePath::Null,

@@ -1,4 +1,4 @@
-//! Notices about any message, in any words: what a reader of the notice finds is what we put in.
+//! Notices about any message, with any text: a parser of the notice finds exactly the fields we wrote.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,10 +8,10 @@ use mailspool::testing::message::{Address, NoticeKind, OriginalRecipient, QueueI
 use mailspool::testing::notice::{Action, DsnBuilder, NoticeBuilder, Report, Reported, Wording};
 use mailspool::testing::queue::State;
 
-// An input has an address, a reply, words, and a message.
+// An input has an address, a reply, a text, and a message.
 fuzz_target!(|input: &[u8]| {
     let [to, said, words, message] = help::parts(input);
-    // What an earlier version took may still be stored.
+    // Addresses that an earlier version accepted may still be stored.
     let Ok(Ok(to)) = std::str::from_utf8(to).map(Address::stored) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Address lists, and the recipients of a header, as `send -t` takes them.
+//! Address lists, and the recipients of a header as `send -t` reads them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     if is_sent_again {
         return;
     }
-    // Each field by itself gives the same, and each is a list as a whole.
+    // Each field is a list, and the fields one by one give the same recipients.
     let mut all = Vec::new();
     for (_, field) in fields(header).filter(|(name, _)| named(name)) {
         let colon = field.iter().position(|byte| *byte == b':').unwrap();
@@ -38,7 +38,7 @@ fn is(name: &[u8], field: &str) -> bool {
     name.eq_ignore_ascii_case(field.as_bytes())
 }
 
-/// Every element of a list is an address or an error that names it.
+/// Asserts that every element of a list is an address, or an error that names it.
 fn list_of(bytes: &[u8]) {
     let addresses = match list::parse(bytes) {
         Ok(addresses) => addresses,
@@ -47,7 +47,7 @@ fn list_of(bytes: &[u8]) {
             return;
         }
     };
-    // Each is an address by the strict rules, and stands there, quotes and blanks aside.
+    // Each is an address by the strict rules, and occurs in the input, except for quotes and blanks.
     let plain = plain(&String::from_utf8_lossy(bytes));
     for one in &addresses {
         assert_eq!(Address::parse(one.as_str()).as_ref(), Ok(one));
@@ -58,7 +58,7 @@ fn list_of(bytes: &[u8]) {
             }
         }
     }
-    // Written plainly it is the same list, and another address changes no other.
+    // The plain spelling is the same list, and an appended address changes no other.
     let texts: Vec<&str> = addresses.iter().map(Address::as_str).collect();
     let again = list::parse(texts.join(", ").as_bytes());
     assert_eq!(again.as_ref(), Ok(&addresses));
@@ -68,7 +68,7 @@ fn list_of(bytes: &[u8]) {
         assert_eq!(longer[..addresses.len()], addresses);
         assert_eq!(longer.len(), addresses.len() + 1);
     }
-    // Without commas outside of quotes, comments and the like there is at most one.
+    // Without a comma there is at most one address.
     if addresses.len() > 1 {
         assert!(bytes.contains(&b','));
     }

@@ -1,4 +1,4 @@
-//! What a delivery program says, and how it ends: codes, words, and what they mean.
+//! The output of a delivery program and its exit status: codes, texts, and their meaning.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

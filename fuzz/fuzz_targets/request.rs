@@ -1,4 +1,4 @@
-//! `requests`: what an operator wants done, as it waits in a file.
+//! `requests`: an operator's action that waits in a file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,14 +11,14 @@ fuzz_target!(|bytes: &[u8]| {
     let written = serde_json::to_vec(&action).unwrap();
     let again: Action = serde_json::from_slice(&written).expect("what we write we can read");
     assert_eq!(again, action);
-    // Served, it becomes a line of the history.
+    // A served request becomes a line of the history.
     let event = Event {
         at: help::now(),
         what: What::Action(action),
     };
     let history = History::parse(&event.line()).expect("one line");
     assert_eq!(history.events, [event]);
-    // Done twice, as after a crash, it changes nothing more.
+    // An action that is done twice, as after a crash, changes nothing more.
     for sender in ["", "a@example.org"] {
         let envelope = help::envelope(sender, &["b@example.net", "c@x"]);
         let once = State::read(&help::block(&envelope), &history.events);

@@ -1,8 +1,8 @@
 //! The protocol without I/O, for SMTP and LMTP: a server that says anything, in any pieces, before
 //! TLS and within it.
 //!
-//! As TLS is only said to be there, this reaches what no script can make `client` reach: AUTH and
-//! whole transactions behind STARTTLS. What was said is understood once more, by other means.
+//! TLS is only claimed to be in use, so this target reaches states that no script can make `client` reach: AUTH
+//! and whole transactions after STARTTLS. A separate parser reads the conversation again.
 #![no_main]
 
 use help::smtp::{Plan, Said, Session};
@@ -14,13 +14,13 @@ use mailspool::testing::smtp::opening::{Opening, OpeningNext, StartTls, Terms};
 use mailspool::testing::smtp::reply::{Form, ReplyParser, ServerReply};
 use mailspool::testing::smtp::{HelloName, Protection, Shape, Step, Transaction, Trouble};
 
-/// What a server says, piece by piece.
+/// The octets of a server, piece by piece.
 struct Server<'a> {
     pieces: std::vec::IntoIter<&'a [u8]>,
-    /// What has come of a piece and was not looked at.
+    /// The received octets of a piece that were not parsed yet.
     left: &'a [u8],
     parser: ReplyParser,
-    /// What was looked at.
+    /// The octets that were parsed.
     heard: Vec<u8>,
 }
 
@@ -35,7 +35,7 @@ impl Server<'_> {
             if let Some(reply) = reply {
                 return Ok(reply);
             }
-            assert!(self.left.is_empty(), "octets that belong to nothing");
+            assert!(self.left.is_empty(), "octets outside a reply");
             self.left = self.pieces.next().ok_or(Trouble::Lost)?;
         }
     }
@@ -44,7 +44,7 @@ impl Server<'_> {
         !self.left.is_empty() || !self.parser.is_empty()
     }
 
-    /// The next piece comes before anybody asks.
+    /// Receives the next piece before the client waits for it.
     fn hurry(&mut self) {
         if self.left.is_empty() {
             self.left = self.pieces.next().unwrap_or_default();
@@ -56,10 +56,10 @@ impl Server<'_> {
 struct Talk<'a> {
     plan: &'a Plan,
     server: Server<'a>,
-    /// All that was sent, and how much of it in clear.
+    /// All octets sent, and the number of those sent in clear.
     sent: Vec<u8>,
     clear: usize,
-    /// As often something may still happen.
+    /// Steps left; more mean that the client loops.
     left: usize,
 }
 
@@ -76,7 +76,7 @@ impl Talk<'_> {
         self.left = self.left.checked_sub(1).expect("no end of it");
     }
 
-    /// The message in blocks of any size. None if something came meanwhile.
+    /// Sends the message in blocks of any size. False if the server said something meanwhile.
     fn body(&mut self, framing: Framing, shape: Shape, out: &mut Vec<u8>, has: Protection) -> bool {
         let before = self.sent.len() + out.len();
         let mut encoder = Encoder::new(framing);
@@ -95,7 +95,7 @@ impl Talk<'_> {
         let length = (self.sent.len() - before) as u64;
         match framing {
             Framing::Counted => assert_eq!(length, shape.size, "BDAT"),
-            // And a lone dot, and doubled ones.
+            // Plus the final dot, and doubled dots.
             _ => assert!(length >= shape.size_in_data + 3, "{length}: {shape:?}"),
         }
         true
@@ -115,7 +115,7 @@ fuzz_target!(|input: &[u8]| {
         },
         sent: Vec::new(),
         clear: 0,
-        // Each reply has at least four octets, and what is refused beforehand has none.
+        // Each reply has at least four octets; a refusal before a command has none.
         left: server.len() / 4 + 20,
     };
     let hello = HelloName::parse("me.test").unwrap();

@@ -1,7 +1,7 @@
-//! `suspended/`: whatever a file says, its name suspends; and every name that can be suspended.
+//! `suspended/`: a file suspends by its name, whatever its content; and every name that can be suspended.
 //!
-//! An input is the name of a destination or, after a `=`, of a transport, or `==` for all mail, and
-//! what a file of that name says.
+//! An input is the name of a destination or, after a `=`, of a transport, or `==` for all mail, and the
+//! content of a file of that name.
 #![no_main]
 
 use std::fs;
@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(all.len(), 1, "{all:?}");
         all.remove(0)
     };
-    // What mail it is about; nobody has an address or a transport of every name.
+    // The mail that it suspends. Not every name is possible in an address.
     let to = Address::stored(&format!("a@{name}"));
     let to = to.unwrap_or_else(|_| Address::parse("a@elsewhere.test").unwrap());
     let way = match &target {
@@ -57,8 +57,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(one().says.as_ref(), Some(&suspension));
     assert_eq!(holds().and_then(|one| one.says), Some(suspension));
 
-    // Anything else in its place: it suspends as well, until somebody resumes it or a whole one of
-    // this name says that it is over.
+    // Any other content suspends as well, until `resume`, or until a whole suspension of this name is over.
     fs::write(spool.path().join("suspended").join(&file), bytes).unwrap();
     let there = one();
     assert_eq!(there.file, file);

@@ -1,4 +1,4 @@
-//! What several fuzz targets need: envelopes, spools in memory, and the promise that no message
+//! Shared by the fuzz targets: envelopes, spools in memory, and the assertion that no message
 //! vanishes.
 
 pub mod smtp;
@@ -17,26 +17,26 @@ use mailspool::testing::queue::{
 use mailspool::testing::spool::Spool;
 use tempfile::TempDir;
 
-/// What stands between the parts of an input that has several: ASCII's record separator.
+/// Separates the parts of an input: ASCII's record separator.
 const SEPARATOR: u8 = 0x1e;
 
-/// The parts of an input; the last one has whatever is left, and missing ones are empty.
+/// Returns the parts of an input. The last part has the rest; missing parts are empty.
 pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     let mut parts = input.splitn(N, |byte| *byte == SEPARATOR);
     std::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
-/// A moment that inputs are likely to have events before and after.
+/// Returns a time that inputs are likely to have events before and after.
 pub fn now() -> Timestamp {
     "2026-11-22T14:05:00Z".parse().expect("a time")
 }
 
-/// A message of that time.
+/// Returns the id of a message of that time.
 pub fn id() -> QueueId {
     QueueId::new(now(), [7; 10])
 }
 
-/// An envelope with these recipients.
+/// Returns an envelope with these recipients.
 pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
     Envelope {
         sender: ReversePath::parse(sender.as_bytes()).expect("a sender"),
@@ -48,19 +48,19 @@ pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
     }
 }
 
-/// The block of [`id`] with this envelope, as it is at acceptance.
+/// Returns the block of [`id`] with this envelope, as at acceptance.
 pub fn block(envelope: &Envelope) -> Block {
     let mut bytes = block::open(id(), envelope);
     block::close(&mut bytes, 0, 0);
     Block::parse(&bytes).expect("what we write we can read")
 }
 
-/// What comes next for a message.
+/// Returns the next step of a message.
 pub fn next(state: &State) -> Step {
     next_step(state, now(), Schedule::default().longest_delay())
 }
 
-/// A spool in memory, where a sync costs nothing.
+/// Makes a spool in memory, where a sync costs nothing.
 pub fn spool() -> (TempDir, Spool) {
     let memory = Path::new("/dev/shm");
     let dir = tempfile::tempdir_in(memory).expect("a directory in memory");
@@ -68,7 +68,7 @@ pub fn spool() -> (TempDir, Spool) {
     (dir, spool)
 }
 
-/// No room has to be left on a disk in memory.
+/// Returns limits without a minimum of free space, for a disk in memory.
 pub fn limits() -> Limits {
     Limits {
         min_free: 0,
@@ -77,7 +77,7 @@ pub fn limits() -> Limits {
     }
 }
 
-/// What a submitter wants: of nobody, to somebody.
+/// Returns a request from the null sender to one recipient.
 pub fn request() -> Request {
     Request {
         entrance: Entrance::Active,
@@ -91,10 +91,10 @@ pub fn request() -> Request {
     }
 }
 
-/// Follows the steps of a message as a runner does, every attempt deferred, and asserts that they
-/// come to an end, and that the message is forgotten only if nobody waits for anything.
+/// Follows the steps of a message as a runner does, with every attempt deferred. Asserts that the steps end,
+/// and that the message is removed only if no recipient and no notice is left.
 pub fn follow_steps(mut state: State, mut now: Timestamp) {
-    // Each recipient may be interrupted once, and have notices of its own.
+    // Each recipient may be interrupted once, and have separate notices.
     let most = 10 + 5 * state.recipients.len();
     let schedule = Schedule::default();
     let longest = schedule.longest_delay();
@@ -103,7 +103,7 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
         let is_interruption = matches!(step, Step::Interrupted(_));
         let counted = state.interrupted;
         let what = match step {
-            Step::Finish => return assert_nobody_is_left(&state, now),
+            Step::Finish => return assert_none_is_left(&state, now),
             Step::Rest(until) => return assert_comes_back(&state, until, now, longest),
             Step::Thaw => What::Action(Action::Thaw(By::rule("its time has come"))),
             Step::Freeze(reason) => What::Action(Action::Freeze {
@@ -133,8 +133,8 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                         .collect(),
                 }
             }
-            Step::Interrupted(ref who) | Step::Attempt(ref who) => {
-                assert!(!who.is_empty());
+            Step::Interrupted(ref tried) | Step::Attempt(ref tried) => {
+                assert!(!tried.is_empty());
                 let later = || {
                     let code = mailspool::testing::message::EnhancedCode::new(4, 2, 1);
                     mailspool::testing::queue::Outcome::deferred(code, "later")
@@ -161,17 +161,17 @@ later()
                 What::Outcome {
                     began: now,
                     transport: None,
-                    results: who.iter().map(result).collect(),
+                    results: tried.iter().map(result).collect(),
                 }
             }
         };
         state.apply(&Event { at: now, what });
         if is_interruption {
-            // As its holder does: it counts, then clears the bit.
+            // As a holder does: it counts the interruption, then clears the bit.
             state.interrupted = counted + 1;
             state.in_use = false;
         }
-        // The next step comes a little later, as in life.
+        // The next step comes a little later.
         now = now
             .checked_add(SignedDuration::from_millis(1))
             .unwrap_or(now);
@@ -179,7 +179,7 @@ later()
     panic!("no end of steps: {state:?}");
 }
 
-fn assert_nobody_is_left(state: &State, now: Timestamp) {
+fn assert_none_is_left(state: &State, now: Timestamp) {
     match &state.hold {
         Hold::Discarded { until, .. } => return assert!(*until <= now),
         Hold::Frozen {
@@ -196,7 +196,7 @@ fn assert_nobody_is_left(state: &State, now: Timestamp) {
     }
 }
 
-/// Whatever rests has a time at which it is looked at again, or somebody who was told why not.
+/// Asserts that a message at rest has a next time, or is held.
 fn assert_comes_back(state: &State, until: QueueUntil, now: Timestamp, longest: SignedDuration) {
     match until {
         QueueUntil::Deferred(next) => {

@@ -1,13 +1,13 @@
-//! What a client and a server said to each other, understood without the client's own parsers, and
-//! what must be true of the outcomes.
+//! Parses the conversation of client and server without the client's own parsers, and checks the
+//! outcomes.
 
 use mailspool::testing::message::Address;
 use mailspool::testing::queue::Status;
 use mailspool::testing::smtp::{Credentials, Login, Protection, Protocol, Scope, Verdict};
 
-/// The messages that are sent: one like any other, one with dots, NULs, bare CRs and a line that is
-/// too long, one whose header is UTF-8, none, one that is signed and has a line that is too long, one
-/// with CRs and NULs that would make another header.
+/// The messages that are sent: an ordinary one; one with dots, NULs, bare CRs and a line that is too long; one
+/// with a UTF-8 header; an empty one; a signed one with a line that is too long; one with CRs and NULs that
+/// would make another header.
 pub const MESSAGES: [&[u8]; 6] = [
     b"Subject: hello\n\n.\nhello\n..\n",
     &{
@@ -33,7 +33,7 @@ pub const MESSAGES: [&[u8]; 6] = [
     b"Subject: a\rInjected: b\r\r\nX: c\n\0\r\0\nY: d\r\rInjected: e\n\nbody\r\r\nmore\r.\rend",
 ];
 
-/// Recipients, some of whom not every server can be told of.
+/// Recipients. Not every server can be sent each of them.
 pub const RECIPIENTS: [&str; 6] = [
     "a@b.test",
     "\"x y\"@b.test",
@@ -43,22 +43,22 @@ pub const RECIPIENTS: [&str; 6] = [
     "e@f.test",
 ];
 
-/// What the first octets of an input stand for.
+/// The settings that the first octets of an input select.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// SMTP or LMTP.
     pub protocol: Protocol,
     /// 0 without TLS, 1 where it is offered, 2 required.
     pub tls: u8,
-    /// As whom to authenticate.
+    /// The credentials.
     pub login: Option<Login>,
-    /// To whom to write.
+    /// The recipients of the transaction.
     pub recipients: Vec<Address>,
-    /// What to send.
+    /// The message to send.
     pub message: &'static [u8],
-    /// What decides where the server's octets are split, and how much is written at a time.
+    /// Selects how the server's octets are split, and how many octets one write accepts.
     pub pieces: u8,
-    /// How the connection ends, when the server has said everything.
+    /// Selects how the connection ends after the server has said everything.
     pub end: u8,
     /// Octets of the message that cannot be read.
     pub missing: usize,
@@ -108,22 +108,22 @@ impl Plan {
         }
     }
 
-    /// As much of the message as can be read.
+    /// Returns the part of the message that can be read.
     pub fn readable(&self) -> &'static [u8] {
         &self.message[..self.message.len().saturating_sub(self.missing)]
     }
 
-    /// Whether that is not all.
+    /// Whether a part of the message cannot be read.
     pub fn is_cut(&self) -> bool {
         self.readable().len() < self.message.len()
     }
 
-    /// The server's octets in the pieces in which they come.
+    /// Splits the server's octets into the pieces that arrive.
     pub fn split<'a>(&self, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
         let mut pieces = Vec::new();
         let mut state = u32::from(self.pieces);
         while !bytes.is_empty() {
-            // Lines, single octets, all at once, or anything.
+            // Lines, single octets, everything at once, or any sizes.
             let line = bytes.iter().position(|byte| *byte == b'\n');
             let line = line.map_or(bytes.len(), |at| at + 1);
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -141,12 +141,12 @@ impl Plan {
     }
 }
 
-/// What a server said, read reply by reply, up to the first that is none.
+/// The octets of a server, read reply by reply, up to the first that is not a reply.
 struct Codes<'a>(&'a [u8]);
 
 impl Codes<'_> {
-    /// The next one's code. In a greeting, and the answer to EHLO, lines without a code count for
-    /// nothing, but for the first.
+    /// Returns the next reply's code. In a greeting, and in the reply to EHLO, lines without a code are skipped,
+    /// except the first.
     fn next(&mut self, is_lenient: bool) -> Option<u16> {
         let mut open: Option<u16> = None;
         while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
@@ -178,33 +178,33 @@ impl Codes<'_> {
     }
 }
 
-/// One transaction as it was said. A code is missing where nothing was answered.
+/// One transaction as it was sent. A code is missing if the server did not reply.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     mail: Option<u16>,
     recipients: Vec<(String, Option<u16>)>,
     data: Option<u16>,
-    /// Something of the message was sent, or all of it.
+    /// Whether a part of the message was sent, or all of it.
     began: bool,
     ended: bool,
-    /// A dot on a line of its own was all.
+    /// Only the final dot was sent.
     is_lone_dot: bool,
     answers: Vec<u16>,
 }
 
-/// A session: what the client sent, and what it was answered, each in its order.
+/// A session: the client's octets, and the server's replies, each in order.
 pub struct Session<'a> {
     sent: &'a [u8],
     codes: Codes<'a>,
     protocol: Protocol,
-    /// Commands apart from those of a transaction.
+    /// Commands outside transactions.
     pub others: Vec<String>,
     /// The transactions.
     pub transactions: Vec<Said>,
 }
 
 impl<'a> Session<'a> {
-    /// Understands a session. What was heard begins with the greeting.
+    /// Parses a session. `heard` begins with the greeting.
     pub fn of(protocol: Protocol, sent: &'a [u8], heard: &'a [u8]) -> Session<'a> {
         let mut session = Session {
             sent,
@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
         self.transactions.last_mut().expect("no MAIL before it")
     }
 
-    /// The message behind DATA, to its dot.
+    /// Parses the message after DATA, to its dot.
     fn body(&mut self) {
         let sent = self.sent;
         let end = if sent.starts_with(b".\r\n") {
@@ -342,7 +342,7 @@ impl Said {
         self.recipients.iter().filter(|recipient| accepted(recipient.1)).count()
     }
 
-    /// What must be true of the outcomes of a transaction; without one nobody was written to.
+    /// Checks the outcomes of a transaction. Without `said` no transaction was sent.
     pub fn judge(
         said: Option<&Said>,
         protocol: Protocol,
@@ -352,11 +352,11 @@ impl Said {
     ) {
         assert_eq!(verdicts.len(), to.len(), "not one outcome for each");
         if let Some(said) = said {
-            // Nothing but the dot that a server asked for, though it had refused everybody.
+            // Only the dot, which a server asked for although it had refused all recipients.
             let only_dot = said.is_lone_dot && protocol == Protocol::Smtp;
             assert!(
                 !said.began || said.accepted() > 0 || only_dot,
-                "a message for nobody: {said:?}"
+                "a message without recipients: {said:?}"
             );
             let taken = said.mail.is_some_and(|code| code / 100 == 2);
             assert!(
@@ -384,7 +384,7 @@ impl Said {
         }
     }
 
-    /// A message that cannot be read to its end is not ended, and nobody may have it.
+    /// Checks that a message that cannot be read to its end is not ended, and delivered to no recipient.
     pub fn judge_cut(said: Option<&Said>, verdicts: &[Verdict]) {
         let is_ended = said.is_some_and(|said| said.ended && !said.is_lone_dot);
         assert!(!is_ended, "ended, and not read to its end: {said:?}");
@@ -397,7 +397,8 @@ impl Said {
         }
     }
 
-    /// Whom the server says that it has the message for, in an answer that was heard, has it.
+    /// Checks that every recipient that the server accepted the message for, in a reply that arrived, is
+    /// delivered.
     pub fn judge_taken(&self, protocol: Protocol, to: &[Address], verdicts: &[Verdict]) {
         let is_taken = |code: &u16| code / 100 == 2;
         let accepted = |name: &&(String, Option<u16>)| name.1.as_ref().is_some_and(is_taken);
@@ -416,7 +417,7 @@ impl Said {
         }
     }
 
-    /// Where nothing broke off, the server was told of everybody whom it could be told of.
+    /// Checks that the server was sent every recipient that it can be sent, in a transaction that was not cut off.
     pub fn judge_told(&self, to: &[Address], verdicts: &[Verdict]) {
         if !self.mail.is_some_and(|code| code / 100 == 2) {
             return;
