@@ -1,6 +1,7 @@
 //! The decisions of a queue, as pure functions: when to attempt again, by which transport, what an exit
 //! status means, and what the next step for a message is. `now` is always an argument.
 
+pub mod action;
 pub mod bucket;
 pub mod delay;
 pub mod fold;
@@ -13,10 +14,11 @@ pub mod schedule;
 pub mod state;
 pub mod step;
 
+pub use action::{Action, By, Then};
 pub use bucket::Bucket;
 pub use delay::DelayAges;
 pub use fold::Fold;
-pub use history::{Action, By, Event, History, HistoryError, RecipientResult, Then, What};
+pub use history::{Event, History, HistoryError, RecipientResult, What};
 pub use outcome::{Handover, Outcome, Status};
 pub use reply_rule::{Glob, ReplyRule, StatusPattern};
 pub use retry::{FailedAttempt, RetryPolicy, Schedules, Whose};
