@@ -21,6 +21,7 @@ pub mod seal;
 pub mod seven_bit;
 pub mod strip;
 pub mod template;
+pub mod text;
 mod xtext;
 
 pub use address::{Address, AddressError, ReversePath};
@@ -29,5 +30,6 @@ pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};
 pub use envelope::{Entrance, Envelope, NoticeKind, Origin, Submission};
 pub use id::QueueId;
 pub use key::{KeyError, Keyed, SubmissionKey};
-pub use reply::{EnhancedCode, Reply, harmless, printable};
+pub use reply::{EnhancedCode, Reply};
 pub use seal::{Seal, SealHasher};
+pub use text::{harmless, printable};

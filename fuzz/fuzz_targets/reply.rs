@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::reply::shortened;
+use mailspool::message::text::shortened;
 use mailspool::message::{EnhancedCode, Reply, printable};
 use mailspool::queue::outcome::Exit;
 use mailspool::queue::{Outcome, Status};

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::domain::{self, NotADomain};
-use super::reply::is_unprintable;
+use super::text::is_unprintable;
 use serde::{Deserialize, Serialize};
 
 /// A recipient, or a sender that is not the null sender.

@@ -9,7 +9,7 @@
 use super::address::is_atom;
 use super::domain;
 use super::line::{self, Ending};
-use super::reply::{printable, shortened};
+use super::text::{printable, shortened};
 use super::{Address, AddressError};
 
 /// An element of a list that is not an address.

@@ -7,7 +7,7 @@
 use super::header::fields;
 use super::line;
 use super::list::{self, ListError};
-use super::reply::shortened;
+use super::text::shortened;
 use super::{Address, AddressError};
 
 /// The fields with recipients: in a new message, and in a resent one.
