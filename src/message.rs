@@ -25,11 +25,11 @@ pub mod text;
 mod xtext;
 
 pub use address::{Address, AddressError, ReversePath};
-pub use block::{Block, BlockError, Mark};
+pub use block::{Block, Mark};
 pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};
 pub use envelope::{Entrance, Envelope, NoticeKind, Origin, Submission};
 pub use id::QueueId;
 pub use key::{KeyError, Keyed, SubmissionKey};
 pub use reply::{EnhancedCode, Reply};
-pub use seal::{Seal, SealHasher};
+pub use seal::{BlockError, Seal, SealHasher};
 pub use text::{harmless, printable};

@@ -5,7 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::message::block::{self, MAX_BLOCK};
+use mailspool::message::block;
+use mailspool::message::seal::MAX_BLOCK;
 use mailspool::message::{Block, Mark, Seal};
 
 /// The message that a block is sealed for here.

@@ -35,12 +35,8 @@ use super::dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret, is_envid};
 use super::envelope::{Entrance, Envelope, NoticeKind, Origin, Submission, is_transport_name};
 use super::id::QueueId;
 use super::key::{Keyed, parse_time};
-use super::seal::Seal;
+use super::seal::{BlockError, Seal};
 use super::xtext;
-
-/// The longest block, in octets; a longer one is refused. Enough for about 400,000 recipients with short
-/// addresses.
-pub const MAX_BLOCK: u64 = 32 << 20;
 
 /// The seal and the state line lie within this many octets.
 pub const HEAD: usize = 512;
@@ -70,35 +66,6 @@ pub struct Block {
     pub envelope: Envelope,
     /// For each recipient, whether it is finished.
     pub finished: Vec<bool>,
-}
-
-/// Why a file does not begin with a valid block.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BlockError {
-    /// The first line is not a seal.
-    #[error("it does not begin with an envelope block")]
-    Unsealed,
-    /// A newer or older program wrote the block.
-    #[error(
-        "its envelope block has version {found}, this program knows version {}",
-        Seal::VERSION
-    )]
-    Version {
-        /// The version in the file.
-        found: String,
-    },
-    /// The seal's length of the block is impossible.
-    #[error("its seal says that the envelope block has {0} octets")]
-    Length(u64),
-    /// The file is shorter than the block.
-    #[error("its envelope block is cut off")]
-    CutOff,
-    /// A line is not one that this version writes.
-    #[error("line {0} of its envelope block is not understood")]
-    Line(usize),
-    /// The checksum does not match.
-    #[error("its envelope block does not match its seal")]
-    Broken,
 }
 
 impl Mark {
