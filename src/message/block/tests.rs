@@ -1,5 +1,9 @@
 use super::*;
-use crate::message::{SealHasher, SubmissionKey};
+use crate::message::{
+    Address, BlockError, Dsn, Entrance, Keyed, NoticeKind, Notify, Origin, OriginalRecipient,
+    RecipientDsn, Ret, ReversePath, SealHasher, Submission, SubmissionKey,
+};
+use jiff::Timestamp;
 
 fn id() -> QueueId {
     QueueId::new(Timestamp::UNIX_EPOCH, [1; 10])
