@@ -8,11 +8,14 @@ pub mod fold;
 pub mod history;
 pub mod outcome;
 pub mod reply_rule;
+pub mod result;
 pub mod retry;
 pub mod route;
 pub mod schedule;
 pub mod state;
 pub mod step;
+#[cfg(test)]
+mod story;
 
 pub use action::{Action, By, Then};
 pub use bucket::Bucket;
@@ -21,8 +24,9 @@ pub use fold::Fold;
 pub use history::{Event, History, HistoryError, RecipientResult, What};
 pub use outcome::{Handover, Outcome, Status};
 pub use reply_rule::{Glob, ReplyRule, StatusPattern};
+pub use result::recipient_result;
 pub use retry::{FailedAttempt, RetryPolicy, Schedules, Whose};
 pub use route::{Pattern, Routes, Rule};
 pub use schedule::{Phase, Rhythm, Schedule, ScheduleError};
 pub use state::{Hold, RecipientState, State};
-pub use step::{Occasion, QueueUntil, Step, next_step, recipient_result};
+pub use step::{Occasion, QueueUntil, Step, next_step};

@@ -397,7 +397,7 @@ impl Entry {
                     status,
                     handover,
                     reply,
-                } = step::interrupted();
+                } = Outcome::interrupted();
                 RecipientResult {
                     recipient,
                     status,
