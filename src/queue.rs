@@ -25,7 +25,7 @@ pub use history::{Event, History, HistoryError, RecipientResult, What};
 pub use outcome::{Handover, Outcome, Status};
 pub use reply_rule::{Glob, ReplyRule, StatusPattern};
 pub use result::recipient_result;
-pub use retry::{FailedAttempt, RetryPolicy, Schedules, Whose};
+pub use retry::{FailedAttempt, RetryPolicy, RetryScope, Schedules};
 pub use route::{Pattern, Routes, Rule};
 pub use schedule::{Phase, Rhythm, Schedule, ScheduleError};
 pub use state::{Hold, RecipientState, State};

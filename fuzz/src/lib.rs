@@ -120,21 +120,21 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                 })
             }
             Step::Notify(occasion) => {
-                assert!(!occasion.who.is_empty());
+                assert!(!occasion.recipients.is_empty());
                 assert_ne!(state.sender, ReversePath::Null);
                 What::Notice {
                     kind: occasion.kind,
                     id: None,
                     warn: None,
                     recipients: occasion
-                        .who
+                        .recipients
                         .iter()
                         .map(|n| state.recipients[*n].address.clone())
                         .collect(),
                 }
             }
-            Step::Interrupted(ref who) | Step::Attempt(ref who) => {
-                assert!(!who.is_empty());
+            Step::Interrupted(ref due) | Step::Attempt(ref due) => {
+                assert!(!due.is_empty());
                 let later = || {
                     let code = mailspool::message::EnhancedCode::new(4, 2, 1);
                     mailspool::queue::Outcome::deferred(code, "later")
@@ -161,7 +161,7 @@ later()
                 What::Outcome {
                     began: now,
                     transport: None,
-                    results: who.iter().map(result).collect(),
+                    results: due.iter().map(result).collect(),
                 }
             }
         };

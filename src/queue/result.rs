@@ -106,7 +106,7 @@ mod tests {
                 Step::Rest(QueueUntil::Deferred(next)) => story.now = next,
                 Step::Notify(occasion) => {
                     assert_eq!(occasion.kind, NoticeKind::Bounce);
-                    assert_eq!(occasion.who, [0, 1]);
+                    assert_eq!(occasion.recipients, [0, 1]);
                     let age = story.now.duration_since(story.state.id.accepted());
                     assert_eq!(age, story.schedule.lifetime());
                     assert!(matches!(
@@ -158,7 +158,7 @@ mod tests {
                     Step::Rest(QueueUntil::Deferred(next)) => story.now = next,
                     Step::Notify(occasion) if occasion.kind == NoticeKind::Delay => {
                         told.get_or_insert(story.now.duration_since(right));
-                        story.is_told(NoticeKind::Delay, &occasion.who);
+                        story.is_told(NoticeKind::Delay, &occasion.recipients);
                     }
                     Step::Notify(_) => break story.now.duration_since(right),
                     step => panic!("{step:?}"),

@@ -37,7 +37,7 @@ pub struct Occasion {
     /// delay notice is due. The notice's id is derived from it.
     pub cause: Timestamp,
     /// The recipients that the notice is about.
-    pub who: Vec<usize>,
+    pub recipients: Vec<usize>,
 }
 
 /// The queue in which a message rests, and until when.
@@ -212,7 +212,7 @@ fn untold(state: &State) -> Option<Occasion> {
     Some(Occasion {
         kind: first.1,
         cause: first.0,
-        who: recipients.map(|(n, _)| n).collect(),
+        recipients: recipients.map(|(n, _)| n).collect(),
     })
 }
 
@@ -227,7 +227,7 @@ pub fn overdue(state: &State, now: Timestamp) -> Option<Occasion> {
     Some(Occasion {
         kind: NoticeKind::Delay,
         cause: all().filter_map(|(_, one)| time(one)).max()?,
-        who: recipients.map(|(n, _)| n).collect(),
+        recipients: recipients.map(|(n, _)| n).collect(),
     })
 }
 

@@ -59,7 +59,7 @@ impl Story {
         Step::Notify(Occasion {
             kind,
             cause: self.now,
-            who: about.to_vec(),
+            recipients: about.to_vec(),
         })
     }
 

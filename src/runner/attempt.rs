@@ -177,8 +177,8 @@ impl Core {
     /// Takes a candidate, and begins its attempt if one is due.
     fn start_attempt(&self, candidate: Candidate, job: Job) -> AttemptStart {
         let (next, job) = match self.take(candidate) {
-            StepResult::Attempt(entry, who, notices) => {
-                match self.begin(*entry, &who, notices, job) {
+            StepResult::Attempt(entry, due, notices) => {
+                match self.begin(*entry, &due, notices, job) {
                     AttemptStart::Over(next, job) => (next, job),
                     attempt => return attempt,
                 }
@@ -410,7 +410,7 @@ impl Core {
     fn begin(
         &self,
         mut entry: Entry,
-        who: &[usize],
+        due: &[usize],
         early: Vec<QueueId>,
         job: Job,
     ) -> AttemptStart {
@@ -419,7 +419,7 @@ impl Core {
             AttemptStart::Over(StepResult::Over(settled, early), job)
         };
         let id = entry.id();
-        let mut plan = match self.plan(&entry, who) {
+        let mut plan = match self.plan(&entry, due) {
             Ok(plan) => plan,
             Err(error) => return trouble(error, id, early, Some(job)),
         };

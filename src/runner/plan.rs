@@ -136,7 +136,7 @@ impl Core {
     ///
     /// # Errors
     /// If it cannot be known what is suspended: then nobody is tried.
-    pub(super) fn plan(&self, entry: &Entry, who: &[usize]) -> disk::Result<AttemptPlan> {
+    pub(super) fn plan(&self, entry: &Entry, due: &[usize]) -> disk::Result<AttemptPlan> {
         let suspended = self.spool.suspended()?;
         let mut plan = AttemptPlan {
             pending_groups: VecDeque::new(),
@@ -146,7 +146,7 @@ impl Core {
             retried: retried(entry),
         };
         let mut destinations: BTreeMap<Destination, Vec<Address>> = BTreeMap::new();
-        for n in who {
+        for n in due {
             let recipient = &entry.state().recipients[*n].address;
             let name = self.transport_for(entry, recipient);
             let transport = name.and_then(|name| self.transports.get(name));

@@ -99,11 +99,11 @@ impl Core {
         loop {
             let step = next_step(entry.state(), self.now(), self.retry.longest_delay());
             let done = match step {
-                Step::Attempt(who) if !self.is_stopped() => {
-                    return StepResult::Attempt(Box::new(entry), who, notices);
+                Step::Attempt(due) if !self.is_stopped() => {
+                    return StepResult::Attempt(Box::new(entry), due, notices);
                 }
                 Step::Attempt(_) => return StepResult::Over(MessageOutcome::Left, notices),
-                Step::Interrupted(who) => self.record_interruption(&mut entry, &who),
+                Step::Interrupted(due) => self.record_interruption(&mut entry, &due),
                 Step::Freeze(reason) => self.record_freeze(&mut entry, reason, None),
                 Step::FreezeFailed(reason) => {
                     let end = self.end_of_frozen();
@@ -164,7 +164,7 @@ impl Core {
         };
         match tell(entry, occasion, means, self.now()) {
             Ok(Told::Queued(notice)) => {
-                let recipients = occasion.who.len();
+                let recipients = occasion.recipients.len();
                 let words = match occasion.kind {
                     NoticeKind::Bounce => "bounced",
                     NoticeKind::Delay => "the sender is told of a delay",
@@ -221,12 +221,12 @@ impl Core {
 
     /// Counts the interruption, records it, and only then takes the mark away. It is a deferral: that is
     /// not synced.
-    fn record_interruption(&self, entry: &mut Entry, who: &[usize]) -> disk::Result<()> {
+    fn record_interruption(&self, entry: &mut Entry, due: &[usize]) -> disk::Result<()> {
         let now = self.now();
         let delay = self.retry.longest_delay().min(ONCE_MORE);
         let once_more = now.saturating_add(delay).unwrap_or(now);
         entry.count_interruption()?;
-        let results: Vec<RecipientResult> = who
+        let results: Vec<RecipientResult> = due
             .iter()
             .map(|n| {
                 let recipient = &entry.state().recipients[*n].address;

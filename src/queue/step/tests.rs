@@ -394,7 +394,7 @@ fn a_delay_notice_follows_a_due_attempt_and_excludes_finished_recipients() {
     let occasion = Occasion {
         kind: NoticeKind::Delay,
         cause: warn,
-        who: vec![1],
+        recipients: vec![1],
     };
     assert_eq!(step, Step::Notify(occasion));
     let step = story.is_told(NoticeKind::Delay, &[1]);
