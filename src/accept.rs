@@ -458,7 +458,7 @@ fn with_wishes(
     dsn_params.truncate(
         dsn_params
             .iter()
-            .rposition(|one| *one != nothing)
+            .rposition(|params| *params != nothing)
             .map_or(0, |last| last + 1),
     );
     let dsn = Dsn {

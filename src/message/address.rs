@@ -375,7 +375,7 @@ pub fn without_repeats_of<T>(list: Vec<T>, address: impl Fn(&T) -> &Address) -> 
         (address.unquoted().into_owned(), domain.into_owned())
     };
     list.into_iter()
-        .filter(|one| seen.insert(key(address(one))))
+        .filter(|value| seen.insert(key(address(value))))
         .collect()
 }
 

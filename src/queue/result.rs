@@ -54,7 +54,7 @@ pub fn recipient_result(
         handover,
         reply,
         next,
-        warn: waits.and_then(|one| warn_time(state, one, delays, now)),
+        warn: waits.and_then(|recipient| warn_time(state, recipient, delays, now)),
         expired: over,
     }
 }

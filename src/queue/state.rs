@@ -449,7 +449,7 @@ fn given_up(by: &super::By, last: Option<&Reply>) -> Reply {
         let of = last
             .remote
             .as_ref()
-            .map_or(String::new(), |one| format!(" of {one}"));
+            .map_or(String::new(), |remote| format!(" of {remote}"));
         text = format!("{text}; the last answer{of} was: {last}");
     }
     Reply::local(EnhancedCode::new(5, 0, 0), text)

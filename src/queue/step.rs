@@ -79,7 +79,7 @@ pub fn next_step(state: &State, now: Timestamp, longest_delay: SignedDuration) -
     }
     let these = |wanted: &dyn Fn(&Fate) -> bool| -> Vec<usize> {
         let all = state.recipients.iter().enumerate();
-        all.filter(|(_, one)| wanted(&one.fate))
+        all.filter(|(_, recipient)| wanted(&recipient.fate))
             .map(|(n, _)| n)
             .collect()
     };
@@ -161,7 +161,7 @@ fn no_sender_reason(state: &State) -> String {
     } else {
         "delivery failed and there is no sender to tell"
     };
-    match last.and_then(|one| one.last.as_ref()) {
+    match last.and_then(|recipient| recipient.last.as_ref()) {
         Some(reply) => format!("{what}: {reply}"),
         None => what.to_owned(),
     }
@@ -208,7 +208,7 @@ fn untold(state: &State) -> Option<Occasion> {
     let causes = state.recipients.iter().filter_map(cause);
     let first = causes.min_by_key(|(since, kind)| (*since, *kind == NoticeKind::Success))?;
     let all = state.recipients.iter().enumerate();
-    let recipients = all.filter(|(_, one)| cause(one) == Some(first));
+    let recipients = all.filter(|(_, recipient)| cause(recipient) == Some(first));
     Some(Occasion {
         kind: first.1,
         cause: first.0,
@@ -223,10 +223,10 @@ pub fn overdue(state: &State, now: Timestamp) -> Option<Occasion> {
         _ => None,
     };
     let all = || state.recipients.iter().enumerate();
-    let recipients = all().filter(|(_, one)| time(one).is_some());
+    let recipients = all().filter(|(_, recipient)| time(recipient).is_some());
     Some(Occasion {
         kind: NoticeKind::Delay,
-        cause: all().filter_map(|(_, one)| time(one)).max()?,
+        cause: all().filter_map(|(_, recipient)| time(recipient)).max()?,
         recipients: recipients.map(|(n, _)| n).collect(),
     })
 }

@@ -200,14 +200,14 @@ proptest! {
         between in prop::sample::select(vec![",", " , ", ",\n ", ",\r\r\n\t", "(,)\n ,,"]),
     ) {
         let expected: Vec<String> = names.iter().map(|name| format!("{name}@x.test")).collect();
-        let dressed: Vec<String> = expected.iter().zip(&dress).map(|(one, how)| match how {
-            0 => one.clone(),
-            1 => format!("<{one}>"),
-            2 => format!("A B. <{one}>"),
-            3 => format!("\"A, <c@d>\" <@r.test:{one}>"),
-            4 => format!("(c@d) {one} (e, f@g)"),
-            5 => format!("group: {one};"),
-            _ => format!("=?a?q?,<c@d>?= <{one}>"),
+        let dressed: Vec<String> = expected.iter().zip(&dress).map(|(address, how)| match how {
+            0 => address.clone(),
+            1 => format!("<{address}>"),
+            2 => format!("A B. <{address}>"),
+            3 => format!("\"A, <c@d>\" <@r.test:{address}>"),
+            4 => format!("(c@d) {address} (e, f@g)"),
+            5 => format!("group: {address};"),
+            _ => format!("=?a?q?,<c@d>?= <{address}>"),
         }).collect();
         prop_assert_eq!(found(&dressed.join(between)), expected);
     }
