@@ -21,11 +21,12 @@ use self::input::Input;
 pub use self::peek::Peeked;
 use crate::disk::{self, Space};
 use crate::message::address::without_repeats_of;
-use crate::message::block::{self, MAX_BLOCK};
+use crate::message::block;
 use crate::message::dsn::{DsnError, is_envid};
 use crate::message::envelope::is_transport_name;
 use crate::message::header::{HeaderEnd, HeaderScan, Part, line_ending};
 use crate::message::recipients::BLIND_FIELDS;
+use crate::message::seal::MAX_BLOCK;
 use crate::message::{
     Address, Dsn, Entrance, Envelope, Keyed, QueueId, RecipientDsn, ReversePath, Submission,
     SubmissionKey,
@@ -458,7 +459,7 @@ fn with_wishes(
     dsn_params.truncate(
         dsn_params
             .iter()
-            .rposition(|one| *one != nothing)
+            .rposition(|params| *params != nothing)
             .map_or(0, |last| last + 1),
     );
     let dsn = Dsn {

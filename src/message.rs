@@ -21,11 +21,10 @@ pub mod seal;
 pub mod seven_bit;
 pub mod strip;
 pub mod template;
+pub mod text;
 mod xtext;
 
 pub use address::{Address, AddressError, ReversePath};
-#[cfg(feature = "testing")]
-pub use block::BlockError;
 pub use block::{Block, Mark};
 pub use dsn::{Dsn, Notify, OriginalRecipient, RecipientDsn, Ret};
 pub use envelope::{Entrance, Envelope, NoticeKind, Origin, Submission};
@@ -33,5 +32,8 @@ pub use id::QueueId;
 #[cfg(feature = "testing")]
 pub use key::KeyError;
 pub use key::{Keyed, SubmissionKey};
-pub use reply::{EnhancedCode, Reply, harmless, printable};
+pub use reply::{EnhancedCode, Reply};
+#[cfg(feature = "testing")]
+pub use seal::BlockError;
 pub use seal::{Seal, SealHasher};
+pub use text::{harmless, printable};

@@ -253,7 +253,11 @@ pub fn tell(
     means: Means<'_>,
     now: Timestamp,
 ) -> Result<Told, Error> {
-    let Occasion { kind, cause, who } = occasion;
+    let Occasion {
+        kind,
+        cause,
+        recipients: due,
+    } = occasion;
     let kind = *kind;
     let ReversePath::Mailbox(sender) = entry.envelope().sender.clone() else {
         return Ok(Told::Nothing);
@@ -261,7 +265,7 @@ pub fn tell(
     // First what happened becomes durable, whoever wrote it down: the notice must not outlive
     // the event, nor have a second one made under another id.
     entry.sync()?;
-    let states = who.iter().map(|n| &entry.state().recipients[*n]);
+    let states = due.iter().map(|n| &entry.state().recipients[*n]);
     let recipients: Vec<Address> = states.map(|recipient| recipient.address.clone()).collect();
     let named: Vec<&Address> = recipients.iter().collect();
     let id = QueueId::of_notice(*cause, entry.id(), kind, &named);
@@ -288,7 +292,7 @@ pub fn tell(
             origin: entry.id(),
             kind,
             sender: &sender,
-            recipients: who
+            recipients: due
                 .iter()
                 .map(|n| reported(state, &state.recipients[*n], means.retry, now))
                 .collect(),
@@ -327,7 +331,7 @@ pub fn tell(
     staged.release()?;
     // For the case that a power cut takes the history and not the message. Best effort: until then the
     // history says it.
-    if let Err(error) = entry.write_finished(who) {
+    if let Err(error) = entry.write_finished(due) {
         tracing::warn!(id = %entry.id(), %error, "that the sender was told is in the history only");
     }
     Ok(Told::Queued(id))

@@ -5,7 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::testing::message::block::{self, MAX_BLOCK};
+use mailspool::testing::message::block;
+use mailspool::testing::message::seal::MAX_BLOCK;
 use mailspool::testing::message::{Block, Mark, Seal};
 
 /// Octets of the message that the blocks are sealed for.

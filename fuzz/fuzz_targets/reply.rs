@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailspool::testing::message::reply::shortened;
+use mailspool::testing::message::text::shortened;
 use mailspool::testing::message::{EnhancedCode, Reply, printable};
 use mailspool::testing::queue::outcome::Exit;
 use mailspool::testing::queue::{Outcome, Status};

@@ -120,14 +120,14 @@ pub fn follow_steps(mut state: State, mut now: Timestamp) {
                 })
             }
             Step::Notify(occasion) => {
-                assert!(!occasion.who.is_empty());
+                assert!(!occasion.recipients.is_empty());
                 assert_ne!(state.sender, ReversePath::Null);
                 What::Notice {
                     kind: occasion.kind,
                     id: None,
                     warn: None,
                     recipients: occasion
-                        .who
+                        .recipients
                         .iter()
                         .map(|n| state.recipients[*n].address.clone())
                         .collect(),

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::hours;
 use crate::disk;
-use crate::message::block::MAX_BLOCK;
 use crate::message::dsn::DsnError;
+use crate::message::seal::MAX_BLOCK;
 use crate::message::{Address, AddressError};
 
 /// Why a message was not accepted. No file of it is left.

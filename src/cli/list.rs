@@ -11,7 +11,7 @@ use super::exit::{EX_TEMPFAIL, Failure};
 use super::site::Site;
 use super::table;
 use crate::disk;
-use crate::message::{harmless, reply::shortened};
+use crate::message::{harmless, text::shortened};
 use crate::operator::{Row, RowStatus, row};
 use crate::queue::Then;
 

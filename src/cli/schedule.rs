@@ -13,7 +13,7 @@ use super::site::Site;
 use super::table;
 use crate::config::Config;
 use crate::message::{Address, ReversePath, printable};
-use crate::queue::{ReplyRule, Schedule, Whose};
+use crate::queue::{ReplyRule, RetryScope, Schedule};
 
 /// The schedule as JSON. Absent values are null; durations are in seconds.
 #[derive(Serialize)]
@@ -90,22 +90,22 @@ fn plan(config: &Config, sender: &ReversePath, to: Option<Address>, accepted: Ti
         .and_then(|to| config.routes.rule_for(sender, to));
     let transport = rule.map(|(_, rule)| rule.transport.as_str());
     let domain = to.as_ref().and_then(Address::domain);
-    let (schedule, source) = schedules.choose(bounce, domain, transport);
+    let (schedule, scope) = schedules.choose(bounce, domain, transport);
     let (null, _) = schedules.choose(true, domain, transport);
     let name = |name: Option<&str>| printable(name.unwrap_or_default());
-    let (place, because_of) = match source {
-        Whose::Domain => (
+    let (place, because_of) = match scope {
+        RetryScope::Domain => (
             format!("[[retry.domain]] {}", name(domain)),
             "the domain has a schedule".to_owned(),
         ),
-        Whose::Transport => (
+        RetryScope::Transport => (
             format!("[transport.{}.retry]", name(transport)),
             "the transport has a schedule and the domain has none".to_owned(),
         ),
-        Whose::Default => ("[retry]".to_owned(), others(domain, transport)),
+        RetryScope::Default => ("[retry]".to_owned(), others(domain, transport)),
     };
     let default = *schedules.default_schedule() == Schedule::default();
-    let because_of = if source == Whose::Default && default {
+    let because_of = if scope == RetryScope::Default && default {
         format!("{because_of}; it is the default")
     } else {
         because_of

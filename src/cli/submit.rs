@@ -18,7 +18,7 @@ use super::watchdog::Watchdog;
 use crate::accept::{Acceptor, Peeked, Request};
 use crate::config::Attempt;
 use crate::message::recipients::{check_beyond, named_recipients};
-use crate::message::reply::shortened;
+use crate::message::text::shortened;
 use crate::message::{
     Address, AddressError, Dsn, EnhancedCode, Entrance, OriginalRecipient, RecipientDsn,
     ReversePath, SubmissionKey, list,

@@ -106,11 +106,11 @@ impl Dsn {
             }
             from = last;
         }
-        for (n, one) in self.recipients.iter().enumerate() {
-            if let Some(original) = one
+        for (n, recipient) in self.recipients.iter().enumerate() {
+            if let Some(original) = recipient
                 .original
                 .as_ref()
-                .filter(|recipient| recipient.encoded().is_some())
+                .filter(|original| original.encoded().is_some())
             {
                 let _ = writeln!(text, "orcpt: {} {original}", n + 1);
             }

@@ -7,7 +7,7 @@
 use super::header::fields;
 use super::line;
 use super::list::{self, ListError};
-use super::reply::shortened;
+use super::text::shortened;
 use super::{Address, AddressError};
 
 /// The fields with recipients: in a new message, and in a resent one.
@@ -128,7 +128,7 @@ pub fn check_beyond(lines: &[u8]) -> Result<(), RecipientsError> {
 fn is_one_of<const N: usize>(name: &[u8], names: [&str; N]) -> bool {
     names
         .iter()
-        .any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
+        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use std::fmt::{self, Write as _};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::block::{BlockError, MAX_BLOCK};
+/// The longest block, in octets; a longer one is refused. Enough for about 400,000 recipients with short
+/// addresses.
+pub const MAX_BLOCK: u64 = 32 << 20;
 
 const NAME: &str = "Mailspool-Seal: ";
 
@@ -23,6 +25,35 @@ pub struct Seal {
     pub message: u128,
     /// XXH3-128 of the envelope block, see [`block`](super::block).
     pub envelope: u128,
+}
+
+/// Why a file does not begin with a valid block.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// The first line is not a seal.
+    #[error("it does not begin with an envelope block")]
+    Unsealed,
+    /// A newer or older program wrote the block.
+    #[error(
+        "its envelope block has version {found}, this program knows version {}",
+        Seal::VERSION
+    )]
+    Version {
+        /// The version in the file.
+        found: String,
+    },
+    /// The seal's length of the block is impossible.
+    #[error("its seal says that the envelope block has {0} octets")]
+    Length(u64),
+    /// The file is shorter than the block.
+    #[error("its envelope block is cut off")]
+    CutOff,
+    /// A line is not one that this version writes.
+    #[error("line {0} of its envelope block is not understood")]
+    Line(usize),
+    /// The checksum does not match.
+    #[error("its envelope block does not match its seal")]
+    Broken,
 }
 
 impl Seal {

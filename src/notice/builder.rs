@@ -23,7 +23,7 @@ use mail_builder::headers::text::Text;
 use super::{NoticeBuilder, Report};
 use crate::message::date::rfc5322 as date;
 use crate::message::field::{self, MAX_LINE};
-use crate::message::reply::shortened;
+use crate::message::text::shortened;
 use crate::message::{Address, NoticeKind, Ret, harmless, printable};
 
 use case::Case;

@@ -48,8 +48,9 @@ pub struct Fold {
 /// A group of recipients with the same state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Standing {
-    /// Their indexes, as ranges (first, last).
-    who: Vec<(u32, u32)>,
+    /// The indexes of its recipients, as ranges (first, last).
+    #[serde(rename = "who")]
+    recipients: Vec<(u32, u32)>,
     #[serde(flatten)]
     how: How,
 }
@@ -117,26 +118,28 @@ impl State {
         let (mut replies, mut transports) = (Once::new(), Once::new());
         let mut alike: HashMap<How, usize> = HashMap::new();
         let mut recipients: Vec<Standing> = Vec::new();
-        for (n, one) in (0..).zip(&self.recipients) {
+        for (n, recipient) in (0..).zip(&self.recipients) {
             let how = How {
-                fate: one.fate,
-                attempts: one.attempts,
-                reply: one.last.as_ref().map(|reply| replies.place(reply)),
-                at: one.last_attempt.as_ref().map(|(at, _)| *at),
-                by: (one.last_attempt.as_ref())
+                fate: recipient.fate,
+                attempts: recipient.attempts,
+                reply: recipient.last.as_ref().map(|reply| replies.place(reply)),
+                at: recipient.last_attempt.as_ref().map(|(at, _)| *at),
+                by: (recipient.last_attempt.as_ref())
                     .and_then(|(_, by)| by.as_ref())
                     .map(|by| transports.place(by)),
-                warn: one.warn,
-                warned: one.warned,
+                warn: recipient.warn,
+                warned: recipient.warned,
             };
             let place = *alike.entry(how.clone()).or_insert_with(|| {
-                let who = Vec::new();
-                recipients.push(Standing { who, how });
+                recipients.push(Standing {
+                    recipients: Vec::new(),
+                    how,
+                });
                 recipients.len() - 1
             });
-            match recipients[place].who.last_mut() {
+            match recipients[place].recipients.last_mut() {
                 Some((_, last)) if *last + 1 == n => *last = n,
-                _ => recipients[place].who.push((n, n)),
+                _ => recipients[place].recipients.push((n, n)),
             }
         }
         let first = events.first().map_or(self.begin, |event| event.at);
@@ -169,19 +172,19 @@ impl State {
         self.begin = fold.begin;
         self.earlier.clone_from(&fold.earlier);
         self.last_event = fold.last_event;
-        for Standing { who, how } in &fold.recipients {
+        for Standing { recipients, how } in &fold.recipients {
             let place = |n: u32| n as usize;
             let reply = how.reply.and_then(|n| fold.replies.get(place(n)));
             let by = how.by.and_then(|n| fold.transports.get(place(n)));
-            for (first, last) in who {
+            for (first, last) in recipients {
                 let end = place(*last).saturating_add(1).min(self.recipients.len());
                 let Some(some) = self.recipients.get_mut(place(*first)..end) else {
                     continue;
                 };
-                for one in some {
-                    *one = RecipientState {
-                        address: one.address.clone(),
-                        dsn: one.dsn.clone(),
+                for recipient in some {
+                    *recipient = RecipientState {
+                        address: recipient.address.clone(),
+                        dsn: recipient.dsn.clone(),
                         last: reply.cloned(),
                         last_attempt: how.at.map(|at| (at, by.cloned())),
                         attempts: how.attempts,
@@ -305,7 +308,10 @@ mod tests {
         let fold = state.fold(&events);
         assert_eq!((fold.replies.len(), fold.recipients.len()), (2, 3));
         let what = What::Fold(Box::new(fold));
-        let length = Event { at, what }.line().len();
+        let line = Event { at, what }.line();
+        let text = String::from_utf8_lossy(&line);
+        assert!(text.contains(r#"{"who":[["#), "the stored name: {text}");
+        let length = line.len();
         assert!(length < events[0].line().len() / 10, "{length}");
     }
 
@@ -319,7 +325,7 @@ mod tests {
         let events = [outcome(at, &many.recipients, |_| "later".into())];
         state.apply(&events[0]);
         let mut fold = state.fold(&events);
-        fold.recipients[0].who.push((u32::MAX, 0));
+        fold.recipients[0].recipients.push((u32::MAX, 0));
         fold.replies.clear();
         let mut other = State::new(id, &few);
         other.unfold(&fold);

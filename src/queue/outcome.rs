@@ -96,6 +96,12 @@ impl Outcome {
         Outcome::local(Status::Unknown, EnhancedCode::new(4, 4, 2), text)
     }
 
+    /// An attempt without a recorded end.
+    pub fn interrupted() -> Outcome {
+        let text = "the attempt was interrupted; its outcome is not known";
+        Outcome::local(Status::Unknown, EnhancedCode::new(4, 3, 0), text)
+    }
+
     fn local(status: Status, enhanced: EnhancedCode, text: impl AsRef<str>) -> Outcome {
         Outcome {
             status,

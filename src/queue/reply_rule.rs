@@ -127,7 +127,7 @@ impl Glob {
                     star = Some((p, at));
                     p += 1;
                 }
-                Some(one) if *one == '?' || *one == text[at] => (at, p) = (at + 1, p + 1),
+                Some(c) if *c == '?' || *c == text[at] => (at, p) = (at + 1, p + 1),
                 _ => match &mut star {
                     Some((place, taken)) => {
                         *taken += 1;
@@ -137,7 +137,7 @@ impl Glob {
                 },
             }
         }
-        self.pattern[p..].iter().all(|one| *one == '*')
+        self.pattern[p..].iter().all(|c| *c == '*')
     }
 }
 

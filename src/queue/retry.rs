@@ -105,7 +105,7 @@ struct Pair {
 
 /// Which setting a schedule comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum RetryScope {
     /// The recipient's domain.
     Domain,
     /// The transport.
@@ -177,14 +177,14 @@ impl Schedules {
         is_null_sender: bool,
         domain: Option<&str>,
         transport: Option<&str>,
-    ) -> (&Schedule, Whose) {
+    ) -> (&Schedule, RetryScope) {
         let domain = domain.filter(|_| !self.domains.is_empty());
         let of_domain = domain.and_then(|name| self.domains.get(&*key(name)));
         let of_transport = transport.and_then(|name| self.transports.get(name));
         let (pair, source) = match (of_domain, of_transport) {
-            (Some(pair), _) => (pair, Whose::Domain),
-            (None, Some(pair)) => (pair, Whose::Transport),
-            (None, None) => (&self.default, Whose::Default),
+            (Some(pair), _) => (pair, RetryScope::Domain),
+            (None, Some(pair)) => (pair, RetryScope::Transport),
+            (None, None) => (&self.default, RetryScope::Default),
         };
         if is_null_sender {
             (&pair.null, source)

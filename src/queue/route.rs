@@ -182,8 +182,8 @@ mod tests {
         for (rule, spelling) in spellings.iter().flat_map(|r| spellings.map(|s| (*r, s))) {
             // An earlier version stored the address with its final dot.
             let to = Address::stored(&format!("a@{spelling}")).unwrap();
-            let one = address(&format!("a@{rule}"));
-            for pattern in [Pattern::Domain(rule.into()), Pattern::Mailbox(one)] {
+            let mailbox = address(&format!("a@{rule}"));
+            for pattern in [Pattern::Domain(rule.into()), Pattern::Mailbox(mailbox)] {
                 assert!(pattern.matches(&to), "{rule} {spelling}");
                 assert!(!pattern.matches(&address("a@bucher.example")));
             }

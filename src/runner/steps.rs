@@ -8,10 +8,9 @@ use super::plan::WaitReason;
 use crate::disk;
 use crate::message::{NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};
-use crate::queue::step::interrupted;
 use crate::queue::{
-    Action, By, Hold, Occasion, QueueUntil, RecipientResult, Status, Step, Then, What, next_step,
-    recipient_result,
+    Action, By, Hold, Occasion, Outcome, QueueUntil, RecipientResult, Status, Step, Then, What,
+    next_step, recipient_result,
 };
 use crate::spool::{Claim, Entry, Queue, Served, Unreadable};
 
@@ -166,7 +165,7 @@ impl Core {
         };
         match tell(entry, occasion, means, self.now()) {
             Ok(Told::Queued(notice)) => {
-                let recipients = occasion.who.len();
+                let recipients = occasion.recipients.len();
                 let words = match occasion.kind {
                     NoticeKind::Bounce => "bounced",
                     NoticeKind::Delay => "the sender is told of a delay",
@@ -233,7 +232,7 @@ impl Core {
             .map(|n| {
                 let recipient = &entry.state().recipients[*n].address;
                 let transport = self.transport_for(entry, recipient);
-                let outcome = interrupted();
+                let outcome = Outcome::interrupted();
                 let result = recipient_result(
                     entry.state(),
                     recipient,

@@ -326,14 +326,14 @@ impl Entry {
     ///
     /// What the block cannot say the history says.
     pub fn record_outcome(&mut self, event: Event) -> disk::Result<()> {
-        let who: Vec<usize> = match &event.what {
+        let recipients: Vec<usize> = match &event.what {
             What::Outcome { results, .. } => (results.iter())
                 .filter_map(|result| self.state.index_of(&result.recipient))
                 .collect(),
             _ => Vec::new(),
         };
         self.note(event.at, event.what);
-        let said = match self.write_finished(&who) {
+        let said = match self.write_finished(&recipients) {
             Ok(true) => self.sync_block(),
             Ok(false) => Ok(()),
             Err(error) => Err(error),
@@ -341,7 +341,7 @@ impl Entry {
         // What could not be recorded before is taken along, durably, by an outcome that needs no sync itself, too.
         let is_told = self.is_owing
             || self.state.hold != Hold::None
-            || (who.iter()).any(|n| self.state.recipients[*n].is_unconfirmed());
+            || (recipients.iter()).any(|n| self.state.recipients[*n].is_unconfirmed());
         let recorded = match said {
             Ok(()) if !is_told => Ok(()),
             Ok(()) => self.sync(),
@@ -352,22 +352,22 @@ impl Entry {
         };
         self.is_owing = recorded.is_err();
         if recorded.is_err() {
-            self.give_up_telling(&who);
+            self.give_up_telling(&recipients);
         }
         recorded
     }
 
     /// What was delivered and cannot be written to the history is at least not to be delivered again, although
     /// its sender is then not told. Best effort.
-    fn give_up_telling(&mut self, who: &[usize]) {
-        for n in who {
+    fn give_up_telling(&mut self, recipients: &[usize]) {
+        for n in recipients {
             let recipient = &mut self.state.recipients[*n];
             if recipient.is_unconfirmed() {
                 tracing::error!(id = %self.locked.id, to = %recipient.address, "delivered, and its sender is not told");
                 recipient.finish(self.block.id.accepted());
             }
         }
-        if let Ok(true) = self.write_finished(who) {
+        if let Ok(true) = self.write_finished(recipients) {
             let _ = self.sync_block();
         }
     }
@@ -397,7 +397,7 @@ impl Entry {
                     status,
                     handover,
                     reply,
-                } = step::interrupted();
+                } = Outcome::interrupted();
                 RecipientResult {
                     recipient,
                     status,

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::message::block::MAX_BLOCK;
+use crate::message::seal::MAX_BLOCK;
 use crate::message::{QueueId, Seal};
 use crate::queue::{Bucket, QueueUntil};
 

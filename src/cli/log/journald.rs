@@ -17,7 +17,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::buffer::{Buffer, Line, Sink};
 use super::visible;
 use crate::config::LogFormat;
-use crate::message::reply::shortened;
+use crate::message::text::shortened;
 
 /// The socket that journald reads.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";

@@ -100,10 +100,10 @@ pub(super) fn report<T>(
         kind,
         sender: &sender,
         recipients: recipients
-            .map(|((state, original), one)| Reported {
+            .map(|((state, original), invented)| Reported {
                 state,
                 original: original.as_ref(),
-                action: one.action,
+                action: invented.action,
                 until,
             })
             .collect(),

@@ -148,7 +148,8 @@ impl Meaning {
                 advice: OUR_POSTMASTER,
             });
         }
-        let is_it = |one: &&(u16, u16, &str, &str)| (one.0, one.1) == (code.subject, code.detail);
+        let is_it =
+            |entry: &&(u16, u16, &str, &str)| (entry.0, entry.1) == (code.subject, code.detail);
         let (_, _, what, advice) = MEANINGS.iter().find(is_it)?;
         Some(Meaning { what, advice })
     }
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn no_and_not_now_are_told_apart() {
         let what = |code: &str| {
-            Meaning::of(code.parse().unwrap(), false, NonAscii::Neither).map(|one| one.what)
+            Meaning::of(code.parse().unwrap(), false, NonAscii::Neither).map(|meaning| meaning.what)
         };
         assert!(what("5.7.1").unwrap().contains("refused"));
         assert!(what("4.7.1").unwrap().contains("later"));

@@ -13,8 +13,8 @@ use crate::message::field::MAX_LINE;
 use crate::message::header::{HeaderScan, fields};
 use crate::message::line;
 use crate::message::printable;
-use crate::message::reply::shortened;
 use crate::message::seven_bit::quoted_printable;
+use crate::message::text::shortened;
 
 /// Of a header, at most so much is looked at, and goes back.
 const MAX_HEADER: usize = 64 << 10;

@@ -425,9 +425,9 @@ fn words_of_an_administrator_go_out() {
     builder.postmaster = Some(address("help@mail.test"));
     let bounce = Wording::of(NoticeKind::Bounce)
         .with_from("Zustellung, GmbH für {hostname} <post@{hostname}>")
-        .and_then(|one| one.with_subject("Zurück: {subject} ({id})"))
-        .and_then(|one| {
-            one.with_text("Liebe(r) {sender}: {recipients}; {postmaster} {{{arrival}}}\n")
+        .and_then(|wording| wording.with_subject("Zurück: {subject} ({id})"))
+        .and_then(|wording| {
+            wording.with_text("Liebe(r) {sender}: {recipients}; {postmaster} {{{arrival}}}\n")
         });
     builder.templates.bounce = bounce.unwrap();
     let scene = Scene::new("Subject: =?iso-8859-1?q?Gr=FC=DFe?=\n\n")
@@ -472,8 +472,8 @@ fn no_line_is_too_long() {
         let words = format!("{long} {{subject}} {{recipients}} {{sender}}");
         builder.templates.bounce = bounce
             .with_from(&format!("{long} <post@x.test>"))
-            .and_then(|one| one.with_subject(&words))
-            .and_then(|word| word.with_text(&words))
+            .and_then(|wording| wording.with_subject(&words))
+            .and_then(|wording| wording.with_text(&words))
             .unwrap();
         check(&scene, &scene.bytes_by(&builder)).unwrap();
         builder.templates = Templates::default();

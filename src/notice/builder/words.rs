@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::case::Case;
 use super::meaning::{Meaning, NonAscii};
-use crate::message::reply::shortened;
+use crate::message::text::shortened;
 use crate::message::{Address, EnhancedCode, Reply, harmless, printable};
 use crate::notice::{Action, Report};
 
