@@ -9,10 +9,11 @@ mod runner;
 mod smtp;
 mod spool;
 mod submission;
+pub mod transports;
 
 pub use error::{Error, ErrorKind};
 pub use runner::{Runner, RunnerBuilder};
 #[cfg(feature = "smtp")]
-pub use smtp::{Security, Smtp, SmtpBuilder};
+pub use smtp::{Security, SmtpBuilder, smtp};
 pub use spool::{Entry, Listing, Spool};
 pub use submission::{Accepted, Acceptor, Submission};

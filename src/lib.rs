@@ -56,33 +56,17 @@ pub use jiff;
 pub use message::{
     Address, AddressError, EnhancedCode, NoticeKind, Notify, QueueId, Reply, Ret, ReversePath,
 };
-pub use notice::NoticeBuilder;
-pub use operator::{Acted, HoldRow, RecipientRow, Row, RowStatus};
-pub use queue::{Action, By, FailedAttempt, Handover, Outcome, RetryPolicy, Status, Then};
-pub use runner::{MessageOutcome, Progress, Stop, Summary};
-pub use transport::{Message, OnUnknown, Session, Standing, Transport};
+pub use notice::{DsnBuilder, NoticeBuilder, Report, Reported};
+pub use operator::{Acted, RecipientRow, Row};
+pub use queue::{FailedAttempt, Outcome, RetryPolicy, Status};
+pub use runner::{MessageOutcome, Stop, Summary};
+pub use transport::{BoxFuture, Message, Session, Transport};
 
-/// The transports that come with the crate, and what one of your own may need.
+/// The transports that come with the crate.
 pub mod transports {
+    pub use crate::embed::transports::{at_most, from_fn, maildir, pipe};
     #[cfg(feature = "smtp")]
-    pub use crate::embed::{Security, Smtp, SmtpBuilder};
-    pub use crate::transport::{
-        BoxFuture, FromFn, Hosts, Maildir, NextHost, Pipe, PipeError, PipeUser, from_fn,
-    };
-}
-
-/// Routes and retry schedules.
-pub mod policies {
-    pub use crate::queue::{
-        Pattern, Phase, ReplyRule, Rhythm, Routes, Rule, Schedule, ScheduleError, Schedules,
-    };
-}
-
-/// What writes notices.
-pub mod notices {
-    pub use crate::notice::{
-        Action, DsnBuilder, Report, Reported, Silent, Templates, Wording, WordingError,
-    };
+    pub use crate::embed::{Security, SmtpBuilder, smtp};
 }
 
 /// The inside, for this project's own tests, benchmarks and fuzzers. It changes without notice.

@@ -26,6 +26,7 @@ pub use builder::{DsnBuilder, Templates, Wording, WordingError};
 #[derive(Debug)]
 pub struct Report<'a> {
     /// The notice's own id.
+    #[doc(hidden)]
     pub id: QueueId,
     /// The message it is about.
     pub origin: QueueId,
@@ -37,12 +38,15 @@ pub struct Report<'a> {
     pub recipients: Vec<Reported<'a>>,
     /// How much of the message its sender wants back, if he said. It is about failures: of one that
     /// was delivered or is delayed, only the header goes back (RFC 3461, 4.3).
+    #[doc(hidden)]
     pub ret: Option<Ret>,
     /// The sender's own mark for the message: Original-Envelope-Id, not encoded.
+    #[doc(hidden)]
     pub envid: Option<&'a str>,
     /// That message's bytes.
     pub body: Body,
     /// When it is told.
+    #[doc(hidden)]
     pub at: Timestamp,
 }
 
@@ -50,13 +54,34 @@ pub struct Report<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Reported<'a> {
     /// Where it stands: address, last reply, last attempt.
+    #[doc(hidden)]
     pub state: &'a RecipientState,
     /// To whom the sender wrote, if that is known: Original-Recipient.
+    #[doc(hidden)]
     pub original: Option<&'a OriginalRecipient>,
     /// What became of it.
+    #[doc(hidden)]
     pub action: Action,
     /// Of a delay: until when it is tried, if that is known: Will-Retry-Until.
+    #[doc(hidden)]
     pub until: Option<Timestamp>,
+}
+
+impl Reported<'_> {
+    /// The recipient.
+    pub fn recipient(&self) -> &Address {
+        &self.state.address
+    }
+
+    /// The action of RFC 3464, 2.3.3: `failed`, `delayed`, `delivered` or `relayed`.
+    pub fn action(&self) -> &'static str {
+        self.action.as_str()
+    }
+
+    /// The last reply, or a text of this program if there was none.
+    pub fn reply(&self) -> Reply {
+        Report::reply(self.state)
+    }
 }
 
 /// What became of a recipient, in the terms of RFC 3464, 2.3.3.
@@ -399,6 +424,7 @@ fn reported<'a>(
 
 impl Report<'_> {
     /// The reply for a recipient, or words for the case that there is none.
+    #[doc(hidden)]
     pub fn reply(recipient: &RecipientState) -> Reply {
         recipient.last.clone().unwrap_or_else(|| {
             let code = crate::message::EnhancedCode::new(5, 0, 0);

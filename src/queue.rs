@@ -29,6 +29,8 @@ pub use reply_rule::{Glob, ReplyRule, StatusPattern};
 pub use result::recipient_result;
 pub use retry::{FailedAttempt, RetryPolicy, RetryScope, Schedules};
 pub use route::{Pattern, Routes, Rule};
-pub use schedule::{Phase, Rhythm, Schedule, ScheduleError};
+#[cfg(feature = "testing")]
+pub use schedule::ScheduleError;
+pub use schedule::{Phase, Rhythm, Schedule};
 pub use state::{Hold, RecipientState, State};
 pub use step::{Occasion, QueueUntil, Step, next_step};

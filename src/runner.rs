@@ -449,6 +449,7 @@ impl Core {
 
 impl Summary {
     /// Adds another pass's counts to these.
+    #[doc(hidden)]
     pub fn add(&mut self, other: &Summary) {
         let Summary {
             messages,

@@ -24,9 +24,11 @@ use crate::queue::{Outcome, RecipientState, State};
 pub use from_fn::{FromFn, from_fn};
 pub use maildir::Maildir;
 pub(crate) use maildir::room::descriptors_for_copies;
+#[cfg(feature = "testing")]
+pub use pipe::PipeError;
 #[cfg(feature = "cli")]
 pub(crate) use pipe::detach;
-pub use pipe::{Pipe, PipeError, PipeUser, end_commands};
+pub use pipe::{Pipe, PipeUser, end_commands};
 #[cfg(feature = "testing")]
 pub use smtp::SmtpBuilder;
 #[cfg(feature = "smtp")]
@@ -44,6 +46,7 @@ pub struct Message {
     /// Its sender.
     pub sender: ReversePath,
     /// The DSN parameters of the message; `None` if the submitter set none.
+    #[doc(hidden)]
     pub dsn: Option<Arc<DsnParams>>,
     /// Its bytes, exactly as accepted.
     pub body: Body,
@@ -72,6 +75,7 @@ impl DsnParams {
     }
 
     /// The parameters for these recipients, in their order.
+    #[doc(hidden)]
     pub fn about(&self, recipients: &[Address]) -> Dsn {
         let wish = |address: &Address| self.recipients.get(address).cloned().unwrap_or_default();
         Dsn {
@@ -141,6 +145,7 @@ pub trait Transport: Send + Sync {
 
     /// The next hop of every recipient, if all have the same. A run then need not read a message to find
     /// its destination.
+    #[doc(hidden)]
     fn only_next_hop(&self) -> Option<String> {
         None
     }
@@ -167,12 +172,14 @@ pub trait Transport: Send + Sync {
     }
 
     /// What happens to a message after an attempt with an unknown outcome.
+    #[doc(hidden)]
     fn on_unknown(&self) -> OnUnknown {
         OnUnknown::Retry
     }
 
     /// The hosts to ask for a destination, one after the other, until one has taken the message. `None`:
     /// the destination is itself a host, and [`connect`](Transport::connect) connects to it.
+    #[doc(hidden)]
     fn hosts_for(&self, _destination: &str) -> Option<Box<dyn Hosts>> {
         None
     }
@@ -194,6 +201,7 @@ pub trait Session: Send {
     ) -> BoxFuture<'a, Vec<Outcome>>;
 
     /// What the last delivery showed about the host.
+    #[doc(hidden)]
     fn standing(&self) -> Standing {
         Standing::Answers
     }

@@ -32,6 +32,7 @@ pub struct BodyReader {
 
 impl Body {
     /// `size` octets of a file, from `begin`.
+    #[doc(hidden)]
     pub fn new(disk: Disk, file: Arc<File>, begin: u64, size: u64) -> Body {
         let source = Source::File { disk, file, begin };
         Body { source, size }
@@ -62,6 +63,7 @@ impl Body {
 
 impl BodyReader {
     /// Reads until `bytes` is full or the message ends. Returns the number of octets read.
+    #[doc(hidden)]
     pub fn fill(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut have = 0;
         while have < bytes.len() {

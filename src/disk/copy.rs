@@ -30,6 +30,7 @@ impl Body {
     ///
     /// # Errors
     /// If the message cannot be read to its end, or there is no space for the copy.
+    #[doc(hidden)]
     pub fn copy_changed(
         &self,
         mut change: impl FnMut(&[u8], bool, &mut Vec<u8>),

@@ -145,12 +145,14 @@ impl From<runner::Error> for Error {
     }
 }
 
+#[doc(hidden)]
 impl From<message::AddressError> for Error {
     fn from(error: message::AddressError) -> Error {
         Error::new(ErrorKind::Refused, error)
     }
 }
 
+#[doc(hidden)]
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Error {
         match never {}

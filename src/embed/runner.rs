@@ -10,11 +10,11 @@ use tokio::sync::oneshot;
 
 use super::error::refuse_inside_runtime;
 use super::{Acceptor, Error, ErrorKind, Spool, Submission};
-use crate::message::QueueId;
+use crate::message::{AddressError, QueueId, domain};
 use crate::notice::NoticeBuilder;
-use crate::queue::{DelayAges, RetryPolicy, Routes};
+use crate::queue::{DelayAges, Pattern, RetryPolicy, Routes, Rule, Schedule, Schedules};
 use crate::runner as inner;
-use crate::runner::{Budget, MessageOutcome, Progress, Stop, Summary};
+use crate::runner::{Budget, MessageOutcome, Stop, Summary};
 use crate::transport::Transport;
 
 /// Delivers what is due in a spool. Any number of runners may work on one spool at once, in one process or in
@@ -51,7 +51,7 @@ pub struct RunnerBuilder {
     spool: Spool,
     inner: inner::RunnerBuilder,
     transports: Vec<String>,
-    routes: Option<Routes>,
+    routes: Vec<Rule>,
     budget: Budget,
 }
 
@@ -62,7 +62,7 @@ impl Runner {
             inner: inner::Runner::builder(spool.inner.clone(), spool.hostname.clone()),
             spool: spool.clone(),
             transports: Vec::new(),
-            routes: None,
+            routes: Vec::new(),
             budget: Budget::default(),
         }
     }
@@ -181,17 +181,59 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets which recipient gets which transport. The routes apply at each attempt, so a correction takes
-    /// effect for queued mail.
-    pub fn routes(mut self, routes: Routes) -> RunnerBuilder {
-        self.routes = Some(routes);
-        self
+    /// Routes recipients to a transport. `recipients` is `*`, a domain, `.domain` for its subdomains, or an
+    /// address. The first route that matches decides, at each attempt.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] if it is none of these.
+    pub fn route(
+        mut self,
+        recipients: &str,
+        transport: impl Into<String>,
+    ) -> Result<RunnerBuilder, Error> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            Error::new(
+                ErrorKind::Misconfigured,
+                format!("route {recipients:?}: {error}"),
+            )
+        };
+        let domain = |name: &str| match domain::check(name) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(_) => Err(wrong(&"it is no domain")),
+        };
+        let pattern = match recipients.strip_prefix('.') {
+            _ if recipients == "*" => Pattern::Any,
+            Some(above) => Pattern::Subdomains(domain(above)?),
+            None if recipients.contains('@') => Pattern::Mailbox(
+                recipients
+                    .parse()
+                    .map_err(|error: AddressError| wrong(&error))?,
+            ),
+            None => Pattern::Domain(domain(recipients)?),
+        };
+        self.routes.push(Rule::new(pattern, transport));
+        Ok(self)
     }
 
     /// Sets when attempts are made again, and when they end.
     pub fn retry(mut self, policy: impl RetryPolicy + 'static) -> RunnerBuilder {
         self.inner = self.inner.retry(policy);
         self
+    }
+
+    /// Sets the delays between attempts, of at least a minute each, and the lifetime of a message. The last
+    /// delay is repeated.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] if there is no delay, or one is shorter than a minute.
+    pub fn retry_after(
+        self,
+        delays: impl IntoIterator<Item = SignedDuration>,
+        lifetime: SignedDuration,
+    ) -> Result<RunnerBuilder, Error> {
+        let schedule = Schedule::of_delays(delays.into_iter().collect(), lifetime);
+        let schedule = schedule.map_err(|error| Error::new(ErrorKind::Misconfigured, error))?;
+        Ok(self.retry(Schedules::new(schedule)))
     }
 
     /// Sets the ages of a message at which its sender is notified of a delay; 4 hours by default. None: never.
@@ -236,15 +278,6 @@ impl RunnerBuilder {
         self
     }
 
-    /// Sets a function that is told of the progress of a run, from any thread.
-    pub fn observer(
-        mut self,
-        observer: impl Fn(Progress) + Send + Sync + 'static,
-    ) -> RunnerBuilder {
-        self.inner = self.inner.observer(observer);
-        self
-    }
-
     /// Sets the clock, for tests of what happens in days.
     pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> RunnerBuilder {
         self.inner = self.inner.clock(clock);
@@ -254,17 +287,15 @@ impl RunnerBuilder {
     /// Returns the runner.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] if there are several transports and no routes, or a route names a transport
+    /// [`ErrorKind::Misconfigured`] if there are several transports and no route, or a route names a transport
     /// that does not exist.
     pub fn build(self) -> Result<Runner, Error> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Misconfigured, text));
         let routes = match (self.routes, &self.transports[..]) {
-            (Some(routes), _) => routes,
-            (None, []) => Routes::default(),
-            (None, [only]) => Routes::all_by(only.as_str()),
-            (None, _) => {
-                return wrong("there are several transports: routes must choose one".to_owned());
-            }
+            (routes, _) if !routes.is_empty() => Routes(routes),
+            (_, []) => Routes::default(),
+            (_, [only]) => Routes::all_by(only.as_str()),
+            _ => return wrong("there are several transports: routes must choose one".to_owned()),
         };
         let unknown = routes
             .0

@@ -5,36 +5,8 @@ use std::time::Duration;
 
 use super::{Error, ErrorKind};
 use crate::dns::{Host, Resolver};
-use crate::message::Address;
-use crate::queue::Outcome;
 use crate::smtp::{Credentials, HelloName, Login, Protocol, Settings, Tls, TlsPolicy, TlsSettings};
-use crate::transport::{self as inner, BoxFuture, Hosts, OnUnknown, Session, Target, Transport};
-
-/// Delivers to other hosts by SMTP or LMTP. Cloning is cheap.
-///
-/// To the mail exchanges of each recipient's domain, with TLS where it is offered:
-///
-/// ```
-/// # fn main() -> Result<(), mailspool::Error> {
-/// let smtp = mailspool::transports::Smtp::builder("app.example.org").build()?;
-/// # Ok(())
-/// # }
-/// ```
-///
-/// To a relay, with a password that is sent only to a server with a valid certificate:
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let password = "secret";
-/// let relay = mailspool::transports::Smtp::builder("app.example.org")
-///     .host("relay.example.net:587")
-///     .login("app", password)
-///     .build()?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct Smtp(inner::Smtp);
+use crate::transport::{Smtp, Target, Transport};
 
 /// How connections are protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +23,7 @@ pub enum Security {
     Verified,
 }
 
-/// Configures an [`Smtp`].
+/// Configures the transport that [`smtp`] makes.
 #[derive(Debug)]
 #[must_use]
 pub struct SmtpBuilder {
@@ -66,26 +38,44 @@ pub struct SmtpBuilder {
     max_recipients: Option<usize>,
     max_per_connection: Option<usize>,
     concurrency: Option<usize>,
-    on_unknown: OnUnknown,
 }
 
-impl Smtp {
-    /// Starts to configure delivery to the mail exchanges of each recipient's domain, under the name `hello`.
-    pub fn builder(hello: impl Into<String>) -> SmtpBuilder {
-        SmtpBuilder {
-            hello: hello.into(),
-            hosts: Vec::new(),
-            port: None,
-            is_lmtp: false,
-            is_implicit: false,
-            security: None,
-            login: None,
-            connect_timeout: None,
-            max_recipients: None,
-            max_per_connection: None,
-            concurrency: None,
-            on_unknown: OnUnknown::Retry,
-        }
+/// Starts to configure a transport that delivers to other hosts by SMTP or LMTP, under the name `hello`.
+///
+/// To the mail exchanges of each recipient's domain, with TLS where it is offered:
+///
+/// ```
+/// # fn main() -> Result<(), mailspool::Error> {
+/// let smtp = mailspool::transports::smtp("app.example.org").build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// To a relay, with a password that is sent only to a server with a valid certificate:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let password = "secret";
+/// let relay = mailspool::transports::smtp("app.example.org")
+///     .host("relay.example.net:587")
+///     .login("app", password)
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn smtp(hello: impl Into<String>) -> SmtpBuilder {
+    SmtpBuilder {
+        hello: hello.into(),
+        hosts: Vec::new(),
+        port: None,
+        is_lmtp: false,
+        is_implicit: false,
+        security: None,
+        login: None,
+        connect_timeout: None,
+        max_recipients: None,
+        max_per_connection: None,
+        concurrency: None,
     }
 }
 
@@ -157,17 +147,11 @@ impl SmtpBuilder {
         self
     }
 
-    /// Sets what happens to a message after the answer to it was lost.
-    pub fn on_unknown(mut self, on_unknown: OnUnknown) -> SmtpBuilder {
-        self.on_unknown = on_unknown;
-        self
-    }
-
     /// Returns the transport.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] if a name or a host is invalid.
-    pub fn build(self) -> Result<Smtp, Error> {
+    pub fn build(self) -> Result<impl Transport, Error> {
         fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
             Error::new(ErrorKind::Misconfigured, error)
         }
@@ -200,8 +184,7 @@ impl SmtpBuilder {
             Target::Hosts(hosts)
         };
         let resolver = Arc::new(Resolver::new(Vec::new()));
-        let mut smtp = inner::Smtp::builder(target, settings, resolver, self.hello)
-            .on_unknown(self.on_unknown);
+        let mut smtp = Smtp::builder(target, settings, resolver, self.hello);
         if let Some(port) = self.port {
             smtp = smtp.port(port);
         }
@@ -217,43 +200,6 @@ impl SmtpBuilder {
         if let Some(most) = self.concurrency {
             smtp = smtp.concurrency(most);
         }
-        Ok(Smtp(smtp.build()))
-    }
-}
-
-impl Transport for Smtp {
-    fn next_hop(&self, recipient: &Address) -> String {
-        self.0.next_hop(recipient)
-    }
-
-    fn only_next_hop(&self) -> Option<String> {
-        self.0.only_next_hop()
-    }
-
-    fn deadline(&self, size: u64) -> Option<Duration> {
-        self.0.deadline(size)
-    }
-
-    fn max_recipients(&self) -> usize {
-        self.0.max_recipients()
-    }
-
-    fn connections(&self) -> Option<usize> {
-        self.0.connections()
-    }
-
-    fn on_unknown(&self) -> OnUnknown {
-        self.0.on_unknown()
-    }
-
-    fn hosts_for(&self, next_hop: &str) -> Option<Box<dyn Hosts>> {
-        self.0.hosts_for(next_hop)
-    }
-
-    fn connect<'a>(
-        &'a self,
-        next_hop: &'a str,
-    ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
-        self.0.connect(next_hop)
+        Ok(smtp.build())
     }
 }

@@ -10,7 +10,7 @@ use super::{Acceptor, Error, ErrorKind, Submission};
 use crate::disk::Body;
 use crate::message::QueueId;
 use crate::operator::{self, Acted, Row};
-use crate::queue::Action;
+use crate::queue::{Action, By, Then};
 use crate::spool as inner;
 use crate::spool::{Claim, Doubt, Located, Queue};
 
@@ -151,17 +151,77 @@ impl Spool {
         }
     }
 
-    /// Acts on messages, as an operator does. The result is durable when this returns. A message that another
-    /// process has in hand is acted on when that process is done with it ([`Acted::Requested`]).
+    /// Attempts a message at the next run, whatever its schedule says. `by` is the name of the user that acts; it
+    /// is written to the message's history.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] or [`ErrorKind::NoRoom`] if an action could not be made durable. The result for a
-    /// single message is in the returned list.
-    pub fn act(&self, ids: &[QueueId], action: &Action) -> Result<Vec<(QueueId, Acted)>, Error> {
-        Ok(operator::act(&self.inner, ids, action, Timestamp::now())?)
+    /// Those of all actions: [`ErrorKind::Io`] or [`ErrorKind::NoRoom`] if the action could not be made durable.
+    pub fn retry(&self, id: QueueId, by: &str) -> Result<Acted, Error> {
+        self.act(id, &Action::Retry(actor(by, None)))
+    }
+
+    /// Makes no attempts for a message until a time, or until a thaw.
+    ///
+    /// # Errors
+    /// See [`retry`](Spool::retry).
+    pub fn freeze(
+        &self,
+        id: QueueId,
+        by: &str,
+        reason: &str,
+        until: Option<Timestamp>,
+    ) -> Result<Acted, Error> {
+        let (by, then) = (actor(by, Some(reason)), Then::Thaw);
+        self.act(id, &Action::Freeze { by, until, then })
+    }
+
+    /// Ends the freeze of a message, and attempts it at the next run.
+    ///
+    /// # Errors
+    /// See [`retry`](Spool::retry).
+    pub fn thaw(&self, id: QueueId, by: &str) -> Result<Acted, Error> {
+        self.act(id, &Action::Thaw(actor(by, None)))
+    }
+
+    /// Takes a message out of the queue, and deletes it at a time. Before that, [`retry`](Spool::retry) brings it
+    /// back. Its sender is not notified.
+    ///
+    /// # Errors
+    /// See [`retry`](Spool::retry).
+    pub fn discard(
+        &self,
+        id: QueueId,
+        by: &str,
+        reason: &str,
+        until: Timestamp,
+    ) -> Result<Acted, Error> {
+        let by = actor(by, Some(reason));
+        self.act(id, &Action::Discard { by, until })
+    }
+
+    /// Fails the recipients that are left, and notifies the sender.
+    ///
+    /// # Errors
+    /// See [`retry`](Spool::retry).
+    pub fn bounce(&self, id: QueueId, by: &str, reason: &str) -> Result<Acted, Error> {
+        self.act(id, &Action::Bounce(actor(by, Some(reason))))
+    }
+
+    fn act(&self, id: QueueId, action: &Action) -> Result<Acted, Error> {
+        let acted = operator::act(&self.inner, &[id], action, Timestamp::now())?;
+        let acted = acted.into_iter().next().map(|(_, acted)| acted);
+        Ok(acted.unwrap_or(Acted::Absent))
     }
 }
 
+fn actor(by: &str, reason: Option<&str>) -> By {
+    By {
+        by: by.to_owned(),
+        reason: reason.map(str::to_owned),
+    }
+}
+
+#[doc(hidden)]
 impl fmt::Debug for Spool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Spool").field(&self.path()).finish()

@@ -216,6 +216,7 @@ impl Acceptor {
     }
 }
 
+#[doc(hidden)]
 impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acceptor")

@@ -23,28 +23,37 @@ pub struct Address(Box<str>);
 
 /// Why a text cannot be an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddressError {
+    #[doc(hidden)]
     /// No characters.
     #[error("the address is empty")]
     Empty,
+    #[doc(hidden)]
     /// NUL, CR, LF or another control character.
     #[error("the address contains a control character")]
     Control,
+    #[doc(hidden)]
     /// More octets than [`Address::MAX_LEN`].
     #[error("the address is longer than {} octets", Address::MAX_LEN)]
     TooLong,
+    #[doc(hidden)]
     /// Not UTF-8.
     #[error("the address is not UTF-8")]
     NotUtf8,
+    #[doc(hidden)]
     /// Before the `@` is nothing, or a character that needs quotes.
     #[error("the part before the @ is empty, or has characters that need quotes")]
     LocalPart,
+    #[doc(hidden)]
     /// Quotes that do not end directly before the `@`.
     #[error("the quotes do not end before the @")]
     Quotes,
+    #[doc(hidden)]
     /// After the `@` is neither a domain nor an address literal.
     #[error("the part after the @ is neither a domain nor an address in brackets")]
     Domain,
+    #[doc(hidden)]
     /// A UUCP path.
     #[error("paths such as host!user are not supported")]
     Path,
@@ -53,10 +62,12 @@ pub enum AddressError {
 impl Address {
     /// The longest address in octets; a longer one is refused. RFC 5321 requires 256, and some senders use
     /// more.
+    #[doc(hidden)]
     pub const MAX_LEN: usize = 1000;
 
     /// Parses a path or a mailbox of RFC 5321, or a local part without a domain. Comments, and blanks
     /// outside quotes, are refused: they belong to header fields ([`super::list`]).
+    #[doc(hidden)]
     pub fn parse(text: &str) -> Result<Address, AddressError> {
         let text = match text.strip_prefix('<') {
             Some(rest) => rest.strip_suffix('>').ok_or(AddressError::LocalPart)?,
@@ -82,6 +93,7 @@ impl Address {
     }
 
     /// Takes an address from the spool, unchanged.
+    #[doc(hidden)]
     pub fn stored(text: &str) -> Result<Address, AddressError> {
         check_octets(text)?;
         Ok(Address(text.into()))
@@ -89,11 +101,13 @@ impl Address {
 
     /// Returns the mailbox of a local user, quoted if necessary. A name that is an address, as in some user
     /// directories, is that address.
+    #[doc(hidden)]
     pub fn of_user(name: &str) -> Result<Address, AddressError> {
         Address::parse(name).or_else(|_| Address::parse(&quoted(name)))
     }
 
     /// Like [`parse`](Address::parse), for bytes from a command line or a file.
+    #[doc(hidden)]
     pub fn from_bytes(bytes: &[u8]) -> Result<Address, AddressError> {
         Address::parse(std::str::from_utf8(bytes).map_err(|_| AddressError::NotUtf8)?)
     }
@@ -114,6 +128,7 @@ impl Address {
     }
 
     /// Appends `@hostname` if the address has no domain. Fails if the result is too long.
+    #[doc(hidden)]
     pub fn qualified(self, hostname: &str) -> Result<Address, AddressError> {
         match self.domain() {
             Some(_) => Ok(self),
@@ -159,6 +174,7 @@ impl Address {
     ///
     /// # Errors
     /// The domain is not ASCII and not valid.
+    #[doc(hidden)]
     pub fn on_wire(&self) -> Result<Cow<'_, str>, NotADomain> {
         let domain = match self.domain() {
             Some(domain) if !domain.is_ascii() || domain.ends_with('.') => domain,
@@ -283,12 +299,14 @@ impl fmt::Display for Address {
     }
 }
 
+#[doc(hidden)]
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{}>", self.0)
     }
 }
 
+#[doc(hidden)]
 impl TryFrom<String> for Address {
     type Error = AddressError;
 
@@ -298,6 +316,7 @@ impl TryFrom<String> for Address {
     }
 }
 
+#[doc(hidden)]
 impl From<Address> for String {
     fn from(address: Address) -> String {
         address.0.into()
@@ -315,6 +334,7 @@ pub enum ReversePath {
 
 impl ReversePath {
     /// Parses a command-line argument: an address, or an empty one or `<>` for the null sender.
+    #[doc(hidden)]
     pub fn parse(bytes: &[u8]) -> Result<ReversePath, AddressError> {
         match bytes {
             b"" | b"<>" => Ok(ReversePath::Null),
@@ -323,6 +343,7 @@ impl ReversePath {
     }
 
     /// Takes a sender from the spool, unchanged; empty for the null sender.
+    #[doc(hidden)]
     pub fn stored(text: &str) -> Result<ReversePath, AddressError> {
         match text {
             "" => Ok(ReversePath::Null),
@@ -339,6 +360,7 @@ impl ReversePath {
     }
 
     /// The mailbox, or `None` for the null sender.
+    #[doc(hidden)]
     pub fn mailbox(&self) -> Option<&Address> {
         match self {
             ReversePath::Null => None,
@@ -350,11 +372,13 @@ impl ReversePath {
     ///
     /// # Errors
     /// Those of [`Address::on_wire`].
+    #[doc(hidden)]
     pub fn on_wire(&self) -> Result<Cow<'_, str>, NotADomain> {
         self.mailbox().map_or(Ok("".into()), Address::on_wire)
     }
 
     /// Appends `@hostname` to a mailbox without a domain.
+    #[doc(hidden)]
     pub fn qualified(self, hostname: &str) -> Result<ReversePath, AddressError> {
         match self {
             ReversePath::Null => Ok(ReversePath::Null),
@@ -400,6 +424,7 @@ impl TryFrom<&str> for ReversePath {
     }
 }
 
+#[doc(hidden)]
 impl From<Address> for ReversePath {
     fn from(address: Address) -> ReversePath {
         ReversePath::Mailbox(address)

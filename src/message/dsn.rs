@@ -144,6 +144,7 @@ pub enum DsnError {
 
 impl Ret {
     /// The keyword in files and in SMTP.
+    #[doc(hidden)]
     pub fn as_str(self) -> &'static str {
         match self {
             Ret::Full => "full",
@@ -152,6 +153,7 @@ impl Ret {
     }
 }
 
+#[doc(hidden)]
 impl FromStr for Ret {
     type Err = DsnError;
 
@@ -165,6 +167,7 @@ impl FromStr for Ret {
     }
 }
 
+#[doc(hidden)]
 impl FromStr for Notify {
     type Err = DsnError;
 
@@ -242,11 +245,13 @@ impl RecipientDsn {
     }
 
     /// Whether the sender is notified of a delivery: only if NOTIFY says so.
+    #[doc(hidden)]
     pub fn wants_success(&self) -> bool {
         matches!(self.notify, Some(Notify::When { success: true, .. }))
     }
 
     /// Whether the sender is notified of a failure: if NOTIFY says so or is absent.
+    #[doc(hidden)]
     pub fn wants_failure(&self) -> bool {
         self.notify.is_none_or(|notify| match notify {
             Notify::Never => false,
@@ -255,6 +260,7 @@ impl RecipientDsn {
     }
 
     /// Whether the sender may be notified of a delay: if NOTIFY says so or is absent.
+    #[doc(hidden)]
     pub fn wants_delay(&self) -> bool {
         self.notify.is_none_or(|notify| match notify {
             Notify::Never => false,

@@ -157,6 +157,7 @@ impl Submission {
 
 impl NoticeKind {
     /// The name in files and logs.
+    #[doc(hidden)]
     pub fn as_str(self) -> &'static str {
         match self {
             NoticeKind::Bounce => "bounce",

@@ -25,9 +25,11 @@ pub struct NotAnId;
 
 impl QueueId {
     /// Length of an id as text, in characters.
+    #[doc(hidden)]
     pub const LEN: usize = 36;
 
     /// Returns an id for a message created at `now`, with 74 of the given random bits.
+    #[doc(hidden)]
     pub fn new(now: Timestamp, random: [u8; 10]) -> QueueId {
         let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
         QueueId(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
@@ -35,6 +37,7 @@ impl QueueId {
 
     /// Returns the id of a notice, derived from its cause. If a crash causes the same notice to be written
     /// again, the second one has the same name as the first.
+    #[doc(hidden)]
     pub fn of_notice(
         at: Timestamp,
         origin: QueueId,
@@ -64,6 +67,7 @@ impl QueueId {
     }
 
     /// Returns a number in 0..1 for spreading retries. The same id and `salt` always give the same number.
+    #[doc(hidden)]
     pub fn fraction(&self, salt: u64) -> f64 {
         let mut hash = Xxh3::with_seed(salt);
         hash.update(self.0.as_bytes());
@@ -77,6 +81,7 @@ impl fmt::Display for QueueId {
     }
 }
 
+#[doc(hidden)]
 impl fmt::Debug for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -36,12 +36,14 @@ impl EnhancedCode {
 
     /// Whether the subject is one that RFC 3463 defines (0 to 7). Version numbers look like codes, but most
     /// have another subject.
+    #[doc(hidden)]
     pub const fn is_registered(&self) -> bool {
         self.subject <= 7
     }
 
     /// Returns the code at the beginning of a text and the text after it, if a blank or the end follows the
     /// code.
+    #[doc(hidden)]
     pub fn at_start_of(text: &str) -> Option<(EnhancedCode, &str)> {
         let end = text
             .find(|c: char| c.is_ascii_whitespace())
@@ -93,17 +95,21 @@ pub struct Reply {
     pub text: String,
     /// The name of the MTA that sent the text; `None` for a text of this program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[doc(hidden)]
     pub remote: Option<String>,
     /// The host that the connection was to, with its address and port: `mx.example.net[192.0.2.1]:25`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[doc(hidden)]
     pub relay: Option<String>,
 }
 
 impl Reply {
     /// The longest text in octets. A longer one is cut.
+    #[doc(hidden)]
     pub const MAX_TEXT: usize = 1000;
 
     /// Returns a reply with a text of this program.
+    #[doc(hidden)]
     pub fn local(enhanced: EnhancedCode, text: impl AsRef<str>) -> Reply {
         Reply {
             code: None,
@@ -115,6 +121,7 @@ impl Reply {
     }
 
     /// Returns the reply of the server `remote`, as sent.
+    #[doc(hidden)]
     pub fn of_server(
         code: u16,
         enhanced: Option<EnhancedCode>,
@@ -148,12 +155,14 @@ pub fn in_seconds(duration: Duration) -> String {
     format!("{} s", duration.saturating_add(half).as_secs().max(1))
 }
 
+#[doc(hidden)]
 impl Serialize for EnhancedCode {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
+#[doc(hidden)]
 impl<'de> Deserialize<'de> for EnhancedCode {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;

@@ -36,12 +36,16 @@ pub use template::{Templates, Wording, WordingError};
 #[derive(Clone, Debug)]
 pub struct DsnBuilder {
     /// Our name, as the Reporting-MTA. ASCII.
+    #[doc(hidden)]
     pub hostname: String,
     /// Whom the reader may ask; `postmaster` at our name, if nobody else is named.
+    #[doc(hidden)]
     pub postmaster: Option<Address>,
     /// Bounces return messages up to this size whole, of larger ones the header.
+    #[doc(hidden)]
     pub return_whole: u64,
     /// The words.
+    #[doc(hidden)]
     pub templates: Templates,
 }
 
@@ -67,6 +71,7 @@ impl DsnBuilder {
     ///
     /// # Errors
     /// None is known.
+    #[doc(hidden)]
     pub fn example(&self, kind: NoticeKind) -> io::Result<Vec<u8>> {
         example::report(kind, |report| self.message(report))
     }

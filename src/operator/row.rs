@@ -14,21 +14,28 @@ use crate::spool::{Queue, View};
 #[allow(missing_docs)] // the fields are the interface's, described in README
 pub struct Row {
     pub id: String,
+    #[doc(hidden)]
     pub queue: &'static str,
+    #[doc(hidden)]
     pub status: RowStatus,
     pub sender: Option<String>,
     pub recipients: Vec<RecipientRow>,
     pub size: u64,
     pub added: Timestamp,
+    #[doc(hidden)]
     pub age: i64,
+    #[doc(hidden)]
     pub attempts: u32,
     pub next_attempt: Option<Timestamp>,
     pub last_error: Option<String>,
     pub transport: Option<String>,
+    #[doc(hidden)]
     pub hold: Option<HoldRow>,
     /// The process of this host that works on it.
+    #[doc(hidden)]
     pub process: Option<u32>,
     /// Since when it has been in use.
+    #[doc(hidden)]
     pub since: Option<Timestamp>,
 }
 
@@ -89,6 +96,13 @@ impl RowStatus {
             RowStatus::Frozen => "Frozen",
             RowStatus::Corrupt => "Corrupt",
         }
+    }
+}
+
+impl Row {
+    /// The status, for people: `Scheduled`, `Frozen` and so on.
+    pub fn status(&self) -> &'static str {
+        self.status.label()
     }
 }
 

@@ -20,6 +20,7 @@ pub enum Status {
 
 impl Status {
     /// The enhanced status code of a reply for the log: the reply's, or x.0.0 if it has none.
+    #[doc(hidden)]
     pub fn code_of(self, reply: &Reply) -> EnhancedCode {
         let class = match self {
             Status::Delivered => 2,
@@ -59,6 +60,7 @@ pub struct Outcome {
     /// The status.
     pub status: Status,
     /// For a delivered message: the kind of system that accepted it.
+    #[doc(hidden)]
     pub handover: Handover,
     /// The reply of the destination, or a text of this program.
     pub reply: Reply,
@@ -71,11 +73,13 @@ impl Outcome {
     }
 
     /// Sets the kind of system that accepted the message.
+    #[doc(hidden)]
     pub fn handed(self, handover: Handover) -> Outcome {
         Outcome { handover, ..self }
     }
 
     /// Sets the host, with its address and port, that the connection was to.
+    #[doc(hidden)]
     pub fn by(mut self, relay: &str) -> Outcome {
         self.reply.relay = Some(relay.to_owned());
         self
@@ -97,6 +101,7 @@ impl Outcome {
     }
 
     /// An attempt without a recorded end.
+    #[doc(hidden)]
     pub fn interrupted() -> Outcome {
         let text = "the attempt was interrupted; its outcome is not known";
         Outcome::local(Status::Unknown, EnhancedCode::new(4, 3, 0), text)
@@ -119,6 +124,7 @@ impl Outcome {
     ///
     /// The code must have a registered subject. `2.38.1 importer: locked` begins with a version, which
     /// stays part of the diagnostic.
+    #[doc(hidden)]
     pub fn of_exit(exit: Exit, output: &str) -> Outcome {
         let output = output.trim();
         let (status, enhanced) = exit.meaning();
