@@ -336,7 +336,6 @@ impl Acceptor {
     /// message, and it names blind recipients.
     ///
     /// # Errors
-    ///
     /// If nothing follows the block, which may be torn.
     fn skip_block(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
         const FIRST: &[u8] = b"Mailspool-Seal: ";

@@ -162,7 +162,6 @@ fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
 /// run handles them).
 ///
 /// # Errors
-///
 /// The first error of a message or a bucket; the others are made due regardless.
 pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usize> {
     let (mut flushed, mut unread) = (0, Vec::new());

@@ -24,7 +24,6 @@ impl<R: Read> Peeked<R> {
     /// Reads the header and `beyond` into memory.
     ///
     /// # Errors
-    ///
     /// If reading fails, or if the header is longer than `limit` octets. `beyond` is cut at the same limit.
     pub fn read(reader: R, limit: usize) -> Result<Peeked<R>, Error> {
         let mut input = Input::new(reader);

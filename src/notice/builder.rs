@@ -66,7 +66,6 @@ impl DsnBuilder {
     /// text, as a real notice would.
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn example(&self, kind: NoticeKind) -> io::Result<Vec<u8>> {
         example::report(kind, |report| self.message(report))

@@ -121,7 +121,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Checks everything; with `repair`, repairs what it can. Findings are sorted by path.
 ///
 /// # Errors
-///
 /// If the top directories cannot be read. What cannot be read below them is reported as a problem.
 pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     let mut findings = look(spool)?;

@@ -13,7 +13,6 @@ use crate::spool::{BucketQueue, Claim, Listing, Queue, Spool, Unreadable};
 /// tried within an hour. A message held by another process is skipped; its holder moves it back.
 ///
 /// # Errors
-///
 /// The first error of a message or a bucket; the others are made due regardless.
 pub fn wake(
     spool: &Spool,

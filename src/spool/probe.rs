@@ -12,7 +12,6 @@ impl Spool {
     /// history durably. Leaves no file.
     ///
     /// # Errors
-    ///
     /// The first failure. No message can be processed then.
     pub fn probe(&self) -> disk::Result<()> {
         for dir in [Queue::Active.dir(), PathBuf::from(Info::History.dir())] {

@@ -2,7 +2,6 @@
 //!
 //! `requests/<id>` holds the action as one JSON object. The process that holds the message serves it after
 //! releasing the lock. Every run serves all requests first.
-//! after letting go of it; every run looks first of all.
 
 use std::path::Path;
 

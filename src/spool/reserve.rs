@@ -3,7 +3,6 @@
 //! Recording a delivery needs no disk space. A synced history and a notice do. They are written into a file
 //! of the reserve, which is renamed to the new file's name; the rename is the claim. Each run refills the
 //! reserve before it does anything else, if there is space.
-//! there is room.
 
 use std::path::{Path, PathBuf};
 

@@ -177,7 +177,6 @@ impl Spool {
     /// The mutable parts may have changed since.
     ///
     /// # Errors
-    ///
     /// If the message is not there, or cannot be read.
     pub fn peek(&self, id: QueueId, queue: Queue) -> disk::Result<Option<Block>> {
         let (file, stat) = match self.open_message(id, queue) {
@@ -206,7 +205,6 @@ impl Spool {
     /// Returns where a message is now.
     ///
     /// # Errors
-    ///
     /// If the view cannot be checked for the message.
     pub fn locate(&self, id: QueueId) -> disk::Result<Located> {
         /// Most passes for a message that the view lists: each pass may miss it while it moves.
@@ -340,7 +338,6 @@ impl Spool {
     /// Returns the messages of [`listing`](Spool::listing), all of them or none.
     ///
     /// # Errors
-    ///
     /// The first error of the listing.
     pub fn messages(&self) -> disk::Result<Vec<(QueueId, Queue)>> {
         let listing = self.listing();

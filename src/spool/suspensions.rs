@@ -5,7 +5,6 @@
 //!
 //! A file is replaced or removed only under its lock. So a suspension that was just renewed is never removed
 //! as expired.
-//! suspended anew is never taken for what has run out.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -514,14 +513,14 @@ mod tests {
         assert_eq!(all("[::1]:25"), ["[::1]:25", "[::1]", "::1"]);
         assert_eq!(all("[::1]"), ["[::1]", "::1"]);
         assert_eq!(all("[ipv6:::1]"), ["[ipv6:::1]", "::1"]);
-        for one in [
+        for next_hop in [
             "unix:/run/x:25",
             "a.test:25, b.test:25",
             "",
             ":25:",
             "/var/box",
         ] {
-            assert_eq!(all(one), [one]);
+            assert_eq!(all(next_hop), [next_hop]);
         }
     }
 
@@ -582,8 +581,8 @@ mod tests {
         let domain = Target::destination("b.test");
         let transport = Target::Transport("Relay".into());
         for (target, hours) in [(&domain, 1), (&transport, 2)] {
-            let one = suspension(target.clone(), Some(hours));
-            assert_eq!(spool.suspend(&one).unwrap(), Changed::Done);
+            let suspension = suspension(target.clone(), Some(hours));
+            assert_eq!(spool.suspend(&suspension).unwrap(), Changed::Done);
         }
         assert_eq!(found(&spool, "a@b.test").unwrap().target, transport);
         let later = now() + SignedDuration::from_hours(1);
@@ -640,12 +639,12 @@ mod tests {
     #[test]
     fn a_locked_suspension_is_busy() {
         let (_dir, spool) = spool();
-        let one = suspension(Target::destination("b.test"), None);
-        assert_eq!(spool.suspend(&one).unwrap(), Changed::Done);
+        let held = suspension(Target::destination("b.test"), None);
+        assert_eq!(spool.suspend(&held).unwrap(), Changed::Done);
         let Held::Ours(Some(lock)) = spool.hold(Path::new("suspended/b.test")).unwrap() else {
             panic!()
         };
-        assert_eq!(spool.suspend(&one).unwrap(), Changed::Busy);
+        assert_eq!(spool.suspend(&held).unwrap(), Changed::Busy);
         assert_eq!(spool.resume("b.test").unwrap(), Changed::Busy);
         drop(lock);
         assert_eq!(spool.resume("b.test").unwrap(), Changed::Done);

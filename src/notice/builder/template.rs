@@ -153,7 +153,6 @@ impl Wording {
     /// `{postmaster}`.
     ///
     /// # Errors
-    ///
     /// If the text has an unknown word in braces, a line break or another control character, or no valid
     /// address.
     pub fn with_from(mut self, from: &str) -> Result<Wording, WordingError> {
@@ -168,7 +167,6 @@ impl Wording {
     /// `{recipients}`, `{arrival}`, and in a notice of delay `{until}`.
     ///
     /// # Errors
-    ///
     /// If the text has an unknown word in braces, a line break or another control character, or if it is
     /// empty.
     pub fn with_subject(mut self, subject: &str) -> Result<Wording, WordingError> {
@@ -180,7 +178,6 @@ impl Wording {
     /// Replaces the text. It may contain the words of a subject, and `{replies}` and `{returned}`.
     ///
     /// # Errors
-    ///
     /// If the text has an unknown word in braces or a control character other than tab and line feed, if it
     /// is empty, or if it is longer than 64 KiB.
     pub fn with_text(mut self, text: &str) -> Result<Wording, WordingError> {
