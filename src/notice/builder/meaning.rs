@@ -142,7 +142,7 @@ impl Meaning {
         }
         if ours && (code.subject, code.detail) == (3, 0) {
             return Some(Meaning {
-                what: "This mail system had a fault.",
+                what: "A fault occurred in this mail system.",
                 advice: OUR_POSTMASTER,
             });
         }
