@@ -205,7 +205,7 @@ fn fields_are_those_of_rfc_3464_in_its_order() {
     ] {
         assert!(notice.contains(&format!("\n{line}\n")), "{line}: {notice}");
     }
-    let words = "is tried again by\nitself, until 26 November 2026, 10:05 UTC.\n";
+    let words = "is tried again\nautomatically, until 26 November 2026, 10:05 UTC.\n";
     assert!(text(&notice).contains(words), "{notice}");
 }
 
