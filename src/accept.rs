@@ -1,10 +1,10 @@
-//! Acceptance: from a stream of bytes to a message that is durable.
+//! Acceptance: from a byte stream to a durable message.
 //!
-//! The message is streamed; memory does not grow with it. What is added is one `Received:`
-//! field on top. Mail from an application gets `Date:`, `Message-ID:` and `From:` too where they
-//! are missing, and loses `Bcc:` and `Resent-Bcc:`; mail from an MTA keeps all that it has,
-//! because it is not ours to edit. No byte of the body changes. Until [`Acceptor::accept`] returns an id nothing has
-//! been accepted and nothing is left behind; when it does, the message is ours for good.
+//! The message is streamed; memory use does not grow with its size. A `Received:` field is added at the top.
+//! Mail from an application also gets missing `Date:`, `Message-ID:` and `From:` fields, and loses `Bcc:` and
+//! `Resent-Bcc:`. Mail from an MTA keeps its header unchanged. No byte of the body changes. Until
+//! [`Acceptor::accept`] returns an id, nothing is accepted and no file remains. After that, the spool is
+//! responsible for the message.
 
 mod error;
 mod input;
@@ -33,28 +33,28 @@ use crate::message::{
 };
 use crate::spool::{Draft, Holder, Spool};
 
-/// What acceptance is told by the configuration.
+/// The limits and names that the configuration sets for acceptance.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Our name: in `Received:`, `Message-ID:`, and behind bare addresses.
+    /// This host's name: used in `Received:` and `Message-ID:`, and appended to bare addresses.
     pub hostname: String,
-    /// The most octets of a message.
+    /// Most octets of a message.
     pub max_size: u64,
     /// Octets that must stay free on the file system.
     pub min_free: u64,
     /// Files that must stay free on the file system.
     pub min_free_inodes: u64,
-    /// The most `Received:` fields a message may come with.
+    /// Most `Received:` fields of an incoming message.
     pub hop_limit: usize,
-    /// How long a submission's key is known, from its acceptance.
+    /// How long a submission's key is remembered, from acceptance.
     pub key_lifetime: SignedDuration,
-    /// How far ahead a release may be.
+    /// How far in the future a release may be.
     pub max_hold: SignedDuration,
 }
 
 impl Limits {
-    /// The defaults, under a name: 50 MB, 100 MB and 1,000 files free, 50 hops, keys for a day, 30
-    /// days to the release.
+    /// The default limits: 50 MB per message, 100 MB and 1,000 files free, 50 hops, keys remembered for a
+    /// day, release within 30 days.
     pub fn new(hostname: impl Into<String>) -> Limits {
         Limits {
             hostname: hostname.into(),
@@ -68,40 +68,39 @@ impl Limits {
     }
 }
 
-/// What somebody hands in, besides the message's bytes.
+/// What a submitter provides besides the message's bytes.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// By which door.
+    /// The entrance.
     pub entrance: Entrance,
-    /// From whom.
+    /// The sender.
     pub sender: ReversePath,
-    /// To whom.
+    /// The recipients.
     pub recipients: Vec<Address>,
-    /// By which transport, if not as the routes say.
+    /// The transport, if the routes do not decide.
     pub transport: Option<String>,
-    /// Of what the sender wants to hear, for the recipients in their order (RFC 3461). Where one is
-    /// named twice, the first counts. By default nothing is asked.
+    /// The DSN parameters of the recipients, in their order (RFC 3461). If a recipient is named twice, the
+    /// first applies. By default nothing is requested.
     pub dsn: Dsn,
-    /// Who handed it in, for `Received:` (a user's name or number).
+    /// The submitter's user name or number, for `Received:`.
     pub submitter: String,
-    /// What another submission of the same would have as its key: of those that are handed in under
-    /// one key, within its lifetime, only the first is accepted.
+    /// The submission key: of several submissions with one key within its lifetime, only the first is
+    /// accepted.
     pub key: Option<SubmissionKey>,
-    /// Not to be attempted before this time (RFC 4865, HOLDUNTIL). One that is past is no wish.
+    /// No attempt before this time (RFC 4865, HOLDUNTIL). Times in the past are ignored.
     pub release: Option<Timestamp>,
 }
 
-/// A submission that is safe.
+/// A durable submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// The message that was accepted.
+    /// The message's id.
     pub id: QueueId,
-    /// It was accepted before, under the same key, and may have been delivered since; nothing was
-    /// queued now.
+    /// It was accepted before, under the same key, and may have been delivered since. Nothing was queued now.
     pub repeated: bool,
 }
 
-/// Takes messages into a spool.
+/// Accepts messages into a spool.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     spool: Spool,
@@ -109,7 +108,7 @@ pub struct Acceptor {
     when_durable: Option<Hook>,
 }
 
-/// Is called at the commit point.
+/// A function called at the commit point.
 #[derive(Clone)]
 struct Hook(Arc<dyn Fn() + Send + Sync>);
 
@@ -119,11 +118,11 @@ impl std::fmt::Debug for Hook {
     }
 }
 
-/// How often the free space is looked at again while a message streams in.
+/// Octets of a message between checks of the free space.
 const SPACE_STEP: u64 = 8 << 20;
 
 impl Acceptor {
-    /// Accepts into `spool` within `limits`.
+    /// Returns an acceptor that accepts into `spool` within `limits`.
     pub fn new(spool: Spool, limits: Limits) -> Acceptor {
         Acceptor {
             spool,
@@ -132,9 +131,8 @@ impl Acceptor {
         }
     }
 
-    /// The same, and `hook` is called as soon as a message is durable (commit point *durable*), before
-    /// anything else is done that may take time. A caller that reports failure after a limit of time
-    /// must not do so any more.
+    /// Adds a `hook`, called as soon as a message is durable (commit point *durable*), before anything else
+    /// that may take time. After it, a caller with a time limit must not report failure.
     #[must_use]
     pub fn when_durable(self, hook: impl Fn() + Send + Sync + 'static) -> Acceptor {
         Acceptor {
@@ -143,18 +141,18 @@ impl Acceptor {
         }
     }
 
-    /// Takes a message in. When this returns an id, the message and its envelope are durable,
-    /// directory entries included, and the message stands in `incoming/` or `active/`.
+    /// Accepts a message. When this returns an id, the message and its envelope are durable, including
+    /// directory entries, and the message is in `incoming/` or `active/`.
     #[cfg(feature = "testing")]
     pub fn accept(&self, request: Request, input: impl Read) -> Result<QueueId, Error> {
         self.submit(request, input).map(|accepted| accepted.id)
     }
 
-    /// As [`accept`](Acceptor::accept), and says whether the message had been accepted before,
-    /// under the key that the request has. Then the input is read and thrown away, whatever it is.
+    /// Like [`accept`](Acceptor::accept), and returns whether the message was already accepted under the
+    /// request's key. If so, the input is read and discarded, whatever it is.
     pub fn submit(&self, request: Request, input: impl Read) -> Result<Accepted, Error> {
         let hostname = &self.limits.hostname;
-        let (recipients, dsn) = with_wishes(request.recipients, request.dsn, hostname)?;
+        let (recipients, dsn) = with_dsn_params(request.recipients, request.dsn, hostname)?;
         let mut envelope = Envelope {
             sender: qualified_sender(request.sender, hostname)?,
             recipients,
@@ -186,7 +184,7 @@ impl Acceptor {
         if input.bytes().is_empty() {
             return Err(Error::Empty);
         }
-        // The key's end counts from the acceptance that the id says.
+        // The key's lifetime begins at the acceptance time in the id.
         let first = new_id(now);
         if let Some(key) = request.key {
             let until = first.accepted().saturating_add(self.limits.key_lifetime);
@@ -212,8 +210,8 @@ impl Acceptor {
                 UnderKey::Known(id) => return Ok(repeated(id)),
             },
         };
-        // From here on nothing may report failure: the message is durable, and a caller that
-        // kept it would have it delivered twice.
+        // From here on nothing may report failure: the message is durable, and a caller that submits it again
+        // would cause a second delivery.
         trace::log_acceptance(id, &envelope, input.total);
         Ok(Accepted {
             id,
@@ -221,7 +219,8 @@ impl Acceptor {
         })
     }
 
-    /// The release, if it is ahead, at a full second: finer is noise, and nothing comes out early.
+    /// Returns the release if it is in the future, rounded up to a full second, so that no message is
+    /// released early.
     fn release(
         &self,
         wanted: Option<Timestamp>,
@@ -240,15 +239,14 @@ impl Acceptor {
         }
     }
 
-    /// Accepts a message under a key, unless another message has it by now. The key is locked only
-    /// from here: a submitter that is slow at sending its message is in no other's way, and may find that
-    /// another was quicker.
+    /// Accepts a message under a key, unless another message has it by now. The key is locked only here: a
+    /// submitter that sends its message slowly delays no other, and may find that another was faster.
     fn accept_keyed(&self, draft: Draft, key: &SubmissionKey) -> Result<UnderKey, Error> {
         let lock = self.spool.lock_key(key)?.ok_or(Error::KeyBusy)?;
         match lock.holder(key, draft.id().accepted())? {
             Holder::Message(id) => Ok(UnderKey::Known(id)),
             Holder::Busy => Err(Error::KeyBusy),
-            Holder::Nobody => {
+            Holder::None => {
                 let id = draft.accept_keyed(lock, || self.is_durable())?;
                 Ok(UnderKey::Accepted(id))
             }
@@ -261,7 +259,7 @@ impl Acceptor {
         }
     }
 
-    /// Reads what is not wanted: whoever writes it may take a broken pipe for a failure.
+    /// Reads the rest of an unwanted input: the writing process may take a broken pipe for a failure.
     fn drain(&self, input: &mut Input<impl Read>) {
         let most = input.total.saturating_add(self.limits.max_size);
         while !input.eof && input.total < most {
@@ -288,7 +286,7 @@ impl Acceptor {
             }
         };
         input.consume(separators);
-        // A program that wrote an mbox may have put a line of its own before the block.
+        // A program that wrote an mbox may have put a separator line before the block.
         if separators > 0 {
             self.skip_block(input)?;
         }
@@ -336,11 +334,11 @@ impl Acceptor {
         }
     }
 
-    /// Leaves out the envelope block of a message file of ours that is handed in: what it says is not the
-    /// message's, and blind recipients are in it.
+    /// Skips the envelope block of a message file that is submitted as a message: it is not part of the
+    /// message, and it names blind recipients.
     ///
     /// # Errors
-    /// Nothing follows the block, which may be torn.
+    /// If nothing follows the block, which may be torn.
     fn skip_block(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
         const FIRST: &[u8] = b"Mailspool-Seal: ";
         const LINES: &[u8] = b"Mailspool-";
@@ -370,9 +368,9 @@ impl Acceptor {
         }
     }
 
-    /// The first line tells the line ending, in however many pieces it comes.
+    /// Reads until the first line is complete: it determines the line ending.
     fn fill_first_line(&self, input: &mut Input<impl Read>) -> Result<(), Error> {
-        /// A longer one is not waited for.
+        /// Most octets to wait for.
         const MOST: usize = 64 << 10;
         while !input.eof && input.held.len() < MOST && !input.bytes().contains(&b'\n') {
             self.fill(input)?;
@@ -394,8 +392,8 @@ impl Acceptor {
         }
     }
 
-    /// Reads on for a while before a message is refused: an MTA that gets a broken pipe may
-    /// not look at the exit status, and it is the status that tells it what to do.
+    /// Reads the rest of the input before refusing a message: an MTA that gets a broken pipe may ignore the
+    /// exit status, which tells it whether to retry.
     fn refused(&self, input: &mut Input<impl Read>, error: Error) -> Error {
         self.drain(input);
         error
@@ -419,9 +417,9 @@ impl Acceptor {
     }
 }
 
-/// The recipients with our name behind bare ones and without repeats, and the wishes about those
-/// that are left.
-fn with_wishes(
+/// Qualifies bare recipients with the host name and removes repeats. Returns them with the DSN parameters of
+/// those that remain.
+fn with_dsn_params(
     recipients: Vec<Address>,
     dsn: Dsn,
     hostname: &str,
@@ -444,13 +442,13 @@ fn with_wishes(
     }
     let mut dsn_params = dsn.recipients.into_iter();
     let both = recipients.into_iter().map(|recipient| {
-        let wish = dsn_params.next().unwrap_or_default().normal();
+        let params = dsn_params.next().unwrap_or_default().normal();
         let whole = recipient.clone().qualified(hostname);
         let wrong = |source| Error::Recipient {
             address: recipient,
             source,
         };
-        whole.map(|recipient| (recipient, wish)).map_err(wrong)
+        whole.map(|recipient| (recipient, params)).map_err(wrong)
     });
     let both = both.collect::<Result<Vec<_>, Error>>()?;
     let both = without_repeats_of(both, |(address, _)| address);
@@ -479,14 +477,14 @@ fn qualified_sender(sender: ReversePath, hostname: &str) -> Result<ReversePath, 
     }
 }
 
-/// What became of a message under a key.
+/// Result of accepting a message under a key.
 enum UnderKey {
     Accepted(QueueId),
-    /// Another one has the key.
+    /// Another message has the key.
     Known(QueueId),
 }
 
-/// No envelope is accepted that could not be read again.
+/// Refuses an envelope too long to be read again.
 fn check_length(envelope: &Envelope, id: QueueId) -> Result<(), Error> {
     if block::open(id, envelope).len() as u64 <= MAX_BLOCK {
         return Ok(());
@@ -502,7 +500,7 @@ fn check_length(envelope: &Envelope, id: QueueId) -> Result<(), Error> {
     }
 }
 
-/// A limit in words.
+/// Returns a time limit in words.
 fn hours(limit: &SignedDuration) -> String {
     match limit.as_hours() {
         hours if hours >= 48 => format!("{} days", hours / 24),
@@ -515,7 +513,7 @@ fn repeated(id: QueueId) -> Accepted {
     Accepted { id, repeated: true }
 }
 
-/// A new id at `now`.
+/// Returns a new id with the acceptance time `now`.
 pub fn new_id(now: Timestamp) -> QueueId {
     let mut random = [0; 10];
     random.copy_from_slice(&disk::random()[..10]);
@@ -529,7 +527,7 @@ mod tests {
     use super::*;
     use crate::message::AddressError;
 
-    /// Gives one octet a read, as a slow pipe may.
+    /// Returns one octet per read, like a slow pipe.
     struct Drops(&'static [u8]);
 
     impl Read for Drops {
@@ -561,7 +559,7 @@ mod tests {
         Ok(io::read_to_string(body.reader()).unwrap())
     }
 
-    /// A message file that is handed in and has lost its message.
+    /// A submitted message file without its message.
     #[test]
     fn a_block_without_a_message_is_empty() {
         for block in [
@@ -586,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_that_is_added_is_too_long() {
+    fn no_added_line_is_too_long() {
         for length in [900, 980, 990, Address::MAX_LEN] {
             let to = format!("{}@x", "a".repeat(length - 2));
             let stored = accepted("h.test", b"Subject: x\n\n", &to).unwrap();
@@ -598,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_stay_with_their_recipients() {
+    fn dsn_params_stay_with_their_recipients() {
         let of = |original: &str| RecipientDsn {
             notify: None,
             original: Some(format!("rfc822;{original}").parse().unwrap()),
@@ -608,7 +606,7 @@ mod tests {
             ..Dsn::default()
         };
         let to = ["a@x", "a@X", "b", "c@x"].map(|text| Address::parse(text).unwrap());
-        let (recipients, dsn) = with_wishes(to.to_vec(), dsn, "h").unwrap();
+        let (recipients, dsn) = with_dsn_params(to.to_vec(), dsn, "h").unwrap();
         let recipients: Vec<String> = recipients.into_iter().map(String::from).collect();
         assert_eq!(recipients, ["a@x", "b@h", "c@x"]);
         assert_eq!(dsn.recipients, [of("1@o"), of("3@o")]);
@@ -618,7 +616,7 @@ mod tests {
                     recipients: vec![of("1@o"), of("2@o")],
                     ..Dsn::default()
                 },
-                "there are wishes about more recipients than the message has",
+                "there are DSN parameters for more recipients than the message has",
             ),
             (
                 Dsn {
@@ -628,13 +626,13 @@ mod tests {
                 "ENVID: not 1 to 100 octets of printable ASCII (blanks, `+` and `=` count as three)",
             ),
         ] {
-            let refused = with_wishes(to[..1].to_vec(), dsn, "h").unwrap_err();
+            let refused = with_dsn_params(to[..1].to_vec(), dsn, "h").unwrap_err();
             assert_eq!(refused.to_string(), words);
         }
     }
 
     #[test]
-    fn an_address_too_long_with_our_name_is_refused_before_it_is_stored() {
+    fn an_address_too_long_with_the_host_name_is_refused() {
         let bare = &"x".repeat(Address::MAX_LEN - 3);
         let refused = accepted("h.test", b"Subject: x\n\n", bare);
         assert!(

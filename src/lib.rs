@@ -48,18 +48,16 @@ mod spool;
 mod transport;
 mod users;
 
-pub use disk::{Body, BodyReader};
+pub use disk::Body;
 pub use embed::{
     Accepted, Acceptor, Entry, Error, ErrorKind, Listing, Runner, RunnerBuilder, Spool, Submission,
 };
 pub use jiff;
-pub use message::{
-    Address, AddressError, EnhancedCode, NoticeKind, Notify, QueueId, Reply, Ret, ReversePath,
-};
+pub use message::{Address, AddressError, EnhancedCode, NoticeKind, QueueId, Reply, ReversePath};
 pub use notice::{DsnBuilder, NoticeBuilder, Report, Reported};
-pub use operator::{Acted, RecipientRow, Row};
+pub use operator::{RecipientRow, Row};
 pub use queue::{FailedAttempt, Outcome, RetryPolicy, Status};
-pub use runner::{MessageOutcome, Stop, Summary};
+pub use runner::{Stop, Summary};
 pub use transport::{BoxFuture, Message, Session, Transport};
 
 /// The transports that come with the crate.

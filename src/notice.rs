@@ -1,7 +1,7 @@
 //! Notices: messages about messages, each created once.
 //!
-//! [`tell`] is the protocol, [`NoticeBuilder`] the words. The protocol's order is what keeps
-//! a crash from telling twice or not at all; `spool-layout.md` has the argument.
+//! [`tell`] is the protocol, [`NoticeBuilder`] writes the text. The order of the protocol's steps prevents a
+//! crash from losing or repeating a notice; `spool-layout.md` has the argument.
 
 mod builder;
 
@@ -22,47 +22,47 @@ use crate::spool::{Entry, Staged, Staging};
 
 pub use builder::{DsnBuilder, Templates, Wording, WordingError};
 
-/// What a notice is about.
+/// The content of a notice.
 #[derive(Debug)]
 pub struct Report<'a> {
     /// The notice's own id.
     #[doc(hidden)]
     pub id: QueueId,
-    /// The message it is about.
+    /// The id of the message that the notice is about.
     pub origin: QueueId,
-    /// What is told.
+    /// The kind of notice.
     pub kind: NoticeKind,
-    /// That message's sender: to whom it is told.
+    /// That message's sender, which receives the notice.
     pub sender: &'a Address,
-    /// The recipients it is told about, at least one.
+    /// The recipients that the notice is about, at least one.
     pub recipients: Vec<Reported<'a>>,
-    /// How much of the message its sender wants back, if he said. It is about failures: of one that
-    /// was delivered or is delayed, only the header goes back (RFC 3461, 4.3).
+    /// How much of the message to return, if the sender set RET. It applies to failures: of a delivered or
+    /// delayed message only the header is returned (RFC 3461, 4.3).
     #[doc(hidden)]
     pub ret: Option<Ret>,
-    /// The sender's own mark for the message: Original-Envelope-Id, not encoded.
+    /// The sender's identifier for the message, decoded: Original-Envelope-Id.
     #[doc(hidden)]
     pub envid: Option<&'a str>,
     /// That message's bytes.
     pub body: Body,
-    /// When it is told.
+    /// When the notice is written.
     #[doc(hidden)]
     pub at: Timestamp,
 }
 
-/// One recipient in a notice.
+/// A recipient in a notice.
 #[derive(Clone, Copy, Debug)]
 pub struct Reported<'a> {
-    /// Where it stands: address, last reply, last attempt.
+    /// Its state: address, last reply, last attempt.
     #[doc(hidden)]
     pub state: &'a RecipientState,
-    /// To whom the sender wrote, if that is known: Original-Recipient.
+    /// The address that the sender wrote to, if known: Original-Recipient.
     #[doc(hidden)]
     pub original: Option<&'a OriginalRecipient>,
-    /// What became of it.
+    /// Its outcome.
     #[doc(hidden)]
     pub action: Action,
-    /// Of a delay: until when it is tried, if that is known: Will-Retry-Until.
+    /// For a delay: when attempts end, if known: Will-Retry-Until.
     #[doc(hidden)]
     pub until: Option<Timestamp>,
 }
@@ -84,21 +84,21 @@ impl Reported<'_> {
     }
 }
 
-/// What became of a recipient, in the terms of RFC 3464, 2.3.3.
+/// The outcome for a recipient, in the terms of RFC 3464, 2.3.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// It does not get the message.
+    /// The message could not be delivered.
     Failed,
-    /// It has not got it yet, and is still tried.
+    /// Not delivered yet; attempts continue.
     Delayed,
-    /// It has it: it is in the mailbox, or whatever else was final.
+    /// Delivered, to a mailbox or another final destination.
     Delivered,
-    /// A host has it that tells nobody what becomes of it.
+    /// Passed on to a host that sends no delivery notices.
     Relayed,
 }
 
 impl Action {
-    /// The value of the field.
+    /// The value of the `Action` field.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Failed => "failed",
@@ -109,8 +109,8 @@ impl Action {
     }
 }
 
-/// Writes notices. [`DsnBuilder`] is the one the program uses; an embedder may give another, and
-/// need not tell everything:
+/// Writes notices. The program uses [`DsnBuilder`]. An embedder may provide another builder, which may omit
+/// notices:
 ///
 /// ```
 /// use std::io;
@@ -118,7 +118,7 @@ impl Action {
 /// use mailspool::testing::notice::{DsnBuilder, NoticeBuilder, Report, Templates};
 /// use mailspool::testing::message::NoticeKind;
 ///
-/// /// Bounces in words of our own, and nothing of delays.
+/// /// Bounces in custom words, and no notices of delay.
 /// struct Ours(DsnBuilder);
 ///
 /// impl NoticeBuilder for Ours {
@@ -137,7 +137,7 @@ impl Action {
 ///     .with_text("\"{subject}\" did not arrive.\n\n{replies}\n")?;
 /// let ours = Ours(DsnBuilder { templates, ..DsnBuilder::new("mail.example.org") });
 ///
-/// // What it looks like:
+/// // What a notice looks like:
 /// let bounce = ours.0.example(NoticeKind::Bounce)?;
 /// assert!(String::from_utf8(bounce)?.contains("\"An example of a message\" did not arrive."));
 ///
@@ -150,14 +150,14 @@ impl Action {
 /// # }
 /// ```
 ///
-/// One that writes all of it itself has what it needs in the [`Report`]:
+/// A builder that writes the whole message finds all data in the [`Report`]:
 ///
 /// ```
 /// use std::io;
 ///
-/// use mailspool::testing::disk::Body;
-/// use mailspool::testing::message::{
-///     Address, Door, EnhancedCode, Envelope, NoticeKind, QueueId, Reply, ReversePath, Submission,
+/// use mailspool::disk::Body;
+/// use mailspool::message::{
+///     Address, EnhancedCode, Entrance, Envelope, NoticeKind, QueueId, Reply, ReversePath, Submission,
 /// };
 /// use mailspool::testing::notice::{Action, NoticeBuilder, Report, Reported};
 /// use mailspool::testing::queue::State;
@@ -171,26 +171,26 @@ impl Action {
 ///              Message-ID: <{}@app.example.org>\nAuto-Submitted: auto-replied\n\n",
 ///             report.sender, report.origin, report.id,
 ///         );
-///         for one in &report.recipients {
-///             let (to, reply) = (&one.state.address, Report::reply(one.state));
-///             text += &format!("{to} {}: {reply}\n", one.action.as_str());
+///         for recipient in &report.recipients {
+///             let (to, reply) = (&recipient.state.address, Report::reply(recipient.state));
+///             text += &format!("{to} {}: {reply}\n", recipient.action.as_str());
 ///         }
 ///         Ok(Some(text.into_bytes()))
 ///     }
 /// }
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // To try one, no spool is needed:
+/// // A builder can be tried without a spool:
 /// let sender = Address::parse("me@example.org")?;
 /// let envelope = Envelope {
 ///     sender: ReversePath::Mailbox(sender.clone()),
 ///     recipients: vec![Address::parse("you@example.net")?],
-///     submission: Submission::by(Door::Active),
+///     submission: Submission::by(Entrance::Active),
 /// };
 /// let at = "2026-11-22T14:05:00Z".parse()?;
 /// let origin = QueueId::new(at, [1; 10]);
 /// let mut state = State::new(origin, &envelope);
-/// state.recipients[0].last = Some(Reply::local(EnhancedCode::new(5, 1, 1), "nobody"));
+/// state.recipients[0].last = Some(Reply::local(EnhancedCode::new(5, 1, 1), "no such user"));
 /// let report = Report {
 ///     id: QueueId::new(at, [2; 10]),
 ///     origin,
@@ -208,39 +208,41 @@ impl Action {
 ///     at,
 /// };
 /// let notice = String::from_utf8(Plain.build(&report)?.unwrap())?;
-/// assert!(notice.ends_with("\n\nyou@example.net failed: 5.1.1 nobody\n"));
+/// assert!(notice.ends_with("\n\nyou@example.net failed: 5.1.1 no such user\n"));
 /// # Ok(())
 /// # }
 /// ```
 pub trait NoticeBuilder: Send + Sync {
-    /// The whole message, header and body; none if nobody is to be told. It is queued from the
-    /// null sender to the sender of the message it is about. An error leaves the message as it
-    /// is, and it is asked for again.
+    /// Returns the whole message, header and body, or `None` to send no notice. The message is queued from
+    /// the null sender to the sender of the reported message. After an error, the reported message is
+    /// unchanged, and `build` is called again later.
     fn build(&self, report: &Report<'_>) -> io::Result<Option<Vec<u8>>>;
 }
 
-/// A builder that never tells anybody.
+/// A builder that sends no notices.
+#[cfg(feature = "testing")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 
+#[cfg(feature = "testing")]
 impl NoticeBuilder for Silent {
     fn build(&self, _report: &Report<'_>) -> io::Result<Option<Vec<u8>>> {
         Ok(None)
     }
 }
 
-/// What became of the wish to tell.
+/// Result of [`tell`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// The notice is in the queue.
     Queued(QueueId),
-    /// The builder wanted none.
+    /// The builder returned no notice.
     Nothing,
-    /// Somebody looks at the staged notice at this moment; try later.
+    /// Another process is examining the staged notice; try later.
     Busy,
 }
 
-/// Why a notice was not created. The message is as it was.
+/// Why a notice was not created. The reported message is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file-system call failed.
@@ -251,27 +253,27 @@ pub enum Error {
     Builder(#[from] io::Error),
 }
 
-/// What goes into a notice besides what happened.
+/// The parts of a notice that do not come from the message.
 #[derive(Clone, Copy)]
 pub struct Means<'a> {
-    /// Whose words it has.
+    /// The builder.
     pub builder: &'a dyn NoticeBuilder,
-    /// Until when a delayed recipient is tried.
+    /// Determines when attempts for a delayed recipient end.
     pub retry: &'a dyn RetryPolicy,
-    /// When the next delay is told.
+    /// Determines the time of the next notice of delay.
     pub delays: &'a DelayAges,
 }
 
-/// What became of the writing of a notice.
+/// Result of writing a notice.
 enum Written {
-    /// Another process looks at it at this moment.
+    /// Another process is examining it.
     Busy,
-    /// The builder wanted none.
+    /// The builder returned no notice.
     Unwanted,
     Staged(Box<Staged>),
 }
 
-/// Tells the sender of a message in hand what became of some of its recipients.
+/// Sends a notice to the sender of a locked message about some of its recipients.
 pub fn tell(
     entry: &mut Entry,
     occasion: &Occasion,
@@ -287,8 +289,8 @@ pub fn tell(
     let ReversePath::Mailbox(sender) = entry.envelope().sender.clone() else {
         return Ok(Told::Nothing);
     };
-    // First what happened becomes durable, whoever wrote it down: the notice must not outlive
-    // the event, nor have a second one made under another id.
+    // Make the reported events durable first, including those of earlier holders. Otherwise the notice could
+    // outlast the event, and a second notice be made under another id.
     entry.sync()?;
     let states = due.iter().map(|n| &entry.state().recipients[*n]);
     let recipients: Vec<Address> = states.map(|recipient| recipient.address.clone()).collect();
@@ -337,7 +339,7 @@ pub fn tell(
         Ok(Written::Staged(Box::new((*draft).stage()?)))
     };
     let written = match write(entry, false) {
-        // With the header of the message only, it may find room in the reserve.
+        // With only the message's header, it may fit into the reserve.
         Err(Error::Disk(full)) if full.is_full() => write(entry, true),
         other => other,
     };
@@ -349,21 +351,21 @@ pub fn tell(
         }
         Written::Staged(staged) => staged,
     };
-    // Then the origin records it, durably; until it has, nobody moves the notice on, and the
-    // next holder of the origin finds it under the same id.
+    // Then the origin records the notice, durably. Until then no process moves the notice, and the origin's
+    // next holder finds it under the same id.
     entry.record_durably(now, notice(Some(staged.id())))?;
     let id = staged.id();
     staged.release()?;
-    // For the case that a power cut takes the history and not the message. Best effort: until then the
-    // history says it.
+    // Mark the recipients in the block, in case a power cut takes the history and not the message. Best
+    // effort: until then the history records it.
     if let Err(error) = entry.write_finished(due) {
-        tracing::warn!(id = %entry.id(), %error, "that the sender was told is in the history only");
+        tracing::warn!(id = %entry.id(), %error, "only the history records the notice");
     }
     Ok(Told::Queued(id))
 }
 
-/// A notice asks for no notices about itself: NEVER is all it may ask (RFC 3461, 6.1). And
-/// whatever the message asked for is not copied to it.
+/// Returns the envelope of a notice. A notice requests no notices about itself: NEVER is the only value it
+/// may use (RFC 3461, 6.1). The message's DSN parameters are not copied.
 fn envelope(origin: QueueId, kind: NoticeKind, sender: Address) -> Envelope {
     Envelope {
         sender: ReversePath::Null,
@@ -423,7 +425,7 @@ fn reported<'a>(
 }
 
 impl Report<'_> {
-    /// The reply for a recipient, or words for the case that there is none.
+    /// Returns the reply for a recipient, or a general reply if there is none.
     #[doc(hidden)]
     pub fn reply(recipient: &RecipientState) -> Reply {
         recipient.last.clone().unwrap_or_else(|| {

@@ -1,7 +1,7 @@
-//! The operator's side: see what is in the queue and why, and act on it.
+//! Operator commands: listing the queue and acting on messages.
 //!
-//! Looking takes no lock. Acting is durable before it reports success; on a message that
-//! somebody has in hand it becomes a request that is served as soon as the hand is empty.
+//! Listing takes no lock. An action is durable before it is reported as done. If another process holds the
+//! message, the action becomes a request, which is served when the lock is released.
 
 mod check;
 mod find;
@@ -26,28 +26,28 @@ pub use find::{Found, find};
 pub use row::{HoldRow, RecipientRow, Row, RowStatus, row};
 pub use wake::wake;
 
-/// What became of an action on one message.
+/// The result of an action on one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Acted {
-    /// It is done, durably.
+    /// The action is done, durably.
     Done,
-    /// Somebody has the message in hand; it will be done when the hand is empty.
+    /// Another process holds the message; the action is done when it releases the lock.
     Requested,
-    /// Somebody has the message in hand, and another request waits already.
+    /// Another process holds the message, and another request is already waiting.
     OtherWaits,
-    /// There is no such message (any more).
+    /// The message does not exist, or no longer.
     Absent,
-    /// It makes no sense for this message, for this reason.
+    /// The action does not apply to this message, for this reason.
     Refused(String),
-    /// The system would not let us, for this reason. It is where it was; a request may wait.
+    /// A system call failed, for this reason. The message is unchanged; a request may be waiting.
     Failed(String),
 }
 
-/// Messages that are acted on behind one pair of barriers.
+/// Messages per pair of barriers.
 const BATCH: usize = 256;
 
-/// Acts on messages, in batches.
+/// Applies an action to messages, in batches. Returns the result for each.
 pub fn act(
     spool: &Spool,
     ids: &[QueueId],
@@ -58,7 +58,7 @@ pub fn act(
     for some in ids.chunks(BATCH) {
         let mut entries = Vec::new();
         for id in some {
-            // One that cannot be had is nothing to the others.
+            // An error for one message does not stop the others.
             match take(spool, *id) {
                 Ok(Taken::Entry(entry)) if is_for_good(action, now) => {
                     all.push((*id, discard_for_good(spool, *entry, action, now)));
@@ -91,12 +91,12 @@ pub fn act(
     Ok(all)
 }
 
-/// Whether a message is not to be kept at all.
+/// Whether the action discards a message without keeping it.
 fn is_for_good(action: &Action, now: Timestamp) -> bool {
     matches!(action, Action::Discard { until, .. } if *until <= now)
 }
 
-/// Forgets a message at once. That is written in its block, which needs no room; so it can be done on a full
+/// Forgets a message at once. This is recorded in its block, which needs no disk space, so it works on a full
 /// disk.
 fn discard_for_good(spool: &Spool, mut entry: Entry, action: &Action, now: Timestamp) -> Acted {
     let id = entry.id();
@@ -124,7 +124,7 @@ fn failed(error: disk::Error) -> Acted {
     Acted::Failed(error.to_string())
 }
 
-/// Carries an action out on messages in hand, tells of each, and lets go of them.
+/// Applies an action to locked messages, releases them, and calls `done` for each.
 fn apply_and_let_go(
     spool: &Spool,
     entries: &mut Vec<Entry>,
@@ -140,9 +140,9 @@ fn apply_and_let_go(
     Ok(())
 }
 
-/// Looks for a request after a message was let go of, as every holder does: somebody may have
-/// left it because we had the message in hand. A failure is not one of what we did, and the next
-/// run looks again.
+/// Serves a request after a message was released, as every holder must: an operator may have left it because
+/// this process held the lock. A failure does not change the result of the action; the next run serves the
+/// request.
 fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
     match spool.serve_request(id, now) {
         Ok(Served::Nothing | Served::Unreadable) => {}
@@ -159,13 +159,12 @@ fn let_go(spool: &Spool, id: QueueId, now: Timestamp) {
     }
 }
 
-/// Makes everything in `deferred/` due that is there because of trouble. What waits for its release
-/// is left alone, what somebody has in hand is being tried already, and what is corrupt is for the
-/// next run to find.
+/// Makes every message in `deferred/` due that is there because of a failed attempt. Skips messages that wait
+/// for their release, messages held by another process (already being attempted), and corrupt ones (the next
+/// run handles them).
 ///
 /// # Errors
-/// Of a message or a bucket that the system would not let us have; the others are made due all the
-/// same.
+/// The first error of a message or a bucket; the others are made due regardless.
 pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usize> {
     let (mut flushed, mut unread) = (0, Vec::new());
     for bucket in spool.buckets_there(BucketQueue::Deferred, &mut unread) {
@@ -194,7 +193,7 @@ pub fn flush(spool: &Spool, action: &Action, now: Timestamp) -> disk::Result<usi
     unread.into_iter().next().map_or(Ok(flushed), Err)
 }
 
-/// A message that a flush makes due, if no process has it in hand.
+/// Locks a message that a flush makes due. `None` if another process holds it, or if it is not to be flushed.
 fn flushable(
     spool: &Spool,
     queue: Queue,
@@ -219,7 +218,7 @@ enum Taken {
 }
 
 fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
-    /// A message may move between our look and our lock.
+    /// Retries if a message moves between the lookup and the lock.
     const MAX_MOVES: usize = 5;
     for _ in 0..MAX_MOVES {
         let queue = match spool.locate(id)? {
@@ -228,7 +227,7 @@ fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
             Located::Uncertain(Doubt::Moving) => continue,
             Located::Uncertain(Doubt::Unread(error)) => return Err(error),
         };
-        // Not yet, or no longer, in the queue; locking it would only disturb who is at it.
+        // Not yet, or no longer, in the queue. Locking it would only disturb the process that works on it.
         if let Queue::New | Queue::Staged | Queue::Done = queue {
             return Ok(Taken::Not(Acted::Absent));
         }
@@ -249,8 +248,8 @@ fn take(spool: &Spool, id: QueueId) -> disk::Result<Taken> {
     Ok(Taken::Busy)
 }
 
-/// Leaves a request, then tries the lock once more: if the holder let go between our first try
-/// and the request, he did not see it, and nobody else would until the next run.
+/// Leaves a request, then tries the lock once more. If the holder released the lock before the request
+/// existed, it did not see the request, and it would wait until the next run.
 fn request(spool: &Spool, id: QueueId, action: &Action, now: Timestamp) -> disk::Result<Acted> {
     if spool.post_request(id, action)? == Posted::Taken {
         return Ok(Acted::OtherWaits);
@@ -267,9 +266,8 @@ fn request(spool: &Spool, id: QueueId, action: &Action, now: Timestamp) -> disk:
     Ok(acted)
 }
 
-/// Does what was asked for, unless whoever had the message in hand did so between the two: if
-/// another request waits, or none, he has. Whether the action makes sense is asked only then: it
-/// makes none any more when it has been done.
+/// Carries out the action, unless the previous holder has done so meanwhile: then the request is gone or
+/// replaced. Whether the action applies is checked only after that: once done, it no longer applies.
 fn serve_own(entry: Box<Entry>, action: &Action, now: Timestamp) -> disk::Result<Acted> {
     let (_, waiting) = entry.request()?;
     if waiting.as_ref() != Some(action) {

@@ -1,9 +1,8 @@
 //! The spool: queue directories, message files, locks, and the commit points between them.
 //!
-//! This module is `spool-layout.md` in code: that document holds the table of legal on-disk
-//! states and names each commit point, and the comments here cite those names. Only this
-//! module touches queue directories, and only through [`Disk`]. It knows nothing of how mail
-//! is delivered.
+//! This module implements `spool-layout.md`: that document holds the table of legal on-disk states and names
+//! each commit point, and the comments here cite those names. Only this module touches queue directories, and
+//! only through [`Disk`]. It does not depend on how mail is delivered.
 
 mod destinations;
 mod draft;
@@ -55,20 +54,20 @@ use layout::{FILES, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FIL
 use part::Part;
 use reserve::RESERVE;
 
-/// Buckets held open at once.
+/// Most bucket directories held open at once. Beyond it all are closed, and made durable again when used.
 const MAX_BUCKETS_OPEN: usize = 64;
 
-/// A spool, opened. Clones share the descriptor.
+/// An open spool. Clones share the descriptor.
 #[derive(Clone, Debug)]
 pub struct Spool {
     disk: Disk,
-    /// Buckets whose names this process has made durable in their parents, held open: a bucket
-    /// that somebody else removed and made again is another one, whose name may not be durable
-    /// yet, and the inode of one that is open is not used again.
+    /// Bucket directories held open, with names that this process has made durable. If another process
+    /// removes a bucket and makes it again, the new name may not be durable yet. The new directory has
+    /// another inode number: the old one is not reused while the old directory is open.
     durable_buckets: Arc<Mutex<HashMap<PathBuf, disk::File>>>,
 }
 
-/// Why a spool cannot be used. None of it is any message's fault.
+/// Why a spool cannot be used. No message causes any of these errors.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file-system call failed.
@@ -77,7 +76,7 @@ pub enum Error {
     /// There is no spool here: no directory, or no `version` in it.
     #[error("{} is not a spool (`mailspool init` makes one)", .0.display())]
     Missing(PathBuf),
-    /// A newer program made it.
+    /// A newer program made the spool.
     #[error(
         "{}: the spool has version {found}, this program knows version {VERSION}; \
          the program that wrote it can empty it",
@@ -86,10 +85,10 @@ pub enum Error {
     Version {
         /// The spool.
         path: PathBuf,
-        /// What `version` says.
+        /// The content of `version`.
         found: String,
     },
-    /// A directory is missing, is none, or is on another file system.
+    /// A directory is missing, is not a directory, or is on another file system.
     #[error("{}: {why}; the spool is damaged or not mounted", .path.display())]
     Damaged {
         /// The directory.
@@ -97,7 +96,7 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Others than the owner could write into it.
+    /// Users other than the owner could write to the directory.
     #[error("{}: {why}", .path.display())]
     Unsafe {
         /// The directory.
@@ -110,18 +109,18 @@ pub enum Error {
 /// A result of an operation on a spool.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Whether a directory may lie on another file system: nothing depends on what is in it.
+/// Whether a directory may be on another file system: nothing depends on its content.
 fn is_needless(dir: &str) -> bool {
     dir == "state" || VIEW.contains(&dir)
 }
 
 impl Spool {
-    /// Opens a spool that is there.
+    /// Opens an existing spool.
     pub fn open(path: &Path) -> Result<Spool> {
         Spool::opened(path, None)
     }
 
-    /// As [`open`](Spool::open), with a test's seam at every file-system call.
+    /// Opens an existing spool with every file-system call passing through a test's `seam`.
     #[cfg(feature = "testing")]
     pub fn open_through(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
         Spool::opened(path, seam)
@@ -144,18 +143,18 @@ impl Spool {
                     found: found.to_owned(),
                 });
             }
-            // Torn or not there: whoever made it was cut off, or nobody made it.
+            // Torn or missing: the creation was cut off, or never began.
             _ => return Err(Error::Missing(path.to_owned())),
         }
         spool.check_skeleton()?;
         Ok(spool)
     }
 
-    /// Makes a spool, or finishes one whose making was cut off, and opens it. On one that is
-    /// there it does nothing but open it. Any number of processes may do so at once.
+    /// Makes a spool, or completes an unfinished one, and opens it. An existing spool is only opened. Any
+    /// number of processes may call this at once.
     ///
-    /// `version` is written last, and durably: who finds it finds everything else durable too,
-    /// and who does not repeats every step, the parent's fsync included (commit point *made*).
+    /// `version` is written last, and durably (commit point *made*). If `version` exists, everything else is
+    /// durable. Otherwise every step is redone, including the fsync of the parent directory.
     pub fn create(path: &Path) -> Result<Spool> {
         Spool::created(path, None)
     }
@@ -183,8 +182,8 @@ impl Spool {
             disk.mkdir(Path::new(dir))?;
             dirs.push(Path::new(dir));
         }
-        // Message files are made there, and what changes in them is to need no room. Only some file systems
-        // have such a thing.
+        // Message files are created in `new/`; changing them later should need no free space. Only some file
+        // systems support this.
         let _ = disk.keep_in_place(Path::new("new"));
         if let Some(parent) = path
             .parent()
@@ -211,9 +210,9 @@ impl Spool {
         }
     }
 
-    /// Looks at every directory: there, ours alone, and on the spool's own file system. A
-    /// `history/` that is not mounted is trouble of the spool's, seen here, and not a thousand
-    /// messages that begin anew.
+    /// Checks that every directory exists, belongs to this user, and is on the spool's file system. If
+    /// `history/` is not mounted, the spool is reported as damaged here; otherwise a thousand messages would
+    /// start over.
     fn check_skeleton(&self) -> Result<()> {
         let root = self.directory(".")?;
         let euid = nix::unistd::geteuid().as_raw();
@@ -236,8 +235,9 @@ impl Spool {
                 return Err(self.damaged(dir, "it is on another file system"));
             }
         }
-        // These may be missing: older programs did not make them all. A link in their place would lead
-        // us out of the spool, and what is renamed in `keys/` becomes durable with what is elsewhere.
+        // These may be missing: older programs did not make all of them. A symbolic link there would lead out
+        // of the spool. A rename within `keys/` becomes durable together with files elsewhere, so it must be
+        // on the same file system.
         let optional = [
             "state",
             KEYS,
@@ -249,8 +249,8 @@ impl Spool {
         for dir in optional.iter().chain(VIEW) {
             let dir = *dir;
             let stat = match self.disk.stat(Path::new(dir)) {
-                // Below a directory that we may not read: whatever needs it fails by itself. The view refuses
-                // no mail.
+                // Below a directory that this user may not read: operations that need it report their own
+                // errors. An unreadable view does not prevent accepting mail.
                 Err(error) if error.is_denied() || VIEW.contains(&dir) => continue,
                 other => other?,
             };
@@ -258,7 +258,7 @@ impl Spool {
                 Some(stat) if stat.kind != Kind::Dir => {
                     return Err(self.damaged(dir, "it is not a directory"));
                 }
-                // A suspension or a key that is not mounted is none, and nobody would know.
+                // A suspension or a key that is not mounted would be silently ignored.
                 Some(stat) if !is_needless(dir) && stat.identity.0 != root.identity.0 => {
                     return Err(self.damaged(dir, "it is on another file system"));
                 }
@@ -283,7 +283,7 @@ impl Spool {
         }
     }
 
-    /// Writes a file of the spool's own directory, whole and durably, unless it is there.
+    /// Writes a file into the spool's top directory, whole and durably, unless it exists.
     pub fn write_if_missing(&self, name: &Path, bytes: &[u8]) -> Result<()> {
         self.disk.mkdir(Path::new("state"))?;
         Part::write(&self.disk, Path::new("state"), "", bytes)?.link_to(name)?;
@@ -302,9 +302,8 @@ impl Spool {
         &self.disk
     }
 
-    /// Makes sure that a bucket is there and that its name is durable in its parent. A message
-    /// is renamed into a bucket only after that: else the old name's end could outlast a power
-    /// cut that the bucket does not.
+    /// Makes a bucket and makes its name durable in its parent. A message is renamed into a bucket only after
+    /// that. Otherwise a power cut could keep the removal of the old name and lose the bucket.
     fn prepare_bucket(&self, queue: &Queue) -> disk::Result<()> {
         match queue.bucket_parent() {
             None => Ok(()),
@@ -312,7 +311,8 @@ impl Spool {
         }
     }
 
-    /// The same for any directory whose name comes and goes.
+    /// Makes a directory like [`prepare_bucket`](Spool::prepare_bucket), for any directory that comes and
+    /// goes.
     fn prepare_dir(&self, parent: &Path, dir: PathBuf) -> disk::Result<()> {
         if self.is_durable_bucket(&dir)? {
             return Ok(());
@@ -320,8 +320,8 @@ impl Spool {
         self.disk.mkdir(&dir)?;
         let opened = self.disk.open_read(&dir)?;
         if let Err(error) = self.disk.durable(&[], &[parent]) {
-            // A later sync of the parent may succeed and say nothing about this name: unless
-            // another process uses it, it is made again.
+            // A later sync of the parent may succeed although this name is not durable. Remove the directory,
+            // so that the next call makes it again; this fails if another process uses it.
             let _ = self.disk.rmdir(&dir);
             return Err(error);
         }
@@ -329,10 +329,10 @@ impl Spool {
         Ok(())
     }
 
-    /// A bucket's name has been made durable.
+    /// Records that a bucket's name is durable in its parent.
     fn know_durable(&self, dir: PathBuf, opened: disk::File) {
         let mut buckets = self.buckets_made_durable();
-        // One for each minute of the schedule; an end to that is a matter of descriptors.
+        // There is one bucket per minute of the schedule; the bound limits the open descriptors.
         if buckets.len() >= MAX_BUCKETS_OPEN {
             buckets.clear();
         }
@@ -354,15 +354,15 @@ impl Spool {
         buckets.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes buckets that are empty. Their emptiness is made durable first: else a power cut
-    /// could keep the removal of the directory and bring back a name in it.
+    /// Removes empty buckets. Their emptiness is made durable first. Otherwise a power cut could keep the
+    /// removal of the directory and bring back a name in it.
     pub fn remove_empty_buckets(&self, queues: &[Queue]) -> disk::Result<()> {
         let mut empty = Vec::new();
         for queue in queues {
             match self.disk.list(&queue.dir()) {
                 Ok(names) if names.is_empty() => empty.push(queue.dir()),
                 Ok(_) => {}
-                // Gone, or a file with a bucket's name, which is not ours.
+                // Gone, or a file with a bucket's name, which this program did not make.
                 Err(error) if error.is_absent() || error.is_wrong_kind() => {}
                 Err(error) => return Err(error),
             }

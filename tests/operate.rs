@@ -58,7 +58,7 @@ fn a_request_for_a_message_that_is_gone_is_no_problem() {
         checked,
         format!(
             "note     requests/{gone}\n         \
-             asks for a message that is gone; the next run drops it\n\
+             is a request for a message that is gone; the next run drops it\n\
              0 messages, no problems.\n"
         )
     );

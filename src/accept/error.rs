@@ -10,7 +10,7 @@ use crate::message::dsn::DsnError;
 use crate::message::seal::MAX_BLOCK;
 use crate::message::{Address, AddressError};
 
-/// Why a message was not accepted. No file of it is left.
+/// Why a message was not accepted. None of its files remains.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// More octets than `accept.max_size`.
@@ -25,79 +25,77 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// Not one byte came.
+    /// The input has no bytes.
     #[error("the message is empty")]
     Empty,
-    /// There is nobody to deliver it to.
+    /// There are no recipients.
     #[error("the message has no recipients")]
     NoRecipients,
     /// More recipients than one message can have.
     #[error("the recipients together are longer than {MAX_BLOCK} octets")]
     TooManyRecipients,
-    /// A wish about notices that there is no way to hand on.
+    /// A DSN parameter that cannot be passed on.
     #[error("{name}: {source}")]
     Dsn {
-        /// Of which parameter.
+        /// The parameter's name.
         name: &'static str,
         /// What is wrong with it.
         source: DsnError,
     },
-    /// Wishes about more recipients than there are.
-    #[error("there are wishes about more recipients than the message has")]
+    /// DSN parameters for more recipients than there are.
+    #[error("there are DSN parameters for more recipients than the message has")]
     TooManyWishes,
-    /// More wishes than one message can have.
-    #[error(
-        "the recipients and the wishes about notices together are longer than {MAX_BLOCK} octets"
-    )]
+    /// More DSN parameters than one message can have.
+    #[error("the recipients and the DSN parameters together are longer than {MAX_BLOCK} octets")]
     WishesTooLong,
-    /// The sender's address is none once our host name follows it.
+    /// The sender's address is invalid with the host name appended.
     #[error("5.1.7 {address}: {source}")]
     Sender {
-        /// As it was given.
+        /// The address as given.
         address: Address,
         /// What is wrong with it.
         source: AddressError,
     },
-    /// A recipient's address is none once our host name follows it.
+    /// A recipient's address is invalid with the host name appended.
     #[error("5.1.3 {address}: {source}")]
     Recipient {
-        /// As it was given.
+        /// The address as given.
         address: Address,
         /// What is wrong with it.
         source: AddressError,
     },
-    /// The header is longer than [`Peeked`](super::Peeked) was told to hold.
+    /// The header is longer than [`Peeked`](super::Peeked) was allowed to hold.
     #[error("the header is longer than {limit} octets, too long to take recipients from it")]
     HeaderTooLong {
         /// The limit.
         limit: usize,
     },
-    /// A transport's name that could not be written to a line.
+    /// A transport name that cannot be written to an envelope line.
     #[error("not a transport's name: {0:?}")]
     BadTransport(String),
-    /// A release further ahead than `accept.max_hold`.
+    /// A release later than `accept.max_hold` allows.
     #[error(
-        "it is to be released at {release}: mail is held no longer than {}",
+        "the release at {release} is too late: mail is held at most {}",
         hours(limit)
     )]
     HoldTooLong {
-        /// When it is wanted.
+        /// The requested release.
         release: Timestamp,
         /// The limit.
         limit: SignedDuration,
     },
-    /// The reserve of the file system is reached.
+    /// The file system has less free space than the reserve.
     #[error("the spool's file system has {what} left, the reserve is {reserve}")]
     NoRoom {
-        /// What is left.
+        /// The free space.
         what: String,
-        /// What must stay.
+        /// The reserve.
         reserve: u64,
     },
-    /// Another process is accepting a message under the same key, and takes too long for that.
+    /// Another process is accepting a message under the same key, and takes too long.
     #[error("another submission with the same key is under way")]
     KeyBusy,
-    /// The input broke off. That is not its end.
+    /// Reading the input failed before its end.
     #[error("reading the message: {0}")]
     Input(#[source] io::Error),
     /// A file-system call failed.
@@ -106,7 +104,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the message itself is at fault and no later try can succeed.
+    /// Whether the message itself causes the error, so that no retry can succeed.
     pub fn is_permanent(&self) -> bool {
         matches!(
             self,

@@ -1,18 +1,18 @@
-//! The stream of bytes that comes in.
+//! The input stream.
 
 use std::io::{self, Read};
 
 use super::Error;
 
-/// The input, with what was read and not yet written.
+/// The input, with the bytes read but not yet written.
 #[derive(Debug)]
 pub(super) struct Input<R> {
     reader: R,
-    /// Made of zeroes once, and never cleared again.
+    /// Zeroed once, and never cleared again.
     buffer: Vec<u8>,
     /// Whether the last read filled it.
     is_full: bool,
-    /// What of the buffer was read and not consumed.
+    /// The part of the buffer that was read and not consumed.
     pub held: std::ops::Range<usize>,
     pub total: u64,
     pub eof: bool,
@@ -21,7 +21,8 @@ pub(super) struct Input<R> {
 impl<R: Read> Input<R> {
     const CHUNK: usize = 64 << 10;
 
-    /// Enough for most messages: each page that is cleared and not used costs a submission a page fault.
+    /// Octets of the first buffer. Enough for most messages: each page that is cleared and not used costs a
+    /// page fault.
     const FIRST: usize = 8 << 10;
 
     pub fn new(reader: R) -> Input<R> {
@@ -39,8 +40,8 @@ impl<R: Read> Input<R> {
         &self.buffer[self.held.clone()]
     }
 
-    /// Reads more behind what is there. Only a read of nothing is the end; an error is an
-    /// error, and an interrupted read is none.
+    /// Reads more after the held bytes. Only a read of zero bytes is the end. Interrupted reads are retried;
+    /// other errors are returned.
     pub fn fill(&mut self) -> Result<(), Error> {
         self.buffer.copy_within(self.held.clone(), 0);
         self.held = 0..self.held.len();
@@ -66,7 +67,7 @@ impl<R: Read> Input<R> {
         self.held.start += count;
     }
 
-    /// Gives the octets away: first what is held, then what is left.
+    /// Reads octets: first the held ones, then from the reader.
     pub fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.held.is_empty() {
             return self.reader.read(into);

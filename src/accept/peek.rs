@@ -1,4 +1,4 @@
-//! A message whose header is read before the message is accepted.
+//! Reading the header of a message before accepting it.
 
 use std::io::{self, Read};
 
@@ -7,26 +7,24 @@ use super::input::Input;
 use crate::message::header::{HeaderEnd, HeaderScan, Part};
 use crate::message::line;
 
-/// A message of which the header is known; reading it gives all of it, from its first octet.
+/// A message with its header already read. Reading it returns the whole message from its first octet.
 ///
-/// The header is what acceptance will find, by the same scan: lines of an mbox before it are not
-/// part of it.
+/// The header is what acceptance will find, by the same scan: mbox lines before it are not part of it.
 #[derive(Debug)]
 pub struct Peeked<R> {
-    /// The header. Its last line may have no end.
+    /// The header. Its last line may lack a line end.
     pub header: Vec<u8>,
-    /// If no empty line ends the header: the lines after it, up to the first empty one. Their author may
-    /// have meant them as header fields.
+    /// If no empty line ends the header: the lines after it, up to the first empty one. They may have been
+    /// meant as header fields.
     pub beyond: Vec<u8>,
     input: Input<R>,
 }
 
 impl<R: Read> Peeked<R> {
-    /// Reads as far as the end of the header, which is held in memory, and of what is beyond it.
+    /// Reads the header and `beyond` into memory.
     ///
     /// # Errors
-    /// Reading fails, or the header is longer than `limit` octets. Of what is beyond it, no more
-    /// octets than that are read.
+    /// If reading fails, or if the header is longer than `limit` octets. `beyond` is cut at the same limit.
     pub fn read(reader: R, limit: usize) -> Result<Peeked<R>, Error> {
         let mut input = Input::new(reader);
         let mut scan = HeaderScan::of_input(&[]);
@@ -58,7 +56,7 @@ impl<R: Read> Peeked<R> {
     }
 }
 
-/// The lines from an octet on, up to the first empty one, or so many octets.
+/// Returns the lines from an octet on, up to the first empty line or `limit` octets.
 fn beyond(input: &mut Input<impl Read>, from: usize, limit: usize) -> Result<Vec<u8>, Error> {
     loop {
         let rest = &input.bytes()[from..];
@@ -73,7 +71,7 @@ fn beyond(input: &mut Input<impl Read>, from: usize, limit: usize) -> Result<Vec
     }
 }
 
-/// How many octets stand before the first empty line, if there is one.
+/// Returns the octets before the first empty line, if there is one.
 fn before_empty_line(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     for line in line::lines(text) {

@@ -1,4 +1,4 @@
-//! The fields that acceptance adds, and the log line it writes.
+//! The fields that acceptance adds, and its log line.
 
 use jiff::Timestamp;
 
@@ -7,10 +7,10 @@ use crate::message::field::{self, MAX_LINE};
 use crate::message::header::HeaderScan;
 use crate::message::{Entrance, Envelope, QueueId, ReversePath, printable};
 
-/// A recipient's address of so many octets has no room in its line: a blank, `for <`, and `>;`.
+/// A recipient's address with this many octets or more does not fit in its line: a blank, `for <`, and `>;`.
 const MAX_FOR: usize = MAX_LINE - 8;
 
-/// What is known of a message as it comes in.
+/// Data of an arriving message.
 pub(super) struct Arrival<'a> {
     pub id: QueueId,
     pub now: Timestamp,
@@ -20,9 +20,9 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    /// The trace field (RFC 5321, section 4.4). `for` is given for a single recipient only:
-    /// several would tell each of them about the others. It is left out where it would make the
-    /// header one that only SMTPUTF8 carries, and where a line has no room for it.
+    /// Returns the trace field (RFC 5321, section 4.4). `for` is given for a single recipient only, because
+    /// it would disclose several recipients to each other. It is omitted if it would make the header require
+    /// SMTPUTF8, or does not fit in a line.
     pub fn received(&self, eol: &str) -> String {
         let Arrival { id, hostname, .. } = self;
         let with = match self.envelope.submission.entrance {
@@ -48,8 +48,8 @@ impl Arrival<'_> {
         received
     }
 
-    /// `Date:`, `Message-ID:` and `From:`, as far as they are missing (RFC 6409, section 8). The
-    /// author is taken to be the sender. A sender too long for a line is not named.
+    /// Returns the missing fields of `Date:`, `Message-ID:` and `From:` (RFC 6409, section 8). The sender is
+    /// used as the author. A sender too long for a line is omitted.
     pub fn missing_fields(&self, header: &HeaderScan, eol: &str) -> String {
         let mut fields = String::new();
         if !header.date {

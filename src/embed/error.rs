@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Busy,
     /// There is no such message in the queue.
     NoSuchMessage,
+    /// The action makes no sense for the message, such as to thaw one that is not frozen.
+    Inapplicable,
     /// There is no spool at the path, it was made by a newer program, or it is damaged, not mounted, or open
     /// to other users.
     UnusableSpool,
@@ -62,6 +64,7 @@ impl Error {
         match self.kind {
             ErrorKind::Refused
             | ErrorKind::NoSuchMessage
+            | ErrorKind::Inapplicable
             | ErrorKind::Misconfigured
             | ErrorKind::InsideRuntime => true,
             ErrorKind::NoRoom
@@ -149,13 +152,6 @@ impl From<runner::Error> for Error {
 impl From<message::AddressError> for Error {
     fn from(error: message::AddressError) -> Error {
         Error::new(ErrorKind::Refused, error)
-    }
-}
-
-#[doc(hidden)]
-impl From<std::convert::Infallible> for Error {
-    fn from(never: std::convert::Infallible) -> Error {
-        match never {}
     }
 }
 

@@ -9,9 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::error::refuse_inside_runtime;
-use super::{Acceptor, Error, ErrorKind, Spool, Submission};
+use super::{Error, ErrorKind, Spool, Submission};
 use crate::message::{AddressError, QueueId, domain};
 use crate::notice::NoticeBuilder;
+use crate::operator::Row;
 use crate::queue::{DelayAges, Pattern, RetryPolicy, Routes, Rule, Schedule, Schedules};
 use crate::runner as inner;
 use crate::runner::{Budget, MessageOutcome, Stop, Summary};
@@ -102,31 +103,41 @@ impl Runner {
         self.in_thread(|runner| runner.watch()).await
     }
 
-    /// Attempts one message now, if it is due and no other process has it in hand.
+    /// Attempts one message now, if it is due and no other process has it in hand. Returns what the queue says
+    /// about it then; `None` if it has left the queue, because it was delivered, or its sender notified.
     ///
     /// # Errors
     /// As [`run_once`](Runner::run_once).
-    pub fn attempt(&self, id: QueueId) -> Result<MessageOutcome, Error> {
-        refuse_inside_runtime("it in a blocking task")?;
-        Ok(self.inner.attempt(id)?)
+    pub fn attempt(&self, id: QueueId) -> Result<Option<Row>, Error> {
+        refuse_inside_runtime("run_once_async")?;
+        match self.inner.attempt(id)? {
+            MessageOutcome::Finished | MessageOutcome::Absent => Ok(None),
+            MessageOutcome::Trouble(why) => Err(Error::new(ErrorKind::Io, format!("{id}: {why}"))),
+            MessageOutcome::Busy
+            | MessageOutcome::Left
+            | MessageOutcome::Resting(_)
+            | MessageOutcome::Corrupt(_) => self.spool.message(id),
+        }
     }
 
-    /// Accepts a message and attempts it at once. When this returns an id the message is durable, whatever the
-    /// attempt came to: what was not delivered is attempted again by later runs.
+    /// Accepts a message and attempts it at once. Returns what the queue says about it then; `None` if it was
+    /// delivered, or its sender notified.
     ///
     /// # Errors
-    /// As [`Spool::submit`]. Nothing has been accepted then. An error of the attempt is its outcome
-    /// ([`MessageOutcome::Trouble`]), because the message is in the queue.
+    /// As [`Spool::submit`]: nothing has been accepted. After that the message is durable, and an error of the
+    /// attempt is none of this function: the message stays in the queue, and later runs attempt it.
     pub fn submit(
         &self,
         submission: Submission,
         message: impl Read,
-    ) -> Result<(QueueId, MessageOutcome), Error> {
+    ) -> Result<(QueueId, Option<Row>), Error> {
         refuse_inside_runtime("Spool::submit and then run_once_async")?;
-        let accepted = Acceptor::new(&self.spool).submit(submission, message)?;
-        let outcome = self.inner.attempt(accepted.id);
-        let outcome = outcome.unwrap_or_else(|error| MessageOutcome::Trouble(error.to_string()));
-        Ok((accepted.id, outcome))
+        let id = self.spool.submit(submission, message)?;
+        let attempted = self.attempt(id).or_else(|error| {
+            tracing::warn!(%id, %error, "accepted, but not attempted");
+            self.spool.message(id)
+        });
+        Ok((id, attempted.unwrap_or_default()))
     }
 
     /// Returns the handle that stops this runner.
@@ -272,7 +283,7 @@ impl RunnerBuilder {
     }
 
     /// Sets the most threads that may wait for the file system, or in a function of
-    /// [`from_fn`](crate::transports::from_fn), at once.
+    /// [`from_fn`](crate::transports::from_fn), at once. With one, a delivery that hangs holds up all others.
     pub fn threads(mut self, most: usize) -> RunnerBuilder {
         self.inner = self.inner.threads(most);
         self

@@ -1,7 +1,6 @@
 //! Delivery to other hosts, as an embedding program configures it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Error, ErrorKind};
 use crate::dns::{Host, Resolver};
@@ -34,9 +33,6 @@ pub struct SmtpBuilder {
     is_implicit: bool,
     security: Option<Security>,
     login: Option<Credentials>,
-    connect_timeout: Option<Duration>,
-    max_recipients: Option<usize>,
-    max_per_connection: Option<usize>,
     concurrency: Option<usize>,
 }
 
@@ -72,9 +68,6 @@ pub fn smtp(hello: impl Into<String>) -> SmtpBuilder {
         is_implicit: false,
         security: None,
         login: None,
-        connect_timeout: None,
-        max_recipients: None,
-        max_per_connection: None,
         concurrency: None,
     }
 }
@@ -120,24 +113,6 @@ impl SmtpBuilder {
             user: user.into(),
             password: password.into(),
         });
-        self
-    }
-
-    /// Sets how long a connection to one address may take to open; 30 seconds by default.
-    pub fn connect_timeout(mut self, timeout: Duration) -> SmtpBuilder {
-        self.connect_timeout = Some(timeout);
-        self
-    }
-
-    /// Sets the most recipients of one transaction; 100 by default.
-    pub fn max_recipients(mut self, most: usize) -> SmtpBuilder {
-        self.max_recipients = Some(most);
-        self
-    }
-
-    /// Sets the most messages over one connection; 100 by default.
-    pub fn max_per_connection(mut self, most: usize) -> SmtpBuilder {
-        self.max_per_connection = Some(most);
         self
     }
 
@@ -187,15 +162,6 @@ impl SmtpBuilder {
         let mut smtp = Smtp::builder(target, settings, resolver, self.hello);
         if let Some(port) = self.port {
             smtp = smtp.port(port);
-        }
-        if let Some(timeout) = self.connect_timeout {
-            smtp = smtp.connect_timeout(timeout);
-        }
-        if let Some(most) = self.max_recipients {
-            smtp = smtp.max_recipients(most);
-        }
-        if let Some(most) = self.max_per_connection {
-            smtp = smtp.max_per_connection(most);
         }
         if let Some(most) = self.concurrency {
             smtp = smtp.concurrency(most);

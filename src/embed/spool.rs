@@ -123,16 +123,10 @@ impl Spool {
     /// [`ErrorKind::Busy`] if another process has it in hand, [`ErrorKind::NoSuchMessage`] if it is not in the
     /// queue.
     pub fn lock(&self, id: QueueId) -> Result<Entry, Error> {
-        let absent = || {
-            Error::new(
-                ErrorKind::NoSuchMessage,
-                format!("{id} is not in the queue"),
-            )
-        };
         let busy = || Error::new(ErrorKind::Busy, format!("another process has {id} in hand"));
         let queue = match self.inner.locate(id)? {
             Located::At(Queue::New | Queue::Staged | Queue::Done) | Located::Absent => {
-                return Err(absent());
+                return Err(absent(id));
             }
             Located::At(queue) => queue,
             Located::Uncertain(doubt) => return Err(doubtful(doubt)),
@@ -147,16 +141,19 @@ impl Spool {
             },
             Claim::Busy => Err(busy()),
             Claim::Absent => Err(Error::new(ErrorKind::Busy, format!("{id} is moving"))),
-            Claim::NotAFile => Err(absent()),
+            Claim::NotAFile => Err(absent(id)),
         }
     }
 
     /// Attempts a message at the next run, whatever its schedule says. `by` is the name of the user that acts; it
-    /// is written to the message's history.
+    /// is written to the message's history. Returns whether it is done; if not, another process has the message
+    /// in hand, and it will be done when that process is done with the message.
     ///
     /// # Errors
-    /// Those of all actions: [`ErrorKind::Io`] or [`ErrorKind::NoRoom`] if the action could not be made durable.
-    pub fn retry(&self, id: QueueId, by: &str) -> Result<Acted, Error> {
+    /// Those of all actions: [`ErrorKind::NoSuchMessage`]; [`ErrorKind::Inapplicable`];
+    /// [`ErrorKind::Busy`] if another action waits already; [`ErrorKind::Io`] or [`ErrorKind::NoRoom`] if the
+    /// action could not be made durable.
+    pub fn retry(&self, id: QueueId, by: &str) -> Result<bool, Error> {
         self.act(id, &Action::Retry(actor(by, None)))
     }
 
@@ -170,7 +167,7 @@ impl Spool {
         by: &str,
         reason: &str,
         until: Option<Timestamp>,
-    ) -> Result<Acted, Error> {
+    ) -> Result<bool, Error> {
         let (by, then) = (actor(by, Some(reason)), Then::Thaw);
         self.act(id, &Action::Freeze { by, until, then })
     }
@@ -179,7 +176,7 @@ impl Spool {
     ///
     /// # Errors
     /// See [`retry`](Spool::retry).
-    pub fn thaw(&self, id: QueueId, by: &str) -> Result<Acted, Error> {
+    pub fn thaw(&self, id: QueueId, by: &str) -> Result<bool, Error> {
         self.act(id, &Action::Thaw(actor(by, None)))
     }
 
@@ -194,7 +191,7 @@ impl Spool {
         by: &str,
         reason: &str,
         until: Timestamp,
-    ) -> Result<Acted, Error> {
+    ) -> Result<bool, Error> {
         let by = actor(by, Some(reason));
         self.act(id, &Action::Discard { by, until })
     }
@@ -203,15 +200,34 @@ impl Spool {
     ///
     /// # Errors
     /// See [`retry`](Spool::retry).
-    pub fn bounce(&self, id: QueueId, by: &str, reason: &str) -> Result<Acted, Error> {
+    pub fn bounce(&self, id: QueueId, by: &str, reason: &str) -> Result<bool, Error> {
         self.act(id, &Action::Bounce(actor(by, Some(reason))))
     }
 
-    fn act(&self, id: QueueId, action: &Action) -> Result<Acted, Error> {
+    fn act(&self, id: QueueId, action: &Action) -> Result<bool, Error> {
         let acted = operator::act(&self.inner, &[id], action, Timestamp::now())?;
-        let acted = acted.into_iter().next().map(|(_, acted)| acted);
-        Ok(acted.unwrap_or(Acted::Absent))
+        match acted.into_iter().next() {
+            Some((_, Acted::Done)) => Ok(true),
+            Some((_, Acted::Requested)) => Ok(false),
+            Some((_, Acted::OtherWaits)) => {
+                let text =
+                    format!("another process has {id} in hand, and another action waits for it");
+                Err(Error::new(ErrorKind::Busy, text))
+            }
+            Some((_, Acted::Refused(why))) => {
+                Err(Error::new(ErrorKind::Inapplicable, format!("{id}: {why}")))
+            }
+            Some((_, Acted::Failed(why))) => Err(Error::new(ErrorKind::Io, format!("{id}: {why}"))),
+            Some((_, Acted::Absent)) | None => Err(absent(id)),
+        }
     }
+}
+
+fn absent(id: QueueId) -> Error {
+    Error::new(
+        ErrorKind::NoSuchMessage,
+        format!("{id} is not in the queue"),
+    )
 }
 
 fn actor(by: &str, reason: Option<&str>) -> By {

@@ -15,13 +15,13 @@ use crate::message::{
 /// The envelope of a message that is handed in, and what is to be done with it.
 ///
 /// ```
-/// use mailspool::{ReversePath, Submission};
+/// use mailspool::Submission;
 ///
 /// # fn main() -> Result<(), mailspool::Error> {
 /// let order = Submission::new("shop@example.org", ["you@example.net"])?
 ///     .key("order 4711")?          // A second submission under this key is not queued again.
 ///     .submitter("shop");
-/// let bounce = Submission::new(ReversePath::Null, ["me@example.org"])?;
+/// let bounce = Submission::new("", ["me@example.org"])?;
 /// # Ok(())
 /// # }
 /// ```
@@ -33,22 +33,20 @@ pub struct Submission {
 
 impl Submission {
     /// A submission from an application: missing `Date`, `Message-ID` and `From` fields are added, and `Bcc`
-    /// fields are removed. Addresses without a domain get the spool's host name.
+    /// fields are removed. Addresses without a domain get the spool's host name. The empty sender is the null
+    /// sender, of notices.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] if one of the addresses is invalid, or there is no recipient.
-    pub fn new<S, R>(
-        sender: S,
+    pub fn new<R: AsRef<str>>(
+        sender: &str,
         recipients: impl IntoIterator<Item = R>,
-    ) -> Result<Submission, Error>
-    where
-        S: TryInto<ReversePath>,
-        R: TryInto<Address>,
-        Error: From<S::Error> + From<R::Error>,
-    {
-        let sender = sender.try_into()?;
-        let recipients = recipients.into_iter().map(TryInto::try_into);
-        let recipients = recipients.collect::<Result<Vec<Address>, R::Error>>()?;
+    ) -> Result<Submission, Error> {
+        let sender = sender.parse::<ReversePath>()?;
+        let recipients = recipients
+            .into_iter()
+            .map(|text| Address::parse(text.as_ref()));
+        let recipients = recipients.collect::<Result<Vec<Address>, _>>()?;
         if recipients.is_empty() {
             return Err(accept::Error::NoRecipients.into());
         }
@@ -101,20 +99,27 @@ impl Submission {
         self
     }
 
-    /// Sets the events that the sender is notified of, for all recipients (RFC 3461, NOTIFY). Without this,
-    /// the sender is notified of failures and delays.
-    pub fn notify(mut self, notify: Notify) -> Submission {
+    /// Sets the events that the sender is notified of, for all recipients (RFC 3461, NOTIFY): `never`, or some of
+    /// `success`, `failure` and `delay`, separated by commas. Without this, the sender is notified of failures and
+    /// delays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] if it is anything else.
+    pub fn notify(mut self, events: &str) -> Result<Submission, Error> {
+        let notify = events
+            .parse::<Notify>()
+            .map_err(|error| Error::new(ErrorKind::Refused, error))?;
         let asked = RecipientDsn {
             notify: Some(notify),
             original: None,
         };
         self.request.dsn.recipients = vec![asked; self.request.recipients.len()];
-        self
+        Ok(self)
     }
 
-    /// Sets how much of the message a failure notice returns (RFC 3461, RET).
-    pub fn ret(mut self, ret: Ret) -> Submission {
-        self.request.dsn.ret = Some(ret);
+    /// Returns only the header of the message in a failure notice (RFC 3461, RET=HDRS).
+    pub fn return_headers(mut self) -> Submission {
+        self.request.dsn.ret = Some(Ret::Headers);
         self
     }
 

@@ -396,14 +396,6 @@ impl FromStr for Address {
     }
 }
 
-impl TryFrom<&str> for Address {
-    type Error = AddressError;
-
-    fn try_from(text: &str) -> Result<Address, AddressError> {
-        Address::parse(text)
-    }
-}
-
 impl FromStr for ReversePath {
     type Err = AddressError;
 
@@ -413,14 +405,6 @@ impl FromStr for ReversePath {
             "" | "<>" => Ok(ReversePath::Null),
             _ => Address::parse(text).map(ReversePath::Mailbox),
         }
-    }
-}
-
-impl TryFrom<&str> for ReversePath {
-    type Error = AddressError;
-
-    fn try_from(text: &str) -> Result<ReversePath, AddressError> {
-        text.parse()
     }
 }
 

@@ -1,5 +1,5 @@
-//! Notices as RFC 3464 describes them: a multipart/report (RFC 6522) with a part for people, one for
-//! programs, and what goes back of the message. RFC 6533 has what is not ASCII.
+//! Notices in the format of RFC 3464: a multipart/report (RFC 6522) with a part for people, a part for
+//! programs, and the returned message. RFC 6533 covers non-ASCII content.
 
 mod case;
 mod example;
@@ -35,16 +35,16 @@ pub use template::{Templates, Wording, WordingError};
 /// Writes bounces, notices of delay and notices of success.
 #[derive(Clone, Debug)]
 pub struct DsnBuilder {
-    /// Our name, as the Reporting-MTA. ASCII.
+    /// This host's name, for the Reporting-MTA. ASCII.
     #[doc(hidden)]
     pub hostname: String,
-    /// Whom the reader may ask; `postmaster` at our name, if nobody else is named.
+    /// The address for questions; `postmaster` at the host name if not set.
     #[doc(hidden)]
     pub postmaster: Option<Address>,
-    /// Bounces return messages up to this size whole, of larger ones the header.
+    /// Bounces return messages up to this many octets whole, and only the header of larger ones.
     #[doc(hidden)]
     pub return_whole: u64,
-    /// The words.
+    /// The texts.
     #[doc(hidden)]
     pub templates: Templates,
 }
@@ -56,7 +56,7 @@ const MAX_SUBJECT: usize = 250;
 const MAX_NAME: usize = 200;
 
 impl DsnBuilder {
-    /// A builder that returns messages up to 64,000 octets whole, in our own words.
+    /// Returns a builder with the default texts, which returns messages up to 64,000 octets whole.
     pub fn new(hostname: impl Into<String>) -> DsnBuilder {
         DsnBuilder {
             hostname: hostname.into(),
@@ -66,8 +66,8 @@ impl DsnBuilder {
         }
     }
 
-    /// A notice of this kind about a message that never was, to be looked at. It is as it would go
-    /// out, with every line of the words.
+    /// Returns a notice of this kind about an invented message, for review. It contains every line of the
+    /// text, as a real notice would.
     ///
     /// # Errors
     /// None is known.
@@ -77,7 +77,7 @@ impl DsnBuilder {
     }
 
     fn message(&self, report: &Report<'_>) -> io::Result<Vec<u8>> {
-        // Only a failure brings a message back whole (RFC 3461, 4.3).
+        // Only a bounce returns a whole message (RFC 3461, 4.3).
         let whole = report.kind == NoticeKind::Bounce
             && report.ret != Some(Ret::Headers)
             && report.body.size() <= self.return_whole;
@@ -129,9 +129,9 @@ impl NoticeBuilder for DsnBuilder {
     }
 }
 
-/// The value of the From field.
+/// Returns the value of the From field.
 fn from(name: &str, address: &str) -> String {
-    // Nothing here came out of a message: host name and postmaster are the configuration's.
+    // No value here comes from a message: host name and postmaster are configured.
     let name = shortened(printable(name), MAX_NAME);
     let name = (!name.is_empty()).then_some(name);
     let address = Address::parse(address);
@@ -143,7 +143,8 @@ fn from(name: &str, address: &str) -> String {
     encoded("From", &Mailbox::new_address(name, wire))
 }
 
-/// The To field's value. A domain in other than ASCII would make a header that only SMTPUTF8 carries.
+/// Returns the value of the To field. A domain that is not in ASCII would make a header that requires
+/// SMTPUTF8.
 fn to(sender: &Address) -> String {
     let to = sender.on_wire().unwrap_or(sender.as_str().into());
     if to.len() > MAX_LINE - 10 {
@@ -153,14 +154,14 @@ fn to(sender: &Address) -> String {
     }
 }
 
-/// The value of a field with encoded words where they are needed, in one line.
+/// Returns the value of a field in one line, with encoded words where needed.
 fn encoded(name: &str, value: &impl Header) -> String {
     let mut written = Vec::new();
     value.write_header(&mut written, name.len() + 2);
     String::from_utf8_lossy(&written).replace("\r\n", "")
 }
 
-/// What the words are about.
+/// The data for the texts.
 struct Told<'a> {
     builder: &'a DsnBuilder,
     report: &'a Report<'a>,
@@ -175,8 +176,8 @@ enum Where {
 }
 
 impl Told<'_> {
-    /// What stands for a word in braces. Nothing of it has a line break or another control
-    /// character, but for the replies.
+    /// Returns the text for a word in braces. Only the replies may contain line breaks; no other control
+    /// characters occur.
     fn value(&self, place: Place, r#where: Where) -> String {
         let most = match r#where {
             Where::Header => 3,

@@ -1,9 +1,8 @@
-//! Accounts for every file in a spool, and mends what a crash or a hand left behind.
+//! Accounts for every file in a spool, and repairs what a crash or manual changes left.
 //!
-//! Runs while runners work. It only looks, without locks, and believes that something is wrong
-//! only when it finds the same thing again and again; what moves meanwhile is not wrong. A
-//! repair then takes the lock of what it mends and looks once more. It moves, into `corrupt/`,
-//! rather than deletes; only the leftovers of files that never got a name are removed.
+//! Runs while runners work. It reads without locks, and reports a problem only if the same finding appears in
+//! each of several passes, because messages move meanwhile. A repair takes the lock and checks again. It
+//! moves files into `corrupt/` rather than deleting them. Only temporary files are removed.
 
 mod files;
 mod messages;
@@ -20,63 +19,63 @@ use crate::spool::{Queue, Spool};
 
 pub use tally::{Tallied, Tally, tally};
 
-/// One thing that was found.
+/// A finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
-    /// Where, below the spool.
+    /// The path, relative to the spool.
     pub path: PathBuf,
-    /// What it is.
+    /// A description of the finding.
     pub what: String,
-    /// What a repair does about it, if it can do anything.
+    /// What a repair would do, if it can do anything.
     pub repair: Option<Repair>,
-    /// Whether a repair did it; none if there was no repair. One that found it changed, or in
-    /// somebody's hand, did not.
+    /// Whether a repair succeeded; `None` without a repair. False if the file has changed, or if another
+    /// process holds it.
     pub repaired: Option<bool>,
 }
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Worth knowing: a name that is not ours, work for the next run.
+    /// Harmless: an unknown name, or work for the next run.
     Note,
-    /// Something is not as it should be.
+    /// Something is wrong.
     Problem,
 }
 
 /// What a repair does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// Renames it.
+    /// Renames the file.
     Move {
-        /// To this name.
+        /// The new name.
         to: PathBuf,
     },
-    /// Keeps this one of the names of a file.
+    /// Removes all names of a file but this one.
     OneName {
-        /// The latest.
+        /// The name in the latest queue.
         kept: PathBuf,
     },
-    /// Sets its permission bits.
+    /// Sets the permission bits.
     Chmod {
-        /// To these.
+        /// The new bits.
         mode: u32,
     },
-    /// Removes it.
+    /// Removes the file.
     Remove,
-    /// Writes what shows the envelope of the message that stands there.
+    /// Rewrites the view of the message in this queue.
     Show {
-        /// There.
+        /// The queue.
         at: Queue,
     },
-    /// Looks for what is wrong with it, and writes that down.
+    /// Examines the message again, and records the reason.
     SayWhy,
 }
 
 impl Finding {
-    /// Whether it cannot be seen while this path cannot be read: a directory hides all that is below it, and
-    /// a message what is wrong with its view.
+    /// Whether the finding is invisible while a path cannot be read: a directory hides everything below it,
+    /// and a message hides faults of its view.
     pub fn is_hidden(&self, unread: &Path) -> bool {
         let message = match &self.repair {
             Some(Repair::Show { at }) => {
@@ -89,7 +88,7 @@ impl Finding {
 }
 
 impl Repair {
-    /// What would be done: `moves it to corrupt/x`.
+    /// The repair as announced: `moves it to corrupt/x`.
     pub fn does(&self) -> String {
         match self {
             Repair::Move { to } => format!("moves it to {}", to.display()),
@@ -97,11 +96,11 @@ impl Repair {
             Repair::Chmod { mode } => format!("sets its mode to {mode:04o}"),
             Repair::Remove => "removes it".to_owned(),
             Repair::Show { .. } => "writes it again".to_owned(),
-            Repair::SayWhy => "looks at it again and writes down why".to_owned(),
+            Repair::SayWhy => "verifies it again and records the reason".to_owned(),
         }
     }
 
-    /// What was done: `moved to corrupt/x`.
+    /// The repair as done: `moved to corrupt/x`.
     pub fn done(&self) -> String {
         match self {
             Repair::Move { to } => format!("moved to {}", to.display()),
@@ -109,21 +108,20 @@ impl Repair {
             Repair::Chmod { mode } => format!("set its mode to {mode:04o}"),
             Repair::Remove => "removed".to_owned(),
             Repair::Show { .. } => "wrote it again".to_owned(),
-            Repair::SayWhy => "looked at it again and wrote down why".to_owned(),
+            Repair::SayWhy => "verified it again and recorded the reason".to_owned(),
         }
     }
 }
 
-/// So often a problem must be seen before it is believed.
+/// How many passes must see a problem before it is reported.
 const LOOKS: usize = 3;
-/// So long after a look the next one comes.
+/// The pause between two passes.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Looks at everything; with `repair`, mends what can be mended. Findings are sorted by path.
+/// Checks everything; with `repair`, repairs what it can. Findings are sorted by path.
 ///
 /// # Errors
-/// Of the directories that hold all others. What cannot be looked at below them is a problem
-/// among the findings.
+/// If the top directories cannot be read. What cannot be read below them is reported as a problem.
 pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     let mut findings = look(spool)?;
     for _ in 1..LOOKS {
@@ -133,8 +131,8 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
         {
             break;
         }
-        // A message may have moved on between two of our calls, and look like anything. It
-        // does not look like the same thing each time.
+        // A message may have moved between two system calls, and look damaged. It does not look the same in
+        // each pass.
         std::thread::sleep(PAUSE);
         findings = agreed(findings, look(spool)?);
     }
@@ -151,7 +149,7 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
                 finding.what.push_str(&format!("; {error}"));
             }
         }
-        // What is below a directory that was closed can be looked at now.
+        // Directories below one that was closed can be read now.
         if closed
             && findings
                 .iter()
@@ -163,8 +161,8 @@ pub fn check(spool: &Spool, repair: bool) -> disk::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// What two looks agree on: problems that both have seen, and the later one's notes. What one of
-/// them could not read, the other may have seen, so both are right.
+/// Returns the findings that two passes agree on: the problems that both have seen, and the notes of the
+/// later one. If a pass could not read a path, the other pass's findings below it are kept.
 fn agreed(before: Vec<Finding>, after: Vec<Finding>) -> Vec<Finding> {
     let is_unread = |finding: &Finding| finding.what.starts_with(UNREAD);
     let seen = |finding: &Finding, by: &[Finding]| {
@@ -176,7 +174,7 @@ fn agreed(before: Vec<Finding>, after: Vec<Finding>) -> Vec<Finding> {
     let is_problem = |finding: &Finding| finding.level == Level::Problem;
     let mut both: Vec<Finding> = after
         .iter()
-        .filter(|one| !is_problem(one) || seen(one, &before))
+        .filter(|finding| !is_problem(finding) || seen(finding, &before))
         .cloned()
         .collect();
     let hidden = |finding: &Finding| !after.contains(finding) && seen(finding, &after);
@@ -184,7 +182,7 @@ fn agreed(before: Vec<Finding>, after: Vec<Finding>) -> Vec<Finding> {
     both
 }
 
-/// How the finding begins that something could not be looked at.
+/// The beginning of a finding about an unreadable path.
 const UNREAD: &str = "cannot be read: ";
 
 fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
@@ -204,22 +202,22 @@ fn look(spool: &Spool) -> disk::Result<Vec<Finding>> {
     Ok(look.findings)
 }
 
-/// Whether a directory is closed to its owner: then nothing can be said of what is below it.
+/// Whether a directory is closed to its owner, so that nothing below it can be checked.
 fn keeps_out(finding: &Finding) -> bool {
     finding.what.ends_with(files::KEEPS_OUT)
 }
 
-/// One look at everything.
+/// One pass over the spool.
 struct Look<'a> {
     spool: &'a Spool,
     owner: u32,
-    /// Messages with a file that we may not read: that says nothing about what is in it.
+    /// Messages with an unreadable file: nothing is known about its content.
     barred: HashSet<QueueId>,
-    /// Inodes under a lock, once somebody wanted to know: the kernel takes its time.
+    /// Inodes with a lock, determined at first use, because the kernel takes long to list them.
     locked: Option<HashMap<u64, u32>>,
-    /// Where messages were seen.
+    /// The queues in which messages were seen.
     seen: BTreeMap<QueueId, Vec<Queue>>,
-    /// The other files of messages that were seen: in which directory, of which message.
+    /// The other files of messages that were seen: the directory and the message.
     infos: Vec<(&'static str, QueueId)>,
     findings: Vec<Finding>,
 }
@@ -265,7 +263,7 @@ impl<'a> Look<'a> {
         self.find(Level::Problem, path, what, Some(repair));
     }
 
-    /// What cannot be looked at is a problem of its own, and no reason to stop looking.
+    /// Returns a result, or records its error as a problem and returns `None`, so that the pass continues.
     fn unless<T>(&mut self, path: &Path, looked: disk::Result<T>) -> Option<T> {
         match looked {
             Ok(found) => Some(found),
@@ -278,7 +276,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// A free name in `corrupt/`: what is there already is not replaced.
+    /// Returns a free name in `corrupt/`, so that no file is replaced.
     fn room_in_corrupt(&self, name: &str) -> disk::Result<PathBuf> {
         let mut to = PathBuf::from(format!("corrupt/{name}"));
         let mut number = 1;

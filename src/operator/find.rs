@@ -4,14 +4,14 @@ use crate::disk;
 use crate::message::QueueId;
 use crate::spool::{Located, Spool};
 
-/// What a part of an id leads to.
+/// The result of a search by a part of an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// One message.
+    /// Exactly one message.
     One(QueueId),
-    /// None.
+    /// No message.
     None,
-    /// Several; some of them.
+    /// Several messages: their ids.
     Several(Vec<QueueId>),
 }
 
@@ -32,7 +32,7 @@ pub fn find(spool: &Spool, part: &str) -> disk::Result<Found> {
     let ids = ids.chain(listing.unplaced);
     let mut found: Vec<QueueId> = ids.filter(|id| id.to_string().contains(&part)).collect();
     Ok(match found.len() {
-        // It may be where we could not look.
+        // It may be in a directory that could not be read.
         0 => match listing.unread.into_iter().next() {
             Some(error) => return Err(error),
             None => Found::None,

@@ -1,4 +1,4 @@
-//! One message as operators and programs see it: the row of a listing.
+//! The row of a message in a listing, for operators and programs.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,8 +8,8 @@ use crate::queue::state::Fate;
 use crate::queue::{Bucket, Hold, State, Then};
 use crate::spool::{Queue, View};
 
-/// A message in a listing. As JSON this is a stable interface: times are RFC 3339 in UTC,
-/// `age` is in seconds, `size` in octets, what does not exist is null.
+/// A message in a listing. The JSON form is a stable interface: times are RFC 3339 in UTC, `age` is in
+/// seconds, `size` in octets, and missing values are null.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)] // the fields are the interface's, described in README
 pub struct Row {
@@ -31,10 +31,10 @@ pub struct Row {
     pub transport: Option<String>,
     #[doc(hidden)]
     pub hold: Option<HoldRow>,
-    /// The process of this host that works on it.
+    /// The process on this host that works on it.
     #[doc(hidden)]
     pub process: Option<u32>,
-    /// Since when it has been in use.
+    /// When it was marked as in use.
     #[doc(hidden)]
     pub since: Option<Timestamp>,
 }
@@ -48,16 +48,16 @@ pub struct RecipientRow {
     pub reply: Option<String>,
 }
 
-/// Who holds a message back, in a listing: it is frozen, or discarded.
+/// A hold in a listing: the message is frozen or discarded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct HoldRow {
     pub by: String,
     pub reason: Option<String>,
     pub since: Timestamp,
-    /// When that ends by itself.
+    /// When the hold ends by itself.
     pub until: Option<Timestamp>,
-    /// What happens then: `thaw` or `discard`; null where nothing does by itself.
+    /// What happens then: `thaw` or `discard`; null if it does not end by itself.
     pub then: Option<Then>,
 }
 
@@ -69,22 +69,22 @@ pub enum RowStatus {
     Incoming,
     /// Waiting for a run.
     Active,
-    /// Somebody works on it at this moment.
+    /// A process works on it now.
     InProgress,
-    /// It is tried at its time.
+    /// It is attempted when due.
     Scheduled,
-    /// It is forgotten at its time.
+    /// It is forgotten when due.
     WillBeDiscarded,
-    /// The next run tells its sender.
+    /// The next run notifies its sender.
     WillBeBounced,
-    /// It is held.
+    /// It is frozen.
     Frozen,
-    /// It cannot be trusted.
+    /// It is damaged, and in quarantine or about to be.
     Corrupt,
 }
 
 impl RowStatus {
-    /// The status in words, for people.
+    /// The status as displayed.
     pub fn label(self) -> &'static str {
         match self {
             RowStatus::Incoming => "Incoming",
@@ -126,7 +126,7 @@ impl std::fmt::Display for Row {
     }
 }
 
-/// The row of a message.
+/// Returns the row of a message.
 pub fn row(view: &View, now: Timestamp) -> Row {
     let id = view.id;
     let added = id.accepted();
@@ -197,15 +197,15 @@ fn status(view: &View, state: &State) -> RowStatus {
     }
 }
 
-/// When something happens to it next; what is being tried, and what only a person can move,
-/// has no such time.
+/// Returns when something happens next. `None` for a message being attempted, and for one that only an
+/// operator can move.
 fn next_attempt(status: RowStatus, queue: Queue, state: &State) -> Option<Timestamp> {
     let bucket = match queue {
         Queue::Deferred(bucket) | Queue::Frozen(bucket) | Queue::Discarded(bucket) => bucket.due(),
         _ => None,
     };
     match status {
-        // Where only a sender is told something at that time, the attempt comes behind it.
+        // If only a notice is due at that time, the attempt comes after it.
         RowStatus::Scheduled => match (bucket, state.next_due(), state.next_attempt()) {
             (Some(bucket), Some(due), Some(next)) if due < next && bucket < next => {
                 if Bucket::for_time(due).due() == Some(bucket) {

@@ -1,4 +1,4 @@
-//! Makes due what was put off for a reason that is gone.
+//! Makes messages due again after the reason for their deferral has ended.
 
 use jiff::Timestamp;
 
@@ -8,13 +8,12 @@ use crate::queue::state::Fate;
 use crate::queue::{Hold, State};
 use crate::spool::{BucketQueue, Claim, Listing, Queue, Spool, Unreadable};
 
-/// Makes due what was put off although it was due, and has a recipient left whose mail is meant.
-/// No event, and nothing is synced: whoever is killed, and a power cut, leave it to be looked at
-/// within an hour. What somebody has in hand is brought back by him.
+/// Makes messages due that were deferred although they were due, if `is_meant` selects one of their waiting
+/// recipients. This is not an event, and nothing is synced: after a kill or a power cut, the messages are
+/// tried within an hour. A message held by another process is skipped; its holder moves it back.
 ///
 /// # Errors
-/// Of a message or a bucket that the system would not let us have; the others are made due all the
-/// same.
+/// The first error of a message or a bucket; the others are made due regardless.
 pub fn wake(
     spool: &Spool,
     is_meant: &dyn Fn(&Envelope, &Address) -> bool,
@@ -60,7 +59,8 @@ fn wake_one(
                 is_due && is_meant(envelope, &recipient.address)
             })
     };
-    // Without its lock, and without reading all of it, as most are not meant.
+    // Check first without the lock, and without reading the whole message, because most messages are not
+    // selected.
     let view = spool.view(id, queue, listing)?;
     let content = view.and_then(|view| view.content.ok());
     if !content.is_some_and(|content| waits(&content.envelope, &content.state)) {
@@ -71,7 +71,7 @@ fn wake_one(
     };
     match locked.read() {
         Ok(mut entry) if waits(entry.envelope(), entry.state()) => entry.activate().map(|()| true),
-        // What is corrupt is for the next run to find.
+        // The next run handles a corrupt message.
         Ok(_) | Err(Unreadable::Corrupt(..)) => Ok(false),
         Err(Unreadable::Failed(error)) => Err(error),
     }

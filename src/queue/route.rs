@@ -102,6 +102,7 @@ impl Routes {
     }
 
     /// Whether the result can depend on the sender.
+    #[cfg(feature = "testing")]
     pub fn depend_on_sender(&self) -> bool {
         self.0.iter().any(|rule| rule.sender != Pattern::Any)
     }

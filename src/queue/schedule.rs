@@ -112,6 +112,7 @@ impl Schedule {
     pub const LONGEST_LIFETIME: SignedDuration = SignedDuration::from_hours(100 * 365 * 24);
 
     /// Returns a schedule of these phases. The lifetime is the end of the last one.
+    #[cfg(feature = "testing")]
     pub fn new(phases: Vec<Phase>) -> Result<Schedule, ScheduleError> {
         let rhythm = Rhythm::Phases(phases);
         Schedule::from_parts(rhythm, None, None, Schedule::JITTER)
@@ -154,17 +155,20 @@ impl Schedule {
     }
 
     /// Replaces the jitter.
+    #[cfg(feature = "testing")]
     pub fn with_jitter(self, jitter: f64) -> Result<Schedule, ScheduleError> {
         Schedule { jitter, ..self }.checked()
     }
 
     /// Replaces the cap.
+    #[cfg(feature = "testing")]
     pub fn with_cap(self, cap: SignedDuration) -> Result<Schedule, ScheduleError> {
         let cap = Some(cap);
         Schedule { cap, ..self }.checked()
     }
 
     /// Replaces the lifetime.
+    #[cfg(feature = "testing")]
     pub fn with_lifetime(self, lifetime: SignedDuration) -> Result<Schedule, ScheduleError> {
         Schedule { lifetime, ..self }.checked()
     }

@@ -1,14 +1,11 @@
-//! What is remembered of destinations and of their hosts: those that could not be reached, and how
-//! many speak to one at once.
+//! State of destinations and their hosts: which could not be reached, and how many connections each has.
 //!
-//! A host is remembered as a destination is, under the name that its transport has for it: its address
-//! and port. Many destinations may share it. A destination that is a host itself is one thing, with
-//! one memory.
+//! A host is recorded like a destination, under its transport's name for it: address and port. Several
+//! destinations may share a host. A destination that is itself a host has a single record.
 //!
-//! All of it lies in `state/` and is a help only. Without it every message for a dead host
-//! waits for it again; with something wrong in it, a message waits until a time that is never
-//! further away than [`Down::LONGEST`]. So nothing here is synced, and what cannot be read is
-//! nothing.
+//! All files are in `state/` and are only an optimization. Without them each message for a dead host waits
+//! for it again. With wrong content a message waits at most [`Down::LONGEST`]. So nothing here is synced, and
+//! unreadable files are ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -20,44 +17,44 @@ use super::part::Part;
 use super::slots::Slot;
 use crate::disk;
 
-/// Where mail goes next: a transport of the configuration, and what it says of a recipient.
+/// A destination: a transport of the configuration, and the next hop that it names for a recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Destination {
     /// The transport's name.
     pub transport: String,
-    /// The destination, as the transport names it.
+    /// The next hop, as the transport names it.
     #[serde(rename = "destination")]
     pub next_hop: String,
 }
 
-/// A destination that could not be reached, and is left alone until it is probed again.
+/// A destination that could not be reached, and is not tried until the next probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Down {
-    /// Which; or a host that serves destinations.
+    /// The destination, or one of its hosts.
     #[serde(flatten)]
     pub destination: Destination,
-    /// When it was first found to be down.
+    /// When it was first found down.
     pub since: Timestamp,
-    /// When it is tried again, by one message first.
+    /// When to try it again, with one message first.
     pub probe: Timestamp,
-    /// When it was tried last.
+    /// When it was last tried.
     pub tried: Timestamp,
-    /// How often it has been tried since.
+    /// How many attempts have failed since.
     pub tries: u32,
-    /// What happened last.
+    /// The last reply or error.
     pub reply: String,
-    /// The hosts by which it is down, as the transport names them; none if it is a host itself, or if
-    /// its hosts could not be found. As soon as one of them is not down it may be tried.
+    /// The hosts that are down, as the transport names them. Empty if this is itself a host, or if the hosts
+    /// could not be determined. As soon as one of them is no longer down, the destination may be tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
 }
 
 const DIR: &str = "state/down";
-/// No entry is larger: a reply is cut.
+/// Most octets read from an entry. Replies are truncated to fit; a larger file is an error.
 const MOST: u64 = 64 << 10;
 
 impl Destination {
-    /// A host of this destination.
+    /// Returns the record key of a host of this destination.
     #[must_use]
     pub fn host(&self, key: &str) -> Destination {
         Destination {
@@ -66,15 +63,15 @@ impl Destination {
         }
     }
 
-    /// A name for a file: readable, and of no other hop.
+    /// Returns a readable file name that no other destination has.
     fn file_name(&self) -> String {
         file_name(&self.to_string())
     }
 }
 
-/// A name for a file: readable, and of no other text.
+/// Returns a readable file name that no other text has.
 pub(super) fn file_name(text: &str) -> String {
-    /// File systems take 255; a prefix or suffix of ours must fit.
+    /// Octets. File systems allow 255; a prefix or suffix must fit. Longer names are cut and end in a hash.
     const LONGEST: usize = 200;
     let mut name = String::new();
     for byte in text.bytes() {
@@ -101,12 +98,12 @@ impl std::fmt::Display for Destination {
 }
 
 impl Down {
-    /// The first wait; it doubles with each try that fails, up to [`LONGEST`](Down::LONGEST).
+    /// The first wait. It doubles with each failed attempt, up to [`LONGEST`](Down::LONGEST).
     pub const FIRST: SignedDuration = SignedDuration::from_mins(5);
-    /// The longest wait.
+    /// The longest wait between probes.
     pub const LONGEST: SignedDuration = SignedDuration::from_hours(1);
 
-    /// The same after one more try that failed, or a new one after the first.
+    /// Returns the record after another failed attempt, or a new record if there was none `before`.
     #[must_use]
     pub fn again(
         before: Option<Down>,
@@ -130,40 +127,40 @@ impl Down {
         }
     }
 
-    /// Whether it is to be left alone now. A probe further away than the longest wait was
-    /// written by a wrong clock, and is due.
+    /// Whether to leave the destination alone now. A probe later than the longest wait was written under a
+    /// wrong clock, and is due.
     #[must_use]
     pub fn is_left_alone(&self, now: Timestamp) -> bool {
         now < self.probe && self.probe.duration_since(now) <= Down::LONGEST
     }
 }
 
-/// Why it cannot be known whether a destination is down.
+/// Why it is unknown whether a destination is down.
 #[derive(Debug, thiserror::Error)]
 pub enum Forgotten {
-    /// The system does not let us read it.
+    /// The file cannot be read.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// What stands there is not what was written, or is about another destination.
-    #[error("{} is damaged, so nothing is remembered of its destination", .0.display())]
+    /// The file's content is invalid, or is about another destination.
+    #[error("{} is damaged, so the state of its destination is unknown", .0.display())]
     Damaged(PathBuf),
 }
 
 impl Spool {
-    /// What is remembered of a destination, if it is down. What cannot be read is nothing.
+    /// Returns the record of a destination that is down. Unreadable records are ignored.
     pub fn down(&self, destination: &Destination) -> Option<Down> {
         self.recall_down(destination).ok().flatten()
     }
 
-    /// The same, and whether it can be read.
+    /// Like [`down`](Spool::down), but reports unreadable records.
     ///
     /// # Errors
-    /// If something is there, and it does not say what is remembered.
+    /// If there is a record and it cannot be read.
     pub fn recall_down(&self, destination: &Destination) -> Result<Option<Down>, Forgotten> {
         self.read_down(&destination.file_name())
     }
 
-    /// Looks whether an entry of [`DIR`](self::DIR) says nothing; with `remove` removes it then.
+    /// Whether an entry of [`DIR`](self::DIR) is damaged. With `remove`, removes it if so.
     pub(crate) fn is_damaged_down(&self, path: &Path, remove: bool) -> disk::Result<bool> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match self.read_down(&name) {
@@ -171,7 +168,8 @@ impl Spool {
             Err(Forgotten::Disk(error)) => Err(error),
             Err(Forgotten::Damaged(_)) => {
                 if remove {
-                    // One that is written anew at this moment may go with it: it is a help only.
+                    // This may remove a record that another process has just rewritten: it is only an
+                    // optimization.
                     self.disk.unlink(path)
                 } else {
                     Ok(true)
@@ -192,8 +190,8 @@ impl Spool {
             .ok_or_else(|| Forgotten::Damaged(self.path().join(path)))
     }
 
-    /// Remembers that a destination is down. Written to a name of its own and renamed, so that
-    /// nobody reads half of it.
+    /// Records that a destination is down. Written to a temporary name and renamed, so that no process reads
+    /// half a file.
     pub fn remember_down(&self, down: &Down) -> disk::Result<()> {
         self.disk.mkdir(Path::new("state"))?;
         self.disk.mkdir(Path::new(DIR))?;
@@ -202,8 +200,8 @@ impl Spool {
         Part::unsynced(&self.disk, Path::new(DIR), "", &text)?.rename_to(&path)
     }
 
-    /// The same, with what it depends on: a destination whose hosts are down may be tried as soon as one
-    /// of them may be.
+    /// Returns the record of a destination, taking its hosts into account: if its hosts are down, the
+    /// destination is due as soon as one of them is.
     pub(crate) fn recall_down_now(
         &self,
         destination: &Destination,
@@ -222,7 +220,7 @@ impl Spool {
         Ok(Some(down))
     }
 
-    /// Forgets that a destination is down; false if it was not.
+    /// Forgets that a destination is down. Returns false if it was not recorded as down.
     pub fn forget_down(&self, destination: &Destination) -> disk::Result<bool> {
         self.disk
             .unlink(&Path::new(DIR).join(destination.file_name()))
@@ -239,8 +237,7 @@ impl Spool {
         Ok(all)
     }
 
-    /// Takes one of the `most` places of those who may speak to a destination at once, over all
-    /// processes, if one is free.
+    /// Takes one of the `most` connection slots of a destination, shared by all processes, if one is free.
     pub fn take_connection(
         &self,
         destination: &Destination,
@@ -249,7 +246,7 @@ impl Spool {
         self.take_slot(&format!("to/{}", destination.file_name()), most)
     }
 
-    /// Takes the right to probe a destination, over all processes, if nobody has it.
+    /// Takes the exclusive right, among all processes, to probe a destination, if it is free.
     pub fn take_probe(&self, destination: &Destination) -> disk::Result<Option<Slot>> {
         self.take_slot(&format!("probe/{}", destination.file_name()), 1)
     }
@@ -315,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_nothing() {
+    fn an_unreadable_record_is_ignored() {
         let (_dir, spool) = spool();
         let destination = destination("a.test");
         let path = spool.path().join(DIR).join(destination.file_name());
@@ -330,14 +327,14 @@ mod tests {
             );
         }
         assert_eq!(spool.all_down().unwrap(), []);
-        // What is remembered next takes its place.
+        // The next record replaces it.
         let down = Down::again(None, &destination, "no answer", Timestamp::UNIX_EPOCH);
         spool.remember_down(&down).unwrap();
         assert_eq!(spool.recall_down(&destination).unwrap(), Some(down));
     }
 
     #[test]
-    fn a_destination_is_down_as_long_as_each_of_its_hosts() {
+    fn a_destination_is_down_while_all_its_hosts_are() {
         let (_dir, spool) = spool();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let a = destination("a.test");
@@ -360,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_another_destination_is_damage() {
+    fn a_record_about_another_destination_is_damaged() {
         let (_dir, spool) = spool();
         let down = Down::again(
             None,
@@ -381,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_counted_over_all_who_have_the_spool_open() {
+    fn connections_are_counted_across_all_processes() {
         let (_dir, spool) = spool();
         let other = Spool::open(spool.path()).unwrap();
         let destination = destination("a.test");

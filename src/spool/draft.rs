@@ -1,7 +1,7 @@
-//! Acceptance: a message comes into being in `new/`, whole or not at all.
+//! Acceptance: a message appears in `new/`, whole or not at all.
 //!
-//! The order of the writes is what makes it safe; each step says why. The commit points are
-//! *accepted* ([`Draft::accept`]) and, for notices, *staged* ([`Draft::stage`]).
+//! The order of the writes makes this safe; each step gives its reason. The commit points are *accepted*
+//! ([`Draft::accept`]) and, for notices, *staged* ([`Draft::stage`]).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,49 +16,49 @@ use crate::disk::{self, File};
 use crate::message::{Entrance, Envelope, QueueId, SealHasher, Submission, block};
 use crate::queue::QueueUntil;
 
-/// Small messages are written with one call.
+/// Octets buffered before a write, so that small messages are written with one call.
 const BUFFER: usize = 64 << 10;
 
-/// A message being written. Dropped before it is accepted or staged, it leaves nothing behind.
+/// A message being written. If it is dropped before it is accepted or staged, its files are removed.
 #[derive(Debug)]
 pub struct Draft {
     spool: Spool,
     id: QueueId,
     envelope: Envelope,
-    /// Open and locked, until the message is accepted or staged.
+    /// Open and locked until the message is accepted or staged.
     file: Option<File>,
-    /// Where its name is.
+    /// The queue that its name is in.
     queue: Queue,
-    /// The envelope block, not sealed yet.
+    /// The envelope block, not yet sealed.
     block: Vec<u8>,
-    /// What is not in the file yet: at first the block is in front of it.
+    /// Octets not yet written to the file. The first write puts the block before them.
     buffer: Vec<u8>,
-    /// Whether anything is in the file.
+    /// Whether anything has been written to the file.
     is_begun: bool,
-    /// There may be no room: it is written at once, when it is whole, into a file of the reserve.
+    /// There may be no free space: the whole message is written at once, into a file of the reserve.
     is_reserved: bool,
     hasher: SealHasher,
 }
 
-/// A message that is whole and durable in `staged/`: a notice, until its origin has recorded it.
+/// A message that is whole and durable in `staged/`: a notice not yet recorded by its origin.
 #[derive(Debug)]
 pub struct Staged {
     locked: Locked,
-    /// Where it is to stand.
+    /// The queue that it goes to.
     to: Queue,
 }
 
-/// What became of the wish to stage a notice.
+/// Result of [`Spool::stage_notice`].
 #[derive(Debug)]
 pub enum Staging {
-    /// It is to be written.
+    /// The notice is to be written.
     Fresh(Box<Draft>),
-    /// Another process looks at it at this moment; try later.
+    /// Another process holds the lock; try later.
     Busy,
 }
 
 impl Spool {
-    /// Begins a message under the first of the ids that is free.
+    /// Begins a message under the first free id.
     pub fn draft(
         &self,
         mut ids: impl FnMut() -> QueueId,
@@ -71,9 +71,9 @@ impl Spool {
         }
     }
 
-    /// The file is locked before an octet is written, and then looked at again as every locker does:
-    /// a sweeper may have taken it for a leftover between the two calls. Then this attempt is over,
-    /// and the sweeper tidies up.
+    /// Creates and locks the file before writing to it, then checks, as every locker does, that the name
+    /// still refers to it: a sweeper may have taken it for a leftover between the two calls. If so, returns
+    /// `None`, and the sweeper removes it.
     fn draft_as(
         &self,
         id: QueueId,
@@ -90,7 +90,7 @@ impl Spool {
             Ok(file) => file,
             Err(error) if error.is(nix::errno::Errno::EEXIST) => return Ok(None),
             Err(error) => {
-                // It may have been made although the answer was lost; best effort, as below.
+                // The file may have been created although the reply was lost; best effort, as below.
                 let _ = self.disk.unlink(&path);
                 return Err(error);
             }
@@ -126,11 +126,11 @@ impl Spool {
         Ok(named.is_some_and(|named| named.identity == ours.identity))
     }
 
-    /// Begins a notice, whose id is given by its cause. The caller holds the origin's lock.
-    /// One that an earlier holder staged and did not record is written again: that process may have
-    /// seen a sync fail, and then a later one that succeeds says nothing.
+    /// Begins a notice. Its id is derived from its cause. The caller holds the origin's lock. A notice that
+    /// an earlier holder staged and did not record is written again: that process may have seen a sync fail,
+    /// and after that a successful sync proves nothing.
     ///
-    /// One that `may_use_reserve` is written where there is no other room.
+    /// With `may_use_reserve`, the notice is written to the reserve if there is no other space.
     pub fn stage_notice(
         &self,
         id: QueueId,
@@ -144,8 +144,8 @@ impl Spool {
                 Claim::NotAFile | Claim::Absent => {}
             }
         }
-        // A history that a power cut brought back of a notice with this id would say that this one is
-        // delivered.
+        // After a power cut, the history of an earlier notice with this id may be back. It would say that
+        // this notice is delivered.
         let history = Info::History.path(id);
         if self.disk.stat(&history)?.is_some()
             && let Located::Absent = self.locate_for_good(id)?
@@ -165,7 +165,7 @@ impl Draft {
         self.id
     }
 
-    /// Octets of the message so far.
+    /// Octets of the message so far, without the block.
     #[cfg(feature = "testing")]
     pub fn size(&self) -> u64 {
         self.hasher.size()
@@ -195,11 +195,11 @@ impl Draft {
         Ok(())
     }
 
-    /// Makes the message whole and its file durable, under the name that it has in `new/`.
+    /// Completes the message and makes its file durable, under its name in `new/`.
     fn seal(&mut self) -> disk::Result<()> {
         block::close(&mut self.block, self.hasher.size(), self.hasher.digest());
-        // The view comes first, because only a message that is locked by its acceptor may have its
-        // view written: what a runner has finished must not get one again.
+        // Write the view first: only the acceptor that holds the lock may write it. After that a runner may
+        // have finished the message, and it must not get a view again.
         write_view(&self.spool.disk, self.id, &self.envelope);
         if self.is_reserved {
             return self.seal_reserved();
@@ -234,18 +234,19 @@ impl Draft {
                 return Err(error);
             }
         };
-        // One of the reserve is locked since it was claimed; and then the path is this file.
+        // A file of the reserve has been locked since it was claimed, and now `path` names that file.
         disk.try_lock(&file)?;
         let synced = disk.sync_file(&file);
         self.file = Some(file);
         synced
     }
 
-    /// Accepts the message (commit point *accepted*): fsync of the file, rename to its directory, fsync of
-    /// that directory. The file comes first, since a name outside `new/` says that the message is whole.
+    /// Accepts the message (commit point *accepted*): fsync of the file, rename to its queue, fsync of that
+    /// queue's directory. The file is synced first, because a name outside `new/` means that the message is
+    /// whole.
     ///
-    /// After an error nothing is left behind, and nothing may be believed: not even a later success of
-    /// the same sync. `accepted` is called at the commit point, before anything else that may take time.
+    /// After an error the files are removed, and a later success of the same sync proves nothing. `accepted`
+    /// is called at the commit point, before anything else that may take time.
     pub fn accept(mut self, accepted: impl FnOnce()) -> disk::Result<QueueId> {
         let to = entrance(&self.envelope.submission);
         self.seal()?;
@@ -255,10 +256,10 @@ impl Draft {
         Ok(self.id)
     }
 
-    /// As [`accept`](Draft::accept), under a key that no message has (commit point *keyed*).
+    /// Like [`accept`](Draft::accept), under a key that no message has (commit point *keyed*).
     ///
-    /// The record that names the message becomes durable first: a message that is accepted without one
-    /// would be accepted again.
+    /// The record that names the message becomes durable first: a message accepted without a record would be
+    /// accepted again.
     pub fn accept_keyed(mut self, lock: KeyLock, accepted: impl FnOnce()) -> disk::Result<QueueId> {
         let Some(keyed) = self.envelope.submission.key.clone() else {
             return self.accept(accepted);
@@ -266,8 +267,8 @@ impl Draft {
         let intended = lock.intend(self.id, keyed)?;
         let to = entrance(&self.envelope.submission);
         if let Err(error) = self.seal().and_then(|()| self.enter(to)) {
-            // First the message: a record without one says nothing. One that cannot be removed has the key, as
-            // after a kill.
+            // Remove the message first: a record without a message has no effect. A message that cannot be
+            // removed keeps the key, as after a kill.
             if self.give_up() {
                 intended.take_back();
             }
@@ -275,13 +276,13 @@ impl Draft {
         }
         accepted();
         let lock = intended.count();
-        // The lock of the message goes first: the next holder of the key looks for it.
+        // Release the lock of the message first: the next holder of the key looks at the message.
         self.file = None;
         drop(lock);
         Ok(self.id)
     }
 
-    /// Renames the file, which is durable, and makes its new name durable.
+    /// Renames the durable file, and makes its new name durable.
     fn enter(&mut self, to: Queue) -> disk::Result<()> {
         let Some(file) = &self.file else {
             unreachable!("a draft has its file until it is accepted")
@@ -292,8 +293,8 @@ impl Draft {
         spool.disk.durable(&[], &[&to.dir()])
     }
 
-    /// Makes the message durable in `staged/` (commit point *staged*), where it waits to be recorded by
-    /// its origin.
+    /// Makes the message durable in `staged/` (commit point *staged*), where it stays until its origin has
+    /// recorded it.
     pub fn stage(mut self) -> disk::Result<Staged> {
         self.seal()?;
         self.enter(Queue::Staged)?;
@@ -314,15 +315,15 @@ impl Draft {
 }
 
 impl Drop for Draft {
-    /// Failures are no news: nothing was acknowledged.
+    /// Errors are ignored: nothing was acknowledged.
     fn drop(&mut self) {
         self.give_up();
     }
 }
 
 impl Draft {
-    /// Unlinks what was made, under the lock, the message file last: what is left of it in `new/` the next
-    /// run removes, with its view. False if the message is left where a run would deliver it.
+    /// Unlinks the files under the lock, the message file last: the next run removes a message left in
+    /// `new/`, with its view. Returns false if the message is left where a run would deliver it.
     fn give_up(&mut self) -> bool {
         let Some(file) = self.file.take() else {
             return true;
@@ -330,14 +331,15 @@ impl Draft {
         let Draft {
             spool, id, queue, ..
         } = self;
-        // A view that cannot be removed now goes with the message, which stays in `new/`, or goes back there.
+        // If the view cannot be removed now, the message stays in `new/`, or moves back there, and is removed
+        // with its view later.
         let is_kept = remove_view(&spool.disk, *id).is_err()
             && spool.rename_to(&file, *id, *queue, Queue::New).is_ok();
         is_kept || spool.disk.unlink(&queue.path(*id)).is_ok() || *queue == Queue::New
     }
 }
 
-/// Where a message goes from `new/`.
+/// Returns the queue that a message enters from `new/`.
 pub(super) fn entrance(submission: &Submission) -> Queue {
     match (submission.release, submission.entrance) {
         (Some(release), _) => Queue::from(QueueUntil::Deferred(release)),
@@ -347,7 +349,7 @@ pub(super) fn entrance(submission: &Submission) -> Queue {
 }
 
 impl Locked {
-    /// Removes a message that was never acknowledged, its file last.
+    /// Removes a message that was never acknowledged, the message file last.
     pub(super) fn remove(self) -> disk::Result<()> {
         let disk = &self.spool.disk;
         remove_view(disk, self.id)?;
@@ -356,7 +358,7 @@ impl Locked {
 }
 
 impl Staged {
-    /// A message that another process left in `staged/`.
+    /// Returns a message that another process left in `staged/`.
     pub(super) fn of(entry: Entry) -> Staged {
         let to = entrance(&entry.envelope().submission);
         Staged {
@@ -370,8 +372,8 @@ impl Staged {
         self.locked.id
     }
 
-    /// Moves the message to its queue. The rename is not synced: a power cut that takes it back
-    /// leaves the message in `staged/`, and the next run moves it on.
+    /// Moves the message to its queue. The rename is not synced: if a power cut reverts it, the message is in
+    /// `staged/` again, and the next run moves it on.
     pub fn release(mut self) -> disk::Result<()> {
         self.locked.move_to(self.to)
     }

@@ -1,4 +1,4 @@
-//! A message in hand: locked, verified, its history open for writing.
+//! A message being worked on: locked, verified, its history open for writing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::queue::{
     What, history,
 };
 
-/// A message whose lock this process holds and whose seal it has checked.
+/// A message that this process has locked, with a verified seal.
 #[derive(Debug)]
 pub struct Entry {
     locked: Locked,
     block: Block,
-    /// The message, if it is small.
+    /// The message, if it was small enough to be read with the block.
     message: Option<Arc<[u8]>>,
-    /// Where in the file the octets of the recipients lie, once one is written.
+    /// File offsets of the recipients' state octets, computed at the first write.
     octets: Option<Vec<u64>>,
     state: State,
     events: Vec<Event>,
     history: HistoryFile,
-    /// The file's mode says that it is in use.
+    /// Whether the file's mode marks the message as in use.
     is_marked: bool,
-    /// When the attempt began that is under way.
+    /// When the current attempt began.
     began: Option<Timestamp>,
-    /// Something counts that is not written down.
+    /// The state includes an event that was not written.
     has_imagined: bool,
     /// An outcome that must not be lost could not be recorded.
     is_owing: bool,
@@ -56,8 +56,8 @@ impl Entry {
         let size = size.map(|_| whole);
         let mut state = State::read(&block, &events);
         state.in_use = locked.is_marked;
-        // A holder before us may have been killed between writing and syncing, or have seen
-        // the sync fail. One that put it where its history says had seen none fail.
+        // An earlier holder may have been killed between write and sync, or have seen the sync fail. If it
+        // moved the message to the queue that the history calls for, no sync had failed.
         let durable = events.is_empty();
         let rests = queue_until(&state).map(Queue::from) == Some(locked.queue);
         let (disk, id) = (locked.spool.disk.clone(), locked.id);
@@ -82,27 +82,27 @@ impl Entry {
         self.locked.id
     }
 
-    /// Where it stands.
+    /// The queue that it is in.
     pub fn queue(&self) -> Queue {
         self.locked.queue
     }
 
-    /// Who sent it to whom.
+    /// The sender, the recipients, and the parameters of the submission.
     pub fn envelope(&self) -> &Envelope {
         &self.block.envelope
     }
 
-    /// The spool it is in.
+    /// The spool that it is in.
     pub fn spool(&self) -> &Spool {
         &self.locked.spool
     }
 
-    /// Where everybody stands.
+    /// The state of each recipient and of the message.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// What happened so far.
+    /// The recorded events.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
@@ -117,8 +117,8 @@ impl Entry {
         Body::new(spool.disk.clone(), Arc::clone(file), block, size)
     }
 
-    /// Begins an attempt, or goes on with it: the message stands in `active/` and is marked as in use before
-    /// a transport is spoken to. The mark is not synced: losing it loses the count of an interruption.
+    /// Begins or continues an attempt: the message is in `active/` and marked as in use before the transport
+    /// is contacted. The mark is not synced: losing it only loses the count of an interruption.
     pub fn begin(&mut self, at: Timestamp) -> disk::Result<()> {
         if self.began.is_none() {
             self.cross_off(false)?;
@@ -128,12 +128,12 @@ impl Entry {
         self.mark_use(true)
     }
 
-    /// When the attempt began that is under way.
+    /// When the current attempt began.
     pub fn began(&self) -> Option<Timestamp> {
         self.began
     }
 
-    /// The attempt is over, and its outcome is written.
+    /// Ends the attempt, after its outcome is written.
     pub fn end(&mut self) -> disk::Result<()> {
         self.began = None;
         self.mark_use(false)?;
@@ -148,8 +148,8 @@ impl Entry {
         let Locked { spool, file, .. } = &self.locked;
         let mode = if in_use { IN_USE_MODE } else { FILE_MODE };
         match spool.disk.set_mode(file, mode) {
-            // Where files have no modes, or there is no room for one, an interruption is not counted, and
-            // costs nothing else.
+            // If the file system has no modes, or has no space for the change, interruptions are not counted.
+            // Nothing else depends on the mark.
             Err(error) if error.is_unsupported() || error.is_full() => {
                 tracing::debug!(id = %self.id(), %error, "interrupted attempts are not counted");
             }
@@ -159,18 +159,20 @@ impl Entry {
         Ok(())
     }
 
-    /// Counts an interruption that was found, before it is recorded and before the mark goes: counted twice
-    /// is better than not at all, because a message that kills its runner must be stopped.
+    /// Counts an interruption. This happens before the interruption is recorded and before the mark is
+    /// removed: counting twice is better than not at all, because a message that kills its runner must be
+    /// stopped.
     pub fn count_interruption(&mut self) -> disk::Result<()> {
         self.state.interrupted = self.state.interrupted.saturating_add(1);
         self.write_mark()?;
-        // A killed holder may have written octets and not synced them.
+        // A killed holder may have written octets without a sync.
         self.cross_off(self.block.finished.contains(&true))
     }
 
-    /// Has the block say durably which recipients are finished; with `again`, also where it says so already.
-    /// A holder that was killed, or a power cut, may have left that to the history, which is not synced and
-    /// may vanish while the message comes back: the others are tried only once it is durable.
+    /// Writes durably into the block which recipients are finished; with `again`, syncs even if the block is
+    /// up to date. A killed holder may have recorded them in the unsynced history only, and a power cut may
+    /// lose the history and bring the message back. So the other recipients are tried only once the block is
+    /// durable.
     fn cross_off(&mut self, again: bool) -> disk::Result<()> {
         let all: Vec<usize> = (0..self.state.recipients.len()).collect();
         let said = match self.write_finished(&all) {
@@ -179,12 +181,12 @@ impl Entry {
             Err(error) => Err(error),
         };
         said.or_else(|error| {
-            tracing::warn!(id = %self.id(), %error, "its history says which recipients are finished");
+            tracing::warn!(id = %self.id(), %error, "only the history records which recipients are finished");
             self.sync()
         })
     }
 
-    /// Brings the state line to what the state says.
+    /// Writes the state line of the block, if it differs from the state.
     fn write_mark(&mut self) -> disk::Result<()> {
         let mark = Mark {
             done: self.state.done,
@@ -201,8 +203,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Writes into the block for which of these recipients there is nothing more to do; false if that says
-    /// nothing new. It is not durable before [`sync_block`](Entry::sync_block).
+    /// Marks in the block those of these recipients that are finished. Returns false if the block already
+    /// says so. Durable only after [`sync_block`](Entry::sync_block).
     pub fn write_finished(&mut self, some: &[usize]) -> disk::Result<bool> {
         let Entry {
             locked,
@@ -225,8 +227,8 @@ impl Entry {
         Ok(true)
     }
 
-    /// Makes durable what was written into the block. After a sync that failed none is believed: the system may
-    /// have given up what was written, and let the next sync succeed.
+    /// Syncs the block. After a failed sync, every later sync is reported as failed: the kernel may have
+    /// dropped the written data and let the next sync succeed.
     pub fn sync_block(&mut self) -> disk::Result<()> {
         let Locked { spool, file, .. } = &self.locked;
         let synced = if self.is_block_doubtful {
@@ -238,8 +240,7 @@ impl Entry {
         synced
     }
 
-    /// Writes an event down and lets it count. It is not durable before
-    /// [`sync`](Entry::sync).
+    /// Writes an event and applies it to the state. Durable only after [`sync`](Entry::sync).
     pub fn record(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
         let event = Event { at, what };
         let written = self.write(&event);
@@ -249,8 +250,8 @@ impl Entry {
         written
     }
 
-    /// Adds a line to the history. One that has doubled since it was last folded is folded first, and then
-    /// written anew with this line.
+    /// Appends an event to the history. If the history has doubled since it was last folded, it is folded and
+    /// rewritten together with this event.
     fn write(&mut self, event: &Event) -> disk::Result<()> {
         let folded = self.events.first().map_or(0, |first| match first.what {
             What::Fold(_) => first.line().len() as u64,
@@ -266,17 +267,17 @@ impl Entry {
         self.history.replace(&lines)
     }
 
-    /// Writes an event down that counts whatever happens: after an error, what is recorded or
-    /// synced next takes it along. It is not durable before that.
+    /// Applies an event to the state even if it cannot be written. After an error, the next sync writes it.
+    /// Not durable before that.
     pub fn note(&mut self, at: Timestamp, what: What) {
         let event = Event { at, what };
         if let Err(error) = self.write(&event) {
-            tracing::warn!(id = %self.id(), %error, "the history is written anew");
+            tracing::warn!(id = %self.id(), %error, "the history is rewritten");
         }
         self.count(event);
     }
 
-    /// As [`note`](Entry::note), durably.
+    /// Like [`note`](Entry::note), durably.
     pub fn record_durably(&mut self, at: Timestamp, what: What) -> disk::Result<()> {
         self.note(at, what);
         self.sync()
@@ -287,32 +288,31 @@ impl Entry {
         self.events.push(event);
         // Best effort: a count that stays too high freezes a message too early.
         if let Err(error) = self.write_mark() {
-            tracing::warn!(id = %self.id(), %error, "interruptions stay counted");
+            tracing::warn!(id = %self.id(), %error, "the count of interruptions is not updated");
         }
     }
 
-    /// Lets an event count without writing it down: for the outcome after which nobody is
-    /// left, of which the rename to `done/` is the record.
+    /// Applies an event without writing it. For the outcome that finishes the last recipient: the rename to
+    /// `done/` is its record.
     pub fn apply_unrecorded(&mut self, event: Event) {
         self.has_imagined = true;
         self.count(event);
     }
 
-    /// Whether an outcome counts that is not written down, or not durably.
+    /// Whether the state includes an outcome that is not written, or not durable.
     pub fn owes_something(&self) -> bool {
         self.has_imagined || self.is_owing
     }
 
-    /// Writes into the block, durably, that the message is done: for when that rename fails. It needs no
-    /// room on the disk.
+    /// Writes durably into the block that the message is done, for when the rename to `done/` fails. This
+    /// needs no disk space.
     pub fn say_done(&mut self) -> disk::Result<()> {
         self.state.done = true;
         self.write_mark()?;
         self.sync_block()
     }
 
-    /// Writes the whole history anew, durably, with what was only imagined: for when the block cannot say that
-    /// the message is done.
+    /// Rewrites the whole history durably, including unwritten events, for when the block cannot be written.
     pub fn say_in_history(&mut self) -> disk::Result<()> {
         let lines: Vec<u8> = self.events.iter().flat_map(Event::line).collect();
         self.history.replace(&lines)?;
@@ -320,11 +320,11 @@ impl Entry {
         Ok(())
     }
 
-    /// Writes down the outcome of a transaction (commit point *recorded*): durably, if it must not be tried
-    /// again. A delivery of which no sender is told is said in the block; one that is to be told, and
-    /// what holds the message back, in the history. The others may be lost: they are tried again.
+    /// Records the outcome of a transaction (commit point *recorded*), durably if the transaction must not be
+    /// repeated. A delivery that needs no notice is recorded in the block. A delivery that needs a notice,
+    /// and a hold, are recorded in the history. Other outcomes may be lost: those recipients are tried again.
     ///
-    /// What the block cannot say the history says.
+    /// If the block cannot be written, the history is synced instead.
     pub fn record_outcome(&mut self, event: Event) -> disk::Result<()> {
         let recipients: Vec<usize> = match &event.what {
             What::Outcome { results, .. } => (results.iter())
@@ -338,7 +338,8 @@ impl Entry {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
-        // What could not be recorded before is taken along, durably, by an outcome that needs no sync itself, too.
+        // An outcome that could not be recorded before is made durable with this one, even if this one needs
+        // no sync.
         let is_told = self.is_owing
             || self.state.hold != Hold::None
             || (recipients.iter()).any(|n| self.state.recipients[*n].is_unconfirmed());
@@ -357,13 +358,13 @@ impl Entry {
         recorded
     }
 
-    /// What was delivered and cannot be written to the history is at least not to be delivered again, although
-    /// its sender is then not told. Best effort.
+    /// Marks deliveries in the block that cannot be recorded in the history, so that they are not repeated.
+    /// Their sender gets no notice. Best effort.
     fn give_up_telling(&mut self, recipients: &[usize]) {
         for n in recipients {
             let recipient = &mut self.state.recipients[*n];
             if recipient.is_unconfirmed() {
-                tracing::error!(id = %self.locked.id, to = %recipient.address, "delivered, and its sender is not told");
+                tracing::error!(id = %self.locked.id, to = %recipient.address, "delivered, but no notice is sent");
                 recipient.finish(self.block.id.accepted());
             }
         }
@@ -372,8 +373,8 @@ impl Entry {
         }
     }
 
-    /// Has the history ready for another line. What was found is settled first, in its own file: the
-    /// new line must not come after lines that a power cut takes away. An interruption is counted first.
+    /// Prepares the history for another line. Everything found in it is made durable first: a new line must
+    /// not follow lines that a power cut may take away. An interruption is counted first.
     pub fn make_ready(&mut self, at: Timestamp) -> disk::Result<()> {
         if self.state.in_use {
             self.record_past_interruption(history::written(at))?;
@@ -382,8 +383,8 @@ impl Entry {
         self.history.open()
     }
 
-    /// An operator acts on a message whose attempt was interrupted: those who may have been tried are due
-    /// again at once, unless the action says otherwise.
+    /// Records an interrupted attempt before an operator's action: recipients that may have been tried are
+    /// due again at once, unless the action says otherwise.
     fn record_past_interruption(&mut self, at: Timestamp) -> disk::Result<()> {
         let due = |recipient: &&RecipientState| matches!(recipient.fate, Fate::Pending { next } if next <= at);
         let due: Vec<Address> = (self.state.recipients.iter())
@@ -418,7 +419,7 @@ impl Entry {
         self.end()
     }
 
-    /// Makes everything that is recorded, by any holder, durable (commit point *recorded*).
+    /// Makes all recorded events durable, including those of earlier holders (commit point *recorded*).
     pub fn sync(&mut self) -> disk::Result<()> {
         let Entry {
             history, events, ..
@@ -426,15 +427,15 @@ impl Entry {
         history.sync(|| events.iter().flat_map(Event::line).collect())
     }
 
-    /// Moves the message to `active/`, where messages are attempted. Not synced: a power cut
-    /// brings it back to where it was due.
+    /// Moves the message to `active/`, where messages are attempted. Not synced: a power cut may return it to
+    /// the queue in which it was due.
     pub fn activate(&mut self) -> disk::Result<()> {
         self.go(Queue::Active)
     }
 
-    /// Moves the message to where it rests. What holds it back is durable in its history first: a message in
-    /// `frozen/` or `discarded/` has its reason. A deferral need not be: a power cut that takes it back has
-    /// the message tried too early.
+    /// Moves the message to `queue_until`. For a hold, the history is made durable first: a message in
+    /// `frozen/` or `discarded/` always has its reason. A deferral needs no sync: if a power cut reverts it,
+    /// the message is tried too early.
     pub fn rest(mut self, queue_until: QueueUntil) -> disk::Result<()> {
         if !matches!(queue_until, QueueUntil::Deferred(_)) {
             self.sync()?;
@@ -443,24 +444,24 @@ impl Entry {
         self.go(queue_until.into())
     }
 
-    /// Puts a message that is due off until a later time, because no transport can take it now, or is to.
-    /// Not an event, and not synced: its history is what it was.
+    /// Defers a due message because no transport can or should take it now. This is not an event and not
+    /// synced: the history does not change.
     pub fn postpone(&mut self, until: Timestamp) -> disk::Result<()> {
         self.mark_use(false)?;
         self.go(Queue::from(QueueUntil::Deferred(until)))
     }
 
-    /// Holds a message whose outcome cannot be recorded, by its place alone.
+    /// Freezes a message if its outcome cannot be recorded. Only the queue shows it.
     pub fn hold_unrecorded(&mut self) -> disk::Result<()> {
-        // Best effort: a mark that stays is counted as one interruption.
+        // Best effort: a mark that remains is counted as one interruption.
         let _ = self.mark_use(false);
         self.go(QueueUntil::Frozen(None).into())
     }
 
-    /// Renames the message to `done/` (commit point *done*). Says whether it has a history.
+    /// Renames the message to `done/` (commit point *done*). Returns whether it may have a history.
     ///
-    /// Where the history holds what must not happen again, a notice or an operator's action, the state line
-    /// says first that the message is done, durably: a power cut may bring the message back and not the
+    /// If the history holds an event that must not be repeated, a notice or an operator's action, the state
+    /// line first says durably that the message is done: a power cut may bring the message back without its
     /// history.
     pub fn finish(&mut self) -> disk::Result<bool> {
         let matters = |event: &Event| match &event.what {
@@ -475,9 +476,9 @@ impl Entry {
         Ok(self.history.has_file())
     }
 
-    /// Forgets a message that is done where it stands, for the case that it cannot be moved to `done/` for
-    /// want of room. Its block says, durably, that it is done: a run that finds it goes on here. False if another
-    /// process has its key in hand.
+    /// Forgets a finished message in its current queue, for when a full disk prevents the rename to `done/`.
+    /// Its block says durably that it is done, so that a later run can continue here. Returns false if
+    /// another process holds the lock of its key.
     pub fn forget_here(&self) -> disk::Result<bool> {
         let Locked {
             spool, id, queue, ..
@@ -499,7 +500,7 @@ impl Entry {
             return Ok(());
         }
         self.locked.move_to(to)?;
-        // A message in quarantine always has its reason: that goes last.
+        // A message in quarantine always has its reason, so the reason is removed last.
         if from == Queue::Corrupt {
             let reason = reason_path(self.locked.id);
             self.locked.spool.disk.unlink(&reason)?;
@@ -507,8 +508,7 @@ impl Entry {
         Ok(())
     }
 
-    /// The action that waits for this message, if it can be read. Also says whether there is
-    /// a request at all.
+    /// Returns whether a request exists, and its action if it can be read.
     pub fn request(&self) -> disk::Result<(bool, Option<Action>)> {
         let bytes = self.locked.spool.read_info(Info::Request, self.locked.id)?;
         let action = bytes
@@ -517,8 +517,8 @@ impl Entry {
         Ok((bytes.is_some(), action))
     }
 
-    /// Removes the request, after it has been carried out durably; and that durably too: an old
-    /// freeze that comes back in a power cut would undo a later thaw.
+    /// Removes the request, durably, after it has been carried out durably: an old freeze that a power cut
+    /// brings back would undo a later thaw.
     pub fn request_served(&self) -> disk::Result<()> {
         let disk = &self.locked.spool.disk;
         disk.unlink(&Info::Request.path(self.locked.id))?;
@@ -526,9 +526,9 @@ impl Entry {
     }
 }
 
-/// Why an action makes no sense for a message in hand.
+/// Returns why an action does not apply to a message.
 pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
-    // A discard that was written down and no more is done again: it is the rename that is missing.
+    // If a discard was only written, its rename is missing: carry it out again.
     let is_discarded = matches!(entry.state().hold, Hold::Discarded { .. });
     let is_elsewhere = !matches!(entry.queue(), Queue::Discarded(_));
     if matches!(action, Action::Discard { .. }) && is_discarded && is_elsewhere {
@@ -538,14 +538,13 @@ pub fn refusal(entry: &Entry, action: &Action) -> Option<&'static str> {
     step::refusal(entry.state(), stands_frozen, action)
 }
 
-/// Carries an action out on messages in hand, all of them durably (commit point *ordered*).
+/// Applies an action to locked messages, all of them durably (commit point *ordered*).
 ///
-/// Two steps with a barrier behind each; one pair serves the whole batch. An action that holds
-/// a message back is written down first: what stands in `frozen/` or `discarded/` always has
-/// its reason in its history. One that lets it go moves it to `active/` first: a history that
-/// says so while the message stands in `frozen/never/` would leave it where no run ever looks.
-/// Whoever is killed between the two has done nothing: a message that is held, and one that is
-/// not due, is put back by the next run.
+/// There are two steps, each followed by one barrier for the whole batch. An action that holds a message is
+/// recorded before the move: a message in `frozen/` or `discarded/` always has its reason in its history. An
+/// action that releases a message moves it to `active/` first: if only the history said so, the message would
+/// stay in `frozen/never/`, which no run reads. A process killed between the two steps has changed nothing:
+/// the next run puts back a message that is held or not due.
 pub fn apply(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Result<()> {
     let at = history::written(at);
     for entry in entries.iter_mut() {
@@ -577,7 +576,7 @@ fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Re
     let disk = &first.locked.spool.disk;
     let durable = disk.durable(&files, &[Path::new(Info::History.dir())]);
     if let Err(error) = &durable {
-        tracing::warn!(%error, "histories are written anew");
+        tracing::warn!(%error, "histories are rewritten");
     }
     for entry in entries {
         entry.history.shared(durable.is_ok());
@@ -588,8 +587,8 @@ fn record_all(entries: &mut [Entry], at: Timestamp, action: &Action) -> disk::Re
 
 fn move_all(entries: &mut [Entry], to: Queue) -> disk::Result<()> {
     let mut dirs: Vec<PathBuf> = vec![to.dir()];
-    // Who is there already was brought by somebody who may have been killed before his barrier,
-    // and may still be named wherever that was.
+    // A message already in `to` may have been moved by a process killed before its barrier. After a power cut
+    // its old name may be back, in any queue.
     let found = entries.iter().any(|entry| entry.queue() == to);
     for entry in entries.iter_mut() {
         dirs.push(entry.queue().dir());
@@ -605,7 +604,7 @@ fn move_all(entries: &mut [Entry], to: Queue) -> disk::Result<()> {
     dirs.sort_unstable();
     dirs.dedup();
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-    // A bucket that emptied may be removed by another process at any moment.
+    // Another process may remove an empty bucket at any time.
     match disk.durable(&[], &dirs) {
         Err(error) if error.is_absent() => {
             let there = |dir: &&Path| !matches!(disk.stat(dir), Ok(None));
@@ -616,7 +615,7 @@ fn move_all(entries: &mut [Entry], to: Queue) -> disk::Result<()> {
     }
 }
 
-/// Where an action sends a message.
+/// Returns the queue that an action sends a message to.
 fn destination(action: &Action) -> Queue {
     match action {
         Action::Freeze { until, .. } => QueueUntil::Frozen(*until).into(),
@@ -626,7 +625,7 @@ fn destination(action: &Action) -> Queue {
 }
 
 impl Entry {
-    /// The message as it is locked, without what was read of it.
+    /// Returns the locked message, without what was read from it.
     pub(super) fn into_locked(self) -> Locked {
         self.locked
     }

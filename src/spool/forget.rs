@@ -1,4 +1,4 @@
-//! Forgetting: `done/`, and what is unlinked in which order.
+//! Forgetting messages: `done/`, and the order of the unlinks.
 
 use std::path::{Path, PathBuf};
 
@@ -9,23 +9,23 @@ use super::view::remove_view;
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
 
-/// Threads that unlink a large group.
+/// Most threads that unlink a group of messages, including the caller.
 const UNLINKING: usize = 4;
 
-/// So many messages are not worth a thread.
+/// Messages per thread below which another thread is not worth starting.
 const FEW: usize = 16;
 
 impl Spool {
-    /// Forgets messages that stand in `done/`, and for each says whether it has a history.
+    /// Forgets messages in `done/`. The flag of each says whether it may have a history.
     ///
-    /// One fsync of `done/` for all of them comes first, and of the directories that hold the keys of some.
-    /// It narrows the window in which a power cut brings back a message that was delivered; with its history
-    /// gone, its block says what is left to do.
+    /// A single fsync of `done/`, and of the directories that hold keys of these messages, comes first. It
+    /// narrows the window in which a power cut brings back a delivered message. If its history is gone, its
+    /// block says what is left to do.
     ///
-    /// Returns what stands in the way of some of them, which stay in `done/` for the next run.
+    /// Returns the errors of messages that could not be forgotten. They stay in `done/` for the next run.
     ///
     /// # Errors
-    /// Of the fsync: nothing has been unlinked then.
+    /// If the fsync fails. No file has been unlinked then.
     pub fn forget(&self, messages: &[(QueueId, bool)]) -> disk::Result<Vec<disk::Error>> {
         let mut failed = Vec::new();
         let (messages, mut dirs) = self.keep_keys(messages, &mut failed);
@@ -38,15 +38,15 @@ impl Spool {
         Ok(failed)
     }
 
-    /// Sees to it that the keys of messages outlast them: those that can be forgotten, and the
-    /// directories that the fsync is to cover for their keys. One whose key another process has in hand
-    /// stays in `done/`, for the next run.
+    /// Makes the keys of messages outlast them. Returns the messages that can be forgotten, and the
+    /// directories to fsync for their keys. If another process holds the lock of a message's key, the message
+    /// stays in `done/` for the next run.
     fn keep_keys(
         &self,
         messages: &[(QueueId, bool)],
         failed: &mut Vec<disk::Error>,
     ) -> (Vec<(QueueId, bool)>, Vec<PathBuf>) {
-        // If that cannot be said, each message is asked for its own.
+        // If this cannot be determined, look at the key of each message.
         if messages.is_empty() || matches!(self.has_keys(), Ok(false)) {
             return (messages.to_vec(), Vec::new());
         }
@@ -64,11 +64,11 @@ impl Spool {
         (ready, dirs)
     }
 
-    /// One that cannot be removed is nothing to the others.
+    /// Unlinks each message; an error for one does not stop the others.
     ///
-    /// Many are unlinked by several threads: the file system waits for the device at some unlinks
-    /// (ext4 without a journal, mounted with `discard`, at each that frees blocks), and
-    /// such waits overlap. A thread that cannot be had leaves its share to this one.
+    /// A large group is split among threads: the file system waits for the device at some unlinks (ext4
+    /// without a journal, mounted with `discard`, at each that frees blocks), and such waits overlap. If a
+    /// thread cannot be started, this thread does its share.
     fn unlink_each(&self, messages: &[(QueueId, bool)]) -> Vec<disk::Error> {
         let share = messages.len().div_ceil(UNLINKING).max(FEW);
         let (ours, theirs) = messages.split_at(share.min(messages.len()));
@@ -96,9 +96,9 @@ impl Spool {
         gone.filter_map(Result::err).collect()
     }
 
-    /// Finishes whatever stands in `done/`: leftovers of a process that was killed.
+    /// Forgets all messages in `done/`, which killed processes left.
     ///
-    /// Returns what stands in the way of some of them; they stay there.
+    /// Returns the errors of messages that could not be forgotten. They stay there.
     ///
     /// # Errors
     /// If `done/` cannot be listed, or the fsync fails.
@@ -115,23 +115,23 @@ impl Spool {
         Ok(failed)
     }
 
-    /// Whether a message of this id stands in `done/`, by this name alone: the lock sees to the other one that a
-    /// power cut may leave. What is no file has only a message's name, and is left alone. What is another message is
-    /// not finished, and goes to quarantine.
+    /// Whether the message with this id is in `done/`. Taking the lock removes a second name that a power cut
+    /// may have left. Non-regular files are skipped, even if their name looks like an id. A file that holds
+    /// another message is not finished, and goes to quarantine.
     fn stands_in_done(&self, id: QueueId) -> disk::Result<bool> {
         match self.lock(Queue::Done, id)? {
             Claim::Locked(locked) => match locked.another()? {
                 Some(reason) => locked.quarantine(&reason).map(|()| false),
                 None => Ok(true),
             },
-            // The process that finished it has it, and has read it.
+            // The holder is the process that finished it, and has verified it.
             Claim::Busy => Ok(true),
             Claim::Absent | Claim::NotAFile => Ok(false),
         }
     }
 
-    /// Buckets may vanish while we look at them; a bucket that is gone names no message, nor
-    /// does a file with a bucket's name.
+    /// Fsyncs these directories. A bucket may vanish meanwhile; one that is gone holds no message. A file
+    /// with a bucket's name is skipped too.
     fn barrier(&self, mut dirs: Vec<PathBuf>) -> disk::Result<()> {
         loop {
             let all: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
@@ -153,18 +153,18 @@ impl Spool {
         }
     }
 
-    /// The message file goes last: as long as it stands in `done/`, the next run finishes the
-    /// rest. Two processes that finish the same message do no harm to each other.
+    /// Unlinks all files of a message, the message file last: while it is in `done/`, the next run unlinks
+    /// the rest. Two processes may do this for the same message.
     fn unlink_all(&self, id: QueueId, has_history: bool) -> disk::Result<()> {
         self.unlink_files(id, has_history)?;
         self.disk.unlink(&Queue::Done.path(id)).map(drop)
     }
 
-    /// Everything but the message file.
+    /// Unlinks every file of a message but the message file.
     pub(super) fn unlink_files(&self, id: QueueId, has_history: bool) -> disk::Result<()> {
         if has_history {
             self.disk.unlink(&Info::Request.path(id))?;
-            // What a kill may have left of a history that was being written anew.
+            // A kill may have left a partly rewritten history.
             self.disk.unlink(&history_part(id))?;
             self.disk.unlink(&Info::History.path(id))?;
         }

@@ -1,11 +1,11 @@
-//! The history of a message in hand: `history/<id>`, and when it can be believed.
+//! The history file of a message, `history/<id>`, and whether its syncs can be trusted.
 //!
-//! An event is written when it happens, and synced only before something is built on it. A sync that
-//! failed says that what was written may be lost, and a later sync of the same file
-//! may succeed all the same: the system has given the data up. So what a sync did not make
-//! durable is written again, to a new file that takes the old one's name. A holder cannot
-//! know whether one before it saw a sync fail; but one that did had no time to put the message
-//! where its history says it rests. What is found anywhere else is written anew.
+//! An event is written when it happens, and synced only when something depends on it. After a failed sync,
+//! written data may be lost, and yet a later sync of the same file may succeed: the kernel has dropped the
+//! data. So what a sync did not make durable is written again, to a new file that replaces the old one. A
+//! holder cannot know whether an earlier holder saw a sync fail. But a holder that did had no chance to move
+//! the message to the queue that the history calls for. The history of a message found in any other queue is
+//! rewritten.
 
 use std::path::Path;
 
@@ -16,34 +16,34 @@ use super::reserve;
 use crate::disk::{self, Disk, File};
 use crate::message::QueueId;
 
-/// A shorter history is not worth folding.
+/// Octets. A shorter history is not folded.
 const FOLDED_FROM: u64 = 256 << 10;
 
-/// The history's file, as far as its holder knows it.
+/// The state of the history file, as known to the message's holder.
 #[derive(Debug)]
 pub(super) struct HistoryFile {
     disk: Disk,
     id: QueueId,
-    /// Open for writing, once something is to be written.
+    /// Open for writing, after the first write.
     file: Option<File>,
-    /// Something may have its name, if only an empty file: its maker may have been killed before the first line.
+    /// The file may exist, even if empty: its creator may have been killed before writing a line.
     exists: bool,
-    /// Where a torn last line begins, until it is cut off.
+    /// The offset of a torn last line, until it is truncated.
     torn: Option<u64>,
-    /// Octets of the whole lines.
+    /// Octets of the complete lines.
     size: u64,
-    /// All of it is known to be durable.
+    /// Everything is durable.
     durable: bool,
-    /// A sync of what the file has can be believed.
+    /// A successful sync proves that the file's content is durable.
     trusted: bool,
-    /// It is known how the file ends.
+    /// The end of the file is known to be intact.
     ends_well: bool,
 }
 
 impl HistoryFile {
-    /// A history that is not open yet, with so many octets of whole lines; none if it has no file. It is `durable` if it
-    /// has no lines, and `trusted` where the message
-    /// rests where it says.
+    /// Returns a history that is not open yet. `size` is the octets of complete lines, or `None` if there is
+    /// no file. `durable` is true if it has no lines. `trusted` is true if the message is in the queue that
+    /// its history calls for.
     pub fn new(
         disk: Disk,
         id: QueueId,
@@ -79,8 +79,8 @@ impl HistoryFile {
         Ok(())
     }
 
-    /// Adds a line. After an error it is not known how the file ends, and nothing more is added: a
-    /// line after a torn one would be damage that no crash explains. The sync writes it all anew.
+    /// Appends a line. After an error the end of the file is unknown, and later lines are not appended: a
+    /// line after a torn one would look like damage that no crash causes. The sync rewrites everything.
     pub fn append(&mut self, line: &[u8]) -> disk::Result<()> {
         self.durable = false;
         if !self.ends_well {
@@ -89,8 +89,8 @@ impl HistoryFile {
         let is_full =
             |written: &disk::Result<()>| written.as_ref().is_err_and(disk::Error::is_full);
         let mut written = self.write_line(line);
-        // Once more: room may come back with the file system's next commit, and without this line a
-        // sender is not told of a delay.
+        // Retry once: the file system's next commit may free space, and without this line the sender gets no
+        // delay notice.
         if is_full(&written) && self.cut_back() {
             written = self.write_line(line);
             if is_full(&written) {
@@ -111,10 +111,10 @@ impl HistoryFile {
         }
     }
 
-    /// Takes back what a line that found no room may have left of itself; false if that cannot be.
+    /// Removes a partial line after a write found no space. Returns false if that fails.
     fn cut_back(&mut self) -> bool {
         if self.size == 0 {
-            // An empty file would only take the room that another name in this directory may need.
+            // An empty file would take space that another name in this directory may need.
             self.file = None;
             return self.disk.unlink(&Info::History.path(self.id)).is_ok();
         }
@@ -124,12 +124,12 @@ impl HistoryFile {
         }
     }
 
-    /// Whether it has doubled since it was folded into so many octets.
+    /// Whether it has doubled since it was folded to `folded` octets.
     pub fn is_long(&self, folded: u64) -> bool {
         self.size >= (2 * folded).max(FOLDED_FROM)
     }
 
-    /// Puts these lines in place of all that is there, durably.
+    /// Replaces the whole history with these lines, durably.
     pub fn replace(&mut self, lines: &[u8]) -> disk::Result<()> {
         self.durable = false;
         let written = self.write_anew(lines);
@@ -139,8 +139,8 @@ impl HistoryFile {
         written
     }
 
-    /// Makes the history durable, with its name: who made the file may have been killed before
-    /// he could. `lines` is all of it, for the case that it has to be written anew.
+    /// Makes the history and its name durable. The name is synced too, because the file's creator may have
+    /// been killed before doing so. `lines` returns the whole history, in case it must be rewritten.
     pub fn sync(&mut self, lines: impl FnOnce() -> Vec<u8>) -> disk::Result<()> {
         if self.durable {
             return Ok(());
@@ -152,7 +152,7 @@ impl HistoryFile {
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::warn!(id = %self.id, %error, "the history is written anew");
+                    tracing::warn!(id = %self.id, %error, "the history is rewritten");
                     self.trusted = false;
                 }
             }
@@ -170,7 +170,7 @@ impl HistoryFile {
     }
 
     fn write_anew(&mut self, lines: &[u8]) -> disk::Result<()> {
-        // Whatever happens: the name may be another file's from now on.
+        // Even after an error, the name may refer to a different file from now on.
         self.file = None;
         self.torn = None;
         self.exists = true;
@@ -182,25 +182,24 @@ impl HistoryFile {
         Ok(())
     }
 
-    /// Whether it may have a file.
+    /// Whether the file may exist.
     pub fn has_file(&self) -> bool {
         self.exists
     }
 
-    /// For a barrier that others share. None if the file's sync could not be believed.
+    /// The open file, for a barrier shared with other files. `None` if its sync could not be trusted.
     pub fn file(&self) -> Option<&File> {
         self.file.as_ref().filter(|_| self.trusted)
     }
 
-    /// What a barrier that others shared has come to.
+    /// Takes over the result of a shared barrier.
     pub fn shared(&mut self, durable: bool) {
         self.durable |= durable && self.trusted;
         self.trusted &= durable;
     }
 }
 
-/// Puts a history in a file of its own, durably, in place of what is there. Only the holder of
-/// the message's lock may.
+/// Replaces the history file with a new one, durably. The caller holds the message's lock.
 pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result<()> {
     let part = history_part(id);
     let write = || -> disk::Result<()> {
@@ -212,14 +211,14 @@ pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result
     };
     let written = write();
     if written.is_err() {
-        // Best effort: the next holder does it before he writes his own.
+        // Best effort: the next holder removes it before writing its own.
         let _ = disk.unlink(&part);
     }
     written
 }
 
-/// Makes the new file and locks it, so that nobody who tidies up takes it for what a kill left.
-/// Who does so in the moment before that has removed it: then it is made again.
+/// Creates and locks the new file, so that a process that removes leftovers does not remove it. Such a
+/// process may have removed it before the lock was taken; then it is created again.
 fn create_part(disk: &Disk, part: &Path) -> disk::Result<File> {
     const MAX_TRIES: usize = 3;
     let mut tries = 0;
@@ -251,8 +250,8 @@ mod tests {
     use super::*;
     use crate::disk::{Call, Seam, Verdict};
 
-    /// Has the calls that need room find none, from the n-th on so many times; with `made`, after half of a
-    /// write.
+    /// Fails the calls that need disk space with a full disk, `times` calls from number `first` on. With
+    /// `made`, half of each such write succeeds first.
     struct Full {
         first: usize,
         times: usize,
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_finds_no_room_once_is_written_and_what_finds_none_leaves_nothing() {
+    fn a_full_disk_is_retried_once_and_leaves_no_partial_line() {
         for before in ["", "first\n"] {
             for made in [false, true] {
                 for first in 0..4 {

@@ -1,14 +1,14 @@
-//! Submission keys: what must not be accepted twice, and for how long.
+//! Submission keys: which submissions must not be accepted twice, and for how long.
 //!
-//! `keys/new/<hash>` names the id that is about to have a key, `keys/<hour>/<hash>` the one that
-//! has it, in the bucket of the hour in which that ends. The first is durable before its message is
-//! *accepted*; it counts if its message stands outside `new/`. Then it is
-//! renamed into its bucket, where it counts by itself. No message is forgotten before its key is
-//! there, durably. So of a record in `keys/new/` whose message is nowhere, the message never was
-//! accepted. `spool-layout.md` has the argument (commit point *keyed*).
+//! `keys/new/<hash>` names the message that is about to take a key. `keys/<hour>/<hash>` names the message
+//! that has it, in the bucket of the hour in which the key expires. The first record is durable before its
+//! message is *accepted*, and is valid while the message is outside `new/`. Then it is renamed into its
+//! bucket, where it is valid on its own. No message is forgotten before its record is there, durably. So if
+//! the message of a record in `keys/new/` does not exist, it was never accepted. `spool-layout.md` has the
+//! argument (commit point *keyed*).
 //!
-//! All that is done under the key's lock, a file in `keys/lock/` that is there as long as it is
-//! held, or until somebody tidies up behind a process that was killed.
+//! All of this happens under the key's lock, a file in `keys/lock/` that exists while it is held. A killed
+//! process leaves the file; the next purge removes it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,57 +25,57 @@ use crate::message::key::parse_time;
 use crate::message::{Keyed, QueueId, SubmissionKey};
 use crate::queue::Bucket;
 
-/// So long somebody else's submission of the same key is waited for: as long as a barrier may
-/// take on a busy disk.
+/// How long to wait for another submission of the same key: as long as a barrier may take on a busy disk.
+/// After that the key counts as busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// So often it is looked for.
+/// How often the lock is tried while waiting.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// No record is longer.
+/// Most octets read from a record. A longer file is an error.
 const MOST: u64 = 4 << 10;
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
     id: QueueId,
     keyed: Keyed,
 }
 
-/// A key's lock. Dropping the last clone lets it go.
+/// A key's lock. Dropping the last clone releases it.
 #[derive(Clone, Debug)]
 pub struct KeyLock(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
     spool: Spool,
-    /// The name of the key's files.
+    /// The file name of the key's files.
     hash: String,
-    /// Has the lock.
+    /// Holds the lock.
     _file: File,
 }
 
 impl Drop for Held {
-    /// The file goes while the lock is held: who opened it meanwhile finds that it has no name any
-    /// more. Best effort: one that stays is taken by whoever comes next.
+    /// Removes the file while the lock is held: a process that opened it meanwhile finds that it has no name.
+    /// Best effort: a file that remains is used by the next holder.
     fn drop(&mut self) {
         let path = Path::new(KEY_LOCKS).join(&self.hash);
         let _ = self.spool.disk.unlink(&path);
     }
 }
 
-/// Who has a key.
+/// Which message has a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody.
-    Nobody,
+    /// No message has it.
+    None,
     /// This message, which is accepted.
     Message(QueueId),
-    /// A message whose submission was cut off, and which somebody looks at at this moment.
+    /// A message with an unfinished submission, which another process is examining.
     Busy,
 }
 
-/// A record that is durable, of a message that is not accepted yet, under the key's lock.
+/// A durable record of a message not yet accepted, under the key's lock.
 #[derive(Debug)]
 pub(super) struct Intended {
     lock: KeyLock,
@@ -91,7 +91,7 @@ impl Record {
         format!("{lines}sum: xxh128 {:032x}\n", xxh3_128(lines.as_bytes()))
     }
 
-    /// What is torn is no record.
+    /// Returns `None` if the record is torn.
     fn parse(bytes: &[u8]) -> Option<Record> {
         let text = std::str::from_utf8(bytes).ok()?;
         let mut lines = text.split('\n');
@@ -111,7 +111,7 @@ impl Record {
     }
 }
 
-/// The bucket of what ends at a time, one for each hour.
+/// Returns the bucket of keys that expire at `until`: one for each hour.
 fn bucket_of(until: Timestamp) -> PathBuf {
     Path::new(KEYS).join(Bucket::for_hour(until).to_string())
 }
@@ -123,8 +123,7 @@ impl Spool {
         name.len() == 32 && name.bytes().all(is_hex)
     }
 
-    /// Whether the record of a key in a bucket says nothing, or not what its place says; with
-    /// `remove`, such a one is removed.
+    /// Whether a record in a bucket is damaged or in the wrong place. With `remove`, removes it if so.
     pub fn is_damaged_key(&self, path: &Path, remove: bool) -> disk::Result<bool> {
         let hash = path
             .file_name()
@@ -147,13 +146,13 @@ impl Spool {
         Ok(damaged)
     }
 
-    /// Who has a key at a time, as far as that can be said without its lock: that nobody has it
-    /// may be wrong.
+    /// Returns which message has a key at a time, without taking the key's lock. `None` may be wrong: the
+    /// record may still be in `keys/new/`.
     pub fn key_holder(&self, key: &SubmissionKey, at: Timestamp) -> disk::Result<Option<QueueId>> {
         self.counted(&key.hash(), key, at)
     }
 
-    /// Takes the lock of a key; none if somebody has it for too long.
+    /// Takes the lock of a key. Returns `None` if another process holds it too long.
     pub fn lock_key(&self, key: &SubmissionKey) -> disk::Result<Option<KeyLock>> {
         let end = Instant::now() + self.disk.patience(PATIENCE);
         loop {
@@ -165,7 +164,7 @@ impl Spool {
     }
 
     pub(super) fn try_lock_key(&self, hash: &str) -> disk::Result<Option<KeyLock>> {
-        /// Whoever lets go removes the file.
+        /// The holder removes the file at release, so the name may change between open and lock.
         const MAX_TRIES: usize = 10;
         self.make_keys()?;
         let path = Path::new(KEY_LOCKS).join(hash);
@@ -192,8 +191,8 @@ impl Spool {
         Ok(None)
     }
 
-    /// Spools that older programs made have no `keys/`. The directory of the locks is made when
-    /// the others are durable: who finds it finds that.
+    /// Creates the directories: older programs made spools without `keys/`. The directory of the locks is
+    /// made after the others are durable, so if it exists, they are.
     fn make_keys(&self) -> disk::Result<()> {
         let (keys, new, locks) = (
             Path::new(KEYS),
@@ -209,8 +208,8 @@ impl Spool {
         self.disk.mkdir(locks).map(drop)
     }
 
-    /// The message that has a key by a record that counts by itself. Of two, which only a clock
-    /// that was wrong explains, the later.
+    /// Returns the message that has a key by a record in a bucket. If there are two, which only a wrong clock
+    /// explains, the later one is returned.
     fn counted(
         &self,
         hash: &str,
@@ -229,8 +228,8 @@ impl Spool {
         Ok(None)
     }
 
-    /// The buckets of keys, earliest first. A link with a bucket's name is none: it would lead us
-    /// to files that are not in this spool.
+    /// Returns the buckets of keys, earliest first. A symbolic link with a bucket's name is ignored: it would
+    /// lead to files outside the spool.
     fn key_buckets(&self) -> disk::Result<Vec<Bucket>> {
         let names = self.names_in(Path::new(KEYS))?;
         let named = |name: &std::ffi::OsString| name.to_str()?.parse::<Bucket>().ok();
@@ -245,7 +244,7 @@ impl Spool {
         Ok(buckets)
     }
 
-    /// Reads a record; none if there is none, or none that can be believed.
+    /// Reads a record. Returns `None` if it is missing or damaged.
     fn key_record(&self, path: &Path) -> disk::Result<Option<Record>> {
         match self.disk.read_all(path, MOST) {
             Ok(bytes) => Ok(Record::parse(&bytes)),
@@ -254,15 +253,15 @@ impl Spool {
         }
     }
 
-    /// Whether the record stands in its bucket.
+    /// Whether the record is in its bucket.
     fn is_counted(&self, record: &Record, hash: &str) -> disk::Result<bool> {
         let there = self.key_record(&record.bucket().join(hash))?;
         Ok(there.is_some_and(|there| there.id == record.id))
     }
 
-    /// Before a message is forgotten: has the record of its key, if there is one, stand where it
-    /// counts by itself. Returns the directory that must be durable before anything of the message
-    /// goes, if there is one; none at all if somebody has the key in hand.
+    /// Before a message is forgotten: moves the record of its key, if any, into its bucket. Returns the
+    /// directory that must be durable before the message's files are unlinked, if any; the outer `None` if
+    /// another process holds the key's lock.
     pub(super) fn keep_key(&self, id: QueueId) -> disk::Result<Option<Option<PathBuf>>> {
         let block = match self.peek(id, Queue::Done) {
             // Another process has forgotten it.
@@ -272,7 +271,7 @@ impl Spool {
         self.keep_key_of(id, block.and_then(|block| block.envelope.submission.key))
     }
 
-    /// The same for a message that has this key, if it has one.
+    /// Like [`keep_key`](Spool::keep_key), for a message with a known key.
     pub(super) fn keep_key_of(
         &self,
         id: QueueId,
@@ -290,7 +289,7 @@ impl Spool {
         let path = Path::new(INTENDED_KEYS).join(&hash);
         let is_intended = |there: Option<Record>| there.is_some_and(|there| there.id == id);
         if !is_intended(self.key_record(&path)?) {
-            // Its time is over, or a hand removed it; or it was moved between our two looks.
+            // The key has expired, or the record was removed by hand; or it was moved between the two checks.
             let counted = self.is_counted(&record, &hash)?;
             return Ok(Some(dir.filter(|_| counted)));
         }
@@ -301,8 +300,8 @@ impl Spool {
         Ok(Some(dir))
     }
 
-    /// Whether any key is remembered at all: if not, no message need be asked for its own. The bucket of a
-    /// record is made before the record, but it is removed when its name may not be durable.
+    /// Whether any key is recorded. If not, the messages' keys need not be read. An empty result is reliable:
+    /// a record's bucket is made before the record, and is removed if its name may not be durable.
     pub(super) fn has_keys(&self) -> disk::Result<bool> {
         if !self.key_buckets()?.is_empty() {
             return Ok(true);
@@ -310,9 +309,9 @@ impl Spool {
         Ok(!self.names_in(Path::new(INTENDED_KEYS))?.is_empty())
     }
 
-    /// Forgets keys whose time is over, and tidies up behind processes that were killed. To be
-    /// called after `new/` has been looked through. Costs the number of buckets, and of keys that
-    /// go. Returns what could not be done; the rest is done all the same.
+    /// Forgets expired keys, and removes what killed processes left. Call this after `new/` has been swept.
+    /// The cost is proportional to the number of buckets and of removed keys. Returns the errors; the rest is
+    /// done regardless.
     pub fn purge_keys(&self, now: Timestamp) -> Vec<disk::Error> {
         let mut failed = Vec::new();
         let mut note = |result: disk::Result<()>| failed.extend(result.err());
@@ -336,7 +335,7 @@ impl Spool {
         match self.names_in(Path::new(KEY_LOCKS)) {
             Ok(names) => {
                 for name in key_names(&names) {
-                    // What is not locked was left by a process that was killed: it goes with our lock.
+                    // If the lock is free, a killed process left the file: releasing the lock removes it.
                     note(self.try_lock_key(&name).map(drop));
                 }
             }
@@ -350,7 +349,7 @@ impl Spool {
         for name in key_names(&self.names_in(&dir)?) {
             self.disk.unlink(&dir.join(name))?;
         }
-        // Not synced before: should a name come back, it is of a key whose time is over.
+        // No sync before: a name that a power cut brings back belongs to an expired key.
         self.disk.rmdir(&dir).map(drop)
     }
 
@@ -373,7 +372,7 @@ impl KeyLock {
         Path::new(INTENDED_KEYS).join(&self.0.hash)
     }
 
-    /// Which message has the key for a submission at a time.
+    /// Returns which message has the key for a submission at a time.
     pub fn holder(&self, key: &SubmissionKey, at: Timestamp) -> disk::Result<Holder> {
         let end = Instant::now() + self.0.spool.disk.patience(PATIENCE);
         loop {
@@ -386,19 +385,21 @@ impl KeyLock {
 
     fn look(&self, key: &SubmissionKey, at: Timestamp) -> disk::Result<Holder> {
         let Held { spool, hash, .. } = &*self.0;
-        // In this order: a record goes from there to a bucket, and never back.
+        // In this order: a record moves from `keys/new/` to a bucket, never back.
         let intended = spool.key_record(&self.intended_path())?;
         if let Some(id) = spool.counted(hash, key, at)? {
             return Ok(Holder::Message(id));
         }
-        if let Some(record) = intended.filter(|one| one.keyed.key == *key && one.keyed.until > at) {
+        if let Some(record) =
+            intended.filter(|record| record.keyed.key == *key && record.keyed.until > at)
+        {
             match spool.locate_settled(record.id)? {
-                // Its acceptor, which had the lock that we have, was killed, or failed.
+                // The acceptor held this lock before, and was killed or failed.
                 Located::At(Queue::New) | Located::Absent => {}
-                // That the key is free cannot be said.
+                // It is unknown whether the key is free.
                 Located::Uncertain(Doubt::Moving) => return Ok(Holder::Busy),
                 Located::Uncertain(Doubt::Unread(error)) => return Err(error),
-                // It is accepted, or it would not be there.
+                // The message is accepted, because it is outside `new/`.
                 Located::At(queue) => {
                     if spool.name_again(record.id, queue)? {
                         self.count_later(&record)?;
@@ -408,17 +409,17 @@ impl KeyLock {
                     }
                 }
             }
-            // It may have been finished meanwhile; then its record was brought there first.
+            // The message may have been finished meanwhile. If so, its record was moved to its bucket first.
             if let Some(id) = spool.counted(hash, key, at)? {
                 return Ok(Holder::Message(id));
             }
         }
         spool.disk.unlink(&self.intended_path())?;
-        Ok(Holder::Nobody)
+        Ok(Holder::None)
     }
 
-    /// Writes the record of a message that is about to be accepted, durably, and its bucket: once the
-    /// message is accepted nothing is waited for.
+    /// Writes the record of a message that is about to be accepted, and its bucket, durably. After the
+    /// acceptance no further sync is needed.
     pub(super) fn intend(self, id: QueueId, keyed: Keyed) -> disk::Result<Intended> {
         let spool = &self.0.spool;
         let disk = &spool.disk;
@@ -438,15 +439,14 @@ impl KeyLock {
                 record,
             }),
             Err(error) => {
-                // Best effort: a record whose message is nowhere says nothing.
+                // Best effort: a record without a message has no effect.
                 let _ = disk.unlink(&path);
                 Err(error)
             }
         }
     }
 
-    /// Brings the record of a message that is accepted to its bucket, whose name is made durable
-    /// first.
+    /// Moves the record of an accepted message to its bucket, after making the bucket's name durable.
     fn count(&self, record: &Record) -> disk::Result<()> {
         let Held { spool, hash, .. } = &*self.0;
         let (path, bucket) = (self.intended_path(), record.bucket());
@@ -454,7 +454,7 @@ impl KeyLock {
             Err(error) if error.is_absent() => return Ok(()),
             other => other?,
         };
-        // Caught by a power cut between two names: a rename would leave both.
+        // A power cut during the rename left two names; a rename would keep both.
         if spool.is_counted(record, hash)? {
             return spool.disk.unlink(&path).map(drop);
         }
@@ -462,7 +462,7 @@ impl KeyLock {
         spool.disk.rename(&file, &path, &bucket.join(hash))
     }
 
-    /// The same where it need not be now: whoever forgets the message sees to it.
+    /// Moves the record now if possible. Otherwise the process that forgets the message does it.
     fn count_later(&self, record: &Record) -> disk::Result<()> {
         if let Err(error) = self.count(record) {
             tracing::warn!(id = %record.id, %error, "its key is left in keys/new/");
@@ -470,19 +470,20 @@ impl KeyLock {
         Ok(())
     }
 
-    /// What a process that was killed has left in `keys/new/`.
+    /// Settles a record that a killed process left in `keys/new/`.
     fn tidy(&self, now: Timestamp) -> disk::Result<()> {
         let spool = &self.0.spool;
         let Some(record) = spool.key_record(&self.intended_path())? else {
-            // Torn, or gone: its message was not accepted.
+            // Torn or gone: its message was not accepted.
             return spool.disk.unlink(&self.intended_path()).map(drop);
         };
         match spool.locate_settled(record.id)? {
             _ if record.keyed.until <= now => {}
-            // Of one that was not found nothing can be said.
+            // The state of a message that was not found is unknown.
             Located::Uncertain(_) => return Ok(()),
             Located::At(Queue::New) => {}
-            // In a bucket it is believed without a look at the message: its name must be durable before.
+            // In a bucket the record is valid without its message, so the message's name must be durable
+            // first.
             Located::At(queue) => {
                 if spool.name_again(record.id, queue)? {
                     return self.count(&record);
@@ -490,7 +491,7 @@ impl KeyLock {
                     return Ok(());
                 }
             }
-            // Never accepted; or forgotten, and its record is where it belongs.
+            // Never accepted; or forgotten, and its record is in its bucket.
             Located::Absent => {}
         }
         spool.disk.unlink(&self.intended_path()).map(drop)
@@ -498,14 +499,13 @@ impl KeyLock {
 }
 
 impl Intended {
-    /// The message is accepted: the record counts by itself from now on. Not synced: a
-    /// power cut that takes the rename back leaves a record whose message is there. Gives the lock
-    /// back.
+    /// Moves the record to its bucket after the message is accepted. Not synced: if a power cut reverts the
+    /// rename, the record is in `keys/new/` and its message exists. Returns the lock.
     pub(super) fn count(self) -> KeyLock {
         let Held { spool, hash, .. } = &*self.lock.0;
         let (path, bucket) = (self.lock.intended_path(), self.record.bucket());
-        // A bucket that was purged in the meantime, or made again and is not durable, is left alone: the
-        // record counts where it is, and nothing is waited for now.
+        // If the bucket was purged meanwhile, or made again and not durable, leave the record: it is valid
+        // where it is, and no sync is needed now.
         let renamed = match spool.is_durable_bucket(&bucket) {
             Ok(true) => spool.disk.rename(&self.file, &path, &bucket.join(hash)),
             Ok(false) => Ok(()),
@@ -517,20 +517,21 @@ impl Intended {
         self.lock
     }
 
-    /// The message was not accepted. Best effort: without it the record says nothing.
+    /// Removes the record of a message that was not accepted. Best effort: without the message it has no
+    /// effect.
     pub(super) fn take_back(&self) {
         let _ = self.lock.0.spool.disk.unlink(&self.lock.intended_path());
     }
 }
 
 impl Spool {
-    /// As [`locate_for_good`](Spool::locate_for_good). A power cut may have left a message its name in `new/`
-    /// beside the later one: then it is accepted, and stands at the later one.
+    /// Like [`locate_for_good`](Spool::locate_for_good). If a power cut left the message with two names, one
+    /// in `new/` and one later, it is accepted, and the later name is returned.
     fn locate_settled(&self, id: QueueId) -> disk::Result<Located> {
         let located = self.locate_for_good(id)?;
         if let Located::At(Queue::New) = located {
             return match self.lock(Queue::New, id)? {
-                // Taking the lock has removed the earlier name, if there was another one.
+                // Taking the lock has removed the earlier name, if there were two.
                 Claim::Locked(_) => Ok(located),
                 Claim::Busy => Ok(Located::Uncertain(Doubt::Moving)),
                 Claim::Absent | Claim::NotAFile => self.locate_for_good(id),
@@ -539,13 +540,13 @@ impl Spool {
         Ok(located)
     }
 
-    /// Makes the name of a message durable, which its acceptor may have been killed before, or have seen
-    /// the sync of fail: so it is given the name again. False if it is in another process's hand, or was
-    /// not there.
+    /// Makes the name of a message durable. Its acceptor may have been killed before its sync, or the sync
+    /// may have failed, so the message is renamed away and back. Returns false if another process holds the
+    /// message, or if it was not found.
     ///
-    /// In between it stands in `staged/`, from where the next run would bring it to its queue.
+    /// In between the message is in `staged/`, from where the next run would move it to its queue.
     fn name_again(&self, id: QueueId, queue: Queue) -> disk::Result<bool> {
-        // What is finished is not forgotten before its key counts.
+        // A finished message is not forgotten before its key is in its bucket.
         if queue == Queue::Done {
             return Ok(true);
         }

@@ -1,4 +1,4 @@
-//! Names and places: the one module that knows where things lie in a spool.
+//! Names and directories: the only module that knows where files are in a spool.
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use crate::queue::{Bucket, QueueUntil};
 
 /// The version of the layout that this program writes and reads.
 pub(super) const VERSION: &str = Seal::VERSION;
-/// The file that says so.
+/// The file that holds the version.
 pub(super) const VERSION_FILE: &str = "version";
 
-/// The directories in which message files stand, or their buckets.
+/// The directories that hold message files, or buckets of them.
 pub(super) const PLACES: &[&str] = &[
     "new",
     "staged",
@@ -25,23 +25,23 @@ pub(super) const PLACES: &[&str] = &[
     "done",
 ];
 
-/// The directories in which a message's other files lie.
+/// The directories of a message's other files.
 pub(super) const FILES: &[&str] = &["history", "requests"];
 
-/// The directories of the view. One that is missing is made again when something is to be shown.
+/// The directories of the view. A missing one is made again when a view is written.
 pub(super) const VIEW: &[&str] = &["info", "info/sender", "info/recipients", "info/transport"];
 
-/// Submission keys. Spools that older programs made have none of these directories.
+/// Submission keys. Spools made by older programs lack these directories.
 pub(super) const KEYS: &str = "keys";
-/// Those of messages that are about to be accepted.
+/// Keys of messages about to be accepted.
 pub(super) const INTENDED_KEYS: &str = "keys/new";
-/// Their locks.
+/// The locks of keys.
 pub(super) const KEY_LOCKS: &str = "keys/lock";
 
-/// Where a message file stands.
+/// The directory that a message file is in.
 ///
-/// The order is that of a message's way. When a power cut leaves two names of one message, the
-/// later place is the true one: it was reached.
+/// The order is the order in which a message passes through the queues. If a power cut leaves a message with
+/// two names, the later queue is valid: the message had reached it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Queue {
     /// `new/`: being written.
@@ -52,19 +52,19 @@ pub enum Queue {
     Incoming,
     /// `active/`: to be attempted, or being attempted.
     Active,
-    /// `deferred/<due>/`: to be attempted then.
+    /// `deferred/<due>/`: to be attempted at `due`.
     Deferred(Bucket),
-    /// `frozen/<until>/`: held.
+    /// `frozen/<until>/`: held until then.
     Frozen(Bucket),
-    /// `discarded/<until>/`: taken out, to be forgotten then.
+    /// `discarded/<until>/`: removed from delivery, to be forgotten then.
     Discarded(Bucket),
-    /// `corrupt/`: not to be trusted.
+    /// `corrupt/`: in quarantine.
     Corrupt,
-    /// `done/`: finished, about to go.
+    /// `done/`: finished, to be forgotten.
     Done,
 }
 
-/// The places that have buckets.
+/// The queues that have buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BucketQueue {
     /// `deferred/`.
@@ -103,7 +103,7 @@ impl BucketQueue {
 }
 
 impl Queue {
-    /// The places without buckets, in the order of a message's way.
+    /// The queues without buckets, in the order in which a message passes through them.
     pub const FIXED: [Queue; 6] = [
         Queue::New,
         Queue::Staged,
@@ -113,7 +113,7 @@ impl Queue {
         Queue::Done,
     ];
 
-    /// The place's name without its bucket, as `list` shows it.
+    /// The queue's name without its bucket, as `list` shows it.
     pub fn as_str(&self) -> &'static str {
         match self {
             Queue::New => "new",
@@ -137,7 +137,7 @@ impl Queue {
         }
     }
 
-    /// The directory that holds the bucket, if the place is one.
+    /// The parent directory of the bucket, if the queue is one.
     pub(super) fn bucket_parent(&self) -> Option<&'static str> {
         self.bucket().map(|_| self.as_str())
     }
@@ -150,7 +150,7 @@ impl Queue {
         }
     }
 
-    /// The place that has this directory.
+    /// Returns the queue that has this directory.
     pub fn of_dir(dir: &Path) -> Option<Queue> {
         let bucket = |kept: &BucketQueue| {
             let name = dir.strip_prefix(kept.as_str()).ok()?.to_str()?;
@@ -161,7 +161,7 @@ impl Queue {
         all.find(|queue| queue.dir() == dir)
     }
 
-    /// The message file.
+    /// The path of the message file.
     pub fn path(&self, id: QueueId) -> PathBuf {
         match self.bucket() {
             Some(bucket) => file(format_args!("{}/{bucket}", self.as_str()), id),
@@ -170,8 +170,8 @@ impl Queue {
     }
 }
 
-/// A message's file in a directory. With enough room from the beginning: each step of a delivery names
-/// a file.
+/// Returns the path of a message's file in a directory. The capacity, in octets, fits every such path: each
+/// step of a delivery makes one.
 fn file(dir: fmt::Arguments<'_>, id: QueueId) -> PathBuf {
     const LONGEST: usize = 96;
     let mut path = String::with_capacity(LONGEST);
@@ -191,7 +191,7 @@ impl From<QueueUntil> for Queue {
     }
 }
 
-/// One of a message's other files.
+/// A message's files other than the message file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Info {
     /// A part of the view.
@@ -200,9 +200,9 @@ pub(super) enum Info {
     Recipients,
     /// A part of the view.
     Transport,
-    /// What happened.
+    /// The recorded events.
     History,
-    /// What an operator wants done.
+    /// An operator's action that waits to be carried out.
     Request,
 }
 
@@ -210,8 +210,8 @@ impl Info {
     /// The files that show a message to people.
     pub(super) const VIEW: [Info; 3] = [Info::Sender, Info::Recipients, Info::Transport];
 
-    /// No such file of a message is larger, in octets. The view: all of a block. The history: as many
-    /// recipients in 40 attempts, with long replies.
+    /// Most octets read from such a file; a larger one is an error. For the view: the size of a block. For
+    /// the history: the most recipients in 40 attempts, with long replies.
     pub(super) fn most(self) -> u64 {
         match self {
             Info::Sender | Info::Transport | Info::Recipients => MAX_BLOCK,
@@ -235,12 +235,12 @@ impl Info {
     }
 }
 
-/// What a history that is written anew is called until it is whole.
+/// The temporary name of a history that is being rewritten.
 pub(super) fn history_part(id: QueueId) -> PathBuf {
     PathBuf::from(format!("{}/{id}.part", Info::History.dir()))
 }
 
-/// The reason why a message is in `corrupt/`.
+/// The file with the reason why a message is in `corrupt/`.
 pub(super) fn reason_path(id: QueueId) -> PathBuf {
     PathBuf::from(format!("corrupt/{id}.reason"))
 }
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_known_by_its_directory() {
+    fn a_queue_is_found_by_its_directory() {
         let minute = "2026-11-22T1405Z".parse().unwrap();
         let mut all = Queue::FIXED.to_vec();
         for kept in BucketQueue::ALL {

@@ -1,8 +1,8 @@
-//! Taking a message: lock, look again, then read and verify.
+//! Claiming a message: lock, check that the name still refers to the file, then read and verify.
 //!
-//! A message that is locked and one that is also verified are different types ([`Locked`],
-//! [`Entry`]): nothing acts on an envelope that was not checked under the lock. Absent, busy,
-//! corrupt and failed are four different results, everywhere.
+//! A locked message ([`Locked`]) and a verified one ([`Entry`]) are different types: no operation uses an
+//! envelope that was not verified under the lock. Absent, busy, corrupt and failed are four different results
+//! everywhere.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::message::block::HEAD;
 use crate::message::{Block, QueueId, Seal, SealHasher};
 use crate::queue::History;
 
-/// What became of the wish to have a message.
+/// Result of [`Spool::lock`].
 #[derive(Debug)]
 #[must_use]
 pub enum Claim {
-    /// It is not there (any more).
+    /// The message is not in that queue, or no longer.
     Absent,
-    /// Somebody else holds it.
+    /// Another process holds the lock.
     Busy,
-    /// What stands there is no message file.
+    /// The file is not a regular file.
     NotAFile,
-    /// It is ours.
+    /// This process holds the lock.
     Locked(Locked),
 }
 
-/// A message file whose lock this process holds. Dropping it lets the lock go.
+/// A message file that this process has locked. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct Locked {
     pub(super) spool: Spool,
@@ -37,16 +37,17 @@ pub struct Locked {
     pub(super) file: Arc<File>,
     /// Octets of the file.
     pub(super) size: u64,
-    /// Its mode says that it is in use; as we have the lock, by a process that was interrupted.
+    /// The file's mode marks it as in use. Since this process has the lock, the process that marked it was
+    /// interrupted.
     pub(super) is_marked: bool,
 }
 
 /// Why a locked message could not be read.
 #[derive(Debug)]
 pub enum Unreadable {
-    /// It is damaged: it can be put into quarantine, with this reason.
+    /// The message is damaged. It can be quarantined with this reason.
     Corrupt(Locked, String),
-    /// The system would not let us; this says nothing about the message.
+    /// A system call failed; this says nothing about the message.
     Failed(disk::Error),
 }
 
@@ -56,21 +57,21 @@ impl From<disk::Error> for Unreadable {
     }
 }
 
-/// As much of a message file is read at once, envelope block and all.
+/// Octets of a message file read at once, envelope block included.
 const FIRST: usize = 64 << 10;
 
-/// As much is read where only the envelope matters.
+/// Octets read if only the envelope matters.
 pub(super) const LISTED: usize = 4 << 10;
 
 /// The beginning of a message file.
 pub(super) struct Head {
     pub block: Block,
-    /// What was read of the message beyond it.
+    /// Message octets read beyond the block.
     pub message: Vec<u8>,
 }
 
-/// Reads the envelope block of a message file of `size` octets, with `first` octets at first; or says why
-/// it cannot be trusted.
+/// Reads the envelope block of a message file of `size` octets, starting with a read of `first` octets.
+/// Returns the reason if the block cannot be trusted.
 pub(super) fn read_head(
     disk: &Disk,
     file: &File,
@@ -85,7 +86,7 @@ pub(super) fn read_head(
     }))
 }
 
-/// Why a block is not that of the message whose name its file has.
+/// Returns the reason if a block belongs to another message than the file name says.
 fn another(block: &Block, id: QueueId) -> Option<String> {
     let says = block.id;
     (says != id).then(|| format!("it is another message: its envelope block says {says}"))
@@ -104,10 +105,10 @@ fn read_any_head(
         Ok(seal) => seal,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    // First the size: a block of which a part is missing is not read.
+    // Check the size first: a block that is partly missing is not read.
     if seal.file_size() != size {
         let sealed = seal.file_size();
-        let reason = format!("the message file has {size} octets, sealed were {sealed}");
+        let reason = format!("the message file has {size} octets, the seal says {sealed}");
         return Ok(Err(reason));
     }
     let length = usize::try_from(seal.block).unwrap_or(usize::MAX);
@@ -143,11 +144,11 @@ fn fill(disk: &Disk, file: &File, bytes: &mut [u8], offset: u64) -> disk::Result
 }
 
 impl Spool {
-    /// Takes the lock of the message `id` at a place, without waiting.
+    /// Locks the message `id` in a queue, without waiting.
     ///
-    /// The lock is on the file, not on its name; so once it is taken, the name must still lead
-    /// to this file and the file must still have a name. One with two names was caught by a
-    /// power cut in a rename: its later name is the true one, the other is removed.
+    /// The lock is on the file, not on its name. So after locking, the name must still refer to this file,
+    /// and the file must still have a name. If a power cut during a rename left two names, the later one is
+    /// valid, and the other is removed.
     pub fn lock(&self, queue: Queue, id: QueueId) -> disk::Result<Claim> {
         let path = queue.path(id);
         let file = match self.disk.open_rw(&path) {
@@ -180,7 +181,7 @@ impl Spool {
         }))
     }
 
-    /// Leaves of a message's names only the one in the latest place, and says which that is.
+    /// Removes all of a message's names but the one in the latest queue, and returns that queue.
     pub(super) fn keep_latest_name(
         &self,
         id: QueueId,
@@ -201,7 +202,7 @@ impl Spool {
         Ok(latest)
     }
 
-    /// Every place a message file may stand in: the fixed ones and the buckets there are.
+    /// Returns every queue that may hold a message file: the fixed ones and the existing buckets.
     pub(super) fn queues(&self) -> disk::Result<Vec<Queue>> {
         let mut queues = Queue::FIXED.to_vec();
         for kept in BucketQueue::ALL {
@@ -214,7 +215,7 @@ impl Spool {
         Ok(queues)
     }
 
-    /// Reads one of a message's other files; none if it is not there.
+    /// Reads one of a message's other files. Returns `None` if it does not exist.
     pub(super) fn read_info(&self, info: Info, id: QueueId) -> disk::Result<Option<Vec<u8>>> {
         match self.disk.read_all(&info.path(id), info.most()) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -224,16 +225,16 @@ impl Spool {
     }
 }
 
-/// A history as it was found.
+/// A history as read from its file.
 pub(super) struct Found {
     pub history: History,
-    /// Octets of its file; none if there is no file.
+    /// Octets of its file; `None` if there is no file.
     pub size: Option<u64>,
 }
 
 impl Spool {
-    /// Reads the history of a message, or says why it cannot be trusted: it is damaged, or has a second name,
-    /// which nothing of ours ever gives it, and would have us write into a file that is not ours.
+    /// Reads the history of a message. Returns the reason if it cannot be trusted: it is damaged, or it has a
+    /// second name. This program never makes one, so an append would go to a foreign file.
     pub(super) fn read_history(&self, id: QueueId) -> disk::Result<Result<Found, String>> {
         let path = Info::History.path(id);
         let read = self.disk.open_read(&path).and_then(|file| {
@@ -251,12 +252,12 @@ impl Spool {
             Err(error) => return Err(error),
         };
         if stat.links > 1 {
-            // A power cut in the rename of one that was written anew leaves it both names.
+            // A power cut while a rewritten history is renamed leaves it with both names.
             let part = self.disk.stat(&history_part(id))?;
             if stat.links != 2 || part.is_none_or(|part| part.identity != stat.identity) {
                 let names = stat.links;
                 return Ok(Err(format!(
-                    "its history has {names} names: it is a hard link to a file that is not ours"
+                    "its history has {names} names: it is a hard link to a foreign file"
                 )));
             }
         }
@@ -277,14 +278,14 @@ impl Locked {
         self.id
     }
 
-    /// Where it stands.
+    /// The queue that it is in.
     #[cfg(feature = "testing")]
     pub fn queue(&self) -> Queue {
         self.queue
     }
 
-    /// Reads the envelope and the history and checks the seal against every octet: only now,
-    /// under the lock, can no other process change them.
+    /// Reads the envelope and the history, and checks the seal against every octet. Only under the lock can
+    /// no other process change them.
     pub fn read(self) -> Result<Entry, Unreadable> {
         let id = self.id;
         let most = usize::try_from(self.size).unwrap_or(usize::MAX);
@@ -301,10 +302,10 @@ impl Locked {
             Ok(found) => found,
             Err(reason) => return Err(Unreadable::Corrupt(self, reason)),
         };
-        // Most messages need not be read again.
+        // Keep a small message in memory, so that it need not be read again.
         let bytes = (message.len() as u64 == block.seal.size).then(|| message.into());
         let entry = Entry::new(self, block, bytes, found);
-        // What is said of a recipient is said of one line of the block.
+        // The state of a recipient belongs to a single line of the block.
         if entry.state().recipients.len() < entry.envelope().recipients.len() {
             let reason = "its envelope block names a recipient twice".to_owned();
             return Err(Unreadable::Corrupt(entry.into_locked(), reason));
@@ -312,7 +313,7 @@ impl Locked {
         Ok(entry)
     }
 
-    /// The envelope block, if it can be trusted.
+    /// Returns the envelope block, if it can be trusted.
     pub(super) fn block(&self) -> disk::Result<Option<Block>> {
         Ok(self.head(LISTED)?.ok().map(|head| head.block))
     }
@@ -321,14 +322,14 @@ impl Locked {
         read_head(&self.spool.disk, &self.file, self.id, self.size, first)
     }
 
-    /// Why this is another message than its name says. A file system that does not keep a rename may show a name
-    /// whose message is gone, and the inode of one that came later.
+    /// Returns the reason if this is another message than its name says. If a file system loses a rename, a
+    /// name may refer to the inode of a later message.
     pub(super) fn another(&self) -> disk::Result<Option<String>> {
         let head = read_any_head(&self.spool.disk, &self.file, self.size, LISTED)?;
         Ok(head.ok().and_then(|head| another(&head.block, self.id)))
     }
 
-    /// The checksum of the message, the beginning of which has been read.
+    /// Returns the checksum of the message, of which `begin` has been read.
     fn digest(&self, seal: &Seal, begin: &[u8]) -> disk::Result<u128> {
         let mut hasher = SealHasher::new();
         hasher.update(begin);
@@ -345,15 +346,15 @@ impl Locked {
         Ok(hasher.digest())
     }
 
-    /// Puts the message into `corrupt/`, with the reason beside it, for a person to look at.
-    /// The reason goes first: a message in quarantine always has one. Neither is synced; after
-    /// a power cut the damage is simply found again.
+    /// Moves the message to `corrupt/`, with the reason beside it, for an operator to examine. The reason is
+    /// written first: a message in quarantine always has one. Neither is synced; after a power cut the damage
+    /// is found again.
     pub fn quarantine(mut self, reason: &str) -> disk::Result<()> {
         let disk = &self.spool.disk;
         let ours = disk.stat_file(&self.file)?.identity;
         let to = Queue::Corrupt.path(self.id);
         if disk.stat(&to)?.is_some_and(|there| there.identity != ours) {
-            // Another file of the same id, put there by a hand. Nothing in quarantine is lost.
+            // Another file with the same id, placed there by hand. Nothing in quarantine is overwritten.
             return Err(disk.already_there(&to));
         }
         let path = reason_path(self.id);
@@ -363,7 +364,7 @@ impl Locked {
         self.move_to(Queue::Corrupt)
     }
 
-    /// Moves the message to another place.
+    /// Moves the message to another queue.
     pub(super) fn move_to(&mut self, to: Queue) -> disk::Result<()> {
         self.spool.rename_to(&self.file, self.id, self.queue, to)?;
         self.queue = to;
@@ -372,7 +373,7 @@ impl Locked {
 }
 
 impl Spool {
-    /// The one function that moves a message file from place to place.
+    /// Renames a message file from one queue to another. Every move goes through this function.
     pub(super) fn rename_to(
         &self,
         file: &File,
@@ -380,7 +381,7 @@ impl Spool {
         from: Queue,
         to: Queue,
     ) -> disk::Result<()> {
-        /// A bucket may be removed by another process as soon as we have made it, or seen it.
+        /// Retries if another process removes the bucket just after it was made or found.
         const MAX_RACES: usize = 10;
         if from == to {
             return Ok(());

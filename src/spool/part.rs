@@ -1,7 +1,7 @@
-//! Files that are written before they get their own name: `<name>.part`.
+//! Files that are written under a temporary name, `<name>.part`.
 //!
-//! Who writes one holds its lock from its creation until its name is gone. One that is not
-//! locked is therefore what a kill left, and nobody reads it: it may be removed.
+//! The writer holds the file's lock from its creation until the temporary name is gone. So an unlocked one
+//! was left by a kill. No process reads it, and it may be removed.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use super::Spool;
 use crate::disk::{self, Disk, File, Kind};
 
-/// The end of such a file's name.
+/// The suffix of a temporary name.
 const SUFFIX: &str = ".part";
 
-/// A file that is written and has no name of its own yet. Dropped, it is removed.
+/// A written file that still has its temporary name. Dropping it removes the file.
 pub(super) struct Part<'a> {
     disk: &'a Disk,
     file: File,
@@ -22,7 +22,7 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Writes a file below `dir`, durably, its name beginning with `prefix`.
+    /// Writes a file in `dir`, durably. Its temporary name begins with `prefix`.
     pub(super) fn write(
         disk: &'a Disk,
         dir: &Path,
@@ -34,8 +34,8 @@ impl<'a> Part<'a> {
         Ok(part)
     }
 
-    /// The same without a sync, for what may be lost: a power cut may leave any content under the
-    /// name that it gets.
+    /// Like [`write`](Part::write), without the sync. For files that may be lost: after a power cut the final
+    /// name may have any content.
     pub(super) fn unsynced(
         disk: &'a Disk,
         dir: &Path,
@@ -51,21 +51,21 @@ impl<'a> Part<'a> {
             path,
             has_name: true,
         };
-        // Somebody who tidies up may have it for a moment; then he removes it, and what we write
-        // gets no name of its own. That is an error, and tried again by whoever wanted it.
+        // A process that removes leftovers may hold the lock for a moment. It then removes the file, and the
+        // rename or link below fails. The caller reports that error, and tries again.
         disk.try_lock(&part.file)?;
         disk.write_all(&part.file, bytes)?;
         Ok(part)
     }
 
-    /// Gives it its name, in place of what may be there.
+    /// Renames the file to its final name, replacing any file there.
     pub(super) fn rename_to(mut self, to: &Path) -> disk::Result<()> {
         self.disk.rename(&self.file, &self.path, to)?;
         self.has_name = false;
         Ok(())
     }
 
-    /// Gives it its name; false if that is taken.
+    /// Links the file to its final name. Returns false if the name is taken.
     pub(super) fn link_to(mut self, to: &Path) -> disk::Result<bool> {
         let linked = self.disk.link(&self.path, to)?;
         self.has_name = false;
@@ -75,7 +75,7 @@ impl<'a> Part<'a> {
 }
 
 impl Drop for Part<'_> {
-    /// Best effort: what stays is found by `check`.
+    /// Best effort: `check` finds what remains.
     fn drop(&mut self) {
         if self.has_name {
             let _ = self.disk.unlink(&self.path);
@@ -83,22 +83,21 @@ impl Drop for Part<'_> {
     }
 }
 
-/// What stands under the name of such a file.
+/// What is found under a temporary name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// Nothing (any more).
+    /// No file, or no longer.
     Gone,
-    /// Somebody writes it.
+    /// A process is writing it.
     Written,
     /// A kill left it.
     Dead,
-    /// It is no file.
+    /// Not a regular file.
     NotAFile,
 }
 
 impl Spool {
-    /// Whether a name, without its directory, is one that we give to such a file: the name it is
-    /// to have, if it says so, and a random number.
+    /// Whether a name, without its directory, is a temporary name: `prefix` and a random number.
     pub fn is_part(name: &str, prefix: &str) -> bool {
         let random = name
             .strip_prefix(prefix)
@@ -106,11 +105,11 @@ impl Spool {
         random.is_some_and(|random| uuid::Uuid::try_parse(random).is_ok() && random.len() == 36)
     }
 
-    /// Looks what such a file is, and with `remove` removes it if a kill left it. Its lock is
-    /// held meanwhile, so nobody who begins to write it can be disturbed unawares.
+    /// Returns what a file with a temporary name is. With `remove`, removes it if a kill left it. The lock is
+    /// held meanwhile, so that a process that begins to write the file notices.
     pub fn leftover(&self, path: &Path, remove: bool) -> disk::Result<Leftover> {
         let opened = match self.disk.open_rw(path) {
-            // Where nothing can be written any more it can still be looked at.
+            // On a read-only file system it can still be examined.
             Err(error) if error.is(Errno::EROFS) && !remove => self.disk.open_read(path),
             other => other,
         };

@@ -1,4 +1,4 @@
-//! Whether a spool can be worked on at all.
+//! A check whether the spool can be used for deliveries at all.
 
 use std::path::{Path, PathBuf};
 
@@ -8,25 +8,24 @@ use super::part::Part;
 use crate::disk;
 
 impl Spool {
-    /// Asks the spool for what work on any message needs: that names can be looked up where its files
-    /// are, and that a history can be written, durably. It leaves no file.
+    /// Tries what every delivery needs: looking up names in the queue and history directories, and writing a
+    /// history durably. Leaves no file.
     ///
     /// # Errors
-    /// Of the first thing that does not succeed. Then no message can be worked on, whatever it is
-    /// like.
+    /// The first failure. No message can be processed then.
     pub fn probe(&self) -> disk::Result<()> {
         for dir in [Queue::Active.dir(), PathBuf::from(Info::History.dir())] {
-            // No such name is ever there; what counts is that this can be said.
+            // This name never exists; only the success of the lookup matters.
             self.disk.stat(&dir.join("probe"))?;
         }
         let history = Path::new(Info::History.dir());
         match Part::write(&self.disk, history, "", PROBE) {
-            // What is delivered is recorded all the same.
+            // With a full disk, deliveries can still be recorded.
             Err(error) if error.is_full() => Ok(()),
             other => other.map(drop),
         }
     }
 }
 
-/// As much as the first event of a message.
+/// Octets like a message's first event.
 const PROBE: &[u8] = &[b'\n'; 256];

@@ -1,10 +1,10 @@
-//! What is known of messages that wait for their release, in one file of `state/`.
+//! A cache of the messages that wait for their release, in one file of `state/`.
 //!
-//! A bucket further ahead than any delay holds releases, and messages that a wrong clock put
-//! there. Only `info/transport/<id>` tells them apart, and without this file each pass would open
-//! it for every message that waits. The time of a release never changes and an id is never used
-//! again, so an entry cannot become untrue. The file is a help only: it is not synced, it has a
-//! checksum, and if it is lost or damaged, the next pass looks at each message again.
+//! A bucket later than the longest delay holds messages that wait for their release, and messages that a
+//! wrong clock put there. Only `info/transport/<id>` tells them apart, and without this file each pass would
+//! open it for every waiting message. The time of a release never changes and an id is never reused, so an
+//! entry cannot become wrong. The file is only an optimization: it is not synced, and it has a checksum. If
+//! it is lost or damaged, the next pass examines each message again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -15,31 +15,31 @@ use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Bucket;
 
-/// The file. A line is a bucket and the ids of messages that are released then; the last line is a
-/// checksum of those above it.
+/// The file. Each line is a bucket and the ids of the messages released then. The last line is a checksum of
+/// the lines above it.
 pub(crate) const FILE: &str = "state/releases";
 
-/// The most octets of the file: 1.8 million messages. If more wait, each pass looks at the others.
+/// Most octets of the file: 1.8 million messages. Further messages are examined in each pass.
 const MOST: u64 = 64 << 20;
 
 const CHECKSUM: &str = "xxh128 ";
 
-/// Messages of which a pass knows that they stand where they do until they are released.
+/// Messages that a pass knows to be in `deferred/` until their release.
 #[derive(Debug, Default)]
 pub struct Releases {
-    /// What the file says and this pass has not come to.
+    /// Entries of the file that this pass has not reached yet.
     read: BTreeMap<Bucket, HashSet<QueueId>>,
-    /// How many entries the file has.
+    /// The number of entries in the file.
     entries: usize,
-    /// Something stands under the file's name, whole or damaged.
+    /// The file exists, intact or damaged.
     is_there: bool,
-    /// What this pass has found.
+    /// The waiting messages that this pass has found.
     found: BTreeMap<Bucket, Vec<QueueId>>,
-    /// Found, and not in the file.
+    /// Some of them are not in the file.
     is_news: bool,
 }
 
-/// What the file says, or nothing if it is not whole.
+/// Returns the entries of the file, or `None` if it is damaged.
 fn parse(bytes: &[u8]) -> Option<BTreeMap<Bucket, HashSet<QueueId>>> {
     let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
     let (lines, last) = text.rsplit_once('\n')?;
@@ -57,9 +57,9 @@ fn parse(bytes: &[u8]) -> Option<BTreeMap<Bucket, HashSet<QueueId>>> {
     Some(read)
 }
 
-/// The text of the file: as many entries as it may have.
+/// Returns the text of the file, with as many entries as fit.
 fn text(found: &BTreeMap<Bucket, Vec<QueueId>>) -> String {
-    /// A space and an id; the checksum and the longest bucket's name with their line ends.
+    /// Octets of a space and an id, and of the checksum and the longest bucket name with their line ends.
     const ENTRY: usize = 1 + QueueId::LEN;
     const REST: usize = 64;
     let mut text = String::new();
@@ -84,14 +84,14 @@ fn checksum(bytes: &[u8]) -> String {
 }
 
 impl Releases {
-    /// Takes those out of `ids`, which stand in this bucket of `deferred/`, that wait there for
-    /// their release. Opens none that it knows.
+    /// Removes from `ids`, which are in this bucket of `deferred/`, the messages that wait for their release.
+    /// Does not open messages that are in the file.
     pub fn take_out(&mut self, spool: &Spool, bucket: Bucket, ids: &mut Vec<QueueId>) {
         let known = self.read.remove(&bucket).unwrap_or_default();
         let mut held = Vec::new();
         ids.retain(|id| {
             let is_known = known.contains(id);
-            // What cannot be read is found out when it is taken.
+            // An unreadable message is reported when it is claimed.
             let is_held = is_known || spool.is_released_at(*id, bucket).unwrap_or(false);
             self.is_news |= is_held && !is_known;
             if is_held {
@@ -104,9 +104,9 @@ impl Releases {
         }
     }
 
-    /// Keeps what was found for the next pass, if that is not in the file, and lets go of the file
-    /// when nothing waits any more. Entries of messages that have left are harmless; the file is
-    /// written without them when they are the larger part.
+    /// Writes the found messages for the next pass, if the file lacks some, and removes the file if nothing
+    /// waits. Entries of messages that have left are harmless; the file is rewritten if they are the larger
+    /// part.
     pub fn keep(&self, spool: &Spool) -> disk::Result<()> {
         let count: usize = self.found.values().map(Vec::len).sum();
         if count == 0 {
@@ -127,11 +127,8 @@ impl Releases {
 }
 
 impl Spool {
-    /// What earlier passes have found out about messages that wait for their release; nothing if
-    /// that is lost or damaged.
-    ///
-    /// # Errors
-    /// If the system does not let us read it; nothing is known then.
+    /// Reads which messages earlier passes found waiting for their release. The result is empty if the file
+    /// is lost or damaged, or, with the error, if it cannot be read.
     pub fn releases(&self) -> (Releases, Option<disk::Error>) {
         let mut releases = Releases {
             is_there: true,
@@ -146,20 +143,19 @@ impl Spool {
         (releases, None)
     }
 
-    /// Whether the submitter of a message wanted it to be released at the minute of this bucket.
+    /// Whether the submitter set the release of a message to the minute of this bucket.
     pub(crate) fn is_released_at(&self, id: QueueId, bucket: Bucket) -> disk::Result<bool> {
         let block = self.peek(id, Queue::Deferred(bucket))?;
         let release = block.and_then(|block| block.envelope.submission.release);
         Ok(release.map(Bucket::for_time) == Some(bucket))
     }
 
-    /// Removes the file, whatever it says: the next pass looks at each message again. False if it
-    /// was not there.
+    /// Removes the file: the next pass examines each message again. Returns false if there was no file.
     pub(crate) fn forget_releases(&self) -> disk::Result<bool> {
         self.disk.unlink(Path::new(FILE))
     }
 
-    /// What is wrong with the file, if anything is.
+    /// Returns what is wrong with the file, if anything.
     pub(crate) fn wrong_releases(&self) -> disk::Result<Option<Wrong>> {
         let path = Path::new(FILE);
         let bytes = match self.disk.read_all(path, MOST) {
@@ -172,7 +168,7 @@ impl Spool {
         }
     }
 
-    /// A message that the file makes wait, and its envelope does not.
+    /// Returns a message that the file lists as waiting although its envelope does not say so.
     fn untrue_release(
         &self,
         read: &BTreeMap<Bucket, HashSet<QueueId>>,
@@ -183,7 +179,7 @@ impl Spool {
                 match self.is_released_at(id, *bucket) {
                     Ok(false) => return Ok(Some(id)),
                     Ok(true) => {}
-                    // One that has left meanwhile is not held by the file.
+                    // A message that has left meanwhile is not held back by the file.
                     Err(error) if error.is_absent() => {}
                     Err(error) => return Err(error),
                 }
@@ -196,8 +192,8 @@ impl Spool {
 /// What is wrong with the file of releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
-    /// It is not whole, as a power cut may leave it.
+    /// The file is damaged, as a power cut may leave it.
     Damaged,
-    /// It makes this message wait, whose envelope says otherwise. No crash leaves that.
+    /// The file lists this message as waiting, but the envelope says otherwise. No crash causes this.
     Untrue(QueueId),
 }

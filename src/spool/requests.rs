@@ -1,7 +1,7 @@
-//! Requests: what an operator wants done to a message that somebody is working on.
+//! Requests: an operator's action on a message that another process holds.
 //!
-//! `requests/<id>` holds the action as one JSON object. Whoever holds the message looks
-//! after letting go of it; every run looks first of all.
+//! `requests/<id>` holds the action as one JSON object. The process that holds the message serves it after
+//! releasing the lock. Every run serves all requests first.
 
 use std::path::Path;
 
@@ -15,51 +15,50 @@ use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Action;
 
-/// What became of a request.
+/// Result of [`Spool::post_request`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// It waits, durably.
+    /// The request waits, durably.
     Waiting,
-    /// Another one is waiting; this one was not written.
+    /// Another request is waiting; this one was not written.
     Taken,
 }
 
-/// What became of the look for a request.
+/// Result of [`Spool::serve_request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// None waits, or its time has not come: somebody has the message in hand, and looks after
-    /// that.
+    /// No request waits, or it cannot be served yet: another process holds the message, and serves it later.
     Nothing,
-    /// One that cannot be read was dropped.
+    /// The request could not be read and was dropped.
     Unreadable,
-    /// It makes no sense for the message as it is now, for this reason, and was dropped.
+    /// The action does not apply to the message in its present state, for this reason, and was dropped.
     Refused(Action, &'static str),
-    /// It has been carried out, durably.
+    /// The action has been carried out, durably.
     Done(Action),
 }
 
 impl Spool {
-    /// Carries out the request for a message, if one waits and nobody has the message in hand.
-    /// To be called by whoever held the message, after letting go of it.
+    /// Carries out the request for a message, if one waits and no process holds the message. Call this after
+    /// releasing a message's lock.
     pub fn serve_request(&self, id: QueueId, now: Timestamp) -> disk::Result<Served> {
-        /// A message may move between our look and our lock, and one with two names, left by a
-        /// power cut, is found under the wrong one first.
+        /// A message may move between the lookup and the lock. One with two names, left by a power cut, is
+        /// found under the wrong one first.
         const MAX_MOVES: usize = 5;
         for _ in 0..MAX_MOVES {
             if !self.has_request(id)? {
                 break;
             }
             let queue = match self.locate_for_good(id)? {
-                // Being in `done/` commits it: whatever is wanted of it now comes too late, and
-                // would bring back a message that has been delivered.
+                // A message in `done/` is finished: a request now comes too late, and would bring back a
+                // delivered message.
                 Located::Absent | Located::At(Queue::Done) => {
                     self.drop_request(id)?;
                     break;
                 }
-                // Served when it has been moved on.
+                // Served after the message has left these directories.
                 Located::At(Queue::New | Queue::Staged) => break,
                 Located::At(queue) => queue,
-                // It waits until the message is found.
+                // The request waits until the message is found.
                 Located::Uncertain(Doubt::Moving) => break,
                 Located::Uncertain(Doubt::Unread(error)) => return Err(error),
             };
@@ -68,13 +67,13 @@ impl Spool {
                 Claim::Absent => continue,
                 Claim::Busy | Claim::NotAFile => break,
             };
-            // Of a corrupt one its turn comes with the message's, which is quarantined then.
+            // A corrupt message's request is handled when the message is quarantined.
             let Ok(entry) = locked.read() else { break };
             let (there, action) = entry.request()?;
             if !there {
                 break;
             }
-            // It may have made sense when it was posted.
+            // The action may have applied when it was posted.
             let refused = action.as_ref().and_then(|action| refusal(&entry, action));
             let mut entries = [entry];
             if let (Some(action), None) = (&action, refused) {
@@ -90,8 +89,8 @@ impl Spool {
         Ok(Served::Nothing)
     }
 
-    /// Posts a request. It is written to a file of its own and then linked to its name, so
-    /// that nobody ever reads half of one, and so that one that is waiting is not lost.
+    /// Posts a request. It is written to a temporary file and then linked to its name: no process reads half
+    /// a request, and a waiting one is not overwritten.
     pub fn post_request(&self, id: QueueId, action: &Action) -> disk::Result<Posted> {
         let dir = Path::new(Info::Request.dir());
         let text = serde_json::to_vec(action).unwrap_or_default();
@@ -113,17 +112,17 @@ impl Spool {
         Ok(self.disk.stat(&Info::Request.path(id))?.is_some())
     }
 
-    /// Whether the request that waits for a message can be read; none if none waits.
+    /// Whether the request for a message can be read; `None` if none waits.
     pub fn has_readable_request(&self, id: QueueId) -> disk::Result<Option<bool>> {
         match self.read_info(Info::Request, id) {
             Ok(bytes) => Ok(bytes.map(|bytes| serde_json::from_slice::<Action>(&bytes).is_ok())),
-            // No file of ours, and no request.
+            // Not a regular file, so not a request.
             Err(error) if error.is_wrong_kind() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Removes a request whose message is gone.
+    /// Removes a request after its message is gone.
     pub fn drop_request(&self, id: QueueId) -> disk::Result<()> {
         self.disk.unlink(&Info::Request.path(id)).map(drop)
     }

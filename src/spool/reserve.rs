@@ -1,9 +1,8 @@
-//! The reserve: a few files that are filled already, for what must be written when the disk is full.
+//! The reserve: preallocated files for writes that must succeed when the disk is full.
 //!
-//! A delivery needs no room to be recorded. What needs some (a history that something is built on, a
-//! notice) is written into a file of the reserve, which is renamed to the name that the new file is to
-//! have: the rename is the claim. Each run fills the reserve again before it does anything else, as soon as
-//! there is room.
+//! Recording a delivery needs no disk space. A synced history and a notice do. They are written into a file
+//! of the reserve, which is renamed to the new file's name; the rename is the claim. Each run refills the
+//! reserve before it does anything else, if there is space.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +12,14 @@ use crate::disk::{self, Disk, File};
 /// The directory.
 pub(super) const RESERVE: &str = "reserve";
 
-/// Files in it.
+/// Number of files.
 const COUNT: usize = 32;
 
-/// Octets of each: a notice with the header of its origin, or a history of some ten attempts.
+/// Octets of each file: a notice with the header of its origin, or a history of about ten attempts.
 pub(super) const SIZE: usize = 32 << 10;
 
-/// There as long as it is being filled, or if a kill ended that: then each file is looked at.
+/// Exists while the reserve is being filled, and after a kill during that. While it exists, every file is
+/// checked.
 const FILLING: &str = "filling";
 
 fn marker() -> PathBuf {
@@ -30,7 +30,7 @@ fn path(n: usize) -> PathBuf {
     PathBuf::from(format!("{RESERVE}/{n:02}"))
 }
 
-/// Makes a file for writing; where there is no room for it, one of the reserve gets its name.
+/// Creates a file for writing. If the disk is full, renames a file of the reserve to its name.
 pub(super) fn create(disk: &Disk, to: &Path) -> disk::Result<File> {
     match disk.create(to) {
         Err(full) if full.is_full() => claim(disk, to)?.ok_or(full),
@@ -38,8 +38,8 @@ pub(super) fn create(disk: &Disk, to: &Path) -> disk::Result<File> {
     }
 }
 
-/// Writes a whole file that may be one of the reserve. One that was made and has no room gives way to one of
-/// the reserve.
+/// Writes a whole file, which may come from the reserve. A newly created file without space is replaced with
+/// a file of the reserve.
 pub(super) fn write(disk: &Disk, file: File, to: &Path, bytes: &[u8]) -> disk::Result<File> {
     let filled = disk.stat_file(&file)?.size;
     let written = disk.write_all_at(&file, bytes, 0);
@@ -61,8 +61,8 @@ pub(super) fn write(disk: &Disk, file: File, to: &Path, bytes: &[u8]) -> disk::R
     Ok(file)
 }
 
-/// Takes a file of the reserve to a name that is free; none if there is none left. Of two processes that
-/// want the same file one finds it gone, and takes another.
+/// Moves a file of the reserve to a free name. Returns `None` if none is left. If two processes want the same
+/// file, the second finds it gone, and takes another.
 pub(super) fn claim(disk: &Disk, to: &Path) -> disk::Result<Option<File>> {
     for n in 0..COUNT {
         let from = path(n);
@@ -71,7 +71,7 @@ pub(super) fn claim(disk: &Disk, to: &Path) -> disk::Result<Option<File>> {
             Err(error) if error.is_absent() || error.is_wrong_kind() => continue,
             Err(error) => return Err(error),
         };
-        // Being filled, or being claimed.
+        // Another process is filling or claiming it.
         if !disk.try_lock(&file)? {
             continue;
         }
@@ -81,7 +81,7 @@ pub(super) fn claim(disk: &Disk, to: &Path) -> disk::Result<Option<File>> {
         if !is_ours || ours.size < SIZE as u64 || ours.links != 1 {
             continue;
         }
-        // What has the name would be replaced.
+        // A rename would overwrite an existing file.
         if disk.stat(to)?.is_some() {
             return Err(disk.already_there(to));
         }
@@ -92,15 +92,15 @@ pub(super) fn claim(disk: &Disk, to: &Path) -> disk::Result<Option<File>> {
 }
 
 impl Spool {
-    /// Fills the reserve as far as there is room. Returns false if there is too little.
+    /// Fills the reserve as far as there is space. Returns false if there is too little.
     pub fn fill_reserve(&self) -> disk::Result<bool> {
         let names = self.names_in(Path::new(RESERVE))?;
         if names.len() >= COUNT && !names.iter().any(|name| name == FILLING) {
             return Ok(true);
         }
         let is_new = self.disk.mkdir(Path::new(RESERVE))?;
-        // Where a file system writes each change to a new place, an overwrite needs room. Best effort: only
-        // some have such a thing.
+        // On a copy-on-write file system, an overwrite needs space. Best effort: only some file systems can
+        // turn that off.
         if is_new {
             let _ = self.disk.keep_in_place(Path::new(RESERVE));
         }
@@ -117,9 +117,9 @@ impl Spool {
         Ok(true)
     }
 
-    /// Returns whether all files are whole.
+    /// Returns whether all files are complete.
     fn fill_each(&self) -> disk::Result<bool> {
-        // Before the first file: all names may be there, and one of them be what a kill left.
+        // Make the marker before the first file: after a kill all names may exist and a file be incomplete.
         match self.disk.create(&marker()) {
             Err(error) if error.is(nix::errno::Errno::EEXIST) => {}
             other => drop(other?),
@@ -131,8 +131,7 @@ impl Spool {
         Ok(are_whole)
     }
 
-    /// Makes one file, unless it is there. One that a kill left shorter is filled up. False if another process
-    /// has it in hand.
+    /// Creates a file, or completes one that a kill left short. Returns false if another process holds it.
     fn fill(&self, path: &Path) -> disk::Result<bool> {
         let file = match self.disk.create(path) {
             Err(error) if error.is(nix::errno::Errno::EEXIST) => match self.disk.open_rw(path) {
@@ -145,7 +144,7 @@ impl Spool {
         if !self.disk.try_lock(&file)? {
             return Ok(false);
         }
-        // It may have been claimed between the two calls: then it is a history or a notice now.
+        // It may have been claimed between the two calls, and be a history or a notice now.
         let ours = self.disk.stat_file(&file)?;
         let named = self.disk.stat(path)?;
         if named.is_none_or(|named| named.identity != ours.identity) {
@@ -157,7 +156,7 @@ impl Spool {
         let filled = self.disk.write_all_at(&file, &[0; SIZE], 0);
         let filled = filled.and_then(|()| self.disk.sync_file(&file));
         if filled.is_err() {
-            // Best effort: a shorter one is not claimed.
+            // Best effort: a short file is never claimed.
             let _ = self.disk.unlink(path);
         }
         filled.map(|()| true)

@@ -1,6 +1,6 @@
-//! Looking without touching: which messages there are, and where each stands.
+//! Reading without locks: which messages exist, and where each is.
 //!
-//! Nothing here takes a lock, so nothing here can make a runner pass a message over.
+//! Nothing here takes a lock, so nothing here can make a runner skip a message.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -19,47 +19,46 @@ use crate::disk::{self, Body, File, Kind, Stat};
 use crate::message::{Block, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, State};
 
-/// The messages of a spool and where each was when it was looked at.
+/// The messages of a spool and the queue of each, as of the listing.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// In the order of acceptance. A message that is present throughout the listing is here
-    /// exactly once, however it moves meanwhile.
+    /// In the order of acceptance. A message that exists throughout the listing is here exactly once, even if
+    /// it moves meanwhile.
     pub messages: Vec<(QueueId, Queue)>,
-    /// Messages that exist and were not found where we could look.
+    /// Messages that exist, but were not found in any readable queue.
     pub unplaced: Vec<QueueId>,
-    /// What could not be looked at.
+    /// What could not be read.
     pub unread: Vec<disk::Error>,
-    /// Inodes that somebody holds a lock on, once somebody wants to know: while the kernel lists
-    /// its locks nobody on the machine can take or drop one, and that lasts.
+    /// Inodes with a lock, and the holders, determined at first use: while the kernel lists its locks, which
+    /// takes long, no process can take or release a lock.
     locked: OnceLock<HashMap<u64, u32>>,
 }
 
-/// Where a message stands, as far as a look without its lock can say.
+/// Where a message is, as determined without its lock.
 #[derive(Debug)]
 #[must_use]
 pub enum Located {
-    /// There, a moment ago.
+    /// In this queue, at the time of the check.
     At(Queue),
-    /// Nowhere: it never was, or it is forgotten.
+    /// Nowhere: it never existed, or it is forgotten.
     Absent,
-    /// It was not found, and that does not mean that it is gone: nothing that follows from its end
-    /// may be done.
+    /// Not found, but it may exist: the caller must not act as if it were gone.
     Uncertain(Doubt),
 }
 
-/// Why it is not certain where a message stands.
+/// Why it is uncertain where a message is.
 #[derive(Debug, thiserror::Error)]
 pub enum Doubt {
-    /// It exists, and moved on each time before we came to where it was.
-    #[error("it is on the move")]
+    /// It exists, and was moved each time before its queue was checked.
+    #[error("it is moving between queues")]
     Moving,
-    /// It may stand where we could not look.
+    /// It may be in a directory that could not be read.
     #[error(transparent)]
     Unread(#[from] disk::Error),
 }
 
 impl Located {
-    /// Where it was found.
+    /// The queue in which it was found.
     pub fn queue(&self) -> Option<Queue> {
         match self {
             Located::At(queue) => Some(*queue),
@@ -73,13 +72,13 @@ impl Located {
 pub struct View {
     /// The message.
     pub id: QueueId,
-    /// Where it stood.
+    /// The queue that it was in.
     pub queue: Queue,
     /// Octets of its file.
     pub size: u64,
-    /// The process of this host that works on it; for people only.
+    /// The process on this host that works on it; for display only.
     pub process: Option<u32>,
-    /// Since when it has been in use, by the file's change time; for people only.
+    /// When it was marked as in use, by the file's change time; for display only.
     pub since: Option<Timestamp>,
     /// Its envelope, state and history, or why they cannot be read.
     pub content: Result<Content, String>,
@@ -95,19 +94,19 @@ impl View {
 /// A message's envelope, state and history.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// Who sent it to whom.
+    /// The sender, the recipients, and the parameters of the submission.
     pub envelope: Envelope,
-    /// Where everybody stands.
+    /// The state of each recipient and of the message.
     pub state: State,
-    /// What happened.
+    /// The recorded events.
     pub events: Vec<Event>,
 }
 
-/// What was read of a message, or why it cannot be read.
+/// The seal and content read from a message, or why they cannot be read.
 type Read = Result<(Seal, Content), String>;
 
 impl Listing {
-    /// Those in `deferred/` that are due before a time.
+    /// The messages in `deferred/` that are due before a time.
     #[cfg(feature = "testing")]
     pub fn deferred_before(&self, time: Timestamp) -> impl Iterator<Item = (QueueId, Queue)> {
         let due = move |queue: &Queue| match queue {
@@ -122,11 +121,11 @@ impl Listing {
 }
 
 impl Spool {
-    /// The ids of the message files in a place, oldest first. Names that are no ids are not
-    /// ours: an editor's leftover, a `.nfs` file. They are left alone.
+    /// The ids of the message files in a queue, oldest first. Other names, such as an editor's backup or a
+    /// `.nfs` file, are ignored.
     pub fn ids_in(&self, queue: Queue) -> disk::Result<Vec<QueueId>> {
         match self.ids_below(&queue.dir()) {
-            // A file or a link with a bucket's name holds no messages; `check` reports it.
+            // A file or a symbolic link with a bucket's name holds no messages; `check` reports it.
             Err(error) if queue.bucket_parent().is_some() && error.is_wrong_kind() => {
                 Ok(Vec::new())
             }
@@ -143,7 +142,7 @@ impl Spool {
         Ok(ids)
     }
 
-    /// All names in a directory; none if it is gone.
+    /// All names in a directory; empty if it does not exist.
     pub fn names_in(&self, dir: &Path) -> disk::Result<Vec<OsString>> {
         match self.disk.list(dir) {
             Err(error) if error.is_absent() => Ok(Vec::new()),
@@ -151,8 +150,8 @@ impl Spool {
         }
     }
 
-    /// The buckets there are, earliest first. A link with a bucket's name is none: it would lead
-    /// us to messages that are not in this spool.
+    /// The existing buckets, earliest first. A symbolic link with a bucket's name is ignored: it would lead
+    /// to messages outside the spool.
     pub fn buckets(&self, kept: BucketQueue) -> disk::Result<Vec<Bucket>> {
         let mut unread = Vec::new();
         let buckets = self.buckets_there(kept, &mut unread);
@@ -162,7 +161,7 @@ impl Spool {
         }
     }
 
-    /// The same as far as they can be seen, and what cannot.
+    /// Like [`buckets`](Spool::buckets), but returns those that can be read, and adds the errors to `unread`.
     pub fn buckets_there(&self, kept: BucketQueue, unread: &mut Vec<disk::Error>) -> Vec<Bucket> {
         let names = or_note(self.names_in(Path::new(kept.as_str())), unread);
         let mut buckets = Vec::with_capacity(names.len());
@@ -175,11 +174,11 @@ impl Spool {
         buckets
     }
 
-    /// The envelope block of a message, read without its lock; none if it cannot be trusted. What changes
-    /// in it is as it was a moment ago.
+    /// Reads the envelope block of a message without its lock. Returns `None` if the block cannot be trusted.
+    /// The mutable parts may have changed since.
     ///
     /// # Errors
-    /// If it is not there, or the system does not let us read it.
+    /// If the message is not there, or cannot be read.
     pub fn peek(&self, id: QueueId, queue: Queue) -> disk::Result<Option<Block>> {
         let (file, stat) = match self.open_message(id, queue) {
             Err(error) if error.is_wrong_kind() => return Ok(None),
@@ -195,23 +194,24 @@ impl Spool {
         Ok((file, stat))
     }
 
-    /// Asks about a message file; none if it is not in that place.
+    /// Returns the `stat` of a message file, or `None` if it is not in that queue.
     pub(super) fn stat_in(&self, queue: Queue, id: QueueId) -> disk::Result<Option<Stat>> {
         match self.disk.stat(&queue.path(id)) {
-            // As with `ids_in`.
+            // As in `ids_in`.
             Err(error) if queue.bucket_parent().is_some() && error.is_wrong_kind() => Ok(None),
             other => other,
         }
     }
 
-    /// Where a message stands now.
+    /// Returns where a message is now.
     ///
     /// # Errors
-    /// If it cannot be asked whether the view has it.
+    /// If the view cannot be checked for the message.
     pub fn locate(&self, id: QueueId) -> disk::Result<Located> {
-        /// A message that is on the move may be missed: one that the view has is looked for so often.
+        /// Most passes for a message that the view lists: each pass may miss it while it moves.
         const MAX_LOOKS: usize = 5;
-        /// The view may be lost, so that it has no message is no answer to one look.
+        /// Fewest passes before a message counts as absent. The view may be lost, so a message missing from
+        /// it may still exist.
         const LEAST_LOOKS: usize = 2;
         let mut unread = Vec::new();
         for look in 1..=MAX_LOOKS {
@@ -239,12 +239,13 @@ impl Spool {
         Ok(Located::Uncertain(doubt))
     }
 
-    /// Where a message stands, for a caller that does something final if it is gone.
+    /// Returns where a message is, for a caller that acts irrevocably if it is gone.
     ///
-    /// A power cut may leave a view whose message never was durable, or is forgotten; that is
-    /// what makes [`locate`](Spool::locate) uncertain for ever. Each look misses a message only if
-    /// it is renamed meanwhile, and no message is renamed in each of so many looks, with pauses:
-    /// after an attempt it rests for a minute. Where a place could not be read it stays uncertain.
+    /// A power cut may leave the view of a message that was never durable or is forgotten; then
+    /// [`locate`](Spool::locate) stays uncertain forever. A pass misses a message only if the message is
+    /// renamed meanwhile. No message is renamed during each of so many passes with pauses between them,
+    /// because after an attempt it rests for a minute. If a queue could not be read, the result stays
+    /// uncertain.
     pub fn locate_for_good(&self, id: QueueId) -> disk::Result<Located> {
         const ROUNDS: usize = 3;
         const PAUSE: Duration = Duration::from_millis(10);
@@ -260,16 +261,16 @@ impl Spool {
         Ok(Located::Absent)
     }
 
-    /// The messages there are, and what could not be looked at.
+    /// Lists the messages, and what could not be read.
     ///
-    /// The places are looked through in the order of a message's way. `info/sender/` says which messages
-    /// were missed because they were on the move: its files never move, so a listing of it shows each one
-    /// that is there throughout. Those are looked for again. The view may have lost one, so the places are looked
-    /// through a second time for those that it does not show: what moves against the order is missed in one
-    /// look, and no message moves so in both.
+    /// The queues are read in the order in which a message passes through them. `info/sender/` shows which
+    /// messages were missed because they moved: its files never move, so its listing includes every message
+    /// that exists throughout. Missed messages are located again. The view may have lost an entry, so the
+    /// queues are read a second time for messages that it does not list: a message that moves against the
+    /// order is missed in one pass, and no message moves so in both.
     ///
-    /// Only ids and places are kept, 40 octets a message (56 while it is made), because there may be
-    /// a million: [`view`](Spool::view) reads the rest, one message at a time.
+    /// Only ids and queues are kept, 40 octets per message (56 during the listing), because there may be a
+    /// million: [`view`](Spool::view) reads the rest, one message at a time.
     pub fn listing(&self) -> Listing {
         let (mut moved, mut unplaced, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         let known = self.ids_below(Path::new(Info::Sender.dir()));
@@ -279,7 +280,7 @@ impl Spool {
             let is_found = messages.binary_search_by_key(id, |(id, _)| *id).is_ok();
             !is_found && known.binary_search(id).is_err()
         };
-        // What could not be read is known from the first look.
+        // The first pass has reported what could not be read.
         let again = self.ids_with_places(&mut Vec::new(), |id| is_unseen(&messages, id));
         if !again.is_empty() {
             messages.extend(again);
@@ -304,7 +305,7 @@ impl Spool {
             if known.binary_search(id).is_ok() {
                 return true;
             }
-            // The view does not have it: it is gone in the meantime, or its view is lost.
+            // The view does not list it: it is gone meanwhile, or its view is lost.
             match or_note(self.stat_in(*queue, *id), &mut unread) {
                 Some(stat) => stat.kind == Kind::File,
                 None => match self.locate(*id) {
@@ -335,10 +336,10 @@ impl Spool {
         }
     }
 
-    /// The messages of [`listing`](Spool::listing), all of them or none.
+    /// Returns the messages of [`listing`](Spool::listing), all of them or none.
     ///
     /// # Errors
-    /// Of the first thing that could not be looked at.
+    /// The first error of the listing.
     #[cfg(feature = "testing")]
     pub fn messages(&self) -> disk::Result<Vec<(QueueId, Queue)>> {
         let listing = self.listing();
@@ -348,8 +349,8 @@ impl Spool {
         }
     }
 
-    /// Some of the messages in all places, sorted by their ids. Of a message that is seen twice the place
-    /// counts in which it is seen last.
+    /// Returns the wanted messages in all queues, sorted by id. If a message is seen twice, the later queue
+    /// is returned.
     fn ids_with_places(
         &self,
         unread: &mut Vec<disk::Error>,
@@ -362,7 +363,7 @@ impl Spool {
             messages.extend(wanted.map(|id| (id, queue)));
             ControlFlow::<()>::Continue(())
         });
-        // The sort keeps their order.
+        // The sort is stable.
         messages.sort_by_key(|(id, _)| *id);
         messages.dedup_by(|last, before| {
             let is_same = last.0 == before.0;
@@ -374,9 +375,9 @@ impl Spool {
         messages
     }
 
-    /// Looks at every place a message file may stand in, as far as they can be seen, in the order of a
-    /// message's way: one rename along it hides no message. So buckets are listed after the places from which
-    /// messages come into new ones.
+    /// Calls `look` for every readable queue, in the order in which messages pass through them, so that one
+    /// rename in that order hides no message. Buckets are therefore listed after the queues from which
+    /// messages move into new buckets.
     fn walk<T>(
         &self,
         unread: &mut Vec<disk::Error>,
@@ -397,8 +398,8 @@ impl Spool {
         ControlFlow::Continue(())
     }
 
-    /// Reads a message without its lock; none if it is gone. The seal is not checked against
-    /// the message's octets: that is for the process that delivers it, and for `check`.
+    /// Reads a message without its lock. Returns `None` if it is gone. The seal is not checked against the
+    /// message's octets: the process that delivers it and `check` do that.
     pub fn view(&self, id: QueueId, queue: Queue, listing: &Listing) -> disk::Result<Option<View>> {
         let mut queue = queue;
         let (stat, content) = loop {
@@ -433,14 +434,14 @@ impl Spool {
         }))
     }
 
-    /// Whether something says why a message is in quarantine.
+    /// Whether a message in quarantine has a reason.
     pub fn has_reason(&self, id: QueueId) -> disk::Result<bool> {
         let stat = self.disk.stat(&reason_path(id))?;
         Ok(stat.is_some_and(|stat| stat.kind == Kind::File && stat.size > 0))
     }
 
-    /// What is in a message's files, or why that is no message. Trouble of the system's is
-    /// neither.
+    /// Returns the content of a message's files, or why they are not a message. System errors are returned as
+    /// `Err`.
     fn look_at(&self, id: QueueId, queue: Queue) -> disk::Result<(Stat, Read)> {
         let (file, stat) = match self.open_message(id, queue) {
             Err(error) if error.is_wrong_kind() => {
@@ -464,7 +465,7 @@ impl Spool {
             ));
         }
         let head = read_head(&self.disk, &file, id, stat.size, LISTED)?;
-        // One descriptor at a time: there may be no second one.
+        // Use one descriptor at a time: the limit may not allow a second.
         drop(file);
         let content = match head {
             Ok(head) => self.content(head.block, &stat)?,
@@ -473,7 +474,7 @@ impl Spool {
         Ok((stat, content))
     }
 
-    /// Why a message is in quarantine, or why that cannot be said.
+    /// Returns why a message is in quarantine, or why the reason cannot be read.
     fn reason(&self, id: QueueId) -> disk::Result<String> {
         match self.disk.read_all(&reason_path(id), 64 << 10) {
             Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim().to_owned()),
@@ -498,7 +499,7 @@ impl Spool {
         Ok(Ok((block.seal, content)))
     }
 
-    /// A message's octets and its seal, read without its lock; none if it has no envelope block that can
+    /// Returns a message's octets and its seal, without taking its lock; `None` if its envelope block cannot
     /// be trusted.
     pub fn sealed_body(&self, id: QueueId, queue: Queue) -> disk::Result<Option<(Body, Seal)>> {
         let (file, stat) = self.open_message(id, queue)?;
@@ -510,8 +511,8 @@ impl Spool {
         }))
     }
 
-    /// The octets of a message, read without its lock: what comes after its envelope block, or all of a file
-    /// that has none.
+    /// Returns the octets of a message, without taking its lock: what follows the envelope block, or the
+    /// whole file if it has no valid block.
     pub fn body(&self, id: QueueId, queue: Queue) -> disk::Result<Body> {
         if let Some((body, _)) = self.sealed_body(id, queue)? {
             return Ok(body);
@@ -521,7 +522,7 @@ impl Spool {
     }
 }
 
-/// What was read, or nothing and a note of why not.
+/// Returns the result, or a default after adding the error to `unread`.
 fn or_note<T: Default>(read: disk::Result<T>, unread: &mut Vec<disk::Error>) -> T {
     read.unwrap_or_else(|error| {
         unread.push(error);

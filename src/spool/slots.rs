@@ -1,7 +1,7 @@
-//! Slots: a bound, across processes, on how many do something at once.
+//! Slots: a limit, across processes, on concurrent operations.
 //!
-//! A slot is a file in `state/` with a lock on it; the kernel frees it when its process ends,
-//! however it ends. Nothing depends on the files: they may be deleted at any time.
+//! A slot is a locked file in `state/`. The kernel releases the lock when the process ends, however it ends.
+//! Nothing depends on the files: they may be deleted at any time.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::Spool;
 use super::destinations::file_name;
 use crate::disk::{self, File};
 
-/// A slot that is taken, until it is dropped.
+/// A taken slot. Dropping it releases it.
 #[derive(Debug)]
 pub struct Slot {
     file: File,
@@ -18,12 +18,12 @@ pub struct Slot {
 }
 
 impl Spool {
-    /// Takes one of `count` slots of a name, if one is free.
+    /// Takes one of `count` slots with a name, if one is free.
     pub fn take_slot(&self, name: &str, count: usize) -> disk::Result<Option<Slot>> {
         self.take_slot_from(name, count, 0)
     }
 
-    /// The same; the search begins at the slot `first`.
+    /// Like [`take_slot`](Spool::take_slot); the search begins at the slot `first`.
     fn take_slot_from(&self, name: &str, count: usize, first: usize) -> disk::Result<Option<Slot>> {
         for step in 0..count {
             let number = (first % count + step) % count;
@@ -35,7 +35,7 @@ impl Spool {
                 }
                 other => other?,
             };
-            // A file that was removed meanwhile bounds nobody who comes later.
+            // A lock on a file that was removed meanwhile does not stop later processes.
             if self.disk.try_lock(&file)? && self.is_still(&file, &path)? {
                 return Ok(Some(Slot {
                     file,
@@ -47,7 +47,7 @@ impl Spool {
         Ok(None)
     }
 
-    /// Makes the directories above a file, but not the spool's own.
+    /// Makes the directories above a file, except the spool's own.
     fn make_dirs(&self, path: &Path) -> disk::Result<()> {
         let mut dirs: Vec<&Path> = path.ancestors().skip(1).collect();
         dirs.pop();
@@ -57,8 +57,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes one of the `most` places of a transport, over all processes, if one is free; the
-    /// search begins at `first`.
+    /// Takes one of the `most` slots of a transport, shared by all processes, if one is free. The search
+    /// begins at `first`.
     pub fn take_place(
         &self,
         transport: &str,
@@ -68,8 +68,7 @@ impl Spool {
         self.take_slot_from(&format!("by/{}", file_name(transport)), most, first)
     }
 
-    /// Whether the only slot of a name is taken. Unlike an attempt to take it, this is in the way of no
-    /// other look.
+    /// Whether the only slot with a name is taken. Unlike taking it, this does not disturb other processes.
     pub fn slot_is_taken(&self, name: &str) -> disk::Result<bool> {
         let path = PathBuf::from(format!("state/{name}-0"));
         match self.disk.open_read(&path) {
@@ -79,7 +78,7 @@ impl Spool {
         }
     }
 
-    /// Whether a file still has its name.
+    /// Whether a name still refers to this file.
     pub(super) fn is_still(&self, file: &File, path: &Path) -> disk::Result<bool> {
         let named = self.disk.stat(path)?.map(|stat| stat.identity);
         Ok(named == Some(self.disk.stat_file(file)?.identity))
@@ -87,14 +86,14 @@ impl Spool {
 }
 
 impl Slot {
-    /// Which of the slots of its name it is.
+    /// Which of the slots with its name it is.
     pub fn number(&self) -> usize {
         self.number
     }
 
-    /// Gives the slot up for good, and its file with it: for names of which there is no end.
+    /// Releases the slot and removes its file, for names that are not reused.
     pub fn retire(self) {
-        // Still locked, so nobody has it; who opens it now finds that it is gone.
+        // The lock is still held: a process that opens the file now finds that its name is gone.
         let _ = self.spool.disk.unlink(self.file.path());
     }
 }

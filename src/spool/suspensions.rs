@@ -1,11 +1,10 @@
-//! Suspensions: destinations and transports to which nothing goes until an operator lets it.
+//! Suspensions: destinations and transports that get no mail until an operator resumes them.
 //!
-//! Each is one file in `suspended/`. That it is there is what counts: one that cannot be read, or
-//! does not say what we write, suspends what its name says until somebody resumes that. A spool
-//! without the directory has none; it is made for the first.
+//! Each is a file in `suspended/`. Its existence counts: a file that is unreadable or damaged suspends what
+//! its name says until an operator resumes that. The directory is made for the first suspension.
 //!
-//! Only who has the lock of the file that has the name replaces or removes it, so what was
-//! suspended anew is never taken for what has run out.
+//! A file is replaced or removed only under its lock. So a suspension that was just renewed is never removed
+//! as expired.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -26,8 +25,8 @@ use crate::queue::By;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// A recipient's domain, or a destination with or without its transport and its port, in the one
-    /// spelling by which it is compared: see [`Target::destination`].
+    /// A recipient's domain, or a destination with or without its transport and its port, in the normal
+    /// spelling used for comparison: see [`Target::destination`].
     Destination(String),
     /// A transport, by its name.
     Transport(String),
@@ -35,18 +34,18 @@ pub enum Target {
     All,
 }
 
-/// That something is suspended. As JSON this is the content of its file.
+/// A suspension. Its JSON form is the content of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
-    /// What.
+    /// What is suspended.
     #[serde(flatten)]
     pub target: Target,
-    /// Since when.
+    /// When it began.
     pub since: Timestamp,
-    /// When that ends by itself.
+    /// When it ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// Who and why.
+    /// The operator and the reason.
     #[serde(flatten)]
     pub by: By,
 }
@@ -54,52 +53,51 @@ pub struct Suspension {
 /// A file in `suspended/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its name.
+    /// The file's name.
     pub file: String,
     /// What it suspends.
     pub target: Target,
-    /// What it says; none if it is damaged. Then it suspends all the same, until it is removed.
+    /// The content; `None` if it is damaged. A damaged file suspends its target until it is removed.
     pub says: Option<Suspension>,
 }
 
-/// The names in `suspended/` at one moment.
+/// The names in `suspended/` at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suspended(BTreeSet<String>);
 
-/// What became of a suspension or its end.
+/// Result of [`Spool::suspend`] and [`Spool::resume`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Changed {
-    /// It is so, durably.
+    /// The change is made, durably.
     Done,
-    /// It was so already: nothing of that name is suspended.
+    /// Nothing to do: no suspension has that name.
     Absent,
-    /// Somebody else is at it at this moment.
+    /// Another process is changing it.
     Busy,
 }
 
-/// The file that has a name.
+/// Result of [`Spool::hold`].
 enum Held {
     Absent,
-    /// Ours to replace or remove, as long as that lives. None where nobody can have the lock: it is
-    /// no file, or one that cannot be opened.
+    /// This process may replace or remove the file while the lock lives. `None` if the file cannot be locked:
+    /// it is not a regular file, or it cannot be opened.
     Ours(Option<disk::File>),
     Busy,
 }
 
 pub(super) const DIR: &str = "suspended";
 const TRANSPORT: &str = "transport=";
-/// The file by which all mail is suspended. No other name has an equals sign, but for a transport's.
+/// The file that suspends all mail. Only names of transports contain another equals sign.
 const ALL: &str = "all=";
-/// No file is larger: a reason is a line.
+/// Most octets read from a file; a larger file counts as damaged. A reason is a single line.
 const MOST: u64 = 64 << 10;
-/// So often a name is looked at that changes hands.
+/// How often a name is tried while other processes replace its file.
 const TRIES: usize = 5;
 
 impl Target {
-    /// A destination, whatever its spelling: domains in upper case or U-labels are what they are
-    /// in lower case and A-labels, and an IPv6 address is one in each of its spellings. The path of
-    /// a socket stays as it is.
+    /// Returns a destination in its normal spelling: domains in lower case and A-labels, and IPv6 addresses
+    /// in their canonical form. The path of a socket is not changed.
     pub fn destination(name: &str) -> Target {
         if name.contains('/') {
             return Target::Destination(name.to_owned());
@@ -116,7 +114,7 @@ impl Target {
         Target::Destination(parts.join(":"))
     }
 
-    /// The name of its file: readable, and of nothing else.
+    /// Returns a readable file name that no other target has.
     pub fn file_name(&self) -> String {
         let name = match self {
             Target::Transport(name) => return format!("{TRANSPORT}{}", file_name(name)),
@@ -130,7 +128,8 @@ impl Target {
         }
     }
 
-    /// What a file's name says; of a very long one only its beginning.
+    /// Returns the target that a file name stands for. Of a very long target, the name has only the
+    /// beginning.
     fn of_file(name: &str) -> Target {
         let plain = |text: &str| {
             let mut bytes = Vec::new();
@@ -158,13 +157,14 @@ impl Target {
         }
     }
 
-    /// Everything by which mail for this recipient may be suspended, as far as its way is known.
+    /// Returns every target that would suspend mail for this recipient, as far as transport and destination
+    /// are known.
     fn all_for(transport: Option<&str>, next_hop: Option<&str>, to: &Address) -> Vec<Target> {
         let mut all = Vec::with_capacity(10);
         all.push(Target::All);
         if let Some(domain) = to.domain() {
             all.push(Target::destination(&domain::key(domain)));
-            // The address that it is, as hosts are called.
+            // An address literal, in the spelling used for hosts.
             if let Some(address) = domain::literal(domain).filter(IpAddr::is_ipv6) {
                 all.push(Target::destination(&format!("[{address}]")));
             }
@@ -181,14 +181,14 @@ impl Target {
         all
     }
 
-    /// Whether this suspends mail for a recipient, as far as its way is known.
+    /// Whether this suspends mail for a recipient, as far as transport and destination are known.
     pub fn is_on_way(&self, transport: Option<&str>, next_hop: Option<&str>, to: &Address) -> bool {
         Target::all_for(transport, next_hop, to).contains(self)
     }
 }
 
-/// A name, or an address in brackets, by which destinations are compared. An address of a host has no
-/// tag, unlike one of a recipient's domain.
+/// Returns a name or an address in brackets in the spelling used for comparison. A host's address has no tag,
+/// unlike that of a recipient's domain.
 fn key(part: &str) -> Cow<'_, str> {
     let inside = part
         .strip_prefix('[')
@@ -199,8 +199,8 @@ fn key(part: &str) -> Cow<'_, str> {
     }
 }
 
-/// A destination as it is listed, and, if it is one host, as people call it: without its port, and
-/// an address without its brackets.
+/// Returns the spellings of a destination: as it is listed, and, for a single host, without the port and
+/// without the brackets of an address.
 fn spellings(next_hop: &str) -> impl Iterator<Item = &str> {
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let is_host = |host: &str| !host.contains([':', '/', ',']) || host.ends_with(']');
@@ -232,7 +232,7 @@ impl Standing {
         self.says.as_ref().and_then(|says| says.until)
     }
 
-    /// Whether it has run out.
+    /// Whether it has expired.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.until().is_some_and(|until| until <= now)
     }
@@ -244,15 +244,14 @@ impl Suspended {
         self.0.is_empty()
     }
 
-    /// Whether a file is there.
+    /// Whether a file exists.
     pub fn has(&self, file: &str) -> bool {
         self.0.contains(file)
     }
 }
 
 impl Spool {
-    /// Suspends something, in place of what may be said of it already. Durable when it returns
-    /// (commit point *suspended*).
+    /// Suspends a target, replacing an existing suspension. Durable on return (commit point *suspended*).
     pub fn suspend(&self, suspension: &Suspension) -> disk::Result<Changed> {
         let dir = Path::new(DIR);
         self.disk.mkdir(dir)?;
@@ -264,7 +263,7 @@ impl Spool {
             match self.hold(&path)? {
                 Held::Busy => return Ok(Changed::Busy),
                 Held::Absent => {
-                    // Somebody may be quicker than we are.
+                    // Another process may have linked its file first.
                     if part.link_to(&path)? {
                         return self.make_durable();
                     }
@@ -278,13 +277,13 @@ impl Spool {
         Ok(Changed::Busy)
     }
 
-    /// The directory's own name may be as new as what is in it.
+    /// Syncs both directories: the name of `suspended/` may be new too.
     fn make_durable(&self) -> disk::Result<Changed> {
         let dirs = [Path::new("."), Path::new(DIR)];
         self.disk.durable(&[], &dirs).map(|()| Changed::Done)
     }
 
-    /// Ends a suspension by its file, whatever that says. Durable when it returns (commit point
+    /// Ends a suspension by removing its file, whatever its content. Durable on return (commit point
     /// *resumed*).
     pub fn resume(&self, file: &str) -> disk::Result<Changed> {
         let path = Path::new(DIR).join(file);
@@ -295,14 +294,14 @@ impl Spool {
         };
         match self.disk.durable(&[], &[Path::new(DIR)]) {
             Ok(()) if found => Ok(Changed::Done),
-            // Whoever removed it may have been killed before that was durable.
+            // The process that removed it may have been killed before the sync.
             Ok(()) => Ok(Changed::Absent),
             Err(error) if error.is_absent() && !found => Ok(Changed::Absent),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes the file that has a name now.
+    /// Locks the file that has a name now.
     fn hold(&self, path: &Path) -> disk::Result<Held> {
         for _ in 0..TRIES {
             let file = match self.disk.open_rw(path) {
@@ -323,7 +322,7 @@ impl Spool {
         Ok(Held::Busy)
     }
 
-    /// The names of what is suspended, and of what has run out and is not tidied away.
+    /// Returns the names of all suspensions, including expired ones not yet removed.
     pub fn suspended(&self) -> disk::Result<Suspended> {
         let names = self.names_in(Path::new(DIR))?;
         let names = names
@@ -334,7 +333,7 @@ impl Spool {
         ))
     }
 
-    /// Everything that is suspended, and what has run out and is not tidied away, by name.
+    /// Returns all suspensions by name, including expired ones not yet removed.
     pub fn suspensions(&self) -> disk::Result<Vec<Standing>> {
         let names = self.suspended()?.0;
         Ok(names
@@ -343,7 +342,8 @@ impl Spool {
             .collect())
     }
 
-    /// What suspends mail for a recipient, as far as its way is known: of several the last to end.
+    /// Returns the suspension of mail for a recipient, as far as transport and destination are known. If
+    /// there are several, returns the last to end.
     pub fn suspension(
         &self,
         suspended: &Suspended,
@@ -362,7 +362,7 @@ impl Spool {
         standing.max_by_key(|suspension| suspension.until().unwrap_or(Timestamp::MAX))
     }
 
-    /// Reads a file; none if it is gone.
+    /// Reads a file; `None` if it is gone.
     fn standing(&self, file: &str) -> Option<Standing> {
         let bytes = match self.disk.read_all(&PathBuf::from(DIR).join(file), MOST) {
             Err(error) if error.is_absent() => return None,
@@ -380,11 +380,11 @@ impl Spool {
         })
     }
 
-    /// Tidies away what has run out, and returns it, and what stood in the way of some. Nothing is
-    /// synced: what comes back in a power cut has run out all the same.
+    /// Removes expired suspensions. Returns the removed ones and the errors. Nothing is synced: a suspension
+    /// that a power cut brings back is still expired.
     ///
     /// # Errors
-    /// If what is suspended cannot be listed.
+    /// If the suspensions cannot be listed.
     pub fn end_suspensions(
         &self,
         now: Timestamp,
@@ -398,7 +398,7 @@ impl Spool {
                 continue;
             }
             match self.end_suspension(&name, now) {
-                Ok(one) => ended.extend(one),
+                Ok(suspension) => ended.extend(suspension),
                 Err(error) => failed.push(error),
             }
         }
@@ -410,7 +410,7 @@ impl Spool {
         let Held::Ours(_lock) = self.hold(&path)? else {
             return Ok(None);
         };
-        // It may have been suspended anew between the two.
+        // It may have been renewed between the two reads.
         let still = self
             .standing(name)
             .filter(|suspension| suspension.is_over(now));
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_finds_its_mail_and_no_other() {
+    fn each_target_suspends_only_its_mail() {
         let targets = [
             (Target::destination("bücher.TEST"), 1),
             (Target::destination("bücher.test."), 1),
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_called_with_its_port_and_without() {
+    fn a_host_is_named_with_and_without_its_port() {
         let all = |text| spellings(text).collect::<Vec<_>>();
         assert_eq!(all("mx.test:25"), ["mx.test:25", "mx.test"]);
         assert_eq!(all("mx.test"), ["mx.test"]);
@@ -513,18 +513,18 @@ mod tests {
         assert_eq!(all("[::1]:25"), ["[::1]:25", "[::1]", "::1"]);
         assert_eq!(all("[::1]"), ["[::1]", "::1"]);
         assert_eq!(all("[ipv6:::1]"), ["[ipv6:::1]", "::1"]);
-        for one in [
+        for next_hop in [
             "unix:/run/x:25",
             "a.test:25, b.test:25",
             "",
             ":25:",
             "/var/box",
         ] {
-            assert_eq!(all(one), [one]);
+            assert_eq!(all(next_hop), [next_hop]);
         }
     }
 
-    /// `[IPv6:0::1]` was taken apart at its colons, was suspended, and held nothing back.
+    /// Regression: `[IPv6:0::1]` was split at its colons, so its suspension had no effect.
     #[test]
     fn an_address_is_one_destination_in_each_of_its_spellings() {
         let literals = ["a@[IPv6:::1]", "a@[ipv6:0:0::1]", "a@[::1]"];
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spool_that_never_had_one_needs_no_directory() {
+    fn the_directory_is_optional() {
         let (_dir, spool) = spool();
         assert!(!spool.path().join(DIR).exists());
         assert_eq!(spool.resume("a.test").unwrap(), Changed::Absent);
@@ -576,18 +576,18 @@ mod tests {
     }
 
     #[test]
-    fn the_last_to_end_decides_and_what_is_over_goes() {
+    fn the_last_to_end_applies_and_expired_ones_are_removed() {
         let (_dir, spool) = spool();
         let domain = Target::destination("b.test");
         let transport = Target::Transport("Relay".into());
         for (target, hours) in [(&domain, 1), (&transport, 2)] {
-            let one = suspension(target.clone(), Some(hours));
-            assert_eq!(spool.suspend(&one).unwrap(), Changed::Done);
+            let suspension = suspension(target.clone(), Some(hours));
+            assert_eq!(spool.suspend(&suspension).unwrap(), Changed::Done);
         }
         assert_eq!(found(&spool, "a@b.test").unwrap().target, transport);
         let later = now() + SignedDuration::from_hours(1);
         assert_eq!(ended(&spool, later), [suspension(domain.clone(), Some(1))]);
-        // Suspended anew, it has not run out.
+        // Suspended again, it has not expired.
         let anew = suspension(transport.clone(), None);
         assert_eq!(spool.suspend(&anew).unwrap(), Changed::Done);
         assert_eq!(ended(&spool, Timestamp::MAX), []);
@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_suspends_until_somebody_resumes_it() {
+    fn a_damaged_file_suspends_until_it_is_resumed() {
         let (_dir, spool) = spool();
         let dir = spool.path().join(DIR);
         let other = suspension(Target::destination("x.test"), None);
@@ -637,14 +637,14 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_changes_a_name() {
+    fn a_locked_suspension_is_busy() {
         let (_dir, spool) = spool();
-        let one = suspension(Target::destination("b.test"), None);
-        assert_eq!(spool.suspend(&one).unwrap(), Changed::Done);
+        let held = suspension(Target::destination("b.test"), None);
+        assert_eq!(spool.suspend(&held).unwrap(), Changed::Done);
         let Held::Ours(Some(lock)) = spool.hold(Path::new("suspended/b.test")).unwrap() else {
             panic!()
         };
-        assert_eq!(spool.suspend(&one).unwrap(), Changed::Busy);
+        assert_eq!(spool.suspend(&held).unwrap(), Changed::Busy);
         assert_eq!(spool.resume("b.test").unwrap(), Changed::Busy);
         drop(lock);
         assert_eq!(spool.resume("b.test").unwrap(), Changed::Done);

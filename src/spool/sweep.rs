@@ -1,4 +1,4 @@
-//! What runs find in `new/` and `staged/` and no process has locked.
+//! Cleanup of unlocked files in `new/` and `staged/`.
 
 use super::draft::Staged;
 use super::history_file::write_anew;
@@ -9,33 +9,33 @@ use crate::disk;
 use crate::message::{NoticeKind, Origin, QueueId};
 use crate::queue::{History, What};
 
-/// How far the message is that a staged notice is about.
+/// The state of the message that a staged notice is about.
 enum OfOrigin {
-    /// It is in the queue, and has not recorded the notice, or is in another process's hand.
+    /// It is in a queue and has not recorded the notice durably, or another process holds it.
     Awaits,
-    /// It has recorded it, durably.
+    /// It has recorded the notice, durably.
     Recorded,
-    /// It is no longer in the queue.
+    /// It is no longer in a queue.
     Finished,
 }
 
-/// What became of a file in `new/` or `staged/`.
+/// Result of sweeping a file in `new/` or `staged/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swept {
-    /// Nothing: it is being written, or its time has not come.
+    /// Nothing changed: the file is being written, or is needed where it is.
     Left,
-    /// It is in the queue now.
+    /// Moved to its queue.
     Moved,
-    /// It was never acknowledged, or told of a delay that is over, and is gone.
+    /// Removed: it was never acknowledged, or it is a notice of a delay that is over.
     Removed,
-    /// It does not match its seal, and is in quarantine.
+    /// It did not match its seal or its name, and was quarantined.
     Corrupt,
 }
 
 impl Spool {
-    /// Removes an unlocked file in `new/`: it was never acknowledged, because what is leaves
-    /// `new/` before. One that has a second name was caught by a power cut in a rename; taking the lock
-    /// removes the name in `new/`. One that is another message, whole, may have been acknowledged.
+    /// Removes an unlocked file in `new/`: it was never acknowledged, because a message leaves `new/` before
+    /// that. If a power cut during a rename left a second name, taking the lock removes the name in `new/`. A
+    /// file that is another, complete message may have been acknowledged, and is quarantined.
     pub fn sweep_new(&self, id: QueueId) -> disk::Result<Swept> {
         match self.lock(Queue::New, id)? {
             Claim::Locked(locked) => match locked.another()? {
@@ -46,8 +46,8 @@ impl Spool {
         }
     }
 
-    /// Decides about an unlocked file in `staged/`: a notice is moved to its queue if its origin has
-    /// recorded it, or is finished; one of a delay that is over is removed.
+    /// Handles an unlocked file in `staged/`: moves a notice to its queue if its origin has recorded it or is
+    /// finished. Removes a notice of a delay that is over.
     pub fn sweep_staged(&self, id: QueueId) -> disk::Result<Swept> {
         let locked = match self.lock(Queue::Staged, id)? {
             Claim::Locked(locked) => locked,
@@ -56,7 +56,7 @@ impl Spool {
         let entry = match locked.read() {
             Ok(entry) => entry,
             Err(Unreadable::Corrupt(locked, reason)) => {
-                // Its origin may have recorded it: then it is the only one.
+                // Quarantine it: its origin may have recorded it, and would not send another.
                 locked.quarantine(&reason)?;
                 return Ok(Swept::Corrupt);
             }
@@ -65,9 +65,8 @@ impl Spool {
         if let Some(origin) = entry.envelope().submission.origin {
             match (self.origin(origin, id)?, origin.kind) {
                 (OfOrigin::Awaits, _) => return Ok(Swept::Left),
-                // A message that is finished is no longer delayed. And this notice may be one that a
-                // killed holder staged for recipients that were delivered, or told otherwise, by the
-                // next.
+                // A finished message is no longer delayed. Also, a killed holder may have staged this notice
+                // for recipients that the next holder delivered to, or reported otherwise.
                 (OfOrigin::Finished, NoticeKind::Delay) => {
                     entry.into_locked().remove()?;
                     return Ok(Swept::Removed);
@@ -79,27 +78,26 @@ impl Spool {
         Ok(Swept::Moved)
     }
 
-    /// How far a notice's origin is. If it stands in the queue and has not recorded it, durably,
-    /// only its holder may move the notice: it might be staged a second time otherwise.
+    /// Returns the state of a notice's origin. If the origin is in a queue and has not recorded the notice
+    /// durably, only its holder may move the notice: otherwise the notice might be staged a second time.
     ///
-    /// The origin's history is asked, which is durable before a notice is staged.
+    /// This reads the origin's history, which is durable before a notice is staged.
     fn origin(&self, origin: Origin, notice: QueueId) -> disk::Result<OfOrigin> {
         let Some((recorded, _)) = self.records(origin.id, notice)? else {
             return Ok(OfOrigin::Finished);
         };
         let queue = match self.locate_for_good(origin.id)? {
             Located::At(queue) => queue,
-            // Finished, whatever a power cut brought back of its history: no holder is left who could
-            // tell again.
+            // Finished, even if a power cut brought its history back: no holder can send another notice.
             Located::Absent => return Ok(OfOrigin::Finished),
-            // It may still tell.
+            // Its holder may still send the notice.
             Located::Uncertain(_) => return Ok(OfOrigin::Awaits),
         };
         if !recorded {
             return Ok(OfOrigin::Awaits);
         }
-        // The process that wrote the record may have been killed before it was durable, or have seen its
-        // sync fail; once the notice is under way a power cut must not take it back.
+        // The process that wrote the record may have been killed before the sync, or have seen it fail. After
+        // the notice has been moved, a power cut must not take the record back.
         match self.lock(queue, origin.id)? {
             Claim::Locked(_locked) => match self.records(origin.id, notice)? {
                 Some((true, lines)) => {
@@ -109,12 +107,12 @@ impl Spool {
                 Some((false, _)) => Ok(OfOrigin::Awaits),
                 None => Ok(OfOrigin::Finished),
             },
-            // In another process's hand, or on its way: the next run.
+            // Another process holds it, or it is moving: leave the notice to the next run.
             Claim::Busy | Claim::Absent | Claim::NotAFile => Ok(OfOrigin::Awaits),
         }
     }
 
-    /// Whether a history has a notice's record, and the whole lines of it; none if there is no history.
+    /// Returns whether a history records a notice, and its complete lines; `None` if there is no history.
     fn records(&self, id: QueueId, notice: QueueId) -> disk::Result<Option<(bool, Vec<u8>)>> {
         let Some(mut bytes) = self.read_info(Info::History, id)? else {
             return Ok(None);

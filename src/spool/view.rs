@@ -1,9 +1,9 @@
-//! The view: `info/sender`, `info/recipients` and `info/transport`, which show a message's envelope to
-//! people and scripts.
+//! The view: `info/sender`, `info/recipients` and `info/transport`, which show a message's envelope to people
+//! and scripts.
 //!
-//! Nothing decides by it, nothing of it is synced, and failing to write it refuses no mail. It is written at
-//! acceptance. What a power cut or a hand makes of it the first run after a boot mends from the envelope
-//! blocks ([`Spool::repair_views`]), and so does `check --repair`.
+//! No decision depends on the view, nothing in it is synced, and a failure to write it refuses no mail. It is
+//! written at acceptance. Damage by a power cut or by hand is repaired from the envelope blocks, by the first
+//! run after a boot ([`Spool::repair_views`]) and by `check --repair`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,20 +16,20 @@ use super::{Doubt, Located, Spool};
 use crate::disk::{self, Disk, Kind};
 use crate::message::{Envelope, QueueId};
 
-/// Says for which boot the view is complete.
+/// Names the boot since which the view is complete.
 const BOOT: &str = "state/boot";
 
-/// What was accepted so long before the latest message may have been written shortly before a power cut.
+/// Messages accepted within this time of the latest one may have been written shortly before a power cut.
 const RECENT: SignedDuration = SignedDuration::from_hours(1);
 
 /// How the view of a message differs from its envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewFault {
-    /// The file is not there.
+    /// The file does not exist.
     Missing,
-    /// It has other octets.
+    /// The file has other content.
     Differs,
-    /// What has its name is no file.
+    /// It is not a regular file.
     NotAFile,
 }
 
@@ -42,7 +42,7 @@ fn files(envelope: &Envelope) -> [(Info, String); 3] {
     ]
 }
 
-/// Writes the view of a message whose lock the caller holds. Best effort.
+/// Writes the view of a message. The caller holds the message's lock. Best effort.
 pub(super) fn write_view(disk: &Disk, id: QueueId, envelope: &Envelope) {
     for (info, text) in files(envelope) {
         if let Err(error) = write_one(disk, &info.path(id), text.as_bytes()) {
@@ -51,8 +51,8 @@ pub(super) fn write_view(disk: &Disk, id: QueueId, envelope: &Envelope) {
     }
 }
 
-/// The file may be there: the ids of notices are used again, and views are written again. The directory may
-/// not: what is restored from a backup may lack it.
+/// Writes a file of the view. It may exist, because notice ids are reused and views are rewritten. The
+/// directory may be missing, for example after a restore from a backup.
 fn write_one(disk: &Disk, path: &Path, bytes: &[u8]) -> disk::Result<()> {
     let file = match disk.create(path) {
         Err(error) if error.is_absent() => {
@@ -61,7 +61,7 @@ fn write_one(disk: &Disk, path: &Path, bytes: &[u8]) -> disk::Result<()> {
             disk.create(path)?
         }
         Err(error) if error.is(nix::errno::Errno::EEXIST) => {
-            // Never in place: the name may be a link of a hand's.
+            // Never overwrite in place: the name may be a link made by hand.
             disk.unlink(path)?;
             disk.create(path)?
         }
@@ -70,7 +70,7 @@ fn write_one(disk: &Disk, path: &Path, bytes: &[u8]) -> disk::Result<()> {
     disk.write_all(&file, bytes)
 }
 
-/// Removes the view of a message. A directory under its name is not ours, and is left alone.
+/// Removes the view of a message. A directory with its name is left alone.
 pub(super) fn remove_view(disk: &Disk, id: QueueId) -> disk::Result<()> {
     let mut result = Ok(());
     for info in Info::VIEW {
@@ -83,12 +83,12 @@ pub(super) fn remove_view(disk: &Disk, id: QueueId) -> disk::Result<()> {
 }
 
 impl Spool {
-    /// Whether the view knows a message. A hint, for names that are missed while a message moves.
+    /// Whether the view lists a message. Only a hint, to find messages that moved during a listing.
     pub(super) fn is_in_view(&self, id: QueueId) -> disk::Result<bool> {
         Ok(self.disk.stat(&Info::Sender.path(id))?.is_some())
     }
 
-    /// How the view of a message differs from its envelope, in which directories.
+    /// Returns the directories in which the view of a message differs from its envelope, and how.
     pub fn view_faults(
         &self,
         id: QueueId,
@@ -110,14 +110,14 @@ impl Spool {
         Ok(faults)
     }
 
-    /// Writes what is missing or wrong in the view of a message that stands there; false if the message
-    /// is not there, is in another process's hand, or cannot be read.
+    /// Repairs the view of a message in a queue. Returns false if the message is not there, cannot be read,
+    /// or another process holds it.
     pub fn repair_view(&self, id: QueueId, queue: Queue) -> disk::Result<bool> {
-        // What stands in `done/` is unlinked without its lock, view first.
+        // Messages in `done/` are unlinked without their lock, view first.
         if queue == Queue::Done {
             return Ok(false);
         }
-        // The lock is held meanwhile, so a finished message gets no view again.
+        // Hold the lock meanwhile, so that a finished message does not get a view again.
         let Claim::Locked(locked) = self.lock(queue, id)? else {
             return Ok(false);
         };
@@ -134,8 +134,8 @@ impl Spool {
         Ok(true)
     }
 
-    /// As [`repair_view`](Spool::mend_view), wherever the message has moved meanwhile; false if it is in
-    /// another process's hand, or on the move, and the view does not show it right.
+    /// Like [`repair_view`](Spool::repair_view), wherever the message has moved meanwhile. Returns false if
+    /// the view is wrong and the message is moving or another process holds it.
     fn is_shown_again(&self, id: QueueId, queue: Queue) -> disk::Result<bool> {
         /// After an attempt a message rests for a minute.
         const MAX_MOVES: usize = 3;
@@ -145,9 +145,9 @@ impl Spool {
                 return Ok(true);
             }
             match self.peek(id, queue) {
-                // Another process has it in hand: its view may be right all the same.
+                // Another process holds it; its view may be correct.
                 Ok(Some(block)) => return Ok(self.view_faults(id, &block.envelope)?.is_empty()),
-                // It has no envelope that could be shown.
+                // It has no valid envelope to show.
                 Ok(None) => return Ok(true),
                 Err(error) if error.is_absent() => {}
                 Err(error) => return Err(error),
@@ -161,7 +161,7 @@ impl Spool {
         Ok(false)
     }
 
-    /// Removes what shows a message that is gone; false if it is not gone for certain.
+    /// Removes the view of a message that is gone. Returns false if the message may exist.
     pub fn remove_stray_view(&self, id: QueueId) -> disk::Result<bool> {
         match self.locate_for_good(id)? {
             Located::Absent => remove_view(&self.disk, id).map(|()| true),
@@ -170,14 +170,14 @@ impl Spool {
         }
     }
 
-    /// Once after each boot: writes what is missing, empty or recent in the view from the messages, and
-    /// removes what shows a message that is gone. Returns what could not be done. What another process has in
-    /// hand is left to the next run, which then looks through all of it again.
+    /// Repairs the view once after each boot: rewrites missing, empty or recent files from the messages, and
+    /// removes the views of messages that are gone. Returns the errors. If another process holds a message,
+    /// the next run repairs the whole view again.
     ///
-    /// Names are compared, and sizes with nothing. A file that a power cut caught in other ways was written
-    /// shortly before it: so only what shows one of the latest messages is read.
+    /// Only names are compared, and sizes with zero. Other damage by a power cut affects only files written
+    /// shortly before it, so only the views of the latest messages are read.
     pub fn repair_views(&self) -> Vec<disk::Error> {
-        // Where the kernel says nothing, every run looks.
+        // If the kernel does not identify the boot, every run checks.
         let boot = disk::boot();
         if !boot.is_empty() && self.is_viewed_since(&boot) {
             return Vec::new();
@@ -251,8 +251,8 @@ impl Spool {
         read.is_ok_and(|bytes| bytes == boot.as_bytes())
     }
 
-    /// Written under its own name: half of it is no boot's, and a kill leaves no other file. Another run may
-    /// be at it, and writes the same.
+    /// Written directly under its name: a partial boot id matches no boot, and a kill leaves no other file.
+    /// Another run may write the same at the same time.
     fn viewed_since(&self, boot: &str) -> disk::Result<()> {
         self.disk.mkdir(Path::new("state"))?;
         let path = Path::new(BOOT);

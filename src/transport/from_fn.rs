@@ -31,6 +31,7 @@ pub struct FromFn {
 impl FromFn {
     /// Sets how many calls may run at once, over all processes that work on the spool. By default, each
     /// runner makes as many as it has jobs.
+    #[cfg(feature = "testing")]
     #[must_use]
     pub fn with_concurrency(mut self, most: usize) -> FromFn {
         self.concurrency = Some(most.max(1));

@@ -95,12 +95,14 @@ impl Maildir {
     }
 
     /// Sets a hook into the file-system calls, for tests.
+    #[cfg(feature = "testing")]
     pub fn with_seam(mut self, seam: Option<Arc<dyn Seam>>) -> Maildir {
         self.seam = seam;
         self
     }
 
     /// The name of a recipient's copy of a message in `new/`.
+    #[cfg(feature = "testing")]
     pub fn copy_name(&self, id: QueueId, recipient: &Address) -> String {
         copy_name(id, recipient, &self.host)
     }

@@ -21,7 +21,9 @@ use self::template::{Argument, Values};
 use self::user::Identity;
 use super::{BoxFuture, Message, Session, Transport};
 use crate::message::reply::in_seconds;
-use crate::message::{Address, EnhancedCode, QueueId, ReversePath, domain};
+use crate::message::{Address, EnhancedCode, domain};
+#[cfg(feature = "testing")]
+use crate::message::{QueueId, ReversePath};
 use crate::queue::Outcome;
 
 #[cfg(feature = "cli")]
@@ -196,6 +198,7 @@ impl Pipe {
     }
 
     /// The argument vector for a recipient, the program first.
+    #[cfg(feature = "testing")]
     pub fn argv(&self, id: QueueId, sender: &ReversePath, recipient: &Address) -> Vec<String> {
         let id = id.to_string();
         let values = Values {

@@ -228,11 +228,11 @@ fn a_message_at_rest_without_a_reason_is_a_problem() {
     for (to, words) in [
         ("frozen/never", "does not say why"),
         ("frozen/2999-01-01T0000Z", "does not say why"),
-        ("deferred/2999-01-01T0000Z", "stands in the bucket"),
+        ("deferred/2999-01-01T0000Z", "but in the bucket"),
         ("deferred/never", "no next time"),
-        ("discarded/2999-01-01T0000Z", "does not say by whom"),
+        ("discarded/2999-01-01T0000Z", "does not record it"),
         ("discarded/never", "no next time"),
-        ("corrupt", "nothing says why"),
+        ("corrupt", "in quarantine without a reason"),
     ] {
         let id = site.queue(&["a@later.test"]);
         take(&id, to);

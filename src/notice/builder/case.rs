@@ -1,4 +1,4 @@
-//! What is told of one recipient.
+//! A recipient's part of a notice.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use crate::notice::{Action, Report, Reported};
 use crate::queue::RecipientState;
 use crate::queue::state::Fate;
 
-/// One recipient of a report, with all that the parts of a notice say of it.
+/// A recipient of a report, with the data that the parts of a notice use.
 pub(super) struct Case<'a> {
     pub address: &'a Address,
     pub original: Option<&'a OriginalRecipient>,
     pub action: Action,
-    /// It failed because its time was up, not because of the reply.
+    /// It failed because its time for delivery was over, not because of the reply.
     pub expired: bool,
     pub reply: Cow<'a, Reply>,
     pub status: EnhancedCode,
@@ -45,8 +45,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What is said of a recipient of whom no attempt has ended: a message may do nothing but wait until its
-/// destination, which is down, is probed.
+/// Returns the reply for a recipient without a finished attempt: a message may only have waited for the probe
+/// of a destination that is down.
 fn without_reply(action: Action, state: &RecipientState) -> Reply {
     let (class, words) = match action {
         Action::Failed => return Report::reply(state),
@@ -56,8 +56,8 @@ fn without_reply(action: Action, state: &RecipientState) -> Reply {
     Reply::local(EnhancedCode::new(class, 0, 0), words)
 }
 
-/// The status, whose class goes with the action. A reply that was only temporary, and became
-/// final by the message's age, is RFC 3463's "delivery time expired".
+/// Returns the status, with the class that matches the action. If a temporary failure became final by the
+/// message's age, that is RFC 3463's "delivery time expired".
 fn status(action: Action, expired: bool, reply: &Reply) -> EnhancedCode {
     let class = match action {
         Action::Failed if expired => return EnhancedCode::new(4, 4, 7),
@@ -67,7 +67,7 @@ fn status(action: Action, expired: bool, reply: &Reply) -> EnhancedCode {
     };
     match reply.enhanced {
         Some(code) if code.class == class => code,
-        // A reply such as `550 4.2.2`: what it is about is right, and the action is what became of it.
+        // In a reply such as `550 4.2.2` the subject is right; the action determines the class.
         Some(code) if class != 2 && code.class != 2 => EnhancedCode { class, ..code },
         _ => EnhancedCode::new(class, 0, 0),
     }

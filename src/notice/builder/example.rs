@@ -1,4 +1,4 @@
-//! A report about a message that never was: what notices look like.
+//! A report about an invented message, to show what notices look like.
 
 use std::io;
 
@@ -28,7 +28,7 @@ Message-ID: <example@example.net>
 There never was such a message.
 ";
 
-/// What is invented of a recipient.
+/// An invented recipient.
 struct Invented {
     address: &'static str,
     original: Option<&'static str>,
@@ -40,7 +40,7 @@ struct Invented {
     expired: bool,
 }
 
-/// Gives such a report to `build`.
+/// Passes such a report to `build`.
 pub(super) fn report<T>(
     kind: NoticeKind,
     build: impl FnOnce(&Report<'_>) -> io::Result<T>,
@@ -55,17 +55,17 @@ pub(super) fn report<T>(
     let address = |text: &str| Address::parse(text).map_err(io::Error::other);
     let mut states = Vec::new();
     let mut originals = Vec::new();
-    for one in invented(kind) {
-        let fate = match one.action {
+    for recipient in invented(kind) {
+        let fate = match recipient.action {
             Action::Failed => Fate::Failed {
                 since: at,
-                expired: one.expired,
+                expired: recipient.expired,
                 notified: false,
             },
             Action::Delayed => Fate::Pending { next: at },
             Action::Delivered | Action::Relayed => Fate::Delivered {
                 since: at,
-                handover: match one.action {
+                handover: match recipient.action {
                     Action::Relayed => Handover::Relayed,
                     _ => Handover::Final,
                 },
@@ -73,21 +73,21 @@ pub(super) fn report<T>(
             },
         };
         states.push(RecipientState {
-            address: address(one.address)?,
+            address: address(recipient.address)?,
             dsn: RecipientDsn::default(),
             last: Some(Reply::of_server(
-                one.code,
-                Some(one.status),
-                one.text,
-                one.remote,
+                recipient.code,
+                Some(recipient.status),
+                recipient.text,
+                recipient.remote,
             )),
             last_attempt: Some((at, Some("internet".to_owned()))),
-            attempts: if one.code / 100 == 4 { 19 } else { 1 },
+            attempts: if recipient.code / 100 == 4 { 19 } else { 1 },
             warn: None,
             warned: None,
             fate,
         });
-        originals.push(one.original.map(|address| OriginalRecipient {
+        originals.push(recipient.original.map(|address| OriginalRecipient {
             kind: "rfc822".to_owned(),
             address: address.to_owned(),
         }));

@@ -1,4 +1,4 @@
-//! The part of a notice that programs read: RFC 3464, section 2, and RFC 6533 for what is not ASCII.
+//! The part of a notice for programs: RFC 3464, section 2, and RFC 6533 for non-ASCII content.
 
 use std::net::IpAddr;
 
@@ -11,29 +11,29 @@ use crate::message::field;
 use crate::message::{Address, OriginalRecipient, Reply, harmless, printable};
 use crate::notice::{Action, Report};
 
-/// How many recipients have all their fields. Of the others, the fields say what RFC 3464 requires
-/// (2.3), and to whom the sender wrote: a program that has to act on each finds each, with its status. The
-/// replies of 100,000 recipients would be most of a notice of 21 MB, which many mail systems refuse. Without
-/// them a notice for 60,000 has 4.5 MB.
+/// Number of recipients with all fields. Further recipients have only the fields that RFC 3464 requires (2.3)
+/// and the original recipient, so a program can still find each recipient and its status. With 100,000
+/// replies a notice would have 21 MB, which many mail systems refuse. Without the replies, a notice for
+/// 60,000 recipients has 4.5 MB.
 const IN_FULL: usize = 100;
 
-/// The longest type of an address, in octets: it stands in one line with the field's name.
+/// Octets of the longest address type, which shares a line with the field's name. Longer types are omitted.
 const MAX_KIND: usize = 100;
 
-/// The media type, and the fields.
+/// The media type and the fields.
 pub(super) struct Status {
     /// `message/global-delivery-status`, which is UTF-8.
     pub is_global: bool,
     pub fields: String,
 }
 
-/// Writes fields in one of two forms.
+/// Writes fields in ASCII or in UTF-8.
 struct Writer {
     is_global: bool,
     fields: String,
 }
 
-/// The fields of a report.
+/// Returns the fields of a report.
 pub(super) fn status(hostname: &str, report: &Report<'_>, cases: &[Case<'_>]) -> Status {
     let mut writer = Writer {
         is_global: is_global(cases),
@@ -50,16 +50,16 @@ pub(super) fn status(hostname: &str, report: &Report<'_>, cases: &[Case<'_>]) ->
     }
 }
 
-/// Whether UTF-8 is the form to choose. Many readers know RFC 3464 only; so it is where no recipient has an
-/// address that they could read, or one of them has no ASCII form. In a report about others too, an
-/// address that is not ASCII has the form that RFC 6533 gives it for ASCII.
+/// Whether to use UTF-8. Many readers know only RFC 3464, so UTF-8 is used only if no recipient has an ASCII
+/// address, or if an address has no ASCII form. Otherwise a non-ASCII address is written in the ASCII form of
+/// RFC 6533.
 fn is_global(cases: &[Case<'_>]) -> bool {
     let is_ascii = |case: &Case<'_>| wire(case.address).is_ascii();
     let has_no_form = |case: &Case<'_>| !is_ascii(case) && in_ascii(&wire(case.address)).is_none();
     !cases.iter().any(is_ascii) || cases.iter().any(has_no_form)
 }
 
-/// A UTF-8 address in ASCII, with its type: `utf-8; b\x{F6}b@example.org` (RFC 6533, 3).
+/// Returns a UTF-8 address in ASCII, with its type: `utf-8; b\x{F6}b@example.org` (RFC 6533, 3).
 fn in_ascii(address: &str) -> Option<String> {
     let address = OriginalRecipient {
         kind: "utf-8".to_owned(),
@@ -70,7 +70,7 @@ fn in_ascii(address: &str) -> Option<String> {
     Some(format!("{kind}; {address}"))
 }
 
-/// The address as servers were given it: a domain in A-labels.
+/// Returns the address as sent to servers: the domain in A-labels.
 fn wire(address: &Address) -> String {
     let wire = address.on_wire();
     harmless(&wire.unwrap_or(address.as_str().into()))
@@ -113,7 +113,7 @@ impl Writer {
         if let Some(at) = case.last_attempt {
             self.field("Last-Attempt-Date", &date(at));
         }
-        // Who passed a message on is not the last who had it.
+        // If the message was relayed, this host is not the last to hold it.
         if case.action != Action::Relayed {
             self.field("Final-Log-ID", &report.origin.to_string());
         }
@@ -122,7 +122,7 @@ impl Writer {
         }
     }
 
-    /// None if there is no way to write it.
+    /// Returns the value of Original-Recipient, or `None` if it cannot be written.
     fn original(&self, original: &OriginalRecipient) -> Option<String> {
         let OriginalRecipient { kind, address } = original;
         let address = harmless(address);
@@ -150,7 +150,7 @@ impl Writer {
         if words.is_ascii() || self.is_global {
             return self.field("Diagnostic-Code", &format!("{kind}; {words}"));
         }
-        // The text may have encoded words (RFC 3464, 2.1.1), code and status code not.
+        // The text may have encoded words (RFC 3464, 2.1.1); reply code and status code may not.
         let begin = Reply {
             text: String::new(),
             ..reply.clone()
@@ -165,9 +165,9 @@ impl Writer {
     }
 }
 
-/// The name of a host and its type (RFC 3464, 2.3.5): `mx.example.net[192.0.2.1]:25` is
-/// `mx.example.net`, an address is a literal as in an address of mail, `[192.0.2.1]` or
-/// `[IPv6:2001:db8::1]`. What is neither, such as a socket of this machine, has a type of ours.
+/// Returns a host's name and its type (RFC 3464, 2.3.5): for `mx.example.net[192.0.2.1]:25`,
+/// `mx.example.net`; for an address, a literal like `[192.0.2.1]` or `[IPv6:2001:db8::1]`. Other names, such
+/// as a local socket, have the type `x-mailspool`.
 fn mta(remote: &str) -> String {
     let remote = printable(remote);
     match host(&remote) {
@@ -176,8 +176,7 @@ fn mta(remote: &str) -> String {
     }
 }
 
-/// The host in a name as it stands in log lines: with brackets around an address, and with a port, or
-/// without.
+/// Returns the host in a name as written in log lines: an address may be in brackets, and a port may follow.
 fn host(remote: &str) -> Option<String> {
     if let Ok(address) = remote.parse() {
         return Some(literal(address));
@@ -185,8 +184,10 @@ fn host(remote: &str) -> Option<String> {
     if let Some(rest) = remote.strip_prefix('[') {
         let (address, _) = rest.split_once(']')?;
         let address = address.strip_prefix("IPv6:").unwrap_or(address);
-        // Without the interface of a link-local address, which says nothing elsewhere.
-        let address = address.split_once('%').map_or(address, |(one, _)| one);
+        // Omit the interface of a link-local address, which means nothing on other hosts.
+        let address = address
+            .split_once('%')
+            .map_or(address, |(address, _)| address);
         return address.parse().ok().map(literal);
     }
     let name = remote.split(['[', ':']).next().unwrap_or_default();

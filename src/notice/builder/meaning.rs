@@ -1,5 +1,5 @@
-//! What an enhanced status code says, in words for somebody who sends mail and knows nothing of it
-//! (RFC 3463, and the registry of IANA that continues it).
+//! The meaning of enhanced status codes, in words for senders without technical knowledge (RFC 3463, and the
+//! IANA registry that extends it).
 
 use crate::message::{Address, EnhancedCode};
 
@@ -12,8 +12,7 @@ pub(super) struct Meaning {
     pub advice: &'static str,
 }
 
-/// Which of the two addresses has a local part that is not ASCII, and goes only to servers that offer
-/// SMTPUTF8 (RFC 6531).
+/// Which of the two addresses has a non-ASCII local part, and so requires SMTPUTF8 (RFC 6531).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum NonAscii {
     /// Neither.
@@ -23,50 +22,49 @@ pub(super) enum NonAscii {
     Both,
 }
 
-/// By which other way a recipient learns of it.
 const OTHERWISE: &str = "Send the message again later, or reach the recipient by other means.";
 const SPELLING: &str = "Check the address for mistakes. If it is right, \
                         ask the recipient by other means for one that works.";
-const DOMAIN: &str = "Check the part of the address behind the @ for mistakes.";
-const THEIR_POSTMASTER: &str = "Sending it again will hardly help. The recipient, or the postmaster \
-                                over there, may know why, and can change it.";
-const OUR_POSTMASTER: &str = "You can do nothing about it; the postmaster named below can.";
+const DOMAIN: &str = "Check the part of the address after the @ for mistakes.";
+const THEIR_POSTMASTER: &str = "Sending it again is unlikely to help. The recipient, or the postmaster \
+                                of the recipient's mail system, may know the reason.";
+const OUR_POSTMASTER: &str = "You cannot correct this; the postmaster named below can.";
 const NOTHING: &str = "";
 
-/// Subject, detail, what happened, what can be done.
+/// Subject, detail, what happened, what the sender can do.
 #[rustfmt::skip]
 const MEANINGS: &[(u16, u16, &str, &str)] = &[
     (1, 0, "Something is wrong with the address.", SPELLING),
     (1, 1, "There is no such mailbox.", SPELLING),
     (1, 2, "There is no mail system for the domain of the address.", DOMAIN),
-    (1, 3, "The address is not of a form that is understood.", SPELLING),
+    (1, 3, "The form of the address was not understood.", SPELLING),
     (1, 4, "The address could mean more than one mailbox.", SPELLING),
-    (1, 6, "The mailbox has moved, and it is not known where to.", SPELLING),
-    (1, 7, "Your own address, as the sender's, is not of a form that is understood.", OUR_POSTMASTER),
+    (1, 6, "The mailbox has moved, and its new address is unknown.", SPELLING),
+    (1, 7, "The form of your own address was not understood.", OUR_POSTMASTER),
     (1, 8, "The domain of your own address was not accepted.", OUR_POSTMASTER),
-    (1, 10, "The domain of the address takes no mail at all.", DOMAIN),
+    (1, 10, "The domain of the address accepts no mail.", DOMAIN),
     (2, 0, "Something is wrong with the mailbox.", OTHERWISE),
-    (2, 1, "The mailbox takes no mail at present; it may have been closed.", OTHERWISE),
+    (2, 1, "The mailbox accepts no mail at present; it may have been closed.", OTHERWISE),
     (2, 2, "The mailbox is full.", OTHERWISE),
-    (2, 3, "The message is larger than this mailbox takes.",
+    (2, 3, "The message is larger than this mailbox accepts.",
         "Send a smaller one: without attachments, for example, or in parts."),
-    (2, 4, "The mailing list could not be made out.", OTHERWISE),
-    (3, 0, "There was trouble in the mail system that should have taken the message.", OTHERWISE),
-    (3, 1, "The mail system that should have taken the message has no room left.", OTHERWISE),
-    (3, 2, "The mail system of the recipient takes no mail at present.", OTHERWISE),
-    (3, 3, "The message needs something that the mail system of the recipient cannot do.", THEIR_POSTMASTER),
-    (3, 4, "The message is larger than the mail system of the recipient takes.",
+    (2, 4, "The mailing list could not be expanded.", OTHERWISE),
+    (3, 0, "The mail system of the recipient has a fault.", OTHERWISE),
+    (3, 1, "The mail system of the recipient has no space left.", OTHERWISE),
+    (3, 2, "The mail system of the recipient accepts no mail at present.", OTHERWISE),
+    (3, 3, "The message needs a feature that the mail system of the recipient does not have.", THEIR_POSTMASTER),
+    (3, 4, "The message is larger than the mail system of the recipient accepts.",
         "Send a smaller one: without attachments, for example, or in parts."),
-    (3, 5, "A mail system on the way is set up wrongly.", OUR_POSTMASTER),
-    (4, 0, "There was no way to the mail system of the recipient.", OTHERWISE),
+    (3, 5, "A mail system on the way is misconfigured.", OUR_POSTMASTER),
+    (4, 0, "There was no route to the mail system of the recipient.", OTHERWISE),
     (4, 1, "The mail system of the recipient could not be reached.", OTHERWISE),
     (4, 2, "The connection to the mail system of the recipient broke off.", OTHERWISE),
-    (4, 3, "The directory that knows the way to the recipient did not answer.", OTHERWISE),
-    (4, 4, "No way to the mail system of the recipient is known.", DOMAIN),
+    (4, 3, "The directory that holds the route to the recipient did not answer.", OTHERWISE),
+    (4, 4, "No route to the mail system of the recipient is known.", DOMAIN),
     (4, 5, "The mail system of the recipient is overloaded.", OTHERWISE),
-    (4, 6, "The message went in circles.", OUR_POSTMASTER),
+    (4, 6, "The message was caught in a mail loop.", OUR_POSTMASTER),
     (4, 7, "The time for delivery was over.", OTHERWISE),
-    (5, 3, "The message has more recipients than are taken at once.",
+    (5, 3, "The message has more recipients than are accepted at once.",
         "Send it again, to fewer recipients at a time."),
     (6, 0, "The message's content was not accepted.", THEIR_POSTMASTER),
     (6, 1, "The message's content is of a kind that is not accepted.",
@@ -76,41 +74,41 @@ const MEANINGS: &[(u16, u16, &str, &str)] = &[
     (7, 0, "The mail system of the recipient refused the message by its rules.", THEIR_POSTMASTER),
     (7, 1, "The mail system of the recipient refused the message by its rules.", THEIR_POSTMASTER),
     (7, 2, "You are not allowed to write to this mailing list.",
-        "Ask those who run the list."),
+        "Ask the owner of the list."),
     (7, 13, "The account of the recipient has been closed.", OTHERWISE),
-    (7, 17, "The mailbox belongs to somebody else than it used to.", SPELLING),
+    (7, 17, "The mailbox now belongs to another person than before.", SPELLING),
     (7, 20, "The message has no valid signature (DKIM) of your domain.", OUR_POSTMASTER),
     (7, 21, "The message has no valid signature (DKIM) that is accepted.", OUR_POSTMASTER),
     (7, 22, "The message has no valid signature (DKIM) of its author's domain.", OUR_POSTMASTER),
     (7, 23, "Your domain does not allow this mail system to send its mail (SPF).", OUR_POSTMASTER),
-    (7, 24, "What your domain says of who may send its mail (SPF) is not understood.", OUR_POSTMASTER),
+    (7, 24, "Your domain's rules for sending its mail (SPF) are not understood.", OUR_POSTMASTER),
     (7, 25, "The address of this mail system has no name that is accepted (reverse DNS).", OUR_POSTMASTER),
     (7, 26, "The message failed more than one check of its origin (SPF, DKIM).", OUR_POSTMASTER),
-    (7, 27, "The domain of your own address takes no mail, so that no mail is taken from it.", OUR_POSTMASTER),
-    (7, 28, "The recipient gets too much mail at present.", OTHERWISE),
+    (7, 27, "The domain of your own address accepts no mail, so mail from it is refused.", OUR_POSTMASTER),
+    (7, 28, "The recipient receives too much mail at present.", OTHERWISE),
 ];
 
-/// What a server does not take without SMTPUTF8 (X.6.7, X.6.9): the code says that there are characters
-/// it does not know, and the addresses say where.
+/// For servers without SMTPUTF8 (X.6.7, X.6.9): the code says that some characters are unsupported, and the
+/// addresses show which one has them.
 const IN_THE_RECIPIENT: Meaning = Meaning {
-    what: "The address has characters that the mail system of the recipient does not know.",
-    advice: "Ask the recipient for an address that has no letters but a to z before the @.",
+    what: "The address has characters that the mail system of the recipient does not support.",
+    advice: "Ask the recipient for an address that has no letters other than a to z before the @.",
 };
 const IN_THE_SENDER: Meaning = Meaning {
-    what: "Your own address has characters that the mail system of the recipient does not know.",
-    advice: "Send the message from an address that has no letters but a to z before the @.",
+    what: "Your own address has characters that the mail system of the recipient does not support.",
+    advice: "Send the message from an address that has no letters other than a to z before the @.",
 };
 const IN_BOTH: Meaning = Meaning {
-    what: "The address and your own have characters that the mail system of the recipient does not know.",
-    advice: "On both sides an address is needed that has no letters but a to z before the @.",
+    what: "The address and your own have characters that the mail system of the recipient does not support.",
+    advice: "Both of you need an address that has no letters other than a to z before the @.",
 };
 const IN_THE_HEADER: Meaning = Meaning {
-    what: "The message has characters in its header that the mail system of the recipient does not know.",
+    what: "The message has characters in its header that the mail system of the recipient does not support.",
     advice: "Send it again with plain letters in the subject and in the names.",
 };
 
 impl NonAscii {
-    /// Looks at the addresses as they go over the wire.
+    /// Examines the addresses as sent to servers.
     pub fn of(sender: &Address, recipient: &Address) -> NonAscii {
         let is_ascii = |address: &Address| address.on_wire().is_ok_and(|wire| wire.is_ascii());
         match (is_ascii(sender), is_ascii(recipient)) {
@@ -122,15 +120,15 @@ impl NonAscii {
     }
 }
 
-/// For a policy, "no" and "not now" are different answers.
+/// For policy refusals, "no" and "not now" have different meanings.
 const NOT_NOW: Meaning = Meaning {
-    what: "The mail system of the recipient asks to be tried again later.",
+    what: "The mail system of the recipient asks for another attempt later.",
     advice: OTHERWISE,
 };
 
 impl Meaning {
-    /// What a code says, if it says something that people understand. `ours` says that no other
-    /// mail system is involved: then much of it is our own trouble.
+    /// Returns the meaning of a code, if it has one that people understand. `ours` means that no other mail
+    /// system is involved: then some codes describe a fault of this system.
     pub fn of(code: EnhancedCode, ours: bool, non_ascii: NonAscii) -> Option<Meaning> {
         match (code.subject, code.detail, non_ascii) {
             (6, 9, _) | (6, 7, NonAscii::Neither) => return Some(IN_THE_HEADER),
@@ -144,7 +142,7 @@ impl Meaning {
         }
         if ours && (code.subject, code.detail) == (3, 0) {
             return Some(Meaning {
-                what: "There was trouble in this mail system.",
+                what: "A fault occurred in this mail system.",
                 advice: OUR_POSTMASTER,
             });
         }
@@ -154,12 +152,12 @@ impl Meaning {
         Some(Meaning { what, advice })
     }
 
-    /// Whether what a code says depends on the characters of the addresses.
+    /// Whether the meaning of a code depends on the characters of the addresses.
     pub fn is_of_characters(code: EnhancedCode) -> bool {
         (code.subject, code.detail) == (6, 7)
     }
 
-    /// What is said where a code says nothing.
+    /// Returns the text for a code without a known meaning.
     pub fn unknown(ours: bool) -> Meaning {
         if ours {
             Meaning {
@@ -168,7 +166,7 @@ impl Meaning {
             }
         } else {
             Meaning {
-                what: "The mail system of the recipient did not take the message.",
+                what: "The mail system of the recipient did not accept the message.",
                 advice: NOTHING,
             }
         }

@@ -1,9 +1,9 @@
-//! What goes back of the message that a notice is about, and what the notice has to know of it.
+//! The returned part of the reported message, and the data that the notice takes from it.
 //!
-//! A message may be anything; the notice about it has to arrive. So only what `7bit` or `8bit`
-//! describes rightly (RFC 2045, 2.7 and 2.8) goes back as it is: a message with NULs, with carriage
-//! returns among its lines or with lines of more than 998 octets comes back as its header, and such a
-//! header in quoted-printable.
+//! A message may contain anything, but the notice about it must arrive. So a message is returned unchanged
+//! only if `7bit` or `8bit` describes it (RFC 2045, 2.7 and 2.8). Of a message with NULs, with carriage
+//! returns within lines, or with lines of more than 998 octets, only the header is returned. Such a header is
+//! returned in quoted-printable.
 
 use std::io::{self, Read};
 
@@ -16,28 +16,28 @@ use crate::message::printable;
 use crate::message::seven_bit::quoted_printable;
 use crate::message::text::shortened;
 
-/// Of a header, at most so much is looked at, and goes back.
+/// Octets. Of a longer header only the beginning is read and returned.
 const MAX_HEADER: usize = 64 << 10;
 
-/// The longest Message-ID that is named.
+/// Octets of the longest Message-ID that is copied. Longer ones are omitted.
 const MAX_ID: usize = 900;
 
-/// What goes back.
+/// The returned part of a message.
 pub(super) struct Original {
     /// The octets, with bare line feeds at the ends of lines.
     pub bytes: Vec<u8>,
-    /// All of it, not only the header.
+    /// Whether this is the whole message, not only the header.
     pub whole: bool,
     pub encoding: Encoding,
-    /// The header is UTF-8, and not ASCII.
+    /// Whether the header is UTF-8 and not ASCII.
     pub has_utf8_header: bool,
-    /// The subject as people read it, in one line; empty if there is none.
+    /// The decoded subject in one line; empty if there is none.
     pub subject: String,
-    /// `<...>`, if there is one and it is of a form that can be named in a header.
+    /// `<...>`, if there is one in a form that can be copied into a header.
     pub message_id: Option<String>,
 }
 
-/// How octets go into a message.
+/// The transfer encoding of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     SevenBit,
@@ -69,7 +69,7 @@ impl Encoding {
 }
 
 impl Original {
-    /// Reads it: all, if that is wanted and possible, else the header.
+    /// Reads the whole message, if `whole` is set and it can be returned, and otherwise the header.
     pub fn read(body: &Body, whole: bool) -> io::Result<Original> {
         let mut bytes = Vec::new();
         let header = header(body, &mut bytes)?;
@@ -104,8 +104,8 @@ impl Original {
     }
 }
 
-/// Reads the header and perhaps more, and says how long it is. Of one that is too long, only whole
-/// fields count; of a field that is too long, whole lines.
+/// Reads the header, and perhaps more, and returns the header's length. A header that is too long is cut
+/// after a whole field; a field that is too long, after a whole line.
 fn header(body: &Body, bytes: &mut Vec<u8>) -> io::Result<usize> {
     body.reader().take(MAX_HEADER as u64).read_to_end(bytes)?;
     let is_all = bytes.len() as u64 == body.size();
@@ -124,8 +124,8 @@ fn header(body: &Body, bytes: &mut Vec<u8>) -> io::Result<usize> {
     })
 }
 
-/// The same with an empty line behind the header: where a body follows without, readers disagree about
-/// what is what.
+/// Adds an empty line after the header if it is missing: readers disagree about a body that follows without
+/// one.
 fn with_end_of_header(mut message: Vec<u8>, header: usize) -> Vec<u8> {
     if message.get(header).is_some_and(|byte| *byte != b'\n') {
         message.insert(header, b'\n');
@@ -162,8 +162,8 @@ fn message_id(header: &[u8]) -> Option<String> {
         .map(|inside| format!("<{inside}>"))
 }
 
-/// The same with a bare line feed for each line end, as a server gets the message. What is left of CRs
-/// stands within lines.
+/// Returns the octets with a bare line feed for each line end, as servers receive the message. Remaining CRs
+/// are within lines.
 fn with_bare_lf(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for line in line::lines(bytes) {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_no_encoding_describes_is_quoted() {
+    fn a_header_that_no_encoding_describes_is_quoted_printable() {
         let original = read(b"X: a\0 =\rb \nY: c\n\nbody", false);
         assert_eq!(original.encoding, Encoding::QuotedPrintable);
         assert_eq!(original.bytes, b"X: a=00 =3D=0Db=20\nY: c\n");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_header_whole_fields_come_back() {
+    fn a_long_header_is_cut_after_a_whole_field() {
         let many: String = (0..10_000).map(|n| format!("X-{n}: {n}\n {n}\n")).collect();
         let original = read(format!("{many}\nbody"), false);
         assert!(original.bytes.len() <= MAX_HEADER);
@@ -237,8 +237,8 @@ mod tests {
         let end = String::from_utf8(original.bytes).unwrap();
         let last: Vec<&str> = end.lines().rev().take(2).collect();
         assert_eq!(last[1], format!("X-{0}: {0}", last[0].trim()));
-        let one = format!("X: 1\n{}\n", " 2\n".repeat(40_000));
-        let original = read(one, false);
+        let long = format!("X: 1\n{}\n", " 2\n".repeat(40_000));
+        let original = read(long, false);
         assert!(original.bytes.len() > MAX_HEADER - 10 && original.bytes.ends_with(b"\n 2\n"));
     }
 

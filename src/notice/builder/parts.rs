@@ -1,4 +1,4 @@
-//! The parts of a notice, put together.
+//! Assembly of a notice from its parts.
 
 use super::fields::Status;
 use super::original::{Encoding, Original};
@@ -6,7 +6,7 @@ use crate::message::QueueId;
 use crate::message::field;
 use crate::message::seven_bit::{boundary, quoted_printable};
 
-/// A part: its media type and what it is called, and its octets as they go out.
+/// A part: its media type, its description, and its encoded octets.
 pub(super) struct Part {
     kind: &'static str,
     described: &'static str,
@@ -14,14 +14,14 @@ pub(super) struct Part {
     octets: Vec<u8>,
 }
 
-/// The part for people, the one for programs, and what comes back.
+/// Returns the part for people, the part for programs, and the returned message.
 pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 3] {
     let status_encoding = if status.fields.is_ascii() {
         Encoding::SevenBit
     } else {
         Encoding::EightBit
     };
-    // In seven bits always: it is ours to encode, and RFC 2046 forbids that only of message/*.
+    // Always in seven bits. RFC 2046 forbids re-encoding only for message/*.
     let (text_encoding, text) = if text.is_ascii() && text.lines().all(|line| line.len() < 78) {
         (Encoding::SevenBit, text.into_bytes())
     } else {
@@ -63,17 +63,17 @@ pub(super) fn three(text: String, status: Status, original: Original) -> [Part; 
     ]
 }
 
-/// The whole notice: its header so far, and its parts. In the spool a message has one line ending; the SMTP
-/// client makes CRLF of it.
+/// Returns the whole notice: the given header, then the parts. Messages in the spool have bare line feeds;
+/// the SMTP client converts them to CRLF.
 pub(super) fn with_parts(header: Vec<u8>, id: QueueId, parts: [Part; 3]) -> Vec<u8> {
-    // A boundary that stands in a part is no boundary. The author of a message cannot know the notice's
-    // id beforehand, but that is no reason to rely on it.
+    // The boundary must not occur in a part. The author of a message cannot know the notice's id in advance,
+    // but this does not rely on that.
     let stands_there = |name: &String| parts.iter().any(|part| contains(&part.octets, name));
     let boundary = (0..)
         .map(|n| boundary(id, n))
         .find(|part| !stands_there(part));
     let boundary = boundary.unwrap_or_default();
-    // What is in a part is in the whole (RFC 2045, 6.4).
+    // The whole needs the widest encoding of its parts (RFC 2045, 6.4).
     let is_eight_bit = parts.iter().any(|part| part.encoding == Encoding::EightBit);
     let encoding = if is_eight_bit {
         Encoding::EightBit

@@ -1,29 +1,28 @@
-//! The subject of a message as people read it.
+//! Decoding the subject of a message.
 //!
-//! Encoded words (RFC 2047) are decoded where that gives text. Those of a character set that is not
-//! known, or with octets that are no characters in it, are copied as they stand: the mail program that
-//! shows the notice may know more, and nothing is lost.
+//! Encoded words (RFC 2047) are decoded if the result is text. Words in an unknown character set, or with
+//! octets invalid in it, are copied unchanged: the mail program that shows the notice may be able to decode
+//! them.
 
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::charsets::map::charset_decoder;
 
-/// No more octets of a field are looked at. What is shown of a subject is far shorter.
+/// Most octets of a field that are decoded. The rest is dropped; the displayed subject is far shorter.
 const MAX_VALUE: usize = 4096;
 
 /// An encoded word.
 struct Word<'a> {
     charset: &'a str,
     octets: Option<Vec<u8>>,
-    /// As it stands.
+    /// The word as written.
     raw: &'a str,
 }
 
-/// The text of an unstructured field, given its value. Blanks and folds stay as they were.
+/// Returns the text of an unstructured field's value. Blanks and folds are kept.
 pub(super) fn decoded(value: &[u8]) -> String {
     let value = String::from_utf8_lossy(&value[..value.len().min(MAX_VALUE)]);
     let mut out = String::with_capacity(value.len());
-    // Encoded words with nothing but blanks between them, which are no part of the text
-    // (RFC 2047, 6.2).
+    // Encoded words separated only by blanks, which are not part of the text (RFC 2047, 6.2).
     let mut words: Vec<Word<'_>> = Vec::new();
     let mut rest = &*value;
     while let Some(at) = rest.find("=?") {
@@ -49,7 +48,7 @@ pub(super) fn decoded(value: &[u8]) -> String {
     out + &text(&words) + rest
 }
 
-/// What words that follow each other say. Those in one character set are decoded together: some mail
+/// Returns the text of adjacent words. Words in the same character set are decoded together: some mail
 /// programs split a character between two words.
 fn text(words: &[Word<'_>]) -> String {
     let mut out = String::new();
@@ -76,7 +75,7 @@ fn text(words: &[Word<'_>]) -> String {
     out
 }
 
-/// The text of words in one character set; none if it is none.
+/// Returns the text of words in the same character set, or `None` if they cannot be decoded.
 fn together(words: &[Word<'_>]) -> Option<String> {
     let mut octets = Vec::new();
     for word in words {
@@ -91,8 +90,8 @@ fn together(words: &[Word<'_>]) -> Option<String> {
 }
 
 impl<'a> Word<'a> {
-    /// `=?charset?B?...?=` or `=?charset*language?Q?...?=` (RFC 2231, 5). Blanks in it are forbidden, and
-    /// found.
+    /// Parses `=?charset?B?...?=` or `=?charset*language?Q?...?=` (RFC 2231, 5). Blanks in it are forbidden,
+    /// but occur.
     fn at_start_of(text: &'a str) -> Option<Word<'a>> {
         let (charset, rest) = text.strip_prefix("=?")?.split_once('?')?;
         let (encoding, rest) = rest.split_once('?')?;
@@ -116,7 +115,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// The Q encoding (RFC 2047, 4.2). A `=` without two hexadecimal digits stands for itself.
+/// Decodes the Q encoding (RFC 2047, 4.2). A `=` without two hexadecimal digits is kept.
 fn of_q(data: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut octets = Vec::with_capacity(data.len());
@@ -174,7 +173,7 @@ mod tests {
             ("Re: =?gbk?B?t7Hzdw==?= (2)", "Re: 繁體 (2)"),
             ("=?gbk?B?t7Hzdw==?=\n =?euc-kr?B?waa48Q==?=", "繁體제목"),
             ("=?utf-8?q?a_?= =?utf-8?q?b?= c", "a b c"),
-            // A character in two words.
+            // A character split between two words.
             ("=?utf-8?B?w6TD?= =?UTF-8?B?tg==?=", "äö"),
             ("=?gbk?Q?=B7?= =?gbk?Q?=B1=F3w?=", "繁體"),
             ("plain", "plain"),
@@ -200,7 +199,7 @@ mod tests {
                 ),
             ]);
         }
-        // What is no encoded word is text.
+        // Invalid encoded words are text.
         check(&[
             ("=?", "=?"),
             ("=?utf-8?", "=?utf-8?"),

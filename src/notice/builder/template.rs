@@ -1,4 +1,4 @@
-//! The words of notices, as an administrator may change them.
+//! The texts of notices, which an administrator may change.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::fmt;
 use crate::message::template::{Template, TemplateError};
 use crate::message::{Address, NoticeKind};
 
-/// The words of each kind of notice. By default they are our own.
+/// The texts of each kind of notice. By default the built-in ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Templates {
-    /// Of a bounce.
+    /// For bounces.
     pub bounce: Wording,
-    /// Of a notice of delay.
+    /// For notices of delay.
     pub delay: Wording,
-    /// Of a notice of success.
+    /// For notices of success.
     pub success: Wording,
 }
 
-/// The words of one kind of notice.
+/// The texts of one kind of notice.
 #[derive(Clone)]
 pub struct Wording {
     kind: NoticeKind,
-    // None: our own, which are parsed when a notice is written. Most processes write none.
+    // `None`: the built-in text, which is parsed when a notice is written. Most processes write none.
     from: Option<From>,
     subject: Option<Template<Place>>,
     text: Option<Template<Place>>,
@@ -51,7 +51,7 @@ impl fmt::Debug for Wording {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct From(Template<Place>);
 
-/// What a word in braces stands for.
+/// The meaning of a word in braces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Hostname,
@@ -66,10 +66,10 @@ pub(super) enum Place {
     Until,
 }
 
-/// Why words cannot be those of a notice.
+/// Why a text is not valid for a notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WordingError {
-    /// The line of the text that is wrong, counted from 1.
+    /// The line of the error in the text, counted from 1.
     pub line: usize,
     what: String,
 }
@@ -96,11 +96,11 @@ const OF_THE_MESSAGE: &[(&str, Place)] = &[
 const OF_A_DELAY: &[(&str, Place)] = &[("until", Place::Until)];
 const OF_A_TEXT: &[(&str, Place)] = &[("replies", Place::Replies), ("returned", Place::Returned)];
 
-/// The longest text of an administrator's, in octets.
+/// Most octets of an administrator's text. A longer one is an error.
 const MAX_TEXT: usize = 64 << 10;
 
 impl Wording {
-    /// Our own words.
+    /// Returns the built-in texts.
     pub fn of(kind: NoticeKind) -> Wording {
         Wording {
             kind,
@@ -149,11 +149,11 @@ impl Wording {
             .map_or_else(|| Cow::Owned(own()), Cow::Borrowed)
     }
 
-    /// The same with another From field: `Name <address>`, or an address. It may have `{hostname}`
-    /// and `{postmaster}`.
+    /// Replaces the From field: `Name <address>`, or an address. It may contain `{hostname}` and
+    /// `{postmaster}`.
     ///
     /// # Errors
-    /// An unknown word in braces, a line break or another control character, something that is no
+    /// If the text has an unknown word in braces, a line break or another control character, or no valid
     /// address.
     pub fn with_from(mut self, from: &str) -> Result<Wording, WordingError> {
         one_line(from)?;
@@ -163,22 +163,23 @@ impl Wording {
         Ok(self)
     }
 
-    /// The same with another subject. It may have `{hostname}`, `{postmaster}`, `{id}`, `{sender}`,
-    /// `{subject}`, `{recipients}`, `{arrival}`, and in a notice of delay `{until}`.
+    /// Replaces the subject. It may contain `{hostname}`, `{postmaster}`, `{id}`, `{sender}`, `{subject}`,
+    /// `{recipients}`, `{arrival}`, and in a notice of delay `{until}`.
     ///
     /// # Errors
-    /// An unknown word in braces, a line break or another control character, nothing at all.
+    /// If the text has an unknown word in braces, a line break or another control character, or if it is
+    /// empty.
     pub fn with_subject(mut self, subject: &str) -> Result<Wording, WordingError> {
         one_line(subject)?;
         self.subject = Some(parse(subject, &self.places(false))?);
         Ok(self)
     }
 
-    /// The same with another text. It may have what a subject may, `{replies}` and `{returned}`.
+    /// Replaces the text. It may contain the words of a subject, and `{replies}` and `{returned}`.
     ///
     /// # Errors
-    /// An unknown word in braces, a control character but tab and line feed, nothing at all, more than
-    /// 64 KiB.
+    /// If the text has an unknown word in braces or a control character other than tab and line feed, if it
+    /// is empty, or if it is longer than 64 KiB.
     pub fn with_text(mut self, text: &str) -> Result<Wording, WordingError> {
         let text = text.replace("\r\n", "\n");
         if text.len() > MAX_TEXT {
@@ -193,17 +194,17 @@ impl Wording {
         Ok(self)
     }
 
-    /// The From field, as [`with_from`](Wording::with_from) takes it.
+    /// The From field, in the form that [`with_from`](Wording::with_from) takes.
     pub fn from(&self) -> String {
         self.author_template().0.written(Place::name)
     }
 
-    /// The subject, as [`with_subject`](Wording::with_subject) takes it.
+    /// The subject, in the form that [`with_subject`](Wording::with_subject) takes.
     pub fn subject(&self) -> String {
         self.subject_template().written(Place::name)
     }
 
-    /// The text, as [`with_text`](Wording::with_text) takes it.
+    /// The text, in the form that [`with_text`](Wording::with_text) takes.
     pub fn text(&self) -> String {
         self.text_template().written(Place::name)
     }
@@ -240,7 +241,7 @@ impl Default for Templates {
 }
 
 impl Templates {
-    /// The words of this kind.
+    /// Returns the texts of this kind.
     pub fn of(&self, kind: NoticeKind) -> &Wording {
         match kind {
             NoticeKind::Bounce => &self.bounce,
@@ -251,7 +252,7 @@ impl Templates {
 }
 
 impl From {
-    /// The name and the address.
+    /// Returns the name and the address.
     pub fn fill(&self, value: impl Fn(Place) -> String) -> (String, String) {
         let text = self.0.fill(|place| value(*place));
         let text = text.trim();
@@ -277,14 +278,14 @@ impl From {
         });
         let what = match Address::parse(&address) {
             _ if address.contains([' ', ',', ';', '<', '>', '"', '(', ')', ':']) => {
-                format!("{address:?} is more or less than one address; write `Name <address>`")
+                format!("{address:?} is not a single address; write `Name <address>`")
             }
             Err(error) => format!("{address:?}: {error}"),
-            Ok(one) if one.domain().is_none() => {
+            Ok(parsed) if parsed.domain().is_none() => {
                 format!("{address:?} has no local part or no domain")
             },
-            Ok(one) if !one.on_wire().is_ok_and(|wire| wire.is_ascii()) => {
-                "an address here is ASCII, but for its domain: every mail system has to understand it"
+            Ok(parsed) if !parsed.on_wire().is_ok_and(|wire| wire.is_ascii()) => {
+                "this address must be ASCII, except for its domain: every mail system must understand it"
                     .to_owned()
             }
             Ok(_) if name.contains(['<', '>']) => "more than one pair of angle brackets".to_owned(),
@@ -304,14 +305,14 @@ impl WordingError {
 fn one_line(text: &str) -> Result<(), WordingError> {
     not_empty(text)?;
     if text.contains(['\r', '\n']) {
-        return Err(WordingError::new(1, "a header field here is one line"));
+        return Err(WordingError::new(1, "a header field must be one line"));
     }
     no_controls(text, &[])
 }
 
 fn not_empty(text: &str) -> Result<(), WordingError> {
     if text.trim().is_empty() {
-        Err(WordingError::new(1, "nothing is there"))
+        Err(WordingError::new(1, "it is empty"))
     } else {
         Ok(())
     }
@@ -327,7 +328,7 @@ fn no_controls(text: &str, but: &[char]) -> Result<(), WordingError> {
     }
 }
 
-/// What is ours is tested; that it can be read is no question for a caller.
+/// Parses a built-in text. Tests ensure that these are valid.
 fn own(text: &str, places: &[&[(&'static str, Place)]]) -> Template<Place> {
     parse(text, places).unwrap_or_else(|error| unreachable!("{error}: {text}"))
 }
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_words_can_be_given_back() {
+    fn the_built_in_texts_can_be_set_again() {
         let own = Templates::default();
         for (kind, text) in [
             (NoticeKind::Bounce, include_str!("words/bounce.txt")),
@@ -405,11 +406,11 @@ mod tests {
             );
         }
         for (text, why) in [
-            ("", "nothing is there"),
+            ("", "it is empty"),
             ("a@b..c", "neither a domain nor"),
             ("post", "no domain"),
             ("<@x>", "the part before the @ is empty"),
-            ("a@b, c@d", "more or less than one address"),
+            ("a@b, c@d", "not a single address"),
             ("Post <a@b> <c@d>", "more than one pair"),
             ("ä@b.test", "ASCII"),
             ("a@b\r\nBcc: c@d", "one line"),
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_only_of_a_delay_is_an_error_elsewhere() {
+    fn words_for_a_delay_are_errors_elsewhere() {
         let error = wording().with_text("x\n\nuntil {until}").unwrap_err();
         assert_eq!(error.line, 3);
         let names = "{hostname}, {postmaster}, {id}, {sender}, {subject}, {recipients}, \

@@ -109,7 +109,7 @@ fn said(code: u16, status: &str, text: &str) -> Reply {
     Reply::of_server(code, status.parse().ok(), text, "mx.test[192.0.2.1]:25")
 }
 
-/// The fields of each block of the second part, unfolded, and its type.
+/// Returns the type of the second part, and the fields of each of its blocks, unfolded.
 fn status(notice: &[u8]) -> (String, Vec<Vec<(String, String)>>) {
     let parsed = MessageParser::default().parse(notice).unwrap();
     let part = &parsed.parts[2];
@@ -134,7 +134,7 @@ fn text(notice: &str) -> String {
 }
 
 #[test]
-fn recipients_with_the_same_reply_stand_together() {
+fn recipients_with_the_same_reply_are_grouped() {
     let none = || said(550, "5.1.1", "no such user");
     let notice = Scene::new("Subject: x\n\n")
         .failed("a@x.test", none())
@@ -205,12 +205,12 @@ fn fields_are_those_of_rfc_3464_in_its_order() {
     ] {
         assert!(notice.contains(&format!("\n{line}\n")), "{line}: {notice}");
     }
-    let words = "is tried again by\nitself, until 26 November 2026, 10:05 UTC.\n";
+    let words = "is tried again\nautomatically, until 26 November 2026, 10:05 UTC.\n";
     assert!(text(&notice).contains(words), "{notice}");
 }
 
 #[test]
-fn only_a_failure_brings_a_message_back_whole() {
+fn only_a_failure_returns_a_whole_message() {
     let (body, mut scene) = ("the body", Scene::new("Subject: x\n\nthe body\n"));
     scene = scene.failed("a@x.test", said(550, "5.0.0", "no"));
     assert!(scene.build().contains(body));
@@ -236,7 +236,7 @@ fn only_a_failure_brings_a_message_back_whole() {
 }
 
 #[test]
-fn success_is_told_without_a_status_of_failure() {
+fn a_success_has_no_status_of_failure() {
     let delivered = Reply::local(EnhancedCode::new(2, 0, 0), "");
     let notice = Scene::new("Subject: x\n\n")
         .about(NoticeKind::Success, Action::Delivered, "a@x", delivered)
@@ -264,7 +264,7 @@ fn success_is_told_without_a_status_of_failure() {
 }
 
 #[test]
-fn a_delay_may_be_told_before_the_first_attempt() {
+fn a_delay_notice_may_precede_the_first_attempt() {
     let reply = said(451, "4.7.1", "never said");
     let mut scene =
         Scene::new("Subject: x\n\n").about(NoticeKind::Delay, Action::Delayed, "a@x.test", reply);
@@ -280,7 +280,7 @@ fn a_delay_may_be_told_before_the_first_attempt() {
 fn addresses_that_are_not_ascii_are_written_as_rfc_6533_says() {
     let no = || said(550, "5.6.7", "no SMTPUTF8 hère");
     let scene = Scene::new("Subject: x\n\n");
-    // A domain alone has an ASCII form, and text has encoded words.
+    // A domain has an ASCII form, and the reply text has encoded words.
     let notice = scene.failed("a@bücher.test", no()).build();
     let (kind, blocks) = status(notice.as_bytes());
     assert_eq!(kind, "message/delivery-status");
@@ -291,7 +291,7 @@ fn addresses_that_are_not_ascii_are_written_as_rfc_6533_says() {
         diagnostic,
         "smtp; 550 5.6.7 =?utf-8?Q?no_SMTPUTF8_h=C3=A8re?="
     );
-    // A local part has none. What was written to has one, and needs it only there.
+    // A local part has none. The original recipient's ASCII form is needed only in an ASCII report.
     let mut scene = Scene::new("Subject: größe\n\n").failed("ö@bücher.test", no());
     scene.original = Some(OriginalRecipient {
         kind: "utf-8".to_owned(),
@@ -317,7 +317,7 @@ fn addresses_that_are_not_ascii_are_written_as_rfc_6533_says() {
         "{header}"
     );
     assert!(header.is_ascii());
-    // Among others it has an ASCII form, so that everybody finds the others.
+    // Beside an ASCII address the ASCII form is used, so that every reader finds the other recipients.
     let mixed = Scene::new("Subject: x\n\n")
         .failed("ö@x.test", no())
         .failed("o@x.test", no());
@@ -335,7 +335,7 @@ fn addresses_that_are_not_ascii_are_written_as_rfc_6533_says() {
 }
 
 #[test]
-fn nothing_in_a_message_gets_into_the_header_or_the_fields() {
+fn a_message_cannot_inject_header_lines_or_fields() {
     let reply = Reply {
         code: Some(550),
         enhanced: None,
@@ -393,7 +393,7 @@ fn nothing_in_a_message_gets_into_the_header_or_the_fields() {
 }
 
 #[test]
-fn what_looks_like_a_boundary_is_none() {
+fn the_boundary_does_not_occur_in_a_part() {
     let id = QueueId::new(
         Timestamp::from_second(AT).unwrap() + SignedDuration::from_hours(4),
         [2; 10],
@@ -420,7 +420,7 @@ fn a_long_reply_is_kept_and_folded() {
 }
 
 #[test]
-fn words_of_an_administrator_go_out() {
+fn an_administrators_texts_are_used() {
     let mut builder = DsnBuilder::new("mail.test");
     builder.postmaster = Some(address("help@mail.test"));
     let bounce = Wording::of(NoticeKind::Bounce)
@@ -484,7 +484,7 @@ fn no_line_is_too_long() {
 }
 
 #[test]
-fn blanks_in_quotes_are_told_as_they_are() {
+fn blanks_in_quotes_are_kept() {
     let mut scene = Scene::new("Subject: x\n\n").failed("\"a  b\"@x.test", said(550, "", "no"));
     scene.sender = address("\"c  d\"@x.test");
     scene.envid = Some("e  f".to_owned());
@@ -505,7 +505,7 @@ fn blanks_in_quotes_are_told_as_they_are() {
 }
 
 #[test]
-fn of_many_recipients_a_hundred_are_named_and_all_are_in_the_report() {
+fn a_hundred_recipients_are_named_and_all_are_in_the_report() {
     const COUNT: usize = 3_000;
     let mut scene = Scene::new("Subject: x\n\n");
     for n in 0..COUNT {
@@ -517,7 +517,7 @@ fn of_many_recipients_a_hundred_are_named_and_all_are_in_the_report() {
     }
     let notice = scene.build();
     let (text, blocks) = (text(&notice), status(notice.as_bytes()).1);
-    // Each reply has one of its recipients.
+    // Each reply has at least one named recipient.
     assert_eq!(text.matches("@example.net\n").count(), 100, "{text}");
     let all = "; the attached report has all of them\n\n";
     for words in [
@@ -534,7 +534,7 @@ fn of_many_recipients_a_hundred_are_named_and_all_are_in_the_report() {
         assert_eq!(block[0].1, format!("rfc822; user-{n}@example.net"));
     }
     assert!(notice.len() < 100 * COUNT, "{} octets", notice.len());
-    // Where each has a reply of its own, a hundred of them are told.
+    // If each recipient has a different reply, a hundred are named.
     for (n, (state, _)) in scene.states.iter_mut().enumerate() {
         state.last = Some(said(550, "5.1.1", &format!("no user {n}")));
     }
@@ -562,7 +562,7 @@ fn subjects_in_any_character_set_are_shown() {
         );
         let parsed = MessageParser::default().parse(notice.as_bytes()).unwrap();
         let told = parsed.subject().unwrap().strip_prefix("Not delivered: ");
-        // What we cannot read goes to the reader's mail program as it came.
+        // A subject that cannot be decoded is copied for the reader's mail program.
         if subject.starts_with("=?x-none") {
             assert!(notice.contains(&format!("\nSubject: Not delivered: {subject}\n")))
         } else {
@@ -572,7 +572,7 @@ fn subjects_in_any_character_set_are_shown() {
 }
 
 #[test]
-fn characters_are_blamed_on_the_right_address() {
+fn unsupported_characters_are_attributed_to_the_right_address() {
     let no = || {
         Reply::local(
             EnhancedCode::new(5, 6, 7),
@@ -590,7 +590,7 @@ fn characters_are_blamed_on_the_right_address() {
 }
 
 #[test]
-fn a_notice_has_a_form_of_seven_bits() {
+fn a_notice_can_be_converted_to_seven_bits() {
     let id = QueueId::new(
         Timestamp::from_second(AT).unwrap() + SignedDuration::from_hours(4),
         [2; 10],
@@ -601,7 +601,7 @@ fn a_notice_has_a_form_of_seven_bits() {
         String::from_utf8(crate::message::seven_bit::in_seven_bits(id, &notice).unwrap()).unwrap()
     };
     let no = || said(550, "5.1.1", "nö");
-    // The message comes back octet by octet.
+    // Every octet of the message is returned.
     let message = b"Subject: x\nContent-Transfer-Encoding: 8bit\n\nh\xc3\xa4llo =\n\xff\n.\n";
     let scene = Scene::new(message).failed("a@x.test", no());
     let notice = seven(&scene);
@@ -617,7 +617,7 @@ fn a_notice_has_a_form_of_seven_bits() {
     let (part, _) = part.split_once("\n--=_").unwrap();
     let back = mail_parser::decoders::quoted_printable::quoted_printable_decode(part.as_bytes());
     assert_eq!([b"Subject", &*back.unwrap()].concat(), message);
-    // So does a header alone, and the status in UTF-8.
+    // The same for a header alone, and for the status in UTF-8.
     let mut scene = Scene::new(b"Subject: h\xe4\n\nx\n").failed("ö@x.test", no());
     scene.ret = Some(Ret::Headers);
     let notice = seven(&scene);
@@ -629,12 +629,12 @@ fn a_notice_has_a_form_of_seven_bits() {
     ] {
         assert!(notice.contains(words), "{words}: {notice}");
     }
-    // One that is ASCII is what it was.
+    // An ASCII notice is not changed.
     let scene = Scene::new("Subject: x\n\n").failed("a@x.test", no());
     assert!(scene.bytes_by(&DsnBuilder::new("mail.test")).is_ascii());
 }
 
-/// What holds of every notice.
+/// Checks the properties of every notice.
 fn check(scene: &Scene, notice: &[u8]) -> Result<(), TestCaseError> {
     prop_assert!(!notice.contains(&b'\r') && !notice.contains(&0));
     for line in notice.split(|byte| *byte == b'\n') {
@@ -647,7 +647,7 @@ fn check(scene: &Scene, notice: &[u8]) -> Result<(), TestCaseError> {
         .collect();
     prop_assert_eq!(&kinds[..3], ["multipart", "text", "message"]);
     let encoding = |part: usize| parsed.parts[part].content_transfer_encoding();
-    // A header is ASCII, but for the address of a sender that is not.
+    // A header is ASCII, except for a sender's non-ASCII address.
     let at = notice.windows(2).position(|pair| pair == b"\n\n").unwrap();
     let to = scene.sender.on_wire();
     prop_assert!(notice[..at].is_ascii() || !to.is_ok_and(|to| to.is_ascii()));
@@ -658,7 +658,7 @@ fn check(scene: &Scene, notice: &[u8]) -> Result<(), TestCaseError> {
         whole = Original::read(&Body::of_bytes(scene.message.as_slice()), false).unwrap();
     }
     prop_assert_eq!(encoding(3), Some(whole.encoding.as_str()));
-    // Not by the parser: it reads on into what comes back.
+    // Split by hand: the parser reads past the end into the returned message.
     let boundary = parsed
         .content_type()
         .unwrap()
@@ -735,7 +735,7 @@ fn a_reply() -> impl Strategy<Value = Reply> {
 }
 
 fn an_address() -> impl Strategy<Value = Address> {
-    // What an earlier version took may still be stored.
+    // Addresses accepted by an earlier version may still be stored.
     let odd = ".{1,80}".prop_filter_map("no address", |text| Address::stored(&text).ok());
     let plain = "[a-z]{1,8}(\\+[a-zö\"]{1,3})?@[a-zü]{1,9}\\.test";
     let plain = plain.prop_map(|text| Address::stored(&text).unwrap());

@@ -1,4 +1,4 @@
-//! The part of a notice that people read.
+//! The part of a notice for people.
 
 use std::collections::HashMap;
 
@@ -11,29 +11,29 @@ use crate::message::text::shortened;
 use crate::message::{Address, EnhancedCode, Reply, harmless, printable};
 use crate::notice::{Action, Report};
 
-/// Longer lines are broken at blanks.
+/// Characters. Longer lines are broken at blanks.
 const WIDTH: usize = 76;
 
-/// How many recipients are named. A longer list tells a reader nothing; the part for programs has all.
+/// Most recipients that are named. The rest are counted; the part for programs has all.
 const MAX_NAMED: usize = 100;
 
-/// Recipients of whom something is to be said that is the same for all of them.
+/// Recipients with the same outcome and reply.
 struct Group<'a> {
     action: Action,
     expired: bool,
     reply: &'a Reply,
     non_ascii: NonAscii,
-    /// The first of them, at most [`MAX_NAMED`].
+    /// The first recipients, at most [`MAX_NAMED`].
     members: Vec<&'a Case<'a>>,
-    /// How many they are.
+    /// The number of recipients.
     count: usize,
-    /// The fewest and the most attempts that one of them had.
+    /// The fewest and the most attempts of a recipient.
     attempts: (u32, u32),
     last_attempt: Option<Timestamp>,
 }
 
-/// All recipients: those with the same reply together, the reply once. At most [`MAX_NAMED`] are
-/// named, and the others counted; each reply has one of them, as long as there are no more replies.
+/// Returns all recipients, grouped by reply. At most [`MAX_NAMED`] are named, and the others are counted.
+/// Each reply has at least one named recipient, unless there are more replies than that.
 pub(super) fn replies(cases: &[Case<'_>], report: &Report<'_>) -> String {
     let groups = groups(cases, report.sender);
     let (told, others) = groups.split_at(groups.len().min(MAX_NAMED));
@@ -68,7 +68,7 @@ fn groups<'a>(cases: &'a [Case<'a>], sender: &Address) -> Vec<Group<'a>> {
         let key = (
             (case.action, case.expired),
             (code, enhanced, text, remote),
-            // Only what is said of characters depends on that.
+            // Only texts about characters depend on this.
             enhanced
                 .filter(|code| Meaning::is_of_characters(*code))
                 .map(|_| non_ascii),
@@ -136,7 +136,7 @@ impl Group<'_> {
         lines.join("\n")
     }
 
-    /// What happened, and what can be done, each a paragraph.
+    /// Returns what happened and what the sender can do, a paragraph each.
     fn failed(&self, accepted: Timestamp) -> Vec<String> {
         let meaning = self.meaning();
         let mut said = Vec::new();
@@ -175,8 +175,8 @@ impl Group<'_> {
             None => "the next mail system".to_owned(),
         };
         vec![format!(
-            "The message was passed on to {to}, which does not confirm deliveries. You will hear \
-             from there only if something goes wrong."
+            "The message was passed on to {to}, which does not confirm deliveries. You will \
+             hear from there only if a problem occurs."
         )]
     }
 
@@ -186,7 +186,7 @@ impl Group<'_> {
         let known = self.reply.enhanced.and_then(of);
         known.unwrap_or_else(|| {
             match (self.reply.code, ours) {
-                // Without an enhanced code, these two say the same everywhere (RFC 5321, 4.2.3).
+                // Without an enhanced code, these two have the same meaning everywhere (RFC 5321, 4.2.3).
                 (Some(552), _) => of(EnhancedCode::new(5, 3, 4)),
                 (Some(421), _) => of(EnhancedCode::new(4, 3, 2)),
                 _ => None,
@@ -203,7 +203,7 @@ fn times(count: u32) -> String {
     }
 }
 
-/// The line of a recipient; whom the sender wrote to, if that is somebody else.
+/// Returns a recipient's line, with the address that the sender wrote to if it differs.
 fn recipient(case: &Case<'_>) -> String {
     let address = harmless(case.address.as_str());
     let original = case.original.map(|recipient| harmless(&recipient.address));
@@ -219,7 +219,7 @@ fn is_same(original: &str, address: &Address) -> bool {
     Address::parse(original).is_ok_and(|original| original.same_mailbox(address))
 }
 
-/// The addresses in one line, at most so many.
+/// Returns at most `most` addresses in one line.
 pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
     let named = cases.iter().take(most);
     let mut names: Vec<String> = named
@@ -231,13 +231,13 @@ pub(super) fn recipients(cases: &[Case<'_>], most: usize) -> String {
     names.join(", ")
 }
 
-/// A time for people. In UTC: no file about time zones needs to be read for it.
+/// Returns a time for people. In UTC, so that no time zone file is needed.
 pub(super) fn time(at: Timestamp) -> String {
     let at = at.to_zoned_datetime(TimeZone::UTC);
     at.strftime("%-d %B %Y, %H:%M UTC").to_string()
 }
 
-/// A text's lines, the long ones broken at blanks; what follows has the indentation of its line.
+/// Returns a text with long lines broken at blanks; continuation lines have the same indentation.
 pub(super) fn folded(text: &str) -> String {
     let mut lines = Vec::new();
     for line in text.lines() {

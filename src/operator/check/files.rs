@@ -1,4 +1,4 @@
-//! Names, kinds, owners and modes, and files that belong to no message.
+//! Checks of names, kinds, owners and modes, and of files that belong to no message.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::message::QueueId;
 use crate::queue::Bucket;
 use crate::spool::{BucketQueue, Doubt, Leftover, Located, Queue, RELEASES, Spool, WrongReleases};
 
-/// The names in the spool's own directory that are ours.
+/// The names in the spool's top directory that mailspool uses.
 const ROOT_NAMES: &[&str] = &[
     "active",
     "config.toml",
@@ -35,7 +35,7 @@ const ROOT_NAMES: &[&str] = &[
 /// The directories of the view.
 const VIEW: &[&str] = &["sender", "recipients", "transport"];
 
-/// The directories with a message's other files.
+/// The directories of a message's other files.
 const INFO: &[&str] = &[
     "info/sender",
     "info/recipients",
@@ -47,13 +47,13 @@ const INFO: &[&str] = &[
 const HISTORY: &str = "history";
 const REQUESTS: &str = "requests";
 
-/// How the finding ends about a directory that its owner cannot look into.
-pub(super) const KEEPS_OUT: &str = "keeps its owner out; what is below it cannot be looked at";
+/// The end of a finding about a directory that its owner cannot read.
+pub(super) const KEEPS_OUT: &str = "denies access to its owner; what is below it cannot be checked";
 
-const FOREIGN: &str = "not one of our names; left alone";
+const FOREIGN: &str = "not a name that mailspool uses; left alone";
 
 impl Look<'_> {
-    /// Every name is ours or is reported; those that are not are left alone.
+    /// Checks every name. Unknown names are reported and left alone.
     pub(super) fn names(&mut self) -> disk::Result<()> {
         self.names_below(Path::new(""), |name| ROOT_NAMES.contains(&name), "version.")?;
         self.names_below(Path::new("info"), |name| VIEW.contains(&name), "/")?;
@@ -90,14 +90,14 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Takes down which messages stand in a place.
+    /// Records which messages are in a queue.
     fn saw(&mut self, queue: Queue, names: &[String]) {
         for id in names.iter().filter_map(|name| name.parse().ok()) {
             self.seen.entry(id).or_default().push(queue);
         }
     }
 
-    /// What is known of submission keys. Spools that older programs made have none.
+    /// Checks the submission keys. Spools made by older programs have none.
     fn keys(&mut self) -> disk::Result<()> {
         let keys = Path::new("keys");
         let is_hour = |name: &str| name != "never" && name.parse::<Bucket>().is_ok();
@@ -119,17 +119,17 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// What is suspended. One that says nothing is for a person: until then it suspends.
+    /// Checks the suspensions. A damaged one must be resumed by an operator, and suspends until then.
     fn suspensions(&mut self) -> disk::Result<()> {
         let dir = Path::new("suspended");
         self.names_below(dir, |name| !Spool::is_part(name, ""), "")?;
         let all = self.spool.suspensions();
-        for one in self.unless(dir, all).unwrap_or_default() {
-            let path = dir.join(&one.file);
-            if one.says.is_none() {
+        for suspension in self.unless(dir, all).unwrap_or_default() {
+            let path = dir.join(&suspension.file);
+            if suspension.says.is_none() {
                 let what = format!(
                     "is damaged: {} stays suspended until `mailspool resume` removes it",
-                    one.target
+                    suspension.target
                 );
                 self.problem(path.clone(), what);
             }
@@ -143,7 +143,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// No power cut leaves a damaged one here.
+    /// No power cut leaves a damaged key here.
     fn key(&mut self, path: PathBuf) {
         let looked = self.spool.is_damaged_key(&path, false);
         if self.unless(&path, looked) == Some(true) {
@@ -152,13 +152,12 @@ impl Look<'_> {
         }
     }
 
-    /// What is remembered of a destination. That it says nothing is no more than a power cut
-    /// may leave: runners take it for nothing.
+    /// Checks the record of a destination. A power cut may damage it: runners ignore a damaged record.
     fn remembered(&mut self, path: PathBuf) {
         match self.spool.is_damaged_down(&path, false) {
             Ok(false) => {}
             Ok(true) => {
-                let what = "is damaged: nothing is remembered of this destination";
+                let what = "is damaged: the state of this destination is unknown";
                 self.find(Level::Note, path, what, Some(Repair::Remove));
             }
             Err(error) if error.is_wrong_kind() => self.note(path, FOREIGN),
@@ -166,15 +165,15 @@ impl Look<'_> {
         }
     }
 
-    /// What is known of messages that wait for their release. A power cut may leave anything under
-    /// this name, but nothing that looks whole and is untrue.
+    /// Checks the cache of messages that wait for their release. A power cut may damage it, but leaves no
+    /// valid file with wrong entries.
     fn releases(&mut self) {
         let path = PathBuf::from(RELEASES);
         match self.spool.wrong_releases() {
             Ok(None) => {}
             Ok(Some(WrongReleases::Damaged)) => {
                 let what =
-                    "is damaged: the next run looks at each message that waits for its release";
+                    "is damaged: the next run examines each message that waits for its release";
                 self.find(Level::Note, path, what, Some(Repair::Remove));
             }
             Ok(Some(WrongReleases::Untrue(id))) => {
@@ -187,8 +186,8 @@ impl Look<'_> {
         }
     }
 
-    /// The names in a directory that are ours; the others are reported, and so is that it cannot be
-    /// listed. `prefix` is what the files begin with that get another name here; `/` is none.
+    /// Returns the names in a directory that mailspool uses. Reports the others, and an unreadable directory.
+    /// `prefix` is the prefix of temporary names here; `/` means that there are none.
     fn names_below(
         &mut self,
         dir: &Path,
@@ -221,7 +220,10 @@ impl Look<'_> {
                 let names = self.names_below(&dir, is_id, "/")?;
                 self.saw(queue, &names);
             }
-            Some(_) => self.note(dir, "has a bucket's name, and is no directory; left alone"),
+            Some(_) => self.note(
+                dir,
+                "has a bucket's name, but is not a directory; left alone",
+            ),
             None => {}
         }
         Ok(())
@@ -231,8 +233,8 @@ impl Look<'_> {
         let looked = self.spool.leftover(&path, false);
         match self.unless(&path, looked) {
             Some(Leftover::Dead) => {
-                let what = "was being written when its writer was killed; nobody reads it";
-                // As legal as any state that a kill leaves.
+                let what = "was being written when its writer was killed; no process reads it";
+                // A note, because a kill may leave this state.
                 self.find(Level::Note, path, what, Some(Repair::Remove));
             }
             Some(Leftover::Written) => self.note(path, "being written at this moment"),
@@ -242,7 +244,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Every directory of ours lets its owner in and nobody else.
+    /// Checks that every directory gives access to its owner and to no other user.
     pub(super) fn directories(&mut self) -> disk::Result<()> {
         let mut dirs: Vec<PathBuf> = Queue::FIXED.iter().map(Queue::dir).collect();
         let others = [
@@ -255,7 +257,7 @@ impl Look<'_> {
             "keys/lock",
         ];
         dirs.extend(others.map(PathBuf::from));
-        // If they cannot be listed, the directory above says why.
+        // If they cannot be listed, the parent directory's finding says why.
         let hours = self.spool.names_in(Path::new("keys")).unwrap_or_default();
         let hours = hours.iter().filter_map(|name| name.to_str());
         let hours = hours.filter(|name| name.parse::<Bucket>().is_ok());
@@ -263,13 +265,13 @@ impl Look<'_> {
         dirs.extend(INFO.iter().map(PathBuf::from));
         for kept in BucketQueue::ALL {
             dirs.push(PathBuf::from(kept.as_str()));
-            // If they cannot be listed, the directory above says why.
+            // If they cannot be listed, the parent directory's finding says why.
             let buckets = self.spool.buckets(kept).unwrap_or_default();
             dirs.extend(buckets.into_iter().map(|bucket| kept.queue(bucket).dir()));
         }
         for dir in dirs {
             let stat = self.spool.disk().stat(&dir);
-            // Below a directory that is closed; that one is reported.
+            // Below a closed directory, which is reported itself.
             if stat.as_ref().is_err_and(|error| error.is_denied()) {
                 continue;
             }
@@ -280,7 +282,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Owner and mode of something of ours.
+    /// Checks the owner and the mode of a file or directory.
     pub(super) fn access(&mut self, path: &Path, stat: &Stat, mode: u32) {
         if stat.uid != self.owner {
             let (has, owner) = (stat.uid, self.owner);
@@ -290,40 +292,41 @@ impl Look<'_> {
         let what = match (stat.mode & 0o077, stat.mode & mode == mode) {
             (0, true) => return,
             (_, false) if stat.kind == Kind::Dir => KEEPS_OUT,
-            (_, false) => "keeps its owner out",
-            _ => "lets others in",
+            (_, false) => "denies access to its owner",
+            _ => "gives access to other users",
         };
         let what = format!("mode {:04o} {what}", stat.mode);
         if stat.kind == Kind::File && stat.links > 1 {
-            // The mode is the file's, and the file is perhaps not ours.
+            // The mode belongs to the file, which may be foreign.
             self.problem(path.to_owned(), what + "; it has another name elsewhere")
         } else {
             self.repairable(path.to_owned(), what, Repair::Chmod { mode })
         }
     }
 
-    /// Whether we may read and write a file.
+    /// Whether this user may read and write a file.
     pub(super) fn lets_in(&self, stat: &Stat) -> bool {
         stat.uid == self.owner && stat.mode & FILE_MODE == FILE_MODE
     }
 
-    /// The other files of messages: each belongs to a message, and is the owner's alone.
+    /// Checks the other files of messages: each must belong to a message, and be accessible to the owner
+    /// only.
     pub(super) fn infos(&mut self) {
         let mut gone = HashSet::new();
         let mut uncertain = HashSet::new();
         for (dir, id) in std::mem::take(&mut self.infos) {
-            // Who was not seen may have been on the move, or have come since. That costs as much
-            // as there are buckets, so it is asked once for all files of a message.
+            // A message that was not seen may have moved or arrived since. Looking for it costs as much as
+            // there are buckets, so do it once for all files of a message.
             if !self.seen.contains_key(&id) && !gone.contains(&id) && !uncertain.contains(&id) {
                 match self.spool.locate(id) {
                     Ok(Located::At(queue)) => self.seen.entry(id).or_default().push(queue),
-                    // The same at each look is no message on the move.
+                    // A message that looks like this in each pass is not moving.
                     Ok(Located::Absent | Located::Uncertain(Doubt::Moving)) => {
                         gone.insert(id);
                     }
                     Ok(Located::Uncertain(Doubt::Unread(error))) | Err(error) => {
                         uncertain.insert(id);
-                        // A place that we may not look into is reported already, once.
+                        // Report an unreadable directory only once.
                         if !self.is_reported(&error) {
                             let path = Path::new(dir).join(id.to_string());
                             self.unless::<()>(&path, Err(error));
@@ -343,7 +346,7 @@ impl Look<'_> {
         }
     }
 
-    /// Whether it is said already that a place cannot be looked into.
+    /// Whether an unreadable directory is already reported.
     fn is_reported(&self, error: &disk::Error) -> bool {
         let unread = |finding: &&Finding| finding.what.starts_with(UNREAD) || keeps_out(finding);
         let mut above = self.findings.iter().filter(unread);
@@ -366,27 +369,27 @@ impl Look<'_> {
         } else if queue == Queue::Corrupt {
             self.note(
                 path.to_owned(),
-                "has a message's name, and is no file; left alone",
+                "has a message's name, but is not a regular file; left alone",
             );
         }
         if dir == REQUESTS && self.spool.has_readable_request(id)? == Some(false) {
             let to = self.room_in_corrupt(&format!("{id}.request"))?;
             self.repairable(
                 path.to_owned(),
-                "is no request that can be read",
+                "is not a readable request",
                 Repair::Move { to },
             );
         }
         Ok(())
     }
 
-    /// What a power cut kept of a message that is forgotten.
+    /// Reports a file that a power cut left of a forgotten message.
     fn orphan(&mut self, dir: &str, id: QueueId, path: &Path) -> disk::Result<()> {
         match self.spool.disk().stat(path)? {
-            // Asked for while a run finished the message, by somebody who was killed or has
-            // not looked again yet.
+            // The request was posted while a run finished the message, by a process that was killed or has
+            // not checked again yet.
             Some(stat) if stat.kind == Kind::File && dir == REQUESTS => {
-                let what = "asks for a message that is gone; the next run drops it";
+                let what = "is a request for a message that is gone; the next run drops it";
                 self.note(path.to_owned(), what);
             }
             Some(stat) if stat.kind == Kind::File && dir != HISTORY => {
@@ -403,7 +406,7 @@ impl Look<'_> {
             }
             Some(_) => self.note(
                 path.to_owned(),
-                "has a message's name, and is no file; left alone",
+                "has a message's name, but is not a regular file; left alone",
             ),
             None => {}
         }
@@ -415,7 +418,8 @@ fn is_id(name: &str) -> bool {
     name.parse::<QueueId>().is_ok()
 }
 
-/// `<id>.reason`, or `<id>.history` and the like with or without a number: what a repair moved.
+/// Whether a name is `<id>.reason`, or `<id>.history` or `<id>.request` with an optional number, as a repair
+/// makes them.
 fn is_beside_an_id(name: &str) -> bool {
     let Some((id, what)) = name.split_once('.') else {
         return false;
@@ -426,7 +430,8 @@ fn is_beside_an_id(name: &str) -> bool {
         && number.parse::<u32>().is_ok_and(|n| n.to_string() == number)
 }
 
-/// The boot for which the view is complete, slots, and what is known of destinations and of releases.
+/// Whether a name in `state/` is known: the boot with a complete view, slots, and the records of destinations
+/// and releases.
 fn is_state(name: &str) -> bool {
     let number = name.strip_prefix("attempt-");
     let ours = [

@@ -1,4 +1,4 @@
-//! Every message: one name, a file that is whole, a reason, and a next time.
+//! Checks of messages: each has one name, an intact file, a reason, and a next time.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::spool::{Content, Down, Listing, Located, Queue, View, ViewFault};
 const IN_NEW: &str = "being accepted, or work for the next run";
 
 impl Look<'_> {
-    /// Every message that was seen.
+    /// Checks every message that was seen.
     pub(super) fn messages(&mut self) {
         for (id, named) in std::mem::take(&mut self.seen) {
             let path = named.iter().min().map(|queue| queue.path(id));
@@ -27,8 +27,8 @@ impl Look<'_> {
         }
     }
 
-    /// The names that are to be looked at: of several names of one file only the latest. A power
-    /// cut in a rename leaves such; whoever takes the message next settles it.
+    /// Returns the queues to check for a message: if one file has several names, only the latest. A power cut
+    /// during a rename leaves two names; the next process to lock the message removes one.
     fn true_names(&mut self, id: QueueId, mut named: Vec<Queue>) -> disk::Result<Vec<Queue>> {
         if named.len() < 2 {
             return Ok(named);
@@ -42,8 +42,8 @@ impl Look<'_> {
                 identities.push(stat.identity);
             }
         }
-        // Seen in two places because it moved while we looked. Gone from all of them: from one it
-        // is followed.
+        // The message was seen in several queues because it moved. If it is gone from all of them, one is
+        // enough to find it again.
         if there.is_empty() {
             named.truncate(1);
             return Ok(named);
@@ -51,8 +51,8 @@ impl Look<'_> {
         if there.len() < 2 {
             return Ok(there);
         }
-        // A notice is written in `new/` again while a power cut may still bring back the one before it from
-        // `staged/`. What is in `new/` is never read, so it is no other file of the message.
+        // A notice may be written to `new/` again, and a power cut may bring back its predecessor in
+        // `staged/`. A file in `new/` is never read, so it does not count as a second file.
         let (of_new, others) = (there[0] == Queue::New, identities[1]);
         if of_new && identities[0] != others {
             self.note(Queue::New.path(id), IN_NEW);
@@ -66,7 +66,7 @@ impl Look<'_> {
         let names: Vec<&str> = named.iter().map(Queue::as_str).collect();
         let names = names.join(", ");
         if identities.windows(2).any(|pair| pair[0] != pair[1]) {
-            let what = format!("different files of one id in {names}; one must go, by hand");
+            let what = format!("different files of one id in {names}; remove all but one by hand");
             self.problem(named[0].path(id), what);
             return Ok(named);
         }
@@ -80,9 +80,9 @@ impl Look<'_> {
         Ok(latest)
     }
 
-    /// Looks at a message where it was seen, or where it has gone since.
+    /// Checks a message in the queue where it was seen, or in its present queue.
     fn at(&mut self, id: QueueId, mut queue: Queue) -> disk::Result<()> {
-        /// One that moves all the time is well.
+        /// A message that keeps moving is being processed, and is not checked.
         const MAX_MOVES: usize = 5;
         for _ in 0..MAX_MOVES {
             if let Some(stat) = self.spool.disk().stat(&queue.path(id))? {
@@ -99,7 +99,10 @@ impl Look<'_> {
     fn file(&mut self, id: QueueId, queue: Queue, stat: &Stat) -> disk::Result<()> {
         let path = queue.path(id);
         if stat.kind != Kind::File {
-            self.note(path, "has a message's name, and is no file; left alone");
+            self.note(
+                path,
+                "has a message's name, but is not a regular file; left alone",
+            );
             return Ok(());
         }
         self.access(&path, stat, FILE_MODE);
@@ -107,7 +110,7 @@ impl Look<'_> {
             return Ok(());
         }
         match queue {
-            // Being written, at this moment, most likely; the lock would disturb nobody but it.
+            // Most likely being written now. Taking the lock would only disturb its writer.
             Queue::New => self.note(path, IN_NEW),
             Queue::Staged => {
                 self.note(
@@ -117,7 +120,7 @@ impl Look<'_> {
             }
             Queue::Done => self.note(path, "finished; the next run forgets it"),
             queue => {
-                // Who is at work is asked only if it matters.
+                // The lock holders are listed only if needed, by `is_in_hand`.
                 if let Some(view) = self.spool.view(id, queue, &Listing::default())? {
                     self.message(&view, stat)?;
                 }
@@ -127,7 +130,7 @@ impl Look<'_> {
     }
 
     fn message(&mut self, view: &View, stat: &Stat) -> disk::Result<()> {
-        // It went there while we looked: its files go one by one.
+        // It moved there during the pass; its files are removed one by one.
         if let Queue::New | Queue::Staged | Queue::Done = view.queue {
             return Ok(());
         }
@@ -144,7 +147,7 @@ impl Look<'_> {
                 }
                 // A power cut may have taken the reason.
                 _ => {
-                    let what = "in quarantine, and nothing says why";
+                    let what = "in quarantine without a reason";
                     self.repairable(path, what, Repair::SayWhy);
                 }
             }
@@ -162,7 +165,7 @@ impl Look<'_> {
             (None, Ok(content)) => {
                 let before = self.findings.len();
                 self.standing(view, content);
-                // What somebody has in hand is between two states.
+                // A locked message is between two states.
                 if self.findings.len() > before && self.is_in_hand(stat) {
                     self.findings.truncate(before);
                 }
@@ -173,20 +176,23 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Whether the view shows the envelope. Nothing decides by it, so that is worth a note.
+    /// Compares the view with the envelope. No decision depends on the view, so a difference is a note.
     fn shown(&mut self, view: &View, content: &Content) -> disk::Result<()> {
         let faults = self.spool.view_faults(view.id, &content.envelope)?;
-        // It was finished while we looked.
+        // The message was finished meanwhile.
         if faults.is_empty() || self.spool.disk().stat(&view.queue.path(view.id))?.is_none() {
             return Ok(());
         }
         for (dir, fault) in faults {
             let path = Path::new(dir).join(view.id.to_string());
             let what = match fault {
-                ViewFault::Missing => "is missing, and shows what is in the message file",
-                ViewFault::Differs => "is not what the message file says, and has no effect",
+                ViewFault::Missing => "is missing; it shows what is in the message file",
+                ViewFault::Differs => "differs from the message file, and has no effect",
                 ViewFault::NotAFile => {
-                    self.note(path, "has a message's name, and is no file; left alone");
+                    self.note(
+                        path,
+                        "has a message's name, but is not a regular file; left alone",
+                    );
                     continue;
                 }
             };
@@ -205,7 +211,7 @@ impl Look<'_> {
         locked.contains_key(&stat.identity.1)
     }
 
-    /// Whether a message that rests has a reason, and a time at which somebody looks at it.
+    /// Checks that a waiting message has a reason, and a time at which a run processes it.
     fn standing(&mut self, view: &View, content: &Content) {
         let path = view.queue.path(view.id);
         let (queue, state) = (view.queue, &content.state);
@@ -214,33 +220,36 @@ impl Look<'_> {
         };
         match (queue, &state.hold) {
             (Queue::Deferred(Bucket::Never) | Queue::Discarded(Bucket::Never), _) => {
-                let what = "stands where no run ever looks: it has no next time";
+                let what = "in a queue that no run reads: it has no next time";
                 self.repairable(path, what, to_active);
             }
-            // The end of a hold comes before the message is moved, and a power cut may take the
-            // move back: the next run sees to that.
+            // A hold ends in the history before the message is moved, and a power cut may revert the move.
+            // The next run moves it again.
             (Queue::Frozen(Bucket::At(_)), Hold::None) if was_frozen(content) => {}
             (Queue::Frozen(_), Hold::None) => self.problem(
                 path,
                 "frozen, and its history does not say why: an outcome could not be recorded; \
-                 see to the disk, then `mailspool thaw` it",
+                 check the disk, then `mailspool thaw` it",
             ),
             (_, Hold::Frozen { by, .. }) if by.reason.is_none() && by.by.is_empty() => {
-                self.problem(path, "frozen, and its history does not say by whom or why");
+                self.problem(
+                    path,
+                    "frozen, and its history names neither the operator nor a reason",
+                );
             }
             (Queue::Discarded(_), hold) if !matches!(hold, Hold::Discarded { .. }) => {
-                let what = "discarded, and its history does not say by whom";
+                let what = "discarded, but its history does not record it";
                 self.repairable(path, what, to_active);
             }
             (Queue::Deferred(bucket), Hold::None) => match state.next_due() {
-                // Where its destination is down, or was, a message is put off without an event.
+                // If its destination is or was down, a message is deferred without an event.
                 Some(next)
                     if Queue::from(QueueUntil::Deferred(next)) < Queue::Deferred(bucket)
                         && !may_be_put_off(bucket) =>
                 {
-                    // A power cut may have taken the record of its deferral: it is tried later than the
-                    // history says, and never later than the longest delay.
-                    let what = format!("due at {next}, but stands in the bucket {bucket}");
+                    // A power cut may have taken the record of its deferral. It is tried later than the
+                    // history says, but within the longest delay.
+                    let what = format!("due at {next}, but in the bucket {bucket}");
                     self.find(Level::Note, path, what, Some(to_active));
                 }
                 _ => {}
@@ -249,7 +258,7 @@ impl Look<'_> {
         }
     }
 
-    /// Reads every byte of a message against its seal.
+    /// Verifies every byte of a message against its seal.
     fn damage(&self, view: &View) -> disk::Result<Option<String>> {
         let (body, seal) = match self.spool.sealed_body(view.id, view.queue) {
             Ok(Some(both)) => both,
@@ -265,7 +274,7 @@ impl Look<'_> {
                 Ok(0) => break,
                 Ok(got) => hasher.update(&chunk[..got]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What the system does not let us read is neither right nor damaged.
+                // If a read fails, it is unknown whether the message is damaged.
                 Err(error) => {
                     return error
                         .downcast::<disk::Error>()
@@ -287,7 +296,7 @@ fn was_frozen(content: &Content) -> bool {
     })
 }
 
-/// Whether a bucket is not further ahead than messages are ever put off.
+/// Whether a bucket is within the longest deferral of a message.
 fn may_be_put_off(bucket: Bucket) -> bool {
     let furthest = Timestamp::now().saturating_add(Down::LONGEST);
     match (bucket.due(), furthest) {
@@ -303,9 +312,9 @@ mod tests {
     use super::*;
     use crate::spool::Spool;
 
-    /// Each name that is kept is a look at the message, with what that finds.
+    /// Each returned queue is checked, so a message that is gone must yield a single one.
     #[test]
-    fn of_who_moved_on_from_everywhere_one_name_is_kept() {
+    fn a_message_gone_from_every_queue_keeps_one_name() {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::create(&dir.path().join("spool")).unwrap();
         let id = QueueId::new(Timestamp::UNIX_EPOCH, [1; 10]);

@@ -1,4 +1,4 @@
-//! What a repair does about a finding: under the lock, and only if it is still so.
+//! Repairs of findings: under the lock, and only if the finding still applies.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
 use crate::spool::{Claim, Entry, Leftover, Located, Queue, RELEASES, Spool, Unreadable};
 
-/// Mends a finding; false if it was not so any more, or somebody has it in hand.
+/// Repairs a finding. Returns false if it no longer applies, or if another process holds the file.
 pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
     let path = &finding.path;
     match &finding.repair {
@@ -34,7 +34,7 @@ pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             Some(id) => show(spool, id, *at),
             None => Ok(false),
         },
-        // The message that it made wait may have been mended before it. It is not needed.
+        // An earlier repair may already have corrected the entry. The file is optional, so remove it anyway.
         Some(Repair::Remove) if path == Path::new(RELEASES) => spool.forget_releases(),
         Some(Repair::Remove) => spool.is_damaged_down(path, true),
         Some(Repair::SayWhy) => match standing_at(spool, path)? {
@@ -42,7 +42,7 @@ pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             None => Ok(false),
         },
         Some(Repair::OneName { .. }) => match standing_at(spool, path)? {
-            // Taking the lock settles the names.
+            // Taking the lock removes the surplus names.
             Some((queue, id)) => Ok(!matches!(spool.lock(queue, id)?, Claim::Busy)),
             None => Ok(false),
         },
@@ -54,7 +54,7 @@ pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
     }
 }
 
-/// Writes the view of a message that was seen there. It may have been moved by a repair before this one.
+/// Rewrites the view of a message that was in this queue. An earlier repair may have moved it.
 fn show(spool: &Spool, id: QueueId, at: Queue) -> disk::Result<bool> {
     if spool.repair_view(id, at)? {
         return Ok(true);
@@ -65,7 +65,7 @@ fn show(spool: &Spool, id: QueueId, at: Queue) -> disk::Result<bool> {
     }
 }
 
-/// The message whose file has this path, and does not lie behind a link.
+/// Returns the message with this file path, unless its directory is a symbolic link.
 fn standing_at(spool: &Spool, path: &Path) -> disk::Result<Option<(Queue, QueueId)>> {
     let id = id_of(path);
     let queue = path.parent().and_then(Queue::of_dir);
@@ -92,19 +92,19 @@ fn quarantine(spool: &Spool, queue: Queue, id: QueueId) -> disk::Result<bool> {
     }
 }
 
-/// Writes down that nothing is wrong with a message in quarantine. Whether it is to go on is for a
-/// person to say: it was there for a reason.
+/// Records that a message in quarantine is undamaged. An operator must decide whether to release it: it was
+/// put there for a reason.
 fn acquit(spool: &Spool, queue: Queue, id: QueueId) -> disk::Result<bool> {
     match spool.lock(queue, id)? {
         Claim::Locked(locked) => {
-            let reason = "nothing is wrong with it now; `mailspool retry` lets it go";
+            let reason = "no damage was found; `mailspool retry` releases it";
             locked.quarantine(reason).map(|()| true)
         }
         _ => Ok(false),
     }
 }
 
-/// Takes a message to where every run looks; the next one puts it where it belongs.
+/// Moves a message to `active/`, which every run reads. The next run moves it to its proper queue.
 fn activate(spool: &Spool, queue: Queue, id: QueueId) -> disk::Result<bool> {
     let Claim::Locked(locked) = spool.lock(queue, id)? else {
         return Ok(false);
@@ -116,7 +116,7 @@ fn activate(spool: &Spool, queue: Queue, id: QueueId) -> disk::Result<bool> {
     }
 }
 
-/// Takes a file aside that belongs to no message, or a request that says nothing.
+/// Moves aside a file that belongs to no message, or an unreadable request.
 fn move_aside(spool: &Spool, path: &Path, to: &Path) -> disk::Result<bool> {
     let file = match spool.disk().open_read(path) {
         Ok(file) => file,
@@ -134,7 +134,7 @@ fn move_aside(spool: &Spool, path: &Path, to: &Path) -> disk::Result<bool> {
     }
 }
 
-/// Whether such a file belongs to a message after all, and says something.
+/// Whether such a file does belong to a message, and is readable.
 fn is_wanted(spool: &Spool, path: &Path) -> disk::Result<bool> {
     let Some(id) = id_of(path) else {
         return Ok(true);

@@ -1,4 +1,4 @@
-//! How many messages stand where, and when something happens to them next.
+//! Counts of messages per queue and status, and when the next event is due.
 
 use std::collections::BTreeMap;
 
@@ -8,30 +8,30 @@ use crate::disk;
 use crate::operator::{RowStatus, row};
 use crate::spool::{Queue, Spool};
 
-/// The messages of one queue with one status.
+/// The messages in a queue with the same status.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Tally {
-    /// The directory.
+    /// The queue's name.
     pub queue: &'static str,
     /// What will happen to them.
     pub status: RowStatus,
-    /// How many there are.
+    /// The number of messages.
     pub messages: usize,
-    /// When it happens to the first of them. None for those that the next run takes, that
-    /// somebody works on, or that only a person can move.
+    /// When it happens to the first of them. `None` if the next run takes them, if a process works on them,
+    /// or if only an operator can move them.
     pub next: Option<Timestamp>,
 }
 
-/// The tallies of a queue, and what could not be counted.
+/// The tallies, and what could not be counted.
 #[derive(Debug)]
 pub struct Tallied {
-    /// In the order of a message's way.
+    /// In the order in which messages pass through the queues.
     pub tallies: Vec<Tally>,
-    /// What could not be looked at; how many messages are in it is not known.
+    /// What could not be read; the number of messages in it is unknown.
     pub unread: Vec<disk::Error>,
 }
 
-/// Tallies the queue, as far as it can be looked at.
+/// Counts all messages that can be read.
 pub fn tally(spool: &Spool, now: Timestamp) -> Tallied {
     let mut listing = spool.listing();
     let mut unread = std::mem::take(&mut listing.unread);
