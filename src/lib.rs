@@ -5,23 +5,40 @@
 //! `flock` as the only coordination. `spool-layout.md` describes a spool on disk and why it survives crashes;
 //! README has an example.
 //!
-//! The layers, each importing only from those below:
+//! A program that embeds the queue needs [`Spool`], [`Submission`] and [`Runner`]; [`cookbook`] has recipes:
 //!
-//! | module | what it is |
-//! |---|---|
-//! | `cli`, `config` | the program (feature `cli`) |
-//! | [`runner`], [`operator`] | attempt what is due; inspect the queue and act on it |
-//! | [`accept`], [`notice`] | accept a message; notify a sender of a failure, delay or delivery |
-//! | [`spool`], [`transport`] | the directories, locks and commit points; the ways to deliver |
-//! | `dns` | which hosts take mail for a domain (feature `smtp`) |
-//! | `smtp` | the client side of SMTP and LMTP (feature `smtp`) |
-//! | [`disk`] | the interface to the file system |
-//! | [`queue`] | decisions: schedule, route, outcome, next step; pure |
-//! | [`message`] | a message and its envelope; pure |
+//! ```
+//! use mailspool::{Outcome, Runner, Spool, Submission, transports};
 //!
-//! The API is synchronous and `Send`; only [`transport`] and `smtp` are asynchronous, so that one runner can drive
-//! many destinations. [`transport::Relay`] makes a transport of a function. Events are reported through `tracing`;
-//! the library never prints.
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("spool");
+//! let spool = Spool::open_or_create(&path)?;
+//! let submission = Submission::new("me@example.org", ["you@example.net"])?;
+//! let id = spool.submit(submission, &b"Subject: hello\n\nHello!\n"[..])?; // Durable when it returns.
+//! let deliver = transports::from_fn(|_, to| vec![Outcome::delivered("taken"); to.len()]);
+//! let summary = Runner::builder(&spool).transport("app", deliver).build()?.run_once()?;
+//! assert_eq!(summary.delivered, 1);
+//! for row in spool.messages() {
+//!     println!("{}", row?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Events are reported through `tracing`; the library never prints. Errors are of one type, [`Error`].
+
+// The modules, each importing only from those below (scripts/check-layers):
+//
+//   cli, config         the program (feature `cli`)
+//   embed               the public API
+//   runner, operator    attempt what is due; inspect the queue and act on it
+//   accept, notice      accept a message; notify a sender of a failure, delay or delivery
+//   spool, transport    the directories, locks and commit points; the ways to deliver
+//   dns, smtp           the hosts that take mail for a domain; the client side of SMTP and LMTP (feature `smtp`)
+//   disk                the interface to the file system
+//   queue               decisions: schedule, route, outcome, next step; pure
+//   message             a message and its envelope; pure
 
 // Without the program, parts of the inside that only it needs are unused.
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
@@ -59,6 +76,9 @@ pub use operator::{RecipientRow, Row};
 pub use queue::{FailedAttempt, Outcome, RetryPolicy, Status};
 pub use runner::{Stop, Summary};
 pub use transport::{BoxFuture, Message, Session, Transport};
+
+#[doc = include_str!("cookbook.md")]
+pub mod cookbook {}
 
 /// The transports that come with the crate.
 pub mod transports {

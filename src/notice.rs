@@ -155,8 +155,8 @@ impl Action {
 /// ```
 /// use std::io;
 ///
-/// use mailspool::disk::Body;
-/// use mailspool::message::{
+/// use mailspool::testing::disk::Body;
+/// use mailspool::testing::message::{
 ///     Address, EnhancedCode, Entrance, Envelope, NoticeKind, QueueId, Reply, ReversePath, Submission,
 /// };
 /// use mailspool::testing::notice::{Action, NoticeBuilder, Report, Reported};

@@ -1,17 +1,16 @@
 //! The one error of the public API.
 
-use std::fmt;
-
 use crate::{accept, disk, message, runner, spool};
 
 /// Why an operation failed.
 ///
 /// [`kind`](Error::kind) tells a program what to do, the text tells a person. A message that was not accepted
 /// has left nothing behind; one that is in the queue is still there.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
 pub struct Error {
     kind: ErrorKind,
-    source: Box<dyn std::error::Error + Send + Sync>,
+    cause: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// The kinds of [`Error`]s.
@@ -45,11 +44,11 @@ pub enum ErrorKind {
 impl Error {
     pub(super) fn new(
         kind: ErrorKind,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Error {
         Error {
             kind,
-            source: source.into(),
+            cause: cause.into(),
         }
     }
 
@@ -73,19 +72,6 @@ impl Error {
             | ErrorKind::Io
             | ErrorKind::NotRecorded => false,
         }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.source.fmt(f)
-    }
-}
-
-impl std::error::Error for Error {
-    /// The cause of what the text says.
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.source()
     }
 }
 

@@ -138,6 +138,7 @@ impl Address {
 
     /// Whether both addresses name the same mailbox. Domains compare case-insensitively and in any
     /// spelling. Local parts compare case-sensitively and regardless of quotes (RFC 5321, 4.1.2).
+    #[doc(hidden)]
     pub fn same_mailbox(&self, other: &Address) -> bool {
         self.unquoted() == other.unquoted()
             && match (self.domain(), other.domain()) {

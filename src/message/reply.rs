@@ -59,6 +59,7 @@ impl fmt::Display for EnhancedCode {
     }
 }
 
+#[doc(hidden)]
 impl FromStr for EnhancedCode {
     type Err = NotACode;
 
@@ -87,6 +88,7 @@ impl FromStr for EnhancedCode {
 pub struct Reply {
     /// The SMTP reply code, if there was a reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[doc(hidden)]
     pub code: Option<u16>,
     /// The enhanced status code, as sent or from the reply-code table.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -96,6 +96,7 @@ impl Outcome {
     }
 
     /// The reply was lost.
+    #[doc(hidden)]
     pub fn unknown(text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Unknown, EnhancedCode::new(4, 4, 2), text)
     }

@@ -15,6 +15,7 @@ pub struct FailedAttempt<'a> {
     /// The message. It was accepted at [`QueueId::accepted`].
     pub id: QueueId,
     /// When the age of the message starts: at its acceptance, or at its release if it has one.
+    #[doc(hidden)]
     pub begin: Timestamp,
     /// Its sender. A message from the null sender cannot be returned.
     pub sender: &'a ReversePath,
