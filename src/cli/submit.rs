@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use super::args::{DsnParams, Global, Receive, Send};
 use super::background;
-use super::exit::{EX_DATAERR, EX_USAGE, Failure, write_once};
+use super::exit::{EX_DATAERR, EX_USAGE, Failure};
 use super::log::{self, Quiet};
-use super::route;
+use super::output::write_once;
 use super::site::{IfMissing, Site};
 use super::table;
 use super::watchdog::Watchdog;
@@ -84,7 +84,7 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     log::start(&site.config.log, Quiet::UnlessAsked);
     let sender = match &args.from {
         Some(from) => sender(from)?,
-        None => route::caller(&site)?,
+        None => site.caller_as_sender()?,
     };
     if let Some(name) = &args.transport
         && !site.config.transports.contains_key(name)

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::descriptors;
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE};
 use super::site::Site;
 use super::trust;
 use crate::config::{self, Secret, TextFile, Transport as Configured, Wire, WireLogin, WireTls};
 use crate::dns::Resolver;
-use crate::message::{Address, EnhancedCode, NoticeKind, domain};
+use crate::message::{Address, EnhancedCode, NoticeKind, domain, printable};
 use crate::notice::{DsnBuilder, Wording};
-use crate::queue::Outcome;
+use crate::queue::{Outcome, Status};
 use crate::runner::{Runner, RunnerBuilder};
 use crate::smtp::{
     ClientIdentity, Credentials, Deadlines, Login, Protection, Protocol, Roots, Settings, Tls,
@@ -115,6 +116,15 @@ pub(super) fn destination(site: &Site, transport: &str, to: &Address) -> Option<
 /// Returns the outcome for mail by a transport that cannot be used.
 pub(super) fn unusable(why: &str) -> Outcome {
     Outcome::deferred(EnhancedCode::new(4, 3, 5), why)
+}
+
+/// Returns the exit status for an outcome, and a text that says what happens to the mail.
+pub(super) fn refusal(outcome: &Outcome) -> (u8, String) {
+    let (status, becomes) = match outcome.status {
+        Status::Failed => (EX_UNAVAILABLE, "it is bounced"),
+        _ => (EX_TEMPFAIL, "it is deferred"),
+    };
+    (status, printable(&format!("{becomes}: {}", outcome.reply)))
 }
 
 /// Returns a transport that defers all mail.
