@@ -8,13 +8,14 @@ mod login;
 mod notice;
 mod raw;
 mod retry;
+mod route;
+mod transport;
 mod value;
 mod wire;
 mod written;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -22,15 +23,17 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::message::{Address, domain};
-use crate::queue::{Pattern, Routes, Rule, Schedules};
+use crate::queue::{Routes, Schedules};
 
-use raw::{Raw, RawAccept, RawRoute, RawTransport};
+use raw::{Raw, RawAccept};
 use value::Text;
 
 pub use dns::Dns;
 pub use login::{Secret, WireLogin};
 pub use notice::{Notices, TextFile};
-pub use wire::{OnUnknown, Wire, WireTls};
+pub use raw::OnUnknown;
+pub use transport::Transport;
+pub use wire::{Wire, WireTls};
 
 /// The contents of a new spool's `config.toml`. Without a configuration file the same applies.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -142,31 +145,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// One `[transport.NAME]`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Transport {
-    /// Into a Maildir; a relative path is below the spool.
-    Maildir {
-        /// The Maildir.
-        path: PathBuf,
-        /// Messages written concurrently, over all processes.
-        concurrency: usize,
-    },
-    /// Through a program.
-    Pipe {
-        /// The argument vector.
-        command: Vec<String>,
-        /// The user that runs it; none for the user of the run.
-        user: Option<String>,
-        /// The longest it may take for one recipient.
-        timeout: Duration,
-        /// Concurrent commands, over all processes.
-        concurrency: usize,
-    },
-    /// To other hosts.
-    Wire(Box<Wire>),
 }
 
 /// Why a configuration cannot be used, with the line if it is known.
@@ -301,133 +279,6 @@ impl Text<'_> {
         match given.get_ref().0 {
             Duration::ZERO => Err(self.error(given.span(), "`key_lifetime` must be more than 0")),
             time => Ok(signed(time)),
-        }
-    }
-
-    fn transports(
-        &self,
-        raw: &BTreeMap<Spanned<String>, RawTransport>,
-        hostname: &str,
-    ) -> Result<BTreeMap<String, Transport>, Error> {
-        let mut transports = BTreeMap::new();
-        for (name, transport) in raw {
-            if !crate::message::envelope::is_transport_name(name.get_ref()) {
-                let what = "a transport's name has letters, digits, `-`, `_` and `.` only";
-                return Err(self.error(name.span(), what));
-            }
-            transports.insert(name.get_ref().clone(), self.transport(transport, hostname)?);
-        }
-        Ok(transports)
-    }
-
-    fn transport(&self, raw: &RawTransport, hostname: &str) -> Result<Transport, Error> {
-        let kind = raw.r#type.get_ref().as_str();
-        let keys = match kind {
-            "maildir" => &["path", "concurrency"][..],
-            "pipe" => &["command", "user", "timeout", "concurrency"],
-            "smtp" | "lmtp" => wire::KEYS,
-            other => {
-                let what = format!(
-                    "unknown type {other:?}; there are \"maildir\", \"pipe\", \"smtp\" and \"lmtp\""
-                );
-                return Err(self.error(raw.r#type.span(), what));
-            }
-        };
-        let mut others = raw.keys().filter(|(key, _)| *key != "retry");
-        if let Some((key, span)) = others.find(|(key, _)| !keys.contains(key)) {
-            return Err(self.error(span, format!("`{key}` is not a key of type {kind:?}")));
-        }
-        let missing =
-            |key: &str| self.error(raw.r#type.span(), format!("type {kind:?} needs `{key}`"));
-        match kind {
-            "maildir" => {
-                let path = raw.path.as_ref().ok_or_else(|| missing("path"))?;
-                Ok(Transport::Maildir {
-                    path: path.get_ref().clone(),
-                    concurrency: self.concurrency(raw)?,
-                })
-            }
-            "pipe" => {
-                let command = raw.command.as_ref().ok_or_else(|| missing("command"))?;
-                if command.get_ref().first().is_none_or(String::is_empty) {
-                    return Err(self.error(command.span(), "`command` is empty"));
-                }
-                Ok(Transport::Pipe {
-                    command: command.get_ref().clone(),
-                    user: raw.user.as_ref().map(|user| user.get_ref().clone()),
-                    timeout: raw
-                        .timeout
-                        .as_ref()
-                        .map_or(Duration::from_secs(1000), |span| span.get_ref().0),
-                    concurrency: self.concurrency(raw)?,
-                })
-            }
-            _ => Ok(Transport::Wire(Box::new(self.wire(raw, hostname)?))),
-        }
-    }
-
-    /// Returns the concurrency of a transport of any type.
-    fn concurrency(&self, raw: &RawTransport) -> Result<usize, Error> {
-        match &raw.concurrency {
-            Some(given) => self.at_least_one(given, "concurrency"),
-            None => Ok(20),
-        }
-    }
-
-    fn routes(
-        &self,
-        raw: &[RawRoute],
-        transports: &BTreeMap<String, Transport>,
-    ) -> Result<Routes, Error> {
-        let mut rules = Vec::new();
-        for route in raw {
-            let name = route.transport.get_ref();
-            if !transports.contains_key(name) {
-                let what = format!("there is no transport {name:?}");
-                return Err(self.error(route.transport.span(), what));
-            }
-            let recipient = match (&route.recipient, &route.domain, &route.sender) {
-                (Some(given), None, _) if given.get_ref() == "*" => Pattern::Any,
-                (Some(given), None, _) => Pattern::Mailbox(self.address(given)?),
-                (None, Some(given), _) => self.domains(given, given.get_ref())?,
-                (None, None, Some(_)) => Pattern::Any,
-                _ => {
-                    let what = "a route needs either `recipient` or `domain`, or `sender`";
-                    return Err(self.error(route.transport.span(), what));
-                }
-            };
-            let rule = Rule::new(recipient, name.clone());
-            rules.push(match &route.sender {
-                Some(given) => rule.from(self.senders(given)?),
-                None => rule,
-            });
-        }
-        Ok(Routes(rules))
-    }
-
-    /// Parses a domain, `.domain` or `*.domain` for all domains below it, or `*` for every domain.
-    fn domains(&self, given: &Spanned<String>, text: &str) -> Result<Pattern, Error> {
-        if text == "*" {
-            return Ok(Pattern::Any);
-        }
-        let above = text.strip_prefix("*.").or(text.strip_prefix('.'));
-        let name = Spanned::new(given.span(), above.unwrap_or(text).to_owned());
-        let name = self.hostname(&name)?;
-        Ok(match above {
-            Some(_) => Pattern::Subdomains(name),
-            None => Pattern::Domain(name),
-        })
-    }
-
-    /// Parses a sender's address, `@domain` for all senders of a domain (`@.domain` for those below it),
-    /// or `<>` for the null sender.
-    fn senders(&self, given: &Spanned<String>) -> Result<Pattern, Error> {
-        match given.get_ref().as_str() {
-            "<>" => Ok(Pattern::Null),
-            text => match text.strip_prefix('@') {
-                Some(domain) => self.domains(given, domain),
-                None => Ok(Pattern::Mailbox(self.address(given)?)),
-            },
         }
     }
 }

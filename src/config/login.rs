@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use super::Error;
 use super::raw::{RawAuth, RawTransport};
 use super::value::Text;
-use super::wire::{Wire, WireTls};
-use crate::dns::Host;
 use crate::smtp::{Mechanism, TlsPolicy};
 
 /// Credentials, and how they may be used.
@@ -45,11 +43,12 @@ impl fmt::Debug for Secret {
 }
 
 impl Text<'_> {
+    /// Returns the credentials of a transport. `is_local` means that every host is a socket of this machine.
     pub(super) fn login(
         &self,
         raw: &RawTransport,
-        hosts: &[Host],
-        tls: &WireTls,
+        is_local: bool,
+        policy: TlsPolicy,
     ) -> Result<Option<WireLogin>, Error> {
         let secrets = ["password", "password_file", "token_file"];
         let Some(username) = &raw.username else {
@@ -97,8 +96,8 @@ impl Text<'_> {
         };
         let in_clear = raw.auth_in_clear.as_ref().map(|given| *given.get_ref());
         // A socket of this machine cannot be eavesdropped on.
-        let in_clear = in_clear.unwrap_or(Wire::is_local(hosts));
-        if tls.policy == TlsPolicy::None && !in_clear {
+        let in_clear = in_clear.unwrap_or(is_local);
+        if policy == TlsPolicy::None && !in_clear {
             let what = "credentials need TLS; `auth_in_clear = true` sends them without";
             return Err(self.error(username.span(), what));
         }

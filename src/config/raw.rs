@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::value::{Size, Span, SpanOrNever};
-use super::wire::OnUnknown;
 use super::{Attempt, Log};
 
 #[derive(Deserialize, Serialize)]
@@ -314,6 +313,17 @@ transport_keys! {
     connect_timeout: Span,
     on_unknown: OnUnknown,
     retry: RawTransportRetry,
+}
+
+/// What to do with a message if it is unknown whether the server accepted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// Attempt it again; it may be delivered twice.
+    #[default]
+    Retry,
+    /// Freeze it until an operator acts.
+    Freeze,
 }
 
 /// A string or a list of strings.

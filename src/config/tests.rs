@@ -1,6 +1,7 @@
 use super::*;
 use crate::message::{NoticeKind, ReversePath};
 use crate::notice::Wording;
+use crate::queue::Pattern;
 use crate::smtp::TlsPolicy;
 
 fn error(text: &str) -> String {

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::Error;
 use super::login::WireLogin;
-use super::raw::{OneOrMore, RawTls, RawTlsMin, RawTransport};
+use super::raw::{OnUnknown, OneOrMore, RawTls, RawTlsMin, RawTransport};
 use super::value::Text;
 use crate::dns::{Host, Name};
 use crate::message::domain;
@@ -56,17 +55,6 @@ pub struct WireTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What to do with a message if it is unknown whether the server accepted it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnUnknown {
-    /// Attempt it again; it may be delivered twice.
-    #[default]
-    Retry,
-    /// Freeze it until an operator acts.
-    Freeze,
-}
-
 /// The keys of `smtp` and `lmtp`.
 pub(super) const KEYS: &[&str] = &[
     "timeout",
@@ -98,7 +86,7 @@ const SUBMISSIONS: u16 = 465;
 
 impl Wire {
     /// Whether every host is a socket of this machine.
-    pub(super) fn is_local(hosts: &[Host]) -> bool {
+    fn is_local(hosts: &[Host]) -> bool {
         let local = |host: &Host| matches!(host.name, Name::Unix(_));
         !hosts.is_empty() && hosts.iter().all(local)
     }
@@ -136,7 +124,7 @@ impl Text<'_> {
         let tls = self.tls(raw, &hosts, implicit)?;
         Ok(Wire {
             protocol,
-            login: self.login(raw, &hosts, &tls)?,
+            login: self.login(raw, Wire::is_local(&hosts), tls.policy)?,
             tls,
             port,
             hello,
@@ -163,8 +151,8 @@ impl Text<'_> {
             };
         };
         let texts = match given.get_ref() {
-            OneOrMore::One(one) => std::slice::from_ref(one),
-            OneOrMore::More(more) => more,
+            OneOrMore::One(text) => std::slice::from_ref(text),
+            OneOrMore::More(texts) => texts,
         };
         if texts.is_empty() {
             return Err(self.error(given.span(), "`host` is empty"));
@@ -235,7 +223,7 @@ impl Text<'_> {
             needs(key, Some(span), has, what)?;
         }
         let (certificate, key) = (&raw.tls_certificate, &raw.tls_key);
-        let spans = [certificate, key].map(|one| one.as_ref().map(Spanned::span));
+        let spans = [certificate, key].map(|file| file.as_ref().map(Spanned::span));
         needs(
             "tls_certificate",
             spans[0].clone(),
