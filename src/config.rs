@@ -22,11 +22,12 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::accept::Limits;
 use crate::message::{Address, domain};
 use crate::queue::{Routes, Schedules};
 
-use raw::{Raw, RawAccept};
-use value::Text;
+use raw::Raw;
+use value::{Text, at};
 
 pub use dns::Dns;
 pub use login::{Secret, WireLogin};
@@ -66,27 +67,19 @@ pub struct Config {
     pub transports: BTreeMap<String, Transport>,
     /// `[[route]]`.
     pub routes: Routes,
+    /// The same as it is written.
+    raw: Raw,
 }
 
 /// `[accept]`: what is accepted.
 #[derive(Clone, Debug)]
 pub struct Accept {
-    /// The most octets of a message.
-    pub max_size: u64,
-    /// Octets that must stay free on the file system.
-    pub min_free: u64,
-    /// Inodes that must stay free on the file system.
-    pub min_free_inodes: u64,
-    /// The most `Received:` fields of a message.
-    pub hop_limit: usize,
+    /// What a message must keep to.
+    pub limits: Limits,
     /// Whether `receive` starts an attempt at once.
     pub attempt: Attempt,
     /// The longest that `receive` may take in total.
     pub timeout: Duration,
-    /// How long a submission's key is remembered.
-    pub key_lifetime: SignedDuration,
-    /// How far in the future a release may be.
-    pub max_hold: SignedDuration,
 }
 
 /// When a message from `receive` is attempted.
@@ -157,7 +150,7 @@ impl Config {
     pub fn parse(text: &str, name: &str) -> Result<Config, Error> {
         let text = &without_comments(text);
         let text = Text { text, name };
-        let raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
+        let mut raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
         let hostname = match &raw.hostname {
             Some(given) => text.hostname(given)?,
             None => system_hostname(),
@@ -176,34 +169,40 @@ impl Config {
             let span = raw.postmaster.as_ref().map_or(0..0, Spanned::span);
             text.error(span, error)
         })?;
-        let transports = text.transports(&raw.transport, &hostname)?;
-        let routes = text.routes(&raw.route, &transports)?;
-        let RawAccept { timeout, .. } = raw.accept;
+        raw.hostname = Some(at(hostname.clone()));
+        raw.postmaster = Some(at(postmaster.as_str().to_owned()));
+        let transports = text.transports(&mut raw.transport, &hostname)?;
+        let routes = text.routes(&mut raw.route, &transports)?;
+        let accept = &raw.accept;
         Ok(Config {
             postmaster,
-            hostname,
             accept: Accept {
-                max_size: raw.accept.max_size.0,
-                min_free: raw.accept.min_free.0,
-                min_free_inodes: raw.accept.min_free_inodes,
-                hop_limit: raw.accept.hop_limit,
-                attempt: raw.accept.attempt,
-                timeout: timeout.0,
-                key_lifetime: text.key_lifetime(&raw.accept.key_lifetime)?,
-                max_hold: signed(raw.accept.max_hold.0),
+                limits: Limits {
+                    hostname: hostname.clone(),
+                    max_size: accept.max_size.0,
+                    min_free: accept.min_free.0,
+                    min_free_inodes: accept.min_free_inodes,
+                    hop_limit: accept.hop_limit,
+                    key_lifetime: text.key_lifetime(&accept.key_lifetime)?,
+                    max_hold: signed(accept.max_hold.0),
+                },
+                attempt: accept.attempt,
+                timeout: accept.timeout.0,
             },
+            hostname,
             run: Run {
                 jobs: text.at_least_one(&raw.run.jobs, "jobs")?,
                 background: text.at_least_one(&raw.run.background, "background")?,
             },
-            retry: text.schedules(&raw)?,
-            notices: text.notices(&raw.notice)?,
+            retry: text.schedules(&mut raw)?,
+            notices: text.notices(&mut raw.notice)?,
             frozen_lifetime: text.frozen_lifetime(&raw)?,
-            log: raw.log,
+            log: raw.log.clone(),
             discard_keep: signed(raw.discard.keep.0),
-            dns: text.dns(&raw.dns)?,
+            dns: text.dns(&mut raw.dns)?,
             transports,
             routes,
+            raw,
         })
     }
 }

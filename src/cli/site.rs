@@ -13,7 +13,6 @@ use super::log::{self, Quiet};
 use super::output::write_once;
 use super::privilege::{self, Caller};
 use super::trust::{self, Wait};
-use crate::accept::Limits;
 use crate::config::{self, Config};
 use crate::message::{Address, ReversePath, printable};
 use crate::queue::By;
@@ -162,20 +161,6 @@ impl Site {
             .and_then(|address| address.qualified(&self.config.hostname))
             .map(ReversePath::Mailbox);
         whole.map_err(|error| Failure::new(EX_USAGE, format!("{name:?}: {error}")))
-    }
-
-    /// Returns the limits for acceptance.
-    pub fn limits(&self) -> Limits {
-        let accept = &self.config.accept;
-        Limits {
-            hostname: self.config.hostname.clone(),
-            max_size: accept.max_size,
-            min_free: accept.min_free,
-            min_free_inodes: accept.min_free_inodes,
-            hop_limit: accept.hop_limit,
-            key_lifetime: accept.key_lifetime,
-            max_hold: accept.max_hold,
-        }
     }
 }
 

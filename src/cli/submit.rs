@@ -44,7 +44,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         ));
     };
     let refused = |failure: Failure| {
-        drain(&failure, site.limits().max_size);
+        drain(&failure, site.config.accept.limits.max_size);
         failure
     };
     let sender = ReversePath::parse(from.as_bytes());
@@ -74,7 +74,8 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
 /// Returns an acceptor that tells the watchdog as soon as the message is durable.
 fn acceptor(site: &Site, watchdog: &Watchdog) -> Acceptor {
     let watchdog = watchdog.clone();
-    Acceptor::new(site.spool.clone(), site.limits()).when_durable(move || watchdog.commit())
+    let limits = site.config.accept.limits.clone();
+    Acceptor::new(site.spool.clone(), limits).when_durable(move || watchdog.commit())
 }
 
 /// `mailspool send`.

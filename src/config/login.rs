@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Error;
 use super::raw::{RawAuth, RawTransport};
-use super::value::Text;
+use super::value::{Text, at};
 use crate::smtp::{Mechanism, TlsPolicy};
 
 /// Credentials, and how they may be used.
@@ -46,7 +46,7 @@ impl Text<'_> {
     /// Returns the credentials of a transport. `is_local` means that every host is a socket of this machine.
     pub(super) fn login(
         &self,
-        raw: &RawTransport,
+        raw: &mut RawTransport,
         is_local: bool,
         policy: TlsPolicy,
     ) -> Result<Option<WireLogin>, Error> {
@@ -94,9 +94,8 @@ impl Text<'_> {
                 Some(mechanism)
             }
         };
-        let in_clear = raw.auth_in_clear.as_ref().map(|given| *given.get_ref());
         // A socket of this machine cannot be eavesdropped on.
-        let in_clear = in_clear.unwrap_or(is_local);
+        let in_clear = *raw.auth_in_clear.get_or_insert(at(is_local)).get_ref();
         if policy == TlsPolicy::None && !in_clear {
             let what = "credentials need TLS; `auth_in_clear = true` sends them without";
             return Err(self.error(username.span(), what));

@@ -7,14 +7,14 @@ use toml::Spanned;
 use super::Error;
 use super::raw::RawRoute;
 use super::transport::Transport;
-use super::value::Text;
+use super::value::{Text, at};
 use crate::queue::{Pattern, Routes, Rule};
 
 impl Text<'_> {
     /// Returns the routes, in order. Each leads to a transport that exists.
     pub(super) fn routes(
         &self,
-        raw: &[RawRoute],
+        raw: &mut [RawRoute],
         transports: &BTreeMap<String, Transport>,
     ) -> Result<Routes, Error> {
         let mut rules = Vec::new();
@@ -35,10 +35,12 @@ impl Text<'_> {
                 }
             };
             let rule = Rule::new(recipient, name.clone());
-            rules.push(match &route.sender {
+            let rule = match &route.sender {
                 Some(given) => rule.from(self.senders(given)?),
                 None => rule,
-            });
+            };
+            *route = RawRoute::from(&rule);
+            rules.push(rule);
         }
         Ok(Routes(rules))
     }
@@ -66,6 +68,30 @@ impl Text<'_> {
                 Some(domain) => self.domains(given, domain),
                 None => Ok(Pattern::Mailbox(self.address(given)?)),
             },
+        }
+    }
+}
+
+impl From<&Rule> for RawRoute {
+    fn from(rule: &Rule) -> RawRoute {
+        let (recipient, domain) = match &rule.recipient {
+            Pattern::Any | Pattern::Null => (None, Some("*".to_owned())),
+            Pattern::Domain(domain) => (None, Some(domain.clone())),
+            Pattern::Subdomains(above) => (None, Some(format!(".{above}"))),
+            Pattern::Mailbox(address) => (Some(address.as_str().to_owned()), None),
+        };
+        let sender = match &rule.sender {
+            Pattern::Any => None,
+            Pattern::Null => Some("<>".to_owned()),
+            Pattern::Domain(domain) => Some(format!("@{domain}")),
+            Pattern::Subdomains(above) => Some(format!("@.{above}")),
+            Pattern::Mailbox(address) => Some(address.as_str().to_owned()),
+        };
+        RawRoute {
+            recipient: recipient.map(at),
+            domain: domain.map(at),
+            sender: sender.map(at),
+            transport: at(rule.transport.clone()),
         }
     }
 }

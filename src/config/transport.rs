@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::Error;
 use super::raw::RawTransport;
-use super::value::Text;
+use super::value::{Span, Text, at};
 use super::wire::{self, Wire};
 
 /// A `[transport.NAME]`.
@@ -40,7 +40,7 @@ impl Text<'_> {
     /// Returns the transports by name.
     pub(super) fn transports(
         &self,
-        raw: &BTreeMap<Spanned<String>, RawTransport>,
+        raw: &mut BTreeMap<Spanned<String>, RawTransport>,
         hostname: &str,
     ) -> Result<BTreeMap<String, Transport>, Error> {
         let mut transports = BTreeMap::new();
@@ -54,7 +54,7 @@ impl Text<'_> {
         Ok(transports)
     }
 
-    fn transport(&self, raw: &RawTransport, hostname: &str) -> Result<Transport, Error> {
+    fn transport(&self, raw: &mut RawTransport, hostname: &str) -> Result<Transport, Error> {
         let kind = raw.r#type.get_ref().as_str();
         let keys = match kind {
             "maildir" => &["path", "concurrency"][..],
@@ -78,7 +78,7 @@ impl Text<'_> {
                 let path = raw.path.as_ref().ok_or_else(|| missing("path"))?;
                 Ok(Transport::Maildir {
                     path: path.get_ref().clone(),
-                    concurrency: self.concurrency(raw)?,
+                    concurrency: self.concurrency(&mut raw.concurrency)?,
                 })
             }
             "pipe" => {
@@ -86,14 +86,12 @@ impl Text<'_> {
                 if command.get_ref().first().is_none_or(String::is_empty) {
                     return Err(self.error(command.span(), "`command` is empty"));
                 }
+                let timeout = raw.timeout.get_or_insert(at(Span::from_secs(1000)));
                 Ok(Transport::Pipe {
                     command: command.get_ref().clone(),
                     user: raw.user.as_ref().map(|user| user.get_ref().clone()),
-                    timeout: raw
-                        .timeout
-                        .as_ref()
-                        .map_or(Duration::from_secs(1000), |span| span.get_ref().0),
-                    concurrency: self.concurrency(raw)?,
+                    timeout: timeout.get_ref().0,
+                    concurrency: self.concurrency(&mut raw.concurrency)?,
                 })
             }
             _ => Ok(Transport::Wire(Box::new(self.wire(raw, hostname)?))),
@@ -101,10 +99,7 @@ impl Text<'_> {
     }
 
     /// Returns the concurrency of a transport of any type.
-    pub(super) fn concurrency(&self, raw: &RawTransport) -> Result<usize, Error> {
-        match &raw.concurrency {
-            Some(given) => self.at_least_one(given, "concurrency"),
-            None => Ok(20),
-        }
+    pub(super) fn concurrency(&self, given: &mut Option<Spanned<usize>>) -> Result<usize, Error> {
+        self.at_least_one(given.get_or_insert(at(20)), "concurrency")
     }
 }
