@@ -1,7 +1,8 @@
 //! The configuration: a TOML file. Every key has a default. An unknown key is an error that names its
 //! line.
 //!
-//! Parsing only validates and returns plain values. `cli` turns them into transports, routes and limits.
+//! Parsing validates what was read (`raw`), fills in its defaults, and returns plain values beside it.
+//! `cli` turns the transports into connections, programs and directories.
 
 mod dns;
 mod login;
