@@ -11,9 +11,12 @@ mod check;
 mod configuration;
 mod descriptors;
 mod destinations;
+mod ending;
 mod exit;
 mod list;
 mod log;
+mod lookup;
+mod output;
 mod privilege;
 mod probe;
 mod route;
@@ -22,13 +25,16 @@ mod schedule;
 mod show;
 mod site;
 mod start;
+mod status;
 mod submit;
 mod suspend;
 mod table;
 mod time;
 mod transports;
 mod trust;
+mod waiting;
 mod watchdog;
+mod way;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -51,16 +57,16 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
         log::finish();
         code
     });
-    code.unwrap_or_else(|_| exit::after_panic(exit::EX_TEMPFAIL))
+    code.unwrap_or_else(|_| ending::after_panic(exit::EX_TEMPFAIL))
 }
 
 fn receive(arguments: Vec<OsString>) -> u8 {
-    exit::panics_end_in(exit::EX_TEMPFAIL);
-    exit::outlive_file_size_limit();
+    ending::panics_end_in(exit::EX_TEMPFAIL);
+    ending::outlive_file_size_limit();
     let args = match Args::read(arguments) {
         Ok(args) => args,
         Err(error) => {
-            exit::say_usage_to_mta(&error);
+            output::say_usage_to_mta(&error);
             // A recipient such as `-h@example.org` makes an MTA ask for help, which must not count as
             // acceptance: help exits with 0 only at a terminal.
             let asked = !error.use_stderr() && std::io::stdin().is_terminal();
@@ -72,16 +78,16 @@ fn receive(arguments: Vec<OsString>) -> u8 {
     };
     match submit::receive(&args.global, receive) {
         Ok(()) => 0,
-        Err(failure) => exit::refuse(&failure),
+        Err(failure) => output::refuse(&failure),
     }
 }
 
 fn others(arguments: Vec<OsString>) -> u8 {
-    exit::panics_end_in(exit::EX_SOFTWARE);
+    ending::panics_end_in(exit::EX_SOFTWARE);
     let args = match Args::read(arguments) {
         Ok(args) => args,
         Err(error) => {
-            exit::say_usage(&error);
+            output::say_usage(&error);
             return if error.use_stderr() {
                 exit::EX_USAGE
             } else {
@@ -92,8 +98,8 @@ fn others(arguments: Vec<OsString>) -> u8 {
     // The panic hook has already reported a panic; exit with the status of an internal error.
     match std::panic::catch_unwind(|| dispatch(&args)) {
         Ok(Ok(code)) => code,
-        Ok(Err(failure)) => exit::complain(&failure),
-        Err(_) => exit::after_panic(exit::EX_SOFTWARE),
+        Ok(Err(failure)) => output::complain(&failure),
+        Err(_) => ending::after_panic(exit::EX_SOFTWARE),
     }
 }
 

@@ -1,36 +1,41 @@
 //! The configuration: a TOML file. Every key has a default. An unknown key is an error that names its
 //! line.
 //!
-//! Parsing only validates and returns plain values. `cli` turns them into transports, routes and limits.
+//! Parsing validates what was read (`raw`), fills in its defaults, and returns plain values beside it.
+//! `cli` turns the transports into connections, programs and directories.
 
 mod dns;
 mod login;
 mod notice;
 mod raw;
 mod retry;
+mod route;
+mod transport;
 mod value;
 mod wire;
 mod written;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::accept::Limits;
 use crate::message::{Address, domain};
-use crate::queue::{Pattern, Routes, Rule, Schedules};
+use crate::queue::{Routes, Schedules};
 
-use raw::{Raw, RawAccept, RawRoute, RawTransport};
-use value::Text;
+use raw::Raw;
+use value::{Text, at};
 
 pub use dns::Dns;
 pub use login::{Secret, WireLogin};
 pub use notice::{Notices, TextFile};
-pub use wire::{OnUnknown, Wire, WireTls};
+pub use raw::OnUnknown;
+pub use transport::Transport;
+pub use wire::{Wire, WireTls};
 
 /// The contents of a new spool's `config.toml`. Without a configuration file the same applies.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -63,27 +68,19 @@ pub struct Config {
     pub transports: BTreeMap<String, Transport>,
     /// `[[route]]`.
     pub routes: Routes,
+    /// The same as it is written.
+    raw: Raw,
 }
 
 /// `[accept]`: what is accepted.
 #[derive(Clone, Debug)]
 pub struct Accept {
-    /// The most octets of a message.
-    pub max_size: u64,
-    /// Octets that must stay free on the file system.
-    pub min_free: u64,
-    /// Inodes that must stay free on the file system.
-    pub min_free_inodes: u64,
-    /// The most `Received:` fields of a message.
-    pub hop_limit: usize,
+    /// What a message must keep to.
+    pub limits: Limits,
     /// Whether `receive` starts an attempt at once.
     pub attempt: Attempt,
     /// The longest that `receive` may take in total.
     pub timeout: Duration,
-    /// How long a submission's key is remembered.
-    pub key_lifetime: SignedDuration,
-    /// How far in the future a release may be.
-    pub max_hold: SignedDuration,
 }
 
 /// When a message from `receive` is attempted.
@@ -144,31 +141,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// One `[transport.NAME]`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Transport {
-    /// Into a Maildir; a relative path is below the spool.
-    Maildir {
-        /// The Maildir.
-        path: PathBuf,
-        /// Messages written concurrently, over all processes.
-        concurrency: usize,
-    },
-    /// Through a program.
-    Pipe {
-        /// The argument vector.
-        command: Vec<String>,
-        /// The user that runs it; none for the user of the run.
-        user: Option<String>,
-        /// The longest it may take for one recipient.
-        timeout: Duration,
-        /// Concurrent commands, over all processes.
-        concurrency: usize,
-    },
-    /// To other hosts.
-    Wire(Box<Wire>),
-}
-
 /// Why a configuration cannot be used, with the line if it is known.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -179,7 +151,7 @@ impl Config {
     pub fn parse(text: &str, name: &str) -> Result<Config, Error> {
         let text = &without_comments(text);
         let text = Text { text, name };
-        let raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
+        let mut raw: Raw = toml::from_str(text.text).map_err(|error| text.unreadable(&error))?;
         let hostname = match &raw.hostname {
             Some(given) => text.hostname(given)?,
             None => crate::hostname::of_system(),
@@ -198,34 +170,40 @@ impl Config {
             let span = raw.postmaster.as_ref().map_or(0..0, Spanned::span);
             text.error(span, error)
         })?;
-        let transports = text.transports(&raw.transport, &hostname)?;
-        let routes = text.routes(&raw.route, &transports)?;
-        let RawAccept { timeout, .. } = raw.accept;
+        raw.hostname = Some(at(hostname.clone()));
+        raw.postmaster = Some(at(postmaster.as_str().to_owned()));
+        let transports = text.transports(&mut raw.transport, &hostname)?;
+        let routes = text.routes(&mut raw.route, &transports)?;
+        let accept = &raw.accept;
         Ok(Config {
             postmaster,
-            hostname,
             accept: Accept {
-                max_size: raw.accept.max_size.0,
-                min_free: raw.accept.min_free.0,
-                min_free_inodes: raw.accept.min_free_inodes,
-                hop_limit: raw.accept.hop_limit,
-                attempt: raw.accept.attempt,
-                timeout: timeout.0,
-                key_lifetime: text.key_lifetime(&raw.accept.key_lifetime)?,
-                max_hold: signed(raw.accept.max_hold.0),
+                limits: Limits {
+                    hostname: hostname.clone(),
+                    max_size: accept.max_size.0,
+                    min_free: accept.min_free.0,
+                    min_free_inodes: accept.min_free_inodes,
+                    hop_limit: accept.hop_limit,
+                    key_lifetime: text.key_lifetime(&accept.key_lifetime)?,
+                    max_hold: signed(accept.max_hold.0),
+                },
+                attempt: accept.attempt,
+                timeout: accept.timeout.0,
             },
+            hostname,
             run: Run {
                 jobs: text.at_least_one(&raw.run.jobs, "jobs")?,
                 background: text.at_least_one(&raw.run.background, "background")?,
             },
-            retry: text.schedules(&raw)?,
-            notices: text.notices(&raw.notice)?,
+            retry: text.schedules(&mut raw)?,
+            notices: text.notices(&mut raw.notice)?,
             frozen_lifetime: text.frozen_lifetime(&raw)?,
-            log: raw.log,
+            log: raw.log.clone(),
             discard_keep: signed(raw.discard.keep.0),
-            dns: text.dns(&raw.dns)?,
+            dns: text.dns(&mut raw.dns)?,
             transports,
             routes,
+            raw,
         })
     }
 }
@@ -290,133 +268,6 @@ impl Text<'_> {
         match given.get_ref().0 {
             Duration::ZERO => Err(self.error(given.span(), "`key_lifetime` must be more than 0")),
             time => Ok(signed(time)),
-        }
-    }
-
-    fn transports(
-        &self,
-        raw: &BTreeMap<Spanned<String>, RawTransport>,
-        hostname: &str,
-    ) -> Result<BTreeMap<String, Transport>, Error> {
-        let mut transports = BTreeMap::new();
-        for (name, transport) in raw {
-            if !crate::message::envelope::is_transport_name(name.get_ref()) {
-                let what = "a transport's name has letters, digits, `-`, `_` and `.` only";
-                return Err(self.error(name.span(), what));
-            }
-            transports.insert(name.get_ref().clone(), self.transport(transport, hostname)?);
-        }
-        Ok(transports)
-    }
-
-    fn transport(&self, raw: &RawTransport, hostname: &str) -> Result<Transport, Error> {
-        let kind = raw.r#type.get_ref().as_str();
-        let keys = match kind {
-            "maildir" => &["path", "concurrency"][..],
-            "pipe" => &["command", "user", "timeout", "concurrency"],
-            "smtp" | "lmtp" => wire::KEYS,
-            other => {
-                let what = format!(
-                    "unknown type {other:?}; there are \"maildir\", \"pipe\", \"smtp\" and \"lmtp\""
-                );
-                return Err(self.error(raw.r#type.span(), what));
-            }
-        };
-        let mut others = raw.keys().filter(|(key, _)| *key != "retry");
-        if let Some((key, span)) = others.find(|(key, _)| !keys.contains(key)) {
-            return Err(self.error(span, format!("`{key}` is not a key of type {kind:?}")));
-        }
-        let missing =
-            |key: &str| self.error(raw.r#type.span(), format!("type {kind:?} needs `{key}`"));
-        match kind {
-            "maildir" => {
-                let path = raw.path.as_ref().ok_or_else(|| missing("path"))?;
-                Ok(Transport::Maildir {
-                    path: path.get_ref().clone(),
-                    concurrency: self.concurrency(raw)?,
-                })
-            }
-            "pipe" => {
-                let command = raw.command.as_ref().ok_or_else(|| missing("command"))?;
-                if command.get_ref().first().is_none_or(String::is_empty) {
-                    return Err(self.error(command.span(), "`command` is empty"));
-                }
-                Ok(Transport::Pipe {
-                    command: command.get_ref().clone(),
-                    user: raw.user.as_ref().map(|user| user.get_ref().clone()),
-                    timeout: raw
-                        .timeout
-                        .as_ref()
-                        .map_or(Duration::from_secs(1000), |span| span.get_ref().0),
-                    concurrency: self.concurrency(raw)?,
-                })
-            }
-            _ => Ok(Transport::Wire(Box::new(self.wire(raw, hostname)?))),
-        }
-    }
-
-    /// Returns the concurrency of a transport of any type.
-    fn concurrency(&self, raw: &RawTransport) -> Result<usize, Error> {
-        match &raw.concurrency {
-            Some(given) => self.at_least_one(given, "concurrency"),
-            None => Ok(20),
-        }
-    }
-
-    fn routes(
-        &self,
-        raw: &[RawRoute],
-        transports: &BTreeMap<String, Transport>,
-    ) -> Result<Routes, Error> {
-        let mut rules = Vec::new();
-        for route in raw {
-            let name = route.transport.get_ref();
-            if !transports.contains_key(name) {
-                let what = format!("there is no transport {name:?}");
-                return Err(self.error(route.transport.span(), what));
-            }
-            let recipient = match (&route.recipient, &route.domain, &route.sender) {
-                (Some(given), None, _) if given.get_ref() == "*" => Pattern::Any,
-                (Some(given), None, _) => Pattern::Mailbox(self.address(given)?),
-                (None, Some(given), _) => self.domains(given, given.get_ref())?,
-                (None, None, Some(_)) => Pattern::Any,
-                _ => {
-                    let what = "a route needs either `recipient` or `domain`, or `sender`";
-                    return Err(self.error(route.transport.span(), what));
-                }
-            };
-            let rule = Rule::new(recipient, name.clone());
-            rules.push(match &route.sender {
-                Some(given) => rule.from(self.senders(given)?),
-                None => rule,
-            });
-        }
-        Ok(Routes(rules))
-    }
-
-    /// Parses a domain, `.domain` or `*.domain` for all domains below it, or `*` for every domain.
-    fn domains(&self, given: &Spanned<String>, text: &str) -> Result<Pattern, Error> {
-        if text == "*" {
-            return Ok(Pattern::Any);
-        }
-        let above = text.strip_prefix("*.").or(text.strip_prefix('.'));
-        let name = Spanned::new(given.span(), above.unwrap_or(text).to_owned());
-        let name = self.hostname(&name)?;
-        Ok(match above {
-            Some(_) => Pattern::Subdomains(name),
-            None => Pattern::Domain(name),
-        })
-    }
-
-    /// Parses a sender's address, `@domain` for all senders of a domain (`@.domain` for those below it),
-    /// or `<>` for the null sender.
-    fn senders(&self, given: &Spanned<String>) -> Result<Pattern, Error> {
-        match given.get_ref().as_str() {
-            "<>" => Ok(Pattern::Null),
-            text => match text.strip_prefix('@') {
-                Some(domain) => self.domains(given, domain),
-                None => Ok(Pattern::Mailbox(self.address(given)?)),
-            },
         }
     }
 }

@@ -1,37 +1,36 @@
 //! `retry`, `flush`, `freeze`, `thaw`, `discard`, `bounce`.
 
-use std::io;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::args::{Act, Discard, Flush, Freeze, Global, How};
 use super::background;
-use super::destinations::Waiting;
-use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, write_once};
-use super::log::{self, Quiet};
-use super::show::one;
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, Failure};
+use super::lookup;
+use super::output::say;
 use super::site::Site;
 use super::table;
+use super::time::from_now;
+use super::waiting::Waiting;
 use crate::message::QueueId;
 use crate::operator::{self, Acted};
-use crate::queue::{Action, By, Then};
+use crate::queue::{Action, Then};
 use crate::spool::BucketQueue;
 
 /// `mailspool retry`.
 pub(super) fn retry(global: &Global, args: &Act) -> Result<u8, Failure> {
-    let site = open(global)?;
-    let action = Action::Retry(by(&site, &args.how));
+    let site = Site::for_changes(global)?;
+    let action = Action::Retry(site.by(args.how.reason.as_deref()));
     act(&site, global, &args.ids, &args.how, &action, "made due")
 }
 
 /// `mailspool freeze`.
 pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<u8, Failure> {
-    let site = open(global)?;
+    let site = Site::for_changes(global)?;
     let until = match args.time {
         None => None,
-        Some(time) => Some(after(time.try_into().unwrap_or(SignedDuration::MAX))?),
+        Some(time) => Some(from_now(time.try_into().unwrap_or(SignedDuration::MAX))?),
     };
-    let by = by(&site, &args.act.how);
+    let by = site.by(args.act.how.reason.as_deref());
     act(
         &site,
         global,
@@ -48,16 +47,16 @@ pub(super) fn freeze(global: &Global, args: &Freeze) -> Result<u8, Failure> {
 
 /// `mailspool thaw`.
 pub(super) fn thaw(global: &Global, args: &Act) -> Result<u8, Failure> {
-    let site = open(global)?;
-    let action = Action::Thaw(by(&site, &args.how));
+    let site = Site::for_changes(global)?;
+    let action = Action::Thaw(site.by(args.how.reason.as_deref()));
     act(&site, global, &args.ids, &args.how, &action, "thawed")
 }
 
 /// `mailspool discard`.
 pub(super) fn discard(global: &Global, args: &Discard) -> Result<u8, Failure> {
     let Discard { act: args, now } = args;
-    let site = open(global)?;
-    let by = by(&site, &args.how);
+    let site = Site::for_changes(global)?;
+    let by = site.by(args.how.reason.as_deref());
     if *now {
         let until = Timestamp::now();
         let action = Action::Discard { by, until };
@@ -70,7 +69,7 @@ pub(super) fn discard(global: &Global, args: &Discard) -> Result<u8, Failure> {
             "discarded for good",
         );
     }
-    let until = after(site.config.discard_keep)?;
+    let until = from_now(site.config.discard_keep)?;
     let done = format!(
         "discarded; `mailspool retry` restores it until {}",
         table::time(until)
@@ -87,8 +86,8 @@ pub(super) fn discard(global: &Global, args: &Discard) -> Result<u8, Failure> {
 
 /// `mailspool bounce`.
 pub(super) fn bounce(global: &Global, args: &Act) -> Result<u8, Failure> {
-    let site = open(global)?;
-    let action = Action::Bounce(by(&site, &args.how));
+    let site = Site::for_changes(global)?;
+    let action = Action::Bounce(site.by(args.how.reason.as_deref()));
     act(
         &site,
         global,
@@ -101,7 +100,7 @@ pub(super) fn bounce(global: &Global, args: &Act) -> Result<u8, Failure> {
 
 /// `mailspool flush`.
 pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
-    let site = open(global)?;
+    let site = Site::for_changes(global)?;
     if args.how.dry_run {
         let (mut count, mut unread) = (0, Vec::new());
         for bucket in site.spool.buckets_there(BucketQueue::Deferred, &mut unread) {
@@ -116,7 +115,7 @@ pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
             .next()
             .map_or(Ok(()), |error| Err(error.into()));
     }
-    let action = Action::Retry(by(&site, &args.how));
+    let action = Action::Retry(site.by(args.how.reason.as_deref()));
     let flushed = operator::flush(&site.spool, &action, Timestamp::now());
     if let Ok(count) = &flushed {
         say(&format!("{} made due.\n", table::messages(*count)));
@@ -128,30 +127,6 @@ pub(super) fn flush(global: &Global, args: &Flush) -> Result<(), Failure> {
     Ok(flushed.map(drop)?)
 }
 
-fn open(global: &Global) -> Result<Site, Failure> {
-    let site = Site::look(global)?;
-    log::start(&site.config.log, Quiet::UnlessAsked);
-    Ok(site)
-}
-
-fn by(site: &Site, how: &How) -> By {
-    by_caller(site, how.reason.as_deref())
-}
-
-/// Returns the calling user and the reason, for the history.
-pub(super) fn by_caller(site: &Site, reason: Option<&str>) -> By {
-    let reason = reason.map(crate::message::printable);
-    By {
-        by: site.caller.with_sudo(),
-        reason: reason.filter(|reason| !reason.is_empty()),
-    }
-}
-
-pub(super) fn after(time: SignedDuration) -> Result<Timestamp, Failure> {
-    let then = Timestamp::now().checked_add(time);
-    then.map_err(|_| Failure::new(EX_USAGE, "that time is too far away"))
-}
-
 fn act(
     site: &Site,
     global: &Global,
@@ -161,8 +136,10 @@ fn act(
     done: &str,
 ) -> Result<u8, Failure> {
     // Look up every id before acting on any.
-    let found: Result<Vec<QueueId>, Failure> =
-        parts.iter().map(|part| one(&site.spool, part)).collect();
+    let found: Result<Vec<QueueId>, Failure> = parts
+        .iter()
+        .map(|part| lookup::message(&site.spool, part))
+        .collect();
     let mut ids = found?;
     ids.sort_unstable();
     ids.dedup();
@@ -212,8 +189,4 @@ fn act(
         background::attempt(site, global);
     }
     Ok(status)
-}
-
-fn say(text: &str) {
-    write_once(io::stdout(), text);
 }

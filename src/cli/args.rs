@@ -1,15 +1,20 @@
 //! The command line's syntax.
 
+mod act;
 mod help;
+mod submission;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use jiff::Timestamp;
 
-use crate::message::{NoticeKind, Notify, Ret};
+use crate::message::NoticeKind;
+
+pub(super) use act::{Act, Discard, Flush, Freeze, How, Names, Resume, Suspend};
+pub(super) use submission::{DsnParams, Receive, Send};
+use submission::{Entrance, EntranceCommand};
 
 /// A mail spool that is nothing but files.
 #[derive(Debug, Parser)]
@@ -45,8 +50,8 @@ impl Args {
             Some(Entrance { global, command }) => Args {
                 global,
                 command: match command {
-                    DoorCommand::Send(send) => Command::Send(send),
-                    DoorCommand::Receive(receive) => Command::Receive(receive),
+                    EntranceCommand::Send(send) => Command::Send(send),
+                    EntranceCommand::Receive(receive) => Command::Receive(receive),
                 },
             },
             None => Args::try_parse_from(arguments)?,
@@ -67,23 +72,6 @@ impl Global {
         or(&mut self.spool, "MAILSPOOL_SPOOL");
         or(&mut self.config, "MAILSPOOL_CONFIG");
     }
-}
-
-/// The part of the command line that submissions use. Building the rest would take a third of a
-/// submission's instructions. What this parser rejects goes to the full parser, which reports the error.
-#[derive(Debug, Parser)]
-#[command(name = "mailspool", disable_help_subcommand = true)]
-struct Entrance {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    command: DoorCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum DoorCommand {
-    Send(Send),
-    Receive(Receive),
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,76 +149,6 @@ pub(super) struct Init {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Send {
-    /// Sender, or `<>` for none [default: the calling user]
-    #[arg(
-        short = 'f',
-        long = "from",
-        value_name = "ADDR",
-        allow_hyphen_values = true
-    )]
-    pub from: Option<OsString>,
-    /// Also take recipients from the message's header
-    #[arg(short = 't', long = "read-recipients")]
-    pub from_header: bool,
-    /// Only store the message; the next run delivers it
-    #[arg(long)]
-    pub queue_only: bool,
-    /// Hold the message until this time
-    #[arg(long, value_name = "TIME", value_parser = super::time::moment_ahead)]
-    pub at: Option<Timestamp>,
-    /// Deliver by this transport, regardless of the routes
-    #[arg(long, value_name = "NAME")]
-    pub transport: Option<String>,
-    /// Name the submission; a repetition queues nothing
-    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
-    pub key: Option<OsString>,
-    /// Recipients; each argument is a list: `Joe <joe@example.net>, root`
-    #[arg(value_name = "RCPT")]
-    pub recipients: Vec<OsString>,
-    #[command(flatten)]
-    pub dsn_params: DsnParams,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Receive {
-    /// Sender; `<>` or empty for none [default: $SENDER]
-    #[arg(
-        short = 'f',
-        long = "from",
-        value_name = "ADDR",
-        allow_hyphen_values = true
-    )]
-    pub from: Option<OsString>,
-    /// Name the submission; a repetition queues nothing
-    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
-    pub key: Option<OsString>,
-    /// Recipients, one address per argument (RFC 5321)
-    #[arg(value_name = "RCPT", required = true)]
-    pub recipients: Vec<OsString>,
-    #[command(flatten)]
-    pub dsn_params: DsnParams,
-}
-
-/// DSN parameters (RFC 3461).
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Notices to the sender")]
-pub(super) struct DsnParams {
-    /// Events to notify of: success,failure,delay, or never
-    #[arg(short = 'N', long, value_name = "WHEN")]
-    pub notify: Option<Notify>,
-    /// Part of a failed message to return: full or hdrs
-    #[arg(short = 'R', long, value_name = "HOW")]
-    pub ret: Option<Ret>,
-    /// Identifier that notices repeat; empty means unset
-    #[arg(short = 'V', long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub envid: Option<String>,
-    /// Original recipient; one per RCPT, in their order
-    #[arg(long, value_name = "TYPE;ADDR")]
-    pub orcpt: Vec<String>,
-}
-
-#[derive(Debug, clap::Args)]
 pub(super) struct Run {
     /// Run up to N transactions at once [default: run.jobs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -279,87 +197,6 @@ pub(super) struct Show {
     /// Print the whole message unchanged
     #[arg(long)]
     pub message: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Act {
-    /// Unambiguous parts of ids, such as their last characters
-    #[arg(required = true, value_name = "ID")]
-    pub ids: Vec<String>,
-    #[command(flatten)]
-    pub how: How,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Freeze {
-    #[command(flatten)]
-    pub act: Act,
-    /// Thaw automatically after this time, such as 2h or 3d
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub time: Option<Duration>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Discard {
-    #[command(flatten)]
-    pub act: Act,
-    /// Delete them at once; they cannot be restored
-    #[arg(long)]
-    pub now: bool,
-}
-
-/// The targets to suspend or resume.
-#[derive(Debug, clap::Args)]
-pub(super) struct Names {
-    /// Domains of recipients, or destinations as `route` shows them
-    #[arg(required_unless_present = "all", value_name = "NAME")]
-    pub names: Vec<String>,
-    /// The names are names of transports
-    #[arg(long)]
-    pub transport: bool,
-    /// All mail, without a name
-    #[arg(long, conflicts_with_all = ["names", "transport"])]
-    pub all: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Suspend {
-    #[command(flatten)]
-    pub names: Names,
-    /// Resume automatically after this time, such as 2h or 3d
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub time: Option<Duration>,
-    /// Record this reason; `destinations` shows it
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Resume {
-    #[command(flatten)]
-    pub names: Names,
-    /// Start no attempt in the background
-    #[arg(long)]
-    pub queue_only: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Flush {
-    #[command(flatten)]
-    pub how: How,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct How {
-    /// Record this reason in the message's history
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// Only print what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Start no attempt in the background
-    #[arg(long)]
-    pub queue_only: bool,
 }
 
 #[derive(Debug, clap::Args)]

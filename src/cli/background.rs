@@ -4,7 +4,7 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use super::args::Global;
-use super::exit::write_once;
+use super::output::write_once;
 use super::site::Site;
 use crate::runner::{has_resident, slot_is_free};
 use crate::transport::detach;

@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use super::args::{Check, Global};
 use super::exit::{EX_DATAERR, Failure};
-use super::list::{finish, json_line, put};
-use super::log::{self, Quiet};
+use super::output::{finish, json_line, put};
 use super::site::Site;
 use super::table;
 use crate::message::printable;
@@ -21,8 +20,7 @@ const MAX_ALIKE: usize = 10;
 
 /// `mailspool check`.
 pub(super) fn check(global: &Global, args: &Check) -> Result<u8, Failure> {
-    let site = Site::look(global)?;
-    log::start(&site.config.log, Quiet::UnlessAsked);
+    let site = Site::for_changes(global)?;
     let findings = look(&site.spool, args.repair && !args.dry_run)?;
     let now = Timestamp::now();
     let Tallied { tallies, unread } = tally(&site.spool, now);

@@ -1,7 +1,8 @@
 //! `init` and `config`.
 
 use super::args::{Config, ConfigCommand, Global, Init, Kind};
-use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure, print, write_once};
+use super::exit::{EX_CONFIG, EX_SOFTWARE, Failure};
+use super::output::{print, write_once};
 use super::privilege;
 use super::site::{IfMissing, Site, make, spool_path};
 use super::transports::{Maker, mistakes, warnings};
@@ -14,14 +15,14 @@ pub(super) fn init(global: &Global, args: &Init) -> Result<(), Failure> {
     privilege::make_directory(&path, args.user.as_deref())?;
     privilege::give_up_root(false)?;
     make(&path, global)?;
-    say(&format!("The spool is {}.\n", path.display()));
+    print(&format!("The spool is {}.\n", path.display()));
     Ok(())
 }
 
 /// `mailspool config`.
 pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
     if let Some(ConfigCommand::Default) = args.what {
-        say(config::DEFAULT);
+        print(config::DEFAULT);
         return Ok(());
     }
     if let Some(ConfigCommand::Check) = args.what {
@@ -42,14 +43,14 @@ pub(super) fn config(global: &Global, args: &Config) -> Result<(), Failure> {
             _ => format!("{count} {what}s"),
         };
         let (transports, routes) = (count(transports, "transport"), count(routes, "route"));
-        say(&format!("No mistakes found: {transports}, {routes}.\n"));
+        print(&format!("No mistakes found: {transports}, {routes}.\n"));
         return Ok(());
     }
     let site = Site::look(global)?;
     if let Some(ConfigCommand::Notices { kind }) = args.what {
         return examples(&site, kind);
     }
-    say(&in_force(&site)?);
+    print(&in_force(&site)?);
     Ok(())
 }
 
@@ -63,10 +64,10 @@ fn examples(site: &Site, kind: Option<Kind>) -> Result<(), Failure> {
     };
     match kind {
         // One kind alone is a complete message, which can be saved and opened with a mail program.
-        Some(kind) => say(&example(kind.into())?),
+        Some(kind) => print(&example(kind.into())?),
         None => {
             for kind in [NoticeKind::Bounce, NoticeKind::Delay, NoticeKind::Success] {
-                say(&format!("==> {} <==\n{}\n", kind.as_str(), example(kind)?));
+                print(&format!("==> {} <==\n{}\n", kind.as_str(), example(kind)?));
             }
         }
     }
@@ -92,8 +93,4 @@ fn in_force(site: &Site) -> Result<String, Failure> {
         comment(&format!("transport.{name}.password: not shown"));
     }
     Ok(text + &site.config.to_toml()?)
-}
-
-fn say(text: &str) {
-    print(text);
 }

@@ -6,15 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Destinations, DestinationsCommand, Global};
-use super::exit::{EX_UNAVAILABLE, Failure, print};
-use super::list::{finish, json_line, put};
+use super::exit::{EX_UNAVAILABLE, Failure};
+use super::output::{finish, json_line, print, put};
 use super::site::Site;
-use super::suspend::{self, Way};
 use super::table;
-use crate::disk;
-use crate::message::{Address, Envelope, QueueId, domain, printable};
-use crate::operator::{Row, RowStatus};
-use crate::spool::{Content, Down, Listing, Spool, Standing, Target, View};
+use super::waiting::{DAMAGED, in_force};
+use crate::message::{domain, printable};
+use crate::spool::{Down, Spool, Standing, Target};
 
 /// `mailspool destinations`.
 pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<u8, Failure> {
@@ -23,7 +21,7 @@ pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<u8, F
         return clear(&site.spool, names);
     }
     let now = Timestamp::now();
-    let (down, suspended) = (site.spool.all_down()?, suspended(&site.spool, now)?);
+    let (down, suspended) = (site.spool.all_down()?, in_force(&site.spool, now)?);
     let mut out = BufWriter::new(io::stdout().lock());
     match (args.json, down.is_empty() && suspended.is_empty()) {
         (true, _) => {
@@ -37,13 +35,6 @@ pub(super) fn destinations(global: &Global, args: &Destinations) -> Result<u8, F
     }
     finish(out)?;
     Ok(0)
-}
-
-/// Returns the suspensions in force, sorted by name.
-fn suspended(spool: &Spool, now: Timestamp) -> disk::Result<Vec<Standing>> {
-    let mut all = spool.suspensions()?;
-    all.retain(|suspension| !suspension.is_over(now));
-    Ok(all)
 }
 
 /// A destination that is down, or a suspension, as a JSON line.
@@ -69,19 +60,19 @@ impl Line<'_> {
         Line::Down(down)
     }
 
-    fn of_suspended(one: &Standing) -> Line<'_> {
-        let (transport, destination) = match &one.target {
+    fn of_suspended(standing: &Standing) -> Line<'_> {
+        let (transport, destination) = match &standing.target {
             Target::Transport(name) => (Some(name.as_str()), None),
             Target::Destination(name) => (None, Some(name.as_str())),
             Target::All => (None, None),
         };
-        let says = one.says.as_ref();
+        let says = standing.says.as_ref();
         Line::Suspended {
             transport,
             destination,
-            all: one.target == Target::All,
+            all: standing.target == Target::All,
             since: says.map(|says| says.since),
-            until: one.until(),
+            until: standing.until(),
             by: says.map(|says| says.by.by.as_str()),
             reason: says.and_then(|says| says.by.reason.as_deref()),
             damaged: says.is_none(),
@@ -105,7 +96,7 @@ fn table_of(suspended: &[Standing], down: &[Down], now: Timestamp) -> String {
                 .map_or("resume".to_owned(), |until| table::soon(until, now)),
         ];
         let note = match &suspension.says {
-            None => suspend::DAMAGED.to_owned(),
+            None => DAMAGED.to_owned(),
             Some(says) => match &says.by.reason {
                 Some(reason) => format!("by {}: {reason}", says.by.by),
                 None => format!("by {}", says.by.by),
@@ -155,7 +146,7 @@ fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
     };
     let hosts = all
         .iter()
-        .filter(|one| !named.contains(one))
+        .filter(|down| !named.contains(down))
         .filter(is_host_of);
     let mut text = String::new();
     for down in named.iter().copied().chain(hosts) {
@@ -175,122 +166,4 @@ fn clear(spool: &Spool, names: &[String]) -> Result<u8, Failure> {
         (false, _) => print(&text),
     }
     Ok(0)
-}
-
-/// Explains why messages wait for a destination.
-pub(super) struct Waiting<'a> {
-    site: &'a Site,
-    down: Vec<Down>,
-    suspended: Vec<Standing>,
-}
-
-impl Waiting<'_> {
-    pub fn look(site: &Site) -> Waiting<'_> {
-        Waiting {
-            site,
-            // This only adds explanations: a listing does not fail without them.
-            down: site.spool.all_down().unwrap_or_default(),
-            suspended: suspended(&site.spool, Timestamp::now()).unwrap_or_default(),
-        }
-    }
-
-    /// Sets the reason in a message's row: the suspension if its mail is suspended, else, for a deferred
-    /// message without a reason, that the destination is down.
-    pub fn explain(&self, row: &mut Row, view: &View) {
-        let Ok(content) = &view.content else { return };
-        if let RowStatus::Incoming | RowStatus::Active | RowStatus::Scheduled = row.status
-            && let Some(one) = self.suspends(content)
-        {
-            row.last_error = Some(suspend::describe(one));
-            // A run looks at the message before the suspension ends, but that is no attempt.
-            if let Some(end) = self.all_suspended(content) {
-                row.next_attempt =
-                    end.map(|end| row.next_attempt.map_or(end, |next| next.max(end)));
-            }
-            return;
-        }
-        if self.down.is_empty() || row.last_error.is_some() || row.status != RowStatus::Scheduled {
-            return;
-        }
-        let recipients = content.state.recipients.iter();
-        let pending = recipients.filter(|recipient| recipient.is_left());
-        row.last_error = pending
-            .filter_map(|recipient| self.of(&content.envelope, &recipient.address))
-            .map(describe_down)
-            .next();
-    }
-
-    /// Returns why a message waits although an operator requested an attempt, if its mail is suspended.
-    pub fn suspended(&self, spool: &Spool, id: QueueId) -> Result<Option<String>, Failure> {
-        if self.suspended.is_empty() {
-            return Ok(None);
-        }
-        // This is only a hint: a message that is not found gets none.
-        let Some(place) = spool.locate(id)?.queue() else {
-            return Ok(None);
-        };
-        let view = spool.view(id, place, &Listing::default())?;
-        let content = view.and_then(|view| view.content.ok());
-        let one = content.and_then(|content| self.suspends(&content));
-        Ok(one.map(suspend::describe))
-    }
-
-    /// Returns the first suspension that holds a pending recipient's mail.
-    fn suspends(&self, content: &Content) -> Option<&Standing> {
-        self.of_left(content).flatten().next()
-    }
-
-    /// Returns the earliest end of the suspensions if they hold the mail of every pending recipient. The
-    /// inner value is none if no suspension has an end.
-    fn all_suspended(&self, content: &Content) -> Option<Option<Timestamp>> {
-        let all: Option<Vec<&Standing>> = self.of_left(content).collect();
-        Some(
-            all?.iter()
-                .filter_map(|suspension| suspension.until())
-                .min(),
-        )
-    }
-
-    /// Returns, for each pending recipient, the suspension that holds its mail.
-    fn of_left(&self, content: &Content) -> impl Iterator<Item = Option<&Standing>> {
-        let wanted = content.envelope.submission.transport.as_deref();
-        let left = content
-            .state
-            .recipients
-            .iter()
-            .filter(|recipient| recipient.is_left());
-        left.map(move |recipient| {
-            // Do not compute a way if nothing is suspended.
-            let of = || {
-                Way::of(
-                    self.site,
-                    wanted,
-                    &content.envelope.sender,
-                    &recipient.address,
-                )
-            };
-            let way = (!self.suspended.is_empty()).then(of);
-            way.and_then(|way| way.suspended(&self.suspended, &recipient.address))
-        })
-    }
-
-    /// Returns the outage record of the destination that this recipient's mail would take.
-    fn of(&self, envelope: &Envelope, to: &Address) -> Option<&Down> {
-        let wanted = envelope.submission.transport.as_deref();
-        let way = Way::of(self.site, wanted, &envelope.sender, to);
-        let (transport, destination) = (way.transport?, way.destination?);
-        self.down.iter().find(|down| {
-            down.destination.transport == transport && down.destination.next_hop == destination
-        })
-    }
-}
-
-/// Formats that a destination is down, since when and why.
-pub(super) fn describe_down(down: &Down) -> String {
-    printable(&format!(
-        "destination {} is down since {}: {}",
-        down.destination.next_hop,
-        table::time(down.since),
-        down.reply
-    ))
 }

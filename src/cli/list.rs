@@ -1,19 +1,20 @@
 //! `list` and `count`.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 
 use jiff::Timestamp;
 
 use super::args::{Count, Global, List};
-use super::destinations::Waiting;
 use super::exit::{EX_TEMPFAIL, Failure};
+use super::output::{finish, json_line, put};
 use super::site::Site;
+use super::status;
 use super::table;
+use super::waiting::Waiting;
 use crate::disk;
 use crate::message::{harmless, text::shortened};
-use crate::operator::{Row, RowStatus, row};
-use crate::queue::Then;
+use crate::operator::{Row, row};
 
 /// `mailspool list`.
 pub(super) fn list(global: &Global, args: &List) -> Result<(), Failure> {
@@ -85,42 +86,19 @@ fn cells(row: &Row, now: Timestamp) -> table::Line {
     /// Characters of an address; longer ones are cut. `show` and `--json` print the whole address.
     const ADDRESS: usize = 36;
     let sender = row.sender.as_deref().map_or("?".to_owned(), table::address);
-    let next = row.next_attempt.or(discarded_at(row));
+    let next = row.next_attempt.or(status::discarded_at(row));
     let cells = vec![
         row.id.clone(),
         table::age(row.age),
         table::size(row.size),
         shortened(sender, ADDRESS),
         shortened(to(row), ADDRESS),
-        status_label(row).to_owned(),
+        status::label(row).to_owned(),
         next.map_or(String::new(), |next| table::soon(next, now)),
     ];
-    let below = [in_use(row), row.last_error.clone()];
+    let below = [status::in_use(row), row.last_error.clone()];
     let below: Vec<String> = below.into_iter().flatten().collect();
     (cells, (!below.is_empty()).then(|| below.join("; ")))
-}
-
-/// Formats since when a message is in use, and by which process of this host.
-pub(super) fn in_use(row: &Row) -> Option<String> {
-    let process = row.process?;
-    let since = (row.since).map_or(String::new(), |since| {
-        format!("since {}, ", table::time(since))
-    });
-    Some(format!("{since}by process {process}"))
-}
-
-/// Returns when a frozen message is discarded unless an operator acts.
-fn discarded_at(row: &Row) -> Option<Timestamp> {
-    let hold = row.hold.as_ref()?;
-    hold.until.filter(|_| hold.then == Some(Then::Discard))
-}
-
-/// Returns the status, and for a frozen message also that it will be discarded.
-fn status_label(row: &Row) -> &'static str {
-    match row.status {
-        RowStatus::Frozen if discarded_at(row).is_some() => "Frozen, will be discarded",
-        status => status.label(),
-    }
 }
 
 /// Formats the pending recipients: the first address and the number of others. If none is pending,
@@ -167,43 +145,4 @@ pub(super) fn count(global: &Global, args: &Count) -> Result<(), Failure> {
     }
     finish(out)?;
     said_unread(&listing.unread)
-}
-
-pub(super) fn json_line(
-    out: &mut impl Write,
-    value: &impl serde::Serialize,
-) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).map_err(|error| Failure::new(EX_TEMPFAIL, error))?;
-    put(out, &format!("{text}\n"))
-}
-
-/// Writes to standard output. A closed pipe ends the process with 0: the reader needs no more.
-pub(super) fn put(out: &mut impl Write, text: &str) -> Result<(), Failure> {
-    match out.write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => other.map_err(|error| Failure::new(EX_TEMPFAIL, error)),
-    }
-}
-
-pub(super) fn finish(mut out: impl Write) -> Result<(), Failure> {
-    match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failure::new(EX_TEMPFAIL, error)),
-    }
-}
-
-/// Formats the status line of `show`.
-pub(super) fn status_text(row: &Row, now: Timestamp) -> String {
-    let mut text = status_label(row).to_owned();
-    if let Some(at) = discarded_at(row) {
-        text.push_str(&format!(" {}", table::soon(at, now)));
-    }
-    if let Some(next) = row.next_attempt {
-        let verb = match row.status {
-            RowStatus::Frozen => "thaws",
-            _ => "next attempt",
-        };
-        text.push_str(&format!(", {verb} {}", table::soon(next, now)));
-    }
-    text
 }

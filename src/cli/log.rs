@@ -19,7 +19,7 @@ use tracing_subscriber::layer::{Identity, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
-use super::exit::write_once;
+use super::output::write_once;
 use crate::config::{Log, LogFormat, LogTo};
 use crate::message::printable;
 use buffer::{Buffer, Line, Sink};

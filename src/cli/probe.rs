@@ -5,11 +5,10 @@ use std::io;
 use serde::Serialize;
 
 use super::args::{Global, Probe};
-use super::exit::{EX_UNAVAILABLE, Failure, print};
-use super::list::json_line;
-use super::route::{address, refusal, sender};
+use super::exit::{EX_UNAVAILABLE, Failure};
+use super::output::{json_line, print};
 use super::site::{IfMissing, Site};
-use super::transports::{Maker, unusable};
+use super::transports::{Maker, refusal, unusable};
 use crate::config::{Transport, Wire};
 use crate::message::{Address, ReversePath, printable};
 use crate::queue::Outcome;
@@ -43,8 +42,8 @@ struct ShownTls {
 /// `mailspool probe`.
 pub(super) fn probe(global: &Global, args: &Probe) -> Result<u8, Failure> {
     let site = Site::open(global, IfMissing::Fail)?;
-    let address = address(&args.address, &site.config)?;
-    let sender = sender(args.from.as_ref(), &site)?;
+    let address = site.address(&args.address)?;
+    let sender = site.sender(args.from.as_ref())?;
     let (transport, wire) = wire(&site, &sender, &address)?;
     let mut shown = Shown {
         address: address.to_string(),
@@ -161,8 +160,8 @@ fn text(shown: &Shown, wire: &Wire) -> String {
             (None, _) => "not used: the configuration has no `username`",
         },
     );
-    for (n, one) in shown.capabilities.iter().enumerate() {
-        line(if n == 0 { "Capabilities" } else { "" }, one);
+    for (n, capability) in shown.capabilities.iter().enumerate() {
+        line(if n == 0 { "Capabilities" } else { "" }, capability);
     }
     text
 }

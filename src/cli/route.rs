@@ -1,29 +1,27 @@
 //! `route`: the route of mail for an address, and why.
 
-use std::ffi::OsString;
 use std::io::{self, BufWriter};
-use std::os::unix::ffi::OsStrExt;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Global, Route};
-use super::destinations::describe_down;
-use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
-use super::list::{finish, json_line, put};
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, Failure};
+use super::output::{finish, json_line, put};
 use super::site::Site;
-use super::suspend;
-use super::transports::{Maker, unusable};
-use crate::config::{Config, Transport, Wire};
+use super::transports::{Maker, refusal, unusable};
+use super::waiting::{describe, describe_down, in_force};
+use super::way::{Way, because};
+use crate::config::{Transport, Wire};
 use crate::message::{Address, ReversePath, harmless, printable};
-use crate::queue::{Outcome, Pattern, Rule, Status};
+use crate::queue::Outcome;
 use crate::smtp::{Protocol, TlsPolicy};
 use crate::spool::Destination;
 use crate::transport::Transport as _;
 
-/// The route of one address, as JSON. Absent values are null.
+/// The route of an address, as JSON. Absent values are null.
 #[derive(Serialize)]
-struct Way {
+struct Shown {
     address: String,
     /// The number of the `[[route]]`, counted from 1.
     route: Option<usize>,
@@ -48,9 +46,9 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<u8, Failure> {
     let addresses: Result<Vec<Address>, Failure> = args
         .addresses
         .iter()
-        .map(|given| address(given, &site.config))
+        .map(|given| site.address(given))
         .collect();
-    let sender = sender(args.from.as_ref(), &site)?;
+    let sender = site.sender(args.from.as_ref())?;
     let maker = Maker::new(&site);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut status = 0;
@@ -67,39 +65,14 @@ pub(super) fn route(global: &Global, args: &Route) -> Result<u8, Failure> {
     Ok(status)
 }
 
-/// Parses an address of the command line. A bare name gets our hostname.
-pub(super) fn address(given: &OsString, config: &Config) -> Result<Address, Failure> {
-    let parsed = Address::from_bytes(given.as_bytes());
-    let whole = parsed.and_then(|address| address.qualified(&config.hostname));
-    whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
-}
-
-/// Returns the sender of the command line, or the caller.
-pub(super) fn sender(given: Option<&OsString>, site: &Site) -> Result<ReversePath, Failure> {
-    let Some(given) = given else {
-        return caller(site);
-    };
-    let parsed = ReversePath::parse(given.as_bytes());
-    let whole = parsed.and_then(|address| address.qualified(&site.config.hostname));
-    whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
-}
-
-/// Returns the calling user as a sender.
-pub(super) fn caller(site: &Site) -> Result<ReversePath, Failure> {
-    let name = &site.caller.name;
-    let whole = Address::of_user(name).and_then(|address| address.qualified(&site.config.hostname));
-    let whole = whole.map(ReversePath::Mailbox);
-    whole.map_err(|error| Failure::new(EX_USAGE, format!("{name:?}: {error}")))
-}
-
 fn way(
     site: &Site,
     maker: &Maker<'_>,
     sender: &ReversePath,
     address: &Address,
-) -> Result<Way, Failure> {
-    let (config, now) = (&site.config, Timestamp::now());
-    let mut way = Way {
+) -> Result<Shown, Failure> {
+    let config = &site.config;
+    let mut way = Shown {
         address: address.to_string(),
         route: None,
         because: "no route matches".to_owned(),
@@ -113,15 +86,9 @@ fn way(
         error: None,
         status: 0,
     };
-    let all = site.spool.suspensions()?;
-    let all: Vec<_> = all
-        .into_iter()
-        .filter(|suspension| !suspension.is_over(now))
-        .collect();
-    let suspended = suspend::Way::of(site, None, sender, address)
-        .suspended(&all, address)
-        .map(suspend::describe);
-    way.suspended = suspended;
+    let all = in_force(&site.spool, Timestamp::now())?;
+    let suspended = Way::of(site, None, sender, address).suspended(&all, address);
+    way.suspended = suspended.map(describe);
     if let Some(mistake) = &site.mistake {
         way.because = "the configuration cannot be used".to_owned();
         way.fail(EX_TEMPFAIL, format!("it waits: {mistake}"));
@@ -151,7 +118,7 @@ fn way(
 }
 
 fn on_wire(
-    way: &mut Way,
+    way: &mut Shown,
     site: &Site,
     maker: &Maker<'_>,
     wire: &Wire,
@@ -202,7 +169,7 @@ fn has_port(host: &str) -> bool {
     }
 }
 
-impl Way {
+impl Shown {
     fn refuse(&mut self, outcome: &Outcome) {
         let (status, error) = refusal(outcome);
         self.fail(status, error);
@@ -212,32 +179,6 @@ impl Way {
         self.status = status;
         self.error = Some(printable(&error));
     }
-}
-
-/// Returns the exit status for an outcome, and a text that says what happens to the mail.
-pub(super) fn refusal(outcome: &Outcome) -> (u8, String) {
-    let (status, becomes) = match outcome.status {
-        Status::Failed => (EX_UNAVAILABLE, "it is bounced"),
-        _ => (EX_TEMPFAIL, "it is deferred"),
-    };
-    (status, printable(&format!("{becomes}: {}", outcome.reply)))
-}
-
-pub(super) fn because(number: usize, rule: &Rule) -> String {
-    let recipient = match &rule.recipient {
-        Pattern::Any | Pattern::Null => "everything".to_owned(),
-        Pattern::Domain(domain) => format!("domain {domain}"),
-        Pattern::Subdomains(above) => format!("domains below {above}"),
-        Pattern::Mailbox(one) => format!("recipient {one}"),
-    };
-    let sender = match &rule.sender {
-        Pattern::Any => String::new(),
-        Pattern::Null => " from the null sender".to_owned(),
-        Pattern::Domain(domain) => format!(" from senders of {domain}"),
-        Pattern::Subdomains(above) => format!(" from senders of domains below {above}"),
-        Pattern::Mailbox(one) => format!(" from {one}"),
-    };
-    format!("[[route]] number {} ({recipient}{sender})", number + 1)
 }
 
 /// Describes the TLS policy.
@@ -255,7 +196,7 @@ fn tls(wire: &Wire) -> String {
     }
 }
 
-fn text(way: &Way) -> String {
+fn text(way: &Shown) -> String {
     let mut text = format!("{}\n", harmless(&way.address));
     let mut line = |name: &str, value: &str| {
         text.push_str(&format!("    {name:<12}{}\n", printable(value)));

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use super::args::{Global, Run};
 use super::descriptors;
-use super::exit::{EX_TEMPFAIL, Failure, complain, write_once};
+use super::exit::{EX_TEMPFAIL, Failure};
 use super::log::{self, Quiet};
+use super::output::{complain, write_once};
 use super::site::{IfMissing, Site};
 use super::table;
 use super::transports::runner;

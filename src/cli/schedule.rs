@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::args::{Global, Schedule as Args};
 use super::exit::Failure;
-use super::list::{finish, json_line, put};
-use super::route::{address, because, sender};
+use super::output::{finish, json_line, put};
 use super::site::Site;
 use super::table;
+use super::way::because;
 use crate::config::Config;
 use crate::message::{Address, ReversePath, printable};
 use crate::queue::{ReplyRule, RetryScope, Schedule};
@@ -64,13 +64,13 @@ struct Rule {
 pub(super) fn schedule(global: &Global, args: &Args) -> Result<(), Failure> {
     let site = Site::look(global)?;
     let given = args.address.as_ref();
-    let to = given.map(|given| address(given, &site.config));
+    let to = given.map(|given| site.address(given));
     let now = Timestamp::now();
     let accepted = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let sender = if args.bounce {
         ReversePath::Null
     } else {
-        sender(args.from.as_ref(), &site)?
+        site.sender(args.from.as_ref())?
     };
     let plan = plan(&site.config, &sender, to.transpose()?, accepted);
     let mut out = BufWriter::new(io::stdout().lock());

@@ -6,17 +6,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Global, Show};
-use super::destinations::Waiting;
-use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
-use super::list::{finish, in_use, json_line, put, status_text};
+use super::exit::{EX_TEMPFAIL, Failure};
+use super::lookup;
+use super::output::{finish, json_line, put};
 use super::site::Site;
+use super::status;
 use super::table;
+use super::waiting::Waiting;
 use crate::message::header::HeaderScan;
-use crate::message::{QueueId, harmless, printable};
-use crate::operator::{Found, HoldRow, Row, find, row};
+use crate::message::{harmless, printable};
+use crate::operator::{HoldRow, Row, row};
 use crate::queue::state::Fate;
 use crate::queue::{Action, Event, RecipientResult, RecipientState, Status, Then, What};
-use crate::spool::{Content, Listing, Located, Spool, View};
+use crate::spool::{Content, Spool, View};
 
 /// `show --json`: the row of the listing, the submission's parameters, and the history.
 #[derive(Serialize)]
@@ -54,7 +56,8 @@ impl Wishes {
 pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
     let site = Site::look(global)?;
     let now = Timestamp::now();
-    let view = view(&site.spool, one(&site.spool, &args.id)?)?;
+    let id = lookup::message(&site.spool, &args.id)?;
+    let view = lookup::view(&site.spool, id)?;
     let mut out = BufWriter::new(io::stdout().lock());
     if args.headers || args.message {
         raw(&site.spool, &view, args.headers, &mut out)?;
@@ -83,40 +86,6 @@ pub(super) fn show(global: &Global, args: &Show) -> Result<(), Failure> {
         put(&mut out, &text(&row, wishes, content, now))?;
     }
     finish(out)
-}
-
-/// Returns the only message with this part in its id.
-pub(super) fn one(spool: &Spool, part: &str) -> Result<QueueId, Failure> {
-    match find(spool, part)? {
-        Found::One(id) => Ok(id),
-        Found::None => {
-            let text = format!("no message has {part:?} in its id");
-            Err(Failure::new(EX_UNAVAILABLE, text))
-        }
-        Found::Several(ids) => {
-            let some: Vec<String> = ids.iter().take(5).map(QueueId::to_string).collect();
-            let count = ids.len();
-            let text = format!(
-                "{part:?} is part of {count} ids, such as {}",
-                some.join(", ")
-            );
-            Err(Failure::new(EX_USAGE, text))
-        }
-    }
-}
-
-pub(super) fn view(spool: &Spool, id: QueueId) -> Result<View, Failure> {
-    let gone = || Failure::new(EX_UNAVAILABLE, format!("{id} is gone"));
-    let listing = Listing::default();
-    let queue = match spool.locate(id)? {
-        Located::At(queue) => queue,
-        Located::Absent => return Err(gone()),
-        Located::Uncertain(doubt) => {
-            let text = format!("{id} cannot be found now: {doubt}; try again");
-            return Err(Failure::new(EX_TEMPFAIL, text));
-        }
-    };
-    spool.view(id, queue, &listing)?.ok_or_else(gone)
 }
 
 /// Writes the message or its header unchanged, without escaping for a terminal: the option requests
@@ -153,8 +122,8 @@ fn text(row: &Row, wanted: &Wishes, content: Option<&Content>, now: Timestamp) -
     let mut text = String::new();
     let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
     line("Id", &row.id);
-    line("Status", &status_text(row, now));
-    if let Some(in_use) = in_use(row) {
+    line("Status", &status::text(row, now));
+    if let Some(in_use) = status::in_use(row) {
         line("In use", &in_use);
     }
     if let Some(why) = &row.last_error {

@@ -1,17 +1,21 @@
 //! The site of a command: the spool, the configuration and the user.
 
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
-use super::exit::{EX_CONFIG, EX_NOINPUT, EX_TEMPFAIL, Failure, write_once};
+use super::exit::{EX_CONFIG, EX_NOINPUT, EX_TEMPFAIL, EX_USAGE, Failure};
+use super::log::{self, Quiet};
+use super::output::write_once;
 use super::privilege::{self, Caller};
 use super::trust::{self, Wait};
-use crate::accept::Limits;
 use crate::config::{self, Config};
-use crate::message::printable;
+use crate::message::{Address, ReversePath, printable};
+use crate::queue::By;
 use crate::spool::{self, Spool};
 
 /// The system's spool.
@@ -84,6 +88,13 @@ impl Site {
         Ok(site)
     }
 
+    /// The same for commands that change the queue: these are logged.
+    pub fn for_changes(global: &Global) -> Result<Site, Failure> {
+        let site = Site::look(global)?;
+        log::start(&site.config.log, Quiet::UnlessAsked);
+        Ok(site)
+    }
+
     /// Returns the same site with its configuration read again, for a resident process. Commands no
     /// longer switch users if the process has dropped root since.
     ///
@@ -117,18 +128,39 @@ impl Site {
         }
     }
 
-    /// Returns the limits for acceptance.
-    pub fn limits(&self) -> Limits {
-        let accept = &self.config.accept;
-        Limits {
-            hostname: self.config.hostname.clone(),
-            max_size: accept.max_size,
-            min_free: accept.min_free,
-            min_free_inodes: accept.min_free_inodes,
-            hop_limit: accept.hop_limit,
-            key_lifetime: accept.key_lifetime,
-            max_hold: accept.max_hold,
+    /// Returns the calling user and the reason, for the history.
+    pub fn by(&self, reason: Option<&str>) -> By {
+        let reason = reason.map(printable);
+        By {
+            by: self.caller.with_sudo(),
+            reason: reason.filter(|reason| !reason.is_empty()),
         }
+    }
+
+    /// Parses an address of the command line. A bare name gets our hostname.
+    pub fn address(&self, given: &OsString) -> Result<Address, Failure> {
+        let parsed = Address::from_bytes(given.as_bytes());
+        let whole = parsed.and_then(|address| address.qualified(&self.config.hostname));
+        whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
+    }
+
+    /// Returns the sender of the command line, or the caller.
+    pub fn sender(&self, given: Option<&OsString>) -> Result<ReversePath, Failure> {
+        let Some(given) = given else {
+            return self.caller_as_sender();
+        };
+        let parsed = ReversePath::parse(given.as_bytes());
+        let whole = parsed.and_then(|address| address.qualified(&self.config.hostname));
+        whole.map_err(|error| Failure::new(EX_USAGE, format!("{given:?}: {error}")))
+    }
+
+    /// Returns the calling user as a sender.
+    pub fn caller_as_sender(&self) -> Result<ReversePath, Failure> {
+        let name = &self.caller.name;
+        let whole = Address::of_user(name)
+            .and_then(|address| address.qualified(&self.config.hostname))
+            .map(ReversePath::Mailbox);
+        whole.map_err(|error| Failure::new(EX_USAGE, format!("{name:?}: {error}")))
     }
 }
 

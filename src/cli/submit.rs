@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use super::args::{DsnParams, Global, Receive, Send};
 use super::background;
-use super::exit::{EX_DATAERR, EX_USAGE, Failure, write_once};
+use super::exit::{EX_DATAERR, EX_USAGE, Failure};
 use super::log::{self, Quiet};
-use super::route;
+use super::output::write_once;
 use super::site::{IfMissing, Site};
 use super::table;
 use super::watchdog::Watchdog;
@@ -44,7 +44,7 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
         ));
     };
     let refused = |failure: Failure| {
-        drain(&failure, site.limits().max_size);
+        drain(&failure, site.config.accept.limits.max_size);
         failure
     };
     let sender = ReversePath::parse(from.as_bytes());
@@ -74,7 +74,8 @@ pub(super) fn receive(global: &Global, args: &Receive) -> Result<(), Failure> {
 /// Returns an acceptor that tells the watchdog as soon as the message is durable.
 fn acceptor(site: &Site, watchdog: &Watchdog) -> Acceptor {
     let watchdog = watchdog.clone();
-    Acceptor::new(site.spool.clone(), site.limits()).when_durable(move || watchdog.commit())
+    let limits = site.config.accept.limits.clone();
+    Acceptor::new(site.spool.clone(), limits).when_durable(move || watchdog.commit())
 }
 
 /// `mailspool send`.
@@ -84,7 +85,7 @@ pub(super) fn send(global: &Global, args: &Send) -> Result<(), Failure> {
     log::start(&site.config.log, Quiet::UnlessAsked);
     let sender = match &args.from {
         Some(from) => sender(from)?,
-        None => route::caller(&site)?,
+        None => site.caller_as_sender()?,
     };
     if let Some(name) = &args.transport
         && !site.config.transports.contains_key(name)

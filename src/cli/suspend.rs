@@ -2,36 +2,36 @@
 
 mod concerned;
 
-use std::io;
 use std::thread;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::act::{after, by_caller};
 use super::args::{Global, Names, Resume, Suspend};
 use super::background;
-use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure, complain, write_once};
-use super::log::{self, Quiet};
+use super::exit::{EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, Failure};
+use super::output::{complain, say};
 use super::site::Site;
 use super::table;
-use super::transports;
+use super::time::from_now;
+use super::waiting::{describe, in_force};
+use super::way::Way;
 use crate::disk;
-use crate::message::{Address, Envelope, ReversePath, printable};
+use crate::message::{Address, Envelope, printable};
 use crate::operator;
-use crate::spool::{Changed, Standing, Suspension, Target};
+use crate::spool::{Changed, Suspension, Target};
 
 /// `mailspool suspend`.
 pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<u8, Failure> {
-    let site = open(global)?;
+    let site = Site::for_changes(global)?;
     let targets = targets(&site, &args.names, true)?;
     let until = match args.time {
         None => None,
-        Some(time) => Some(seconds(after(
+        Some(time) => Some(seconds(from_now(
             time.try_into().unwrap_or(SignedDuration::MAX),
         )?)),
     };
-    let by = by_caller(&site, args.reason.as_deref());
+    let by = site.by(args.reason.as_deref());
     for target in targets {
         let suspension = Suspension {
             target,
@@ -55,9 +55,9 @@ pub(super) fn suspend(global: &Global, args: &Suspend) -> Result<u8, Failure> {
 
 /// `mailspool resume`.
 pub(super) fn resume(global: &Global, args: &Resume) -> Result<u8, Failure> {
-    let site = open(global)?;
+    let site = Site::for_changes(global)?;
     let targets = targets(&site, &args.names, false)?;
-    let by = by_caller(&site, None).by;
+    let by = site.by(None).by;
     let mut status = 0;
     let mut resumed = Vec::new();
     for target in targets {
@@ -120,72 +120,17 @@ pub(super) fn resume(global: &Global, args: &Resume) -> Result<u8, Failure> {
 /// Formats the remaining suspensions that may still hold the resumed mail: that of all mail, and every
 /// other one if all mail was resumed.
 fn still(site: &Site, resumed: &[Target]) -> String {
-    let now = Timestamp::now();
     // This is only a hint; `destinations` lists what is suspended.
-    let all = site.spool.suspensions().unwrap_or_default();
-    let all = all
+    let all = in_force(&site.spool, Timestamp::now()).unwrap_or_default();
+    let others = all
         .into_iter()
-        .filter(|suspension| !suspension.is_over(now));
-    let others =
-        all.filter(|suspension| suspension.target == Target::All || resumed.contains(&Target::All));
-    let lines = others.map(|one| format!("{}.\n", describe(&one)));
+        .filter(|suspension| suspension.target == Target::All || resumed.contains(&Target::All));
+    let lines = others.map(|standing| format!("{}.\n", describe(&standing)));
     if resumed.is_empty() {
         String::new()
     } else {
         lines.collect()
     }
-}
-
-/// The transport and destination of a recipient's mail, as far as the configuration tells.
-pub(super) struct Way {
-    pub transport: Option<String>,
-    pub destination: Option<String>,
-}
-
-impl Way {
-    pub fn of(site: &Site, wanted: Option<&str>, sender: &ReversePath, to: &Address) -> Way {
-        let transport = wanted.or_else(|| site.config.routes.transport_for(sender, to));
-        Way {
-            destination: transport.and_then(|name| transports::destination(site, name, to)),
-            transport: transport.map(str::to_owned),
-        }
-    }
-
-    pub fn has(&self, target: &Target, to: &Address) -> bool {
-        target.is_on_way(self.transport.as_deref(), self.destination.as_deref(), to)
-    }
-
-    /// Returns the suspension that holds mail on this way; of several, the last to end.
-    pub fn suspended<'a>(&self, all: &'a [Standing], to: &Address) -> Option<&'a Standing> {
-        all.iter()
-            .filter(|suspension| self.has(&suspension.target, to))
-            .max_by_key(|suspension| suspension.until().unwrap_or(Timestamp::MAX))
-    }
-}
-
-/// Formats a suspension: by which operator, since and until when, and why.
-pub(super) fn describe(standing: &Standing) -> String {
-    let name = &standing.target;
-    let Some(says) = &standing.says else {
-        return printable(&format!("{name} is suspended: {DAMAGED}"));
-    };
-    let (by, since) = (&says.by.by, table::time(says.since));
-    let until = says.until.map(table::time);
-    let until = until.map_or(String::new(), |until| format!(" until {until}"));
-    let why = says.by.reason.as_deref();
-    let why = why.map_or(String::new(), |why| format!(": {why}"));
-    printable(&format!(
-        "{name} is suspended by {by} since {since}{until}{why}"
-    ))
-}
-
-/// The text for a suspension with a damaged file.
-pub(super) const DAMAGED: &str = "its file is damaged; `mailspool resume` removes it";
-
-fn open(global: &Global) -> Result<Site, Failure> {
-    let site = Site::look(global)?;
-    log::start(&site.config.log, Quiet::UnlessAsked);
-    Ok(site)
 }
 
 /// Parses the names. `must_be` rejects a transport that does not exist and a name that can match
@@ -265,8 +210,4 @@ fn busy(target: &Target) -> Failure {
     let name = printable(&target.to_string());
     let text = format!("{name}: another process is suspending or resuming it; try again");
     Failure::new(EX_TEMPFAIL, text)
-}
-
-fn say(text: &str) {
-    write_once(io::stdout(), text);
 }

@@ -4,7 +4,14 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, ZonedDateTime};
 
+use super::exit::{EX_USAGE, Failure};
 use super::table;
+
+/// Returns the time that is this far in the future.
+pub(super) fn from_now(time: SignedDuration) -> Result<Timestamp, Failure> {
+    let then = Timestamp::now().checked_add(time);
+    then.map_err(|_| Failure::new(EX_USAGE, "that time is too far away"))
+}
 
 /// Parses a time that is not past: RFC 3339 with an offset or `Z`, the same with a zone in brackets, a
 /// local date and time, `today` or `tomorrow` with a local time, a local time alone, which means its

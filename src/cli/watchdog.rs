@@ -9,7 +9,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::exit::{EX_TEMPFAIL, Failure, no_failure_from_now_on, write_once};
+use super::ending::no_failure_from_now_on;
+use super::exit::{EX_TEMPFAIL, Failure};
+use super::output::write_once;
 
 /// How long a process may take after the commit point; then it exits with 0.
 const AFTER: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::Error;
 use super::raw::RawDns;
-use super::value::Text;
+use super::value::{Text, at};
 
 /// `[dns]`: the servers and their timeout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Dns {
 }
 
 impl Text<'_> {
-    pub(super) fn dns(&self, raw: &RawDns) -> Result<Dns, Error> {
+    pub(super) fn dns(&self, raw: &mut RawDns) -> Result<Dns, Error> {
         let server = |given: &Spanned<String>| {
             let text = given.get_ref();
             let bare = || Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53));
@@ -31,10 +31,14 @@ impl Text<'_> {
             })
         };
         let servers: Result<Vec<_>, Error> = raw.servers.iter().map(server).collect();
-        let timeout = raw.timeout.as_ref().map(|given| self.some_time(given));
+        let servers = servers?;
+        raw.servers = servers
+            .iter()
+            .map(|server| at(server.to_string()))
+            .collect();
         Ok(Dns {
-            servers: servers?,
-            timeout: timeout.transpose()?.unwrap_or(Duration::from_secs(5)),
+            servers,
+            timeout: self.some_time(&raw.timeout)?,
             local_mx: raw.local_mx,
         })
     }

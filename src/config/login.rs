@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use super::Error;
 use super::raw::{RawAuth, RawTransport};
-use super::value::Text;
-use super::wire::{Wire, WireTls};
-use crate::dns::Host;
+use super::value::{Text, at};
 use crate::smtp::{Mechanism, TlsPolicy};
 
 /// Credentials, and how they may be used.
@@ -45,11 +43,12 @@ impl fmt::Debug for Secret {
 }
 
 impl Text<'_> {
+    /// Returns the credentials of a transport. `is_local` means that every host is a socket of this machine.
     pub(super) fn login(
         &self,
-        raw: &RawTransport,
-        hosts: &[Host],
-        tls: &WireTls,
+        raw: &mut RawTransport,
+        is_local: bool,
+        policy: TlsPolicy,
     ) -> Result<Option<WireLogin>, Error> {
         let secrets = ["password", "password_file", "token_file"];
         let Some(username) = &raw.username else {
@@ -95,10 +94,9 @@ impl Text<'_> {
                 Some(mechanism)
             }
         };
-        let in_clear = raw.auth_in_clear.as_ref().map(|given| *given.get_ref());
         // A socket of this machine cannot be eavesdropped on.
-        let in_clear = in_clear.unwrap_or(Wire::is_local(hosts));
-        if tls.policy == TlsPolicy::None && !in_clear {
+        let in_clear = *raw.auth_in_clear.get_or_insert(at(is_local)).get_ref();
+        if policy == TlsPolicy::None && !in_clear {
             let what = "credentials need TLS; `auth_in_clear = true` sends them without";
             return Err(self.error(username.span(), what));
         }

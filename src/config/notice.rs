@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::raw::{RawNotice, RawWording};
-use super::value::Text;
+use super::value::{Text, at, spans};
 use super::{Error, signed};
 use crate::message::NoticeKind;
 use crate::notice::{Templates, Wording, WordingError};
@@ -36,9 +36,9 @@ pub struct TextFile {
 }
 
 impl Text<'_> {
-    pub(super) fn notices(&self, raw: &RawNotice) -> Result<Notices, Error> {
+    pub(super) fn notices(&self, raw: &mut RawNotice) -> Result<Notices, Error> {
         let mut files = Vec::new();
-        let mut wording = |kind, raw: &RawWording| {
+        let mut wording = |kind, raw: &mut RawWording| {
             let given = raw.text_file.as_ref().map(|path| TextFile {
                 kind,
                 path: path.get_ref().clone(),
@@ -48,30 +48,34 @@ impl Text<'_> {
             self.wording(kind, raw)
         };
         Ok(Notices {
-            delays: self.delays(&raw.delay)?,
+            delays: self.delays(&mut raw.delay)?,
             return_whole: raw.return_whole.0,
             templates: Templates {
-                bounce: wording(NoticeKind::Bounce, &raw.bounce)?,
-                delay: wording(NoticeKind::Delay, &raw.delay)?,
-                success: wording(NoticeKind::Success, &raw.success)?,
+                bounce: wording(NoticeKind::Bounce, &mut raw.bounce)?,
+                delay: wording(NoticeKind::Delay, &mut raw.delay)?,
+                success: wording(NoticeKind::Success, &mut raw.success)?,
             },
             files,
         })
     }
 
-    fn delays(&self, raw: &RawWording) -> Result<DelayAges, Error> {
-        let Some(given) = &raw.after else {
-            return Ok(DelayAges::default());
+    fn delays(&self, raw: &mut RawWording) -> Result<DelayAges, Error> {
+        let ages = match &raw.after {
+            None => DelayAges::default(),
+            Some(given) => {
+                let ages: Vec<_> = given.get_ref().iter().map(|age| signed(age.0)).collect();
+                if ages.iter().any(|age| *age < Schedule::SHORTEST) {
+                    let what = "a delay notice needs an age of at least a minute; [] means never";
+                    return Err(self.error(given.span(), what));
+                }
+                DelayAges::new(ages)
+            }
         };
-        let ages: Vec<_> = given.get_ref().iter().map(|age| signed(age.0)).collect();
-        if ages.iter().any(|age| *age < Schedule::SHORTEST) {
-            let what = "a delay notice needs an age of at least a minute; [] means never";
-            return Err(self.error(given.span(), what));
-        }
-        Ok(DelayAges::new(ages))
+        raw.after = Some(at(spans(ages.ages())));
+        Ok(ages)
     }
 
-    fn wording(&self, kind: NoticeKind, raw: &RawWording) -> Result<Wording, Error> {
+    fn wording(&self, kind: NoticeKind, raw: &mut RawWording) -> Result<Wording, Error> {
         if let (Some(_), Some(file)) = (&raw.text, &raw.text_file) {
             let what = "a notice has either `text` or `text_file`";
             return Err(self.error(file.span(), what));
@@ -92,6 +96,11 @@ impl Text<'_> {
                 let error = |error| self.wrong_words(given, key, &error);
                 wording = with(wording, given.get_ref()).map_err(error)?;
             }
+        }
+        raw.from = Some(at(wording.from()));
+        raw.subject = Some(at(wording.subject()));
+        if raw.text_file.is_none() {
+            raw.text = Some(at(wording.text()));
         }
         Ok(wording)
     }

@@ -1,20 +1,24 @@
-//! The keys of the file, each with its place for error messages. The same declarations read and write
-//! them, so that the written form can be read.
+//! The keys of the file, each with its place for error messages.
+//!
+//! Validation fills in every default and replaces each value by its usual spelling. What is then written is
+//! the configuration in force, and the same declarations can read it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::de::{Deserializer, Error};
-use serde::ser::{Error as _, Serializer};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::value::{Size, Span, SpanOrNever};
-use super::wire::OnUnknown;
+use super::value::{Size, Span, SpanOrNever, at, spans};
 use super::{Attempt, Log};
+use crate::accept::Limits;
+use crate::notice::DsnBuilder;
+use crate::queue::{Phase, Rhythm, Schedule, Schedules};
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub hostname: Option<Spanned<String>>,
@@ -43,7 +47,14 @@ pub(super) struct Raw {
     pub route: Vec<RawRoute>,
 }
 
-#[derive(Deserialize, Serialize)]
+/// Places in a text and passwords are not for debugging; the values are in [`Config`](super::Config).
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Raw")
+    }
+}
+
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAccept {
     pub max_size: Size,
@@ -58,20 +69,29 @@ pub(super) struct RawAccept {
 
 impl Default for RawAccept {
     fn default() -> RawAccept {
+        let Limits {
+            hostname: _,
+            max_size,
+            min_free,
+            min_free_inodes,
+            hop_limit,
+            key_lifetime,
+            max_hold,
+        } = Limits::new("");
         RawAccept {
-            max_size: Size(50_000_000),
-            min_free: Size(100_000_000),
-            min_free_inodes: 1_000,
-            hop_limit: 50,
+            max_size: Size(max_size),
+            min_free: Size(min_free),
+            min_free_inodes,
+            hop_limit,
             attempt: Attempt::default(),
             timeout: Span::from_secs(600),
-            key_lifetime: Spanned::new(0..0, Span::from_secs(24 * 3600)),
-            max_hold: Span::from_secs(30 * 24 * 3600),
+            key_lifetime: at(key_lifetime.into()),
+            max_hold: max_hold.into(),
         }
     }
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawRun {
     pub jobs: Spanned<usize>,
@@ -81,8 +101,8 @@ pub(super) struct RawRun {
 impl Default for RawRun {
     fn default() -> RawRun {
         RawRun {
-            jobs: Spanned::new(0..0, 20),
-            background: Spanned::new(0..0, 4),
+            jobs: at(20),
+            background: at(4),
         }
     }
 }
@@ -90,7 +110,7 @@ impl Default for RawRun {
 /// Declares a table with the keys of a schedule and further keys.
 macro_rules! with_schedule_keys {
     ($name:ident { $($(#[$attribute:meta])* $key:ident: $type:ty,)* }) => {
-        #[derive(Default, Deserialize, Serialize)]
+        #[derive(Clone, Default, Deserialize, Serialize)]
         #[serde(deny_unknown_fields)]
         pub(super) struct $name {
             $($(#[$attribute])* pub $key: $type,)*
@@ -110,6 +130,17 @@ macro_rules! with_schedule_keys {
                     cap: self.cap.as_ref(),
                     lifetime: self.lifetime.as_ref(),
                 }
+            }
+
+            /// Sets the keys to what the schedule came to.
+            pub fn fill(&mut self, schedule: &Schedule) {
+                (self.phases, self.delays) = match schedule.rhythm() {
+                    Rhythm::Phases(phases) => (Some(at(phases.iter().map(RawPhase::from).collect())), None),
+                    Rhythm::Delays(delays) => (None, Some(at(spans(delays)))),
+                };
+                self.jitter = Some(at(schedule.jitter()));
+                self.cap = schedule.cap().map(|cap| at(cap.into()));
+                self.lifetime = Some(at(schedule.lifetime().into()));
             }
         }
     };
@@ -156,7 +187,7 @@ with_schedule_keys! {
     }
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetryRule {
     pub status: Option<Spanned<String>>,
@@ -165,7 +196,7 @@ pub(super) struct RawRetryRule {
     pub until: Option<Spanned<Span>>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawBounce {
     pub lifetime: Spanned<Span>,
@@ -174,12 +205,12 @@ pub(super) struct RawBounce {
 impl Default for RawBounce {
     fn default() -> RawBounce {
         RawBounce {
-            lifetime: Spanned::new(0..0, Span::from_secs(86_400)),
+            lifetime: at(Schedules::NULL_LIFETIME.into()),
         }
     }
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawNotice {
     pub return_whole: Size,
@@ -191,7 +222,7 @@ pub(super) struct RawNotice {
 impl Default for RawNotice {
     fn default() -> RawNotice {
         RawNotice {
-            return_whole: Size(64_000),
+            return_whole: Size(DsnBuilder::new("").return_whole),
             bounce: RawWording::default(),
             delay: RawWording::default(),
             success: RawWording::default(),
@@ -199,7 +230,7 @@ impl Default for RawNotice {
     }
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawFrozen {
     pub lifetime: Spanned<SpanOrNever>,
@@ -208,12 +239,12 @@ pub(super) struct RawFrozen {
 impl Default for RawFrozen {
     fn default() -> RawFrozen {
         RawFrozen {
-            lifetime: Spanned::new(0..0, SpanOrNever(Some(Span::from_secs(14 * 86_400)))),
+            lifetime: at(SpanOrNever(Some(Span::from_secs(14 * 86_400)))),
         }
     }
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawWording {
     pub from: Option<Spanned<String>>,
@@ -224,7 +255,7 @@ pub(super) struct RawWording {
     pub after: Option<Spanned<Vec<Span>>>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPhase {
     pub until: Span,
@@ -237,7 +268,17 @@ fn one() -> f64 {
     1.0
 }
 
-#[derive(Deserialize, Serialize)]
+impl From<&Phase> for RawPhase {
+    fn from(phase: &Phase) -> RawPhase {
+        RawPhase {
+            until: phase.until.into(),
+            every: phase.every.into(),
+            factor: phase.factor,
+        }
+    }
+}
+
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawDiscard {
     pub keep: Span,
@@ -251,37 +292,39 @@ impl Default for RawDiscard {
     }
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawDns {
     pub servers: Vec<Spanned<String>>,
-    pub timeout: Option<Spanned<Span>>,
+    pub timeout: Spanned<Span>,
     pub local_mx: bool,
+}
+
+impl Default for RawDns {
+    fn default() -> RawDns {
+        RawDns {
+            servers: Vec::new(),
+            timeout: at(Span::from_secs(5)),
+            local_mx: false,
+        }
+    }
 }
 
 /// Declares the keys of all transport types, and a list of the keys that are set.
 macro_rules! transport_keys {
-    ($($key:ident: $type:ty,)*) => {
-        #[derive(Deserialize, Serialize)]
+    ($($(#[$attribute:meta])* $key:ident: $type:ty,)*) => {
+        #[derive(Clone, Deserialize, Serialize)]
         #[serde(deny_unknown_fields)]
         pub(super) struct RawTransport {
             pub r#type: Spanned<String>,
-            $(pub $key: Option<Spanned<$type>>,)*
+            $($(#[$attribute])* pub $key: Option<Spanned<$type>>,)*
         }
 
         impl RawTransport {
             /// Returns each key that is set, except `type`, and its place.
-            pub fn keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+            pub fn keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> + use<> {
                 let all = [$((stringify!($key), self.$key.as_ref().map(Spanned::span)),)*];
                 all.into_iter().filter_map(|(key, span)| Some((key, span?)))
-            }
-
-            /// Returns a transport with no key but `type`.
-            pub fn of_type(name: &str) -> RawTransport {
-                RawTransport {
-                    r#type: Spanned::new(0..0, name.to_owned()),
-                    $($key: None,)*
-                }
             }
         }
     };
@@ -302,6 +345,7 @@ transport_keys! {
     tls_certificate: PathBuf,
     tls_key: PathBuf,
     username: String,
+    #[serde(skip_serializing)]
     password: RawPassword,
     password_file: PathBuf,
     token_file: PathBuf,
@@ -316,8 +360,19 @@ transport_keys! {
     retry: RawTransportRetry,
 }
 
+/// What to do with a message if it is unknown whether the server accepted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// Attempt it again; it may be delivered twice.
+    #[default]
+    Retry,
+    /// Freeze it until an operator acts.
+    Freeze,
+}
+
 /// A string or a list of strings.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(untagged, expecting = "a string or a list of strings")]
 pub(super) enum OneOrMore {
     One(String),
@@ -354,7 +409,8 @@ pub(super) enum RawAuth {
     OAuthBearer,
 }
 
-/// A password. No error message contains its value, whatever its type.
+/// A password. It is not written, and no error message contains its value, whatever its type.
+#[derive(Clone)]
 pub(super) struct RawPassword(pub String);
 
 impl<'de> Deserialize<'de> for RawPassword {
@@ -366,13 +422,7 @@ impl<'de> Deserialize<'de> for RawPassword {
     }
 }
 
-impl Serialize for RawPassword {
-    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        Err(S::Error::custom("a password is not written anywhere"))
-    }
-}
-
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
     pub recipient: Option<Spanned<String>>,

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use toml::Spanned;
 
 use super::raw::{Raw, RawPhase, RawRetryDomain, RawRetryRule, ScheduleKeys};
-use super::value::{Span, Text};
+use super::value::{Span, Text, at};
 use super::{Error, signed};
 use crate::message::domain;
 use crate::queue::schedule::ScheduleError;
@@ -14,29 +14,36 @@ use crate::queue::{Glob, Phase, ReplyRule, Rhythm, Schedule, Schedules, StatusPa
 
 impl Text<'_> {
     /// Returns all schedules. A transport's or domain's schedule takes missing keys from `[retry]`.
-    pub(super) fn schedules(&self, raw: &Raw) -> Result<Schedules, Error> {
+    pub(super) fn schedules(&self, raw: &mut Raw) -> Result<Schedules, Error> {
         let retry = raw.retry.schedule();
         let default = self.schedule(retry, &Schedule::default())?;
         let mut schedules = Schedules::new(default.clone());
-        for (name, transport) in &raw.transport {
-            if let Some(own) = &transport.retry {
+        for (name, transport) in &mut raw.transport {
+            if let Some(own) = &mut transport.retry {
                 let schedule = self.schedule(own.get_ref().schedule(), &default)?;
+                own.get_mut().fill(&schedule);
                 schedules = schedules.with_transport(name.get_ref(), schedule);
             }
         }
         let mut seen = BTreeSet::new();
-        for own in &raw.retry.domain {
+        for own in &mut raw.retry.domain {
             let name = self.retry_domain(own)?;
-            if !seen.insert(domain::key(name.get_ref()).into_owned()) {
+            let key = domain::key(name.get_ref()).into_owned();
+            if !seen.insert(key.clone()) {
                 let what = format!("a second schedule for {:?}", name.get_ref());
                 return Err(self.error(name.span(), what));
             }
             let schedule = self.schedule(own.schedule(), &default)?;
-            schedules = schedules.with_domain(name.get_ref(), schedule);
+            own.fill(&schedule);
+            schedules = schedules.with_domain(&key, schedule);
+            own.domain = Some(at(key));
         }
-        for rule in &raw.retry.rule {
+        let name = |own: &RawRetryDomain| own.domain.clone().map(Spanned::into_inner);
+        raw.retry.domain.sort_by_cached_key(name);
+        for rule in &mut raw.retry.rule {
             schedules = schedules.with_rule(self.reply_rule(rule, &default)?);
         }
+        raw.retry.fill(&default);
         let lifetime = signed(raw.bounce.lifetime.get_ref().0);
         if !lifetime.is_zero() && lifetime < Schedule::SHORTEST {
             let what = "a lifetime of bounces is \"0\" or at least a minute";
@@ -103,7 +110,7 @@ impl Text<'_> {
         })
     }
 
-    fn reply_rule(&self, rule: &RawRetryRule, default: &Schedule) -> Result<ReplyRule, Error> {
+    fn reply_rule(&self, rule: &mut RawRetryRule, default: &Schedule) -> Result<ReplyRule, Error> {
         let (place, after) = (rule.after.span(), signed(rule.after.get_ref().0));
         if rule.status.is_none() && rule.reply.is_none() {
             let what = "a [[retry.rule]] needs `status` or `reply`, or both";
@@ -119,10 +126,12 @@ impl Text<'_> {
             let status = given.get_ref().parse::<StatusPattern>();
             status.map_err(|error| self.error(given.span(), error))
         });
+        let status = status.transpose()?;
+        rule.status = status.as_ref().map(|status| at(status.to_string()));
         let until = rule.until.as_ref();
         let until = until.map(|given| self.some_time(given).map(signed));
         Ok(ReplyRule {
-            status: status.transpose()?,
+            status,
             reply: rule.reply.as_ref().map(|given| Glob::new(given.get_ref())),
             after,
             until: until.transpose()?,

@@ -1,6 +1,7 @@
 use super::*;
 use crate::message::{NoticeKind, ReversePath};
 use crate::notice::Wording;
+use crate::queue::Pattern;
 use crate::smtp::TlsPolicy;
 
 fn error(text: &str) -> String {
@@ -21,7 +22,7 @@ fn the_default_delivers_everything_to_the_outbox() {
     };
     assert_eq!(config.transports.get(name), Some(&expected));
     assert_eq!(config.retry, Schedules::default());
-    assert_eq!(config.accept.max_size, 50_000_000);
+    assert_eq!(config.accept.limits.max_size, 50_000_000);
 }
 
 #[test]
@@ -52,8 +53,8 @@ fn the_documented_example_can_be_read() {
         "config.toml",
     )
     .unwrap();
-    assert_eq!(config.accept.max_size, 10_000);
-    assert_eq!(config.accept.min_free, 0);
+    assert_eq!(config.accept.limits.max_size, 10_000);
+    assert_eq!(config.accept.limits.min_free, 0);
     assert_eq!(config.accept.attempt, Attempt::Now);
     assert_eq!(config.postmaster.as_str(), "root@mail.example.net");
     let lifetime = config.retry.default_schedule().lifetime();
@@ -549,7 +550,7 @@ fn comments_are_left_out_and_their_lines_counted() {
     let read = |text: &str| Config::parse(text, "c").map_err(|error| error.to_string());
     assert!(without_comments(DEFAULT).len() < DEFAULT.len() / 4);
     let one = "# é\n\n#\n[accept]\n# more\nhop_limit = 3 # a few\n#";
-    assert_eq!(read(one).unwrap().accept.hop_limit, 3);
+    assert_eq!(read(one).unwrap().accept.limits.hop_limit, 3);
     let wrong = read("# one\n#two\nhostname = \"a b\"\n").unwrap_err();
     assert!(wrong.starts_with("c:3: "), "{wrong}");
     let wrong = read("#\n#\nnonsense = 1\n").unwrap_err();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use toml::Spanned;
 use super::Error;
 
 /// A size in octets: a number, or a string such as `50M`. Prefixes are powers of ten.
+#[derive(Clone, Copy)]
 pub(super) struct Size(pub u64);
 
 /// A duration: a string such as `15m`, `2h`, `4d`.
@@ -26,6 +28,22 @@ impl Span {
     pub const fn from_secs(seconds: u64) -> Span {
         Span(Duration::from_secs(seconds))
     }
+}
+
+impl From<SignedDuration> for Span {
+    /// A negative duration becomes 0.
+    fn from(duration: SignedDuration) -> Span {
+        Span(Duration::try_from(duration).unwrap_or_default())
+    }
+}
+
+pub(super) fn spans(durations: &[SignedDuration]) -> Vec<Span> {
+    durations.iter().copied().map(Span::from).collect()
+}
+
+/// Wraps a value that has no place in the text.
+pub(super) fn at<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
 }
 
 impl<'de> Deserialize<'de> for Size {

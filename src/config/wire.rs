@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::Error;
 use super::login::WireLogin;
-use super::raw::{OneOrMore, RawTls, RawTlsMin, RawTransport};
-use super::value::Text;
+use super::raw::{OnUnknown, OneOrMore, RawTls, RawTlsMin, RawTransport};
+use super::value::{Span, Text, at};
 use crate::dns::{Host, Name};
 use crate::message::domain;
 use crate::smtp::{HelloName, MinimumTls, Protocol, TlsPolicy};
@@ -56,17 +55,6 @@ pub struct WireTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What to do with a message if it is unknown whether the server accepted it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnUnknown {
-    /// Attempt it again; it may be delivered twice.
-    #[default]
-    Retry,
-    /// Freeze it until an operator acts.
-    Freeze,
-}
-
 /// The keys of `smtp` and `lmtp`.
 pub(super) const KEYS: &[&str] = &[
     "timeout",
@@ -98,59 +86,62 @@ const SUBMISSIONS: u16 = 465;
 
 impl Wire {
     /// Whether every host is a socket of this machine.
-    pub(super) fn is_local(hosts: &[Host]) -> bool {
+    fn is_local(hosts: &[Host]) -> bool {
         let local = |host: &Host| matches!(host.name, Name::Unix(_));
         !hosts.is_empty() && hosts.iter().all(local)
     }
 }
 
 impl Text<'_> {
-    pub(super) fn wire(&self, raw: &RawTransport, hostname: &str) -> Result<Wire, Error> {
+    pub(super) fn wire(&self, raw: &mut RawTransport, hostname: &str) -> Result<Wire, Error> {
         let protocol = match raw.r#type.get_ref().as_str() {
             "lmtp" => Protocol::Lmtp,
             _ => Protocol::Smtp,
         };
         let hosts = self.hosts(raw, protocol)?;
         let implicit = self.implicit(raw, &hosts)?;
-        let port = match (&raw.port, protocol) {
-            (Some(port), _) if *port.get_ref() == 0 => {
-                return Err(self.error(port.span(), "a port is a number from 1 to 65535"));
-            }
-            (Some(port), _) => *port.get_ref(),
-            (None, Protocol::Lmtp) => 24,
-            (None, Protocol::Smtp) if implicit => SUBMISSIONS,
-            (None, Protocol::Smtp) => 25,
-        };
+        let texts = hosts.iter().map(ToString::to_string).collect();
+        raw.host = (!hosts.is_empty()).then(|| at(OneOrMore::More(texts)));
+        let port = raw.port.get_or_insert(at(match protocol {
+            Protocol::Lmtp => 24,
+            Protocol::Smtp if implicit => SUBMISSIONS,
+            Protocol::Smtp => 25,
+        }));
+        if *port.get_ref() == 0 {
+            return Err(self.error(port.span(), "a port is a number from 1 to 65535"));
+        }
+        let port = *port.get_ref();
         let hello = raw.hello.as_ref();
         let name = hello.map_or(hostname, |given| given.get_ref());
         let span = || hello.unwrap_or(&raw.r#type).span();
         let name = domain::to_ascii(name).map_err(|error| self.error(span(), error))?;
         let hello = HelloName::parse(&name).map_err(|error| self.error(span(), error))?;
-        let most = |given: &Option<Spanned<usize>>, key: &str, default: usize| match given {
-            Some(given) => self.at_least_one(given, key),
-            None => Ok(default),
+        raw.hello = Some(at(hello.to_string()));
+        let most = |key: &mut Option<Spanned<usize>>, name: &str| {
+            self.at_least_one(key.get_or_insert(at(100)), name)
         };
-        let connect_timeout = raw.connect_timeout.as_ref();
-        let connect_timeout = connect_timeout.map(|given| self.some_time(given));
-        let timeout = raw.timeout.as_ref().map(|given| self.some_time(given));
         let tls = self.tls(raw, &hosts, implicit)?;
         Ok(Wire {
             protocol,
-            login: self.login(raw, &hosts, &tls)?,
+            login: self.login(raw, Wire::is_local(&hosts), tls.policy)?,
             tls,
             port,
             hello,
-            max_recipients: most(&raw.max_recipients, "max_recipients", 100)?,
-            max_per_connection: most(&raw.max_per_connection, "max_per_connection", 100)?,
-            concurrency: self.concurrency(raw)?,
-            connect_timeout: connect_timeout
-                .transpose()?
-                .unwrap_or(Duration::from_secs(30)),
-            timeout: timeout.transpose()?,
-            on_unknown: raw
+            max_recipients: most(&mut raw.max_recipients, "max_recipients")?,
+            max_per_connection: most(&mut raw.max_per_connection, "max_per_connection")?,
+            concurrency: self.concurrency(&mut raw.concurrency)?,
+            connect_timeout: {
+                let default = at(Span::from_secs(30));
+                self.some_time(raw.connect_timeout.get_or_insert(default))?
+            },
+            timeout: match &raw.timeout {
+                Some(given) => Some(self.some_time(given)?),
+                None => None,
+            },
+            on_unknown: *raw
                 .on_unknown
-                .as_ref()
-                .map_or_else(OnUnknown::default, |given| *given.get_ref()),
+                .get_or_insert(at(OnUnknown::default()))
+                .get_ref(),
             hosts,
         })
     }
@@ -163,8 +154,8 @@ impl Text<'_> {
             };
         };
         let texts = match given.get_ref() {
-            OneOrMore::One(one) => std::slice::from_ref(one),
-            OneOrMore::More(more) => more,
+            OneOrMore::One(text) => std::slice::from_ref(text),
+            OneOrMore::More(texts) => texts,
         };
         if texts.is_empty() {
             return Err(self.error(given.span(), "`host` is empty"));
@@ -202,16 +193,23 @@ impl Text<'_> {
         }
     }
 
-    fn tls(&self, raw: &RawTransport, hosts: &[Host], implicit: bool) -> Result<WireTls, Error> {
-        let policy = match raw.tls.as_ref().map(Spanned::get_ref) {
-            Some(RawTls::None) => TlsPolicy::None,
-            Some(RawTls::Opportunistic) => TlsPolicy::Opportunistic,
-            Some(RawTls::Required) => TlsPolicy::Required,
-            Some(RawTls::Verified) => TlsPolicy::Verified,
-            None if Wire::is_local(hosts) && !implicit => TlsPolicy::None,
-            None if raw.username.is_some() => TlsPolicy::Verified,
-            None if implicit => TlsPolicy::Required,
-            None => TlsPolicy::Opportunistic,
+    fn tls(
+        &self,
+        raw: &mut RawTransport,
+        hosts: &[Host],
+        implicit: bool,
+    ) -> Result<WireTls, Error> {
+        let given = raw.tls.get_or_insert(at(match raw.username {
+            _ if Wire::is_local(hosts) && !implicit => RawTls::None,
+            Some(_) => RawTls::Verified,
+            None if implicit => RawTls::Required,
+            None => RawTls::Opportunistic,
+        }));
+        let policy = match given.get_ref() {
+            RawTls::None => TlsPolicy::None,
+            RawTls::Opportunistic => TlsPolicy::Opportunistic,
+            RawTls::Required => TlsPolicy::Required,
+            RawTls::Verified => TlsPolicy::Verified,
         };
         // A key that would have no effect is a mistake.
         let needs =
@@ -235,7 +233,7 @@ impl Text<'_> {
             needs(key, Some(span), has, what)?;
         }
         let (certificate, key) = (&raw.tls_certificate, &raw.tls_key);
-        let spans = [certificate, key].map(|one| one.as_ref().map(Spanned::span));
+        let spans = [certificate, key].map(|file| file.as_ref().map(Spanned::span));
         needs(
             "tls_certificate",
             spans[0].clone(),
@@ -248,6 +246,10 @@ impl Text<'_> {
             certificate.is_some(),
             "`tls_certificate`",
         )?;
+        raw.tls_implicit = used.then_some(at(implicit));
+        if used {
+            raw.tls_min.get_or_insert(at(RawTlsMin::V1_2));
+        }
         let file = |given: &Option<Spanned<PathBuf>>| given.as_ref().map(|at| at.get_ref().clone());
         Ok(WireTls {
             policy,

@@ -85,8 +85,10 @@ fn zombies(adopter: &Process) -> Vec<u32> {
         return Vec::new();
     };
     let all = all.filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?));
-    let ours = all.filter(|one| one.parent == adopter.id && one.name == own.name);
-    ours.filter(|one| one.is_zombie).map(|one| one.id).collect()
+    let ours = all.filter(|process| process.parent == adopter.id && process.name == own.name);
+    ours.filter(|process| process.is_zombie)
+        .map(|process| process.id)
+        .collect()
 }
 
 struct Process {

@@ -13,7 +13,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal as signals};
 
 use super::Happening;
-use crate::cli::exit::{EX_TEMPFAIL, Failure, leave};
+use crate::cli::ending::leave;
+use crate::cli::exit::{EX_TEMPFAIL, Failure};
 use crate::runner::Stop;
 
 /// What signals act on.

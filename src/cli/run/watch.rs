@@ -14,6 +14,7 @@ use super::progress::Bar;
 use super::signals::Control;
 use super::{Happening, budget};
 use crate::cli::args::{Global, Run};
+use crate::cli::ending::leave;
 use crate::cli::exit::{EX_SOFTWARE, EX_TEMPFAIL, Failure};
 use crate::cli::log;
 use crate::cli::site::Site;
@@ -147,7 +148,7 @@ impl Watching<'_> {
             let result = catch_unwind(AssertUnwindSafe(|| runner.watch()));
             match result {
                 Ok(result) => drop(say.send(Happening::Ended(result))),
-                Err(_) => crate::cli::exit::leave(EX_SOFTWARE),
+                Err(_) => leave(EX_SOFTWARE),
             }
         };
         let thread = thread::Builder::new().name("runner".to_owned()).spawn(work);

@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::Way;
-use crate::cli::route::because;
 use crate::cli::site::Site;
+use crate::cli::way::{Way, because};
 use crate::cli::{table, transports};
 use crate::message::{Address, ReversePath, domain, printable};
 use crate::queue::route::Pattern;
@@ -84,8 +83,8 @@ fn is_domain(name: &str) -> bool {
 fn fixed(site: &Site, transport: &str) -> Option<String> {
     let to = |domain| Address::parse(&format!("x@{domain}")).ok();
     let to = |domain| transports::destination(site, transport, &to(domain)?);
-    let (one, other) = (to("one.invalid")?, to("other.invalid")?);
-    (one == other).then_some(one)
+    let (first, second) = (to("one.invalid")?, to("other.invalid")?);
+    (first == second).then_some(first)
 }
 
 /// Whether a transport takes all mail to this destination.
@@ -144,7 +143,7 @@ fn example(pattern: &Pattern, domain: &str) -> Option<Address> {
         Pattern::Any => domain.to_owned(),
         Pattern::Domain(domain) => domain.clone(),
         Pattern::Subdomains(above) => format!("x.{above}"),
-        Pattern::Mailbox(one) => return Some(one.clone()),
+        Pattern::Mailbox(address) => return Some(address.clone()),
         Pattern::Null => return None,
     };
     Address::parse(&format!("x@{domain}")).ok()

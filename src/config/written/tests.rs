@@ -17,6 +17,7 @@ fn comes_back(text: &str) -> String {
         panic!("{error}\n{written}");
     });
     assert_eq!(meaning(&again), meaning(&config), "{written}");
+    assert_eq!(again.to_toml().unwrap(), written);
     written
 }
 
