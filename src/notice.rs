@@ -29,6 +29,7 @@ pub struct Report<'a> {
     #[doc(hidden)]
     pub id: QueueId,
     /// The id of the message that the notice is about.
+    #[doc(hidden)]
     pub origin: QueueId,
     /// The kind of notice.
     pub kind: NoticeKind,

@@ -97,12 +97,15 @@ pub struct Summary {
     /// Notices that were queued.
     pub notices: u64,
     /// Messages that were locked by another process or thread.
+    #[doc(hidden)]
     pub busy: u64,
     /// Messages that were moved to `corrupt/`.
+    #[doc(hidden)]
     pub corrupt: u64,
     /// Messages that a system error kept from being worked on.
     pub trouble: u64,
     /// Directories that could not be read, and other failures in the spool that do not concern one message.
+    #[doc(hidden)]
     pub unread: u64,
 }
 

@@ -58,8 +58,8 @@ impl Site {
     }
 }
 
-fn nobody() -> User {
-    User::from_name("nobody").unwrap().expect("the user nobody")
+fn other() -> User {
+    User::from_name("backup").unwrap().expect("the user backup")
 }
 
 fn everything_below(dir: &Path) -> Vec<PathBuf> {
@@ -78,7 +78,7 @@ fn everything_below(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn whatever_root_does_in_a_spool_its_owner_has_done() {
     let site = Site::new();
-    site.ok(&["init", "--user", "nobody"], "");
+    site.ok(&["init", "--user", "backup"], "");
     site.ok(
         &["send", "--queue-only", "-f", "", "x@example.org"],
         MESSAGE,
@@ -96,7 +96,7 @@ fn whatever_root_does_in_a_spool_its_owner_has_done() {
     );
     for path in everything_below(&site.spool) {
         let metadata = path.symlink_metadata().unwrap();
-        assert_eq!(metadata.uid(), nobody().uid.as_raw(), "{}", path.display());
+        assert_eq!(metadata.uid(), other().uid.as_raw(), "{}", path.display());
         assert_eq!(metadata.mode() & 0o077, 0, "{}", path.display());
     }
     let history = site.ok(&["show", id.trim(), "--json"], "");
@@ -110,7 +110,7 @@ fn whatever_root_does_in_a_spool_its_owner_has_done() {
 #[test]
 fn a_caller_that_ignores_its_children_is_served() {
     let site = Site::new();
-    site.ok(&["init", "--user", "nobody"], "");
+    site.ok(&["init", "--user", "backup"], "");
     site.configure(
         "[log]\nto = \"none\"\n[transport.box]\ntype = \"pipe\"\ncommand = [\"/bin/sh\", \"-c\", \
          \"cat >/dev/null\"]\n[[route]]\ndomain = \"*\"\ntransport = \"box\"\n",
@@ -140,7 +140,7 @@ fn a_caller_that_ignores_its_children_is_served() {
 #[test]
 fn a_link_in_a_spool_does_not_lead_root_astray() {
     let site = Site::new();
-    site.ok(&["init", "--user", "nobody"], "");
+    site.ok(&["init", "--user", "backup"], "");
     let secret = site.spool.parent().unwrap().join("secret");
     fs::write(&secret, "hostname = 'only root may know'\n").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
@@ -217,14 +217,14 @@ fn a_pipe_runs_as_its_user_if_root_alone_can_change_the_configuration() {
             "root" => site.spool.join("config.toml"),
             _ => site.spool.with_file_name("config.toml"),
         };
-        of_root(&config, &pipe_as("nobody", &out));
+        of_root(&config, &pipe_as("backup", &out));
         let config = config.to_str().unwrap();
         site.ok(
             &["--config", config, "send", "--queue-only", "x@example.org"],
             MESSAGE,
         );
         site.ok(&["--config", config, "run"], "");
-        let (uid, gid) = (nobody().uid, nobody().gid);
+        let (uid, gid) = (other().uid, other().gid);
         assert_eq!(
             fs::read_to_string(&out).unwrap(),
             format!("{uid}\n{gid}\n"),
@@ -327,10 +327,10 @@ fn a_background_attempt_switches_users_as_its_caller_does() {
     assert_eq!(fs::read_to_string(&out).unwrap(), "", "it ran");
 
     let roots = site.spool.with_file_name("config.toml");
-    of_root(&roots, &pipe_as("nobody", &out));
+    of_root(&roots, &pipe_as("backup", &out));
     let roots = roots.to_str().unwrap();
     site.ok(&["--config", roots, "send", "y@example.org"], MESSAGE);
-    let (uid, gid) = (nobody().uid, nobody().gid);
+    let (uid, gid) = (other().uid, other().gid);
     let written = format!("{uid}\n{gid}\n");
     until("it ran", &|| fs::read_to_string(&out).unwrap() == written);
 }
@@ -342,7 +342,7 @@ fn the_systems_spool_has_its_configuration_in_etc() {
     let base = site.spool.parent().unwrap();
     let out = open_file(&site);
     fs::create_dir(&site.spool).unwrap();
-    of_root(&base.join("config.toml"), &pipe_as("nobody", &out));
+    of_root(&base.join("config.toml"), &pipe_as("backup", &out));
     let script = format!(
         "set -e; mount -t tmpfs -o mode=755 none /var/spool; mount -t tmpfs none {0}/spool\n\
          cd {0}/spool; mkdir upper work\n\
@@ -360,14 +360,14 @@ fn the_systems_spool_has_its_configuration_in_etc() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    let (uid, gid) = (nobody().uid, nobody().gid);
+    let (uid, gid) = (other().uid, other().gid);
     assert_eq!(fs::read_to_string(&out).unwrap(), format!("{uid}\n{gid}\n"));
 }
 
 #[test]
 fn a_spool_is_made_as_the_owner_of_its_parent_directory() {
     let site = Site::new();
-    let theirs = dir_of(&site, &nobody());
+    let theirs = dir_of(&site, &other());
     let named = |path: &Path, more: &[&str]| site.run_on(path, &[&["init"], more].concat(), "");
     let below = theirs.join("a/b");
     let refused = named(&below, &[]);
@@ -375,27 +375,27 @@ fn a_spool_is_made_as_the_owner_of_its_parent_directory() {
     let other = named(&below, &["--user", "daemon"]);
     assert_eq!(other.status.code(), Some(75), "{other:?}");
     assert!(!below.parent().unwrap().exists());
-    let own = named(&below, &["--user", "nobody"]);
+    let own = named(&below, &["--user", "backup"]);
     assert!(own.status.success(), "{own:?}");
     for path in [&below, below.parent().unwrap()] {
-        assert_eq!(fs::metadata(path).unwrap().uid(), nobody().uid.as_raw());
+        assert_eq!(fs::metadata(path).unwrap().uid(), other().uid.as_raw());
     }
 
     // Root's directory is given to another user only by a path that only root can change.
     let roots = site.spool.with_file_name("roots");
     fs::create_dir(&roots).unwrap();
     symlink(&roots, theirs.join("link")).unwrap();
-    give(&theirs.join("link"), &nobody());
-    let led = named(&theirs.join("link"), &["--user", "nobody"]);
+    give(&theirs.join("link"), &other());
+    let led = named(&theirs.join("link"), &["--user", "backup"]);
     assert!(!led.status.success(), "{led:?}");
     assert_eq!(fs::metadata(&roots).unwrap().uid(), 0);
-    let own = named(&roots, &["--user", "nobody"]);
+    let own = named(&roots, &["--user", "backup"]);
     assert!(own.status.success(), "{own:?}");
-    assert_eq!(fs::metadata(&roots).unwrap().uid(), nobody().uid.as_raw());
+    assert_eq!(fs::metadata(&roots).unwrap().uid(), other().uid.as_raw());
 
     // Root makes the directories above it so that the spool's owner can enter them.
     let deep = roots.with_file_name("deep").join("er");
-    let own = named(&deep.join("spool"), &["--user", "nobody"]);
+    let own = named(&deep.join("spool"), &["--user", "backup"]);
     assert!(own.status.success(), "{own:?}");
     for path in [&deep, deep.parent().unwrap()] {
         let made = fs::metadata(path).unwrap();
@@ -406,9 +406,9 @@ fn a_spool_is_made_as_the_owner_of_its_parent_directory() {
     fs::create_dir(&everybodys).unwrap();
     fs::set_permissions(&everybodys, fs::Permissions::from_mode(0o1777)).unwrap();
     let spool = everybodys.join("spool");
-    let own = named(&spool, &["--user", "nobody"]);
+    let own = named(&spool, &["--user", "backup"]);
     assert!(own.status.success(), "{own:?}");
-    assert_eq!(fs::metadata(&spool).unwrap().uid(), nobody().uid.as_raw());
+    assert_eq!(fs::metadata(&spool).unwrap().uid(), other().uid.as_raw());
 }
 
 /// Replaces a new directory with a link before it is opened.
@@ -440,7 +440,7 @@ fn what_is_put_in_the_place_of_a_new_spool_is_not_given_away() {
         made: site.spool.clone(),
         link: link.clone(),
     };
-    let owner = Some((nobody().uid, nobody().gid));
+    let owner = Some((other().uid, other().gid));
     let made = Disk::create_root(&site.spool, owner, Some(std::sync::Arc::new(seam)));
     assert!(made.is_err() && site.spool.is_symlink());
     assert_eq!(fs::metadata(&link).unwrap().uid(), 0);
@@ -449,7 +449,7 @@ fn what_is_put_in_the_place_of_a_new_spool_is_not_given_away() {
 #[test]
 fn root_works_in_its_own_spool_only_where_no_one_else_could_put_another() {
     let site = Site::new();
-    let theirs = dir_of(&site, &nobody());
+    let theirs = dir_of(&site, &other());
     site.ok(&["init"], "");
     let spool = theirs.join("spool");
     fs::rename(&site.spool, &spool).unwrap();
@@ -462,7 +462,7 @@ fn root_works_in_its_own_spool_only_where_no_one_else_could_put_another() {
         let output = named(arguments);
         assert_eq!(output.status.code(), Some(status), "{output:?}");
         let words = String::from_utf8_lossy(&output.stderr);
-        assert!(words.contains("of-nobody belongs to nobody"), "{words}");
+        assert!(words.contains("of-backup belongs to backup"), "{words}");
     }
 }
 
@@ -471,15 +471,15 @@ fn root_does_not_work_by_a_configuration_that_others_can_change() {
     let site = Site::new();
     site.ok(&["init"], "");
     let out = open_file(&site);
-    let theirs = dir_of(&site, &nobody()).join("config.toml");
-    fs::write(&theirs, pipe_as("nobody", &out)).unwrap();
+    let theirs = dir_of(&site, &other()).join("config.toml");
+    fs::write(&theirs, pipe_as("backup", &out)).unwrap();
     let config = site.spool.join("config.toml");
     fs::remove_file(&config).unwrap();
     symlink(&theirs, &config).unwrap();
     let output = site.run(&["run"], "");
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{words}");
-    assert!(words.contains("of-nobody belongs to nobody"), "{words}");
+    assert!(words.contains("of-backup belongs to backup"), "{words}");
     let output = site.run(&["count"], "");
     assert!(
         output.status.success() && output.stdout == b"0\n",
@@ -492,13 +492,13 @@ fn root_does_not_work_by_a_configuration_that_others_can_change() {
 fn root_uses_no_file_that_others_could_exchange() {
     let site = Site::new();
     site.ok(&["init"], "");
-    let theirs = dir_of(&site, &nobody());
+    let theirs = dir_of(&site, &other());
     let secret = site.spool.with_file_name("secret");
     fs::write(&secret, "only root knows this\n").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     let link = theirs.join("link");
     symlink(&secret, &link).unwrap();
-    give(&link, &nobody());
+    give(&link, &other());
     let link = link.display();
     let (script, maildir) = (theirs.join("script"), theirs.join("maildir"));
     of_root(&script, "#!/bin/sh\ntouch {dir}/ran\n");
@@ -506,7 +506,7 @@ fn root_uses_no_file_that_others_could_exchange() {
     // These paths lead nowhere until their owner replaces a part of them.
     let around = theirs.join("around");
     symlink("around", &around).unwrap();
-    give(&around, &nobody());
+    give(&around, &other());
     let (around, file) = (around.display(), script.display());
     for (keys, is_notice) in [
         (
@@ -577,7 +577,7 @@ fn root_uses_no_file_that_others_could_exchange() {
 #[test]
 fn dovecot_reads_what_was_delivered() {
     let site = Site::new();
-    site.ok(&["init", "--user", "nobody"], "");
+    site.ok(&["init", "--user", "backup"], "");
     site.ok(
         &[
             "receive",
@@ -593,21 +593,21 @@ fn dovecot_reads_what_was_delivered() {
     fs::create_dir(&home).unwrap();
     chown(
         &home,
-        Some(nobody().uid.as_raw()),
-        Some(nobody().gid.as_raw()),
+        Some(other().uid.as_raw()),
+        Some(other().gid.as_raw()),
     )
     .unwrap();
     let config = site.spool.parent().unwrap().join("dovecot.conf");
     let text = format!(
         "protocols =\nssl = no\nlog_path = /dev/stderr\nbase_dir = {}\n\
-         default_internal_user = nobody\nmail_location = maildir:{}\n",
+         default_internal_user = backup\nmail_location = maildir:{}\n",
         home.display(),
         site.spool.join("outbox").display()
     );
     fs::write(&config, text).unwrap();
     let doveadm = Command::new("setpriv")
         .args([
-            "--reuid=nobody",
+            "--reuid=backup",
             "--regid=nogroup",
             "--clear-groups",
             "doveadm",
@@ -620,7 +620,7 @@ fn dovecot_reads_what_was_delivered() {
             "all",
         ])
         .env("HOME", &home)
-        .env("USER", "nobody")
+        .env("USER", "backup")
         .output()
         .expect("setpriv");
     let words = format!("{doveadm:?}");

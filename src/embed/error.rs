@@ -5,7 +5,7 @@ use crate::{accept, disk, message, runner, spool};
 /// Why an operation failed.
 ///
 /// [`kind`](Error::kind) tells a program what to do, the text tells a person. A message that was not accepted
-/// has left nothing behind; one that is in the queue is still there.
+/// leaves no file; one that is in the queue is still there.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct Error {
@@ -17,7 +17,8 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The submission or the message is invalid or too large, or it is in a loop. Return it to the sender.
+    /// The submission or the message is invalid or too large, or it is in a loop: return it to the sender. Or an
+    /// action makes no sense for the message, such as to thaw one that is not frozen.
     Refused,
     /// The file system has reached the reserve that stays free, or is full. Try again later.
     NoRoom,
@@ -25,8 +26,6 @@ pub enum ErrorKind {
     Busy,
     /// There is no such message in the queue.
     NoSuchMessage,
-    /// The action makes no sense for the message, such as to thaw one that is not frozen.
-    Inapplicable,
     /// There is no spool at the path, it was made by a newer program, or it is damaged, not mounted, or open
     /// to other users.
     UnusableSpool,
@@ -63,7 +62,6 @@ impl Error {
         match self.kind {
             ErrorKind::Refused
             | ErrorKind::NoSuchMessage
-            | ErrorKind::Inapplicable
             | ErrorKind::Misconfigured
             | ErrorKind::InsideRuntime => true,
             ErrorKind::NoRoom

@@ -13,8 +13,8 @@ use crate::transport::{Smtp, Target, Transport};
 pub enum Security {
     /// No TLS.
     None,
-    /// TLS if the server offers it, with any certificate. A listener on the line learns nothing; an attacker
-    /// who changes what is on the line can read the mail.
+    /// TLS if the server offers it, with any certificate. A listener on the line learns nothing; an active attacker
+    /// can read the mail.
     Opportunistic,
     /// TLS, with any certificate, or no delivery.
     Required,
@@ -28,7 +28,6 @@ pub enum Security {
 pub struct SmtpBuilder {
     hello: String,
     hosts: Vec<String>,
-    port: Option<u16>,
     is_lmtp: bool,
     is_implicit: bool,
     security: Option<Security>,
@@ -63,7 +62,6 @@ pub fn smtp(hello: impl Into<String>) -> SmtpBuilder {
     SmtpBuilder {
         hello: hello.into(),
         hosts: Vec::new(),
-        port: None,
         is_lmtp: false,
         is_implicit: false,
         security: None,
@@ -74,17 +72,11 @@ pub fn smtp(hello: impl Into<String>) -> SmtpBuilder {
 
 impl SmtpBuilder {
     /// Adds a host that takes all mail instead of the mail exchanges: `name`, `name:port`, an address literal
-    /// in brackets, or `unix:/path`. Hosts are asked in order. Unless [`security`](SmtpBuilder::security) is set,
+    /// in brackets, or `unix:/path`. The default port is 25, with implicit TLS 465, with LMTP 24. Hosts are asked in
+    /// order. Unless [`security`](SmtpBuilder::security) is set,
     /// TLS with a valid certificate is required.
     pub fn host(mut self, host: impl Into<String>) -> SmtpBuilder {
         self.hosts.push(host.into());
-        self
-    }
-
-    /// Sets the port of hosts without one; by default 25, with [`implicit_tls`](SmtpBuilder::implicit_tls)
-    /// 465, with [`lmtp`](SmtpBuilder::lmtp) 24.
-    pub fn port(mut self, port: u16) -> SmtpBuilder {
-        self.port = Some(port);
         self
     }
 
@@ -160,9 +152,6 @@ impl SmtpBuilder {
         };
         let resolver = Arc::new(Resolver::new(Vec::new()));
         let mut smtp = Smtp::builder(target, settings, resolver, self.hello);
-        if let Some(port) = self.port {
-            smtp = smtp.port(port);
-        }
         if let Some(most) = self.concurrency {
             smtp = smtp.concurrency(most);
         }

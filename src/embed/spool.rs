@@ -150,7 +150,7 @@ impl Spool {
     /// in hand, and it will be done when that process is done with the message.
     ///
     /// # Errors
-    /// Those of all actions: [`ErrorKind::NoSuchMessage`]; [`ErrorKind::Inapplicable`];
+    /// Those of all actions: [`ErrorKind::NoSuchMessage`]; [`ErrorKind::Refused`];
     /// [`ErrorKind::Busy`] if another action waits already; [`ErrorKind::Io`] or [`ErrorKind::NoRoom`] if the
     /// action could not be made durable.
     pub fn retry(&self, id: QueueId, by: &str) -> Result<bool, Error> {
@@ -215,7 +215,7 @@ impl Spool {
                 Err(Error::new(ErrorKind::Busy, text))
             }
             Some((_, Acted::Refused(why))) => {
-                Err(Error::new(ErrorKind::Inapplicable, format!("{id}: {why}")))
+                Err(Error::new(ErrorKind::Refused, format!("{id}: {why}")))
             }
             Some((_, Acted::Failed(why))) => Err(Error::new(ErrorKind::Io, format!("{id}: {why}"))),
             Some((_, Acted::Absent)) | None => Err(absent(id)),
@@ -283,11 +283,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Its id.
-    pub fn id(&self) -> QueueId {
-        self.entry.id()
-    }
-
     /// Its sender.
     pub fn sender(&self) -> &crate::message::ReversePath {
         &self.entry.envelope().sender

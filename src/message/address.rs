@@ -397,6 +397,7 @@ impl FromStr for Address {
     }
 }
 
+#[doc(hidden)]
 impl FromStr for ReversePath {
     type Err = AddressError;
 

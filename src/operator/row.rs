@@ -21,6 +21,7 @@ pub struct Row {
     pub sender: Option<String>,
     pub recipients: Vec<RecipientRow>,
     pub size: u64,
+    #[doc(hidden)]
     pub added: Timestamp,
     #[doc(hidden)]
     pub age: i64,
@@ -28,6 +29,7 @@ pub struct Row {
     pub attempts: u32,
     pub next_attempt: Option<Timestamp>,
     pub last_error: Option<String>,
+    #[doc(hidden)]
     pub transport: Option<String>,
     #[doc(hidden)]
     pub hold: Option<HoldRow>,

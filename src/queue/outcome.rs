@@ -63,6 +63,7 @@ pub struct Outcome {
     #[doc(hidden)]
     pub handover: Handover,
     /// The reply of the destination, or a text of this program.
+    #[doc(hidden)]
     pub reply: Reply,
 }
 

@@ -22,6 +22,7 @@ pub struct FailedAttempt<'a> {
     /// The recipient.
     pub recipient: &'a Address,
     /// The transport, if known.
+    #[doc(hidden)]
     pub transport: Option<&'a str>,
     /// The attempts that have ended for this recipient, including this one.
     pub attempts: u32,
@@ -199,19 +200,8 @@ impl Schedules {
         &self.default.usual
     }
 
-    /// The transports with a separate schedule.
-    pub fn transports(&self) -> impl Iterator<Item = (&str, &Schedule)> {
-        let all = self.transports.iter();
-        all.map(|(name, pair)| (name.as_str(), &pair.usual))
-    }
-
-    /// The domains with a separate schedule, in their ASCII form.
-    pub fn domains(&self) -> impl Iterator<Item = (&str, &Schedule)> {
-        let all = self.domains.iter();
-        all.map(|(name, pair)| (name.as_str(), &pair.usual))
-    }
-
     /// The lifetime of mail from the null sender.
+    #[cfg(feature = "testing")]
     pub fn null_lifetime(&self) -> SignedDuration {
         self.null_lifetime
     }
