@@ -3,7 +3,7 @@
 use super::Smtp;
 use super::connection::Connection;
 use super::content::Content;
-use super::hosts::Peer;
+use super::peer::Peer;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Handover, Outcome, Status};
 use crate::smtp::{Protocol, Scope, Step, Transaction, Verdict};
