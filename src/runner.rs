@@ -13,6 +13,7 @@ mod chunks;
 mod connections;
 mod drive;
 mod finisher;
+mod group;
 mod jobs;
 mod lanes;
 mod plan;

@@ -13,13 +13,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::finisher::Finisher;
+use super::group::Transaction;
 use super::jobs::{Job, Jobs};
-use super::lanes::Candidate;
-use super::plan::{
-    AttemptPlan, Group, PendingGroup, Postponement, SessionSource, Transaction, WaitReason,
-};
+use super::lanes::{Candidate, WaitReason};
+use super::plan::{AttemptPlan, Postponement};
 use super::scan::NOT_SERVED;
-use super::sessions::retire;
 use super::steps::{StepResult, log_results};
 use super::threads::{Syncs, blocking};
 use super::{Core, Error, MessageOutcome};
@@ -31,7 +29,7 @@ use crate::queue::{
     Then, What, next_step, recipient_result,
 };
 use crate::spool::{Claim, Entry, Queue, Suspended, refusal};
-use crate::transport::{DsnParams, Message, OnUnknown, Transport};
+use crate::transport::{DsnParams, Message, OnUnknown};
 
 /// Why a message is frozen after an attempt.
 const ANSWER_LOST: &str = "the answer to the message was lost; it may have been delivered";
@@ -77,16 +75,6 @@ struct AttemptProgress {
     stuck: Option<String>,
     /// An operator's request for the message allows no further transaction.
     is_wanted: bool,
-}
-
-/// The result of a transaction.
-pub(super) struct TransactionResult {
-    pub transport: Arc<dyn Transport>,
-    /// The transport's name.
-    pub name: String,
-    pub outcomes: Vec<(Address, Outcome)>,
-    /// The recipients left for the same destination.
-    pub rest: Option<Group>,
 }
 
 /// The outcomes of a transaction, to be recorded together.
@@ -279,7 +267,7 @@ impl Core {
                     let keeps = running.is_empty() || one.rest.is_some() && !jobs.is_wanted();
                     spare = keeps.then_some(job);
                     if let Some(group) = one.rest {
-                        let mut pending = rest(group);
+                        let mut pending = group.pending();
                         if !keeps {
                             // Other messages may wait for the connection too.
                             self.release_session(&mut pending).await;
@@ -342,28 +330,6 @@ impl Core {
         }
         // The message is due now, whatever the other recipients wait for.
         plan.postponement = Postponement::default();
-    }
-
-    /// Releases the session or connection slot of a group to the message that needs it next.
-    async fn release_session(&self, pending: &mut PendingGroup) {
-        let closing = match pending.source.take() {
-            Some(SessionSource::Open(open)) if open.is_second_best => Some(open),
-            Some(SessionSource::Open(open)) => {
-                self.sessions
-                    .keep(pending.destination.clone(), open, self.most_jobs())
-            }
-            Some(SessionSource::Slot(slot)) if !pending.round.is_under_way() => {
-                retire(slot).await;
-                None
-            }
-            other => {
-                pending.source = other;
-                None
-            }
-        };
-        if let Some(open) = closing {
-            open.close().await;
-        }
     }
 
     /// Records a transaction's outcomes, and begins as many further transactions as the message has jobs
@@ -769,16 +735,5 @@ fn syncs_at_the_end(results: &[Status]) -> Syncs {
         Syncs::Seldom
     } else {
         Syncs::Often
-    }
-}
-
-/// The pending group for what a transaction has left to do.
-fn rest(group: Group) -> PendingGroup {
-    PendingGroup {
-        transport: group.transport,
-        destination: group.destination,
-        chunks: group.chunks,
-        source: Some(group.source),
-        round: group.round,
     }
 }

@@ -11,83 +11,17 @@ use jiff::Timestamp;
 
 use super::Core;
 use super::chunks::Chunks;
-use super::connections::Gate;
-use super::jobs::Job;
+use super::connections::{Gate, PROBED_ELSEWHERE};
+use super::group::{Group, PendingGroup, SessionSource};
+use super::lanes::WaitReason;
 use super::round::Round;
-use super::sessions::Open;
-use super::transact::ended;
-use super::transport_slots::{self, SlotAnswer};
+use super::transport_slots::{SlotAnswer, TransportSlot};
 use crate::disk;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::result::{failed_attempt, warn_time};
 use crate::queue::state::Fate;
 use crate::queue::{Action, Outcome, RecipientState, What};
 use crate::spool::{Destination, Down, Entry, Standing, Suspended};
-use crate::transport::Transport;
-
-/// How long to wait before asking again about a destination that another process is probing.
-pub(super) const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
-
-/// Recipients of one destination that wait for their turn.
-pub(super) struct PendingGroup {
-    pub transport: Arc<dyn Transport>,
-    pub destination: Destination,
-    /// Sent in successive transactions.
-    pub chunks: Chunks,
-    /// The session or connection slot that the previous transaction left.
-    pub source: Option<SessionSource>,
-    /// The hosts that the first of the transactions has reached.
-    pub round: Round,
-}
-
-impl PendingGroup {
-    /// Takes the outcomes of recipients that hosts have put off, if no other host is asked for them now.
-    /// They were tried, so what the hosts said is their outcome.
-    pub fn said(&mut self) -> Vec<(Address, Outcome)> {
-        if self.round.is_under_way() {
-            ended(self.chunks.take_first(), &self.round)
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// Gives up for now. May block.
-    fn give_up(&mut self, plan: &mut AttemptPlan) {
-        plan.known.extend(self.said());
-        if let Some(SessionSource::Slot(slot)) = self.source.take() {
-            slot.retire();
-        }
-    }
-}
-
-/// A transaction that is about to run, and what it needs.
-pub(super) struct Transaction {
-    /// Released before the job: the message that gets the job may need a transport slot.
-    pub transport_slot: Option<transport_slots::TransportSlot>,
-    pub job: Job,
-    pub group: Group,
-}
-
-/// Recipients of one destination.
-pub(super) struct Group {
-    pub transport: Arc<dyn Transport>,
-    pub destination: Destination,
-    /// Sent in successive transactions.
-    pub chunks: Chunks,
-    pub source: SessionSource,
-    /// The hosts that the first of the transactions has reached.
-    pub round: Round,
-}
-
-/// How a group gets its session.
-pub(super) enum SessionSource {
-    /// It uses an open session.
-    Open(Open),
-    /// It opens a session.
-    Slot(super::connections::ConnectionSlot),
-    /// The transport keeps no connections.
-    NoSlot,
-}
 
 /// Which recipients of a message are tried, and which are not.
 pub(super) struct AttemptPlan {
@@ -111,17 +45,6 @@ pub(super) struct Postponement {
     pub suspended: BTreeSet<String>,
     /// Set if the message waits for its turn.
     pub wait: Option<WaitReason>,
-}
-
-/// What a message waits for in its destination's lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum WaitReason {
-    /// For another message of this process.
-    Turn(Destination),
-    /// For a connection of another process.
-    Full(Destination),
-    /// For a slot of this destination's transport; other processes have them all.
-    TransportSlot(Destination),
 }
 
 impl Postponement {
@@ -244,7 +167,7 @@ impl Core {
             let first = pending.chunks.take_first();
             let (put_off, left): (Vec<_>, Vec<_>) =
                 first.into_iter().partition(|chunk| found(chunk).is_some());
-            plan.known.extend(ended(put_off, &pending.round));
+            plan.known.extend(pending.round.outcomes(put_off));
             if left.is_empty() {
                 pending.round = pending.round.anew()
             } else {
@@ -295,7 +218,7 @@ impl Core {
         plan: &mut AttemptPlan,
         entry: &Entry,
         mut pending: PendingGroup,
-    ) -> Option<(Option<transport_slots::TransportSlot>, Group)> {
+    ) -> Option<(Option<TransportSlot>, Group)> {
         let transport_slot = match pending.transport.concurrency() {
             None => None,
             Some(most) => {
@@ -307,12 +230,12 @@ impl Core {
                 ) {
                     SlotAnswer::Taken(transport_slot) => Some(transport_slot),
                     SlotAnswer::Wait => {
-                        pending.give_up(plan);
+                        plan.known.extend(pending.give_up());
                         plan.postponement.wait = Some(WaitReason::Turn(pending.destination));
                         return None;
                     }
                     SlotAnswer::Full => {
-                        pending.give_up(plan);
+                        plan.known.extend(pending.give_up());
                         plan.postponement
                             .wait
                             .get_or_insert(WaitReason::TransportSlot(pending.destination));

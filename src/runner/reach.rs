@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Core;
-use super::connections::{ConnectionSlot, FRESH, Gate, StateOp};
-use super::plan::PROBED_ELSEWHERE;
+use super::connections::{ConnectionSlot, FRESH, Gate, PROBED_ELSEWHERE, StateOp};
 use super::round::Round;
 use super::sessions::{HostSlot, Open, retire};
 use crate::message::EnhancedCode;

@@ -3,8 +3,7 @@
 use jiff::SignedDuration;
 
 use super::Core;
-use super::lanes::Candidate;
-use super::plan::WaitReason;
+use super::lanes::{Candidate, WaitReason};
 use crate::disk;
 use crate::message::{NoticeKind, QueueId, ReversePath};
 use crate::notice::{self, Means, Told, tell};

@@ -12,10 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Core;
-use super::attempt::TransactionResult;
 use super::chunks::Chunks;
 use super::connections::{ConnectionSlot, FRESH};
-use super::plan::{Group, SessionSource};
+use super::group::{Group, SessionSource};
 use super::reach::{Reached, in_time};
 use super::round::Round;
 use super::sessions::{HostSlot, Open, retire};
@@ -24,6 +23,16 @@ use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
 use crate::spool::Destination;
 use crate::transport::{Message, Standing, Transport};
+
+/// The result of a transaction.
+pub(super) struct TransactionResult {
+    pub transport: Arc<dyn Transport>,
+    /// The transport's name.
+    pub name: String,
+    pub outcomes: Vec<(Address, Outcome)>,
+    /// The recipients left for the same destination.
+    pub rest: Option<Group>,
+}
 
 /// What a transaction leaves.
 struct TransactionRest {
@@ -89,7 +98,7 @@ impl Core {
                 }
             }
             Reached::NoOther(slot) => TransactionRest {
-                outcomes: ended(recipients, &round),
+                outcomes: round.outcomes(recipients),
                 chunks,
                 source: Some(SessionSource::Slot(slot)),
                 round: round.anew(),
@@ -175,7 +184,7 @@ impl Core {
                 open.leave().await
             }
             None => {
-                outcomes.extend(ended(left, &round));
+                outcomes.extend(round.outcomes(left));
                 let source = self
                     .hand_back(target.destination, open, !chunks.is_empty())
                     .await;
@@ -346,15 +355,6 @@ fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
         Some(slot) if slot.stumbles(over) => Standing::Fails,
         _ => standing,
     }
-}
-
-/// The outcomes of the remaining recipients when no host is left.
-pub(super) fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)> {
-    let pair = |address: Address| {
-        let outcome = round.outcome(&address);
-        (address, outcome)
-    };
-    left.into_iter().map(pair).collect()
 }
 
 fn pair(recipients: Vec<Address>, outcomes: Vec<Outcome>) -> Vec<(Address, Outcome)> {
