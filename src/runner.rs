@@ -17,7 +17,9 @@ mod group;
 mod jobs;
 mod lanes;
 mod plan;
+mod postpone;
 mod reach;
+mod record;
 mod round;
 mod scan;
 mod sessions;
@@ -26,6 +28,7 @@ mod threads;
 mod transact;
 mod transport_slots;
 mod trouble;
+mod unrecorded;
 mod watch;
 
 use std::collections::HashMap;

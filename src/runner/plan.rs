@@ -4,7 +4,7 @@
 //! A plan needs nothing but memory. What a transaction needs (a transport slot, a connection) is taken when
 //! its turn comes, so a message to thousands of destinations holds only as many of each as it has jobs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -14,12 +14,12 @@ use super::chunks::Chunks;
 use super::connections::{Gate, PROBED_ELSEWHERE};
 use super::group::{Group, PendingGroup, SessionSource};
 use super::lanes::WaitReason;
+use super::postpone::Postponement;
 use super::round::Round;
 use super::transport_slots::{SlotAnswer, TransportSlot};
 use crate::disk;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::result::{failed_attempt, warn_time};
-use crate::queue::state::Fate;
 use crate::queue::{Action, Outcome, RecipientState, What};
 use crate::spool::{Destination, Down, Entry, Standing, Suspended};
 
@@ -34,23 +34,6 @@ pub(super) struct AttemptPlan {
     pub over: Vec<PendingGroup>,
     /// When an operator last retried the message, if it has not been tried since.
     retried: Option<Timestamp>,
-}
-
-/// When the remaining recipients can be tried.
-#[derive(Debug, Default)]
-pub(super) struct Postponement {
-    /// The earliest end of an outage or suspension.
-    pub until: Option<Timestamp>,
-    /// The files of the suspensions that hold some recipients.
-    pub suspended: BTreeSet<String>,
-    /// Set if the message waits for its turn.
-    pub wait: Option<WaitReason>,
-}
-
-impl Postponement {
-    fn until(&mut self, time: Timestamp) {
-        self.until = Some(self.until.map_or(time, |until| until.min(time)));
-    }
 }
 
 impl Core {
@@ -352,19 +335,6 @@ impl Core {
         let untried = |recipient: &&RecipientState| recipient.attempts == 0;
         let one = entry.state().recipient(recipient).filter(untried)?;
         warn_time(entry.state(), one, &self.delays, now)
-    }
-
-    /// When a message is due again if all its due recipients are put off until `until`: earlier than that
-    /// if another recipient or a delay notice is due before.
-    pub(super) fn rest_until(&self, entry: &Entry, until: Timestamp) -> Timestamp {
-        let now = self.now();
-        let times = |recipient: &RecipientState| match recipient.fate {
-            Fate::Pending { next } => [Some(next), recipient.warn],
-            _ => [None, None],
-        };
-        let times = entry.state().recipients.iter().flat_map(times).flatten();
-        let next = times.filter(|time| *time > now).min();
-        next.map_or(until, |next| next.min(until))
     }
 }
 
