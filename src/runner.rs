@@ -24,6 +24,7 @@ mod round;
 mod scan;
 mod sessions;
 mod steps;
+mod summary;
 mod threads;
 mod transact;
 mod transport_slots;
@@ -46,6 +47,7 @@ use crate::spool::{Doubt, Located, Slot, Spool};
 use crate::transport::Transport;
 
 pub use steps::MessageOutcome;
+pub use summary::Summary;
 #[cfg(feature = "cli")]
 pub(crate) use threads::runtime;
 
@@ -83,31 +85,6 @@ impl Default for Budget {
             max_time: None,
         }
     }
-}
-
-/// What a pass did. The counts are of recipients unless stated otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Messages that this pass worked on.
-    pub messages: u64,
-    /// Delivered recipients.
-    pub delivered: u64,
-    /// Recipients to be tried again.
-    pub deferred: u64,
-    /// Permanently failed recipients.
-    pub failed: u64,
-    /// Messages that were frozen.
-    pub frozen: u64,
-    /// Notices that were queued.
-    pub notices: u64,
-    /// Messages that were locked by another process or thread.
-    pub busy: u64,
-    /// Messages that were moved to `corrupt/`.
-    pub corrupt: u64,
-    /// Messages that a system error kept from being worked on.
-    pub trouble: u64,
-    /// Directories that could not be read, and other failures in the spool that do not concern one message.
-    pub unread: u64,
 }
 
 /// Why a run stopped early. No message is lost by it.
@@ -448,33 +425,5 @@ impl Core {
     fn is_stopped(&self) -> bool {
         let fatal = || self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         self.stop.is_stopped() || fatal().is_some()
-    }
-}
-
-impl Summary {
-    /// Adds another pass's counts to these.
-    pub fn add(&mut self, other: &Summary) {
-        let Summary {
-            messages,
-            delivered,
-            deferred,
-            failed,
-            frozen,
-            notices,
-            busy,
-            corrupt,
-            trouble,
-            unread,
-        } = other;
-        self.messages += messages;
-        self.delivered += delivered;
-        self.deferred += deferred;
-        self.failed += failed;
-        self.frozen += frozen;
-        self.notices += notices;
-        self.busy += busy;
-        self.corrupt += corrupt;
-        self.trouble += trouble;
-        self.unread += unread;
     }
 }
