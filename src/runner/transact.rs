@@ -77,7 +77,7 @@ impl Core {
                         is_new: false,
                         is_second_best: false,
                     }),
-                    Err(outcome) => Reached::Nobody(outcome),
+                    Err(outcome) => Reached::NoHost(outcome),
                 }
             }
             SessionSource::Slot(slot) => {
@@ -87,7 +87,7 @@ impl Core {
         };
         let left = match reached {
             // This applies to all recipients: the next transaction would get the same answer.
-            Reached::Nobody(outcome) => {
+            Reached::NoHost(outcome) => {
                 let all = recipients.into_iter().chain(chunks.take_all());
                 let outcomes = all.map(|chunk| (chunk, outcome.clone())).collect();
                 TransactionRest {
@@ -254,7 +254,7 @@ impl Core {
             return Some(slot);
         }
         let left = if is_host_itself {
-            self.nobody(round, slot).await
+            self.no_host_left(round, slot).await
         } else {
             Reached::NoOther(slot)
         };
