@@ -60,7 +60,7 @@ pub use notice::NoticeBuilder;
 pub use operator::{Acted, HoldRow, RecipientRow, Row, RowStatus};
 pub use queue::{Action, By, FailedAttempt, Handover, Outcome, RetryPolicy, Status, Then};
 pub use runner::{MessageOutcome, Progress, Stop, Summary};
-pub use transport::{Message, OnUnknown, Session, Standing, Transport};
+pub use transport::{HostHealth, Message, OnUnknown, Session, Transport};
 
 /// The transports that come with the crate, and what one of your own may need.
 pub mod transports {

@@ -93,7 +93,7 @@ pub enum OnUnknown {
 
 /// What a delivery showed about the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum HostHealth {
     /// It listened. Another host may take the recipients that it put off.
     #[default]
     Answers,
@@ -194,8 +194,8 @@ pub trait Session: Send {
     ) -> BoxFuture<'a, Vec<Outcome>>;
 
     /// What the last delivery showed about the host.
-    fn standing(&self) -> Standing {
-        Standing::Answers
+    fn host_health(&self) -> HostHealth {
+        HostHealth::Answers
     }
 
     /// Whether the session may take another message.

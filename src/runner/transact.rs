@@ -22,7 +22,7 @@ use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
 use crate::spool::Destination;
-use crate::transport::{Message, Standing, Transport};
+use crate::transport::{HostHealth, Message, Transport};
 
 /// The result of a transaction.
 pub(super) struct TransactionResult {
@@ -145,19 +145,19 @@ impl Core {
         mut chunks: Chunks,
         mut round: Round,
     ) -> TransactionRest {
-        let (outcomes, standing) = send(message, &target, &mut open, &recipients).await;
-        let standing = judge(standing, &open, message);
+        let (outcomes, health) = send(message, &target, &mut open, &recipients).await;
+        let health = judge(health, &open, message);
         // A host that broke off may do so again: until a message gets through, it gets no parallel
         // connections.
-        let broke_off = standing == Standing::Stumbles && !open.session.is_reusable();
-        if standing != Standing::Fails && !broke_off {
+        let broke_off = health == HostHealth::Stumbles && !open.session.is_reusable();
+        if health != HostHealth::Fails && !broke_off {
             open = self.answered(open).await;
         }
-        let may_go_on = standing != Standing::NotAsked && open.slot.is_some();
+        let may_go_on = health != HostHealth::NotAsked && open.slot.is_some();
         let all = pair(recipients, outcomes);
         let is_trouble =
             |outcome: &&Outcome| matches!(outcome.status, Status::Deferred | Status::Unknown);
-        let failure = if may_go_on && standing == Standing::Fails {
+        let failure = if may_go_on && health == HostHealth::Fails {
             all.iter().map(|(_, outcome)| outcome).find(is_trouble)
         } else {
             None
@@ -171,7 +171,7 @@ impl Core {
             round.tell(recipient.clone(), outcome);
             left.push(recipient);
         }
-        round.listened |= matches!(standing, Standing::Answers | Standing::Stumbles);
+        round.listened |= matches!(health, HostHealth::Answers | HostHealth::Stumbles);
         let slot = match failure {
             Some(failure) => {
                 let is_last = left.is_empty() && chunks.is_empty();
@@ -307,7 +307,7 @@ async fn send(
     target: &TransactionTarget<'_>,
     open: &mut Open,
     recipients: &[Address],
-) -> (Vec<Outcome>, Standing) {
+) -> (Vec<Outcome>, HostHealth) {
     let Open {
         session,
         slot,
@@ -334,26 +334,26 @@ async fn send(
         None => Some(delivery.await),
     };
     match outcomes {
-        Some(outcomes) => (outcomes, session.standing()),
+        Some(outcomes) => (outcomes, session.host_health()),
         None => {
             let limit = in_seconds(target.limit.unwrap_or_default());
             let outcome = Outcome::unknown(format!("timed out after {limit}"));
-            (vec![outcome; recipients.len()], Standing::NotAsked)
+            (vec![outcome; recipients.len()], HostHealth::NotAsked)
         }
     }
 }
 
 /// What a transaction and those before it show about the host.
-fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
-    let over = match standing {
-        Standing::Stumbles => Some(message.id),
-        Standing::Answers => None,
-        Standing::Fails | Standing::NotAsked => return standing,
+fn judge(health: HostHealth, open: &Open, message: &Message) -> HostHealth {
+    let over = match health {
+        HostHealth::Stumbles => Some(message.id),
+        HostHealth::Answers => None,
+        HostHealth::Fails | HostHealth::NotAsked => return health,
     };
     let host = open.host.as_ref().map(|host| &host.slot);
     match host.or(open.slot.as_ref()) {
-        Some(slot) if slot.stumbles(over) => Standing::Fails,
-        _ => standing,
+        Some(slot) if slot.stumbles(over) => HostHealth::Fails,
+        _ => health,
     }
 }
 
