@@ -326,8 +326,8 @@ pub(super) fn trouble(name: &str, what: &str, text: &str) -> Outcome {
     Outcome::deferred(EnhancedCode::new(4, 4, 3), text)
 }
 
-fn is_same(one: &str, other: &str) -> bool {
-    domain::is_same(one.trim_end_matches('.'), other.trim_end_matches('.'))
+fn is_same(name: &str, other: &str) -> bool {
+    domain::is_same(name.trim_end_matches('.'), other.trim_end_matches('.'))
 }
 
 /// Alternates between the lists: on a network without one of the families, this costs one try, not all of

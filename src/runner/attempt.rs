@@ -232,12 +232,12 @@ impl Core {
                 }
             }
             tokio::select! {
-                Some((job, one)) = running.next() => {
+                Some((job, result)) = running.next() => {
                     // One job is the message's own. Another job is kept for the rest of the group if no
                     // message waits for it.
-                    let keeps = running.is_empty() || one.rest.is_some() && !jobs.is_wanted();
+                    let keeps = running.is_empty() || result.rest.is_some() && !jobs.is_wanted();
                     spare = keeps.then_some(job);
-                    if let Some(group) = one.rest {
+                    if let Some(group) = result.rest {
                         let mut pending = group.pending();
                         if !keeps {
                             // Other messages may wait for the connection too.
@@ -247,10 +247,10 @@ impl Core {
                     }
                     let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
                     ended = TransactionOutcomes {
-                        freeze: one.transport.on_unknown() == OnUnknown::Freeze
-                            && one.outcomes.iter().any(unknown),
-                        transport: Some(one.name),
-                        outcomes: one.outcomes,
+                        freeze: result.transport.on_unknown() == OnUnknown::Freeze
+                            && result.outcomes.iter().any(unknown),
+                        transport: Some(result.name),
+                        outcomes: result.outcomes,
                     };
                 }
                 () = freed, if more => {}

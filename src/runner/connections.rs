@@ -279,7 +279,7 @@ impl Connections {
         let down = self
             .known()
             .get(destination)
-            .is_some_and(|one| one.down.is_some());
+            .is_some_and(|known| known.down.is_some());
         if slot.first && down {
             slot.probes = true;
             match spool.take_probe(destination) {

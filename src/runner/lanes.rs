@@ -189,7 +189,7 @@ mod tests {
         let (lane, first) = lanes.take(any).unwrap();
         lanes.put_down(first.id);
         lanes.push_back_in(lane, first);
-        assert_eq!(lanes.take(any).map(|(_, one)| one), Some(first));
+        assert_eq!(lanes.take(any).map(|(_, candidate)| candidate), Some(first));
     }
 
     #[test]

@@ -58,8 +58,8 @@ impl Core {
             let next_hop = transport.map(|transport| transport.next_hop(recipient));
             let way = (name, next_hop.as_deref());
             let now = self.now();
-            if let Some(one) = self.spool.suspension(&suspended, way, recipient, now) {
-                self.leave_out(&mut plan, entry, recipient, one, now);
+            if let Some(suspension) = self.spool.suspension(&suspended, way, recipient, now) {
+                self.leave_out(&mut plan, entry, recipient, suspension, now);
                 continue;
             }
             let Some(name) = name else {
@@ -113,7 +113,7 @@ impl Core {
         plan: &mut AttemptPlan,
         entry: &Entry,
         recipient: &Address,
-        one: Standing,
+        suspension: Standing,
         now: Timestamp,
     ) {
         let warn = self.warn_untried(entry, recipient, now);
@@ -121,10 +121,10 @@ impl Core {
             plan.known.push((recipient.clone(), held()));
             return;
         }
-        let again = self.look_again(&one, now);
+        let again = self.look_again(&suspension, now);
         plan.postponement
             .until(warn.map_or(again, |warn| warn.min(again)));
-        plan.postponement.suspended.insert(one.file);
+        plan.postponement.suspended.insert(suspension.file);
     }
 
     /// Removes recipients that were suspended after the attempt began. Returns the group if any recipient
@@ -145,11 +145,12 @@ impl Core {
             Some(destination.transport.as_str()),
             Some(destination.next_hop.as_str()),
         );
-        let found = |address: &Address| self.spool.suspension(suspended, on_way, address, now);
+        let found = |recipient: &Address| self.spool.suspension(suspended, on_way, recipient, now);
         if pending.round.is_under_way() {
             let first = pending.chunks.take_first();
-            let (put_off, left): (Vec<_>, Vec<_>) =
-                first.into_iter().partition(|chunk| found(chunk).is_some());
+            let (put_off, left): (Vec<_>, Vec<_>) = first
+                .into_iter()
+                .partition(|recipient| found(recipient).is_some());
             plan.known.extend(pending.round.outcomes(put_off));
             if left.is_empty() {
                 pending.round = pending.round.anew()
@@ -157,9 +158,9 @@ impl Core {
                 pending.chunks.put_first(left)
             }
         }
-        pending.chunks.take_out(|chunk| match found(chunk) {
-            Some(standing) => {
-                self.leave_out(plan, entry, chunk, standing, now);
+        pending.chunks.take_out(|recipient| match found(recipient) {
+            Some(suspension) => {
+                self.leave_out(plan, entry, recipient, suspension, now);
                 true
             }
             None => false,
@@ -268,19 +269,19 @@ impl Core {
             Gate::Open(slot) => return Some(SessionSource::Slot(slot)),
             Gate::Down(down) => {
                 let outcome = down_outcome(&down);
-                for one in recipients {
-                    match self.put_off(entry, one, destination, &outcome, down.probe, now) {
+                for recipient in recipients {
+                    match self.put_off(entry, recipient, destination, &outcome, down.probe, now) {
                         Some(until) => plan.postponement.until(until),
                         // The recipient's lifetime is over; the destination's last failure is the reason.
-                        None => plan.known.push((one.clone(), outcome.clone())),
+                        None => plan.known.push((recipient.clone(), outcome.clone())),
                     }
                 }
             }
             Gate::Probed => {
                 let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 1), "being probed");
-                for one in recipients {
-                    let until = self.put_off(entry, one, destination, &outcome, later, now);
+                for recipient in recipients {
+                    let until = self.put_off(entry, recipient, destination, &outcome, later, now);
                     // A recipient at the end of its lifetime waits too: "being probed" must not be the outcome
                     // that fails it.
                     plan.postponement.until(until.unwrap_or(later));
@@ -332,9 +333,9 @@ impl Core {
         recipient: &Address,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let untried = |recipient: &&RecipientState| recipient.attempts == 0;
-        let one = entry.state().recipient(recipient).filter(untried)?;
-        warn_time(entry.state(), one, &self.delays, now)
+        let is_untried = |recipient: &&RecipientState| recipient.attempts == 0;
+        let untried = entry.state().recipient(recipient).filter(is_untried)?;
+        warn_time(entry.state(), untried, &self.delays, now)
     }
 }
 

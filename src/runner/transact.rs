@@ -89,7 +89,7 @@ impl Core {
             // This applies to all recipients: the next transaction would get the same answer.
             Reached::NoHost(outcome) => {
                 let all = recipients.into_iter().chain(chunks.take_all());
-                let outcomes = all.map(|chunk| (chunk, outcome.clone())).collect();
+                let outcomes = all.map(|recipient| (recipient, outcome.clone())).collect();
                 TransactionRest {
                     outcomes,
                     chunks,
