@@ -22,10 +22,10 @@ mod host;
 mod local;
 mod resolver;
 
-#[cfg(feature = "testing")]
-pub use exchanges::Exchange;
 pub use exchanges::Exchanges;
 #[cfg(feature = "testing")]
 pub use host::BadHost;
 pub use host::{Host, Name};
+#[cfg(feature = "testing")]
+pub use resolver::Exchange;
 pub use resolver::Resolver;

@@ -13,18 +13,23 @@ mod chunks;
 mod connections;
 mod drive;
 mod finisher;
+mod group;
 mod jobs;
 mod lanes;
 mod plan;
+mod postpone;
 mod reach;
+mod record;
 mod round;
 mod scan;
 mod sessions;
 mod steps;
+mod summary;
 mod threads;
 mod transact;
 mod transport_slots;
 mod trouble;
+mod unrecorded;
 mod watch;
 
 use std::collections::HashMap;
@@ -42,6 +47,7 @@ use crate::spool::{Doubt, Located, Slot, Spool};
 use crate::transport::Transport;
 
 pub use steps::MessageOutcome;
+pub use summary::Summary;
 #[cfg(feature = "cli")]
 pub(crate) use threads::runtime;
 
@@ -79,34 +85,6 @@ impl Default for Budget {
             max_time: None,
         }
     }
-}
-
-/// What a pass did. The counts are of recipients unless stated otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Messages that this pass worked on.
-    pub messages: u64,
-    /// Delivered recipients.
-    pub delivered: u64,
-    /// Recipients to be tried again.
-    pub deferred: u64,
-    /// Permanently failed recipients.
-    pub failed: u64,
-    /// Messages that were frozen.
-    pub frozen: u64,
-    /// Notices that were queued.
-    pub notices: u64,
-    /// Messages that were locked by another process or thread.
-    #[doc(hidden)]
-    pub busy: u64,
-    /// Messages that were moved to `corrupt/`.
-    #[doc(hidden)]
-    pub corrupt: u64,
-    /// Messages that a system error kept from being worked on.
-    pub trouble: u64,
-    /// Directories that could not be read, and other failures in the spool that do not concern one message.
-    #[doc(hidden)]
-    pub unread: u64,
 }
 
 /// Why a run stopped early. No message is lost by it.
@@ -447,34 +425,5 @@ impl Core {
     fn is_stopped(&self) -> bool {
         let fatal = || self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         self.stop.is_stopped() || fatal().is_some()
-    }
-}
-
-impl Summary {
-    /// Adds another pass's counts to these.
-    #[doc(hidden)]
-    pub fn add(&mut self, other: &Summary) {
-        let Summary {
-            messages,
-            delivered,
-            deferred,
-            failed,
-            frozen,
-            notices,
-            busy,
-            corrupt,
-            trouble,
-            unread,
-        } = other;
-        self.messages += messages;
-        self.delivered += delivered;
-        self.deferred += deferred;
-        self.failed += failed;
-        self.frozen += frozen;
-        self.notices += notices;
-        self.busy += busy;
-        self.corrupt += corrupt;
-        self.trouble += trouble;
-        self.unread += unread;
     }
 }

@@ -97,7 +97,7 @@ pub enum OnUnknown {
 
 /// What a delivery showed about the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum HostHealth {
     /// It listened. Another host may take the recipients that it put off.
     #[default]
     Answers,
@@ -202,8 +202,8 @@ pub trait Session: Send {
 
     /// What the last delivery showed about the host.
     #[doc(hidden)]
-    fn standing(&self) -> Standing {
-        Standing::Answers
+    fn host_health(&self) -> HostHealth {
+        HostHealth::Answers
     }
 
     /// Whether the session may take another message.

@@ -11,18 +11,9 @@ use std::net::IpAddr;
 use futures_util::future::join_all;
 
 use super::local::is_local;
-use super::resolver::{Addresses, Resolver, trouble};
+use super::resolver::{Addresses, Exchange, Resolver, trouble};
 use crate::message::EnhancedCode;
 use crate::queue::Outcome;
-
-/// A host that takes mail for a domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// Its name, in ASCII and without a final dot. If the domain is an address literal, the address.
-    pub name: String,
-    /// Its preference, the lowest first; `None` if it does not come from an MX record.
-    pub preference: Option<u16>,
-}
 
 /// The exchanges of a domain, some already looked up.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::exchanges::Exchange;
 use super::host::address_literal;
 use crate::message::{EnhancedCode, domain};
 use crate::queue::Outcome;
@@ -23,6 +22,15 @@ pub struct Resolver {
     pub(super) local_mx: bool,
     /// Bound to the async runtime in which it was created, because it has tasks there.
     inner: Mutex<Option<(tokio::runtime::Id, TokioResolver)>>,
+}
+
+/// A host that takes mail for a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Its name, in ASCII and without a final dot. If the domain is an address literal, the address.
+    pub name: String,
+    /// Its preference, the lowest first; `None` if it does not come from an MX record.
+    pub preference: Option<u16>,
 }
 
 /// How long to wait for an answer, in each of the resolver's two tries. After both the outcome defers.
@@ -318,8 +326,8 @@ pub(super) fn trouble(name: &str, what: &str, text: &str) -> Outcome {
     Outcome::deferred(EnhancedCode::new(4, 4, 3), text)
 }
 
-fn is_same(one: &str, other: &str) -> bool {
-    domain::is_same(one.trim_end_matches('.'), other.trim_end_matches('.'))
+fn is_same(name: &str, other: &str) -> bool {
+    domain::is_same(name.trim_end_matches('.'), other.trim_end_matches('.'))
 }
 
 /// Alternates between the lists: on a network without one of the families, this costs one try, not all of

@@ -6,35 +6,27 @@
 //! message frozen, discarded or bounced, no further transaction begins: a recipient without a transaction
 //! stays due. Recipients suspended in the meantime are left out of further transactions.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::finisher::Finisher;
+use super::group::Transaction;
 use super::jobs::{Job, Jobs};
-use super::lanes::Candidate;
-use super::plan::{
-    AttemptPlan, Group, PendingGroup, Postponement, SessionSource, Transaction, WaitReason,
-};
+use super::lanes::{Candidate, WaitReason};
+use super::plan::AttemptPlan;
+use super::postpone::Postponement;
+use super::record::TransactionOutcomes;
 use super::scan::NOT_SERVED;
-use super::sessions::retire;
-use super::steps::{StepResult, log_results};
+use super::steps::StepResult;
 use super::threads::{Syncs, blocking};
-use super::{Core, Error, MessageOutcome};
+use super::{Core, MessageOutcome};
 use crate::disk;
-use crate::message::{Address, QueueId};
-use crate::queue::step::overdue;
-use crate::queue::{
-    Action, By, Event, Hold, Outcome, QueueUntil, RecipientResult, RecipientState, Status, Step,
-    Then, What, next_step, recipient_result,
-};
-use crate::spool::{Claim, Entry, Queue, Suspended, refusal};
-use crate::transport::{DsnParams, Message, OnUnknown, Transport};
-
-/// Why a message is frozen after an attempt.
-const ANSWER_LOST: &str = "the answer to the message was lost; it may have been delivered";
+use crate::message::QueueId;
+use crate::queue::{Action, Outcome, Status, Step, next_step};
+use crate::spool::{Entry, Suspended, refusal};
+use crate::transport::{DsnParams, Message, OnUnknown};
 
 /// What handling one message led to.
 #[derive(Debug)]
@@ -77,39 +69,6 @@ struct AttemptProgress {
     stuck: Option<String>,
     /// An operator's request for the message allows no further transaction.
     is_wanted: bool,
-}
-
-/// The result of a transaction.
-pub(super) struct TransactionResult {
-    pub transport: Arc<dyn Transport>,
-    /// The transport's name.
-    pub name: String,
-    pub outcomes: Vec<(Address, Outcome)>,
-    /// The recipients left for the same destination.
-    pub rest: Option<Group>,
-}
-
-/// The outcomes of a transaction, to be recorded together.
-#[derive(Default)]
-struct TransactionOutcomes {
-    /// `None` if the outcomes were known without a transaction.
-    transport: Option<String>,
-    outcomes: Vec<(Address, Outcome)>,
-    /// The message is to be frozen until an operator looks at it.
-    freeze: bool,
-}
-
-impl TransactionOutcomes {
-    fn of(known: Vec<(Address, Outcome)>) -> TransactionOutcomes {
-        TransactionOutcomes {
-            outcomes: known,
-            ..TransactionOutcomes::default()
-        }
-    }
-
-    fn statuses(&self) -> impl Iterator<Item = Status> {
-        self.outcomes.iter().map(|(_, outcome)| outcome.status)
-    }
 }
 
 impl Core {
@@ -273,13 +232,13 @@ impl Core {
                 }
             }
             tokio::select! {
-                Some((job, one)) = running.next() => {
+                Some((job, result)) = running.next() => {
                     // One job is the message's own. Another job is kept for the rest of the group if no
                     // message waits for it.
-                    let keeps = running.is_empty() || one.rest.is_some() && !jobs.is_wanted();
+                    let keeps = running.is_empty() || result.rest.is_some() && !jobs.is_wanted();
                     spare = keeps.then_some(job);
-                    if let Some(group) = one.rest {
-                        let mut pending = rest(group);
+                    if let Some(group) = result.rest {
+                        let mut pending = group.pending();
                         if !keeps {
                             // Other messages may wait for the connection too.
                             self.release_session(&mut pending).await;
@@ -288,10 +247,10 @@ impl Core {
                     }
                     let unknown = |(_, outcome): &(_, Outcome)| outcome.status == Status::Unknown;
                     ended = TransactionOutcomes {
-                        freeze: one.transport.on_unknown() == OnUnknown::Freeze
-                            && one.outcomes.iter().any(unknown),
-                        transport: Some(one.name),
-                        outcomes: one.outcomes,
+                        freeze: result.transport.on_unknown() == OnUnknown::Freeze
+                            && result.outcomes.iter().any(unknown),
+                        transport: Some(result.name),
+                        outcomes: result.outcomes,
                     };
                 }
                 () = freed, if more => {}
@@ -342,28 +301,6 @@ impl Core {
         }
         // The message is due now, whatever the other recipients wait for.
         plan.postponement = Postponement::default();
-    }
-
-    /// Releases the session or connection slot of a group to the message that needs it next.
-    async fn release_session(&self, pending: &mut PendingGroup) {
-        let closing = match pending.source.take() {
-            Some(SessionSource::Open(open)) if open.is_second_best => Some(open),
-            Some(SessionSource::Open(open)) => {
-                self.sessions
-                    .keep(pending.destination.clone(), open, self.most_jobs())
-            }
-            Some(SessionSource::Slot(slot)) if !pending.round.is_under_way() => {
-                retire(slot).await;
-                None
-            }
-            other => {
-                pending.source = other;
-                None
-            }
-        };
-        if let Some(open) = closing {
-            open.close().await;
-        }
     }
 
     /// Records a transaction's outcomes, and begins as many further transactions as the message has jobs
@@ -534,209 +471,6 @@ impl Core {
             other => other,
         }
     }
-
-    /// Puts off a message of which no recipient can be tried now: it waits in this process for its turn, or
-    /// in `deferred/` until a time. If it is put off until a time, a delay notice may be due first.
-    fn postpone(&self, mut entry: Entry, postponement: Postponement) -> StepResult {
-        let Postponement {
-            until,
-            suspended,
-            wait,
-        } = postponement;
-        if let Some(wait) = wait {
-            return StepResult::Waits(entry.queue(), wait, Vec::new());
-        }
-        let Some(until) = until else {
-            // More can be attempted at once: leave it to the next pass.
-            return StepResult::Over(MessageOutcome::Left, Vec::new());
-        };
-        let mut notices = Vec::new();
-        if let Some(occasion) = overdue(entry.state(), self.now()) {
-            match self.notify_sender(&mut entry, &occasion) {
-                Ok(notice) => notices.extend(notice),
-                Err(settled) => return StepResult::Over(settled, notices),
-            }
-        }
-        let (id, until) = (entry.id(), self.rest_until(&entry, until));
-        let is_down = suspended.is_empty();
-        let why = if is_down { "down" } else { "suspended" };
-        tracing::debug!(%id, %until, "put off: its destination is {why}");
-        let settled = match entry.postpone(until) {
-            Ok(()) => MessageOutcome::Resting(QueueUntil::Deferred(until)),
-            Err(error) => self.trouble(id, &error.to_string()),
-        };
-        let queue = entry.queue();
-        // Release the lock before checking the suspensions again: the process that ends a suspension skips
-        // locked messages, and relies on this check.
-        drop(entry);
-        if !is_down && !self.are_in_force(&suspended) {
-            self.reactivate(id, queue);
-        }
-        StepResult::Over(settled, notices)
-    }
-
-    /// Whether all of these suspensions are still in force. If that cannot be determined, returns true: the
-    /// message is looked at again soon enough.
-    fn are_in_force(&self, suspended: &BTreeSet<String>) -> bool {
-        let Ok(there) = self.spool.suspended() else {
-            return true;
-        };
-        suspended.iter().all(|file| there.has(file))
-    }
-
-    /// Makes a message due again that was put off for a suspension which has ended. Another process that
-    /// has it locked makes this check itself. If this fails, the message is looked at again soon enough.
-    fn reactivate(&self, id: QueueId, queue: Queue) {
-        if let Ok(Claim::Locked(locked)) = self.spool.lock(queue, id)
-            && let Ok(mut entry) = locked.read()
-            && let Err(error) = entry.activate()
-        {
-            tracing::warn!(%id, %error, "not made due, although it is no longer suspended");
-        }
-    }
-
-    /// Records the outcomes of a transaction before anything else is done with the message. If no recipient
-    /// is left, nothing needs recording, because the rename to `done/` is the record. Returns the error
-    /// text if something could not be recorded.
-    ///
-    /// If the outcome freezes the message, the freeze is written before the outcome: if the outcome were
-    /// written alone, a kill would leave a possibly delivered message to be tried again.
-    fn conclude(
-        &self,
-        mut entry: Entry,
-        ending: TransactionOutcomes,
-        last: bool,
-    ) -> (Entry, Option<String>) {
-        let now = self.now();
-        let TransactionOutcomes {
-            transport,
-            outcomes,
-            freeze,
-        } = ending;
-        let results: Vec<RecipientResult> = outcomes
-            .into_iter()
-            .map(|(recipient, outcome)| {
-                // A recipient not yet tried uses the schedule of the transport it would take.
-                let by = transport.as_deref();
-                let by = by.or_else(|| self.transport_for(&entry, &recipient));
-                recipient_result(
-                    entry.state(),
-                    &recipient,
-                    by,
-                    outcome,
-                    &*self.retry,
-                    &self.delays,
-                    now,
-                )
-            })
-            .collect();
-        let freezes = freeze && entry.state().hold == Hold::None;
-        if freezes {
-            let by = By::rule(ANSWER_LOST);
-            let (until, then) = (None, Then::Thaw);
-            entry.note(now, What::Action(Action::Freeze { by, until, then }));
-        }
-        let (name, told) = (transport.clone(), results.clone());
-        let (entry, why) = self.record_results(entry, now, transport, results, last);
-        // Log after recording, because a log may be slow. An outcome that could not be recorded is logged
-        // too: it has happened.
-        log_results(&entry, name.as_deref(), &told, now);
-        if freezes {
-            tracing::warn!(id = %entry.id(), reason = ANSWER_LOST, "frozen");
-        }
-        (entry, why)
-    }
-
-    fn record_results(
-        &self,
-        mut entry: Entry,
-        now: jiff::Timestamp,
-        transport: Option<String>,
-        results: Vec<RecipientResult>,
-        last: bool,
-    ) -> (Entry, Option<String>) {
-        let delivered = results
-            .iter()
-            .all(|result| result.status == Status::Delivered);
-        let what = What::Outcome {
-            began: entry.began().unwrap_or(now),
-            transport,
-            results,
-        };
-        let event = Event { at: now, what };
-        if last && delivered {
-            let mut after = entry.state().clone();
-            after.apply(&event);
-            if after.recipients.iter().all(RecipientState::is_finished) {
-                entry.apply_unrecorded(event);
-                return (entry, None);
-            }
-        }
-        let recorded = entry
-            .record_outcome(event)
-            // An earlier outcome froze the message; this outcome is recorded now as well.
-            .and_then(|()| entry.activate());
-        let why = recorded
-            .err()
-            .map(|error| self.not_recorded(&mut entry, &error));
-        (entry, why)
-    }
-
-    /// Handles a finished message that could not be renamed to `done/`. That rename was to be the record of
-    /// the last outcome, so the message's block must record it instead. If the disk had no room for the new
-    /// name, the message is removed where it is.
-    pub(super) fn not_finished(&self, mut entry: Entry, error: &disk::Error) -> MessageOutcome {
-        let id = entry.id();
-        let said = entry.say_done();
-        match &said {
-            Ok(()) if !error.is_full() => return self.trouble(id, &error.to_string()),
-            // A disk that has no room for this either may still permit an unlink.
-            Err(failed) if !failed.is_full() => {
-                return match entry.say_in_history() {
-                    Ok(()) => self.trouble(id, &failed.to_string()),
-                    Err(error) => self.not_ended(&mut entry, &error),
-                };
-            }
-            _ => {}
-        }
-        match (entry.forget_here(), said) {
-            (Ok(true), _) => MessageOutcome::Finished,
-            (Ok(false) | Err(_), Err(full)) => self.not_ended(&mut entry, &full),
-            (Ok(false), Ok(())) => self.trouble(id, &error.to_string()),
-            (Err(error), Ok(())) => self.trouble(id, &error.to_string()),
-        }
-    }
-
-    /// Handles a finished message if its end could not be recorded in any way. If it ended without a
-    /// delivery, for example because an operator discarded it, the next run may safely reach the same end.
-    fn not_ended(&self, entry: &mut Entry, error: &disk::Error) -> MessageOutcome {
-        if entry.owes_something() {
-            MessageOutcome::Trouble(self.not_recorded(entry, error))
-        } else {
-            self.trouble(entry.id(), &error.to_string())
-        }
-    }
-
-    /// Handles an outcome that could not be recorded. No other attempt may follow it: the message is frozen
-    /// by moving it to `frozen/`, without a record, and the run stops. If only room was missing, the run
-    /// goes on, because that need not affect other messages. If the message cannot be frozen either, the
-    /// run stops in any case: this message would be delivered again, and so would others.
-    fn not_recorded(&self, entry: &mut Entry, error: &disk::Error) -> String {
-        let (id, why) = (entry.id(), error.to_string());
-        let held = entry.hold_unrecorded();
-        tracing::error!(%id, error = why, "the outcome could not be recorded; frozen");
-        if let Err(error) = &held {
-            tracing::error!(%id, %error, "nor could it be frozen");
-        }
-        // Without room, other messages can still be delivered and recorded.
-        if !error.is_full() || held.is_err() {
-            self.fail(Error::NotRecorded {
-                id,
-                why: why.clone(),
-            });
-        }
-        why
-    }
 }
 
 /// The part of an attempt that begins.
@@ -769,16 +503,5 @@ fn syncs_at_the_end(results: &[Status]) -> Syncs {
         Syncs::Seldom
     } else {
         Syncs::Often
-    }
-}
-
-/// The pending group for what a transaction has left to do.
-fn rest(group: Group) -> PendingGroup {
-    PendingGroup {
-        transport: group.transport,
-        destination: group.destination,
-        chunks: group.chunks,
-        source: Some(group.source),
-        round: group.round,
     }
 }

@@ -30,9 +30,9 @@ impl Chunks {
     /// Removes the chosen recipients from all transactions.
     pub fn take_out(&mut self, mut is_chosen: impl FnMut(&Address) -> bool) {
         let chunks = std::mem::take(self).chunks.into_iter();
-        let left = |mut one: Vec<Address>| {
-            one.retain(|address| !is_chosen(address));
-            one
+        let left = |mut chunk: Vec<Address>| {
+            chunk.retain(|address| !is_chosen(address));
+            chunk
         };
         *self = chunks.map(left).filter(|chunk| !chunk.is_empty()).collect();
     }

@@ -12,7 +12,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -26,6 +26,9 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 /// How long after the last read the state of a destination is kept. After that it is read again when it is
 /// needed.
 const KEPT: Duration = Duration::from_secs(60);
+
+/// How long to wait before asking again about a destination that another process is probing.
+pub(super) const PROBED_ELSEWHERE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The minimum time between two warnings of the same kind about recorded states or slots.
 const SAID: Duration = Duration::from_secs(3600);
@@ -276,7 +279,7 @@ impl Connections {
         let down = self
             .known()
             .get(destination)
-            .is_some_and(|one| one.down.is_some());
+            .is_some_and(|known| known.down.is_some());
         if slot.first && down {
             slot.probes = true;
             match spool.take_probe(destination) {

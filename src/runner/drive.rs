@@ -14,12 +14,10 @@ use tokio::time::Instant;
 use super::attempt::MessageReport;
 use super::finisher::{self, Finisher};
 use super::jobs::{Job, Jobs, Wanted};
-use super::lanes::{Candidate, Lanes};
-use super::plan::WaitReason;
+use super::lanes::{Candidate, Lanes, WaitReason};
 use super::scan::Batch;
 use super::{Core, Error, MessageOutcome, Progress, Runner, Summary};
 use crate::message::QueueId;
-use crate::queue::{QueueUntil, Status};
 use crate::spool::{Destination, Queue};
 
 /// How long after a scan a run in a slot scans again.
@@ -390,7 +388,10 @@ impl Drive {
                 self.forget_seen(id, &report.settled);
                 match report.again.clone() {
                     Some((wait, candidate)) => self.again(&report, wait, candidate),
-                    None => self.count(&report),
+                    None => {
+                        self.core.observe(Progress::Handled);
+                        self.summary.count(&report.settled, &report.results);
+                    }
                 }
                 self.queue_notices(report.notices).await;
             }
@@ -462,7 +463,7 @@ impl Drive {
     /// processes have all the connections to a destination, or all the slots of a transport, a single pass
     /// does not wait for them.
     fn again(&mut self, report: &MessageReport, wait: WaitReason, candidate: Candidate) {
-        self.count_results(&report.results);
+        self.summary.count_results(&report.results);
         match wait {
             WaitReason::Full(destination) if self.mode == Mode::Once => {
                 for _ in 0..=self.lanes.dismiss(&destination) {
@@ -478,39 +479,6 @@ impl Drive {
             | WaitReason::Full(destination)
             | WaitReason::TransportSlot(destination) => {
                 self.lanes.push_back_in(destination, candidate);
-            }
-        }
-    }
-
-    fn count(&mut self, report: &MessageReport) {
-        self.core.observe(Progress::Handled);
-        let summary = &mut self.summary;
-        match &report.settled {
-            MessageOutcome::Absent => return,
-            // Otherwise some recipients were tried before the run was to end.
-            MessageOutcome::Left if report.results.is_empty() => return,
-            MessageOutcome::Busy => summary.busy += 1,
-            MessageOutcome::Corrupt(_) => summary.corrupt += 1,
-            MessageOutcome::Resting(QueueUntil::Frozen(_)) => summary.frozen += 1,
-            // Trouble is counted at the end.
-            MessageOutcome::Finished
-            | MessageOutcome::Left
-            | MessageOutcome::Resting(_)
-            | MessageOutcome::Trouble(_) => {}
-        }
-        if report.settled != MessageOutcome::Busy {
-            summary.messages += 1;
-        }
-        self.count_results(&report.results);
-    }
-
-    fn count_results(&mut self, results: &[Status]) {
-        let summary = &mut self.summary;
-        for status in results {
-            match status {
-                Status::Delivered => summary.delivered += 1,
-                Status::Failed => summary.failed += 1,
-                Status::Deferred | Status::Unknown => summary.deferred += 1,
             }
         }
     }

@@ -12,6 +12,17 @@ pub(super) struct Candidate {
     pub queue: Queue,
 }
 
+/// What a message waits for in its destination's lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WaitReason {
+    /// For another message of this process.
+    Turn(Destination),
+    /// For a connection of another process.
+    Full(Destination),
+    /// For a slot of this destination's transport; other processes have them all.
+    TransportSlot(Destination),
+}
+
 /// Waiting messages by destination. Lanes take turns, so a thousand messages for one destination do not
 /// delay the one message for another.
 #[derive(Debug, Default)]
@@ -178,7 +189,7 @@ mod tests {
         let (lane, first) = lanes.take(any).unwrap();
         lanes.put_down(first.id);
         lanes.push_back_in(lane, first);
-        assert_eq!(lanes.take(any).map(|(_, one)| one), Some(first));
+        assert_eq!(lanes.take(any).map(|(_, candidate)| candidate), Some(first));
     }
 
     #[test]

@@ -4,90 +4,24 @@
 //! A plan needs nothing but memory. What a transaction needs (a transport slot, a connection) is taken when
 //! its turn comes, so a message to thousands of destinations holds only as many of each as it has jobs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::Core;
 use super::chunks::Chunks;
-use super::connections::Gate;
-use super::jobs::Job;
+use super::connections::{Gate, PROBED_ELSEWHERE};
+use super::group::{Group, PendingGroup, SessionSource};
+use super::lanes::WaitReason;
+use super::postpone::Postponement;
 use super::round::Round;
-use super::sessions::Open;
-use super::transact::ended;
-use super::transport_slots::{self, SlotAnswer};
+use super::transport_slots::{SlotAnswer, TransportSlot};
 use crate::disk;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::result::{failed_attempt, warn_time};
-use crate::queue::state::Fate;
 use crate::queue::{Action, Outcome, RecipientState, What};
 use crate::spool::{Destination, Down, Entry, Standing, Suspended};
-use crate::transport::Transport;
-
-/// How long to wait before asking again about a destination that another process is probing.
-pub(super) const PROBED_ELSEWHERE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
-
-/// Recipients of one destination that wait for their turn.
-pub(super) struct PendingGroup {
-    pub transport: Arc<dyn Transport>,
-    pub destination: Destination,
-    /// Sent in successive transactions.
-    pub chunks: Chunks,
-    /// The session or connection slot that the previous transaction left.
-    pub source: Option<SessionSource>,
-    /// The hosts that the first of the transactions has reached.
-    pub round: Round,
-}
-
-impl PendingGroup {
-    /// Takes the outcomes of recipients that hosts have put off, if no other host is asked for them now.
-    /// They were tried, so what the hosts said is their outcome.
-    pub fn said(&mut self) -> Vec<(Address, Outcome)> {
-        if self.round.is_under_way() {
-            ended(self.chunks.take_first(), &self.round)
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// Gives up for now. May block.
-    fn give_up(&mut self, plan: &mut AttemptPlan) {
-        plan.known.extend(self.said());
-        if let Some(SessionSource::Slot(slot)) = self.source.take() {
-            slot.retire();
-        }
-    }
-}
-
-/// A transaction that is about to run, and what it needs.
-pub(super) struct Transaction {
-    /// Released before the job: the message that gets the job may need a transport slot.
-    pub transport_slot: Option<transport_slots::TransportSlot>,
-    pub job: Job,
-    pub group: Group,
-}
-
-/// Recipients of one destination.
-pub(super) struct Group {
-    pub transport: Arc<dyn Transport>,
-    pub destination: Destination,
-    /// Sent in successive transactions.
-    pub chunks: Chunks,
-    pub source: SessionSource,
-    /// The hosts that the first of the transactions has reached.
-    pub round: Round,
-}
-
-/// How a group gets its session.
-pub(super) enum SessionSource {
-    /// It uses an open session.
-    Open(Open),
-    /// It opens a session.
-    Slot(super::connections::ConnectionSlot),
-    /// The transport keeps no connections.
-    NoSlot,
-}
 
 /// Which recipients of a message are tried, and which are not.
 pub(super) struct AttemptPlan {
@@ -100,34 +34,6 @@ pub(super) struct AttemptPlan {
     pub over: Vec<PendingGroup>,
     /// When an operator last retried the message, if it has not been tried since.
     retried: Option<Timestamp>,
-}
-
-/// When the remaining recipients can be tried.
-#[derive(Debug, Default)]
-pub(super) struct Postponement {
-    /// The earliest end of an outage or suspension.
-    pub until: Option<Timestamp>,
-    /// The files of the suspensions that hold some recipients.
-    pub suspended: BTreeSet<String>,
-    /// Set if the message waits for its turn.
-    pub wait: Option<WaitReason>,
-}
-
-/// What a message waits for in its destination's lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum WaitReason {
-    /// For another message of this process.
-    Turn(Destination),
-    /// For a connection of another process.
-    Full(Destination),
-    /// For a slot of this destination's transport; other processes have them all.
-    TransportSlot(Destination),
-}
-
-impl Postponement {
-    fn until(&mut self, time: Timestamp) {
-        self.until = Some(self.until.map_or(time, |until| until.min(time)));
-    }
 }
 
 impl Core {
@@ -152,8 +58,8 @@ impl Core {
             let next_hop = transport.map(|transport| transport.next_hop(recipient));
             let way = (name, next_hop.as_deref());
             let now = self.now();
-            if let Some(one) = self.spool.suspension(&suspended, way, recipient, now) {
-                self.leave_out(&mut plan, entry, recipient, one, now);
+            if let Some(suspension) = self.spool.suspension(&suspended, way, recipient, now) {
+                self.leave_out(&mut plan, entry, recipient, suspension, now);
                 continue;
             }
             let Some(name) = name else {
@@ -207,7 +113,7 @@ impl Core {
         plan: &mut AttemptPlan,
         entry: &Entry,
         recipient: &Address,
-        one: Standing,
+        suspension: Standing,
         now: Timestamp,
     ) {
         let warn = self.warn_untried(entry, recipient, now);
@@ -215,10 +121,10 @@ impl Core {
             plan.known.push((recipient.clone(), held()));
             return;
         }
-        let again = self.look_again(&one, now);
+        let again = self.look_again(&suspension, now);
         plan.postponement
             .until(warn.map_or(again, |warn| warn.min(again)));
-        plan.postponement.suspended.insert(one.file);
+        plan.postponement.suspended.insert(suspension.file);
     }
 
     /// Removes recipients that were suspended after the attempt began. Returns the group if any recipient
@@ -239,21 +145,22 @@ impl Core {
             Some(destination.transport.as_str()),
             Some(destination.next_hop.as_str()),
         );
-        let found = |address: &Address| self.spool.suspension(suspended, on_way, address, now);
+        let found = |recipient: &Address| self.spool.suspension(suspended, on_way, recipient, now);
         if pending.round.is_under_way() {
             let first = pending.chunks.take_first();
-            let (put_off, left): (Vec<_>, Vec<_>) =
-                first.into_iter().partition(|chunk| found(chunk).is_some());
-            plan.known.extend(ended(put_off, &pending.round));
+            let (put_off, left): (Vec<_>, Vec<_>) = first
+                .into_iter()
+                .partition(|recipient| found(recipient).is_some());
+            plan.known.extend(pending.round.outcomes(put_off));
             if left.is_empty() {
                 pending.round = pending.round.anew()
             } else {
                 pending.chunks.put_first(left)
             }
         }
-        pending.chunks.take_out(|chunk| match found(chunk) {
-            Some(standing) => {
-                self.leave_out(plan, entry, chunk, standing, now);
+        pending.chunks.take_out(|recipient| match found(recipient) {
+            Some(suspension) => {
+                self.leave_out(plan, entry, recipient, suspension, now);
                 true
             }
             None => false,
@@ -295,7 +202,7 @@ impl Core {
         plan: &mut AttemptPlan,
         entry: &Entry,
         mut pending: PendingGroup,
-    ) -> Option<(Option<transport_slots::TransportSlot>, Group)> {
+    ) -> Option<(Option<TransportSlot>, Group)> {
         let transport_slot = match pending.transport.concurrency() {
             None => None,
             Some(most) => {
@@ -307,12 +214,12 @@ impl Core {
                 ) {
                     SlotAnswer::Taken(transport_slot) => Some(transport_slot),
                     SlotAnswer::Wait => {
-                        pending.give_up(plan);
+                        plan.known.extend(pending.give_up());
                         plan.postponement.wait = Some(WaitReason::Turn(pending.destination));
                         return None;
                     }
                     SlotAnswer::Full => {
-                        pending.give_up(plan);
+                        plan.known.extend(pending.give_up());
                         plan.postponement
                             .wait
                             .get_or_insert(WaitReason::TransportSlot(pending.destination));
@@ -362,19 +269,19 @@ impl Core {
             Gate::Open(slot) => return Some(SessionSource::Slot(slot)),
             Gate::Down(down) => {
                 let outcome = down_outcome(&down);
-                for one in recipients {
-                    match self.put_off(entry, one, destination, &outcome, down.probe, now) {
+                for recipient in recipients {
+                    match self.put_off(entry, recipient, destination, &outcome, down.probe, now) {
                         Some(until) => plan.postponement.until(until),
                         // The recipient's lifetime is over; the destination's last failure is the reason.
-                        None => plan.known.push((one.clone(), outcome.clone())),
+                        None => plan.known.push((recipient.clone(), outcome.clone())),
                     }
                 }
             }
             Gate::Probed => {
                 let later = now.saturating_add(PROBED_ELSEWHERE).unwrap_or(now);
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 4, 1), "being probed");
-                for one in recipients {
-                    let until = self.put_off(entry, one, destination, &outcome, later, now);
+                for recipient in recipients {
+                    let until = self.put_off(entry, recipient, destination, &outcome, later, now);
                     // A recipient at the end of its lifetime waits too: "being probed" must not be the outcome
                     // that fails it.
                     plan.postponement.until(until.unwrap_or(later));
@@ -426,22 +333,9 @@ impl Core {
         recipient: &Address,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let untried = |recipient: &&RecipientState| recipient.attempts == 0;
-        let one = entry.state().recipient(recipient).filter(untried)?;
-        warn_time(entry.state(), one, &self.delays, now)
-    }
-
-    /// When a message is due again if all its due recipients are put off until `until`: earlier than that
-    /// if another recipient or a delay notice is due before.
-    pub(super) fn rest_until(&self, entry: &Entry, until: Timestamp) -> Timestamp {
-        let now = self.now();
-        let times = |recipient: &RecipientState| match recipient.fate {
-            Fate::Pending { next } => [Some(next), recipient.warn],
-            _ => [None, None],
-        };
-        let times = entry.state().recipients.iter().flat_map(times).flatten();
-        let next = times.filter(|time| *time > now).min();
-        next.map_or(until, |next| next.min(until))
+        let is_untried = |recipient: &&RecipientState| recipient.attempts == 0;
+        let untried = entry.state().recipient(recipient).filter(is_untried)?;
+        warn_time(entry.state(), untried, &self.delays, now)
     }
 }
 

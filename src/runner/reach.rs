@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Core;
-use super::connections::{ConnectionSlot, FRESH, Gate, StateOp};
-use super::plan::PROBED_ELSEWHERE;
+use super::connections::{ConnectionSlot, FRESH, Gate, PROBED_ELSEWHERE, StateOp};
 use super::round::Round;
 use super::sessions::{HostSlot, Open, retire};
 use crate::message::EnhancedCode;
@@ -25,7 +24,7 @@ pub(super) enum Reached {
     /// A host listened before, and no other host is left. Carries the slot for the next connection.
     NoOther(ConnectionSlot),
     /// No host listened. The outcome is the same for every recipient of the destination.
-    Nobody(Outcome),
+    NoHost(Outcome),
 }
 
 /// Whether a host may be connected to.
@@ -125,7 +124,7 @@ impl Core {
                 }
             }
         }
-        self.nobody(round, slot).await
+        self.no_host_left(round, slot).await
     }
 
     /// The same for a destination that is a host itself: it is tried once.
@@ -138,7 +137,7 @@ impl Core {
         end: Option<Instant>,
     ) -> Reached {
         if !round.is_first() {
-            return self.nobody(round, slot).await;
+            return self.no_host_left(round, slot).await;
         }
         round.ask();
         let connection = transport.connect(&destination.next_hop);
@@ -153,7 +152,7 @@ impl Core {
             Err(outcome) if outcome.status == Status::Failed => self.refused(slot, outcome).await,
             Err(outcome) => {
                 round.tell_all(outcome);
-                self.nobody(round, slot).await
+                self.no_host_left(round, slot).await
             }
         }
     }
@@ -221,11 +220,11 @@ impl Core {
         if let Some(slot) = self.answers(slot, was_down).await {
             retire(slot).await;
         }
-        Reached::Nobody(outcome)
+        Reached::NoHost(outcome)
     }
 
     /// Ends a round without a host left. If none listened, the destination is down.
-    pub(super) async fn nobody(
+    pub(super) async fn no_host_left(
         self: &Arc<Self>,
         round: &mut Round,
         slot: ConnectionSlot,
@@ -238,12 +237,12 @@ impl Core {
         // more hosts than were asked: its next message passes over the hosts that are down.
         if round.is_second_best || round.is_cut || !slot.is_down() {
             retire(slot).await;
-            return Reached::Nobody(outcome);
+            return Reached::NoHost(outcome);
         }
         let (hosts, probe) = (std::mem::take(&mut round.down), round.probe);
         let reply = outcome.reply.to_string();
         self.is_down(slot, reply, hosts, probe).await;
-        Reached::Nobody(outcome)
+        Reached::NoHost(outcome)
     }
 
     /// Handles a host that failed or could not be connected to: it is down unless other connections to it

@@ -164,7 +164,7 @@ impl Round {
     }
 
     /// The final outcome for one remaining recipient.
-    pub fn outcome(&self, recipient: &Address) -> Outcome {
+    fn outcome(&self, recipient: &Address) -> Outcome {
         match (self.said.get(recipient), &self.last) {
             (Some(said), Some(last)) if last.reply.remote.is_some() && !is_told(said) => {
                 last.clone()
@@ -172,6 +172,15 @@ impl Round {
             (Some(said), _) => said.clone(),
             (None, _) => self.outcome_of_all(),
         }
+    }
+
+    /// The final outcomes for these remaining recipients.
+    pub fn outcomes(&self, left: Vec<Address>) -> Vec<(Address, Outcome)> {
+        let pair = |recipient: Address| {
+            let outcome = self.outcome(&recipient);
+            (recipient, outcome)
+        };
+        left.into_iter().map(pair).collect()
     }
 
     /// The final outcome for all recipients if no host listened.

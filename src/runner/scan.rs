@@ -111,9 +111,9 @@ impl Core {
                 for error in failed {
                     self.unread(&error, ENDED);
                 }
-                for one in ended {
-                    let (by, reason) = (&one.by.by, &one.by.reason);
-                    tracing::info!(suspended = %one.target, by, reason, "suspension has run out");
+                for suspension in ended {
+                    let (by, reason) = (&suspension.by.by, &suspension.by.reason);
+                    tracing::info!(suspended = %suspension.target, by, reason, "suspension has run out");
                 }
             }
             Err(error) => {

@@ -104,12 +104,12 @@ impl Sessions {
 
     /// Takes an idle session to a host under this name, for whichever destination it was opened.
     pub fn take_to(&self, host: &Destination, name: &str) -> Option<Open> {
-        self.take_where(|seat| seat.slot.destination() == host && seat.name == name)
+        self.take_where(|host_slot| host_slot.slot.destination() == host && host_slot.name == name)
     }
 
     /// Takes an idle session to a host under any name.
     pub fn take_any_to(&self, host: &Destination) -> Option<Open> {
-        self.take_where(|seat| seat.slot.destination() == host)
+        self.take_where(|host_slot| host_slot.slot.destination() == host)
     }
 
     fn take_where(&self, is_it: impl Fn(&HostSlot) -> bool) -> Option<Open> {
@@ -163,8 +163,8 @@ impl Sessions {
     /// Closes all sessions.
     pub async fn close(&self) {
         let idle = std::mem::take(&mut *self.idle());
-        for one in idle {
-            one.open.close().await;
+        for session in idle {
+            session.open.close().await;
         }
     }
 }

@@ -3,10 +3,10 @@
 use jiff::SignedDuration;
 
 use super::Core;
-use super::lanes::Candidate;
-use super::plan::WaitReason;
+use super::lanes::{Candidate, WaitReason};
+use super::record::{from, log_results};
 use crate::disk;
-use crate::message::{NoticeKind, QueueId, ReversePath};
+use crate::message::{NoticeKind, QueueId};
 use crate::notice::{self, Means, Told, tell};
 use crate::queue::{
     Action, By, Hold, Occasion, Outcome, QueueUntil, RecipientResult, Status, Step, Then, What,
@@ -313,51 +313,5 @@ fn log_end(entry: &Entry) {
             tracing::warn!(%id, from, to, frozen = %since, reason, "{text}");
         }
         Hold::None => {}
-    }
-}
-
-fn from(entry: &Entry) -> &str {
-    match &entry.envelope().sender {
-        ReversePath::Null => "<>",
-        ReversePath::Mailbox(address) => address.as_str(),
-    }
-}
-
-/// Logs one line for each recipient of an attempt, after the attempt has been recorded.
-pub(super) fn log_results(
-    entry: &Entry,
-    transport: Option<&str>,
-    results: &[RecipientResult],
-    now: jiff::Timestamp,
-) {
-    let id = entry.id();
-    let from = from(entry);
-    let delay = now
-        .duration_since(entry.state().begins(now))
-        .as_secs_f64()
-        .max(0.0);
-    let delay = (delay * 10.0).round() / 10.0;
-    for result in results {
-        let status = match (result.status, result.expired) {
-            (_, true) => "expired",
-            (crate::queue::Status::Delivered, _) => "delivered",
-            (crate::queue::Status::Deferred, _) => "deferred",
-            (crate::queue::Status::Failed, _) => "failed",
-            (crate::queue::Status::Unknown, _) => "unknown",
-        };
-        let dsn = result.status.code_of(&result.reply).to_string();
-        let to = result.recipient.as_str();
-        let reply = &result.reply;
-        let relay = reply.relay.as_ref().or(reply.remote.as_ref());
-        let relay = relay.map_or("none", String::as_str);
-        let transport = transport.unwrap_or("none");
-        let reply = result.reply.to_string();
-        // The log shows an operator searching for the bounce that there is none.
-        let unwanted = result.status == crate::queue::Status::Failed
-            && entry.envelope().sender != ReversePath::Null
-            && (entry.state().recipient(&result.recipient))
-                .is_some_and(|recipient| !recipient.dsn.wants_failure());
-        let notice = unwanted.then_some("not wanted");
-        tracing::info!(%id, from, to, transport, relay, delay, dsn, status, reply, notice, "attempt");
     }
 }

@@ -12,10 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Core;
-use super::attempt::TransactionResult;
 use super::chunks::Chunks;
 use super::connections::{ConnectionSlot, FRESH};
-use super::plan::{Group, SessionSource};
+use super::group::{Group, SessionSource};
 use super::reach::{Reached, in_time};
 use super::round::Round;
 use super::sessions::{HostSlot, Open, retire};
@@ -23,7 +22,17 @@ use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Outcome, Status};
 use crate::spool::Destination;
-use crate::transport::{Message, Standing, Transport};
+use crate::transport::{HostHealth, Message, Transport};
+
+/// The result of a transaction.
+pub(super) struct TransactionResult {
+    pub transport: Arc<dyn Transport>,
+    /// The transport's name.
+    pub name: String,
+    pub outcomes: Vec<(Address, Outcome)>,
+    /// The recipients left for the same destination.
+    pub rest: Option<Group>,
+}
 
 /// What a transaction leaves.
 struct TransactionRest {
@@ -68,7 +77,7 @@ impl Core {
                         is_new: false,
                         is_second_best: false,
                     }),
-                    Err(outcome) => Reached::Nobody(outcome),
+                    Err(outcome) => Reached::NoHost(outcome),
                 }
             }
             SessionSource::Slot(slot) => {
@@ -78,9 +87,9 @@ impl Core {
         };
         let left = match reached {
             // This applies to all recipients: the next transaction would get the same answer.
-            Reached::Nobody(outcome) => {
+            Reached::NoHost(outcome) => {
                 let all = recipients.into_iter().chain(chunks.take_all());
-                let outcomes = all.map(|chunk| (chunk, outcome.clone())).collect();
+                let outcomes = all.map(|recipient| (recipient, outcome.clone())).collect();
                 TransactionRest {
                     outcomes,
                     chunks,
@@ -89,7 +98,7 @@ impl Core {
                 }
             }
             Reached::NoOther(slot) => TransactionRest {
-                outcomes: ended(recipients, &round),
+                outcomes: round.outcomes(recipients),
                 chunks,
                 source: Some(SessionSource::Slot(slot)),
                 round: round.anew(),
@@ -136,19 +145,19 @@ impl Core {
         mut chunks: Chunks,
         mut round: Round,
     ) -> TransactionRest {
-        let (outcomes, standing) = send(message, &target, &mut open, &recipients).await;
-        let standing = judge(standing, &open, message);
+        let (outcomes, health) = send(message, &target, &mut open, &recipients).await;
+        let health = judge(health, &open, message);
         // A host that broke off may do so again: until a message gets through, it gets no parallel
         // connections.
-        let broke_off = standing == Standing::Stumbles && !open.session.is_reusable();
-        if standing != Standing::Fails && !broke_off {
+        let broke_off = health == HostHealth::Stumbles && !open.session.is_reusable();
+        if health != HostHealth::Fails && !broke_off {
             open = self.answered(open).await;
         }
-        let may_go_on = standing != Standing::NotAsked && open.slot.is_some();
+        let may_go_on = health != HostHealth::NotAsked && open.slot.is_some();
         let all = pair(recipients, outcomes);
         let is_trouble =
             |outcome: &&Outcome| matches!(outcome.status, Status::Deferred | Status::Unknown);
-        let failure = if may_go_on && standing == Standing::Fails {
+        let failure = if may_go_on && health == HostHealth::Fails {
             all.iter().map(|(_, outcome)| outcome).find(is_trouble)
         } else {
             None
@@ -162,7 +171,7 @@ impl Core {
             round.tell(recipient.clone(), outcome);
             left.push(recipient);
         }
-        round.listened |= matches!(standing, Standing::Answers | Standing::Stumbles);
+        round.listened |= matches!(health, HostHealth::Answers | HostHealth::Stumbles);
         let slot = match failure {
             Some(failure) => {
                 let is_last = left.is_empty() && chunks.is_empty();
@@ -175,7 +184,7 @@ impl Core {
                 open.leave().await
             }
             None => {
-                outcomes.extend(ended(left, &round));
+                outcomes.extend(round.outcomes(left));
                 let source = self
                     .hand_back(target.destination, open, !chunks.is_empty())
                     .await;
@@ -245,7 +254,7 @@ impl Core {
             return Some(slot);
         }
         let left = if is_host_itself {
-            self.nobody(round, slot).await
+            self.no_host_left(round, slot).await
         } else {
             Reached::NoOther(slot)
         };
@@ -298,7 +307,7 @@ async fn send(
     target: &TransactionTarget<'_>,
     open: &mut Open,
     recipients: &[Address],
-) -> (Vec<Outcome>, Standing) {
+) -> (Vec<Outcome>, HostHealth) {
     let Open {
         session,
         slot,
@@ -325,36 +334,27 @@ async fn send(
         None => Some(delivery.await),
     };
     match outcomes {
-        Some(outcomes) => (outcomes, session.standing()),
+        Some(outcomes) => (outcomes, session.host_health()),
         None => {
             let limit = in_seconds(target.limit.unwrap_or_default());
             let outcome = Outcome::unknown(format!("timed out after {limit}"));
-            (vec![outcome; recipients.len()], Standing::NotAsked)
+            (vec![outcome; recipients.len()], HostHealth::NotAsked)
         }
     }
 }
 
 /// What a transaction and those before it show about the host.
-fn judge(standing: Standing, open: &Open, message: &Message) -> Standing {
-    let over = match standing {
-        Standing::Stumbles => Some(message.id),
-        Standing::Answers => None,
-        Standing::Fails | Standing::NotAsked => return standing,
+fn judge(health: HostHealth, open: &Open, message: &Message) -> HostHealth {
+    let over = match health {
+        HostHealth::Stumbles => Some(message.id),
+        HostHealth::Answers => None,
+        HostHealth::Fails | HostHealth::NotAsked => return health,
     };
     let host = open.host.as_ref().map(|host| &host.slot);
     match host.or(open.slot.as_ref()) {
-        Some(slot) if slot.stumbles(over) => Standing::Fails,
-        _ => standing,
+        Some(slot) if slot.stumbles(over) => HostHealth::Fails,
+        _ => health,
     }
-}
-
-/// The outcomes of the remaining recipients when no host is left.
-pub(super) fn ended(left: Vec<Address>, round: &Round) -> Vec<(Address, Outcome)> {
-    let pair = |address: Address| {
-        let outcome = round.outcome(&address);
-        (address, outcome)
-    };
-    left.into_iter().map(pair).collect()
 }
 
 fn pair(recipients: Vec<Address>, outcomes: Vec<Outcome>) -> Vec<(Address, Outcome)> {

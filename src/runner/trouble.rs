@@ -91,7 +91,7 @@ impl Troubles {
     pub fn passed_over(&self, now: Instant) -> Vec<QueueId> {
         let state = self.state();
         let passed = state.messages.iter();
-        let passed = passed.filter(|(_, one)| one.until > now);
+        let passed = passed.filter(|(_, message)| message.until > now);
         passed.map(|(id, _)| *id).collect()
     }
 
@@ -225,14 +225,14 @@ impl Core {
     pub(super) fn may_quarantine(&self, candidate: Candidate) -> bool {
         let known = self.troubles.state().in_corrupt;
         // If `corrupt/` cannot be listed, it is taken to be full.
-        let standing = known.unwrap_or_else(|| {
+        let in_corrupt = known.unwrap_or_else(|| {
             let there = self.spool.ids_in(Queue::Corrupt);
             there.map_or(CORRUPT_LIMIT, |ids| ids.len())
         });
         let mut state = self.troubles.state();
-        let standing = state.in_corrupt.unwrap_or(standing);
-        let may = state.whole || standing < CORRUPT_LIMIT;
-        state.in_corrupt = Some(standing + usize::from(may));
+        let in_corrupt = state.in_corrupt.unwrap_or(in_corrupt);
+        let may = state.whole || in_corrupt < CORRUPT_LIMIT;
+        state.in_corrupt = Some(in_corrupt + usize::from(may));
         if !may {
             state.pass_over(candidate.id);
             state.suspects.push(candidate);

@@ -408,7 +408,10 @@ impl FieldName {
     fn is_signature(&self) -> bool {
         let colon = self.0.iter().position(|byte| *byte == b':');
         let name = &self.0[..colon.unwrap_or(0)];
-        let is_name = |one: &&str| name.trim_ascii_end().eq_ignore_ascii_case(one.as_bytes());
+        let is_name = |signature: &&str| {
+            name.trim_ascii_end()
+                .eq_ignore_ascii_case(signature.as_bytes())
+        };
         SIGNATURES.iter().any(is_name)
     }
 }

@@ -211,13 +211,13 @@ mod tests {
         ReplyParser::default().push(bytes)
     }
 
-    fn one(bytes: &[u8]) -> ServerReply {
+    fn only(bytes: &[u8]) -> ServerReply {
         read(bytes).unwrap().1.unwrap()
     }
 
     #[test]
     fn replies_are_kept_as_sent() {
-        let reply = one(b"550-5.7.509 Access denied,\r\n550 5.7.509 see example.org\r\n");
+        let reply = only(b"550-5.7.509 Access denied,\r\n550 5.7.509 see example.org\r\n");
         assert_eq!((reply.code, reply.lines.len()), (550, 2));
         assert_eq!(
             reply.to_reply("mx").to_string(),
@@ -246,7 +246,7 @@ mod tests {
                 "a 5.2.2 b",
             ),
         ] {
-            let reply = one(bytes);
+            let reply = only(bytes);
             assert_eq!(reply.code, code);
             let enhanced = enhanced.map(|code| code.parse().unwrap());
             assert_eq!(reply.enhanced, enhanced, "{bytes:?}");
@@ -295,7 +295,7 @@ mod tests {
         let mut long = b"550-5.1.1 ".to_vec();
         long.resize(100_000, b'x');
         long.extend_from_slice(b"\r\n550 5.1.1 end\r\n");
-        let reply = one(&long);
+        let reply = only(&long);
         assert_eq!((reply.code, reply.lines.len()), (550, 2));
         assert!(reply.lines[0].len() <= MAX_LINE);
         assert_eq!(reply.lines[1], "end");

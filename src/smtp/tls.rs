@@ -145,7 +145,7 @@ impl Tls {
                     .build()
                     .map_err(|error| TlsError::NoRoots(error.to_string()))?
             }
-            _ => Arc::new(Anybody(Arc::clone(&provider))),
+            _ => Arc::new(AcceptsAny(Arc::clone(&provider))),
         };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
@@ -299,9 +299,9 @@ pub(super) fn handshake_error(error: &io::Error) -> String {
 /// Accepts every certificate. Signatures are not checked either: an attacker on the path has a certificate
 /// and a key too, and the certificates of some old servers cannot even be parsed.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptsAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptsAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -7,6 +7,7 @@
 mod connection;
 mod content;
 mod hosts;
+mod peer;
 mod session;
 
 use std::net::IpAddr;
@@ -20,7 +21,8 @@ use crate::smtp::{Protocol, Settings};
 use crate::transport::{BoxFuture, Hosts, MAX_HOSTS, OnUnknown, Session, Transport};
 
 use connection::Connection;
-use hosts::{Peer, SmtpHosts};
+use hosts::SmtpHosts;
+use peer::Peer;
 use session::SmtpSession;
 
 /// Which hosts are asked.

@@ -137,7 +137,7 @@ fn an_address_without_room_in_a_line_is_not_cut() {
     let long = |length: usize| format!("{}@x", "a".repeat(length - 2));
     let maildir = Maildir::new(path.clone(), "mx.example.net".into());
     let message = message(dir.path(), 1, long(1000).as_bytes(), b"Subject: x\n\n");
-    let to = [long(997), long(998)].map(|one| address(&one));
+    let to = [long(997), long(998)].map(|text| address(&text));
     assert_eq!(
         statuses(&deliver(&maildir, &message, &to)),
         [Status::Delivered; 2]
@@ -150,7 +150,7 @@ fn an_address_without_room_in_a_line_is_not_cut() {
     assert!(
         expected
             .iter()
-            .all(|one| found.contains(&one.clone().into_bytes()))
+            .all(|copy| found.contains(&copy.clone().into_bytes()))
     );
 }
 

@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn every_child_has_one_identity_and_root_only_where_it_was_given() {
-        let (root, one, two) = (user(0), user(1), user(2));
+        let (root, first, second) = (user(0), user(1), user(2));
         let settled = |id| {
             Some(Identity::Settled {
                 uid: Uid::from_raw(id),
@@ -245,15 +245,15 @@ mod tests {
             ([0, 1, 0], None, settled(1)),
             ([1, 1, 0], None, settled(1)),
             ([2, 1, 2], None, settled(1)),
-            ([1, 1, 1], Some(&one), Some(Identity::AsIs)),
+            ([1, 1, 1], Some(&first), Some(Identity::AsIs)),
             ([0, 0, 0], Some(&root), Some(Identity::AsIs)),
-            ([0, 0, 0], Some(&one), other(&one, false)),
-            ([1, 1, 0], Some(&one), other(&one, true)),
-            ([1, 1, 0], Some(&two), other(&two, true)),
-            ([0, 1, 1], Some(&two), other(&two, true)),
-            ([2, 1, 2], Some(&one), settled(1)),
-            ([2, 1, 1], Some(&two), None),
-            ([1, 1, 1], Some(&two), None),
+            ([0, 0, 0], Some(&first), other(&first, false)),
+            ([1, 1, 0], Some(&first), other(&first, true)),
+            ([1, 1, 0], Some(&second), other(&second, true)),
+            ([0, 1, 1], Some(&second), other(&second, true)),
+            ([2, 1, 2], Some(&first), settled(1)),
+            ([2, 1, 1], Some(&second), None),
+            ([1, 1, 1], Some(&second), None),
             ([1, 1, 1], Some(&root), None),
         ] {
             assert_eq!(decide(uids, user), expected, "{uids:?} {user:?}");

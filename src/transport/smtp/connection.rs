@@ -8,7 +8,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::Inner;
-use super::hosts::{Endpoint, Peer};
+use super::peer::{Endpoint, Peer};
 use crate::message::EnhancedCode;
 use crate::message::reply::in_seconds;
 use crate::queue::Outcome;

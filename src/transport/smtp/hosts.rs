@@ -1,44 +1,15 @@
 //! The hosts of a destination, one address after another, looked up on demand.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
+use super::peer::{Endpoint, Peer};
 use super::session::SmtpSession;
 use super::{Inner, Smtp, Target, no_domain, no_host};
 use crate::dns::{Exchanges, Host, Name};
 use crate::queue::Outcome;
 use crate::smtp::TlsPolicy;
 use crate::transport::{BoxFuture, Hosts, NextHost, Session};
-
-/// Where to connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Endpoint::Tcp(address) => write!(f, "[{}]:{}", address.ip(), address.port()),
-            Endpoint::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// A host at one of its addresses.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    /// The name that its certificate must have.
-    pub name: String,
-    pub endpoint: Endpoint,
-    /// The host and its address: `mx.example.net[192.0.2.1]:25`.
-    pub remote: String,
-    /// The key under which its connections are counted and its outages recorded.
-    key: String,
-}
 
 /// The hosts of a destination.
 pub(super) struct SmtpHosts {

@@ -3,11 +3,11 @@
 use super::Smtp;
 use super::connection::Connection;
 use super::content::Content;
-use super::hosts::Peer;
+use super::peer::Peer;
 use crate::message::{Address, EnhancedCode};
 use crate::queue::{Handover, Outcome, Status};
 use crate::smtp::{Protocol, Scope, Step, Transaction, Verdict};
-use crate::transport::{BoxFuture, Message, Session, Standing};
+use crate::transport::{BoxFuture, HostHealth, Message, Session};
 
 /// A connection, and how to get another.
 pub(super) struct SmtpSession {
@@ -20,7 +20,7 @@ pub(super) struct SmtpSession {
     /// The server has accepted MAIL for one of them.
     took_mail: bool,
     /// What the last message showed about the host.
-    standing: Standing,
+    health: HostHealth,
 }
 
 impl SmtpSession {
@@ -31,7 +31,7 @@ impl SmtpSession {
             connection: Some(connection),
             used: 0,
             took_mail: false,
-            standing: Standing::Answers,
+            health: HostHealth::Answers,
         }
     }
 
@@ -39,13 +39,13 @@ impl SmtpSession {
         let content = match Content::of(message).await {
             Ok(content) => content,
             Err(text) => {
-                self.standing = Standing::NotAsked;
+                self.health = HostHealth::NotAsked;
                 let text = format!("the message cannot be read: {text}");
                 let outcome = Outcome::deferred(EnhancedCode::new(4, 3, 0), text);
                 return vec![outcome; recipients.len()];
             }
         };
-        self.standing = Standing::Answers;
+        self.health = HostHealth::Answers;
         let mut outcomes: Vec<Option<Outcome>> = vec![None; recipients.len()];
         loop {
             let left: Vec<usize> = (0..recipients.len())
@@ -70,7 +70,7 @@ impl SmtpSession {
                 }
                 Err(outcome) => vec![of_trouble(outcome); these.len()],
             };
-            self.standing = standing(&verdicts);
+            self.health = health_shown_by(&verdicts);
             // If a server limits the recipients of a transaction, the others go in a further transaction.
             // If the host fails, they do not: it would fail again each time.
             let fails = |verdict: &&Verdict| verdict.scope == Scope::Host;
@@ -178,7 +178,7 @@ fn is_after_mail(verdict: &Verdict) -> bool {
 
 /// What a transaction shows about the host. A failure after MAIL was accepted may be due to this message: a
 /// server that breaks down over its content may accept others. Recipients beyond a limit show nothing.
-fn standing(verdicts: &[Verdict]) -> Standing {
+fn health_shown_by(verdicts: &[Verdict]) -> HostHealth {
     let told = || {
         verdicts
             .iter()
@@ -194,13 +194,13 @@ fn standing(verdicts: &[Verdict]) -> Standing {
     };
     let takes = |verdict: &Verdict| verdict.outcome.status == Status::Delivered;
     if told().next().is_some() && told().all(fails) {
-        Standing::Fails
+        HostHealth::Fails
     } else if told().any(of_ours) {
-        Standing::NotAsked
+        HostHealth::NotAsked
     } else if told().any(breaks_off) && !told().any(takes) {
-        Standing::Stumbles
+        HostHealth::Stumbles
     } else {
-        Standing::Answers
+        HostHealth::Answers
     }
 }
 
@@ -236,8 +236,8 @@ impl Session for SmtpSession {
         Box::pin(self.send(message, recipients))
     }
 
-    fn standing(&self) -> Standing {
-        self.standing
+    fn host_health(&self) -> HostHealth {
+        self.health
     }
 
     fn is_reusable(&self) -> bool {
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_host_fails_only_by_what_came_before_the_recipients() {
-        use Standing::*;
+        use HostHealth::*;
         for (step, expected) in [
             (Step::Greeting, Fails),
             (Step::Reset, Fails),
@@ -273,21 +273,24 @@ mod tests {
             (Step::End, Stumbles),
         ] {
             let verdict = Verdict::of_trouble(&Trouble::Lost, step);
-            assert_eq!(standing(&[verdict]), expected, "{step:?}");
+            assert_eq!(health_shown_by(&[verdict]), expected, "{step:?}");
         }
         let unread = Verdict::of_trouble(&Trouble::Message("EIO".into()), Step::Body);
-        assert_eq!(standing(&[unread]), NotAsked);
+        assert_eq!(health_shown_by(&[unread]), NotAsked);
         // Recipients that were not sent show nothing, and an accepted one shows that the host works.
         let lost = |step| Verdict::of_trouble(&Trouble::Lost, step);
         let beyond = Verdict::beyond_limit("one at once");
-        assert_eq!(standing(&[lost(Step::Mail), beyond.clone()]), Fails);
-        assert_eq!(standing(&[lost(Step::Rcpt), beyond.clone()]), Stumbles);
-        assert_eq!(standing(&[beyond]), Answers);
+        assert_eq!(health_shown_by(&[lost(Step::Mail), beyond.clone()]), Fails);
+        assert_eq!(
+            health_shown_by(&[lost(Step::Rcpt), beyond.clone()]),
+            Stumbles
+        );
+        assert_eq!(health_shown_by(&[beyond]), Answers);
         let taken = Verdict {
             outcome: Outcome::delivered("taken"),
             scope: Scope::Recipient,
             step: Step::End,
         };
-        assert_eq!(standing(&[taken, lost(Step::End)]), Answers);
+        assert_eq!(health_shown_by(&[taken, lost(Step::End)]), Answers);
     }
 }
