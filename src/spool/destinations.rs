@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Spool;
+use super::layout::file_name;
 use super::part::Part;
 use super::slots::Slot;
 use crate::disk;
@@ -67,28 +68,6 @@ impl Destination {
     fn file_name(&self) -> String {
         file_name(&self.to_string())
     }
-}
-
-/// Returns a readable file name that no other text has.
-pub(super) fn file_name(text: &str) -> String {
-    /// Octets. File systems allow 255; a prefix or suffix must fit. Longer names are cut and end in a hash.
-    const LONGEST: usize = 200;
-    let mut name = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b':' | b'@' => {
-                name.push(char::from(byte));
-            }
-            b'.' if !name.is_empty() => name.push('.'),
-            _ => name += &format!("%{byte:02x}"),
-        }
-    }
-    if name.len() > LONGEST {
-        let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
-        name.truncate(LONGEST - 33);
-        name += &format!("%{hash:032x}");
-    }
-    name
 }
 
 impl std::fmt::Display for Destination {

@@ -245,6 +245,28 @@ pub(super) fn reason_path(id: QueueId) -> PathBuf {
     PathBuf::from(format!("corrupt/{id}.reason"))
 }
 
+/// Returns a readable file name that no other text has.
+pub(super) fn file_name(text: &str) -> String {
+    /// Octets. File systems allow 255; a prefix or suffix must fit. Longer names are cut and end in a hash.
+    const LONGEST: usize = 200;
+    let mut name = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b':' | b'@' => {
+                name.push(char::from(byte));
+            }
+            b'.' if !name.is_empty() => name.push('.'),
+            _ => name += &format!("%{byte:02x}"),
+        }
+    }
+    if name.len() > LONGEST {
+        let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
+        name.truncate(LONGEST - 33);
+        name += &format!("%{hash:032x}");
+    }
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

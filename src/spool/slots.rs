@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Spool;
-use super::destinations::file_name;
+use super::layout::file_name;
 use crate::disk::{self, File};
 
 /// A taken slot. Dropping it releases it.

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Spool;
-use super::destinations::{Destination, file_name};
+use super::destinations::Destination;
+use super::layout::file_name;
 use super::part::Part;
 use crate::disk;
 use crate::message::{Address, domain};
