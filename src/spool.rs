@@ -4,9 +4,11 @@
 //! each commit point, and the comments here cite those names. Only this module touches queue directories, and
 //! only through [`Disk`]. It does not depend on how mail is delivered.
 
+mod action;
 mod destinations;
 mod draft;
 mod entry;
+mod files;
 mod forget;
 mod history_file;
 mod keys;
@@ -21,6 +23,7 @@ mod scan;
 mod slots;
 mod suspensions;
 mod sweep;
+mod verify;
 mod view;
 
 use std::collections::HashMap;
@@ -29,16 +32,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, Disk, Kind, Seam};
 
+pub use action::{apply, refusal};
 pub use destinations::{Destination, Down, Forgotten};
 pub use draft::{Draft, Staged, Staging};
-pub use entry::{Entry, apply, refusal};
+pub use entry::Entry;
 pub use keys::Holder;
 #[cfg(feature = "testing")]
 pub use keys::KeyLock;
 pub use layout::{BucketQueue, Queue};
+pub use lock::Claim;
 #[cfg(feature = "testing")]
 pub use lock::Locked;
-pub use lock::{Claim, Unreadable};
 pub use part::Leftover;
 #[cfg(feature = "testing")]
 pub use releases::Releases;
@@ -48,6 +52,7 @@ pub use scan::{Content, Doubt, Listing, Located, View};
 pub use slots::Slot;
 pub use suspensions::{Changed, Standing, Suspended, Suspension, Target};
 pub use sweep::Swept;
+pub use verify::Unreadable;
 pub use view::ViewFault;
 
 use layout::{FILES, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE, VIEW};

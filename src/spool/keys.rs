@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::Spool;
 use super::layout::{INTENDED_KEYS, KEY_LOCKS, KEYS, Queue};
 use super::lock::Claim;
-use super::{Doubt, Located, Spool};
+use super::scan::{Doubt, Located};
 use crate::disk::{self, File, Kind};
 use crate::message::key::parse_time;
 use crate::message::{Keyed, QueueId, SubmissionKey};

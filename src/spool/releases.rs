@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use super::Spool;
+use super::layout::Queue;
 use super::part::Part;
-use super::{Queue, Spool};
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Bucket;

@@ -10,9 +10,10 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 
+use super::Spool;
 use super::layout::{Info, Queue, VIEW};
 use super::lock::Claim;
-use super::{Doubt, Located, Spool};
+use super::scan::{Doubt, Located};
 use crate::disk::{self, Disk, Kind};
 use crate::message::{Envelope, QueueId};
 
