@@ -43,6 +43,7 @@ use tokio::sync::Notify;
 use crate::message::QueueId;
 use crate::notice::{DsnBuilder, NoticeBuilder};
 use crate::queue::{DelayAges, RetryPolicy, Routes, Schedules, history};
+use crate::spool::layout::{ATTEMPT_SLOT, RESIDENT_SLOT};
 use crate::spool::{Doubt, Located, Slot, Spool};
 use crate::transport::Transport;
 
@@ -204,7 +205,7 @@ impl Runner {
     pub fn pass_in_slot(&self, slots: usize) -> Result<Option<Summary>, Error> {
         let mut total: Option<Summary> = None;
         loop {
-            let Some(slot) = self.core.spool.take_slot(SLOT_NAME, slots)? else {
+            let Some(slot) = self.core.spool.take_slot(ATTEMPT_SLOT, slots)? else {
                 return Ok(total);
             };
             let (summary, seen) = self.drive(drive::Mode::InSlot)?;
@@ -368,27 +369,21 @@ impl RunnerBuilder {
     }
 }
 
-/// The slots that bound background attempts.
-const SLOT_NAME: &str = "attempt";
-
 /// Whether a slot for a background attempt is free at this moment. If none is free, a background attempt
 /// need not be started: see [`Runner::pass_in_slot`].
 pub fn slot_is_free(spool: &Spool, slots: usize) -> crate::disk::Result<bool> {
-    Ok(spool.take_slot(SLOT_NAME, slots)?.is_some())
+    Ok(spool.take_slot(ATTEMPT_SLOT, slots)?.is_some())
 }
 
-/// The slot of the resident process. It exists where each process that ended would leave a zombie.
-const RESIDENT: &str = "resident";
-
-/// Takes the slot of the resident process, which stays and delivers what arrives. `None` if another process
-/// has it.
+/// Takes the slot of the resident process, which stays and delivers what arrives. It exists where each process
+/// that ended would leave a zombie. `None` if another process has the slot.
 pub fn take_residence(spool: &Spool) -> crate::disk::Result<Option<Slot>> {
-    spool.take_slot(RESIDENT, 1)
+    spool.take_slot(RESIDENT_SLOT, 1)
 }
 
 /// Whether a resident process delivers what arrives. It finds everything that was queued before this call.
 pub fn has_resident(spool: &Spool) -> crate::disk::Result<bool> {
-    spool.slot_is_taken(RESIDENT)
+    spool.slot_is_taken(RESIDENT_SLOT)
 }
 
 impl Core {

@@ -4,13 +4,15 @@
 //! each commit point, and the comments here cite those names. Only this module touches queue directories, and
 //! only through [`Disk`]. It does not depend on how mail is delivered.
 
+mod action;
 mod destinations;
 mod draft;
 mod entry;
+mod files;
 mod forget;
 mod history_file;
 mod keys;
-mod layout;
+pub(crate) mod layout;
 mod lock;
 mod part;
 mod probe;
@@ -21,6 +23,7 @@ mod scan;
 mod slots;
 mod suspensions;
 mod sweep;
+mod verify;
 mod view;
 
 use std::collections::HashMap;
@@ -29,30 +32,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, Disk, Kind, Seam};
 
+pub use action::{apply, refusal};
 pub use destinations::{Destination, Down, Forgotten};
 pub use draft::{Draft, Staged, Staging};
-pub use entry::{Entry, apply, refusal};
+pub use entry::Entry;
 pub use keys::Holder;
 #[cfg(feature = "testing")]
 pub use keys::KeyLock;
 pub use layout::{BucketQueue, Queue};
+pub use lock::Claim;
 #[cfg(feature = "testing")]
 pub use lock::Locked;
-pub use lock::{Claim, Unreadable};
 pub use part::Leftover;
 #[cfg(feature = "testing")]
 pub use releases::Releases;
-pub(crate) use releases::{FILE as RELEASES, Wrong as WrongReleases};
+pub(crate) use releases::Wrong as WrongReleases;
 pub use requests::{Posted, Served};
 pub use scan::{Content, Doubt, Listing, Located, View};
 pub use slots::Slot;
 pub use suspensions::{Changed, Standing, Suspended, Suspension, Target};
 pub use sweep::Swept;
+pub use verify::Unreadable;
 pub use view::ViewFault;
 
-use layout::{FILES, INTENDED_KEYS, KEY_LOCKS, KEYS, PLACES, VERSION, VERSION_FILE, VIEW};
+use layout::{
+    FILES, INTENDED_KEYS, KEY_LOCKS, KEYS, OPTIONAL, PLACES, STATE, VERSION, VERSION_FILE,
+    VERSION_PART, VIEW,
+};
 use part::Part;
-use reserve::RESERVE;
 
 /// Most bucket directories held open at once. Beyond it all are closed, and made durable again when used.
 const MAX_BUCKETS_OPEN: usize = 64;
@@ -111,7 +118,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Whether a directory may be on another file system: nothing depends on its content.
 fn is_needless(dir: &str) -> bool {
-    dir == "state" || VIEW.contains(&dir)
+    dir == STATE || VIEW.contains(&dir)
 }
 
 impl Spool {
@@ -173,18 +180,19 @@ impl Spool {
         Disk::create_root(path, None, seam.clone())?;
         let disk = Disk::open(path, seam.clone())?;
         let mut dirs = vec![Path::new(".")];
-        for dir in PLACES
-            .iter()
-            .chain(FILES)
-            .chain(VIEW)
-            .chain(["state", KEYS, INTENDED_KEYS, KEY_LOCKS].iter())
+        for dir in
+            PLACES
+                .iter()
+                .chain(FILES)
+                .chain(VIEW)
+                .chain(&[STATE, KEYS, INTENDED_KEYS, KEY_LOCKS])
         {
             disk.mkdir(Path::new(dir))?;
             dirs.push(Path::new(dir));
         }
         // Message files are created in `new/`; changing them later should need no free space. Only some file
         // systems support this.
-        let _ = disk.keep_in_place(Path::new("new"));
+        let _ = disk.keep_in_place(&Queue::New.dir());
         if let Some(parent) = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -193,8 +201,7 @@ impl Spool {
         }
         disk.durable(&[], &dirs)?;
         let text = format!("{VERSION}\n");
-        let prefix = format!("{VERSION_FILE}.");
-        let part = Part::write(&disk, Path::new(""), &prefix, text.as_bytes())?;
+        let part = Part::write(&disk, Path::new(""), VERSION_PART, text.as_bytes())?;
         part.rename_to(Path::new(VERSION_FILE))?;
         disk.durable(&[], &[Path::new(".")])?;
         Spool::opened(path, seam)
@@ -238,15 +245,7 @@ impl Spool {
         // These may be missing: older programs did not make all of them. A symbolic link there would lead out
         // of the spool. A rename within `keys/` becomes durable together with files elsewhere, so it must be
         // on the same file system.
-        let optional = [
-            "state",
-            KEYS,
-            INTENDED_KEYS,
-            KEY_LOCKS,
-            suspensions::DIR,
-            RESERVE,
-        ];
-        for dir in optional.iter().chain(VIEW) {
+        for dir in OPTIONAL.iter().chain(VIEW) {
             let dir = *dir;
             let stat = match self.disk.stat(Path::new(dir)) {
                 // Below a directory that this user may not read: operations that need it report their own
@@ -285,8 +284,8 @@ impl Spool {
 
     /// Writes a file into the spool's top directory, whole and durably, unless it exists.
     pub fn write_if_missing(&self, name: &Path, bytes: &[u8]) -> Result<()> {
-        self.disk.mkdir(Path::new("state"))?;
-        Part::write(&self.disk, Path::new("state"), "", bytes)?.link_to(name)?;
+        self.disk.mkdir(Path::new(STATE))?;
+        Part::write(&self.disk, Path::new(STATE), "", bytes)?.link_to(name)?;
         self.disk
             .durable(&[], &[Path::new(".")])
             .map_err(Error::Disk)

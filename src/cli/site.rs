@@ -16,6 +16,7 @@ use super::trust::{self, Wait};
 use crate::config::{self, Config};
 use crate::message::{Address, ReversePath, printable};
 use crate::queue::By;
+use crate::spool::layout::CONFIG_FILE;
 use crate::spool::{self, Spool};
 
 /// The system's spool.
@@ -219,7 +220,7 @@ pub(super) fn spool_path(global: &Global) -> Result<PathBuf, Failure> {
 pub(super) fn make(path: &Path, global: &Global) -> Result<Spool, Failure> {
     let spool = Spool::create(path)?;
     if Source::of(global, &spool)?.is_none() {
-        spool.write_if_missing(Path::new("config.toml"), config::DEFAULT.as_bytes())?;
+        spool.write_if_missing(Path::new(CONFIG_FILE), config::DEFAULT.as_bytes())?;
     }
     Ok(spool)
 }
@@ -247,7 +248,7 @@ impl Source {
         if is_systems(spool)? && !is_absent(&system) {
             return Ok(Some(Source::System(system)));
         }
-        let path = spool.path().join("config.toml");
+        let path = spool.path().join(CONFIG_FILE);
         Ok((!is_absent(&path)).then_some(Source::InSpool(path)))
     }
 

@@ -276,13 +276,13 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Returns a free name in `corrupt/`, so that no file is replaced.
-    fn room_in_corrupt(&self, name: &str) -> disk::Result<PathBuf> {
-        let mut to = PathBuf::from(format!("corrupt/{name}"));
+    /// Returns this name in `corrupt/`, with a number if it is taken, so that no file is replaced.
+    fn room_in_corrupt(&self, first: PathBuf) -> disk::Result<PathBuf> {
+        let mut to = first.clone();
         let mut number = 1;
         while self.spool.disk().stat(&to)?.is_some() {
             number += 1;
-            to = PathBuf::from(format!("corrupt/{name}.{number}"));
+            to = first.with_added_extension(number.to_string());
         }
         Ok(to)
     }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
 
 use super::Core;
+use crate::spool::layout::WATCHED;
 
 /// The longest time between two scans, even if nothing is reported.
 const RESCAN: Duration = Duration::from_secs(30);
@@ -107,7 +108,7 @@ fn watcher(core: &Core, wake: Sender<()>) -> notify::Result<RecommendedWatcher> 
     };
     let mut watcher = notify::recommended_watcher(handler)?;
     // A new bucket in `deferred/` may be due sooner than the known buckets.
-    for dir in ["incoming", "active", "deferred", "requests"] {
+    for dir in WATCHED {
         let path = core.spool.path().join(Path::new(dir));
         watcher.watch(&path, RecursiveMode::NonRecursive)?;
     }

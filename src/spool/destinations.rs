@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Spool;
+use super::layout::{DOWN, STATE, connection_slots, file_name, probe_slot};
 use super::part::Part;
 use super::slots::Slot;
 use crate::disk;
@@ -49,7 +50,6 @@ pub struct Down {
     pub hosts: Vec<String>,
 }
 
-const DIR: &str = "state/down";
 /// Most octets read from an entry. Replies are truncated to fit; a larger file is an error.
 const MOST: u64 = 64 << 10;
 
@@ -67,28 +67,6 @@ impl Destination {
     fn file_name(&self) -> String {
         file_name(&self.to_string())
     }
-}
-
-/// Returns a readable file name that no other text has.
-pub(super) fn file_name(text: &str) -> String {
-    /// Octets. File systems allow 255; a prefix or suffix must fit. Longer names are cut and end in a hash.
-    const LONGEST: usize = 200;
-    let mut name = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b':' | b'@' => {
-                name.push(char::from(byte));
-            }
-            b'.' if !name.is_empty() => name.push('.'),
-            _ => name += &format!("%{byte:02x}"),
-        }
-    }
-    if name.len() > LONGEST {
-        let hash = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
-        name.truncate(LONGEST - 33);
-        name += &format!("%{hash:032x}");
-    }
-    name
 }
 
 impl std::fmt::Display for Destination {
@@ -160,7 +138,7 @@ impl Spool {
         self.read_down(&destination.file_name())
     }
 
-    /// Whether an entry of [`DIR`](self::DIR) is damaged. With `remove`, removes it if so.
+    /// Whether an entry of [`DOWN`] is damaged. With `remove`, removes it if so.
     pub(crate) fn is_damaged_down(&self, path: &Path, remove: bool) -> disk::Result<bool> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match self.read_down(&name) {
@@ -179,7 +157,7 @@ impl Spool {
     }
 
     fn read_down(&self, name: &str) -> Result<Option<Down>, Forgotten> {
-        let path = Path::new(DIR).join(name);
+        let path = Path::new(DOWN).join(name);
         let bytes = match self.disk.read_all(&path, MOST) {
             Err(error) if error.is_absent() => return Ok(None),
             other => other?,
@@ -193,11 +171,11 @@ impl Spool {
     /// Records that a destination is down. Written to a temporary name and renamed, so that no process reads
     /// half a file.
     pub fn remember_down(&self, down: &Down) -> disk::Result<()> {
-        self.disk.mkdir(Path::new("state"))?;
-        self.disk.mkdir(Path::new(DIR))?;
-        let path = Path::new(DIR).join(down.destination.file_name());
+        self.disk.mkdir(Path::new(STATE))?;
+        self.disk.mkdir(Path::new(DOWN))?;
+        let path = Path::new(DOWN).join(down.destination.file_name());
         let text = serde_json::to_vec(down).unwrap_or_default();
-        Part::unsynced(&self.disk, Path::new(DIR), "", &text)?.rename_to(&path)
+        Part::unsynced(&self.disk, Path::new(DOWN), "", &text)?.rename_to(&path)
     }
 
     /// Returns the record of a destination, taking its hosts into account: if its hosts are down, the
@@ -223,12 +201,12 @@ impl Spool {
     /// Forgets that a destination is down. Returns false if it was not recorded as down.
     pub fn forget_down(&self, destination: &Destination) -> disk::Result<bool> {
         self.disk
-            .unlink(&Path::new(DIR).join(destination.file_name()))
+            .unlink(&Path::new(DOWN).join(destination.file_name()))
     }
 
     /// All destinations that are down, by name.
     pub fn all_down(&self) -> disk::Result<Vec<Down>> {
-        let names = self.names_in(Path::new(DIR))?;
+        let names = self.names_in(Path::new(DOWN))?;
         let names = names.iter().filter_map(|name| name.to_str());
         let mut all: Vec<Down> = names
             .filter_map(|name| self.read_down(name).ok().flatten())
@@ -243,12 +221,12 @@ impl Spool {
         destination: &Destination,
         most: usize,
     ) -> disk::Result<Option<Slot>> {
-        self.take_slot(&format!("to/{}", destination.file_name()), most)
+        self.take_slot(&connection_slots(&destination.to_string()), most)
     }
 
     /// Takes the exclusive right, among all processes, to probe a destination, if it is free.
     pub fn take_probe(&self, destination: &Destination) -> disk::Result<Option<Slot>> {
-        self.take_slot(&format!("probe/{}", destination.file_name()), 1)
+        self.take_slot(&probe_slot(&destination.to_string()), 1)
     }
 }
 
@@ -315,7 +293,7 @@ mod tests {
     fn an_unreadable_record_is_ignored() {
         let (_dir, spool) = spool();
         let destination = destination("a.test");
-        let path = spool.path().join(DIR).join(destination.file_name());
+        let path = spool.path().join(DOWN).join(destination.file_name());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         for text in ["", "{", "{\"probe\": 7}", "\0\0\0"] {
             std::fs::write(&path, text).unwrap();
@@ -366,7 +344,7 @@ mod tests {
             Timestamp::UNIX_EPOCH,
         );
         spool.remember_down(&down).unwrap();
-        let dir = spool.path().join(DIR);
+        let dir = spool.path().join(DOWN);
         let name = |destination: &Destination| dir.join(destination.file_name());
         std::fs::rename(name(&down.destination), name(&destination("b.test"))).unwrap();
         let recalled = spool.recall_down(&destination("b.test"));

@@ -6,12 +6,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Spool;
+use super::entry::Entry;
 use super::keys::KeyLock;
 use super::layout::{Info, Queue};
 use super::lock::{Claim, Locked};
 use super::reserve;
+use super::scan::Located;
 use super::view::{remove_view, write_view};
-use super::{Entry, Located, Spool};
 use crate::disk::{self, File};
 use crate::message::{Entrance, Envelope, QueueId, SealHasher, Submission, block};
 use crate::queue::QueueUntil;

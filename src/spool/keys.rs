@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::layout::{INTENDED_KEYS, KEY_LOCKS, KEYS, Queue};
+use super::Spool;
+use super::layout::{INTENDED_KEYS, KEY_LOCKS, KEYS, Queue, key_bucket};
 use super::lock::Claim;
-use super::{Doubt, Located, Spool};
+use super::scan::{Doubt, Located};
 use crate::disk::{self, File, Kind};
 use crate::message::key::parse_time;
 use crate::message::{Keyed, QueueId, SubmissionKey};
@@ -113,7 +114,7 @@ impl Record {
 
 /// Returns the bucket of keys that expire at `until`: one for each hour.
 fn bucket_of(until: Timestamp) -> PathBuf {
-    Path::new(KEYS).join(Bucket::for_hour(until).to_string())
+    key_bucket(Bucket::for_hour(until))
 }
 
 impl Spool {
@@ -217,7 +218,7 @@ impl Spool {
         at: Timestamp,
     ) -> disk::Result<Option<QueueId>> {
         for bucket in self.key_buckets()?.into_iter().rev() {
-            let path = Path::new(KEYS).join(bucket.to_string()).join(hash);
+            let path = key_bucket(bucket).join(hash);
             if let Some(record) = self.key_record(&path)?
                 && record.keyed.key == *key
                 && record.keyed.until > at
@@ -235,7 +236,7 @@ impl Spool {
         let named = |name: &std::ffi::OsString| name.to_str()?.parse::<Bucket>().ok();
         let mut buckets = Vec::with_capacity(names.len());
         for bucket in names.iter().filter_map(named) {
-            let stat = self.disk.stat(&Path::new(KEYS).join(bucket.to_string()))?;
+            let stat = self.disk.stat(&key_bucket(bucket))?;
             if bucket != Bucket::Never && stat.is_some_and(|stat| stat.kind == Kind::Dir) {
                 buckets.push(bucket);
             }
@@ -345,7 +346,7 @@ impl Spool {
     }
 
     fn purge_bucket(&self, bucket: Bucket) -> disk::Result<()> {
-        let dir = Path::new(KEYS).join(bucket.to_string());
+        let dir = key_bucket(bucket);
         for name in key_names(&self.names_in(&dir)?) {
             self.disk.unlink(&dir.join(name))?;
         }

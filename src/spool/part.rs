@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::Spool;
+use super::layout::PART;
 use crate::disk::{self, Disk, File, Kind};
-
-/// The suffix of a temporary name.
-const SUFFIX: &str = ".part";
 
 /// A written file that still has its temporary name. Dropping it removes the file.
 pub(super) struct Part<'a> {
@@ -43,7 +41,7 @@ impl<'a> Part<'a> {
         bytes: &[u8],
     ) -> disk::Result<Part<'a>> {
         let random = uuid::Builder::from_random_bytes(disk::random()).into_uuid();
-        let path = dir.join(format!("{prefix}{random}{SUFFIX}"));
+        let path = dir.join(format!("{prefix}{random}{PART}"));
         let file = disk.create(&path)?;
         let part = Part {
             disk,
@@ -101,7 +99,7 @@ impl Spool {
     pub fn is_part(name: &str, prefix: &str) -> bool {
         let random = name
             .strip_prefix(prefix)
-            .and_then(|name| name.strip_suffix(SUFFIX));
+            .and_then(|name| name.strip_suffix(PART));
         random.is_some_and(|random| uuid::Uuid::try_parse(random).is_ok() && random.len() == 36)
     }
 

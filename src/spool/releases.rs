@@ -1,4 +1,5 @@
-//! A cache of the messages that wait for their release, in one file of `state/`.
+//! A cache of the messages that wait for their release, in one file of `state/`. Each line is a bucket and
+//! the ids of the messages released then. The last line is a checksum of the lines above it.
 //!
 //! A bucket later than the longest delay holds messages that wait for their release, and messages that a
 //! wrong clock put there. Only `info/transport/<id>` tells them apart, and without this file each pass would
@@ -9,15 +10,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use super::Spool;
+use super::layout::{Queue, RELEASES, STATE};
 use super::part::Part;
-use super::{Queue, Spool};
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Bucket;
-
-/// The file. Each line is a bucket and the ids of the messages released then. The last line is a checksum of
-/// the lines above it.
-pub(crate) const FILE: &str = "state/releases";
 
 /// Most octets of the file: 1.8 million messages. Further messages are examined in each pass.
 const MOST: u64 = 64 << 20;
@@ -119,10 +117,10 @@ impl Releases {
         if !self.is_news && self.entries <= 2 * count {
             return Ok(());
         }
-        let dir = Path::new("state");
+        let dir = Path::new(STATE);
         spool.disk.mkdir(dir)?;
         let part = Part::unsynced(&spool.disk, dir, "", text(&self.found).as_bytes())?;
-        part.rename_to(Path::new(FILE))
+        part.rename_to(Path::new(RELEASES))
     }
 }
 
@@ -134,7 +132,7 @@ impl Spool {
             is_there: true,
             ..Releases::default()
         };
-        match self.disk.read_all(Path::new(FILE), MOST) {
+        match self.disk.read_all(Path::new(RELEASES), MOST) {
             Ok(bytes) => releases.read = parse(&bytes).unwrap_or_default(),
             Err(error) if error.is_absent() => releases.is_there = false,
             Err(error) => return (releases, Some(error)),
@@ -152,12 +150,12 @@ impl Spool {
 
     /// Removes the file: the next pass examines each message again. Returns false if there was no file.
     pub(crate) fn forget_releases(&self) -> disk::Result<bool> {
-        self.disk.unlink(Path::new(FILE))
+        self.disk.unlink(Path::new(RELEASES))
     }
 
     /// Returns what is wrong with the file, if anything.
     pub(crate) fn wrong_releases(&self) -> disk::Result<Option<Wrong>> {
-        let path = Path::new(FILE);
+        let path = Path::new(RELEASES);
         let bytes = match self.disk.read_all(path, MOST) {
             Err(error) if error.is_absent() => return Ok(None),
             other => other?,

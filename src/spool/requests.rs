@@ -7,10 +7,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::Spool;
+use super::action::{apply, refusal};
 use super::layout::{Info, Queue};
 use super::lock::Claim;
 use super::part::Part;
-use super::{Doubt, Located, Spool, apply, refusal};
+use super::scan::{Doubt, Located};
 use crate::disk;
 use crate::message::QueueId;
 use crate::queue::Action;

@@ -4,31 +4,17 @@
 //! of the reserve, which is renamed to the new file's name; the rename is the claim. Each run refills the
 //! reserve before it does anything else, if there is space.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Spool;
+use super::layout::{RESERVE, RESERVE_FILLING, reserve_file};
 use crate::disk::{self, Disk, File};
-
-/// The directory.
-pub(super) const RESERVE: &str = "reserve";
 
 /// Number of files.
 const COUNT: usize = 32;
 
 /// Octets of each file: a notice with the header of its origin, or a history of about ten attempts.
 pub(super) const SIZE: usize = 32 << 10;
-
-/// Exists while the reserve is being filled, and after a kill during that. While it exists, every file is
-/// checked.
-const FILLING: &str = "filling";
-
-fn marker() -> PathBuf {
-    Path::new(RESERVE).join(FILLING)
-}
-
-fn path(n: usize) -> PathBuf {
-    PathBuf::from(format!("{RESERVE}/{n:02}"))
-}
 
 /// Creates a file for writing. If the disk is full, renames a file of the reserve to its name.
 pub(super) fn create(disk: &Disk, to: &Path) -> disk::Result<File> {
@@ -65,7 +51,7 @@ pub(super) fn write(disk: &Disk, file: File, to: &Path, bytes: &[u8]) -> disk::R
 /// file, the second finds it gone, and takes another.
 pub(super) fn claim(disk: &Disk, to: &Path) -> disk::Result<Option<File>> {
     for n in 0..COUNT {
-        let from = path(n);
+        let from = reserve_file(n);
         let file = match disk.open_rw(&from) {
             Ok(file) => file,
             Err(error) if error.is_absent() || error.is_wrong_kind() => continue,
@@ -95,7 +81,9 @@ impl Spool {
     /// Fills the reserve as far as there is space. Returns false if there is too little.
     pub fn fill_reserve(&self) -> disk::Result<bool> {
         let names = self.names_in(Path::new(RESERVE))?;
-        if names.len() >= COUNT && !names.iter().any(|name| name == FILLING) {
+        let marker = Path::new(RESERVE_FILLING).file_name();
+        // While the marker exists, every file is checked.
+        if names.len() >= COUNT && !names.iter().any(|name| Some(name.as_os_str()) == marker) {
             return Ok(true);
         }
         let is_new = self.disk.mkdir(Path::new(RESERVE))?;
@@ -109,7 +97,7 @@ impl Spool {
             Err(error) if error.is_full() => return Ok(false),
             other => {
                 if other? {
-                    self.disk.unlink(&marker())?;
+                    self.disk.unlink(Path::new(RESERVE_FILLING))?;
                 }
             }
         }
@@ -120,13 +108,13 @@ impl Spool {
     /// Returns whether all files are complete.
     fn fill_each(&self) -> disk::Result<bool> {
         // Make the marker before the first file: after a kill all names may exist and a file be incomplete.
-        match self.disk.create(&marker()) {
+        match self.disk.create(Path::new(RESERVE_FILLING)) {
             Err(error) if error.is(nix::errno::Errno::EEXIST) => {}
             other => drop(other?),
         }
         let mut are_whole = true;
         for n in 0..COUNT {
-            are_whole &= self.fill(&path(n))?;
+            are_whole &= self.fill(&reserve_file(n))?;
         }
         Ok(are_whole)
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::layout::{Info, reason_path};
-use super::lock::{LISTED, is_marked, read_head};
-use super::{BucketQueue, Queue, Spool};
+use super::Spool;
+use super::files::{LISTED, is_marked, read_head};
+use super::layout::{BucketQueue, Info, Queue, reason_path};
 use crate::disk::{self, Body, File, Kind, Stat};
 use crate::message::{Block, Envelope, QueueId, Seal};
 use crate::queue::{Bucket, Event, State};

@@ -3,10 +3,10 @@
 //! A slot is a locked file in `state/`. The kernel releases the lock when the process ends, however it ends.
 //! Nothing depends on the files: they may be deleted at any time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Spool;
-use super::destinations::file_name;
+use super::layout::{slot, transport_slots};
 use crate::disk::{self, File};
 
 /// A taken slot. Dropping it releases it.
@@ -27,7 +27,7 @@ impl Spool {
     fn take_slot_from(&self, name: &str, count: usize, first: usize) -> disk::Result<Option<Slot>> {
         for step in 0..count {
             let number = (first % count + step) % count;
-            let path = PathBuf::from(format!("state/{name}-{number}"));
+            let path = slot(name, number);
             let file = match self.disk.open_append(&path) {
                 Err(error) if error.is_absent() => {
                     self.make_dirs(&path)?;
@@ -65,12 +65,12 @@ impl Spool {
         most: usize,
         first: usize,
     ) -> disk::Result<Option<Slot>> {
-        self.take_slot_from(&format!("by/{}", file_name(transport)), most, first)
+        self.take_slot_from(&transport_slots(transport), most, first)
     }
 
     /// Whether the only slot with a name is taken. Unlike taking it, this does not disturb other processes.
     pub fn slot_is_taken(&self, name: &str) -> disk::Result<bool> {
-        let path = PathBuf::from(format!("state/{name}-0"));
+        let path = slot(name, 0);
         match self.disk.open_read(&path) {
             Ok(file) => self.disk.is_locked(&file),
             Err(error) if error.is_absent() => Ok(false),

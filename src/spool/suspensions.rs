@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Spool;
-use super::destinations::{Destination, file_name};
+use super::destinations::Destination;
+use super::layout::{SUSPENDED, SUSPENDED_ALL, SUSPENDED_TRANSPORT, file_name};
 use super::part::Part;
 use crate::disk;
 use crate::message::{Address, domain};
@@ -86,10 +87,6 @@ enum Held {
     Busy,
 }
 
-pub(super) const DIR: &str = "suspended";
-const TRANSPORT: &str = "transport=";
-/// The file that suspends all mail. Only names of transports contain another equals sign.
-const ALL: &str = "all=";
 /// Most octets read from a file; a larger file counts as damaged. A reason is a single line.
 const MOST: u64 = 64 << 10;
 /// How often a name is tried while other processes replace its file.
@@ -117,9 +114,9 @@ impl Target {
     /// Returns a readable file name that no other target has.
     pub fn file_name(&self) -> String {
         let name = match self {
-            Target::Transport(name) => return format!("{TRANSPORT}{}", file_name(name)),
+            Target::Transport(name) => return format!("{SUSPENDED_TRANSPORT}{}", file_name(name)),
             Target::Destination(name) => file_name(name),
-            Target::All => return ALL.to_owned(),
+            Target::All => return SUSPENDED_ALL.to_owned(),
         };
         if Spool::is_part(&name, "") {
             name.replace('.', "%2e")
@@ -150,8 +147,8 @@ impl Target {
             }
             String::from_utf8_lossy(&bytes).into_owned()
         };
-        match name.strip_prefix(TRANSPORT) {
-            None if name == ALL => Target::All,
+        match name.strip_prefix(SUSPENDED_TRANSPORT) {
+            None if name == SUSPENDED_ALL => Target::All,
             Some(name) => Target::Transport(plain(name)),
             None => Target::Destination(plain(name)),
         }
@@ -253,7 +250,7 @@ impl Suspended {
 impl Spool {
     /// Suspends a target, replacing an existing suspension. Durable on return (commit point *suspended*).
     pub fn suspend(&self, suspension: &Suspension) -> disk::Result<Changed> {
-        let dir = Path::new(DIR);
+        let dir = Path::new(SUSPENDED);
         self.disk.mkdir(dir)?;
         let path = dir.join(suspension.target.file_name());
         let mut text = serde_json::to_vec(suspension).unwrap_or_default();
@@ -279,20 +276,20 @@ impl Spool {
 
     /// Syncs both directories: the name of `suspended/` may be new too.
     fn make_durable(&self) -> disk::Result<Changed> {
-        let dirs = [Path::new("."), Path::new(DIR)];
+        let dirs = [Path::new("."), Path::new(SUSPENDED)];
         self.disk.durable(&[], &dirs).map(|()| Changed::Done)
     }
 
     /// Ends a suspension by removing its file, whatever its content. Durable on return (commit point
     /// *resumed*).
     pub fn resume(&self, file: &str) -> disk::Result<Changed> {
-        let path = Path::new(DIR).join(file);
+        let path = Path::new(SUSPENDED).join(file);
         let found = match self.hold(&path)? {
             Held::Busy => return Ok(Changed::Busy),
             Held::Absent => false,
             Held::Ours(_lock) => self.disk.unlink(&path)?,
         };
-        match self.disk.durable(&[], &[Path::new(DIR)]) {
+        match self.disk.durable(&[], &[Path::new(SUSPENDED)]) {
             Ok(()) if found => Ok(Changed::Done),
             // The process that removed it may have been killed before the sync.
             Ok(()) => Ok(Changed::Absent),
@@ -324,7 +321,7 @@ impl Spool {
 
     /// Returns the names of all suspensions, including expired ones not yet removed.
     pub fn suspended(&self) -> disk::Result<Suspended> {
-        let names = self.names_in(Path::new(DIR))?;
+        let names = self.names_in(Path::new(SUSPENDED))?;
         let names = names
             .into_iter()
             .map(|name| name.to_string_lossy().into_owned());
@@ -364,7 +361,10 @@ impl Spool {
 
     /// Reads a file; `None` if it is gone.
     fn standing(&self, file: &str) -> Option<Standing> {
-        let bytes = match self.disk.read_all(&PathBuf::from(DIR).join(file), MOST) {
+        let bytes = match self
+            .disk
+            .read_all(&PathBuf::from(SUSPENDED).join(file), MOST)
+        {
             Err(error) if error.is_absent() => return None,
             other => other.ok(),
         };
@@ -406,7 +406,7 @@ impl Spool {
     }
 
     fn end_suspension(&self, name: &str, now: Timestamp) -> disk::Result<Option<Suspension>> {
-        let path = Path::new(DIR).join(name);
+        let path = Path::new(SUSPENDED).join(name);
         let Held::Ours(_lock) = self.hold(&path)? else {
             return Ok(None);
         };
@@ -569,10 +569,10 @@ mod tests {
     #[test]
     fn the_directory_is_optional() {
         let (_dir, spool) = spool();
-        assert!(!spool.path().join(DIR).exists());
+        assert!(!spool.path().join(SUSPENDED).exists());
         assert_eq!(spool.resume("a.test").unwrap(), Changed::Absent);
         assert_eq!(ended(&spool, now()), []);
-        assert!(!spool.path().join(DIR).exists());
+        assert!(!spool.path().join(SUSPENDED).exists());
     }
 
     #[test]
@@ -597,7 +597,7 @@ mod tests {
     #[test]
     fn a_damaged_file_suspends_until_it_is_resumed() {
         let (_dir, spool) = spool();
-        let dir = spool.path().join(DIR);
+        let dir = spool.path().join(SUSPENDED);
         let other = suspension(Target::destination("x.test"), None);
         let other = serde_json::to_vec(&other).unwrap();
         type Damage<'a> = &'a dyn Fn(&Path);

@@ -1,10 +1,12 @@
 //! Cleanup of unlocked files in `new/` and `staged/`.
 
+use super::Spool;
 use super::draft::Staged;
 use super::history_file::write_anew;
 use super::layout::{Info, Queue};
-use super::lock::{Claim, Unreadable};
-use super::{Located, Spool};
+use super::lock::Claim;
+use super::scan::Located;
+use super::verify::Unreadable;
 use crate::disk;
 use crate::message::{NoticeKind, Origin, QueueId};
 use crate::queue::{History, What};

@@ -10,14 +10,12 @@ use std::path::Path;
 
 use jiff::SignedDuration;
 
-use super::layout::{Info, Queue, VIEW};
+use super::Spool;
+use super::layout::{BOOT, Info, Queue, STATE, VIEW};
 use super::lock::Claim;
-use super::{Doubt, Located, Spool};
+use super::scan::{Doubt, Located};
 use crate::disk::{self, Disk, Kind};
 use crate::message::{Envelope, QueueId};
-
-/// Names the boot since which the view is complete.
-const BOOT: &str = "state/boot";
 
 /// Messages accepted within this time of the latest one may have been written shortly before a power cut.
 const RECENT: SignedDuration = SignedDuration::from_hours(1);
@@ -254,7 +252,7 @@ impl Spool {
     /// Written directly under its name: a partial boot id matches no boot, and a kill leaves no other file.
     /// Another run may write the same at the same time.
     fn viewed_since(&self, boot: &str) -> disk::Result<()> {
-        self.disk.mkdir(Path::new("state"))?;
+        self.disk.mkdir(Path::new(STATE))?;
         let path = Path::new(BOOT);
         self.disk.unlink(path)?;
         match self.disk.create(path) {

@@ -21,6 +21,7 @@ use crate::cli::site::Site;
 use crate::cli::transports::runner;
 use crate::runner::{Budget, Stop, Summary};
 use crate::spool::Slot;
+use crate::spool::layout::CONFIG_FILE;
 
 /// The inputs of a resident run.
 pub(super) struct Watching<'a> {
@@ -49,7 +50,7 @@ impl Watching<'_> {
         let end = self.args.max_time.map(|time| Instant::now() + time);
         let path = match &site.config_file {
             Some(path) => path.clone(),
-            None => site.spool.path().join("config.toml"),
+            None => site.spool.path().join(CONFIG_FILE),
         };
         let say = self.say.clone();
         follow(path, site.config_was.as_ref(), move || {

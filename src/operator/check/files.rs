@@ -7,45 +7,15 @@ use super::{Finding, Level, Look, Repair, UNREAD, keeps_out};
 use crate::disk::{self, DIR_MODE, FILE_MODE, Kind, Stat};
 use crate::message::QueueId;
 use crate::queue::Bucket;
-use crate::spool::{BucketQueue, Doubt, Leftover, Located, Queue, RELEASES, Spool, WrongReleases};
+use crate::spool::layout::{
+    DOWN, INFO, INTENDED_KEYS, Info, KEY_LOCKS, KEYS, OPTIONAL, PART, RELEASES, RESERVE, STATE,
+    SUSPENDED, VERSION_PART, VIEW, is_beside_an_id, is_info_name, is_key_dir, is_reserve_name,
+    is_root_name, is_state_name, stray_history, stray_request,
+};
+use crate::spool::{BucketQueue, Doubt, Leftover, Located, Queue, Spool, WrongReleases};
 
-/// The names in the spool's top directory that mailspool uses.
-const ROOT_NAMES: &[&str] = &[
-    "active",
-    "config.toml",
-    "corrupt",
-    "deferred",
-    "discarded",
-    "done",
-    "frozen",
-    "history",
-    "incoming",
-    "info",
-    "keys",
-    "new",
-    "outbox",
-    "requests",
-    "reserve",
-    "staged",
-    "state",
-    "suspended",
-    "version",
-];
-
-/// The directories of the view.
-const VIEW: &[&str] = &["sender", "recipients", "transport"];
-
-/// The directories of a message's other files.
-const INFO: &[&str] = &[
-    "info/sender",
-    "info/recipients",
-    "info/transport",
-    HISTORY,
-    REQUESTS,
-];
-
-const HISTORY: &str = "history";
-const REQUESTS: &str = "requests";
+const HISTORY: &str = Info::History.dir();
+const REQUESTS: &str = Info::Request.dir();
 
 /// The end of a finding about a directory that its owner cannot read.
 pub(super) const KEEPS_OUT: &str = "denies access to its owner; what is below it cannot be checked";
@@ -55,8 +25,8 @@ const FOREIGN: &str = "not a name that mailspool uses; left alone";
 impl Look<'_> {
     /// Checks every name. Unknown names are reported and left alone.
     pub(super) fn names(&mut self) -> disk::Result<()> {
-        self.names_below(Path::new(""), |name| ROOT_NAMES.contains(&name), "version.")?;
-        self.names_below(Path::new("info"), |name| VIEW.contains(&name), "/")?;
+        self.names_below(Path::new(""), is_root_name, VERSION_PART)?;
+        self.names_below(Path::new(INFO), is_info_name, "/")?;
         for queue in Queue::FIXED {
             let corrupt = queue == Queue::Corrupt;
             let ours = |name: &str| is_id(name) || corrupt && is_beside_an_id(name);
@@ -70,20 +40,19 @@ impl Look<'_> {
                 self.bucket(kept.queue(bucket))?;
             }
         }
-        for dir in INFO {
-            let prefix = if dir.starts_with("info") { "/" } else { "" };
+        for info in Info::ALL {
+            let dir = info.dir();
+            let prefix = if VIEW.contains(&dir) { "/" } else { "" };
             let names = self.names_below(Path::new(dir), is_id, prefix)?;
             let ids = names.iter().filter_map(|name| name.parse().ok());
-            self.infos.extend(ids.map(|id| (*dir, id)));
+            self.infos.extend(ids.map(|id| (dir, id)));
         }
-        let is_number = |name: &str| name.len() == 2 && name.bytes().all(|b| b.is_ascii_digit());
-        let is_reserve = |name: &str| name == "filling" || is_number(name);
-        self.names_below(Path::new("reserve"), is_reserve, "/")?;
+        self.names_below(Path::new(RESERVE), is_reserve_name, "/")?;
         self.keys()?;
         self.suspensions()?;
-        self.names_below(Path::new("state"), is_state, "")?;
-        let down = Path::new("state/down");
-        for name in self.names_below(down, |name| !name.ends_with(".part"), "")? {
+        self.names_below(Path::new(STATE), is_state_name, "")?;
+        let down = Path::new(DOWN);
+        for name in self.names_below(down, |name| !name.ends_with(PART), "")? {
             self.remembered(down.join(name));
         }
         self.releases();
@@ -99,16 +68,16 @@ impl Look<'_> {
 
     /// Checks the submission keys. Spools made by older programs have none.
     fn keys(&mut self) -> disk::Result<()> {
-        let keys = Path::new("keys");
+        let keys = Path::new(KEYS);
         let is_hour = |name: &str| name != "never" && name.parse::<Bucket>().is_ok();
-        let ours = |name: &str| ["new", "lock"].contains(&name) || is_hour(name);
+        let ours = |name: &str| is_key_dir(name) || is_hour(name);
         for hour in self.names_below(keys, ours, "/")? {
             let dir = keys.join(&hour);
             for name in self.names_below(&dir, Spool::is_key_name, "/")? {
                 let path = dir.join(name);
-                match hour.as_str() {
-                    "lock" => {}
-                    "new" => self.note(
+                match dir.to_str() {
+                    Some(KEY_LOCKS) => {}
+                    Some(INTENDED_KEYS) => self.note(
                         path,
                         "a key of a message that is being accepted, or work for the next run",
                     ),
@@ -121,7 +90,7 @@ impl Look<'_> {
 
     /// Checks the suspensions. A damaged one must be resumed by an operator, and suspends until then.
     fn suspensions(&mut self) -> disk::Result<()> {
-        let dir = Path::new("suspended");
+        let dir = Path::new(SUSPENDED);
         self.names_below(dir, |name| !Spool::is_part(name, ""), "")?;
         let all = self.spool.suspensions();
         for suspension in self.unless(dir, all).unwrap_or_default() {
@@ -247,22 +216,14 @@ impl Look<'_> {
     /// Checks that every directory gives access to its owner and to no other user.
     pub(super) fn directories(&mut self) -> disk::Result<()> {
         let mut dirs: Vec<PathBuf> = Queue::FIXED.iter().map(Queue::dir).collect();
-        let others = [
-            "info",
-            "reserve",
-            "state",
-            "suspended",
-            "keys",
-            "keys/new",
-            "keys/lock",
-        ];
-        dirs.extend(others.map(PathBuf::from));
+        dirs.push(PathBuf::from(INFO));
+        dirs.extend(OPTIONAL.iter().map(PathBuf::from));
         // If they cannot be listed, the parent directory's finding says why.
-        let hours = self.spool.names_in(Path::new("keys")).unwrap_or_default();
+        let hours = self.spool.names_in(Path::new(KEYS)).unwrap_or_default();
         let hours = hours.iter().filter_map(|name| name.to_str());
         let hours = hours.filter(|name| name.parse::<Bucket>().is_ok());
-        dirs.extend(hours.map(|hour| Path::new("keys").join(hour)));
-        dirs.extend(INFO.iter().map(PathBuf::from));
+        dirs.extend(hours.map(|hour| Path::new(KEYS).join(hour)));
+        dirs.extend(Info::ALL.map(|info| PathBuf::from(info.dir())));
         for kept in BucketQueue::ALL {
             dirs.push(PathBuf::from(kept.as_str()));
             // If they cannot be listed, the parent directory's finding says why.
@@ -373,7 +334,7 @@ impl Look<'_> {
             );
         }
         if dir == REQUESTS && self.spool.has_readable_request(id)? == Some(false) {
-            let to = self.room_in_corrupt(&format!("{id}.request"))?;
+            let to = self.room_in_corrupt(stray_request(id))?;
             self.repairable(
                 path.to_owned(),
                 "is not a readable request",
@@ -397,7 +358,7 @@ impl Look<'_> {
                 self.find(Level::Note, path.to_owned(), what, Some(Repair::Remove));
             }
             Some(stat) if stat.kind == Kind::File => {
-                let to = self.room_in_corrupt(&format!("{id}.history"))?;
+                let to = self.room_in_corrupt(stray_history(id))?;
                 self.repairable(
                     path.to_owned(),
                     "belongs to no message",
@@ -416,33 +377,4 @@ impl Look<'_> {
 
 fn is_id(name: &str) -> bool {
     name.parse::<QueueId>().is_ok()
-}
-
-/// Whether a name is `<id>.reason`, or `<id>.history` or `<id>.request` with an optional number, as a repair
-/// makes them.
-fn is_beside_an_id(name: &str) -> bool {
-    let Some((id, what)) = name.split_once('.') else {
-        return false;
-    };
-    let (what, number) = what.split_once('.').unwrap_or((what, "1"));
-    is_id(id)
-        && ["reason", "history", "request"].contains(&what)
-        && number.parse::<u32>().is_ok_and(|n| n.to_string() == number)
-}
-
-/// Whether a name in `state/` is known: the boot with a complete view, slots, and the records of destinations
-/// and releases.
-fn is_state(name: &str) -> bool {
-    let number = name.strip_prefix("attempt-");
-    let ours = [
-        "boot",
-        "down",
-        "probe",
-        "to",
-        "by",
-        "resident-0",
-        "releases",
-    ]
-    .contains(&name);
-    ours || number.is_some_and(|number| number.parse::<u32>().is_ok())
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::{Finding, Repair};
 use crate::disk::{self, Kind, Stat};
 use crate::message::QueueId;
-use crate::spool::{Claim, Entry, Leftover, Located, Queue, RELEASES, Spool, Unreadable};
+use crate::spool::layout::{INFO, Info, KEYS, PART, RELEASES};
+use crate::spool::{Claim, Entry, Leftover, Located, Queue, Spool, Unreadable};
 
 /// Repairs a finding. Returns false if it no longer applies, or if another process holds the file.
 pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
@@ -22,11 +23,11 @@ pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
                 Ok(false)
             }
         }
-        Some(Repair::Remove) if path.extension().is_some_and(|end| end == "part") => {
+        Some(Repair::Remove) if (path.to_str()).is_some_and(|path| path.ends_with(PART)) => {
             Ok(spool.leftover(path, true)? == Leftover::Dead)
         }
-        Some(Repair::Remove) if path.starts_with("keys") => spool.is_damaged_key(path, true),
-        Some(Repair::Remove) if path.starts_with("info") => match id_of(path) {
+        Some(Repair::Remove) if path.starts_with(KEYS) => spool.is_damaged_key(path, true),
+        Some(Repair::Remove) if path.starts_with(INFO) => match id_of(path) {
             Some(id) => spool.remove_stray_view(id),
             None => Ok(false),
         },
@@ -47,7 +48,9 @@ pub(super) fn repair(spool: &Spool, finding: &Finding) -> disk::Result<bool> {
             None => Ok(false),
         },
         Some(Repair::Move { to }) => match standing_at(spool, path)? {
-            Some((queue, id)) if to.starts_with("corrupt") => quarantine(spool, queue, id),
+            Some((queue, id)) if to.starts_with(Queue::Corrupt.dir()) => {
+                quarantine(spool, queue, id)
+            }
             Some((queue, id)) => activate(spool, queue, id),
             None => move_aside(spool, path, to),
         },
@@ -145,6 +148,8 @@ fn is_wanted(spool: &Spool, path: &Path) -> disk::Result<bool> {
         Located::Uncertain(_) => return Ok(true),
         Located::At(_) => {}
     }
-    let is_request = path.parent().is_some_and(|dir| dir.ends_with("requests"));
+    let is_request = path
+        .parent()
+        .is_some_and(|dir| dir.ends_with(Info::Request.dir()));
     Ok(!is_request || spool.has_readable_request(id)? != Some(false))
 }
