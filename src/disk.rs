@@ -494,8 +494,10 @@ fn verdict_length(seam: Option<&dyn Seam>, call: &Call<'_>) -> Option<usize> {
     seam.and_then(|seam| seam.length(call))
 }
 
-/// Makes one call, if the seam lets it pass, and repeats it while a signal interrupts it. The repetitions
-/// are limited, because a broken file system may answer every call with `EINTR`.
+/// Makes one call, if the seam lets it pass. Repeats it while a signal interrupts it, and if NFS answers `ESTALE`
+/// because what the path leads to was removed during the look-up (seen at `stat` of a bucket that another process
+/// had just removed); a local file system answers what is there now. The repetitions are limited, because a broken
+/// file system may answer so every time.
 fn through<T>(
     seam: Option<&dyn Seam>,
     call: &Call<'_>,
@@ -503,7 +505,8 @@ fn through<T>(
     mut run: impl FnMut() -> nix::Result<T>,
 ) -> Result<T> {
     const MAX_INTERRUPTS: usize = 100;
-    let mut interrupts = 0;
+    const MAX_STALE: usize = 10;
+    let (mut interrupts, mut stale) = (0, 0);
     loop {
         let result = match seam.map_or(Verdict::Pass, |seam| seam.before(call)) {
             Verdict::Pass => run(),
@@ -515,6 +518,7 @@ fn through<T>(
         }
         match result {
             Err(Errno::EINTR) if interrupts < MAX_INTERRUPTS => interrupts += 1,
+            Err(Errno::ESTALE) if stale < MAX_STALE && call.looks_up() => stale += 1,
             other => return other.map_err(|errno| Error::new(call.name(), path, errno.into())),
         }
     }
@@ -522,7 +526,44 @@ fn through<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
+
+    /// Answers this many calls with `ESTALE`.
+    struct Stale(AtomicUsize);
+
+    impl Seam for Stale {
+        fn before(&self, call: &Call<'_>) -> Verdict {
+            let is_left = |left: usize| left.checked_sub(1);
+            let order = Ordering::Relaxed;
+            match call {
+                Call::OpenRoot { .. } => Verdict::Pass,
+                _ if self.0.fetch_update(order, order, is_left).is_ok() => {
+                    Verdict::Fail(Errno::ESTALE)
+                }
+                _ => Verdict::Pass,
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_stale_is_looked_up_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Path::new("x");
+        let disk = |times| {
+            let stale = Arc::new(Stale(AtomicUsize::new(times)));
+            Disk::open(dir.path(), Some(stale)).unwrap()
+        };
+        assert!(disk(3).stat(path).unwrap().is_none());
+        assert!(disk(3).list(Path::new(".")).unwrap().is_empty());
+        assert!(disk(3).open_read(path).unwrap_err().is_absent());
+        // Without an end, or where the effect of the call is not known, it is an error.
+        let stale = disk(1000).stat(path).unwrap_err();
+        assert!(stale.is(Errno::ESTALE), "{stale}");
+        let stale = disk(1).unlink(path).unwrap_err();
+        assert!(stale.is(Errno::ESTALE), "{stale}");
+    }
 
     /// A child process has copies of all descriptors until its `exec`.
     #[test]

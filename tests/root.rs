@@ -58,7 +58,7 @@ impl Site {
     }
 }
 
-fn other() -> User {
+fn backup() -> User {
     User::from_name("backup").unwrap().expect("the user backup")
 }
 
@@ -96,7 +96,7 @@ fn whatever_root_does_in_a_spool_its_owner_has_done() {
     );
     for path in everything_below(&site.spool) {
         let metadata = path.symlink_metadata().unwrap();
-        assert_eq!(metadata.uid(), other().uid.as_raw(), "{}", path.display());
+        assert_eq!(metadata.uid(), backup().uid.as_raw(), "{}", path.display());
         assert_eq!(metadata.mode() & 0o077, 0, "{}", path.display());
     }
     let history = site.ok(&["show", id.trim(), "--json"], "");
@@ -224,7 +224,7 @@ fn a_pipe_runs_as_its_user_if_root_alone_can_change_the_configuration() {
             MESSAGE,
         );
         site.ok(&["--config", config, "run"], "");
-        let (uid, gid) = (other().uid, other().gid);
+        let (uid, gid) = (backup().uid, backup().gid);
         assert_eq!(
             fs::read_to_string(&out).unwrap(),
             format!("{uid}\n{gid}\n"),
@@ -330,7 +330,7 @@ fn a_background_attempt_switches_users_as_its_caller_does() {
     of_root(&roots, &pipe_as("backup", &out));
     let roots = roots.to_str().unwrap();
     site.ok(&["--config", roots, "send", "y@example.org"], MESSAGE);
-    let (uid, gid) = (other().uid, other().gid);
+    let (uid, gid) = (backup().uid, backup().gid);
     let written = format!("{uid}\n{gid}\n");
     until("it ran", &|| fs::read_to_string(&out).unwrap() == written);
 }
@@ -360,14 +360,14 @@ fn the_systems_spool_has_its_configuration_in_etc() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    let (uid, gid) = (other().uid, other().gid);
+    let (uid, gid) = (backup().uid, backup().gid);
     assert_eq!(fs::read_to_string(&out).unwrap(), format!("{uid}\n{gid}\n"));
 }
 
 #[test]
 fn a_spool_is_made_as_the_owner_of_its_parent_directory() {
     let site = Site::new();
-    let theirs = dir_of(&site, &other());
+    let theirs = dir_of(&site, &backup());
     let named = |path: &Path, more: &[&str]| site.run_on(path, &[&["init"], more].concat(), "");
     let below = theirs.join("a/b");
     let refused = named(&below, &[]);
@@ -378,20 +378,20 @@ fn a_spool_is_made_as_the_owner_of_its_parent_directory() {
     let own = named(&below, &["--user", "backup"]);
     assert!(own.status.success(), "{own:?}");
     for path in [&below, below.parent().unwrap()] {
-        assert_eq!(fs::metadata(path).unwrap().uid(), other().uid.as_raw());
+        assert_eq!(fs::metadata(path).unwrap().uid(), backup().uid.as_raw());
     }
 
     // Root's directory is given to another user only by a path that only root can change.
     let roots = site.spool.with_file_name("roots");
     fs::create_dir(&roots).unwrap();
     symlink(&roots, theirs.join("link")).unwrap();
-    give(&theirs.join("link"), &other());
+    give(&theirs.join("link"), &backup());
     let led = named(&theirs.join("link"), &["--user", "backup"]);
     assert!(!led.status.success(), "{led:?}");
     assert_eq!(fs::metadata(&roots).unwrap().uid(), 0);
     let own = named(&roots, &["--user", "backup"]);
     assert!(own.status.success(), "{own:?}");
-    assert_eq!(fs::metadata(&roots).unwrap().uid(), other().uid.as_raw());
+    assert_eq!(fs::metadata(&roots).unwrap().uid(), backup().uid.as_raw());
 
     // Root makes the directories above it so that the spool's owner can enter them.
     let deep = roots.with_file_name("deep").join("er");
@@ -408,7 +408,7 @@ fn a_spool_is_made_as_the_owner_of_its_parent_directory() {
     let spool = everybodys.join("spool");
     let own = named(&spool, &["--user", "backup"]);
     assert!(own.status.success(), "{own:?}");
-    assert_eq!(fs::metadata(&spool).unwrap().uid(), other().uid.as_raw());
+    assert_eq!(fs::metadata(&spool).unwrap().uid(), backup().uid.as_raw());
 }
 
 /// Replaces a new directory with a link before it is opened.
@@ -440,7 +440,7 @@ fn what_is_put_in_the_place_of_a_new_spool_is_not_given_away() {
         made: site.spool.clone(),
         link: link.clone(),
     };
-    let owner = Some((other().uid, other().gid));
+    let owner = Some((backup().uid, backup().gid));
     let made = Disk::create_root(&site.spool, owner, Some(std::sync::Arc::new(seam)));
     assert!(made.is_err() && site.spool.is_symlink());
     assert_eq!(fs::metadata(&link).unwrap().uid(), 0);
@@ -449,7 +449,7 @@ fn what_is_put_in_the_place_of_a_new_spool_is_not_given_away() {
 #[test]
 fn root_works_in_its_own_spool_only_where_no_one_else_could_put_another() {
     let site = Site::new();
-    let theirs = dir_of(&site, &other());
+    let theirs = dir_of(&site, &backup());
     site.ok(&["init"], "");
     let spool = theirs.join("spool");
     fs::rename(&site.spool, &spool).unwrap();
@@ -471,7 +471,7 @@ fn root_does_not_work_by_a_configuration_that_others_can_change() {
     let site = Site::new();
     site.ok(&["init"], "");
     let out = open_file(&site);
-    let theirs = dir_of(&site, &other()).join("config.toml");
+    let theirs = dir_of(&site, &backup()).join("config.toml");
     fs::write(&theirs, pipe_as("backup", &out)).unwrap();
     let config = site.spool.join("config.toml");
     fs::remove_file(&config).unwrap();
@@ -492,13 +492,13 @@ fn root_does_not_work_by_a_configuration_that_others_can_change() {
 fn root_uses_no_file_that_others_could_exchange() {
     let site = Site::new();
     site.ok(&["init"], "");
-    let theirs = dir_of(&site, &other());
+    let theirs = dir_of(&site, &backup());
     let secret = site.spool.with_file_name("secret");
     fs::write(&secret, "only root knows this\n").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     let link = theirs.join("link");
     symlink(&secret, &link).unwrap();
-    give(&link, &other());
+    give(&link, &backup());
     let link = link.display();
     let (script, maildir) = (theirs.join("script"), theirs.join("maildir"));
     of_root(&script, "#!/bin/sh\ntouch {dir}/ran\n");
@@ -506,7 +506,7 @@ fn root_uses_no_file_that_others_could_exchange() {
     // These paths lead nowhere until their owner replaces a part of them.
     let around = theirs.join("around");
     symlink("around", &around).unwrap();
-    give(&around, &other());
+    give(&around, &backup());
     let (around, file) = (around.display(), script.display());
     for (keys, is_notice) in [
         (
@@ -593,8 +593,8 @@ fn dovecot_reads_what_was_delivered() {
     fs::create_dir(&home).unwrap();
     chown(
         &home,
-        Some(other().uid.as_raw()),
-        Some(other().gid.as_raw()),
+        Some(backup().uid.as_raw()),
+        Some(backup().gid.as_raw()),
     )
     .unwrap();
     let config = site.spool.parent().unwrap().join("dovecot.conf");

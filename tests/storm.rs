@@ -15,12 +15,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use program::crowd::{
-    Crowd, Random, Storm, nothing_is_left, nothing_is_lost_or_doubled, start_runner,
-    start_submitter,
+    Crowd, RETRY, Random, Storm, nothing_is_left, nothing_is_lost_or_doubled, start_runner,
+    start_submitter, storm_over_a_command,
 };
 use program::{BOX, LONG, Site, code_of, names, pipe, route, until};
-
-const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
 
 #[test]
 fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
@@ -48,28 +46,9 @@ fn killed_runners_lose_nothing_and_a_maildir_gets_each_message_once() {
 #[test]
 fn killed_runners_double_at_most_what_they_had_locked() {
     const MESSAGES: usize = 200;
-    // A single write of one line, in append mode.
-    let script = "cat >/dev/null; echo \"$MAILSPOOL_ID $RECIPIENT\" >>{dir}/delivered";
-    let config = pipe("count", script) + &route("domain", "*", "count");
-    let site = Site::new(&format!("{RETRY}{config}"));
+    let dir = tempfile::tempdir().unwrap();
     let mut random = Random::new(proof::seed());
-    site.queue_many(MESSAGES, |n| format!("r{n}@example.test"));
-    let kills = Storm::new(&site, &mut random).blow();
-
-    let delivered = site.lines("delivered");
-    let distinct: BTreeSet<&String> = delivered.iter().collect();
-    assert_eq!(distinct.len(), MESSAGES, "lost");
-    assert!(
-        distinct.iter().all(|line| line.ends_with("@example.test")),
-        "{distinct:?}"
-    );
-    let doubled = delivered.len() - distinct.len();
-    println!("{kills} kills, {doubled} doubled");
-    assert!(
-        doubled <= kills * Storm::JOBS,
-        "{doubled} doubled by {kills} kills"
-    );
-    nothing_is_left(&site);
+    let (kills, doubled) = storm_over_a_command(dir.path(), MESSAGES, &mut random);
     report(kills, MESSAGES, doubled);
 }
 

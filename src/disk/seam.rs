@@ -174,6 +174,14 @@ impl Call<'_> {
         }
     }
 
+    /// Whether it only looks a name up: made again, it does the same.
+    pub(super) fn looks_up(&self) -> bool {
+        matches!(
+            self,
+            Call::Open { create: false, .. } | Call::Stat { .. } | Call::List { .. }
+        )
+    }
+
     /// The call's name, for messages.
     pub fn name(&self) -> &'static str {
         match self {

@@ -42,7 +42,8 @@ fn record_on(
         let site = Site::new_in(&point, &config(&noted));
         prepare(&site);
         let from = device.log.len() - 1;
-        work(&site, &device.log, messages, wrap, crew, &noted);
+        let note = |mark| device.log.mark(mark);
+        work(&site, &note, messages, wrap, crew, &noted);
         from
     };
     Cuts::new(before, device.end(), from, sector(kind))
@@ -72,7 +73,7 @@ fn sector(kind: Kind) -> usize {
 
 /// What the file system guarantees.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Promise {
+pub enum Promise {
     /// Everything.
     All,
     /// An undelivered message is somewhere, whole and with its id: in `lost+found`, or in quarantine under
@@ -150,7 +151,7 @@ struct Explored {
 }
 
 /// How much to explore: this many windows, spread over all, while time remains.
-struct Effort {
+pub struct Effort {
     promise: Promise,
     windows: usize,
     time: Duration,
@@ -214,7 +215,7 @@ fn subsets(how: Subsets, writes: usize, random: &mut Random) -> Vec<Subset> {
     }
 }
 
-fn as_it_is(command: &Command) -> Command {
+pub fn as_it_is(command: &Command) -> Command {
     let mut same = Command::new(command.get_program());
     same.args(command.get_args());
     with_environment(same, command)
@@ -236,37 +237,38 @@ fn cut(kind: Kind) {
 }
 
 fn cut_with(kind: Kind, crew: Crew, promise: Promise) {
-    let (messages, effort) = if proof::long() {
-        (
-            200,
-            Effort {
-                promise,
-                windows: 250,
-                time: Duration::from_secs(480),
-                subsets: Subsets::Several,
-                enough: 20,
-            },
-        )
-    } else {
-        (
-            32,
-            Effort {
-                promise,
-                windows: 10,
-                time: Duration::from_secs(40),
-                subsets: Subsets::One,
-                enough: 20,
-            },
-        )
-    };
+    let messages = if proof::long() { 200 } else { 32 };
     let ground = Ground::new();
     let mut cuts = record_on(&ground, kind, options(kind), messages, &as_it_is, crew);
-    let explored = explore(&ground, kind, &mut cuts, &effort);
+    explore_all(&ground, kind, &mut cuts, promise);
+}
+
+/// Explores as much as the run has time for. No promise may be broken.
+pub fn explore_all(ground: &Ground, kind: Kind, cuts: &mut Cuts, promise: Promise) {
+    let effort = if proof::long() {
+        Effort {
+            promise,
+            windows: 250,
+            time: Duration::from_secs(480),
+            subsets: Subsets::Several,
+            enough: 20,
+        }
+    } else {
+        Effort {
+            promise,
+            windows: 10,
+            time: Duration::from_secs(40),
+            subsets: Subsets::One,
+            enough: 20,
+        }
+    };
+    let explored = explore(ground, kind, cuts, &effort);
     proof::count("power cuts", explored.cuts);
     proof::count("acknowledged", explored.acknowledged);
     proof::count("lost", explored.lost);
     proof::count("doubled", explored.doubled);
     assert!(explored.wrong.is_empty(), "{}", explored.wrong.join("\n"));
+    assert!(explored.cuts > 0, "the device saw no flush");
 }
 
 #[test]
@@ -303,7 +305,7 @@ fn power_cuts_on_ext4_without_a_journal_lose_names_only() {
 }
 
 /// Cuts that must find a loss.
-const TEETH: Effort = Effort {
+pub const TEETH: Effort = Effort {
     promise: Promise::All,
     windows: 16,
     time: Duration::from_secs(40),
@@ -313,7 +315,7 @@ const TEETH: Effort = Effort {
 
 /// Returns whether cuts of one of several storms find a fault. That depends on when the kernel writes back,
 /// and on other processes that sync all file systems of the machine. Usually the first storm is enough.
-fn is_found_out(kind: Kind, effort: &Effort, storm: impl Fn(&Ground) -> Cuts) -> bool {
+pub fn is_found_out(kind: Kind, effort: &Effort, storm: impl Fn(&Ground) -> Cuts) -> bool {
     const MAX_STORMS: usize = 6;
     (0..MAX_STORMS).any(|_| {
         let ground = Ground::new();

@@ -10,6 +10,7 @@ mod device;
 mod full;
 mod ground;
 mod judge;
+mod nfs;
 mod passage;
 #[path = "../program/mod.rs"]
 mod program;

@@ -12,7 +12,7 @@ use super::program::crowd::{
     Crowd, Random, calm, delivered, hurry, letter, nothing_is_left, nothing_is_lost_or_doubled,
     release, start_runner, start_submitter, submitter,
 };
-use super::program::{BOX, LONG, Site, code_of, files, names, until};
+use super::program::{BOX, LONG, Site, code_of, files, names, pace, until};
 use super::proof;
 
 /// The domain of all recipients.
@@ -80,12 +80,12 @@ impl Weather {
         until_long("the storm is over", || {
             while self.next < goal && self.crowd.count(is_submitter) < 4 {
                 let submitter = self.start_submitter();
-                let life = self.random.below(250);
+                let life = self.random.below(250) * pace();
                 self.crowd.join(Role::Submitter(self.next), submitter, life);
                 self.next += 1;
             }
             while self.crowd.count(|role| *role == Role::Runner) < 3 {
-                let life = self.random.below(500);
+                let life = self.random.below(500) * pace();
                 self.crowd
                     .join(Role::Runner, start_runner(&self.site), life);
             }
@@ -176,7 +176,7 @@ impl Weather {
         let mut command = self.site.command(words);
         let words = || self.words.try_clone().unwrap();
         command.stdin(Stdio::null()).stdout(words()).stderr(words());
-        let life = self.random.below(200);
+        let life = self.random.below(200) * pace();
         self.crowd
             .join(Role::Operator(verb), command.spawn().unwrap(), life);
     }
@@ -249,7 +249,7 @@ impl Weather {
 /// Like [`until`], with a longer deadline in long runs.
 #[track_caller]
 fn until_long(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + LONG * if proof::long() { 15 } else { 2 };
+    let end = std::time::Instant::now() + LONG * pace() * if proof::long() { 15 } else { 2 };
     while !holds() {
         assert!(
             std::time::Instant::now() < end,

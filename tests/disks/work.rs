@@ -2,6 +2,7 @@
 //! acknowledged to them is in the device's log.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use super::device::Log;
 use super::ground::must;
 use super::program::crowd::letter;
 use super::program::{BOX, Site, code_of, ended, names, pipe, route};
@@ -36,6 +36,55 @@ pub enum Mark {
     /// The message with this number was delivered to one of its recipients, and the outcome is recorded.
     Partly(usize),
 }
+
+impl Action {
+    const ALL: [Action; 4] = [Action::Freeze, Action::Thaw, Action::Discard, Action::Retry];
+
+    /// What the program calls it.
+    fn verb(self) -> &'static str {
+        match self {
+            Action::Freeze => "freeze",
+            Action::Thaw => "thaw",
+            Action::Discard => "discard",
+            Action::Retry => "retry",
+        }
+    }
+
+    fn parse(verb: &str) -> Action {
+        let named = |action: &Action| action.verb() == verb;
+        Action::ALL.into_iter().find(named).expect("an action")
+    }
+}
+
+/// A line for another process.
+impl Display for Mark {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Mark::Accepted(serial) => write!(f, "{serial} accepted"),
+            Mark::Partly(serial) => write!(f, "{serial} partly"),
+            Mark::Begins(serial, id, action) => write!(f, "{serial} {} {id}", action.verb()),
+            Mark::Done(serial, action) => write!(f, "{serial} {} done", action.verb()),
+        }
+    }
+}
+
+impl Mark {
+    /// Such a line.
+    pub fn parse(line: &str) -> Mark {
+        let words: Vec<&str> = line.split(' ').collect();
+        let serial = words[0].parse().unwrap();
+        match words[1..] {
+            ["accepted"] => Mark::Accepted(serial),
+            ["partly"] => Mark::Partly(serial),
+            [verb, "done"] => Mark::Done(serial, Action::parse(verb)),
+            [verb, id] => Mark::Begins(serial, id.to_owned(), Action::parse(verb)),
+            _ => panic!("no mark: {line}"),
+        }
+    }
+}
+
+/// Takes a mark, and writes it down before it returns.
+pub type Note<'a> = &'a (dyn Fn(Mark) + Sync);
 
 /// The processes at work.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,15 +141,15 @@ struct Noted {
 }
 
 impl Noted {
-    /// After a runner ends, its outcomes are recorded durably.
-    fn ended(&mut self, runner: usize, log: &Log<Mark>) {
+    /// What a runner delivered is recorded, durably, when it has ended.
+    fn ended(&mut self, runner: usize, note: Note) {
         for (_, at_work) in &mut self.waiting {
             at_work[runner] = false;
         }
         self.waiting.retain(|(serial, at_work)| {
             let is_recorded = !at_work.contains(&true);
             if is_recorded {
-                log.mark(Mark::Partly(*serial));
+                note(Mark::Partly(*serial));
             }
             !is_recorded
         });
@@ -114,9 +163,9 @@ impl Noted {
     }
 }
 
-/// Does the work for this many messages. An operator acts on every fourth. For another fourth, the first
-/// recipient's delivery is recorded in a file, and the second recipient is deferred.
-pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap, crew: Crew, file: &Path) {
+/// Does the work for so many messages. An operator acts on every fourth of them; of every fourth one, the
+/// first recipient's delivery is noted in a file, and the second one's is deferred.
+pub fn work(site: &Site, note: Note, messages: usize, wrap: Wrap, crew: Crew, file: &Path) {
     const SUBMITTERS: usize = 3;
     let noted = Mutex::new(Noted {
         file: file.to_owned(),
@@ -135,12 +184,12 @@ pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap, crew: Cre
                     run.stdin(Stdio::null()).stdout(Stdio::null());
                     let code = code_of(&mut run.spawn().unwrap(), &run);
                     assert_eq!(code, 0, "a runner");
-                    noted.lock().unwrap().ended(runner, log);
+                    noted.lock().unwrap().ended(runner, note);
                 }
             });
         }
         let operator = scope.spawn(|| match crew {
-            Crew::All => operate(site, log, held, wrap),
+            Crew::All => operate(site, note, held, wrap),
             Crew::Submitters => drop(held),
         });
         let mut submitters = Vec::new();
@@ -153,7 +202,7 @@ pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap, crew: Cre
                     if serial >= messages {
                         return;
                     }
-                    submit(site, log, serial, &hand_over, wrap);
+                    submit(site, note, serial, &hand_over, wrap);
                 }
             }));
         }
@@ -166,13 +215,7 @@ pub fn work(site: &Site, log: &Log<Mark>, messages: usize, wrap: Wrap, crew: Cre
     });
 }
 
-fn submit(
-    site: &Site,
-    log: &Log<Mark>,
-    serial: usize,
-    hand_over: &Sender<(usize, String)>,
-    wrap: Wrap,
-) {
+fn submit(site: &Site, note: Note, serial: usize, hand_over: &Sender<(usize, String)>, wrap: Wrap) {
     let held = serial.is_multiple_of(4);
     let to: &[&str] = match serial % 4 {
         0 => &["h@held.test"],
@@ -192,7 +235,7 @@ fn submit(
         Some(0),
         "submitter {serial}: {output:?}"
     );
-    log.mark(Mark::Accepted(serial));
+    note(Mark::Accepted(serial));
     if held {
         let id = String::from_utf8(output.stdout).unwrap();
         // Without an operator the message is dropped here.
@@ -200,7 +243,7 @@ fn submit(
     }
 }
 
-fn operate(site: &Site, log: &Log<Mark>, held: Receiver<(usize, String)>, wrap: Wrap) {
+fn operate(site: &Site, note: Note, held: Receiver<(usize, String)>, wrap: Wrap) {
     for (serial, id) in held {
         let actions: &[Action] = match serial / 4 % 4 {
             0 => &[Action::Freeze, Action::Thaw],
@@ -210,17 +253,11 @@ fn operate(site: &Site, log: &Log<Mark>, held: Receiver<(usize, String)>, wrap: 
         };
         for action in actions {
             let begins = Mark::Begins(serial, id.clone(), *action);
-            let verb = match action {
-                Action::Freeze => "freeze",
-                Action::Thaw => "thaw",
-                Action::Discard => "discard",
-                Action::Retry => "retry",
-            };
-            log.mark(begins);
-            let words = [verb, "--queue-only", "--reason", "test", &id];
+            note(begins);
+            let words = [action.verb(), "--queue-only", "--reason", "test", &id];
             let acted = ended(&mut wrap(&site.command(words)), b"");
             match acted.code {
-                0 => log.mark(Mark::Done(serial, *action)),
+                0 => note(Mark::Done(serial, *action)),
                 // Locked with another request pending, or not yet held.
                 69 | 75 => {}
                 _ => panic!("{acted}"),

@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Seek, Write};
-use std::path::PathBuf;
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Site, code_of, files, names, until};
+use super::{Site, code_of, files, names, pace, pipe, route, until};
+
+/// Configuration: what was interrupted is tried again soon.
+pub const RETRY: &str = "[retry]\nphases = [{ until = \"1h\", every = \"1m\" }]\n";
 
 /// Processes, each killed after its lifetime.
 pub struct Crowd<T> {
@@ -162,7 +165,7 @@ impl Storm<'_> {
         let mut looked_at_locks = false;
         until("the storm has delivered everything", || {
             while self.runners.len() < Self::RUNNERS {
-                let life = self.random.below(500);
+                let life = self.random.below(500) * pace();
                 self.runners.join((), start_runner(self.site), life);
             }
             let ended = self.runners.bury();
@@ -193,6 +196,33 @@ impl Storm<'_> {
     fn left(&self) -> usize {
         names(&self.site.spool().join("info/sender")).len()
     }
+}
+
+/// Runners that are killed while they deliver so many messages to a command, into a new spool in a directory. None is
+/// lost, and only what was in hand at a kill is doubled. Returns the numbers of kills and of the doubled.
+pub fn storm_over_a_command(dir: &Path, messages: usize, random: &mut Random) -> (usize, usize) {
+    // One write, of one line, to a file opened for appending.
+    let script = "cat >/dev/null; echo \"$MAILSPOOL_ID $RECIPIENT\" >>{dir}/delivered";
+    let config = pipe("count", script) + &route("domain", "*", "count");
+    let site = Site::new_in(dir, &format!("{RETRY}{config}"));
+    site.queue_many(messages, |n| format!("r{n}@example.test"));
+    let kills = Storm::new(&site, random).blow();
+
+    let delivered = site.lines("delivered");
+    let distinct: BTreeSet<&String> = delivered.iter().collect();
+    assert_eq!(distinct.len(), messages, "lost");
+    assert!(
+        distinct.iter().all(|line| line.ends_with("@example.test")),
+        "{distinct:?}"
+    );
+    let doubled = delivered.len() - distinct.len();
+    println!("{kills} kills, {doubled} doubled");
+    assert!(
+        doubled <= kills * Storm::JOBS,
+        "{doubled} doubled by {kills} kills"
+    );
+    nothing_is_left(&site);
+    (kills, doubled)
 }
 
 pub fn start_runner(site: &Site) -> Child {
@@ -305,12 +335,15 @@ pub fn nothing_is_left(site: &Site) {
 /// parent's descriptors until the exec.
 fn nothing_is_locked(site: &Site) {
     let is_locked = |path: &PathBuf| {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .unwrap();
-        file.try_lock().is_err()
+        let file = fs::OpenOptions::new().read(true).write(true).open(path);
+        match file {
+            Ok(file) => file.try_lock().is_err(),
+            // On NFS a file that is removed while it is open has another name until it is closed.
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+                false
+            }
+        }
     };
     until("nothing is locked", || {
         !files(&site.spool()).iter().any(is_locked)

@@ -27,6 +27,13 @@ use tempfile::TempDir;
 /// A deadline that only a hang can exceed.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// How many times as long everything takes here: 1, or what `MAILSPOOL_PACE` says, where a machine is
+/// emulated.
+pub fn pace() -> u32 {
+    let given = std::env::var("MAILSPOOL_PACE");
+    given.map_or(1, |pace| pace.parse().expect("MAILSPOOL_PACE is a number"))
+}
+
 /// A spool below a directory, which is removed with it unless the caller owns it.
 pub struct Site {
     dir: PathBuf,
@@ -204,9 +211,14 @@ impl Site {
             "discarded",
             "done",
         ];
+        let is_removed = |path: &PathBuf| {
+            let name = path.file_name().unwrap();
+            name.as_encoded_bytes().starts_with(b".nfs")
+        };
         places
             .iter()
             .flat_map(|place| files(&self.spool().join(place)))
+            .filter(|path| !is_removed(path))
             .collect()
     }
 
@@ -411,7 +423,7 @@ pub fn outcome(mut child: Child, command: &Command) -> Ended {
 /// Waits for a child, and kills it if it hangs.
 #[track_caller]
 pub fn code_of(child: &mut Child, command: &Command) -> i32 {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + LONG * pace();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code().unwrap_or(-1);
@@ -427,7 +439,7 @@ pub fn code_of(child: &mut Child, command: &Command) -> i32 {
 /// Waits until a condition holds.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + LONG * pace();
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(5));
