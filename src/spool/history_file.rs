@@ -16,8 +16,8 @@ use super::reserve;
 use crate::disk::{self, Disk, File};
 use crate::message::QueueId;
 
-/// A shorter history is not worth folding.
-const FOLDED_FROM: u64 = 256 << 10;
+/// The length in octets from which a history is folded: a shorter one is not worth it.
+pub(super) const FOLDED_FROM: u64 = 256 << 10;
 
 /// The history's file, as far as its holder knows it.
 #[derive(Debug)]
@@ -124,9 +124,9 @@ impl HistoryFile {
         }
     }
 
-    /// Whether it has doubled since it was folded into so many octets.
-    pub fn is_long(&self, folded: u64) -> bool {
-        self.size >= (2 * folded).max(FOLDED_FROM)
+    /// Whether it has `from` octets and has doubled since it was folded into so many octets.
+    pub fn is_long(&self, folded: u64, from: u64) -> bool {
+        self.size >= (2 * folded).max(from)
     }
 
     /// Puts these lines in place of all that is there, durably.
