@@ -210,7 +210,11 @@ pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result
         disk.rename(&file, &part, &Info::History.path(id))?;
         disk.durable(&[], &[Path::new(Info::History.dir())])
     };
-    let written = write();
+    let mut written = write();
+    // A repair that found the part of a killed process may have unlinked ours, which has the same name.
+    if written.as_ref().is_err_and(disk::Error::is_absent) {
+        written = write();
+    }
     if written.is_err() {
         // Best effort: the next holder does it before he writes his own.
         let _ = disk.unlink(&part);
