@@ -72,6 +72,9 @@ pub struct Spool {
     /// removes a bucket and makes it again, the new name may not be durable yet. The new directory has
     /// another inode number: the old one is not reused while the old directory is open.
     durable_buckets: Arc<Mutex<HashMap<PathBuf, disk::File>>>,
+    /// The length in octets from which a history is folded.
+    #[cfg(feature = "testing")]
+    folded_from: u64,
 }
 
 /// Why a spool cannot be used. No message causes any of these errors.
@@ -133,6 +136,24 @@ impl Spool {
         Spool::opened(path, seam)
     }
 
+    /// Returns the spool with another length in octets from which it folds a history.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn folding_from(mut self, octets: u64) -> Spool {
+        self.folded_from = octets;
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    fn folded_from(&self) -> u64 {
+        self.folded_from
+    }
+
+    #[cfg(not(feature = "testing"))]
+    fn folded_from(&self) -> u64 {
+        history_file::FOLDED_FROM
+    }
+
     fn opened(path: &Path, seam: Option<Arc<dyn Seam>>) -> Result<Spool> {
         let disk = match Disk::open(path, seam) {
             Err(error) if error.is_absent() => return Err(Error::Missing(path.to_owned())),
@@ -141,6 +162,8 @@ impl Spool {
         let spool = Spool {
             disk,
             durable_buckets: Arc::default(),
+            #[cfg(feature = "testing")]
+            folded_from: history_file::FOLDED_FROM,
         };
         match spool.version()?.as_deref() {
             Some(VERSION) => {}

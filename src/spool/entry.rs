@@ -258,7 +258,7 @@ impl Entry {
             What::Fold(_) => first.line().len() as u64,
             _ => 0,
         });
-        if !self.history.is_long(folded) {
+        if !(self.history).is_long(folded, self.locked.spool.folded_from()) {
             return self.history.append(&event.line());
         }
         let fold = Box::new(self.state.fold(&self.events));

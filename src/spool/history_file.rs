@@ -17,7 +17,7 @@ use crate::disk::{self, Disk, File};
 use crate::message::QueueId;
 
 /// Octets. A shorter history is not folded.
-const FOLDED_FROM: u64 = 256 << 10;
+pub(super) const FOLDED_FROM: u64 = 256 << 10;
 
 /// The state of the history file, as known to the message's holder.
 #[derive(Debug)]
@@ -124,9 +124,9 @@ impl HistoryFile {
         }
     }
 
-    /// Whether it has doubled since it was folded to `folded` octets.
-    pub fn is_long(&self, folded: u64) -> bool {
-        self.size >= (2 * folded).max(FOLDED_FROM)
+    /// Whether it has at least `from` octets, and has doubled since it was folded to `folded` octets.
+    pub fn is_long(&self, folded: u64, from: u64) -> bool {
+        self.size >= (2 * folded).max(from)
     }
 
     /// Replaces the whole history with these lines, durably.
@@ -209,7 +209,11 @@ pub(super) fn write_anew(disk: &Disk, id: QueueId, lines: &[u8]) -> disk::Result
         disk.rename(&file, &part, &Info::History.path(id))?;
         disk.durable(&[], &[Path::new(Info::History.dir())])
     };
-    let written = write();
+    let mut written = write();
+    // A repair that found the part of a killed process may have unlinked ours, which has the same name.
+    if written.as_ref().is_err_and(disk::Error::is_absent) {
+        written = write();
+    }
     if written.is_err() {
         // Best effort: the next holder removes it before writing its own.
         let _ = disk.unlink(&part);

@@ -12,7 +12,7 @@ use super::log::Step;
 use super::proof;
 use super::stage::{Stage, by};
 use super::stories::operate::freeze;
-use super::stories::{A, BOX, NO, SLOW};
+use super::stories::{A, BOX, NO, SLOW, fold};
 use super::story::{Story, changed, fate};
 
 type Deed = fn(&Stage);
@@ -65,6 +65,32 @@ fn delivering() {
         drop(stage.try_pass());
         stage.forward(34);
         drop(stage.try_pass());
+    });
+}
+
+/// A fold has the only record of the delay notice.
+#[test]
+fn folding() {
+    tell("fold", &fold::fates(), fold::told, |stage| {
+        stage.fold_early();
+        stage.forward(30);
+        drop(stage.try_pass());
+        stage.forward(5);
+        drop(stage.try_pass());
+    });
+    let fates = [
+        fate("one", A, Delivered),
+        changed("one", SLOW, &[Delivered, Frozen], &[Frozen]),
+    ];
+    let prepare: Deed = |stage| {
+        stage.send("one", &[A, SLOW]);
+        stage.pass();
+        stage.fold_early();
+    };
+    tell("fold at a freeze", &fates, prepare, |stage| {
+        if stage.try_act(&freeze()).is_ok() || stage.try_act(&freeze()).is_ok() {
+            stage.did();
+        }
     });
 }
 

@@ -141,7 +141,10 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["file history/* with notice before rename staged"],
-        &["tell of a delivery and of a failure"],
+        &[
+            "tell of a delivery and of a failure",
+            "fold at a notice of a delivery",
+        ],
         "the record of the second notice is in the same file, and is written before either notice is delivered",
     ),
     (
@@ -151,7 +154,10 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
          renames (`orders.rs`)",
     ),
     (
-        &["dir active before write history"],
+        &[
+            "dir active before write history",
+            "dir active before create history/*.part",
+        ],
         &[],
         "the removal of the old name is synced too, and persists only together with the new name",
     ),
@@ -182,6 +188,7 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         ],
         &[
             "freeze",
+            "fold at a freeze",
             "discard",
             "request to freeze",
             "request to discard",
@@ -190,9 +197,13 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         "the history says where it belongs: the next run that reads it moves the message again",
     ),
     (
-        &["dir deferred/<minute> before write history"],
+        &[
+            "dir deferred/<minute> before write history",
+            "dir deferred/<minute> before create history/*.part",
+        ],
         &[
             "flush",
+            "fold the record",
             "bounce by hand",
             "request to bounce",
             "request to retry",
@@ -252,6 +263,52 @@ const LIST: &[(&[&str], &[&str], &str)] = &[
         &["file requests/*.part", "dir requests before create"],
         &["thaw what a request froze"],
         "this story does not report the request, and nothing depends on it",
+    ),
+    (
+        &[
+            "dir history with deferred fold before",
+            "dir history with deferred fold unknown before clear",
+        ],
+        &["fold at a deferral", "killed with a fold"],
+        "the old history is there, whole, and the message is tried again too early",
+    ),
+    (
+        &["file history/*.part with deferred fold before rmdir"],
+        &["killed with a fold durable"],
+        "the process that wrote it is killed before it depends on it",
+    ),
+    (
+        &["file history/*.part with  before"],
+        &["fold the record"],
+        "the fold that follows writes all of it anew",
+    ),
+    (
+        &["file active/* before rename active/* to done/*"],
+        &["fold at a thaw", "thaw, and a pass", "retry what is frozen"],
+        "a hold that was over is forgotten with the history, and a delivery costs no sync before done/",
+    ),
+    (
+        &["file active/* before unlink history/*.part"],
+        &["killed with a fold"],
+        "the killed process made the deliveries durable that the block says",
+    ),
+    (
+        &["dir history with failed fold before create history/*"],
+        &["fold at a notice of a delivery"],
+        "a recipient that failed fails again, and the next sync makes the name durable",
+    ),
+    (
+        &["file history/* with deferred before create new"],
+        &["fold at a notice of a delivery"],
+        "the outcomes that the notices are about are durable in the fold",
+    ),
+    (
+        &[
+            "dir history with fold thaw before the report",
+            "dir history with fold retry before",
+        ],
+        &["fold"],
+        "an action syncs history/ once more after its last event",
     ),
     (
         &["dir box before"],

@@ -17,7 +17,7 @@ use super::shared::{Clock, is_whole, tempdir, text};
 use super::stage::{by, submit};
 use super::story::{Story, UNRECORDED};
 use super::tree::Tree;
-use super::world::{Calm, Delivery, Known, Ledger, Site};
+use super::world::{Calm, Delivery, Known, Ledger, Site, folding};
 
 /// The end of a message for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub fn judge(story: &Story, case: &Case, repaired: bool) -> Vec<String> {
     case.tree.write(dir.path());
     let forged = forge(case, dir.path());
     let spool = match Spool::open(&dir.path().join("spool")) {
+        Ok(spool) if story.folds => folding(spool),
         Ok(spool) => spool,
         Err(error) => return vec![format!("the spool cannot be opened: {error}")],
     };
@@ -205,6 +206,7 @@ pub fn work_off(
         clock: &clock,
         start: story.times.start,
         recorder: story.recorder.as_ref().map(|recorder| (recorder, 0)),
+        folds: story.folds,
     };
     let runner = site.runner(spool.clone());
     let may_be_corrupt = story.fates.iter().any(|fate| fate.may(End::Corrupt));

@@ -15,6 +15,7 @@
 //! | `turns.rs` | two processes at once |
 //! | `making.rs` | making a spool |
 //! | `failing.rs` | a sync that fails |
+//! | `folds.rs` | a fold, which leaves the old history or the new one |
 //! | `teeth.rs` `orders.rs` | logs with a sync removed or an order undone: the loss must be found |
 //! | `harmless.rs` | the mutations that lose nothing, and why |
 //! | `log.rs` `story.rs` | recording |
@@ -37,6 +38,7 @@
 
 mod explore;
 mod failing;
+mod folds;
 mod forge;
 mod harmless;
 mod judge;
@@ -179,6 +181,11 @@ fn suspending() {
 #[test]
 fn losing_answers() {
     tell(stories::losing_answers);
+}
+
+#[test]
+fn folding() {
+    tell(stories::folding);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The steps of a story after which a process is killed.
 
+use std::path::Path;
+
 use super::log::Step;
 use super::story::lies_in;
 
@@ -80,6 +82,25 @@ pub fn noted_outcome(step: &Step) -> bool {
 pub fn noted_freeze(step: &Step) -> bool {
     matches!(step, Step::Write(path, bytes)
         if lies_in(path, "history") && String::from_utf8_lossy(bytes).contains("\"freeze\""))
+}
+
+/// A history that replaces the old one is written, but not durable.
+pub fn rewritten(step: &Step) -> bool {
+    matches!(step, Step::Overwrite(path, 0, _) if is_part_of_history(path))
+}
+
+/// A history that replaces the old one is durable, under its own name.
+pub fn rewritten_durably(step: &Step) -> bool {
+    matches!(step, Step::SyncFile(path) if is_part_of_history(path))
+}
+
+/// A history has replaced the old one, but its name may not be durable.
+pub fn replaced(step: &Step) -> bool {
+    matches!(step, Step::Rename(from, _) if is_part_of_history(from))
+}
+
+fn is_part_of_history(path: &Path) -> bool {
+    lies_in(path, "history") && path.extension().is_some_and(|end| end == "part")
 }
 
 /// A host is recorded as down.

@@ -565,6 +565,44 @@ fn a_history_that_is_written_anew() {
 }
 
 #[test]
+fn a_fold() {
+    let all = stories::folding();
+    let deferred = told(&all, "fold at a deferral");
+    check(
+        deferred,
+        vec![undone(
+            "a folded history is whole before it replaces the old one",
+            later(
+                &deferred.steps,
+                super::moments::rewritten_durably,
+                super::moments::replaced,
+            ),
+        )],
+    );
+    let frozen = told(&all, "fold at a freeze");
+    check(
+        frozen,
+        vec![undone(
+            "a freeze is in the folded history before the rename",
+            later(
+                &frozen.steps,
+                synced("history"),
+                renamed("deferred", "frozen"),
+            ),
+        )],
+    );
+    let delayed = told(&all, "fold at a notice of a delay");
+    let named = |step: &Step| matches!(step, Step::SyncDir(path) if path.ends_with("history"));
+    check(
+        delayed,
+        vec![undone(
+            "a notice is in the folded history before it may be gone",
+            later(&delayed.steps, named, unlinked("done")),
+        )],
+    );
+}
+
+#[test]
 fn for_later() {
     let all = stories::for_later();
     let story = &all[0];

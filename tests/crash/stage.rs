@@ -1,6 +1,7 @@
 //! The stage of a story: a spool, and the operations on it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +31,7 @@ pub struct Stage {
     recorder: Option<Arc<Recorder>>,
     /// The number of the process that makes the calls.
     process: usize,
+    folds: Arc<AtomicBool>,
 }
 
 /// Submits a message under the key that all stories use. `lifetime` is the key's lifetime in milliseconds.
@@ -82,6 +84,7 @@ impl Stage {
             known: Arc::default(),
             recorder: None,
             process: 0,
+            folds: Arc::default(),
         };
         Spool::create(&stage.path()).unwrap();
         stage.pass();
@@ -130,8 +133,18 @@ impl Stage {
         self.dir().join("spool")
     }
 
+    /// From now on processes fold each history that has doubled, however short it is.
+    pub fn fold_early(&self) {
+        self.folds.store(true, Ordering::Relaxed);
+    }
+
+    pub fn folds(&self) -> bool {
+        self.folds.load(Ordering::Relaxed)
+    }
+
     fn site(&self) -> Site<'_> {
         Site {
+            folds: self.folds(),
             dir: self.dir(),
             ledger: &self.ledger,
             clock: &self.clock,
@@ -317,6 +330,15 @@ impl Stage {
         self.recorder().stop_at(when);
         deed();
         assert!(self.recorder().revive(), "it was not killed");
+    }
+
+    /// The same before the recording begins.
+    pub fn killed_before(&self, when: When, deed: impl FnOnce(&Stage)) {
+        let stage = Stage {
+            recorder: Some(Recorder::new(self.dir())),
+            ..self.clone()
+        };
+        stage.killed_at(when, || deed(&stage));
     }
 
     /// Kills the process after `steps` steps and one more. Returns false if it ended before.

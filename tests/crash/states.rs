@@ -289,6 +289,12 @@ fn contents(data: &Data) -> Vec<Arc<Vec<u8>>> {
         if after.len() > before {
             all.push(after[..before + (after.len() - before) / 2].to_vec());
         }
+        // The lines of a history that this call appended, without the last one.
+        if after.len() > before && after[before..].starts_with(b"{") {
+            let (_, lines) = after[..after.len() - 1].split_at(before);
+            let end = lines.iter().rposition(|octet| *octet == b'\n');
+            all.extend(end.map(|end| after[..=before + end].to_vec()));
+        }
         // The later pages without the first one.
         let page = data.kept.len().next_multiple_of(PAGE);
         if grown > 0 && after.len() > page {

@@ -1,6 +1,7 @@
 //! The stories: every operation that changes a spool.
 
 pub mod destinations;
+pub mod fold;
 pub mod full;
 pub mod keys;
 pub mod mail;
@@ -66,6 +67,7 @@ pub const GROUPS: &[Group] = &[
     suspending,
     draining,
     not_recording,
+    folding,
     living,
 ];
 
@@ -207,6 +209,10 @@ pub fn draining() -> Vec<Story> {
 
 pub fn not_recording() -> Vec<Story> {
     vec![full::unrecorded()]
+}
+
+pub fn folding() -> Vec<Story> {
+    fold::all()
 }
 
 /// Stories of two processes at once, in an order that the seed decides.

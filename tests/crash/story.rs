@@ -30,6 +30,8 @@ pub struct Story {
     pub times: Times,
     /// The message that is submitted once more under its key during the recovery.
     pub key: Option<&'static str>,
+    /// Whether all processes, also those of the recovery, fold histories however short they are.
+    pub folds: bool,
     /// Records the recovery, if it is to be cut again.
     pub recorder: Option<Arc<Recorder>>,
 }
@@ -78,6 +80,7 @@ impl Story {
             fates,
             times: stage.times(),
             key: None,
+            folds: stage.folds(),
             recorder: None,
         }
     }
@@ -108,6 +111,7 @@ impl Story {
             fates: self.fates.clone(),
             times: self.times,
             key: self.key,
+            folds: self.folds,
             recorder: Some(Arc::clone(&recorder)),
         };
         let (start, cut) = (self.times.start, self.times.cut);
@@ -118,6 +122,7 @@ impl Story {
             clock: &clock,
             start,
             recorder: Some((&recorder, 0)),
+            folds: self.folds,
         };
         let spool = site.spool().unwrap();
         let now = case.known.now;

@@ -18,7 +18,7 @@ use super::judge::judge;
 use super::log::Step;
 use super::model::Model;
 use super::proof;
-use super::stories;
+use super::stories::{self, fold::fold};
 use super::story::Story;
 
 /// How many mutations run at once.
@@ -131,7 +131,13 @@ fn events(steps: &[Step]) -> String {
     let since = before.iter().rev().take_while(|step| !same(step));
     let mut found: BTreeSet<String> = BTreeSet::new();
     for step in since {
-        if let Step::Write(path, bytes) = step
+        let written = match step {
+            Step::Write(path, bytes) => Some((path, bytes)),
+            // A history that is written anew and not folded says the same as before.
+            Step::Overwrite(path, _, bytes) if fold(step).is_some() => Some((path, bytes)),
+            _ => None,
+        };
+        if let Some((path, bytes)) = written
             && covers(path)
         {
             let history = History::parse(bytes).unwrap_or_default();

@@ -26,6 +26,7 @@ use super::log::{Recorder, Step};
 use super::model::Renames;
 use super::net::{self, Net};
 use super::shared::{Clock, HOST, tempdir};
+use super::stories::fold::fold;
 use super::tree::Tree;
 
 /// Between fork and exec a child also holds its parent's locks. So no other case is judged while a command runs.
@@ -214,6 +215,13 @@ pub struct Site<'a> {
     pub start: Timestamp,
     /// The recorder of every change, and the number of the process.
     pub recorder: Option<(&'a Arc<Recorder>, usize)>,
+    /// Whether histories are folded however short they are.
+    pub folds: bool,
+}
+
+/// Returns a spool that folds each history that has doubled, however short it is.
+pub fn folding(spool: Spool) -> Spool {
+    spool.folding_from(1)
 }
 
 impl Site<'_> {
@@ -224,7 +232,8 @@ impl Site<'_> {
 
     pub fn spool(&self) -> spool::Result<Spool> {
         let path = self.dir.join("spool");
-        Spool::open_through(&path, self.seam(&path))
+        let spool = Spool::open_through(&path, self.seam(&path))?;
+        Ok(if self.folds { folding(spool) } else { spool })
     }
 
     /// Returns a runner that delivers by the recipient's domain: `box.test` into the Maildir, `pipe.test` through a
@@ -382,7 +391,10 @@ impl Known {
             Step::Told(notice, origin, to) => {
                 self.told.insert((*notice, origin.clone(), to.clone()));
             }
-            Step::Write(path, bytes) if under(path, "history") => {
+            // A history that is rewritten is written over an empty file.
+            Step::Write(path, bytes) | Step::Overwrite(path, 0, bytes)
+                if under(path, "history") =>
+            {
                 let events = History::parse(bytes).unwrap_or_default().events;
                 for event in events {
                     // A history that is rewritten has the suffix `.part` at first.
@@ -453,6 +465,9 @@ impl Known {
                     && renames == Renames::Atomic =>
             {
                 (id_of(path), &self.delivered)
+            }
+            Step::Overwrite(path, ..) if fold(step).is_some() => {
+                (id_of(&path.with_extension("")), &self.fresh)
             }
             // A delivery is durable before anything else is done with the message.
             Step::Rename(_, to) if under(to, "done") => (id_of(to), &self.fresh),

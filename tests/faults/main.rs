@@ -11,6 +11,7 @@
 //! | `accept.rs` | acceptance, by both entrances |
 //! | `keys.rs` | keyed and scheduled submissions |
 //! | `pass.rs` `queue.rs` | a runner's pass over a queue with a message of every kind |
+//! | `fold.rs` | a pass and an operator's action that fold a history |
 //! | `watching.rs` | the same by a long-running run |
 //! | `destinations.rs` | delivery to hosts: several transactions, slots, recorded outages |
 //! | `ways.rs` | delivery into a Maildir through the same seam, and by a command |
@@ -34,6 +35,7 @@ mod destinations;
 mod disk;
 mod errnos;
 mod explore;
+mod fold;
 mod inject;
 mod keys;
 mod looking;

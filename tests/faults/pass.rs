@@ -33,6 +33,11 @@ impl QueueScene {
         run: impl Fn(RunnerBuilder) -> Result<Summary, Error>,
     ) -> Ended {
         let spool = Spool::open_through(spool, Some(seam)).map_err(|error| error.to_string())?;
+        let spool = if self.folds {
+            spool.folding_from(1)
+        } else {
+            spool
+        };
         let runner = configured(spool, ledger, clock, self.start)
             .retry(self.policy())
             .delays(QueueScene::delays());
@@ -342,6 +347,18 @@ fn pass_with_two_failing_calls() {
     let queue = QueueScene::new();
     let wanted = |fault| matches!(fault, Fault::AndThen(_));
     explored("pass, two", &queue, Case::clean(), wanted, 70);
+}
+
+/// Each history is folded as soon as it has doubled.
+#[test]
+fn pass_that_folds() {
+    let mut queue = QueueScene::new();
+    queue.folds = true;
+    let wanted = |fault| {
+        let one = matches!(fault, Fault::Once(_) | Fault::ButMade(_) | Fault::Half(_));
+        one || matches!(fault, Fault::Stop | Fault::AndThen(_))
+    };
+    explored("pass, folding", &queue, Case::clean(), wanted, 140);
 }
 
 /// The lines of the history are written in pieces here, and are torn if the process ends between them.

@@ -51,6 +51,8 @@ pub struct QueueScene {
     pub frozen: QueueId,
     pub corrupt: QueueId,
     expires: QueueId,
+    /// Whether the pass under faults folds each history that has doubled, however short it is.
+    pub folds: bool,
 }
 
 /// Ends a process at the first call that `at` selects, or after it.
@@ -134,6 +136,7 @@ impl QueueScene {
             frozen: unset,
             corrupt: unset,
             expires: unset,
+            folds: false,
         };
         queue.in_deferred(&spool);
         queue.with_notice("staged", false);

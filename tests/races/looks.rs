@@ -56,7 +56,7 @@ fn checking_beside_a_run() {
     }
 }
 
-fn no_false_alarm(said: &Said) {
+pub fn no_false_alarm(said: &Said) {
     let Said::Checked(found) = said else {
         panic!("{said:?}")
     };

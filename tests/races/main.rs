@@ -12,6 +12,7 @@
 //! | `orders.rs` | an operator and a run; two operators |
 //! | `suspensions.rs` | an operator that suspends or resumes, and a run or another operator |
 //! | `destinations.rs` | two runs and a host that is down or limits its connections; a run and an operator |
+//! | `folds.rs` | a run or an operator that folds a history, and another process |
 //! | `keys.rs` | two submissions with one key; one and a run that sweeps, forgets or purges |
 //! | `looks.rs` | `list`, `check` and its repair, and another process |
 //! | `views.rs` | the view, missing or written again, while messages come, move and go |
@@ -43,6 +44,7 @@ mod shared;
 mod attempts;
 mod destinations;
 mod explore;
+mod folds;
 mod keys;
 mod looks;
 mod making;

@@ -8,7 +8,7 @@ use super::explore::Bound;
 use super::programs::{flushing, order, pass};
 use super::stage::{Case, End, Pair, Said, Stage, by};
 
-fn freeze() -> Action {
+pub fn freeze() -> Action {
     Action::Freeze {
         by: by(),
         until: None,

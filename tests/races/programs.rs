@@ -211,7 +211,12 @@ pub fn checking(repair: bool) -> Program {
 }
 
 fn open(case: &Case<'_>, seam: Arc<dyn Seam>) -> Result<Spool, String> {
-    Spool::open_through(&case.path, Some(seam)).map_err(text_of)
+    let spool = Spool::open_through(&case.path, Some(seam)).map_err(text_of)?;
+    Ok(if case.stage.folds {
+        spool.folding_from(1)
+    } else {
+        spool
+    })
 }
 
 fn text_of(error: impl std::fmt::Display) -> String {

@@ -39,6 +39,8 @@ pub struct Stage {
     pub connections: usize,
     /// The most transactions of each transport at once; none is unlimited.
     pub together: Option<usize>,
+    /// Whether the two processes fold each history that has doubled, however short it is.
+    pub folds: bool,
 }
 
 /// One copy of a stage, in one schedule.
@@ -131,6 +133,7 @@ impl Stage {
             is_over: false,
             connections: Net::CONNECTIONS,
             together: None,
+            folds: false,
         };
         // The state after the first run of a boot: the runs of a pair neither repair the view nor fill the reserve.
         let spool = Spool::create(&stage.path()).unwrap();

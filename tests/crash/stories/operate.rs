@@ -27,14 +27,14 @@ pub fn discard(stage: &Stage) -> Action {
 }
 
 /// Returns the fates of a message that is delivered to one recipient and deferred for the other.
-fn ends(before: &[End], after: &[End]) -> Vec<Fate> {
+pub fn ends(before: &[End], after: &[End]) -> Vec<Fate> {
     vec![
         fate("one", A, Delivered),
         changed("one", SLOW, before, after),
     ]
 }
 
-fn frozen(stage: &Stage) {
+pub fn frozen(stage: &Stage) {
     deferred(stage);
     stage.act(&freeze());
     stage.forget_deed();
