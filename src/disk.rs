@@ -36,6 +36,7 @@ pub use body::{Body, BodyReader};
 pub use error::Error;
 pub(crate) use random::random;
 pub use seam::{Call, Seam, Verdict};
+use seam::{through, verdict_length};
 pub use stat::{Kind, Space, Stat, boot, lock_holders};
 
 /// A result of a file-system call.
@@ -438,7 +439,8 @@ impl Disk {
         })
     }
 
-    /// Returns the free space of the file system.
+    /// Returns the free space of the file system. fs2 counts no inodes, and takes a path, which may lead to
+    /// another file system since the directory was opened.
     pub fn space(&self) -> Result<Space> {
         let here = Path::new(".");
         let fs = self.call(&Call::Space, here, || {
@@ -488,36 +490,6 @@ fn absent_is_false(result: Result<()>) -> Result<bool> {
 
 fn errno_of(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
-
-fn verdict_length(seam: Option<&dyn Seam>, call: &Call<'_>) -> Option<usize> {
-    seam.and_then(|seam| seam.length(call))
-}
-
-/// Makes one call, if the seam lets it pass, and repeats it while a signal interrupts it. The repetitions
-/// are limited, because a broken file system may answer every call with `EINTR`.
-fn through<T>(
-    seam: Option<&dyn Seam>,
-    call: &Call<'_>,
-    path: &Path,
-    mut run: impl FnMut() -> nix::Result<T>,
-) -> Result<T> {
-    const MAX_INTERRUPTS: usize = 100;
-    let mut interrupts = 0;
-    loop {
-        let result = match seam.map_or(Verdict::Pass, |seam| seam.before(call)) {
-            Verdict::Pass => run(),
-            Verdict::Fail(errno) => Err(errno),
-            Verdict::PassAndFail(errno) => run().and(Err(errno)),
-        };
-        if let Some(seam) = seam {
-            seam.after(call, result.as_ref().err().copied());
-        }
-        match result {
-            Err(Errno::EINTR) if interrupts < MAX_INTERRUPTS => interrupts += 1,
-            other => return other.map_err(|errno| Error::new(call.name(), path, errno.into())),
-        }
-    }
 }
 
 #[cfg(test)]
