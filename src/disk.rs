@@ -36,6 +36,7 @@ pub use body::{Body, BodyReader};
 pub use error::Error;
 pub(crate) use random::random;
 pub use seam::{Call, Seam, Verdict};
+use seam::{through, verdict_length};
 pub use stat::{Kind, Space, Stat, boot, lock_holders};
 
 /// A result of a file-system call.
@@ -438,7 +439,8 @@ impl Disk {
         })
     }
 
-    /// Returns the free space of the file system.
+    /// Returns the free space of the file system. fs2 counts no inodes, and takes a path, which may lead to
+    /// another file system since the directory was opened.
     pub fn space(&self) -> Result<Space> {
         let here = Path::new(".");
         let fs = self.call(&Call::Space, here, || {
@@ -490,98 +492,5 @@ fn errno_of(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-fn verdict_length(seam: Option<&dyn Seam>, call: &Call<'_>) -> Option<usize> {
-    seam.and_then(|seam| seam.length(call))
-}
-
-/// Makes one call, if the seam lets it pass. Repeats it while a signal interrupts it, and if NFS answers `ESTALE`
-/// because what the path leads to was removed during the look-up (seen at `stat` of a bucket that another process
-/// had just removed); a local file system answers what is there now. The repetitions are limited, because a broken
-/// file system may answer so every time.
-fn through<T>(
-    seam: Option<&dyn Seam>,
-    call: &Call<'_>,
-    path: &Path,
-    mut run: impl FnMut() -> nix::Result<T>,
-) -> Result<T> {
-    const MAX_INTERRUPTS: usize = 100;
-    const MAX_STALE: usize = 10;
-    let (mut interrupts, mut stale) = (0, 0);
-    loop {
-        let result = match seam.map_or(Verdict::Pass, |seam| seam.before(call)) {
-            Verdict::Pass => run(),
-            Verdict::Fail(errno) => Err(errno),
-            Verdict::PassAndFail(errno) => run().and(Err(errno)),
-        };
-        if let Some(seam) = seam {
-            seam.after(call, result.as_ref().err().copied());
-        }
-        match result {
-            Err(Errno::EINTR) if interrupts < MAX_INTERRUPTS => interrupts += 1,
-            Err(Errno::ESTALE) if stale < MAX_STALE && call.looks_up() => stale += 1,
-            other => return other.map_err(|errno| Error::new(call.name(), path, errno.into())),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::*;
-
-    /// Answers this many calls with `ESTALE`.
-    struct Stale(AtomicUsize);
-
-    impl Seam for Stale {
-        fn before(&self, call: &Call<'_>) -> Verdict {
-            let is_left = |left: usize| left.checked_sub(1);
-            let order = Ordering::Relaxed;
-            match call {
-                Call::OpenRoot { .. } => Verdict::Pass,
-                _ if self.0.fetch_update(order, order, is_left).is_ok() => {
-                    Verdict::Fail(Errno::ESTALE)
-                }
-                _ => Verdict::Pass,
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_stale_is_looked_up_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = Path::new("x");
-        let disk = |times| {
-            let stale = Arc::new(Stale(AtomicUsize::new(times)));
-            Disk::open(dir.path(), Some(stale)).unwrap()
-        };
-        assert!(disk(3).stat(path).unwrap().is_none());
-        assert!(disk(3).list(Path::new(".")).unwrap().is_empty());
-        assert!(disk(3).open_read(path).unwrap_err().is_absent());
-        // Without an end, or where the effect of the call is not known, it is an error.
-        let stale = disk(1000).stat(path).unwrap_err();
-        assert!(stale.is(Errno::ESTALE), "{stale}");
-        let stale = disk(1).unlink(path).unwrap_err();
-        assert!(stale.is(Errno::ESTALE), "{stale}");
-    }
-
-    /// A child process has copies of all descriptors until its `exec`.
-    #[test]
-    fn dropping_a_file_releases_its_lock_although_the_descriptor_has_a_copy() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), None).unwrap();
-        let path = Path::new("x");
-        let file = disk.create(path).unwrap();
-        assert!(disk.try_lock(&file).unwrap());
-        let copy = file.file.try_clone().unwrap();
-        let other = disk.open_rw(path).unwrap();
-        assert!(!disk.try_lock(&other).unwrap());
-        // Dropping a file that does not hold the lock releases no lock.
-        drop(other);
-        let other = disk.open_rw(path).unwrap();
-        assert!(!disk.try_lock(&other).unwrap());
-        drop(file);
-        assert!(disk.try_lock(&other).unwrap());
-        drop(copy);
-    }
-}
+mod tests;

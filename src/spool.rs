@@ -13,6 +13,8 @@ mod forget;
 mod history_file;
 mod keys;
 pub(crate) mod layout;
+mod listing;
+mod locate;
 mod lock;
 mod part;
 mod probe;
@@ -23,6 +25,7 @@ mod scan;
 mod slots;
 mod suspensions;
 mod sweep;
+mod target;
 mod verify;
 mod view;
 
@@ -40,6 +43,8 @@ pub use keys::Holder;
 #[cfg(feature = "testing")]
 pub use keys::KeyLock;
 pub use layout::{BucketQueue, Queue};
+pub use listing::{Content, Listing, View};
+pub use locate::{Doubt, Located};
 pub use lock::Claim;
 #[cfg(feature = "testing")]
 pub use lock::Locked;
@@ -48,10 +53,10 @@ pub use part::Leftover;
 pub use releases::Releases;
 pub(crate) use releases::Wrong as WrongReleases;
 pub use requests::{Posted, Served};
-pub use scan::{Content, Doubt, Listing, Located, View};
 pub use slots::Slot;
-pub use suspensions::{Changed, Standing, Suspended, Suspension, Target};
+pub use suspensions::{Changed, Standing, Suspended, Suspension};
 pub use sweep::Swept;
+pub use target::Target;
 pub use verify::Unreadable;
 pub use view::ViewFault;
 

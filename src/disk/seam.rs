@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::{Error, Result};
+
 /// A file-system call. Paths are relative to the disk's directory, except in [`OpenRoot`](Call::OpenRoot).
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // the field names suffice
@@ -202,6 +204,41 @@ impl Call<'_> {
             Call::List { .. } => "list",
             Call::Space => "statvfs",
             Call::SyncFile { .. } | Call::SyncDir { .. } => "fsync",
+        }
+    }
+}
+
+/// Returns the most octets that a read or write may transfer; `None` for no limit.
+pub(super) fn verdict_length(seam: Option<&dyn Seam>, call: &Call<'_>) -> Option<usize> {
+    seam.and_then(|seam| seam.length(call))
+}
+
+/// Makes one call, if the seam lets it pass. Repeats it while a signal interrupts it, and if NFS answers `ESTALE`
+/// because what the path leads to was removed during the look-up (seen at `stat` of a bucket that another process
+/// had just removed); a local file system answers what is there now. The repetitions are limited, because a broken
+/// file system may answer so every time.
+pub(super) fn through<T>(
+    seam: Option<&dyn Seam>,
+    call: &Call<'_>,
+    path: &Path,
+    mut run: impl FnMut() -> nix::Result<T>,
+) -> Result<T> {
+    const MAX_INTERRUPTS: usize = 100;
+    const MAX_STALE: usize = 10;
+    let (mut interrupts, mut stale) = (0, 0);
+    loop {
+        let result = match seam.map_or(Verdict::Pass, |seam| seam.before(call)) {
+            Verdict::Pass => run(),
+            Verdict::Fail(errno) => Err(errno),
+            Verdict::PassAndFail(errno) => run().and(Err(errno)),
+        };
+        if let Some(seam) = seam {
+            seam.after(call, result.as_ref().err().copied());
+        }
+        match result {
+            Err(Errno::EINTR) if interrupts < MAX_INTERRUPTS => interrupts += 1,
+            Err(Errno::ESTALE) if stale < MAX_STALE && call.looks_up() => stale += 1,
+            other => return other.map_err(|errno| Error::new(call.name(), path, errno.into())),
         }
     }
 }

@@ -68,8 +68,8 @@ pub fn boot() -> String {
 }
 
 /// The inodes under an exclusive flock, and the process that holds each, from `/proc/locks`. The kernel's
-/// list is read instead of trying the locks, because trying a lock takes it for a moment. The inodes are
-/// not limited to one file system, so the result is for display only.
+/// list is read instead of trying the locks with fs2, because trying a lock takes it for a moment and names
+/// no process. The inodes are not limited to one file system, so the result is for display only.
 pub fn lock_holders() -> HashMap<u64, u32> {
     let Ok(text) = std::fs::read_to_string("/proc/locks") else {
         return HashMap::new();

@@ -10,19 +10,20 @@
 //! All of this happens under the key's lock, a file in `keys/lock/` that exists while it is held. A killed
 //! process leaves the file; the next purge removes it.
 
+mod record;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use xxhash_rust::xxh3::xxh3_128;
 
+use self::record::{MOST, Record};
 use super::Spool;
 use super::layout::{INTENDED_KEYS, KEY_LOCKS, KEYS, Queue, key_bucket};
+use super::locate::{Doubt, Located};
 use super::lock::Claim;
-use super::scan::{Doubt, Located};
 use crate::disk::{self, File, Kind};
-use crate::message::key::parse_time;
 use crate::message::{Keyed, QueueId, SubmissionKey};
 use crate::queue::Bucket;
 
@@ -32,16 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often the lock is tried while waiting.
 const LOOK: Duration = Duration::from_millis(1);
-
-/// Most octets read from a record. A longer file is an error.
-const MOST: u64 = 4 << 10;
-
-/// The content of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Record {
-    id: QueueId,
-    keyed: Keyed,
-}
 
 /// A key's lock. Dropping the last clone releases it.
 #[derive(Clone, Debug)]
@@ -82,39 +73,6 @@ pub(super) struct Intended {
     lock: KeyLock,
     file: File,
     record: Record,
-}
-
-impl Record {
-    fn text(&self) -> String {
-        let Record { id, keyed } = self;
-        let Keyed { key, until } = keyed;
-        let lines = format!("id: {id}\nuntil: {until}\nkey: {key}\n");
-        format!("{lines}sum: xxh128 {:032x}\n", xxh3_128(lines.as_bytes()))
-    }
-
-    /// Returns `None` if the record is torn.
-    fn parse(bytes: &[u8]) -> Option<Record> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let mut lines = text.split('\n');
-        let mut value = |name| lines.next()?.strip_prefix(name);
-        let id = value("id: ")?.parse().ok()?;
-        let until = parse_time(value("until: ")?)?;
-        let key = SubmissionKey::from_xtext(value("key: ")?)?;
-        let record = Record {
-            id,
-            keyed: Keyed { key, until },
-        };
-        (record.text() == text).then_some(record)
-    }
-
-    fn bucket(&self) -> PathBuf {
-        bucket_of(self.keyed.until)
-    }
-}
-
-/// Returns the bucket of keys that expire at `until`: one for each hour.
-fn bucket_of(until: Timestamp) -> PathBuf {
-    key_bucket(Bucket::for_hour(until))
 }
 
 impl Spool {
@@ -558,30 +516,5 @@ impl Spool {
         locked.move_to(queue)?;
         self.disk.durable(&[], &[&queue.dir()])?;
         Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_reads_back_and_a_torn_one_does_not() {
-        let record = Record {
-            id: QueueId::new(Timestamp::UNIX_EPOCH, [3; 10]),
-            keyed: Keyed {
-                key: SubmissionKey::new("a key\n").unwrap(),
-                until: "2026-11-22T14:05:00.5Z".parse().unwrap(),
-            },
-        };
-        let text = record.text();
-        assert_eq!(Record::parse(text.as_bytes()), Some(record.clone()));
-        for at in 0..text.len() {
-            assert_eq!(Record::parse(&text.as_bytes()[..at]), None, "cut at {at}");
-            let mut zeroed = text.clone().into_bytes();
-            zeroed[at..].fill(0);
-            assert_eq!(Record::parse(&zeroed), None, "zeroes from {at}");
-        }
-        assert_eq!(record.bucket(), Path::new("keys/2026-11-22T1500Z"));
     }
 }

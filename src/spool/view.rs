@@ -12,8 +12,8 @@ use jiff::SignedDuration;
 
 use super::Spool;
 use super::layout::{BOOT, Info, Queue, STATE, VIEW};
+use super::locate::{Doubt, Located};
 use super::lock::Claim;
-use super::scan::{Doubt, Located};
 use crate::disk::{self, Disk, Kind};
 use crate::message::{Envelope, QueueId};
 
