@@ -10,6 +10,7 @@ mod pipe;
 #[cfg(feature = "smtp")]
 mod smtp;
 mod trace;
+mod unconnected;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::unconnected::{Deliver, blocking};
 use super::{BoxFuture, Message, Session, Transport};
-use crate::message::{Address, EnhancedCode, domain};
+use crate::message::{Address, domain};
 use crate::queue::Outcome;
 
 /// Makes a transport of a function of the program this library is part of. It is called for each message,
@@ -18,8 +19,6 @@ pub fn from_fn(
         concurrency: None,
     }
 }
-
-type Deliver = dyn Fn(&Message, &[Address]) -> Vec<Outcome> + Send + Sync;
 
 /// Delivers by calling a function, on a thread where it may block.
 #[derive(Clone)]
@@ -56,32 +55,8 @@ impl Transport for FromFn {
         &'a self,
         _destination: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
-        let session: Box<dyn Session> = Box::new(self.clone());
+        let missing = "the function returned no outcome for the recipient";
+        let session = blocking(|_| true, missing, Arc::clone(&self.deliver));
         Box::pin(std::future::ready(Ok(session)))
-    }
-}
-
-impl Session for FromFn {
-    fn deliver<'a>(
-        &'a mut self,
-        message: &'a Message,
-        recipients: &'a [Address],
-    ) -> BoxFuture<'a, Vec<Outcome>> {
-        let (deliver, message) = (Arc::clone(&self.deliver), message.clone());
-        let theirs = recipients.to_vec();
-        Box::pin(async move {
-            let done = tokio::task::spawn_blocking(move || deliver(&message, &theirs)).await;
-            let mut outcomes = done.unwrap_or_default();
-            outcomes.truncate(recipients.len());
-            outcomes.resize_with(recipients.len(), || {
-                let code = EnhancedCode::new(4, 3, 0);
-                Outcome::deferred(code, "the function returned no outcome for the recipient")
-            });
-            outcomes
-        })
-    }
-
-    fn is_reusable(&self) -> bool {
-        true
     }
 }

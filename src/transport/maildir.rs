@@ -36,6 +36,7 @@ use nix::errno::Errno;
 use self::name::{copy_name, safe_host, unique_part};
 use self::room::Room;
 use super::trace::Delivery;
+use super::unconnected::{self, blocking};
 use super::{BoxFuture, Message, Session, Transport};
 use crate::disk::{self, Disk, File, Kind, Seam};
 use crate::message::{Address, EnhancedCode, QueueId};
@@ -43,6 +44,9 @@ use crate::queue::{Outcome, Status};
 
 /// Octets of a message in memory at once. A longer message is copied block by block.
 const BLOCK: usize = 128 * 1024;
+
+/// The outcome after a panic.
+const INTERRUPTED: &str = "delivery to the maildir was interrupted";
 
 /// Delivers into one Maildir: one file in `new/` for each recipient. The file has `Return-Path` and
 /// `Delivered-To` fields, then the message without its own `Return-Path` fields. The message is delivered
@@ -59,11 +63,6 @@ pub struct Maildir {
 struct Mailbox {
     disk: Disk,
     host: String,
-}
-
-struct MaildirSession {
-    mailbox: Arc<Mailbox>,
-    is_sound: bool,
 }
 
 /// A copy that is being written, in `tmp/`.
@@ -338,44 +337,17 @@ impl Transport for Maildir {
         _destination: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         let maildir = self.clone();
-        Box::pin(async move {
-            let opened = tokio::task::spawn_blocking(move || maildir.open()).await;
-            let mailbox = Arc::new(opened.unwrap_or_else(|_| Err(panicked()))?);
-            let session: Box<dyn Session> = Box::new(MaildirSession {
-                mailbox,
-                is_sound: true,
-            });
-            Ok(session)
-        })
-    }
-}
-
-impl Session for MaildirSession {
-    /// A call under way continues if the future is dropped; it holds the message until it ends.
-    fn deliver<'a>(
-        &'a mut self,
-        message: &'a Message,
-        recipients: &'a [Address],
-    ) -> BoxFuture<'a, Vec<Outcome>> {
-        let (mailbox, message) = (Arc::clone(&self.mailbox), message.clone());
-        let theirs = recipients.to_vec();
-        Box::pin(async move {
-            let done = tokio::task::spawn_blocking(move || mailbox.deliver(&message, &theirs));
-            let outcomes = match done.await {
-                Ok(outcomes) => outcomes,
-                Err(_) => vec![panicked(); recipients.len()],
+        Box::pin(unconnected::open(INTERRUPTED, move || {
+            let mailbox = maildir.open()?;
+            // After a failure the next message opens the Maildir again to see whether it still exists: for
+            // a process that holds a removed directory open, it stays removed.
+            let keeps = |outcomes: &[Outcome]| {
+                let is_delivered = |outcome: &Outcome| outcome.status == Status::Delivered;
+                outcomes.iter().all(is_delivered)
             };
-            // The next message opens the Maildir again to see whether it still exists: for a process that
-            // holds a removed directory open, it stays removed.
-            self.is_sound = outcomes
-                .iter()
-                .all(|outcome| outcome.status == Status::Delivered);
-            outcomes
-        })
-    }
-
-    fn is_reusable(&self) -> bool {
-        self.is_sound
+            let deliver = move |message: &_, recipients: &_| mailbox.deliver(message, recipients);
+            Ok(blocking(keeps, INTERRUPTED, Arc::new(deliver)))
+        }))
     }
 }
 
@@ -408,9 +380,4 @@ fn deferral(error: &disk::Error) -> Outcome {
 fn misconfigured(path: &Path, what: &str) -> Outcome {
     let text = format!("{} {what}", path.display());
     Outcome::deferred(EnhancedCode::new(4, 3, 5), text)
-}
-
-fn panicked() -> Outcome {
-    let code = EnhancedCode::new(4, 3, 0);
-    Outcome::deferred(code, "delivery to the maildir was interrupted")
 }

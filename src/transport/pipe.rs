@@ -19,6 +19,7 @@ use std::time::Duration;
 use self::run::{Running, Trouble, input};
 use self::template::{Argument, Values};
 use self::user::Identity;
+use super::unconnected::{self, session};
 use super::{BoxFuture, Message, Session, Transport};
 use crate::message::reply::in_seconds;
 use crate::message::{Address, EnhancedCode, domain};
@@ -112,7 +113,8 @@ pub enum PipeError {
     },
 }
 
-struct PipeSession {
+/// The runs of a command as one user.
+struct Runs {
     setup: Arc<Setup>,
     identity: Identity,
     /// The user for `HOME` and `USER`; `None` for a user without an entry.
@@ -239,23 +241,20 @@ impl Transport for Pipe {
         _destination: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Outcome>> {
         let setup = Arc::clone(&self.setup);
-        Box::pin(async move {
-            // The user database may be reached over a network.
-            let opened = tokio::task::spawn_blocking(move || PipeSession::open(setup)).await;
-            let session = opened.unwrap_or_else(|_| {
-                let code = EnhancedCode::new(4, 3, 0);
-                Err(Outcome::deferred(
-                    code,
-                    "looking up the user was interrupted",
-                ))
-            })?;
-            Ok(Box::new(session) as Box<dyn Session>)
-        })
+        // The user database may be reached over a network.
+        let panicked = "looking up the user was interrupted";
+        Box::pin(unconnected::open(panicked, move || {
+            let runs = Arc::new(Runs::open(setup)?);
+            let deliver = move |message, recipients| -> BoxFuture<'static, _> {
+                Box::pin(Arc::clone(&runs).run_for_each(message, recipients))
+            };
+            Ok(session(|_| true, Box::new(deliver)))
+        }))
     }
 }
 
-impl PipeSession {
-    fn open(setup: Arc<Setup>) -> Result<PipeSession, Outcome> {
+impl Runs {
+    fn open(setup: Arc<Setup>) -> Result<Runs, Outcome> {
         let refused = |error: io::Error| setup.cannot_run(&error);
         let identity = Identity::of_process(setup.user.as_ref()).map_err(refused)?;
         let login = match (&setup.user, &setup.own) {
@@ -263,11 +262,25 @@ impl PipeSession {
             (None, Some(own)) => own.clone(),
             (None, None) => PipeUser::effective().map_err(|error| setup.cannot_run(&error))?,
         };
-        Ok(PipeSession {
+        Ok(Runs {
             setup,
             identity,
             login,
         })
+    }
+
+    /// Returns one outcome for each recipient. If the future is dropped, the command and its process group
+    /// are killed at once.
+    async fn run_for_each(
+        self: Arc<Self>,
+        message: Message,
+        recipients: Vec<Address>,
+    ) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(recipients.len());
+        for recipient in &recipients {
+            outcomes.push(self.run(&message, recipient).await);
+        }
+        outcomes
     }
 
     /// One run, for one recipient.
@@ -359,26 +372,5 @@ impl Setup {
             None => format!("cannot run {program}: {error}"),
         };
         Outcome::deferred(code, text)
-    }
-}
-
-impl Session for PipeSession {
-    /// When the future is dropped, the command and its process group are killed at once.
-    fn deliver<'a>(
-        &'a mut self,
-        message: &'a Message,
-        recipients: &'a [Address],
-    ) -> BoxFuture<'a, Vec<Outcome>> {
-        Box::pin(async move {
-            let mut outcomes = Vec::with_capacity(recipients.len());
-            for recipient in recipients {
-                outcomes.push(self.run(message, recipient).await);
-            }
-            outcomes
-        })
-    }
-
-    fn is_reusable(&self) -> bool {
-        true
     }
 }
