@@ -35,7 +35,9 @@ use nix::unistd::{LinkatFlags, UnlinkatFlags};
 pub use body::{Body, BodyReader};
 pub use error::Error;
 pub(crate) use random::random;
-pub use seam::{Call, Seam, Verdict};
+#[cfg(feature = "testing")]
+pub use seam::Verdict;
+pub use seam::{Call, Seam};
 use seam::{through, verdict_length};
 pub use stat::{Kind, Space, Stat, boot, lock_holders};
 

@@ -68,7 +68,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Final delivery ([`Handover::Final`]).
+    /// Final delivery (`Handover::Final`).
     pub fn delivered(text: impl AsRef<str>) -> Outcome {
         Outcome::local(Status::Delivered, EnhancedCode::new(2, 0, 0), text)
     }

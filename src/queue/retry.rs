@@ -42,7 +42,7 @@ impl FailedAttempt<'_> {
     }
 }
 
-/// Decides when the next attempt for a recipient is made. The program uses [`Schedules`]; an embedding
+/// Decides when the next attempt for a recipient is made. The program uses `Schedules`; an embedding
 /// program may supply another policy.
 ///
 /// ```
