@@ -466,7 +466,7 @@ fn words_of_notices_are_read_and_their_mistakes_found() {
         ),
         (
             "bounce]\nsubject = \"a\\nBcc: b\"",
-            ":2: subject: a header field here is one line",
+            ":2: subject: a header field must be one line",
         ),
         (
             "bounce]\nfrom = 'post'",

@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn users_are_looked_up_by_name() {
-        let looked_up = PipeUser::lookup("backup").unwrap();
+        let looked_up = PipeUser::lookup("nobody").unwrap();
         assert!(looked_up.groups.contains(&looked_up.gid));
         assert!(matches!(
             PipeUser::lookup("no such user"),

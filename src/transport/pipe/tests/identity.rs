@@ -32,7 +32,7 @@ fn open_to_all(dir: &TempDir) {
 fn root_runs_a_command_as_another_user() {
     must_be_root();
     let dir = tempfile::tempdir().unwrap();
-    let other = PipeUser::lookup("backup").unwrap();
+    let other = PipeUser::lookup("nobody").unwrap();
     let pipe = script(&dir, IDS).with_user(other.clone());
     let said = run_with(&dir, &pipe, SHORT).reply.text;
     assert_eq!(said, ids_of(&other, "Groups: 65534"));
@@ -82,7 +82,7 @@ fn with_root_in_reserve_a_command_gets_its_user_and_never_root() {
     let message = message_with(dir.path(), SHORT, None);
     let run = |pipe: &Pipe| block_on(outcomes(pipe, &message, &["b@x"])).remove(0);
     drop_privileges(0);
-    let other = PipeUser::lookup("backup").unwrap();
+    let other = PipeUser::lookup("nobody").unwrap();
     let daemon = PipeUser::lookup("daemon").unwrap();
     let pipe = script(&dir, IDS);
     let expected = ids_of(&other, "Groups: 65534");
@@ -124,7 +124,7 @@ fn without_root_another_user_is_out_of_reach() {
         "4.3.5 cannot run sh as daemon: user 65534 cannot become another"
     );
     assert_eq!(outcome.status, Status::Deferred);
-    let other = PipeUser::lookup("backup").unwrap();
+    let other = PipeUser::lookup("nobody").unwrap();
     let pipe = script(&dir, "exit 0").with_user(other);
     let outcome = block_on(outcomes(&pipe, &message, &["b@x"])).remove(0);
     assert_eq!(outcome.status, Status::Delivered);
