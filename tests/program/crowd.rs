@@ -170,7 +170,13 @@ impl Storm<'_> {
             }
             let ended = self.runners.bury();
             for (_, code) in &ended {
-                assert!(matches!(code, Some(0) | None), "a runner: {code:?}");
+                let troubles = || {
+                    let log = self.site.lines("log").into_iter();
+                    let is_trouble = |line: &String| line.contains(" ERROR ");
+                    log.filter(is_trouble).collect::<Vec<_>>().join("\n")
+                };
+                let is_well = matches!(code, Some(0) | None);
+                assert!(is_well, "a runner: {code:?}\n{}", troubles());
             }
             let left = self.left();
             if !looked_at_locks && left < all * 2 / 3 {
@@ -204,6 +210,7 @@ pub fn storm_over_a_command(dir: &Path, messages: usize, random: &mut Random) ->
     // One write, of one line, to a file opened for appending.
     let script = "cat >/dev/null; echo \"$MAILSPOOL_ID $RECIPIENT\" >>{dir}/delivered";
     let config = pipe("count", script) + &route("domain", "*", "count");
+    let config = format!("{config}\n[log]\nto = \"stderr\"\n");
     let site = Site::new_in(dir, &format!("{RETRY}{config}"));
     site.queue_many(messages, |n| format!("r{n}@example.test"));
     let kills = Storm::new(&site, random).blow();
@@ -228,6 +235,10 @@ pub fn storm_over_a_command(dir: &Path, messages: usize, random: &mut Random) ->
 pub fn start_runner(site: &Site) -> Child {
     let mut command = site.command(["run", "--quiet", "--jobs", &Storm::JOBS.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::null());
+    // What it says is wanted when it fails.
+    let log = site.dir().join("log");
+    let log = fs::OpenOptions::new().append(true).create(true).open(log);
+    command.stderr(log.map_or_else(|_| Stdio::inherit(), Stdio::from));
     command.spawn().unwrap()
 }
 
