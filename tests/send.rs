@@ -110,7 +110,7 @@ fn a_time_for_later_is_within_a_limit() {
     let site = Site::new(&format!("[accept]\nmax_hold = \"3d\"\n{BOX}"));
     let refused = send_at(&site, "+4d");
     assert_eq!(refused.code, 64, "{refused}");
-    assert!(refused.err.contains("no longer than 3 days"), "{refused}");
+    assert!(refused.err.contains("at most 3 days"), "{refused}");
     assert_eq!(send_at(&site, "tomorrow").code, 64);
     assert!(site.is_empty());
     send_at(&site, "+0s").ok();

@@ -488,7 +488,7 @@ fn words_of_notices_are_read_and_their_mistakes_found() {
             "delay]\ntext = 'x'\ntext_file = 'y'",
             ":3: a notice has either `text` or `text_file`",
         ),
-        ("delay]\ntext = ' '", ":2: text: nothing is there"),
+        ("delay]\ntext = ' '", ":2: text: it is empty"),
         ("other]\ntext = ' '", ":1: unknown field `other`"),
     ] {
         let found = error(&format!("[notice.{text}"));
