@@ -15,7 +15,7 @@ const TEXT: &[u8] = b"Subject: hello\n\nHello!\n";
 fn spool() -> (tempfile::TempDir, Spool) {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open_or_create(dir.path().join("spool")).unwrap();
-    (dir, spool.hostname("app.example.org"))
+    (dir, spool.hostname("app.example.org").unwrap())
 }
 
 fn to(recipient: &str) -> Submission {
@@ -93,8 +93,16 @@ fn what_cannot_be_submitted_is_refused() {
 }
 
 #[test]
-fn a_spool_that_is_none_cannot_be_opened() {
+fn a_spool_that_is_none_cannot_be_opened_and_a_name_that_is_none_not_set() {
     let dir = tempfile::tempdir().unwrap();
+    for name in ["", "a b", "x\r\nBcc: y@z.test", "x@y.test"] {
+        let spool = Spool::open_or_create(dir.path().join("spool")).unwrap();
+        assert_eq!(
+            kind(spool.hostname(name)),
+            (ErrorKind::Misconfigured, true),
+            "{name:?}"
+        );
+    }
     assert_eq!(
         kind(Spool::open(dir.path())),
         (ErrorKind::UnusableSpool, false)
@@ -135,13 +143,13 @@ fn one_call_stores_and_attempts() {
         .build()
         .unwrap();
     let (id, row) = runner.submit(to("you@example.net"), TEXT).unwrap();
-    assert!(row.is_none() && spool.message(id).unwrap().is_none());
+    assert!(row.unwrap().is_none() && spool.message(id).unwrap().is_none());
     let runner = Runner::builder(&spool)
         .transport("app", deferring())
         .build()
         .unwrap();
     let (id, row) = runner.submit(to("you@example.net"), TEXT).unwrap();
-    let row = row.unwrap();
+    let row = row.unwrap().unwrap();
     assert_eq!(
         (row.id.as_str(), row.status()),
         (id.to_string().as_str(), "Scheduled")

@@ -49,7 +49,7 @@ fn read(text: &str, now: Timestamp, here: TimeZone) -> Result<Timestamp, String>
         return Ok(time);
     }
     let wrong =
-        || "write 18:00, tomorrow 8:00, 2026-11-23 08:00, 2026-11-23T08:00Z or +2h".to_owned();
+        || "write 18:00, tomorrow 8:00, 2030-06-03 08:00, 2030-06-03T08:00Z or +2h".to_owned();
     // Reject a date alone: it would mean midnight, which was not written.
     if !text.contains(':') {
         return Err(wrong());

@@ -27,7 +27,7 @@ use crate::transport::Transport;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("spool");
-/// let spool = Spool::open_or_create(&path)?.hostname("app.example.org");
+/// let spool = Spool::open_or_create(&path)?.hostname("app.example.org")?;
 /// spool.submit(Submission::new("me@example.org", ["you@example.net"])?, &b"Subject: hello\n\nHello!\n"[..])?;
 /// let runner = Runner::builder(&spool)
 ///     .transport("app", transports::from_fn(|message, recipients| {
@@ -120,24 +120,21 @@ impl Runner {
         }
     }
 
-    /// Accepts a message and attempts it at once. Returns what the queue says about it then; `None` if it was
-    /// delivered, or its sender notified.
+    /// Accepts a message and attempts it at once. Returns its id, and the result of [`attempt`](Runner::attempt):
+    /// what the queue says about it, or why it could not be attempted. The message is durable in either case, and
+    /// later runs attempt it.
     ///
     /// # Errors
-    /// As [`Spool::submit`]: nothing has been accepted. After that the message is durable, and an error of the
-    /// attempt is none of this function: the message stays in the queue, and later runs attempt it.
+    /// As [`Spool::submit`]. Nothing has been accepted then.
+    #[allow(clippy::type_complexity)] // An error of the attempt must not look like one of the acceptance.
     pub fn submit(
         &self,
         submission: Submission,
         message: impl Read,
-    ) -> Result<(QueueId, Option<Row>), Error> {
+    ) -> Result<(QueueId, Result<Option<Row>, Error>), Error> {
         refuse_inside_runtime("Spool::submit and then run_once_async")?;
         let id = self.spool.submit(submission, message)?;
-        let attempted = self.attempt(id).or_else(|error| {
-            tracing::warn!(%id, %error, "accepted, but not attempted");
-            self.spool.message(id)
-        });
-        Ok((id, attempted.unwrap_or_default()))
+        Ok((id, self.attempt(id)))
     }
 
     /// Returns the handle that stops this runner.

@@ -22,7 +22,7 @@ use crate::spool::{Claim, Doubt, Located, Queue};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("spool");
-/// let spool = Spool::open_or_create(&path)?.hostname("app.example.org");
+/// let spool = Spool::open_or_create(&path)?.hostname("app.example.org")?;
 /// let submission = Submission::new("me@example.org", ["you@example.net"])?;
 /// let id = spool.submit(submission, &b"Subject: hello\n\nHello!\n"[..])?;
 /// // The message is durable now.
@@ -66,10 +66,17 @@ impl Spool {
 
     /// Sets the name of this host in `Received` and `Message-ID` fields, after addresses without a domain, and
     /// in notices. The default is the system's host name, or `localhost` if that is no domain name.
-    #[must_use]
-    pub fn hostname(mut self, name: impl Into<String>) -> Spool {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] if it is no domain name.
+    pub fn hostname(mut self, name: impl Into<String>) -> Result<Spool, Error> {
         self.hostname = name.into();
-        self
+        if crate::hostname::is_usable(&self.hostname) {
+            Ok(self)
+        } else {
+            let text = format!("{:?} is not a host name", self.hostname);
+            Err(Error::new(ErrorKind::Misconfigured, text))
+        }
     }
 
     /// The directory.

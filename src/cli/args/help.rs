@@ -30,8 +30,8 @@ Standard output gets only the message's id.
 
 -t reads To, Cc and Bcc, or Resent-To, Resent-Cc and Resent-Bcc if these exist.
 
-The TIME of --at is `18:00` (the next), `tomorrow 8:00`, `2026-11-23 08:00` (all
-local), `2026-11-23T08:00Z`, or `+2h` from now. `mailspool retry` releases the
+The TIME of --at is `18:00` (the next), `tomorrow 8:00`, `2030-06-03 08:00` (all
+local), `2030-06-03T08:00Z`, or `+2h` from now. `mailspool retry` releases the
 message earlier.
 
 A KEY has up to 256 octets. Within accept.key_lifetime, a second submission with
